@@ -1,0 +1,108 @@
+"""Time as a port: the only file that reads a clock or sleeps.
+
+Everything that waits, waits on a :class:`Clock`, so that a fake one drives the waiting as well as
+the telling of time.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+import anyio
+
+SLICE = timedelta(seconds=1)
+"""The longest single sleep. A clock that was set, or a machine that was suspended, is noticed
+within it: operating systems stop the monotonic clock during suspension."""
+
+
+class Clock(Protocol):
+    """Tells the time and waits for it. Nothing else, ever."""
+
+    def now(self) -> datetime:
+        """Return the present moment, timezone-aware, in UTC."""
+        ...
+
+    async def sleep_until(self, moment: datetime) -> None:
+        """Return once :meth:`now` has reached the moment, at once if it has."""
+        ...
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        """Return the machine's time in UTC, to the microsecond."""
+        return datetime.now(UTC)
+
+    async def sleep_until(self, moment: datetime) -> None:
+        """Sleep in slices of at most a second, so that a jump of the clock is noticed."""
+        while (remaining := moment - datetime.now(UTC)) > timedelta(0):
+            await anyio.sleep(min(remaining, SLICE).total_seconds())
+
+
+def cpu_seconds() -> float:
+    """Return monotonic seconds for measuring one's own pauses; deaf to steps of the wall clock."""
+    return time.monotonic()
+
+
+async def pause(seconds: float) -> None:
+    """Wait in real time. For back-off against a real store only: a fake clock does not drive it."""
+    await anyio.sleep(seconds)
+
+
+async def backoff_pause(failures: int) -> None:
+    """Wait before trying a store again: 50 ms, doubled with each failure up to 10 s, jittered."""
+    longest = min(0.05 * 2 ** min(failures - 1, 20), 10.0)
+    await pause(longest * (0.5 + secrets.randbelow(1000) / 2000))
+
+
+def instant_after(moment: datetime, by: timedelta) -> datetime:
+    """Return ``moment + by``, or the last representable moment where that lies past it."""
+    try:
+        return moment + by
+    except OverflowError:
+        return LAST
+
+
+FIRST = datetime.min.replace(tzinfo=UTC)
+LAST = datetime.max.replace(tzinfo=UTC)
+
+
+class Alarm:
+    """Sleep until a moment or a nudge, whichever comes first, without losing a nudge.
+
+    A count, not a flag: whoever waits reads :attr:`count` before looking for work, so that a nudge
+    between the look and the sleep ends the sleep at once.
+    """
+
+    __slots__ = ("_event", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._event: anyio.Event | None = None
+
+    def nudge(self) -> None:
+        """Wake the sleeper, or the next one that has not looked since. From the loop's thread."""
+        self.count += 1
+        if self._event is not None:
+            self._event.set()
+
+    async def sleep(self, clock: Clock, until: datetime, seen: int) -> None:
+        """Sleep on the clock until the moment, unless there was a nudge since ``seen`` was read."""
+        if self.count != seen:
+            return
+        event = self._event = anyio.Event() if self._event is None else self._event
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_ring, clock, until, event)
+            await event.wait()
+            tasks.cancel_scope.cancel()
+        if self._event is event:
+            self._event = None
+
+
+async def _ring(clock: Clock, moment: datetime, event: anyio.Event) -> None:
+    await clock.sleep_until(moment)
+    event.set()

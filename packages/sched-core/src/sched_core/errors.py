@@ -1,0 +1,128 @@
+"""Errors, arranged by whose fault it is.
+
+* The caller's: :class:`InvalidDefinition`, :class:`JobAlreadyExists`, :class:`JobNotFound`,
+  :class:`SchedulerNotStarted`, :class:`HandlerNotSet`. Change the call.
+* The record's: :class:`JobUndecodable`. Run a version that can read it.
+* The backend's: :class:`BackendUnavailable` (try again), :class:`BackendError` (don't).
+* Nobody's: :class:`RevisionConflict`. Somebody else wrote first; read again and decide anew.
+"""
+
+from __future__ import annotations
+
+
+class SchedError(Exception):
+    """Base of every error that this family of packages raises on purpose."""
+
+
+class InvalidDefinition(SchedError, ValueError):
+    """A value that cannot be accepted: nothing was stored.
+
+    Args:
+        field: The name of the offending argument or attribute, as the caller wrote it.
+        problem: What is wrong with it, and what to do instead.
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[type[InvalidDefinition], tuple[str, str]]:
+        return type(self), (self.field, self.problem)
+
+
+class _AboutJob(SchedError):
+    """An error about one job id."""
+
+    template = "{job_id}"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(self.template.format(job_id=repr(job_id)))
+        self.job_id = job_id
+
+    def __reduce__(self) -> tuple[type[_AboutJob], tuple[str]]:
+        return type(self), (self.job_id,)
+
+
+class JobAlreadyExists(_AboutJob):
+    """A job with this id is stored already. Use ``ensure_job`` or ``update_job`` to change it."""
+
+    template = "job {job_id} exists already: use ensure_job or update_job to change it"
+
+
+class JobNotFound(_AboutJob, LookupError):
+    """No job with this id is stored."""
+
+    template = "no job {job_id} is stored"
+
+
+class RevisionConflict(_AboutJob):
+    """The stored job is not the one that the write was decided on. Read it again."""
+
+    template = "job {job_id} was changed by somebody else meanwhile: read it again"
+
+
+class JobUndecodable(SchedError):
+    """The stored record cannot be read by this version; it was left as it is.
+
+    Args:
+        job_id: The id of the record.
+        reason: Why it cannot be read.
+    """
+
+    def __init__(self, job_id: str, reason: str) -> None:
+        super().__init__(
+            f"the record of job {job_id!r} cannot be read here and was left alone: {reason}; "
+            "run a version that knows it"
+        )
+        self.job_id = job_id
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[JobUndecodable], tuple[str, str]]:
+        return type(self), (self.job_id, self.reason)
+
+
+class NothingToSkip(_AboutJob):
+    """``skip_next`` on a job that has no further occurrence."""
+
+    template = "job {job_id} has no further occurrence to skip"
+
+
+class SchedulerNotStarted(SchedError):
+    """The operation needs an open scheduler: use it inside ``async with scheduler``."""
+
+
+class SchedulerRunning(SchedError):
+    """The operation is not possible while ``run_forever`` or ``run_due`` is running."""
+
+
+class SchedulerForked(SchedError):
+    """A scheduler opened by the parent process was used in a forked child. Open a new one there."""
+
+
+class HandlerNotSet(SchedError):
+    """There is nothing to run: give the scheduler a handler first."""
+
+
+class NoRoute(SchedError):
+    """Raised by a handler that does not know the job: it is released, and tried again elsewhere.
+
+    Args:
+        delay: Seconds for which this replica leaves the job alone.
+    """
+
+    def __init__(self, message: str = "no route for this job", *, delay: float = 5.0) -> None:
+        super().__init__(message)
+        self.delay = delay
+
+
+class BackendError(SchedError):
+    """The store refused or is broken in a way that trying again does not mend."""
+
+
+class BackendUnavailable(BackendError):
+    """The store cannot be reached or is busy: the outcome may be unknown; try the same again."""
+
+
+class SchemaTooNew(BackendError):
+    """The store was written by a newer version of this package, which this one must not touch."""

@@ -1,0 +1,722 @@
+"""Every decision, and nothing else: pure functions of values and a given ``now``.
+
+The rules, in the order of this file:
+
+1.  *Admit and edit.* A new job's first occurrence is its schedule's first. Only a changed schedule
+    moves the anchor and the next occurrence; it ends the retries of the pending one.
+2.  *Operate.* Pause, resume, trigger, skip: each is a new standing, written like an edit.
+3.  *Begin.* What a claim means: run, or write down a fate (missed, skipped, lost, a pause's end).
+4.  *Finish.* What the end of a run means: the line, and what comes next, computed from the
+    occurrence and not from when it ran.
+
+Two kinds of occurrences can be pending at once, a scheduled one (``next_run``) and a manual one
+(``triggered_at``). ``number`` belongs to the one that runs next; ``manual`` says which that is.
+Every final line moves ``number`` up, so no number ever gets a second one.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from hashlib import blake2b
+
+from attrs import evolve, frozen
+
+from sched_core.clock import LAST, instant_after
+from sched_core.errors import InvalidDefinition, NothingToSkip
+from sched_core.job import (
+    Claim,
+    Coalesce,
+    Drop,
+    Execution,
+    Job,
+    JobSpec,
+    Policy,
+    RunAll,
+    Standing,
+    State,
+    Status,
+    bounded,
+    line_expiry,
+    occurrence_key,
+    pending,
+)
+from sched_core.schedule import FixedDelay, count_occurrences, last_occurrence, utc
+
+_TICK = timedelta(microseconds=1)
+
+
+@frozen
+class Change:
+    """A job to write, and the lines that belong to the same step."""
+
+    job: Job
+    ledger: tuple[Execution, ...] = ()
+
+
+@frozen
+class Start:
+    """Call the handler for this attempt."""
+
+    number: int
+    scheduled_at: datetime
+    manual: bool
+    attempt: int
+    folded: int
+    folded_until: datetime | None
+
+
+@frozen
+class Decision:
+    """Settle the claim with this; ``None`` leaves the job alone."""
+
+    standing: Standing | None
+    ledger: tuple[Execution, ...]
+
+
+@frozen
+class Ended:
+    """How a run ended.
+
+    Attributes:
+        status: Succeeded, failed or interrupted.
+        reason: Of a failure or an interruption.
+    """
+
+    status: Status
+    reason: str | None = None
+
+
+SUCCESS = Ended(Status.SUCCEEDED)
+
+
+# -- 1. admit and edit -------------------------------------------------------
+
+
+def admit(spec: JobSpec, *, uid: str, declared: bool, now: datetime) -> Job:
+    """Return a new job, anchored at ``now``; one whose schedule has no moment is finished."""
+    first = _moment(spec.schedule.first(now))
+    standing = Standing(state=State.ACTIVE, number=1, next_run=first, due_at=None)
+    job = Job(spec=spec, uid=uid, declared=declared, anchor=now, standing=standing)
+    return evolve(job, standing=_await_next(job, standing, now))
+
+
+def redefine(
+    job: Job, spec: JobSpec, *, declared: bool | None = None, now: datetime
+) -> Change | None:
+    """Return the edited job, ``None`` where the definition is the stored one.
+
+    Args:
+        job: As stored.
+        spec: The new definition; its id is the job's.
+        declared: Whether the job is declared from now on; ``None`` leaves that as it is.
+        now: The present moment, by the clock that decides.
+    """
+    declared = job.declared if declared is None else declared
+    if job.spec == spec:
+        if declared == job.declared:
+            return None
+        standing = evolve(job.standing, expires_at=None if declared else job.standing.expires_at)
+        return Change(evolve(job, declared=declared, standing=standing))
+
+    if job.spec.schedule == spec.schedule:
+        standing = job.standing
+        if standing.state is State.FINISHED:
+            standing = evolve(standing, expires_at=_expiry(spec.policy, now, declared=declared))
+        return Change(evolve(job, spec=spec, declared=declared, standing=standing))
+
+    edited = evolve(job, spec=spec, declared=declared, anchor=now)
+    return Change(evolve(edited, standing=_rescheduled(edited, now)), _superseded_by_edit(job, now))
+
+
+def _rescheduled(edited: Job, now: datetime) -> Standing:
+    standing, schedule = edited.standing, edited.spec.schedule
+    first = _moment(schedule.first(now))
+    past = standing.last_scheduled_at
+    if first is not None and past is not None and first <= past:
+        # A clock that was set back must not repeat moments that have run.
+        first = _moment(schedule.next_after(max(past, now), now))
+
+    _, manual = pending(standing)
+    begun = standing.attempts > 0
+    keeps_manual = standing.triggered_at is not None and not (manual and begun)
+    fresh = evolve(
+        standing,
+        state=State.PAUSED if standing.state is State.PAUSED else State.ACTIVE,
+        next_run=first,
+        skipped_run=None,
+        triggered_at=standing.triggered_at if keeps_manual else None,
+        expires_at=None,
+    )
+    if manual and not begun:
+        # The manual occurrence is another one than those of the schedule: it stays what it is.
+        return fresh
+    return _await_next(edited, _numbered_on(fresh), now)
+
+
+def _superseded_by_edit(job: Job, now: datetime) -> tuple[Execution, ...]:
+    _, manual = pending(job.standing)
+    if manual and job.standing.attempts == 0:
+        return _superseded(job, now, manual=False)
+    return _superseded(job, now, manual=manual)
+
+
+def retire(job: Job, *, now: datetime) -> tuple[Execution, ...]:
+    """Return the lines to write when the job is removed: of what was due or begun."""
+    return _superseded(job, now, manual=True) + _superseded(job, now, manual=False)
+
+
+def _superseded(job: Job, now: datetime, *, manual: bool) -> tuple[Execution, ...]:
+    standing = job.standing
+    moment = standing.triggered_at if manual else standing.next_run
+    if moment is None:
+        return ()
+    is_pending = pending(standing) == (moment, manual)
+    begun = is_pending and standing.attempts > 0
+    if not begun and not _was_due(job, moment, now, manual=manual):
+        return ()
+    number = standing.number if is_pending else standing.number + 1
+    return (
+        _fate(
+            job, number, moment, Status.SUPERSEDED, now, manual=manual, reason="edited or removed"
+        ),
+    )
+
+
+def _was_due(job: Job, moment: datetime, now: datetime, *, manual: bool) -> bool:
+    standing = job.standing
+    if manual:
+        return moment <= now
+    due = _jittered(job, standing.number, moment)
+    if standing.state is State.PAUSED:
+        return standing.paused_at is not None and due <= min(standing.paused_at, now)
+    return due <= now
+
+
+# -- 2. operate --------------------------------------------------------------
+
+
+def pause(job: Job, *, until: datetime | None, reason: str | None, now: datetime) -> Job:
+    """Return the job paused; a finished one as it is.
+
+    Raises:
+        InvalidDefinition: ``until`` is naive or not after ``now``.
+    """
+    if until is not None:
+        until = utc(until, "until")
+        if until <= now:
+            raise InvalidDefinition(
+                "until", f"must be after the present moment, not {until.isoformat()}"
+            )
+    standing = job.standing
+    if standing.state is State.FINISHED:
+        return job
+    _, manual = pending(standing)
+    paused = evolve(
+        standing,
+        state=State.PAUSED,
+        due_at=standing.due_at if manual else until,
+        paused_until=until,
+        pause_reason=None if reason is None else bounded(reason),
+        paused_at=now if standing.state is State.ACTIVE else standing.paused_at,
+    )
+    return evolve(job, standing=paused)
+
+
+def resume(job: Job, *, at: datetime, now: datetime | None = None) -> Change | None:
+    """Return the job active again, ``None`` where it is not paused.
+
+    Occurrences inside the pause were not due and leave no line. One that was due before it is
+    ``missed``, unless it is the schedule's last or had begun: then it runs now.
+
+    Args:
+        job: As stored.
+        at: When the pause ended.
+        now: The present moment, if the pause ended earlier.
+    """
+    now = at if now is None else now
+    standing = job.standing
+    if standing.state is not State.PAUSED:
+        return None
+    active = evolve(
+        standing, state=State.ACTIVE, paused_until=None, pause_reason=None, paused_at=None
+    )
+    _, manual = pending(standing)
+    moment = standing.next_run
+    if moment is None:
+        return Change(evolve(job, standing=active))
+
+    due = _jittered(job, standing.number, moment)
+    schedule, anchor = job.spec.schedule, job.anchor
+    begun = standing.attempts > 0 and not manual
+    if begun or (due <= at and _is_last(job, moment)):
+        return Change(evolve(job, standing=active if manual else evolve(active, due_at=at)))
+    if due > at:
+        return Change(evolve(job, standing=active if manual else evolve(active, due_at=due)))
+
+    ledger: tuple[Execution, ...] = ()
+    number = standing.number + 1 if manual else standing.number
+    following = _moment(schedule.next_after(at, anchor))
+    if standing.paused_at is not None and due <= standing.paused_at:
+        ledger = (_fate(job, number, moment, Status.MISSED, now, reason="paused"),)
+    moved = evolve(active, next_run=following)
+    if manual:
+        # Its number is the manual one's, so the scheduled one's has to be passed by that one's end.
+        return Change(evolve(job, standing=moved))
+    return Change(evolve(job, standing=_await_next(job, _numbered_on(moved), now)), ledger)
+
+
+def _is_last(job: Job, moment: datetime) -> bool:
+    """Whether a missed occurrence is owed after a pause: the schedule has no later one to offer."""
+    if isinstance(job.spec.schedule, FixedDelay):
+        return True
+    return job.spec.schedule.next_after(moment, job.anchor) is None
+
+
+def trigger(job: Job, *, now: datetime) -> Job:
+    """Return the job with one extra occurrence at ``now``; the schedule is untouched.
+
+    It runs before a scheduled one that is not yet due, and right after one that is due or begun.
+    A second call before it began is the same one. One that comes while it runs cannot be told from
+    that here: the moment moves, by which :func:`finish` knows that there is another to run.
+    """
+    standing = job.standing
+    _, manual = pending(standing)
+    if standing.triggered_at is not None:
+        if not manual:
+            return job
+        moved = max(now, standing.triggered_at + _TICK)
+        return evolve(job, standing=evolve(standing, triggered_at=moved, due_at=now))
+
+    due = standing.due_at is not None and standing.due_at <= now
+    if standing.next_run is not None and (standing.attempts > 0 or due):
+        return evolve(job, standing=evolve(standing, triggered_at=now))
+
+    state = State.ACTIVE if standing.state is State.FINISHED else standing.state
+    return evolve(
+        job,
+        standing=evolve(
+            standing, state=state, triggered_at=now, manual=True, due_at=now, expires_at=None
+        ),
+    )
+
+
+def skip_next(job: Job, *, now: datetime) -> Job:
+    """Return the job with its first occurrence after ``now`` marked; twice is once.
+
+    Raises:
+        NothingToSkip: There is no such occurrence.
+    """
+    moment = job.standing.next_run
+    if moment is not None and (
+        moment <= now or (pending(job.standing)[0] == moment and job.standing.attempts)
+    ):
+        moment = _moment(job.spec.schedule.next_after(max(now, moment), job.anchor))
+    if moment is None:
+        raise NothingToSkip(job.spec.id)
+    return evolve(job, standing=evolve(job.standing, skipped_run=moment))
+
+
+def unskip(job: Job) -> Job:
+    """Return the job without a mark."""
+    return evolve(job, standing=evolve(job.standing, skipped_run=None))
+
+
+# -- 3. begin ----------------------------------------------------------------
+
+
+def begin(claim: Claim, *, now: datetime) -> Start | Decision:
+    """Say what a claim means at ``now``: run this attempt, or settle with a fate."""
+    job, standing, policy = claim.job, claim.job.standing, claim.job.spec.policy
+    moment, manual = pending(standing)
+
+    if moment is None or standing.due_at is None:
+        return Decision(evolve(standing, due_at=None), ())
+
+    if claim.lost is not None and claim.lost.count >= policy.max_lost:
+        reason = f"lost: {claim.lost.count} claims in a row were never settled"
+        line = _fate(
+            job,
+            standing.number,
+            moment,
+            Status.FAILED,
+            now,
+            manual=manual,
+            reason=reason,
+            claim=claim,
+        )
+        return Decision(_advance(job, standing, line, now), (line,))
+
+    if manual:
+        return Start(standing.number, moment, True, claim.attempt, 0, None)
+
+    if standing.state is State.PAUSED:
+        return _pause_ended(claim, now)
+
+    if claim.attempt == 1:
+        passed = _passed_over(claim, moment, now)
+        if passed is not None:
+            return passed
+
+    if type(policy.misfire) is Coalesce and now > moment:
+        folded, until = _fold(job, moment, now)
+        return Start(standing.number, moment, False, claim.attempt, folded, until)
+
+    return Start(standing.number, moment, False, claim.attempt, 0, None)
+
+
+def _pause_ended(claim: Claim, now: datetime) -> Decision:
+    until = claim.job.standing.paused_until
+    if until is None or until > now:
+        return Decision(evolve(claim.job.standing, due_at=until), ())
+    change = resume(claim.job, at=until, now=now)
+    if change is None:
+        return Decision(claim.job.standing, ())
+    lines = tuple(
+        evolve(line, token=claim.token, worker=claim.worker, claimed_at=claim.claimed_at)
+        for line in change.ledger
+    )
+    return Decision(change.job.standing, lines)
+
+
+def _fold(job: Job, moment: datetime, now: datetime) -> tuple[int, datetime | None]:
+    schedule, anchor = job.spec.schedule, job.anchor
+    following = schedule.next_after(moment, anchor)
+    if following is None or following > now or isinstance(schedule, FixedDelay):
+        return 0, None
+    until = last_occurrence(schedule, moment, now, anchor).moment
+    return count_occurrences(schedule, moment, now, anchor).number, until
+
+
+def _passed_over(claim: Claim, moment: datetime, now: datetime) -> Decision | None:
+    """Return the decision for an occurrence that is passed over before its first attempt."""
+    job, standing, misfire = claim.job, claim.job.standing, claim.job.spec.policy.misfire
+    if standing.skipped_run is not None and _is_skipped(job, moment):
+        line = _fate(job, standing.number, moment, Status.SKIPPED, now, claim=claim)
+        return Decision(_advance(job, standing, line, now), (line,))
+
+    if type(misfire) is Coalesce or now <= moment:
+        return None
+
+    if isinstance(misfire, Drop):
+        runs_from = _before(now, misfire.grace)
+        reason = f"later than the grace of {misfire.grace}"
+    elif isinstance(misfire, RunAll):
+        runs_from = max(_before(now, misfire.window), _newest(job, moment, now, misfire.limit))
+        reason = f"beyond the newest {misfire.limit} within {misfire.window}"
+    else:
+        return None
+    if moment >= runs_from:
+        return None
+
+    last = runs_from - _TICK
+    folded = count_occurrences(job.spec.schedule, moment, last, job.anchor).number
+    until = last_occurrence(job.spec.schedule, moment, last, job.anchor).moment if folded else None
+    line = _fate(
+        job,
+        standing.number,
+        moment,
+        Status.MISSED,
+        now,
+        reason=reason,
+        claim=claim,
+        folded=folded,
+        folded_until=until,
+    )
+    return Decision(_advance(job, standing, line, now), (line,))
+
+
+def _is_skipped(job: Job, moment: datetime) -> bool:
+    mark = job.standing.skipped_run
+    if mark is None:
+        return False
+    # The next occurrence of a fixed delay is not known before a run has ended.
+    return mark == moment or (isinstance(job.spec.schedule, FixedDelay) and mark <= moment)
+
+
+def _newest(job: Job, moment: datetime, now: datetime, limit: int) -> datetime:
+    """Return the oldest of the newest ``limit`` occurrences in ``[moment, now]``."""
+    schedule, anchor = job.spec.schedule, job.anchor
+    if count_occurrences(schedule, moment, now, anchor).number < limit:
+        return moment
+    oldest, until = moment, now
+    for _ in range(limit):
+        earlier = last_occurrence(schedule, moment, until, anchor).moment
+        if earlier is None:
+            return moment
+        oldest, until = earlier, earlier - _TICK
+    return oldest
+
+
+def _before(now: datetime, by: timedelta) -> datetime:
+    try:
+        return now - by
+    except OverflowError:
+        return datetime.min.replace(tzinfo=now.tzinfo)
+
+
+def postpone(claim: Claim, *, until: datetime, stored: Job | None) -> Decision:
+    """Hand the claim back unrun, and the job out again at ``until``; the attempt does not count."""
+    if stored is None or stored.uid != claim.job.uid:
+        return Decision(None, ())
+    return Decision(evolve(stored.standing, due_at=until), ())
+
+
+# -- 4. finish ---------------------------------------------------------------
+
+
+def finish(
+    claim: Claim,
+    start: Start,
+    ended: Ended,
+    *,
+    started_at: datetime,
+    now: datetime,
+    stored: Job | None,
+) -> Decision:
+    """Say what the end of a run means for what is stored.
+
+    Args:
+        claim: That the run belongs to.
+        start: What :func:`begin` said.
+        ended: How the run ended.
+        started_at: When the handler was called.
+        now: When it ended.
+        stored: The job to decide on: the claimed one, or after a conflict what is stored now;
+            ``None`` if it is gone.
+    """
+    claimed = claim.job
+    policy = claimed.spec.policy if stored is None else stored.spec.policy
+    line = Execution(
+        f"{claimed.uid}:{start.number}:{start.attempt}",
+        claimed.spec.id,
+        claimed.uid,
+        start.number,
+        start.scheduled_at,
+        start.manual,
+        start.attempt,
+        ended.status,
+        ended.status is not Status.INTERRUPTED,
+        claim.token,
+        claim.worker,
+        claim.claimed_at,
+        started_at,
+        now,
+        ended.reason,
+        start.folded,
+        start.folded_until,
+        line_expiry(policy, now),
+    )
+
+    if stored is None or stored.uid != claimed.uid:
+        return Decision(None, _last_words(claim, start, line, now))
+
+    standing = stored.standing
+    if standing.number != start.number:
+        noted = evolve(standing, last_finished_at=now, last_status=ended.status)
+        return Decision(noted, _last_words(claim, start, line, now))
+
+    if pending(standing)[1] != start.manual:
+        # Triggered between the claim's read and its write: the scheduled run gives way.
+        consumed = evolve(standing, manual=False)
+        after = _advance(stored, consumed, evolve(line, final=True), now, ran=True)
+        return Decision(after, _last_words(claim, start, line, now))
+
+    if ended.status is Status.INTERRUPTED:
+        line = evolve(line, folded=0, folded_until=None)
+        again = evolve(standing, attempts=start.attempt, due_at=_retry_due(standing, now))
+        return Decision(again, (line,))
+
+    if ended.status is Status.FAILED and stored.anchor == claimed.anchor:
+        failures = standing.failures + 1
+        if failures < policy.retry.attempts:
+            key = occurrence_key(claimed.uid, start.number)
+            due = instant_after(now, backoff(policy, failures, key, start.attempt))
+            again = evolve(
+                standing,
+                attempts=start.attempt,
+                failures=failures,
+                due_at=_retry_due(standing, due) if not start.manual else due,
+            )
+            line = evolve(line, final=False, folded=0, folded_until=None)
+            return Decision(again, (line,))
+
+    after = _advance(stored, standing, line, now, ran=True)
+    if start.manual and standing.triggered_at != claimed.standing.triggered_at:
+        # Triggered again while it ran.
+        after = evolve(
+            after,
+            state=State.ACTIVE if after.state is State.FINISHED else after.state,
+            triggered_at=standing.triggered_at,
+            manual=True,
+            due_at=standing.triggered_at,
+            expires_at=None,
+        )
+    return Decision(after, (line,))
+
+
+def _retry_due(standing: Standing, due: datetime) -> datetime | None:
+    return standing.paused_until if standing.state is State.PAUSED else due
+
+
+def _last_words(
+    claim: Claim, start: Start, line: Execution, now: datetime
+) -> tuple[Execution, ...]:
+    """Return the lines of a run whose job went on without it: nobody attempts it again."""
+    if line.final:
+        return (line,)
+    superseded = _fate(
+        claim.job,
+        start.number,
+        start.scheduled_at,
+        Status.SUPERSEDED,
+        now,
+        manual=start.manual,
+        claim=claim,
+    )
+    return (evolve(line, folded=0, folded_until=None), superseded)
+
+
+def _advance(
+    job: Job, standing: Standing, line: Execution, now: datetime, *, ran: bool = False
+) -> Standing:
+    """Return the standing after the pending occurrence got its final line."""
+    next_run = standing.next_run
+    triggered_at = standing.triggered_at
+    if line.manual:
+        triggered_at = None
+    elif isinstance(job.spec.schedule, FixedDelay):
+        next_run = _moment(job.spec.schedule.next_after(now, job.anchor))
+    else:
+        next_run = _moment(
+            job.spec.schedule.next_after(line.folded_until or line.scheduled_at, job.anchor)
+        )
+
+    mark = standing.skipped_run
+    if mark is not None and (
+        line.status is Status.SKIPPED
+        or next_run is None
+        or (mark < next_run and not isinstance(job.spec.schedule, FixedDelay))
+    ):
+        mark = None
+
+    fresh = Standing(
+        standing.state,
+        standing.number + 1,
+        next_run,
+        None,
+        triggered_at,
+        0,
+        0,
+        mark,
+        standing.paused_until,
+        standing.pause_reason,
+        line.scheduled_at,
+        now if ran else standing.last_finished_at,
+        line.status,
+        None,
+        triggered_at is not None,
+        standing.paused_at,
+    )
+    return _await_next(job, fresh, now)
+
+
+def _numbered_on(standing: Standing) -> Standing:
+    return evolve(
+        standing,
+        number=standing.number + 1,
+        attempts=0,
+        failures=0,
+        manual=standing.triggered_at is not None,
+    )
+
+
+def _await_next(job: Job, standing: Standing, now: datetime) -> Standing:
+    """Return the standing with the ``due_at`` of what is pending, finished if nothing is."""
+    if standing.triggered_at is not None:
+        return evolve(standing, due_at=standing.triggered_at, manual=True)
+    if standing.next_run is None:
+        return evolve(
+            standing,
+            state=State.FINISHED,
+            due_at=None,
+            paused_until=None,
+            pause_reason=None,
+            paused_at=None,
+            expires_at=_expiry(job.spec.policy, now, declared=job.declared),
+        )
+    if standing.state is State.PAUSED:
+        return evolve(standing, due_at=standing.paused_until)
+    return evolve(standing, due_at=_jittered(job, standing.number, standing.next_run))
+
+
+# -- shared arithmetic -------------------------------------------------------
+
+
+def backoff(policy: Policy, failures: int, key: str, attempt: int) -> timedelta:
+    """Return the pause after the given number of failures, the same on every replica."""
+    retry = policy.retry
+    try:
+        delay = min(retry.backoff * retry.factor ** (failures - 1), retry.maximum)
+    except OverflowError:
+        delay = retry.maximum
+    return delay * (1 + retry.jitter * _fraction(f"{key}:{attempt}")) if retry.jitter else delay
+
+
+def _jittered(job: Job, number: int, moment: datetime) -> datetime:
+    jitter = job.spec.policy.jitter
+    if not jitter:
+        return moment
+    return instant_after(moment, jitter * _fraction(occurrence_key(job.uid, number)))
+
+
+def _fraction(text: str) -> float:
+    """Return a number in [0, 1) that everybody derives alike."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=6).digest()) / 2**48
+
+
+def _expiry(policy: Policy, now: datetime, *, declared: bool) -> datetime | None:
+    if declared or policy.keep_finished is None:
+        return None
+    expiry = instant_after(now, policy.keep_finished)
+    return None if expiry == LAST else expiry
+
+
+def _moment(moment: datetime | None) -> datetime | None:
+    """Check what a schedule, maybe a third party's, returned."""
+    return None if moment is None else utc(moment, "schedule")
+
+
+def _fate(
+    job: Job,
+    number: int,
+    moment: datetime,
+    status: Status,
+    now: datetime,
+    *,
+    manual: bool = False,
+    reason: str | None = None,
+    claim: Claim | None = None,
+    folded: int = 0,
+    folded_until: datetime | None = None,
+) -> Execution:
+    """Return the final line of an occurrence that no attempt decided."""
+    return Execution(
+        id=f"{job.uid}:{number}:0",
+        job_id=job.spec.id,
+        uid=job.uid,
+        number=number,
+        scheduled_at=moment,
+        manual=manual,
+        attempt=0,
+        status=status,
+        final=True,
+        token=claim.token if claim else 0,
+        worker=claim.worker if claim else "",
+        claimed_at=claim.claimed_at if claim else now,
+        started_at=None,
+        finished_at=now,
+        reason=reason,
+        folded=folded,
+        folded_until=folded_until,
+        expires_at=line_expiry(job.spec.policy, now),
+    )

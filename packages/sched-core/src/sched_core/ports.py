@@ -1,0 +1,253 @@
+"""The scheduler port: what a backend does, and every error it may raise.
+
+A backend inherits nothing from here. It remembers and wakes up; it never decides when a job next
+runs. It compares one moment, ``standing.due_at``, with the clock that decides, and looks at no
+schedule, pause or retry. What it must keep apart from the job is the *hold*: token, worker, lease,
+and the job as it was when claimed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from attrs import field, frozen
+
+from sched_core.clock import Clock
+from sched_core.job import Claim, Execution, Job, JobEvent, Settled, Settlement, State, Status
+
+T = TypeVar("T")
+
+Handler = Callable[[JobEvent], Awaitable[Any] | Any]
+"""A function of one event: ``async`` runs in the loop, a plain one in a thread."""
+
+MAX_POLL = timedelta(seconds=5)
+"""A backend looks for due jobs at least this often, whatever notification got lost."""
+
+
+@frozen
+class Undecodable:
+    """A stored record that this version cannot read. It is listed, and otherwise left alone.
+
+    Attributes:
+        id: Of the job.
+        reason: Why it cannot be read.
+        format: Of the record, by its header.
+        record: Its bytes, unchanged.
+    """
+
+    id: str
+    reason: str
+    format: int
+    record: bytes
+
+
+@frozen
+class Page(Generic[T]):
+    """A part of a listing.
+
+    Attributes:
+        items: In the listing's order.
+        next: Pass it as ``after`` for the next page; opaque; ``None`` on the last page.
+    """
+
+    items: Sequence[T]
+    next: str | None
+
+
+@frozen
+class JobQuery:
+    """Which jobs to list. Everything given must hold; metadata: these entries, and maybe more.
+
+    An undecodable record is listed unless the id prefix excludes it: nobody knows the rest of it.
+    """
+
+    state: State | None = None
+    id_prefix: str = ""
+    group: str | None = None
+    metadata: Mapping[str, str] = field(factory=dict)
+
+
+@frozen
+class ExecutionQuery:
+    """Which ledger lines to list: ``finished_at`` in ``[since, until)``."""
+
+    job_id: str | None = None
+    statuses: frozenset[Status] = frozenset()
+    final: bool | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@frozen
+class Capabilities:
+    """What a backend promises beyond what every backend must do.
+
+    Attributes:
+        durable: What a returned call wrote survives the death of every process.
+        shared: Several processes may use the same data.
+        time: Who decides what is due: the ``clock`` given to ``open``, or the ``store``'s own.
+        granularity: The finest difference between two moments that it keeps.
+        lease: How long a claim lives unless it is renewed.
+        bulk_limit: Most jobs that one ``add`` takes all-or-nothing; ``None`` for any number.
+        ordered: Pages come in id order, the ledger newest first across jobs.
+        transactions: Jobs can be written inside the caller's own transaction.
+        loops: The event loops it runs on.
+    """
+
+    durable: bool
+    shared: bool
+    time: Literal["clock", "store"]
+    granularity: timedelta
+    lease: timedelta
+    bulk_limit: int | None = None
+    ordered: bool = True
+    transactions: bool = False
+    loops: frozenset[str] = frozenset({"asyncio", "trio"})
+
+
+class JobStore(Protocol):
+    """Definitions; also what a backend hands out for the caller's own transaction.
+
+    Every method raises :class:`~sched_core.errors.BackendUnavailable` where trying again may help
+    and :class:`~sched_core.errors.BackendError` where it does not.
+    """
+
+    async def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        """Store new jobs, all or none; return them with their revisions.
+
+        A job whose ``uid`` is stored already under its id is a repeat of this call, and returned
+        as it is stored. An id that was removed while claimed is taken over with its hold: the new
+        job is handed out once the old run has ended.
+
+        Raises:
+            JobAlreadyExists: Another incarnation is stored under one of the ids. None is added.
+        """
+        ...
+
+    async def get(self, job_id: str) -> Job | Undecodable | None:
+        """Return what is stored under the id, ``None`` if nothing is."""
+        ...
+
+    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+        """Store the job if its revision is still the stored one; return it with its new revision.
+
+        The hold of a running claim is kept. Lines about the held occurrence are not written: its
+        fate is what the claim ends with.
+
+        Raises:
+            JobNotFound: Nothing is stored under the id.
+            RevisionConflict: Another revision is stored. Nothing was written.
+            JobUndecodable: The stored record cannot be read here. Nothing was written.
+        """
+        ...
+
+    async def remove(
+        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
+    ) -> bool:
+        """Remove the job; return whether there was one.
+
+        A claimed job stays as an invisible tombstone that carries the hold until it ends. Lines
+        about the held occurrence are not written, as with :meth:`replace`.
+
+        Args:
+            job_id: Of the job.
+            ledger: Lines to write in the same step.
+            expected: The revision that the lines were decided on; ``None`` removes any.
+
+        Raises:
+            RevisionConflict: Another revision than ``expected`` is stored. Nothing was written.
+            JobUndecodable: The stored record cannot be read here. Nothing was written.
+        """
+        ...
+
+
+class Backend(JobStore, Protocol):
+    """The scheduler port."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this backend promises; constant."""
+        ...
+
+    async def open(self, clock: Clock, *, worker: str) -> Clock:
+        """Connect, and return the clock that decides: the given one, or the store's own.
+
+        Args:
+            clock: Tells the time and waits.
+            worker: Unique to this start of this process; with the token it is the fence.
+
+        Raises:
+            SchemaTooNew: The store was written by a newer version. Nothing was changed.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Disconnect. Claims are left to their lease. Closing twice is harmless."""
+        ...
+
+    async def check(self) -> None:
+        """Write something and read it back: a read alone proves nothing."""
+        ...
+
+    async def jobs(
+        self, query: JobQuery, *, after: str | None, limit: int
+    ) -> Page[Job | Undecodable]:
+        """List jobs, in id order (by code point) where ``capabilities.ordered``."""
+        ...
+
+    async def wait_due(self, limit: int) -> None:
+        """Return when something may be due; early is allowed, later than ``MAX_POLL`` is not.
+
+        A job that becomes due earlier than all others wakes a waiting call, whoever wrote it.
+        """
+        ...
+
+    async def claim_due(self, limit: int) -> Sequence[Claim]:
+        """Claim up to ``limit`` jobs whose ``due_at`` has come, oldest first; do not wait.
+
+        Taking over an expired claim writes its ``abandoned`` line in the same step (and a
+        ``superseded`` one if the job has moved on: see ``job.abandoned_lines``), and reports it as
+        ``Claim.lost``. Records that cannot be read are passed over. Cancelled, it leaves nothing
+        claimed.
+        """
+        ...
+
+    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        """Extend the leases of those still held; return these with their new ``expires_at``.
+
+        An expired claim that nobody took is still held.
+        """
+        ...
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+        """End claims: each settlement atomic by itself, one answer for each, in order.
+
+        ``written`` also where an earlier try wrote it. ``conflict`` where ``expected`` is not the
+        stored revision, or where ``standing`` is ``None`` and a final line would leave its
+        occurrence pending. ``claim_lost`` where another worker or token holds the job. Lines that
+        are stored already are passed over; a second final line for an occurrence is refused.
+        """
+        ...
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        """Free claims whose handlers were never called; attempts do not grow.
+
+        An occurrence that was edited or removed away meanwhile gets its ``superseded`` line.
+        """
+        ...
+
+    async def executions(
+        self, query: ExecutionQuery, *, after: str | None, limit: int
+    ) -> Page[Execution]:
+        """List ledger lines, newest first, in the order in which they were written."""
+        ...
+
+    async def prune(self, before: datetime) -> int:
+        """Delete ledger lines with ``finished_at < before``, and whatever has expired.
+
+        Returns:
+            How many ledger lines and jobs were deleted.
+        """
+        ...

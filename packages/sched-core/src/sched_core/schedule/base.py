@@ -1,0 +1,184 @@
+"""What a schedule is: a value that lists moments and remembers nothing.
+
+A third-party schedule inherits nothing. It implements :class:`Schedule`, and :class:`Countable`
+where it can count without stepping. All moments are timezone-aware ``datetime`` values with
+microsecond precision; the built-in kinds return them in UTC.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from sched_core.errors import InvalidDefinition
+
+STEPPING_LIMIT = 1000
+"""How many occurrences core steps through before it says "at least"."""
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """Lists moments. The anchor is the moment at which the schedule took effect for one job."""
+
+    def first(self, anchor: datetime) -> datetime | None:
+        """Return the first occurrence for a job anchored at ``anchor``; ``None`` for never."""
+        ...
+
+    def next_after(self, moment: datetime, anchor: datetime) -> datetime | None:
+        """Return the first occurrence strictly after ``moment``; ``None`` for never again."""
+        ...
+
+
+@runtime_checkable
+class Countable(Protocol):
+    """What makes long gaps exact and cheap; optional for a :class:`Schedule`."""
+
+    def count(self, after: datetime, until: datetime, anchor: datetime) -> int:
+        """Return the number of occurrences in ``(after, until]``, none before the first."""
+        ...
+
+    def last_until(self, moment: datetime, anchor: datetime) -> datetime | None:
+        """Return the newest occurrence at or before ``moment``, never one before the first."""
+        ...
+
+
+class Counted(NamedTuple):
+    """How many occurrences there are.
+
+    Attributes:
+        number: Occurrences found.
+        exact: False where stepping stopped at its limit: then there are *at least* ``number``.
+    """
+
+    number: int
+    exact: bool
+
+
+class Newest(NamedTuple):
+    """The newest occurrence of a range.
+
+    Attributes:
+        moment: The occurrence, ``None`` where the range has none.
+        exact: False where stepping stopped at its limit: then a newer one may exist.
+    """
+
+    moment: datetime | None
+    exact: bool
+
+
+class BuiltIn:
+    """What the kinds of this package share; a third-party schedule need not inherit it."""
+
+    __slots__ = ()
+
+    def upcoming(
+        self: Schedule, after: datetime, n: int, anchor: datetime | None = None
+    ) -> list[datetime]:
+        """List the next occurrences, for people to look at.
+
+        Args:
+            after: The occurrences listed are strictly after this moment.
+            n: How many at most.
+            anchor: Where the schedule took effect; ``after`` unless told.
+
+        Returns:
+            Up to ``n`` moments in UTC, ascending.
+
+        Raises:
+            InvalidDefinition: A moment is naive, or ``n`` is negative.
+        """
+        if n < 0:
+            raise InvalidDefinition("n", f"must be 0 or more, not {n!r}")
+
+        moment = utc(after, "after")
+        anchor = moment if anchor is None else utc(anchor, "anchor")
+        found: list[datetime] = []
+
+        while len(found) < n:
+            following = self.next_after(moment, anchor)
+
+            if following is None:
+                break
+
+            found.append(following)
+            moment = following
+
+        return found
+
+
+def utc(moment: datetime, field: str) -> datetime:
+    """Return the moment in UTC.
+
+    Args:
+        moment: A timezone-aware datetime.
+        field: The name of the argument, for the error.
+
+    Raises:
+        InvalidDefinition: The moment is naive or no datetime, or has no place in UTC's calendar.
+    """
+    if not isinstance(moment, datetime):
+        raise InvalidDefinition(
+            field, f"must be a timezone-aware datetime, not {type(moment).__name__}"
+        )
+
+    if moment.tzinfo is UTC:
+        return moment
+
+    if moment.utcoffset() is None:
+        raise InvalidDefinition(
+            field,
+            f"{moment.isoformat()} is naive, so it does not say which moment it means: "
+            "give it a time zone, for example datetime(..., tzinfo=timezone.utc)",
+        )
+
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise InvalidDefinition(
+            field, f"{moment.isoformat()} lies outside the years 1 to 9999 in UTC"
+        ) from None
+
+
+def count_occurrences(
+    schedule: Schedule, after: datetime, until: datetime, anchor: datetime
+) -> Counted:
+    """Count the occurrences in ``(after, until]``: exactly where the schedule can.
+
+    A schedule that is not :class:`Countable` is stepped through, at most 1000 times.
+    """
+    if isinstance(schedule, Countable):
+        return Counted(schedule.count(after, until, anchor), exact=True)
+
+    number, _, exact = _step(schedule, after, until, anchor)
+    return Counted(number, exact)
+
+
+def last_occurrence(
+    schedule: Schedule, after: datetime, until: datetime, anchor: datetime
+) -> Newest:
+    """Find the newest occurrence in ``(after, until]``: exactly where the schedule can.
+
+    A schedule that is not :class:`Countable` is stepped through, at most 1000 times.
+    """
+    if isinstance(schedule, Countable):
+        newest = schedule.last_until(until, anchor)
+        return Newest(newest if newest is not None and newest > after else None, exact=True)
+
+    _, newest, exact = _step(schedule, after, until, anchor)
+    return Newest(newest, exact)
+
+
+def _step(
+    schedule: Schedule, after: datetime, until: datetime, anchor: datetime
+) -> tuple[int, datetime | None, bool]:
+    newest: datetime | None = None
+
+    for number in range(STEPPING_LIMIT):
+        following = schedule.next_after(after if newest is None else newest, anchor)
+
+        if following is None or following > until:
+            return number, newest, True
+
+        newest = following
+
+    return STEPPING_LIMIT, newest, False

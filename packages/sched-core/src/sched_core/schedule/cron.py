@@ -1,0 +1,275 @@
+"""Cron expressions with Debian's rule for nights in which the clock changes.
+
+Debian's cron: a job whose minute or hour field begins with ``*`` follows elapsed time; in an
+overlap it runs in both hours, in a gap nothing is made up. Any other job has fixed times: those
+that a gap swallows run once at the first moment after it, and in an overlap only the first of two
+equal times runs.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Literal
+
+from attrs import field, frozen
+
+from sched_core.errors import InvalidDefinition
+from sched_core.schedule.base import BuiltIn, utc
+from sched_core.schedule.cron_calendar import Calendar
+from sched_core.schedule.cron_dst import (
+    DAY,
+    EPOCH,
+    LATEST,
+    DstRule,
+    Timeline,
+    transitions,
+    zone_named,
+)
+from sched_core.schedule.cron_fields import parse
+
+_ELAPSED = DstRule(gap="skip", fold="both")
+_FIXED = DstRule(gap="once-after", fold="first")
+
+
+class _Plan:
+    """Everything that is derived from the definition: built once, shared by equal schedules."""
+
+    __slots__ = ("calendar", "indifferent", "rule", "timeline", "zone")
+
+    def __init__(self, expression: str, tz: str, dst: Literal["debian"] | DstRule) -> None:
+        fields = parse(expression)
+        self.zone = zone_named(tz)
+        self.calendar = Calendar(fields)
+        if isinstance(dst, DstRule):
+            self.rule = dst
+        else:
+            self.rule = _ELAPSED if fields.elapsed else _FIXED
+
+        self.timeline = Timeline(self.zone, self.rule)
+        self.indifferent = self.rule == _ELAPSED and len(fields.hours) == 24
+
+    def next_from(self, second: int) -> int | None:
+        """Return the first occurrence at or after ``second``, both in seconds since 1970 UTC."""
+        calendar = self.calendar
+        searched, found = 0, -1
+
+        for start, end, offset, missing in self.timeline.pieces_from(second):
+            local = missing if second <= start else second + offset
+
+            # Nothing lies between what was searched from and what was found, so most pieces need
+            # no search of their own.
+            if not searched <= local <= found:
+                result = calendar.next_from(local)
+
+                if result is None:
+                    return None
+
+                searched, found = local, result
+
+            if found < start + offset:
+                return start
+
+            if found < end + offset:
+                return found - offset
+
+        return None
+
+    def newest_until(self, second: int, lowest: int) -> int | None:
+        """Return the last occurrence in ``[lowest, second]``."""
+        calendar = self.calendar
+
+        for start, end, offset, missing in self.timeline.pieces_until(second):
+            if end <= lowest:
+                return None
+
+            latest = min(second, end - 1) + offset
+            found = calendar.newest_until(latest, max(start, lowest) + offset)
+
+            if found is not None:
+                return found - offset
+
+            if start >= lowest and calendar.count(missing, start + offset):
+                return start
+
+        return None
+
+    def count(self, low: int, high: int) -> int:
+        """Return how many occurrences there are in ``[low, high)``."""
+        calendar = self.calendar
+        number = 0
+
+        for start, end, offset, missing in self.timeline.pieces_from(low):
+            if start >= high:
+                break
+
+            local = start + offset
+            number += calendar.count(max(low, start) + offset, min(high, end) + offset)
+
+            # What is made up for coincides with an occurrence that is due at that moment anyway.
+            if (
+                start >= low
+                and calendar.count(missing, local)
+                and not calendar.count(local, local + 1)
+            ):
+                number += 1
+
+        return number
+
+
+_plan = lru_cache(maxsize=1024)(_Plan)
+
+
+def _text(expression: object) -> str:
+    if not isinstance(expression, str):
+        raise InvalidDefinition(
+            "expression", f"must be text such as '0 3 * * *', not {type(expression).__name__}"
+        )
+
+    return " ".join(expression.split())
+
+
+def _zone_name(tz: object) -> str:
+    if not isinstance(tz, str):
+        raise InvalidDefinition(
+            "tz", f"must be the name of a time zone such as 'Europe/Berlin', not {tz!r}"
+        )
+
+    return tz
+
+
+def _rule(dst: object) -> Literal["debian"] | DstRule:
+    if isinstance(dst, DstRule):
+        return dst
+
+    if dst == "debian":
+        return "debian"
+
+    raise InvalidDefinition("dst", f"must be 'debian' or a DstRule, not {dst!r}")
+
+
+@frozen
+class Cron(BuiltIn):
+    """Times of day and days of the calendar, in a time zone.
+
+    Five fields (minute, hour, day of month, month, day of week), or six with the second **first**,
+    or a nickname such as ``@daily``. The two day fields are joined with AND if one of them begins
+    with ``*``, with OR otherwise (Vixie cron). Sunday is 0 and 7.
+
+    Args:
+        expression: The text; it is kept with single spaces.
+        tz: An IANA time zone name.
+        dst: ``"debian"``, or a :class:`DstRule` for every expression alike.
+
+    Raises:
+        InvalidDefinition: The expression is malformed or can never fire, the zone is unknown.
+    """
+
+    expression: str = field(converter=_text)
+    tz: str = field(default="UTC", converter=_zone_name)
+    dst: Literal["debian"] | DstRule = field(default="debian", converter=_rule)
+    _derived: _Plan = field(init=False, eq=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_derived", _plan(self.expression, self.tz, self.dst))
+
+    def __reduce__(self) -> tuple[type[Cron], tuple[object, ...]]:
+        return type(self), (self.expression, self.tz, self.dst)
+
+    def first(self, anchor: datetime) -> datetime | None:
+        """Return the first occurrence strictly after the anchor, in UTC."""
+        return self.next_after(anchor, anchor)
+
+    def next_after(self, moment: datetime, anchor: datetime) -> datetime | None:
+        """Return the first occurrence strictly after ``moment``, never before the first.
+
+        Returns:
+            A moment in UTC, or ``None`` past the year 9999.
+        """
+        moment = utc(moment, "moment")
+
+        if anchor is not moment:
+            moment = max(moment, utc(anchor, "anchor"))
+
+        second = self._derived.next_from(_second(moment) + 1)
+        return None if second is None else _moment(second)
+
+    def count(self, after: datetime, until: datetime, anchor: datetime) -> int:
+        """Return the exact number of occurrences in ``(after, until]``, none before the first."""
+        after = max(utc(after, "after"), utc(anchor, "anchor"))
+        return self._derived.count(_second(after) + 1, _second(utc(until, "until")) + 1)
+
+    def last_until(self, moment: datetime, anchor: datetime) -> datetime | None:
+        """Return the newest occurrence at or before ``moment``; ``None`` before the first."""
+        lowest = _second(utc(anchor, "anchor")) + 1
+        second = self._derived.newest_until(_second(utc(moment, "moment")), lowest)
+        return None if second is None else _moment(second)
+
+
+def dst_warnings(cron: Cron, after: datetime, years: int = 1) -> list[str]:
+    """Say in which nights a schedule meets local times that are missing or come twice.
+
+    A schedule that follows elapsed time in all 24 hours meets nothing odd and gets no warning.
+
+    Args:
+        cron: The schedule.
+        after: A timezone-aware moment from which on to look.
+        years: How far to look, in years of 365.25 days.
+
+    Returns:
+        One sentence per night, with its local date, ascending.
+    """
+    plan = _plan(cron.expression, cron.tz, cron.dst)
+
+    if plan.indifferent:
+        return []
+
+    start = _second(utc(after, "after"))
+    end = min(start + years * 36525 * DAY // 100, LATEST)
+    warnings = []
+
+    for moment, before, later in transitions(plan.zone, start, end):
+        low, high = sorted((moment + before, moment + later))
+
+        if not plan.calendar.count(low, high):
+            continue
+
+        span = f"{_clock(low)} to {_clock(high)}"
+
+        if later > before:
+            fate = (
+                f"what is due then runs once, at {_clock(high)}"
+                if plan.rule.gap == "once-after"
+                else "what is due then does not run"
+            )
+            night = f"{span} does not exist; {fate}"
+        else:
+            which = {"first": "only the first time", "last": "only the second time"}
+            fate = which.get(plan.rule.fold, "both times")
+            night = f"{span} comes twice; what is due then runs {fate}"
+
+        warnings.append(f"{_local(low):%Y-%m-%d}: in {cron.tz} {night} ({cron.expression})")
+
+    return warnings
+
+
+def _second(moment: datetime) -> int:
+    """Return the whole seconds since 1970 at or before a moment in UTC."""
+    since = moment - EPOCH
+    return since.days * DAY + since.seconds
+
+
+def _moment(second: int) -> datetime | None:
+    try:
+        return EPOCH + timedelta(0, second)
+    except OverflowError:
+        return None
+
+
+def _local(second: int) -> datetime:
+    """Return local seconds as a datetime; its UTC is a stand-in for a wall clock."""
+    return EPOCH + timedelta(0, second)
+
+
+def _clock(second: int) -> str:
+    return f"{_local(second):%H:%M}"

@@ -1,0 +1,82 @@
+"""Tools for tests: a clock that moves only when told, and a handler that remembers."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+from datetime import UTC, datetime, timedelta
+
+import anyio
+import anyio.lowlevel
+
+from sched_core.errors import InvalidDefinition
+from sched_core.job import JobEvent
+from sched_core.schedule import utc
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class FakeClock:
+    """A clock for tests; it implements the ``Clock`` port.
+
+    Args:
+        start: Where it stands; 2026-01-01 UTC unless given.
+    """
+
+    def __init__(self, start: datetime = EPOCH) -> None:
+        self._now = utc(start, "start")
+        self._sleepers: list[tuple[datetime, int, anyio.Event]] = []
+        self._order = itertools.count()
+
+    def now(self) -> datetime:
+        """Return where the clock stands, in UTC."""
+        return self._now
+
+    async def sleep_until(self, moment: datetime) -> None:
+        """Sleep until the clock has been moved to the moment."""
+        while self._now < moment:
+            event = anyio.Event()
+            heapq.heappush(self._sleepers, (moment, next(self._order), event))
+            await event.wait()
+        await anyio.lowlevel.checkpoint()
+
+    def advance(self, by: timedelta | None = None, **units: float) -> datetime:
+        """Move the clock forwards and wake who slept until then; return where it stands now.
+
+        Raises:
+            InvalidDefinition: Backwards. Use :meth:`jump` for that.
+        """
+        by = timedelta(**units) if by is None else by
+        if by < timedelta(0):
+            raise InvalidDefinition("by", "time does not go backwards here: use jump")
+        return self.jump(self._now + by)
+
+    def jump(self, to: datetime | timedelta) -> datetime:
+        """Set the clock, forwards or backwards, as an operator might; return where it stands.
+
+        Args:
+            to: A moment, or a timedelta from the present one.
+        """
+        self._now = self._now + to if isinstance(to, timedelta) else utc(to, "to")
+        while self._sleepers and self._sleepers[0][0] <= self._now:
+            heapq.heappop(self._sleepers)[2].set()
+        return self._now
+
+
+class RecordingHandler:
+    """A sync or async handler's stand-in that keeps the events it was called with."""
+
+    def __init__(self) -> None:
+        self.events: list[JobEvent] = []
+        self._lock = threading.Lock()
+
+    async def __call__(self, event: JobEvent) -> None:
+        """Remember the event."""
+        with self._lock:
+            self.events.append(event)
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the jobs that ran, in order."""
+        return [event.id for event in self.events]
