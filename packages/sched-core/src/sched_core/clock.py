@@ -26,7 +26,11 @@ class Clock(Protocol):
         ...
 
     async def sleep_until(self, moment: datetime) -> None:
-        """Return once :meth:`now` has reached the moment, at once if it has."""
+        """Return once :meth:`now` has reached the moment, at once if it has.
+
+        Early only where the clock was set back: then whoever sleeps must look again, or a sleep
+        of a second would last for as long as the clock was set back.
+        """
         ...
 
 
@@ -39,8 +43,13 @@ class SystemClock:
 
     async def sleep_until(self, moment: datetime) -> None:
         """Sleep in slices of at most a second, so that a jump of the clock is noticed."""
-        while (remaining := moment - datetime.now(UTC)) > timedelta(0):
+        before = datetime.now(UTC)
+        while (remaining := moment - before) > timedelta(0):
             await anyio.sleep(min(remaining, SLICE).total_seconds())
+            now = datetime.now(UTC)
+            if now < before:
+                return
+            before = now
 
 
 def cpu_seconds() -> float:

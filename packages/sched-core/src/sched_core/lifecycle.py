@@ -331,6 +331,8 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
 
     if moment is None or standing.due_at is None:
         return Decision(evolve(standing, due_at=None), ())
+    if standing.due_at > claim.claimed_at and standing.due_at > now:
+        return Decision(None, ())  # handed out early
 
     if claim.lost is not None and claim.lost.count >= policy.max_lost:
         reason = f"lost: {claim.lost.count} claims in a row were never settled"
@@ -455,10 +457,16 @@ def _before(now: datetime, by: timedelta) -> datetime:
 
 
 def postpone(claim: Claim, *, until: datetime, stored: Job | None) -> Decision:
-    """Hand the claim back unrun, and the job out again at ``until``; the attempt does not count."""
+    """Hand the claim back unrun, and the job out again at ``until``; the attempt does not count.
+
+    A job that was edited meanwhile keeps the moment that the edit gave it.
+    """
     if stored is None or stored.uid != claim.job.uid:
         return Decision(None, ())
-    return Decision(evolve(stored.standing, due_at=until), ())
+    standing = stored.standing
+    if standing.due_at is None or standing.number != claim.job.standing.number:
+        return Decision(None, ())
+    return Decision(evolve(standing, due_at=max(until, standing.due_at)), ())
 
 
 # -- 4. finish ---------------------------------------------------------------
@@ -599,11 +607,13 @@ def _advance(
     ):
         mark = None
 
+    number = standing.number + 1
+    simple = triggered_at is None and next_run is not None and standing.state is State.ACTIVE
     fresh = Standing(
         standing.state,
-        standing.number + 1,
+        number,
         next_run,
-        None,
+        _jittered(job, number, next_run) if simple and next_run is not None else None,
         triggered_at,
         0,
         0,
@@ -617,7 +627,8 @@ def _advance(
         triggered_at is not None,
         standing.paused_at,
     )
-    return _await_next(job, fresh, now)
+    # Copying once more costs a seventh of the whole run.
+    return fresh if simple else _await_next(job, fresh, now)
 
 
 def _numbered_on(standing: Standing) -> Standing:

@@ -207,8 +207,10 @@ class Scheduler:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self.stop()
-        await self._close()
+        cancelled = kind is not None and not issubclass(kind, Exception)
+        with anyio.CancelScope(shield=True):
+            await self.stop(0 if cancelled else DEFAULT_GRACE)
+            await self._close()
 
     async def _close(self) -> None:
         self._workers = None
@@ -564,6 +566,7 @@ class Scheduler:
             raise SchedulerRunning("run_due cannot run beside run_forever or another run_due")
         self._busy = True
         moment, before = self._clock.now(), workers.completed
+        failure: Exception | None = None
         try:
             claims = await self._claim_until(moment)
             if claims:
@@ -571,10 +574,15 @@ class Scheduler:
                     workers.start(tasks)
                     try:
                         await self._run_claims(workers, claims, moment)
+                    except Exception as error:  # noqa: BLE001 -- raised below, out of the group
+                        failure = error
+                        await self._wind_down(workers, grace=self._grace)
                     except BaseException:
                         await self._wind_down(workers, grace=0)
                         raise
                     workers.close()
+            if failure is not None:
+                raise failure
             await self._prune_sometimes()
         finally:
             self._busy = False

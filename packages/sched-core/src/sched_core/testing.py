@@ -34,12 +34,13 @@ class FakeClock:
         return self._now
 
     async def sleep_until(self, moment: datetime) -> None:
-        """Sleep until the clock has been moved to the moment."""
-        while self._now < moment:
+        """Sleep until the clock has been moved to the moment, or was set back."""
+        if self._now < moment:
             event = anyio.Event()
             heapq.heappush(self._sleepers, (moment, next(self._order), event))
             await event.wait()
-        await anyio.lowlevel.checkpoint()
+        else:
+            await anyio.lowlevel.checkpoint()
 
     def advance(self, by: timedelta | None = None, **units: float) -> datetime:
         """Move the clock forwards and wake who slept until then; return where it stands now.
@@ -58,8 +59,10 @@ class FakeClock:
         Args:
             to: A moment, or a timedelta from the present one.
         """
-        self._now = self._now + to if isinstance(to, timedelta) else utc(to, "to")
-        while self._sleepers and self._sleepers[0][0] <= self._now:
+        before = self._now
+        self._now = before + to if isinstance(to, timedelta) else utc(to, "to")
+        # Set back, everybody looks again: see Clock.sleep_until.
+        while self._sleepers and (self._now < before or self._sleepers[0][0] <= self._now):
             heapq.heappop(self._sleepers)[2].set()
         return self._now
 

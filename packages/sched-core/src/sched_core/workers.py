@@ -67,6 +67,7 @@ class Run:
         "postponed",
         "start",
         "started_at",
+        "threaded",
         "why",
         "worker",
     )
@@ -80,6 +81,7 @@ class Run:
         self.ended: Ended | None = None
         self.decision: Decision | None = None
         self.worker: _Worker | None = None
+        self.threaded = False
         self.cancellation = Cancellation()
         self.why = ""
         """Why it was cancelled: timeout, lost or stop."""
@@ -157,6 +159,7 @@ class Workers:
         """Start the standing tasks in the group; :meth:`close` ends them."""
         self._tasks = tasks
         self._closing = False
+        self.active = 0
         self.limiter = anyio.CapacityLimiter(self.max_concurrency)
         self._settle_wanted, self.changed = anyio.Event(), anyio.Event()
         tasks.start_soon(self._settle_all)
@@ -247,8 +250,16 @@ class Workers:
             return
         job = claim.job
         spec = job.spec
-        now = run.started_at = self.clock.now()
-        run.worker = worker
+        now = self.clock.now()
+        if claim.expires_at - now < self.lease / 3:
+            # Something blocked the loop, or the clock was moved: make sure that it is still ours.
+            await self.renew()
+            claim, now = run.claim, self.clock.now()
+            if run.why == "lost":
+                self._ended(run, None)
+                return
+        run.started_at = now
+        run.worker, run.threaded = worker, self.threaded
         self.lateness = now - start.scheduled_at
         timeout = spec.policy.timeout
         if timeout is not None:
@@ -271,7 +282,7 @@ class Workers:
         )
         ended: Ended | None = SUCCESS
         try:
-            if self.threaded:
+            if run.threaded:
                 result = await anyio.to_thread.run_sync(
                     handler, event, abandon_on_cancel=True, limiter=self.limiter
                 )
@@ -292,7 +303,7 @@ class Workers:
                 raise
             if worker.scope.cancel_called or self._closing:
                 # A thread goes on when its worker is cancelled: its claim is left to its lease.
-                ended = None if self.threaded else Ended(Status.FAILED, describe(error))
+                ended = None if run.threaded else Ended(Status.FAILED, describe(error))
                 raise
             ended = Ended(Status.FAILED, describe(error))
             logger.warning("job %r failed: %s", spec.id, ended.reason, exc_info=error)
@@ -414,8 +425,8 @@ class Workers:
                 self._forget(run)
             elif run.ended is None and run.postponed is None:
                 # A fate was decided on a definition that is no more: hand back, and claim anew.
-                run.postponed = self.clock.now()
-                self._decide(run, settled.job, run.postponed)
+                run.decision = Decision(None, ())
+                self._to_settle(run)
             else:
                 self._decide(run, settled.job, run.finished_at or self.clock.now())
         else:
@@ -496,7 +507,7 @@ class Workers:
         if run.why != "lost":
             run.why = why
         run.cancellation.requested = True
-        if run.worker is not None and not self.threaded:
+        if run.worker is not None and not run.threaded:
             run.worker.scope.cancel()
 
     def _set_deadline(self, run: Run, deadline: datetime) -> None:

@@ -3,8 +3,6 @@
 None of them knows about time zones: a day here is 24 hours. Use ``Cron`` for a time of day.
 """
 
-# ruff: noqa: ARG002 -- every kind takes the arguments of the port, whether it needs them or not
-
 from __future__ import annotations
 
 from datetime import datetime, timedelta

@@ -1,0 +1,142 @@
+"""What a run costs: process CPU per run, one-shots per second, start-up time and memory.
+
+    ./dev bench budget            everything
+    ./dev bench budget cpu        only one of: cpu, burst, start
+
+The store of each figure stands beside it; SQLite is durable (synchronous=FULL). Medians of
+several rounds; the machine's noise is the spread. Budgets (DESIGN.md section 6): 30 microseconds
+in memory, 50 on SQLite, 15,000 one-shots per second on SQLite, ready in 0.3 s and 50 MB.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import anyio
+
+from sched_core import Backend, Interval, JobEvent, JobSpec, MemoryBackend, Once, Scheduler
+from sched_core.testing import FakeClock
+from sched_sql import SqlBackend
+
+JOBS = 1_000
+TICKS = 20
+ONE_SHOTS = 10_000
+ROUNDS = 5
+
+
+async def trivial(event: JobEvent) -> None:
+    """Do nothing: what is left is the scheduler."""
+
+
+async def cpu_per_run(backend: Backend) -> float:
+    """Return microseconds of process CPU per run of an Interval job."""
+    clock = FakeClock()
+    async with Scheduler(backend, handler=trivial, clock=clock) as scheduler:
+        await scheduler.submit_jobs(
+            [JobSpec(f"job-{n}", Interval(seconds=1)) for n in range(JOBS)]
+        )
+        runs, started = 0, time.process_time()
+        for _ in range(TICKS):
+            clock.advance(timedelta(seconds=1))
+            runs += await scheduler.run_due()
+        spent = time.process_time() - started
+    assert runs == JOBS * TICKS
+    return spent / runs * 1e6
+
+
+async def burst(backend: Backend) -> float:
+    """Return one-shots per second, all due at once, until all have run and are recorded."""
+    clock = FakeClock()
+    async with Scheduler(backend, handler=trivial, clock=clock) as scheduler:
+        at = clock.now()
+        await scheduler.submit_jobs([JobSpec(f"job-{n}", Once(at)) for n in range(ONE_SHOTS)])
+        started = time.perf_counter()
+        runs = await scheduler.run_due()
+        spent = time.perf_counter() - started
+    assert runs == ONE_SHOTS
+    return runs / spent
+
+
+START = """
+import sys, time
+started = time.perf_counter()
+import anyio, json, resource
+from sched_core import Scheduler, Interval
+from sched_sql import SqlBackend
+
+async def main():
+    async with Scheduler(SqlBackend(sys.argv[1]), handler=print) as scheduler:
+        await scheduler.ensure_job("heartbeat", Interval(hours=1))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(scheduler.run_forever)
+            await scheduler.wait_until_running()
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            print(json.dumps(peak * (1 if sys.platform == "darwin" else 1024) / 1e6))
+            await scheduler.stop(0)
+
+anyio.run(main)
+"""
+
+
+def start(database: Path) -> tuple[float, float]:
+    """Return seconds from the start of a process until it is ready, and its memory in MB."""
+    started = time.perf_counter()
+    with subprocess.Popen(
+        [sys.executable, "-c", START, str(database)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        ready = time.perf_counter() - started
+    return ready, float(json.loads(line))
+
+
+async def store(database: Path, jobs: int) -> None:
+    """Fill a database with jobs that are not due for a long time."""
+    async with Scheduler(SqlBackend(database)) as scheduler:
+        specs = [JobSpec(f"stored-{n}", Interval(hours=1000)) for n in range(jobs)]
+        await scheduler.submit_jobs(specs, atomic=False)
+
+
+def row(what: str, figures: list[float], unit: str, budget: str) -> None:
+    """Print one line of the table."""
+    median, low, high = statistics.median(figures), min(figures), max(figures)
+    print(f"{what:<44} {median:>10,.2f} {unit:<8} {low:>10,.2f} … {high:<10,.2f} {budget}")
+
+
+def main() -> None:
+    """Measure what the arguments name, or everything."""
+    wanted = sys.argv[1:] or ["cpu", "burst", "start"]
+    print(f"{'':<44} {'median':>10} {'':<8} {'least':>10} … {'most':<10} budget")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        files = iter(path / f"{n}.db" for n in range(1000))
+        if "cpu" in wanted:
+            memory, sqlite = [], []
+            for _ in range(ROUNDS):
+                memory.append(anyio.run(cpu_per_run, MemoryBackend()))
+                sqlite.append(anyio.run(cpu_per_run, SqlBackend(next(files))))
+            row("memory: CPU per run", memory, "µs", "≤ 30")
+            row("SQLite: CPU per run", sqlite, "µs", "≤ 50")
+        if "burst" in wanted:
+            figures = [anyio.run(burst, MemoryBackend()) for _ in range(ROUNDS)]
+            row("memory: one-shots due at once", figures, "runs/s", "")
+            figures = [anyio.run(burst, SqlBackend(next(files))) for _ in range(ROUNDS)]
+            row("SQLite: one-shots due at once", figures, "runs/s", "≥ 15,000")
+        if "start" in wanted:
+            for jobs in (0, 100_000):
+                database = next(files)
+                anyio.run(store, database, jobs)
+                samples = [start(database) for _ in range(ROUNDS)]
+                row(f"SQLite, {jobs:,} jobs: ready after", [s for s, _ in samples], "s", "≤ 0.3")
+                row(f"SQLite, {jobs:,} jobs: memory", [m for _, m in samples], "MB", "≤ 50")
+
+
+if __name__ == "__main__":
+    main()
