@@ -39,9 +39,7 @@ async def cpu_per_run(backend: Backend) -> float:
     """Return microseconds of process CPU per run of an Interval job."""
     clock = FakeClock()
     async with Scheduler(backend, handler=trivial, clock=clock) as scheduler:
-        await scheduler.submit_jobs(
-            [JobSpec(f"job-{n}", Interval(seconds=1)) for n in range(JOBS)]
-        )
+        await scheduler.submit_jobs([JobSpec(f"job-{n}", Interval(seconds=1)) for n in range(JOBS)])
         runs, started = 0, time.process_time()
         for _ in range(TICKS):
             clock.advance(timedelta(seconds=1))

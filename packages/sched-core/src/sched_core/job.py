@@ -356,7 +356,9 @@ class Job:
 
 @frozen
 class LostClaim:
-    """Claims of the pending occurrence that were lost since the last settle or release.
+    """Claims of the pending occurrence that were lost since the last settle.
+
+    A release in between does not reset them: their attempts have had their lines.
 
     Attributes:
         count: How many, in a row.

@@ -39,6 +39,7 @@ from sched_core.job import (
     line_expiry,
     occurrence_key,
     pending,
+    superseded_line,
 )
 from sched_core.schedule import FixedDelay, count_occurrences, last_occurrence, utc
 
@@ -125,10 +126,11 @@ def redefine(
         return Change(evolve(job, spec=spec, declared=declared, standing=standing))
 
     edited = evolve(job, spec=spec, declared=declared, anchor=now)
-    return Change(evolve(edited, standing=_rescheduled(edited, now)), _superseded_by_edit(job, now))
+    ledger = _superseded_by_edit(job, now)
+    return Change(evolve(edited, standing=_rescheduled(edited, ledger, now)), ledger)
 
 
-def _rescheduled(edited: Job, now: datetime) -> Standing:
+def _rescheduled(edited: Job, ledger: tuple[Execution, ...], now: datetime) -> Standing:
     standing, schedule = edited.standing, edited.spec.schedule
     first = _moment(schedule.first(now))
     past = standing.last_scheduled_at
@@ -149,15 +151,16 @@ def _rescheduled(edited: Job, now: datetime) -> Standing:
     )
     if manual and not begun:
         # The manual occurrence is another one than those of the schedule: it stays what it is.
-        return fresh
-    return _await_next(edited, _numbered_on(fresh), now)
+        return _renumbered(fresh, ledger) if ledger else fresh
+    return _await_next(edited, _renumbered(_numbered_on(fresh), ledger), now)
 
 
 def _superseded_by_edit(job: Job, now: datetime) -> tuple[Execution, ...]:
     _, manual = pending(job.standing)
-    if manual and job.standing.attempts == 0:
-        return _superseded(job, now, manual=False)
-    return _superseded(job, now, manual=manual)
+    scheduled = _superseded(job, now, manual=False)
+    if manual and job.standing.attempts > 0:
+        return _superseded(job, now, manual=True) + scheduled
+    return scheduled
 
 
 def retire(job: Job, *, now: datetime) -> tuple[Execution, ...]:
@@ -172,9 +175,9 @@ def _superseded(job: Job, now: datetime, *, manual: bool) -> tuple[Execution, ..
         return ()
     is_pending = pending(standing) == (moment, manual)
     begun = is_pending and standing.attempts > 0
-    if not begun and not _was_due(job, moment, now, manual=manual):
-        return ()
     number = standing.number if is_pending else standing.number + 1
+    if not begun and not _was_due(job, number, moment, now, manual=manual):
+        return ()
     return (
         _fate(
             job, number, moment, Status.SUPERSEDED, now, manual=manual, reason="edited or removed"
@@ -182,11 +185,11 @@ def _superseded(job: Job, now: datetime, *, manual: bool) -> tuple[Execution, ..
     )
 
 
-def _was_due(job: Job, moment: datetime, now: datetime, *, manual: bool) -> bool:
+def _was_due(job: Job, number: int, moment: datetime, now: datetime, *, manual: bool) -> bool:
     standing = job.standing
     if manual:
         return moment <= now
-    due = _jittered(job, standing.number, moment)
+    due = _jittered(job, number, moment)
     if standing.state is State.PAUSED:
         return standing.paused_at is not None and due <= min(standing.paused_at, now)
     return due <= now
@@ -245,7 +248,8 @@ def resume(job: Job, *, at: datetime, now: datetime | None = None) -> Change | N
     if moment is None:
         return Change(evolve(job, standing=active))
 
-    due = _jittered(job, standing.number, moment)
+    number = standing.number + 1 if manual else standing.number
+    due = _jittered(job, number, moment)
     schedule, anchor = job.spec.schedule, job.anchor
     begun = standing.attempts > 0 and not manual
     if begun or (due <= at and _is_last(job, moment)):
@@ -254,14 +258,12 @@ def resume(job: Job, *, at: datetime, now: datetime | None = None) -> Change | N
         return Change(evolve(job, standing=active if manual else evolve(active, due_at=due)))
 
     ledger: tuple[Execution, ...] = ()
-    number = standing.number + 1 if manual else standing.number
     following = _moment(schedule.next_after(at, anchor))
     if standing.paused_at is not None and due <= standing.paused_at:
         ledger = (_fate(job, number, moment, Status.MISSED, now, reason="paused"),)
     moved = evolve(active, next_run=following)
     if manual:
-        # Its number is the manual one's, so the scheduled one's has to be passed by that one's end.
-        return Change(evolve(job, standing=moved))
+        return Change(evolve(job, standing=_renumbered(moved, ledger)), ledger)
     return Change(evolve(job, standing=_await_next(job, _numbered_on(moved), now)), ledger)
 
 
@@ -276,7 +278,8 @@ def trigger(job: Job, *, now: datetime) -> Job:
     """Return the job with one extra occurrence at ``now``; the schedule is untouched.
 
     It runs before a scheduled one that is not yet due, and right after one that is due or begun.
-    A second call before it began is the same one. One that comes while it runs cannot be told from
+    A second call before it began is the same one, and while a retry of it waits, it ends the wait.
+    One that comes while it runs cannot be told from
     that here: the moment moves, by which :func:`finish` knows that there is another to run.
     """
     standing = job.standing
@@ -284,6 +287,9 @@ def trigger(job: Job, *, now: datetime) -> Job:
     if standing.triggered_at is not None:
         if not manual:
             return job
+        if standing.attempts > 0 and standing.due_at is not None and standing.due_at > now:
+            # A retry of it waits: that runs now, under the name that its first attempt had.
+            return evolve(job, standing=evolve(standing, due_at=now))
         moved = max(now, standing.triggered_at + _TICK)
         return evolve(job, standing=evolve(standing, triggered_at=moved, due_at=now))
 
@@ -328,11 +334,14 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
     """Say what a claim means at ``now``: run this attempt, or settle with a fate."""
     job, standing, policy = claim.job, claim.job.standing, claim.job.spec.policy
     moment, manual = pending(standing)
+    if claim.lost is not None:
+        standing = _with_lost(claim, standing)
+        job = evolve(job, standing=standing)
 
     if moment is None or standing.due_at is None:
         return Decision(evolve(standing, due_at=None), ())
     if standing.due_at > claim.claimed_at and standing.due_at > now:
-        return Decision(None, ())  # handed out early
+        return Decision(None if claim.lost is None else standing, ())  # handed out early
 
     if claim.lost is not None and claim.lost.count >= policy.max_lost:
         reason = f"lost: {claim.lost.count} claims in a row were never settled"
@@ -352,7 +361,7 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
         return Start(standing.number, moment, True, claim.attempt, 0, None)
 
     if standing.state is State.PAUSED:
-        return _pause_ended(claim, now)
+        return _pause_ended(claim, job, now)
 
     if claim.attempt == 1:
         passed = _passed_over(claim, moment, now)
@@ -366,13 +375,20 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
     return Start(standing.number, moment, False, claim.attempt, 0, None)
 
 
-def _pause_ended(claim: Claim, now: datetime) -> Decision:
-    until = claim.job.standing.paused_until
+def _with_lost(claim: Claim, standing: Standing) -> Standing:
+    """Return the standing with the attempts that were lost: their lines have their numbers."""
+    if claim.lost is None:
+        return standing
+    return evolve(standing, attempts=standing.attempts + claim.lost.count)
+
+
+def _pause_ended(claim: Claim, job: Job, now: datetime) -> Decision:
+    until = job.standing.paused_until
     if until is None or until > now:
-        return Decision(evolve(claim.job.standing, due_at=until), ())
-    change = resume(claim.job, at=until, now=now)
+        return Decision(evolve(job.standing, due_at=until), ())
+    change = resume(job, at=until, now=now)
     if change is None:
-        return Decision(claim.job.standing, ())
+        return Decision(job.standing, ())
     lines = tuple(
         evolve(line, token=claim.token, worker=claim.worker, claimed_at=claim.claimed_at)
         for line in change.ledger
@@ -456,17 +472,20 @@ def _before(now: datetime, by: timedelta) -> datetime:
         return datetime.min.replace(tzinfo=now.tzinfo)
 
 
-def postpone(claim: Claim, *, until: datetime, stored: Job | None) -> Decision:
+def postpone(claim: Claim, *, until: datetime, now: datetime, stored: Job | None) -> Decision:
     """Hand the claim back unrun, and the job out again at ``until``; the attempt does not count.
 
-    A job that was edited meanwhile keeps the moment that the edit gave it.
+    A job that was edited meanwhile keeps the moment that the edit gave it; an occurrence that was
+    edited or removed away ends.
     """
     if stored is None or stored.uid != claim.job.uid:
-        return Decision(None, ())
+        return Decision(None, (superseded_line(claim, now),))
     standing = stored.standing
-    if standing.due_at is None or standing.number != claim.job.standing.number:
-        return Decision(None, ())
-    return Decision(evolve(standing, due_at=max(until, standing.due_at)), ())
+    if standing.number != claim.job.standing.number:
+        return Decision(None, (superseded_line(claim, now),))
+    if standing.due_at is None or standing.manual != claim.job.standing.manual:
+        return Decision(None if claim.lost is None else _with_lost(claim, standing), ())
+    return Decision(_with_lost(claim, evolve(standing, due_at=max(until, standing.due_at))), ())
 
 
 # -- 4. finish ---------------------------------------------------------------
@@ -520,6 +539,9 @@ def finish(
 
     standing = stored.standing
     if standing.number != start.number:
+        if line.final and start.manual and pending(standing) == (start.scheduled_at, True):
+            # An edit gave the trigger another number while it ran.
+            return Decision(_advance(stored, standing, line, now, ran=True), (line,))
         noted = evolve(standing, last_finished_at=now, last_status=ended.status)
         return Decision(noted, _last_words(claim, start, line, now))
 
@@ -529,9 +551,24 @@ def finish(
         after = _advance(stored, consumed, evolve(line, final=True), now, ran=True)
         return Decision(after, _last_words(claim, start, line, now))
 
+    if start.manual and standing.triggered_at != start.scheduled_at:
+        # Triggered again while it ran: that one runs next, instead of this one's next attempt.
+        after = _advance(stored, standing, line, now, ran=True)
+        after = evolve(
+            after,
+            state=State.ACTIVE if after.state is State.FINISHED else after.state,
+            triggered_at=standing.triggered_at,
+            manual=True,
+            due_at=standing.triggered_at,
+            expires_at=None,
+        )
+        return Decision(after, _last_words(claim, start, line, now))
+
     if ended.status is Status.INTERRUPTED:
         line = evolve(line, folded=0, folded_until=None)
-        again = evolve(standing, attempts=start.attempt, due_at=_retry_due(standing, now))
+        again = evolve(
+            standing, attempts=start.attempt, due_at=_retry_due(standing, now, manual=start.manual)
+        )
         return Decision(again, (line,))
 
     if ended.status is Status.FAILED and stored.anchor == claimed.anchor:
@@ -543,27 +580,17 @@ def finish(
                 standing,
                 attempts=start.attempt,
                 failures=failures,
-                due_at=_retry_due(standing, due) if not start.manual else due,
+                due_at=_retry_due(standing, due, manual=start.manual),
             )
             line = evolve(line, final=False, folded=0, folded_until=None)
             return Decision(again, (line,))
 
-    after = _advance(stored, standing, line, now, ran=True)
-    if start.manual and standing.triggered_at != claimed.standing.triggered_at:
-        # Triggered again while it ran.
-        after = evolve(
-            after,
-            state=State.ACTIVE if after.state is State.FINISHED else after.state,
-            triggered_at=standing.triggered_at,
-            manual=True,
-            due_at=standing.triggered_at,
-            expires_at=None,
-        )
-    return Decision(after, (line,))
+    return Decision(_advance(stored, standing, line, now, ran=True), (line,))
 
 
-def _retry_due(standing: Standing, due: datetime) -> datetime | None:
-    return standing.paused_until if standing.state is State.PAUSED else due
+def _retry_due(standing: Standing, due: datetime, *, manual: bool) -> datetime | None:
+    paused = standing.state is State.PAUSED and not manual  # a pause does not stop a trigger
+    return standing.paused_until if paused else due
 
 
 def _last_words(
@@ -631,6 +658,12 @@ def _advance(
     return fresh if simple else _await_next(job, fresh, now)
 
 
+def _renumbered(standing: Standing, ledger: tuple[Execution, ...]) -> Standing:
+    """Return the standing with a number that none of the lines has."""
+    newest = max((line.number for line in ledger), default=0)
+    return standing if newest < standing.number else evolve(standing, number=newest + 1)
+
+
 def _numbered_on(standing: Standing) -> Standing:
     return evolve(
         standing,
@@ -666,11 +699,18 @@ def _await_next(job: Job, standing: Standing, now: datetime) -> Standing:
 def backoff(policy: Policy, failures: int, key: str, attempt: int) -> timedelta:
     """Return the pause after the given number of failures, the same on every replica."""
     retry = policy.retry
+    if not retry.backoff:
+        return retry.backoff
     try:
-        delay = min(retry.backoff * retry.factor ** (failures - 1), retry.maximum)
+        delay = min(retry.backoff * float(retry.factor) ** (failures - 1), retry.maximum)
     except OverflowError:
         delay = retry.maximum
-    return delay * (1 + retry.jitter * _fraction(f"{key}:{attempt}")) if retry.jitter else delay
+    if not retry.jitter:
+        return delay
+    try:
+        return delay * (1 + retry.jitter * _fraction(f"{key}:{attempt}"))
+    except OverflowError:
+        return timedelta.max
 
 
 def _jittered(job: Job, number: int, moment: datetime) -> datetime:

@@ -18,6 +18,7 @@ from sched_core.errors import (
     BackendError,
     JobAlreadyExists,
     JobNotFound,
+    JobUndecodable,
     RevisionConflict,
 )
 from sched_core.job import (
@@ -46,13 +47,15 @@ CLAIM_LOST = Settled("claim_lost")
 class _Row:
     """One id: the job, ``None`` for a tombstone, and what holds it."""
 
-    __slots__ = ("ended", "hold", "job", "wake")
+    __slots__ = ("ended", "hold", "job", "released", "wake")
 
     def __init__(self, job: Job | None) -> None:
         self.job = job
         self.hold: Claim | None = None
         self.ended: Claim | None = None
         """The newest settled claim: by it a repeated settlement is known."""
+        self.released: Claim | None = None
+        """A claim that took over a lost one and was released: the lost attempts keep counting."""
         self.wake: datetime | None = None
         """When a claim should look at the row again."""
 
@@ -69,6 +72,8 @@ class MemoryStore:
         self.due: list[tuple[datetime, str]] = []
         self.serial = 0
         self.alarms: list[Alarm] = []
+        self.unreadable: dict[str, Undecodable] = {}
+        """For tests: records that stand for what a newer version wrote. No job has the same id."""
 
     def next_serial(self) -> int:
         """Return a number that never came before: tokens and revisions come from here."""
@@ -182,7 +187,8 @@ class MemoryBackend:
         for job in jobs:
             row = rows.get(job.id)
             stored = None if row is None else row.job
-            if job.id in new or (stored is not None and stored.uid != job.uid):
+            taken = stored is not None and stored.uid != job.uid
+            if taken or job.id in new or job.id in self.store.unreadable:
                 raise JobAlreadyExists(job.id)
             new.add(job.id)
         return [self._add(job) for job in jobs]
@@ -201,11 +207,17 @@ class MemoryBackend:
     async def get(self, job_id: str) -> Job | Undecodable | None:
         self._now()
         row = self.store.rows.get(job_id)
-        return None if row is None else row.job
+        return self.store.unreadable.get(job_id) if row is None else row.job
+
+    def _readable(self, job_id: str) -> _Row | None:
+        unreadable = self.store.unreadable.get(job_id)
+        if unreadable is not None:
+            raise JobUndecodable(job_id, unreadable.reason)
+        return self.store.rows.get(job_id)
 
     async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
         self._now()
-        row = self.store.rows.get(job.id)
+        row = self._readable(job.id)
         if row is None or row.job is None:
             raise JobNotFound(job.id)
         if row.job.revision != job.revision:
@@ -219,7 +231,7 @@ class MemoryBackend:
         self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
     ) -> bool:
         self._now()
-        row = self.store.rows.get(job_id)
+        row = self._readable(job_id)
         if row is None or row.job is None:
             return False
         if expected is not None and row.job.revision != expected:
@@ -236,15 +248,21 @@ class MemoryBackend:
         self, query: JobQuery, *, after: str | None, limit: int
     ) -> Page[Job | Undecodable]:
         self._now()
-        ids = sorted(
+        store = self.store
+        ids = [
             job_id
-            for job_id, row in self.store.rows.items()
+            for job_id, row in store.rows.items()
             if row.job is not None and _matches(row.job, query)
-        )
+        ]
+        ids += [job_id for job_id in store.unreadable if job_id.startswith(query.id_prefix)]
+        ids.sort()
         start = 0 if after is None else bisect_right(ids, after)
         chosen = ids[start : start + limit]
-        rows = self.store.rows
-        items = [job for job_id in chosen if (job := rows[job_id].job) is not None]
+        items: list[Job | Undecodable] = []
+        for job_id in chosen:
+            job = store.rows[job_id].job if job_id in store.rows else store.unreadable[job_id]
+            if job is not None:
+                items.append(job)
         more = start + limit < len(ids)
         return Page(items, chosen[-1] if more and chosen else None)
 
@@ -274,6 +292,10 @@ class MemoryBackend:
             if row.job is None:
                 del store.rows[job_id]
                 continue
+            if row.released is not None:
+                if lost is None and _stands_at(row.job, row.released):
+                    lost = row.released.lost
+                row.released = None
             claim = Claim(row.job, store.next_serial(), self._worker, now, expires_at, lost)
             row.hold = claim
             store.schedule(job_id, row)
@@ -364,6 +386,8 @@ class MemoryBackend:
             hold, row.hold = row.hold, None
             if not _stands_at(row.job, hold):
                 self.store.write([superseded_line(hold, now)])
+            elif hold.lost is not None:
+                row.released = hold
             if row.job is None:
                 del self.store.rows[job_id]
             else:

@@ -234,6 +234,8 @@ class Backend(JobStore, Protocol):
     async def release(self, claims: Sequence[Claim]) -> None:
         """Free claims whose handlers were never called; attempts do not grow.
 
+        Attempts that were lost before keep their numbers: the next claim reports them again.
+
         An occurrence that was edited or removed away meanwhile gets its ``superseded`` line.
         """
         ...

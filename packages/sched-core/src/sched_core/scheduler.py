@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 from attrs import evolve, frozen
 
 from sched_core import lifecycle
 from sched_core.clock import FIRST, Clock, SystemClock, backoff_pause
 from sched_core.errors import (
+    BackendError,
     HandlerNotSet,
     InvalidDefinition,
     JobAlreadyExists,
@@ -27,7 +29,7 @@ from sched_core.errors import (
     SchedulerNotStarted,
     SchedulerRunning,
 )
-from sched_core.job import Claim, Execution, Job, JobSpec, Policy, check_text
+from sched_core.job import Claim, Execution, Job, JobSpec, Policy, Status, check_text
 from sched_core.lifecycle import Change
 from sched_core.ports import Backend, ExecutionQuery, Handler, JobQuery, Undecodable
 from sched_core.schedule import Schedule
@@ -40,6 +42,7 @@ DEFAULT_GRACE = timedelta(seconds=20)
 """Below the 30 seconds that Kubernetes waits before it kills."""
 FLUSH = 5.0
 """Seconds for which settling is shielded when everything else has been cancelled."""
+RETENTION_BEGINS = timedelta(minutes=1)
 RETENTION = timedelta(hours=1)
 """How often expired jobs and ledger lines are deleted."""
 STALLED = timedelta(seconds=30)
@@ -121,8 +124,9 @@ class Scheduler:
         clock: Tells the time and waits; the machine's unless given.
         worker: A name for people. What goes into claims is made unique by a random suffix.
         max_concurrency: Handlers at a time.
-        observers: Callables that get every ledger line this scheduler wrote, and health changes.
-            They run in the loop and must not wait.
+        observers: Callables that get every ledger line that this scheduler's runs, edits and
+            takeovers wrote, once it is stored, and health changes. They run in the loop and must
+            not wait.
         new_id: Makes the random part of incarnations and worker names; for repeatable tests.
     """
 
@@ -167,6 +171,7 @@ class Scheduler:
         self._stop_requested = anyio.Event()
         self._stop_now = anyio.Event()
         self._stopped = anyio.Event()
+        self._engine_ended = anyio.Event()
         self._grace = DEFAULT_GRACE.total_seconds()
         self._wait_scope: anyio.CancelScope | None = None
         if handler is not None:
@@ -362,9 +367,11 @@ class Scheduler:
             if change is None:
                 return stored
             try:
-                return await self._backend.replace(change.job, change.ledger)
+                stored = await self._backend.replace(change.job, change.ledger)
             except (RevisionConflict, JobNotFound):
                 continue
+            await self._observe_edit(spec.id, change.ledger)
+            return stored
 
     async def update_job(
         self,
@@ -405,6 +412,7 @@ class Scheduler:
             lines = lifecycle.retire(job, now=self._clock.now())
             try:
                 if await self._backend.remove(id, lines, expected=job.revision):
+                    await self._observe_edit(id, lines)
                     return
             except RevisionConflict:
                 continue
@@ -460,9 +468,11 @@ class Scheduler:
             if change is None or change.job == job:
                 return job
             try:
-                return await self._backend.replace(change.job, change.ledger)
+                stored = await self._backend.replace(change.job, change.ledger)
             except RevisionConflict:
                 continue
+            await self._observe_edit(job_id, change.ledger)
+            return stored
 
     async def pause_job(
         self,
@@ -566,23 +576,12 @@ class Scheduler:
             raise SchedulerRunning("run_due cannot run beside run_forever or another run_due")
         self._busy = True
         moment, before = self._clock.now(), workers.completed
-        failure: Exception | None = None
         try:
             claims = await self._claim_until(moment)
             if claims:
-                async with anyio.create_task_group() as tasks:
-                    workers.start(tasks)
-                    try:
-                        await self._run_claims(workers, claims, moment)
-                    except Exception as error:  # noqa: BLE001 -- raised below, out of the group
-                        failure = error
-                        await self._wind_down(workers, grace=self._grace)
-                    except BaseException:
-                        await self._wind_down(workers, grace=0)
-                        raise
-                    workers.close()
-            if failure is not None:
-                raise failure
+                await self._run_engine(
+                    workers, lambda: self._run_claims(workers, claims, moment), signals=False
+                )
             await self._prune_sometimes()
         finally:
             self._busy = False
@@ -593,13 +592,16 @@ class Scheduler:
     ) -> None:
         while claims:
             workers.accept(claims)
-            await workers.until_idle()
-            await workers.until_settled()
+            await self._wait(workers.until_idle)
+            await self._wait(workers.until_settled)
+            if self._stop_requested.is_set():
+                return
             claims = await self._claim_until(moment)
 
     async def _claim_until(self, moment: datetime) -> Sequence[Claim]:
         self._looked_at = self._clock.now()
         claims = await self._backend.claim_due(self._max_concurrency)
+        await self._observe_takeovers(claims)
         due = [claim for claim in claims if (claim.job.standing.due_at or moment) <= moment]
         if len(due) != len(claims):
             chosen = {claim.token for claim in due}
@@ -620,24 +622,30 @@ class Scheduler:
         workers = self._opened()
         if self._busy:
             raise SchedulerRunning("run_forever is running already, or run_due is")
-        self._busy = True
-        self._stop_requested, self._stop_now = anyio.Event(), anyio.Event()
+        self._busy = self._running = True
         self._stopped = anyio.Event()
-        self._grace = DEFAULT_GRACE.total_seconds()
-        failure: list[Exception] = []
         try:
-            async with anyio.create_task_group() as host:
-                host.start_soon(self._engine, workers, failure)
-                try:
-                    async with stop_signals(enabled=bool(signals), on_signal=self._on_signal):
-                        await self._stopped.wait()
-                except BaseException:
-                    self._request_stop(0)
-                    raise
+            await self._run_engine(workers, lambda: self._dispatch(workers), signals=bool(signals))
         finally:
             self._running = self._busy = False
             self._running_event = anyio.Event()
             self._stopped.set()
+
+    async def _run_engine(
+        self, workers: Workers, work: Callable[[], Awaitable[None]], *, signals: bool
+    ) -> None:
+        self._stop_requested, self._stop_now = anyio.Event(), anyio.Event()
+        self._engine_ended = anyio.Event()
+        self._grace = DEFAULT_GRACE.total_seconds()
+        failure: list[Exception] = []
+        async with anyio.create_task_group() as host:
+            host.start_soon(self._engine, workers, work, failure)
+            try:
+                async with stop_signals(enabled=signals, on_signal=self._on_signal):
+                    await self._engine_ended.wait()
+            except BaseException:
+                self._request_stop(0)
+                raise
         if failure:
             raise failure[0]
 
@@ -670,25 +678,36 @@ class Scheduler:
         self._request_stop(grace.total_seconds() if isinstance(grace, timedelta) else float(grace))
         await self._stopped.wait()
 
-    async def _engine(self, workers: Workers, failure: list[Exception]) -> None:
+    async def _engine(
+        self, workers: Workers, work: Callable[[], Awaitable[None]], failure: list[Exception]
+    ) -> None:
         # Nothing in here is cancelled from outside: the end is decided by _request_stop alone.
         with anyio.CancelScope(shield=True):
             try:
                 async with anyio.create_task_group() as tasks:
                     workers.start(tasks)
-                    tasks.start_soon(self._retain)
-                    self._running = True
-                    self._running_event.set()
-                    await self._dispatch(workers)
-                    await self._wind_down(workers, grace=self._grace)
+                    try:
+                        await work()
+                    except Exception as error:  # noqa: BLE001 -- raised by _run_engine
+                        failure.append(error)
+                    if await self._wind_down(workers, grace=self._grace):
+                        # This task must wait for coroutines that refuse to end; stop() must not.
+                        self._engine_ended.set()
+                        self._stopped.set()
             except Exception as error:
                 logger.exception("the scheduler's loop failed")
                 failure.append(error)
             finally:
-                self._running = False
-                self._stopped.set()
+                self._engine_ended.set()
 
     async def _dispatch(self, workers: Workers) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._retain)
+            self._running_event.set()
+            await self._claim_and_run(workers)
+            tasks.cancel_scope.cancel()
+
+    async def _claim_and_run(self, workers: Workers) -> None:
         failures = 0
         while not self._stop_requested.is_set():
             self._looked_at = self._clock.now()
@@ -705,11 +724,14 @@ class Scheduler:
                     await self._wait(changed.wait)
                     self._waiting_for_capacity = False
                     continue
-                if workers.held and workers.expired():
-                    await workers.renew()
+                if workers.held:
+                    await workers.renew_expiring()
                 claims = await self._backend.claim_due(free)
                 if claims:
+                    await self._observe_takeovers(claims)
                     workers.accept(claims)
+                    # They begin now. What blocks the loop past its lease is renewed above.
+                    await anyio.lowlevel.checkpoint()
                 else:
                     await self._wait(self._backend.wait_due, free)
                 if failures:
@@ -727,11 +749,12 @@ class Scheduler:
                 await wait(*arguments)  # type: ignore[misc]  # every caller passes an async callable
         self._wait_scope = None
 
-    async def _wind_down(self, workers: Workers, *, grace: float) -> None:
+    async def _wind_down(self, workers: Workers, *, grace: float) -> bool:
+        """End what is running; return whether handlers are left that refuse to end."""
         with anyio.CancelScope(shield=True):
             queued = workers.take_queued()
             await self._release(queued)
-            if grace > 0 and not self._stop_now.is_set():
+            if workers.active and grace > 0 and not self._stop_now.is_set():
                 with anyio.move_on_after(grace):
                     await _first_of(workers.until_idle, self._stop_now.wait)
             if workers.active:
@@ -745,8 +768,10 @@ class Scheduler:
             with anyio.move_on_after(FLUSH):
                 await workers.until_settled()
             if workers.held:
-                logger.error("%s runs could not be written", len(workers.held))
+                logger.error("%s runs were not written", len(workers.held))
+            refusing = workers.hanging()
             workers.close()
+        return refusing
 
     async def _release(self, claims: Sequence[Claim]) -> None:
         if not claims:
@@ -759,8 +784,10 @@ class Scheduler:
             self._trouble("releasing", str(error))
 
     async def _retain(self) -> None:
+        pause = RETENTION_BEGINS  # soon, or a service that restarts often would never prune
         while True:
-            await self._clock.sleep_until(self._clock.now() + RETENTION)
+            await self._clock.sleep_until(self._clock.now() + pause)
+            pause = RETENTION
             try:
                 await self._backend.prune(FIRST)
                 self._trouble("retention", None)
@@ -788,8 +815,8 @@ class Scheduler:
             self._trouble("backend", None)
         except Exception as error:  # noqa: BLE001 -- whatever it is, it is what health is asked for
             self._trouble("backend", f"{type(error).__name__}: {error}")
-        if self._handler is None:
-            self._trouble("handler", "no handler is set: nothing is claimed")
+        missing = "no handler is set: nothing is claimed" if self._handler is None else None
+        self._trouble("handler", missing)
         looked_at = self._looked_at
         stalled = (
             self._running
@@ -825,6 +852,33 @@ class Scheduler:
         if changed:
             problems = tuple(f"{topic}: {text}" for topic, text in self._problems.items())
             self._observe(HealthChange(healthy=not problems, problems=problems))
+
+    async def _observe_edit(self, job_id: str, lines: Sequence[Execution]) -> None:
+        """Tell the observers which lines an edit wrote: not those about a run under way."""
+        if lines and self._observers:
+            ids = {line.id for line in lines}
+            await self._observe_stored(ExecutionQuery(job_id=job_id), ids)
+
+    async def _observe_takeovers(self, claims: Sequence[Claim]) -> None:
+        """Tell the observers of the ``abandoned`` lines that the backend wrote."""
+        if not self._observers:
+            return
+        for claim in claims:
+            if claim.lost is not None:
+                job = claim.job
+                line_id = f"{job.uid}:{job.standing.number}:{claim.attempt - 1}"
+                abandoned = ExecutionQuery(job_id=job.id, statuses=frozenset({Status.ABANDONED}))
+                await self._observe_stored(abandoned, {line_id})
+
+    async def _observe_stored(self, query: ExecutionQuery, ids: set[str]) -> None:
+        try:
+            page = await self._backend.executions(query, after=None, limit=len(ids) + 10)
+        except BackendError as error:
+            logger.warning("observers miss lines of job %r: %s", query.job_id, error)
+            return
+        for line in reversed(page.items):
+            if line.id in ids:
+                self._observe(line)
 
     def _observe(self, what: Execution | HealthChange) -> None:
         for observer in self._observers:

@@ -16,9 +16,13 @@ import heapq
 import inspect
 import logging
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import Context, copy_context
 from datetime import datetime, timedelta
+from queue import SimpleQueue
 from typing import Any
 
 import anyio
@@ -26,7 +30,7 @@ import anyio.abc
 import anyio.to_thread
 
 from sched_core import lifecycle
-from sched_core.clock import LAST, Alarm, Clock, backoff_pause
+from sched_core.clock import LAST, Alarm, Clock, backoff_pause, instant_after
 from sched_core.errors import BackendError, BackendUnavailable, NoRoute
 from sched_core.job import (
     Cancellation,
@@ -93,10 +97,11 @@ class Run:
 class _Worker:
     """A standing task."""
 
-    __slots__ = ("scope", "woken")
+    __slots__ = ("scope", "thread", "woken")
 
     def __init__(self) -> None:
         self.scope = anyio.CancelScope()
+        self.thread: _Thread | None = None
         self.woken = anyio.Event()
 
 
@@ -142,6 +147,11 @@ class Workers:
         self._waking = 0
         self._closing = False
         self._tasks: anyio.abc.TaskGroup | None = None
+        self._host: Any = None
+        """The asyncio task that runs the group, ``None`` on trio."""
+        self._threads: list[_Thread] = []
+        self._renewals: list[datetime] = []
+        """When those began that have not returned."""
         self._deadlines: list[tuple[datetime, int, Run]] = []
         self._deadline_alarm = Alarm()
         self._settle_wanted = anyio.Event()
@@ -158,7 +168,9 @@ class Workers:
     def start(self, tasks: anyio.abc.TaskGroup) -> None:
         """Start the standing tasks in the group; :meth:`close` ends them."""
         self._tasks = tasks
+        self._host = _asyncio_task()
         self._closing = False
+        self._renewals = []
         self.active = 0
         self.limiter = anyio.CapacityLimiter(self.max_concurrency)
         self._settle_wanted, self.changed = anyio.Event(), anyio.Event()
@@ -170,7 +182,10 @@ class Workers:
         self._closing = True
         if self._tasks is not None:
             self._tasks.cancel_scope.cancel()
-        self._tasks = None
+        self._tasks = self._host = None
+        for thread in self._threads:
+            thread.end()
+        self._threads.clear()
         self._idle.clear()
         self._workers = self._waking = 0
         self._deadlines.clear()
@@ -205,7 +220,7 @@ class Workers:
             logger.exception("job %r: what to do next cannot be decided", job_id)
             self.on_trouble(f"job {job_id}", f"cannot be decided: {describe(error)}")
             run.postponed = now + UNDECIDED
-            what = lifecycle.postpone(run.claim, until=run.postponed, stored=run.claim.job)
+            what = lifecycle.postpone(run.claim, until=run.postponed, now=now, stored=run.claim.job)
         if isinstance(what, Decision):
             run.decision = what
             self._to_settle(run)
@@ -255,8 +270,9 @@ class Workers:
             # Something blocked the loop, or the clock was moved: make sure that it is still ours.
             await self.renew()
             claim, now = run.claim, self.clock.now()
-            if run.why == "lost":
-                self._ended(run, None)
+            if run.why:
+                run.postponed = now  # it never began
+                self._ended(run, SUCCESS)
                 return
         run.started_at = now
         run.worker, run.threaded = worker, self.threaded
@@ -283,39 +299,65 @@ class Workers:
         ended: Ended | None = SUCCESS
         try:
             if run.threaded:
-                result = await anyio.to_thread.run_sync(
-                    handler, event, abandon_on_cancel=True, limiter=self.limiter
-                )
+                result = await self._call_in_thread(handler, event, worker)
+                run.threaded = False
+                if run.why and inspect.isawaitable(result):
+                    worker.scope.cancel()
             else:
                 result = handler(event)
             if result is not None and inspect.isawaitable(result):
                 await result
         except NoRoute as error:
-            run.postponed = self.clock.now() + timedelta(seconds=error.delay)
+            run.postponed = _later(self.clock.now(), error.delay)
             logger.info("job %r: %s; tried again in %s s", spec.id, error, error.delay)
         except (Exception, BaseExceptionGroup, SystemExit) as error:
             ended = Ended(Status.FAILED, describe(error))
             if not run.cancellation.requested:
                 logger.warning("job %r failed: %s", spec.id, ended.reason, exc_info=error)
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt) or _cancelled_from_outside():
+            if isinstance(error, KeyboardInterrupt):
                 ended = None
                 raise
             if worker.scope.cancel_called or self._closing:
                 # A thread goes on when its worker is cancelled: its claim is left to its lease.
                 ended = None if run.threaded else Ended(Status.FAILED, describe(error))
                 raise
+            if self._host is not None and self._host.cancelling():
+                # As asyncio.run does at its end, to all tasks.
+                ended = None
+                raise
+            # The handler awaited what was cancelled elsewhere, or cancelled its own task.
+            _uncancel()
             ended = Ended(Status.FAILED, describe(error))
             logger.warning("job %r failed: %s", spec.id, ended.reason, exc_info=error)
         finally:
             run.worker = None
             self._ended(run, ended)
 
+    async def _call_in_thread(self, handler: Handler, event: JobEvent, worker: _Worker) -> Any:
+        if self._host is None:
+            # In a tuple: trio refuses functions that return coroutines.
+            (result,) = await anyio.to_thread.run_sync(
+                lambda: (handler(event),), abandon_on_cancel=True, limiter=self.limiter
+            )
+            return result
+        thread = worker.thread
+        if thread is None:
+            thread = worker.thread = _Thread(self._host.get_loop())
+            self._threads.append(thread)
+        try:
+            return await thread.call(handler, event)
+        except BaseException:
+            if thread.busy:  # left behind
+                thread.end()
+                worker.thread = None
+            raise
+
     def _ended(self, run: Run, ended: Ended | None) -> None:
         """Note how a run ended; ``None`` where nothing may be written."""
-        self.active -= 1
         if self._closing:
             return
+        self.active -= 1
         now = run.finished_at = self.clock.now()
         if run.why == "lost" or ended is None:
             self._forget(run)
@@ -335,14 +377,14 @@ class Workers:
         try:
             if run.postponed is not None or start is None or ended is None:
                 until = run.postponed or now
-                run.decision = lifecycle.postpone(claim, until=until, stored=stored)
+                run.decision = lifecycle.postpone(claim, until=until, now=now, stored=stored)
             else:
                 run.decision = lifecycle.finish(
                     claim, start, ended, started_at=run.started_at or now, now=now, stored=stored
                 )
         except Exception:
             logger.exception("job %r: what comes next cannot be decided", claim.job.spec.id)
-            run.decision = lifecycle.postpone(claim, until=now + UNDECIDED, stored=stored)
+            run.decision = lifecycle.postpone(claim, until=now + UNDECIDED, now=now, stored=stored)
         self._to_settle(run)
 
     def _forget(self, run: Run) -> None:
@@ -425,7 +467,9 @@ class Workers:
                 self._forget(run)
             elif run.ended is None and run.postponed is None:
                 # A fate was decided on a definition that is no more: hand back, and claim anew.
-                run.decision = Decision(None, ())
+                now = self.clock.now()
+                run.decision = lifecycle.postpone(run.claim, until=now, now=now, stored=settled.job)
+                run.expected = None if settled.job is None else settled.job.revision
                 self._to_settle(run)
             else:
                 self._decide(run, settled.job, run.finished_at or self.clock.now())
@@ -458,26 +502,54 @@ class Workers:
     # -- leases and deadlines
 
     async def _renew_all(self) -> None:
-        pause = self.lease / 3
         while True:
-            await self.clock.sleep_until(self.clock.now() + pause)
-            await self.renew()
+            await self.clock.sleep_until(self._renew_at())
+            if not self._renewals and self._tasks is not None:
+                self._tasks.start_soon(self.renew)
+            elif self._renewals and self.clock.now() - self._renewals[0] >= self.lease / 10:
+                # A renewal that neither returns nor fails saves nothing.
+                self._give_up(list(self.held.values()))
 
-    async def renew(self) -> None:
-        """Renew what has less than two thirds of its lease left; give up what is lost."""
+    def _renew_at(self) -> datetime:
+        """Return when to renew: every third of a lease, and once more where one is about to end."""
+        now = self.clock.now()
+        ends = min(
+            (
+                run.claim.expires_at
+                for run in self.held.values()
+                if run.decision is None and run.why != "lost"
+            ),
+            default=LAST,
+        )
+        return max(min(ends, now + self.lease / 3), now + self.lease / 10)
+
+    def _give_up(self, runs: Sequence[Run]) -> None:
+        now = self.clock.now()
+        for run in runs:
+            if run.claim.expires_at <= now and run.decision is None:
+                self._lost(run)
+
+    async def renew(self) -> bool:
+        """Renew what has less than two thirds of its lease left; give up what is lost.
+
+        Returns:
+            Whether the backend answered.
+        """
         soon = self.clock.now() + self.lease * 2 / 3
         runs = [run for run in self.held.values() if run.claim.expires_at <= soon]
         if not runs:
-            return
+            self.on_trouble("renewing", None)  # nothing depends on it any more
+            return True
+        renewals, began = self._renewals, self.clock.now()
+        renewals.append(began)
         try:
             renewed = await self.backend.renew([run.claim for run in runs])
         except Exception as error:  # noqa: BLE001 -- a third party's backend may raise anything
             self.trouble("renewing", error)
-            now = self.clock.now()
-            for run in runs:
-                if run.claim.expires_at <= now and run.ended is None:
-                    self._lost(run)
-            return
+            self._give_up(runs)
+            return False
+        finally:
+            renewals.remove(began)
         self.on_trouble("renewing", None)
         tokens = {claim.job.spec.id: claim for claim in renewed}
         for run in runs:
@@ -489,22 +561,33 @@ class Workers:
                 )
             elif run.ended is None and run.decision is None:
                 self._lost(run)
+            else:
+                run.why = "lost"  # or written meanwhile: the settlement tells
+        return True
 
     def _lost(self, run: Run) -> None:
+        if run.why == "lost":
+            return
         self.claims_lost += 1
         logger.warning("job %r: claim %s was lost", run.claim.job.id, run.claim.token)
         self.cancel(run, "lost")
 
-    def expired(self) -> bool:
-        """Whether a lease has run out: then renew before claiming, or we take over ourselves."""
-        now = self.clock.now()
-        return any(run.claim.expires_at <= now for run in self.held.values())
+    async def renew_expiring(self) -> None:
+        """Renew before claiming where a lease is about to end, or we would take over ourselves."""
+        for _ in range(10):  # what runs meanwhile may block the loop as well
+            soon = self.clock.now() + self.lease / 10
+            if not any(
+                run.claim.expires_at <= soon and run.why != "lost" for run in self.held.values()
+            ):
+                return
+            if not await self.renew():
+                return
 
     def cancel(self, run: Run, why: str) -> None:
         """Tell a run to stop, and cancel it where it can be."""
         if run.ended is not None or run.decision is not None:
             return
-        if run.why != "lost":
+        if not run.why or why == "lost":
             run.why = why
         run.cancellation.requested = True
         if run.worker is not None and not run.threaded:
@@ -514,7 +597,10 @@ class Workers:
         deadlines = self._deadlines
         if not deadlines and self._tasks is not None:
             self._tasks.start_soon(self._watch_deadlines)
-        heapq.heappush(deadlines, (deadline, run.claim.token, run))
+        if len(deadlines) > 4 * len(self.held) + 1000:
+            deadlines[:] = [each for each in deadlines if each[2].finished_at is None]
+            heapq.heapify(deadlines)
+        heapq.heappush(deadlines, (deadline, id(run), run))
         if deadlines[0][2] is run:
             self._deadline_alarm.nudge()
 
@@ -523,7 +609,7 @@ class Workers:
         while deadlines:
             seen = self._deadline_alarm.count
             deadline, _, run = deadlines[0]
-            if run.ended is not None:
+            if run.finished_at is not None:
                 heapq.heappop(deadlines)
             elif deadline <= self.clock.now():
                 heapq.heappop(deadlines)
@@ -555,6 +641,10 @@ class Workers:
             if run.worker is not None:
                 run.worker.scope.cancel()
 
+    def hanging(self) -> bool:
+        """Whether coroutines are left that the task group must wait for."""
+        return any(run.worker is not None and not run.threaded for run in self.held.values())
+
     async def until_idle(self) -> None:
         """Wait until no handler is under way."""
         while self.active:
@@ -562,7 +652,7 @@ class Workers:
 
     async def until_settled(self) -> None:
         """Wait until everything that ended is written."""
-        while self.held:
+        while len(self.held) > self.active:
             await self.changed.wait()
 
     def oldest_due(self) -> datetime | None:
@@ -578,17 +668,90 @@ def _settlement(run: Run) -> Settlement:
     return Settlement(run.claim, expected, decision.standing, decision.ledger)
 
 
-def _cancelled_from_outside() -> bool:
-    """Whether somebody cancelled the worker's own asyncio task, as asyncio.run does at its end.
-
-    A handler that awaits what was cancelled elsewhere raises the same exception, and has failed.
-    """
+def _asyncio_task() -> Any:
     asyncio = sys.modules.get("asyncio")
     try:
-        task = None if asyncio is None else asyncio.current_task()
+        return None if asyncio is None else asyncio.current_task()
     except RuntimeError:
-        return False  # trio: its cancellations all come from scopes
-    return task is not None and bool(task.cancelling())
+        return None
+
+
+def _uncancel() -> None:
+    """Take back that a handler cancelled the task that it runs in: others will run in it."""
+    task = _asyncio_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
+
+
+def _later(now: datetime, seconds: float) -> datetime:
+    try:
+        return instant_after(now, timedelta(seconds=max(seconds, 0)))
+    except (OverflowError, ValueError):
+        return now + UNDECIDED
+
+
+class _Thread:
+    """A thread for handlers that are plain functions, on asyncio.
+
+    The interpreter joins anyio's own worker threads when it exits, so that a handler which never
+    returns would keep the process alive. This is a daemon, as trio's threads are.
+    """
+
+    __slots__ = ("_calls", "_loop", "busy")
+
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop
+        self._calls: SimpleQueue[tuple[Any, Context, Handler, JobEvent] | None] = SimpleQueue()
+        self.busy = False
+        threading.Thread(target=self._serve, name="sched handler", daemon=True).start()
+
+    async def call(self, handler: Handler, event: JobEvent) -> Any:
+        """Call the handler; cancelled, leave it behind."""
+        future, context = self._loop.create_future(), copy_context()
+        if (sniffio := sys.modules.get("sniffio")) is not None:
+            # A handler may start an event loop of its own in its thread.
+            context.run(sniffio.current_async_library_cvar.set, None)
+        self.busy = True
+        self._calls.put((future, context, handler, event))
+        result, error = await future
+        if error is not None:
+            raise error
+        return result
+
+    def end(self) -> None:
+        """Let the thread end once its handler has returned."""
+        self._calls.put(None)
+
+    def _serve(self) -> None:
+        with _worker_thread(self._loop):
+            while (call := self._calls.get()) is not None:
+                future, context, handler, event = call
+                result: Any = None
+                error: BaseException | None = None
+                try:
+                    result = context.run(handler, event)
+                except BaseException as raised:  # noqa: BLE001 -- raised again in the loop
+                    error = raised
+                try:
+                    self._loop.call_soon_threadsafe(self._report, future, result, error)
+                except RuntimeError:
+                    return  # the loop is closed: nobody waits any more
+                del call, future, context, handler, event, result, error
+
+    def _report(self, future: Any, result: Any, error: BaseException | None) -> None:
+        self.busy = False
+        if not future.done():
+            future.set_result((result, error))  # not set_exception: futures refuse some of them
+
+
+def _worker_thread(loop: Any) -> AbstractContextManager[None]:
+    """Make ``anyio.from_thread.run`` work in the present thread as it does in anyio's own."""
+    try:
+        from anyio._core._eventloop import claim_worker_thread, get_async_backend
+
+        return claim_worker_thread(get_async_backend("asyncio"), loop)
+    except ImportError:  # moved: from_thread then wants a token
+        return nullcontext()
 
 
 def _is_async(handler: Handler) -> bool:

@@ -1,0 +1,345 @@
+"""Rows ⇄ values: what both dialects share. Moments are whole microseconds since 1970."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+from sched_core import codec
+from sched_core.job import (
+    Claim,
+    Execution,
+    Job,
+    JobSpec,
+    LostClaim,
+    Policy,
+    Standing,
+    State,
+    Status,
+    bounded,
+    pending,
+)
+from sched_core.ports import Undecodable
+from sched_core.schedule import Once
+
+Row = tuple[Any, ...]
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+STANDING_COLUMNS = (
+    "state, number, next_run, due_at, triggered_at, attempts, failures, skipped_run, paused_until, "
+    "pause_reason, last_scheduled_at, last_finished_at, last_status, expires_at, manual, paused_at"
+)
+DEFINITION_COLUMNS = (
+    "id, revision, format, tag, schedule, policy, metadata, name, group_name, uid, declared, anchor"
+)
+JOB_COLUMNS = f"{DEFINITION_COLUMNS}, {STANDING_COLUMNS}"
+JOB_WIDTH = JOB_COLUMNS.count(",") + 1
+LEDGER_COLUMNS = (
+    "job_id, uid, number, attempt, scheduled_at, manual, status, final, token, worker, claimed_at, "
+    "started_at, finished_at, reason, folded, folded_until, expires_at"
+)
+HOLD_COLUMNS = (
+    "token, worker, claimed_at, lease_until, lost, lost_worker, lost_claimed_at, held_uid, "
+    "held_number, held_attempt, held_at, held_manual, held_keep"
+)
+
+# Tables, because an enumeration's own look-ups take as long as a column does to be written.
+_STATES = {state.value: state for state in State}
+_STATE_TEXTS = {state: state.value for state in State}
+_STATUS_TEXTS = {status: status.value for status in Status}
+_STATUSES: dict[str | None, Status | None] = {status.value: status for status in Status}
+_STATUSES[None] = None
+
+
+def micros(moment: datetime) -> int:
+    """Return a moment as whole microseconds since 1970."""
+    return (moment - EPOCH) // _MICROSECOND
+
+
+def micros_or_none(moment: datetime | None) -> int | None:
+    """Return a moment as whole microseconds since 1970, ``None`` for none."""
+    return None if moment is None else (moment - EPOCH) // _MICROSECOND
+
+
+def moment(number: int) -> datetime:
+    """Return the moment that many microseconds after 1970."""
+    return EPOCH + timedelta(0, 0, number)
+
+
+def moment_or_none(number: int | None) -> datetime | None:
+    """Return the moment that many microseconds after 1970, ``None`` for none."""
+    return None if number is None else EPOCH + timedelta(0, 0, number)
+
+
+def duration_or_none(duration: timedelta | None) -> int | None:
+    """Return whole microseconds; ``None`` for none, and for more than a column can hold."""
+    if duration is None:
+        return None
+    number = duration // _MICROSECOND
+    return number if number < 2**63 else None
+
+
+# -- jobs --------------------------------------------------------------------
+
+
+def standing_values(standing: Standing) -> Row:
+    """Return the values of ``STANDING_COLUMNS``."""
+    next_run, due_at, triggered_at = standing.next_run, standing.due_at, standing.triggered_at
+    skipped_run, paused_until = standing.skipped_run, standing.paused_until
+    last_scheduled_at, last_finished_at = standing.last_scheduled_at, standing.last_finished_at
+    last_status, expires_at, paused_at = (
+        standing.last_status,
+        standing.expires_at,
+        standing.paused_at,
+    )
+    return (
+        _STATE_TEXTS[standing.state],
+        standing.number,
+        None if next_run is None else (next_run - EPOCH) // _MICROSECOND,
+        None if due_at is None else (due_at - EPOCH) // _MICROSECOND,
+        None if triggered_at is None else (triggered_at - EPOCH) // _MICROSECOND,
+        standing.attempts,
+        standing.failures,
+        None if skipped_run is None else (skipped_run - EPOCH) // _MICROSECOND,
+        None if paused_until is None else (paused_until - EPOCH) // _MICROSECOND,
+        standing.pause_reason,
+        None if last_scheduled_at is None else (last_scheduled_at - EPOCH) // _MICROSECOND,
+        None if last_finished_at is None else (last_finished_at - EPOCH) // _MICROSECOND,
+        None if last_status is None else _STATUS_TEXTS[last_status],
+        None if expires_at is None else (expires_at - EPOCH) // _MICROSECOND,
+        standing.manual,
+        None if paused_at is None else (paused_at - EPOCH) // _MICROSECOND,
+    )
+
+
+def job_values(job: Job, revision: int) -> Row:
+    """Return the values of ``JOB_COLUMNS``."""
+    spec = job.spec
+    return (
+        spec.id,
+        revision,
+        codec.FORMAT,
+        codec.tag_of(spec.schedule),
+        codec.encode_schedule(spec.schedule),
+        codec.encode_policy(spec.policy),
+        codec.encode_metadata(spec.metadata),
+        spec.name,
+        spec.group,
+        job.uid,
+        job.declared,
+        micros(job.anchor),
+        *standing_values(job.standing),
+    )
+
+
+def read_job(row: Row) -> Job:
+    """Return the job of a row that begins with ``JOB_COLUMNS`` and whose header is readable.
+
+    Raises:
+        Malformed: A column holds what this version never writes.
+    """
+    try:
+        return _job(row)
+    except codec.Malformed:
+        raise
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise codec.Malformed(f"{type(error).__name__}: {error}") from error
+
+
+def _job(row: Row) -> Job:
+    (
+        job_id,
+        revision,
+        _,
+        tag,
+        schedule,
+        policy,
+        metadata,
+        name,
+        group,
+        uid,
+        declared,
+        anchor,
+        state,
+        number,
+        next_run,
+        due_at,
+        triggered_at,
+        attempts,
+        failures,
+        skipped_run,
+        paused_until,
+        pause_reason,
+        last_scheduled_at,
+        last_finished_at,
+        last_status,
+        expires_at,
+        manual,
+        paused_at,
+    ) = row[:JOB_WIDTH]
+    due = None if due_at is None else EPOCH + timedelta(0, 0, due_at)
+    # One-shots would push everything else out of the cache.
+    read_spec = _spec if tag == "once" or metadata else _cached_spec
+    return Job(
+        read_spec(job_id, tag, schedule, policy, metadata, name, group),
+        uid,
+        declared == 1,
+        EPOCH + timedelta(0, 0, anchor),
+        Standing(
+            _STATES[state],
+            number,
+            due if next_run == due_at else moment_or_none(next_run),
+            due,
+            None if triggered_at is None else EPOCH + timedelta(0, 0, triggered_at),
+            attempts,
+            failures,
+            None if skipped_run is None else EPOCH + timedelta(0, 0, skipped_run),
+            None if paused_until is None else EPOCH + timedelta(0, 0, paused_until),
+            pause_reason,
+            None if last_scheduled_at is None else EPOCH + timedelta(0, 0, last_scheduled_at),
+            None if last_finished_at is None else EPOCH + timedelta(0, 0, last_finished_at),
+            _STATUSES[last_status],
+            None if expires_at is None else EPOCH + timedelta(0, 0, expires_at),
+            manual == 1,
+            None if paused_at is None else EPOCH + timedelta(0, 0, paused_at),
+        ),
+        revision,
+    )
+
+
+def _spec(
+    job_id: str,
+    tag: str,
+    schedule: str,
+    policy: str,
+    metadata: str,
+    name: str | None,
+    group: str | None,
+) -> JobSpec:
+    return JobSpec(
+        job_id,
+        codec.decode_schedule(tag, schedule),
+        name,
+        codec.decode_metadata(metadata),
+        codec.decode_policy(policy),
+        group,
+    )
+
+
+_cached_spec = lru_cache(maxsize=4096)(_spec)
+
+
+def read_job_or_undecodable(row: Row) -> Job | Undecodable:
+    """Return the job of a row that begins with ``JOB_COLUMNS``, or why it cannot be read."""
+    job_id, _, record_format, tag, schedule, policy, metadata = row[:7]
+    reason = codec.readable(record_format, tag)
+    body = schedule
+    if reason is None:
+        try:
+            return read_job(row)
+        except codec.Malformed as error:
+            reason = str(error)
+            body = policy if "policy" in reason else metadata if "metadata" in reason else schedule
+    record = body if isinstance(body, bytes) else str(body).encode(errors="surrogateescape")
+    return Undecodable(job_id, reason, record_format, record)
+
+
+# -- holds -------------------------------------------------------------------
+
+
+def held_claim(job_id: str, hold: Row, job: Job | None) -> Claim:
+    """Return the claim of a row, as far as its ledger lines need it.
+
+    Args:
+        job_id: Of the row.
+        hold: The values of ``HOLD_COLUMNS``.
+        job: What the row says; it is what is held unless the hold has its own copy.
+    """
+    token, worker, claimed_at, lease_until, lost, lost_worker, lost_claimed_at = hold[:7]
+    uid, number, attempt, scheduled_at, manual, keep = hold[7:]
+    since = moment(claimed_at)
+    lost_claim = LostClaim(lost, lost_worker, moment_or_none(lost_claimed_at)) if lost else None
+    if number is not None or job is None:
+        at = moment_or_none(scheduled_at)
+        standing = Standing(
+            State.ACTIVE,
+            number or 0,
+            next_run=None if manual else at,
+            due_at=None,
+            triggered_at=at if manual else None,
+            attempts=(attempt or 1) - 1 - lost,
+            manual=manual == 1,
+        )
+        policy = Policy(keep_executions=None if keep is None else timedelta(0, 0, keep))
+        spec = JobSpec(job_id, Once(since), policy=policy)
+        job = Job(spec, uid or "", False, since, standing)
+    return Claim(job, token, worker, since, moment(lease_until), lost_claim)
+
+
+def held_values(claim: Claim) -> Row:
+    """Return the values of the columns from ``held_uid`` to ``held_keep``."""
+    scheduled_at, manual = pending(claim.job.standing)
+    return (
+        claim.job.uid,
+        claim.job.standing.number,
+        claim.attempt,
+        micros_or_none(scheduled_at),
+        manual,
+        duration_or_none(claim.job.spec.policy.keep_executions),
+    )
+
+
+# -- the ledger --------------------------------------------------------------
+
+
+def line_values(line: Execution) -> Row:
+    """Return the values of ``LEDGER_COLUMNS``."""
+    started_at, reason = line.started_at, line.reason
+    folded_until, expires_at = line.folded_until, line.expires_at
+    return (
+        line.job_id,
+        line.uid,
+        line.number,
+        line.attempt,
+        (line.scheduled_at - EPOCH) // _MICROSECOND,
+        line.manual,
+        _STATUS_TEXTS[line.status],
+        line.final,
+        line.token,
+        line.worker,
+        (line.claimed_at - EPOCH) // _MICROSECOND,
+        None if started_at is None else (started_at - EPOCH) // _MICROSECOND,
+        (line.finished_at - EPOCH) // _MICROSECOND,
+        None if reason is None else bounded(reason),
+        line.folded,
+        None if folded_until is None else (folded_until - EPOCH) // _MICROSECOND,
+        None if expires_at is None else (expires_at - EPOCH) // _MICROSECOND,
+    )
+
+
+def read_line(row: Sequence[Any]) -> Execution:
+    """Return the ledger line of the values of ``LEDGER_COLUMNS``."""
+    return Execution(
+        f"{row[1]}:{row[2]}:{row[3]}",
+        row[0],
+        row[1],
+        row[2],
+        moment(row[4]),
+        row[5] == 1,
+        row[3],
+        Status(row[6]),
+        row[7] == 1,
+        row[8],
+        row[9],
+        moment(row[10]),
+        moment_or_none(row[11]),
+        moment(row[12]),
+        row[13],
+        row[14],
+        moment_or_none(row[15]),
+        moment_or_none(row[16]),
+    )

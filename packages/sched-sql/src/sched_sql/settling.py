@@ -1,0 +1,185 @@
+"""How claims end in SQLite: in the common case two statements for a whole batch.
+
+The common case is that every claim still holds its job, no job was edited, and each occurrence got
+its one line. It is tried for the whole batch, with all conditions in the statement; where a row
+does not meet them, the batch is taken back and settled one by one, rule by rule as in
+``sched_core.memory``.
+
+No line needs to be looked up in the common case: a row that is not ``doubtful`` has no final line
+at or after its pending occurrence, because each of these settlements moves the row past its line,
+and every other write that might break the rule looks, and marks the row.
+"""
+
+# ruff: noqa: S608 -- statements are made of constants; values are bound
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from sched_core.job import Execution, Job, Settled, Settlement
+from sched_core.ports import Undecodable
+from sched_sql.database import Serial
+from sched_sql.ledger import Ledger
+from sched_sql.rows import (
+    JOB_COLUMNS,
+    STANDING_COLUMNS,
+    Row,
+    line_values,
+    read_job_or_undecodable,
+    standing_values,
+)
+
+WRITTEN = Settled("written")
+CLAIM_LOST = Settled("claim_lost")
+
+_MARKS = ", ".join("?" * (STANDING_COLUMNS.count(",") + 1))
+
+_END = "lease_until = NULL, lost = 0, held_uid = NULL, held_number = NULL"
+
+_SETTLE = f"""
+UPDATE sched_job SET ({STANDING_COLUMNS}) = ({_MARKS}), revision = ?, {_END}
+WHERE id = ? AND token = ? AND worker = ? AND revision = ? AND lease_until IS NOT NULL
+    AND removed = 0 AND doubtful = 0
+"""
+
+_SETTLE_ONE = f"""
+UPDATE sched_job SET ({STANDING_COLUMNS}) = ({_MARKS}), revision = ?, {_END},
+    ended_token = ?, ended_worker = ?, doubtful = ?
+WHERE id = ?
+"""
+
+_FREE_ONE = f"UPDATE sched_job SET {_END}, ended_token = ?, ended_worker = ? WHERE id = ?"
+
+_ROW = f"""
+SELECT token, worker, lease_until, coalesce(held_uid, uid), coalesce(held_number, number),
+    ended_token, ended_worker, removed, {JOB_COLUMNS}
+FROM sched_job WHERE id = ?
+"""
+_JOB_AT = 8
+
+
+class Settling:
+    """Settles inside a transaction."""
+
+    def __init__(self, connection: sqlite3.Connection, ledger: Ledger, serial: Serial) -> None:
+        self._connection = connection
+        self._ledger = ledger
+        self._serial = serial
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
+        """Write settlements; return one answer for each."""
+        common = [one for one in settlements if _is_common(one)]
+        if common:
+            self._connection.execute("SAVEPOINT batch")
+            if not self._settle_as_one(common):
+                self._connection.execute("ROLLBACK TO batch")
+                common.clear()
+        if len(common) == len(settlements):
+            return [WRITTEN] * len(settlements)
+        done = set(map(id, common))
+        return [WRITTEN if id(one) in done else self._settle(one) for one in settlements]
+
+    def _settle_as_one(self, settlements: Sequence[Settlement]) -> bool:
+        updates: list[Row] = []
+        lines: list[Row] = []
+        for settlement in settlements:
+            claim, standing = settlement.claim, settlement.standing
+            if standing is not None:
+                updates.append(
+                    (
+                        *standing_values(standing),
+                        self._serial.next(),
+                        claim.job.spec.id,
+                        claim.token,
+                        claim.worker,
+                        settlement.expected,
+                    )
+                )
+            lines.append(line_values(settlement.ledger[0]))
+        if self._connection.executemany(_SETTLE, updates).rowcount != len(lines):
+            return False
+        self._ledger.append(lines, self._serial)
+        return True
+
+    def _settle(self, settlement: Settlement) -> Settled:
+        claim, standing = settlement.claim, settlement.standing
+        job_id, fence = claim.job.spec.id, (claim.token, claim.worker)
+        row = self._connection.execute(_ROW, (job_id,)).fetchone()
+        if row is None or row[2] is None or row[:2] != fence:
+            repeated = row is not None and fence in {row[:2], row[5:7]}
+            return WRITTEN if repeated or self._in_ledger(settlement) else CLAIM_LOST
+
+        job = None if row[7] else read_job_or_undecodable(row[_JOB_AT:])
+        if isinstance(job, Undecodable):
+            # A newer version edited it meanwhile. Whoever can read it takes the claim over.
+            return CLAIM_LOST
+        if standing is not None and (job is None or job.revision != settlement.expected):
+            return Settled("conflict", job)
+        if not self._allowed(settlement, row[3:5], job):
+            return Settled("conflict", job)
+
+        self._ledger.write(settlement.ledger, self._serial)
+        # A line proves that the claim was settled; where there is none, the row must.
+        ended = (None, None) if settlement.ledger else fence
+        if job is None:
+            self._connection.execute("DELETE FROM sched_job WHERE id = ?", (job_id,))
+        elif standing is None:
+            self._connection.execute(_FREE_ONE, (*ended, job_id))
+        else:
+            doubtful = self._ledger.has_final_from(job.uid, standing.number, self._serial)
+            values = (*standing_values(standing), self._serial.next(), *ended, doubtful, job_id)
+            self._connection.execute(_SETTLE_ONE, values)
+        return WRITTEN
+
+    def _allowed(self, settlement: Settlement, held: Row, job: Job | None) -> bool:
+        """Whether every final line is the first of its occurrence, and leaves it behind."""
+        final = [line for line in settlement.ledger if line.final]
+        if final:
+            self._ledger.index(self._serial)
+        for line in final:
+            about = (line.uid, line.number)
+            if self._ledger.stored(line) is None and self._ledger.has_final(*about):
+                return False
+            if (
+                settlement.standing is None
+                and job is not None
+                and about == (job.uid, job.standing.number)
+                and about == held
+            ):
+                return False
+        return True
+
+    def _in_ledger(self, settlement: Settlement) -> bool:
+        """Whether an earlier try of the same settlement wrote its lines."""
+        if not settlement.ledger:
+            return False
+        self._ledger.index(self._serial)
+        fence = (settlement.claim.token, settlement.claim.worker)
+        return all(
+            self._ledger.stored(line) == (line.status.value, *fence) for line in settlement.ledger
+        )
+
+
+def _is_common(settlement: Settlement) -> bool:
+    """Whether no line of the settlement can be stored already if its row is as it was claimed."""
+    claim, standing, lines = settlement.claim, settlement.standing, settlement.ledger
+    if standing is None or len(lines) != 1:
+        return False
+    job, line = claim.job, lines[0]
+    number = job.standing.number
+    return (
+        settlement.expected == job.revision
+        and line.number == number
+        and line.uid == job.uid
+        and (
+            standing.number > number
+            if line.final
+            else line.attempt == claim.attempt and standing.attempts >= line.attempt
+        )
+    )
+
+
+def is_doubtful(uid: str, number: int, lines: Sequence[Execution]) -> bool:
+    """Whether lines end an occurrence that a row at this number has not passed."""
+    return any(line.final and line.uid == uid and line.number >= number for line in lines)

@@ -1,0 +1,249 @@
+"""The SQLite dialect: definitions and claims. Every rule is the one of ``sched_core.memory``."""
+
+# ruff: noqa: S608 -- statements are made of constants; values are bound
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sched_core.clock import FIRST
+from sched_core.errors import JobAlreadyExists, JobNotFound, JobUndecodable, RevisionConflict
+from sched_core.job import (
+    Claim,
+    Execution,
+    Job,
+    Settled,
+    Settlement,
+)
+from sched_core.ports import ExecutionQuery, JobQuery, Page, Undecodable
+from sched_sql import listing
+from sched_sql.claims import Claims, at_same_occurrence
+from sched_sql.database import Database, translate
+from sched_sql.ledger import CHUNK, Ledger
+from sched_sql.rows import (
+    JOB_COLUMNS,
+    Row,
+    job_values,
+    micros,
+    read_job_or_undecodable,
+)
+from sched_sql.settling import Settling, is_doubtful
+from sched_sql.table import Now
+from sched_sql.workers import WorkerFiles, is_locked
+
+_GET = f"SELECT {JOB_COLUMNS} FROM sched_job WHERE id = ? AND removed = 0"
+
+_MARKS = ", ".join("?" * (JOB_COLUMNS.count(",") + 1))
+_INSERT = f"INSERT INTO sched_job ({JOB_COLUMNS}) VALUES ({_MARKS})"
+_OVERWRITE = f"UPDATE sched_job SET ({JOB_COLUMNS}) = ({_MARKS}), removed = 0 WHERE id = ?"
+
+
+class SqliteTable:
+    """Jobs and ledger in one SQLite file; see :class:`sched_sql.table.Table`.
+
+    Args:
+        path: Of the file.
+        synchronous: Of adds, edits and settles: ``FULL`` or ``NORMAL``.
+        timeout: Seconds to wait for a lock.
+    """
+
+    def __init__(self, path: str, *, synchronous: str, timeout: float) -> None:
+        self._path = path
+        self._database = Database(path, synchronous=synchronous, timeout=timeout)
+        self._workers = WorkerFiles(f"{path}-workers")
+        self._ledger = Ledger(self._database)
+        self._claims = Claims(self._database, self._ledger)
+        self._version: int | None = None
+
+    def failure(self, error: Exception) -> Exception:
+        return translate(error, self._path)
+
+    def open(self, worker: str, now: Now) -> None:
+        self._claims.worker = worker
+        self._database.open()
+        with self._database.lock:
+            self._workers.register(worker)
+        self.free_dead(now)
+        self.changed()
+
+    def close(self) -> None:
+        self._workers.leave()
+        self._database.close()
+
+    def forked(self) -> None:
+        self._workers.let_go()
+        self._database.lock.close()
+
+    def check(self) -> None:
+        with self._database.write():
+            self._database.connection.execute(
+                "UPDATE sched_meta SET value = value + 1 WHERE key = 'checks'"
+            )
+
+    # -- definitions
+
+    def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        values = [job_values(job, 0) for job in jobs]
+        if len({job.id for job in jobs}) < len(jobs):
+            raise JobAlreadyExists(next(job.id for job in jobs if _twice(job, jobs)))
+        with self._database.write() as serial:
+            connection = self._database.connection
+            stored = {
+                row[0]: row
+                for row in connection.execute(
+                    "SELECT j.id, j.uid, j.removed FROM json_each(?) i "
+                    "CROSS JOIN sched_job j ON j.id = i.value",
+                    (json.dumps([job.id for job in jobs]),),
+                )
+            }
+            added: list[Job] = []
+            new: list[Row] = []
+            for job, row in zip(jobs, values, strict=True):
+                found = stored.get(job.id)
+                if found is None or found[2]:
+                    revision = serial.next()
+                    added.append(_revised(job, revision))
+                    revised = (row[0], revision, *row[2:])
+                    if found is None:
+                        new.append(revised)
+                    else:
+                        self._claims.prepare_edit(job.id, serial, ())
+                        connection.execute(_OVERWRITE, (*revised, job.id))
+                elif found[1] == job.uid:
+                    added.append(self._readable(job.id))
+                else:
+                    raise JobAlreadyExists(job.id)
+            connection.executemany(_INSERT, new)
+        return added
+
+    def get(self, job_id: str) -> Job | Undecodable | None:
+        rows = self._database.read(_GET, (job_id,))
+        return read_job_or_undecodable(rows[0]) if rows else None
+
+    def replace(self, job: Job, ledger_lines: Sequence[Execution]) -> Job:
+        job_id = job.id
+        with self._database.write() as serial:
+            stored = self._readable(job_id)
+            if stored.revision != job.revision:
+                raise RevisionConflict(job_id)
+            revision = serial.next()
+            held = self._claims.prepare_edit(job_id, serial, ledger_lines)
+            connection = self._database.connection
+            connection.execute(_OVERWRITE, (*job_values(job, revision), job_id))
+            if is_doubtful(job.uid, job.standing.number, ledger_lines):
+                connection.execute("UPDATE sched_job SET doubtful = 1 WHERE id = ?", (job_id,))
+            if not held and not at_same_occurrence(stored, job):
+                connection.execute("UPDATE sched_job SET lost = 0 WHERE id = ?", (job_id,))
+        return _revised(job, revision)
+
+    def remove(self, job_id: str, ledger_lines: Sequence[Execution], expected: int | None) -> bool:
+        with self._database.write() as serial:
+            try:
+                stored = self._readable(job_id)
+            except JobNotFound:
+                return False
+            if expected is not None and stored.revision != expected:
+                raise RevisionConflict(job_id)
+            held = self._claims.prepare_edit(job_id, serial, ledger_lines)
+            connection = self._database.connection
+            if held:
+                connection.execute(
+                    "UPDATE sched_job SET removed = 1, revision = ?, due_at = lease_until "
+                    "WHERE id = ?",
+                    (serial.next(), job_id),
+                )
+            else:
+                connection.execute("DELETE FROM sched_job WHERE id = ?", (job_id,))
+        return True
+
+    def _readable(self, job_id: str) -> Job:
+        stored = self.get(job_id)
+        if stored is None:
+            raise JobNotFound(job_id)
+        if isinstance(stored, Undecodable):
+            raise JobUndecodable(job_id, stored.reason)
+        return stored
+
+    def jobs(self, query: JobQuery, after: str | None, limit: int) -> Page[Job | Undecodable]:
+        return listing.jobs(self._database, query, after, limit)
+
+    # -- what is due
+
+    def changed(self) -> bool:
+        version: int = self._database.connection.execute("PRAGMA data_version").fetchone()[0]
+        before, self._version = self._version, version
+        return version != before
+
+    # -- claims
+
+    def earliest(self, horizon: datetime) -> datetime | None:
+        return self._claims.earliest(horizon)
+
+    def claim(self, claims: list[Claim], limit: int, lease: timedelta, now: Now) -> None:
+        self._claims.claim(claims, limit, lease, now)
+
+    def renew(self, claims: Sequence[Claim], lease: timedelta, now: Now) -> Sequence[Claim]:
+        return self._claims.renew(claims, lease, now)
+
+    def release(self, claims: Sequence[Claim], now: Now) -> None:
+        self._claims.release(claims, now)
+
+    def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+        with self._database.write() as serial:
+            return Settling(self._database.connection, self._ledger, serial).settle(settlements)
+
+    def free_dead(self, now: Now) -> bool:
+        suspects = [path for path in self._workers.others() if not is_locked(path)]
+        if not suspects:
+            return False
+        with self._database.write(durable=False):
+            # Under the lock no worker is between making its file and locking it.
+            dead = [path for path in suspects if path.exists() and not is_locked(path)]
+            at = micros(now())
+            for path in dead:
+                self._database.connection.execute(
+                    "UPDATE sched_job SET lease_until = ? WHERE worker = ? AND lease_until > ?",
+                    (at, path.read_text(encoding="utf-8"), at),
+                )
+        for path in dead:
+            path.unlink(missing_ok=True)
+        return bool(dead)
+
+    # -- the ledger
+
+    def executions(self, query: ExecutionQuery, after: str | None, limit: int) -> Page[Execution]:
+        return listing.executions(self._database.connection, query, after, limit)
+
+    def prune(self, before: datetime, now: Now, cursor: int) -> tuple[int, int | None]:
+        if cursor >= 0:
+            deleted, following = (0, None)
+            if before > FIRST:
+                deleted, following = self._ledger.prune_old(micros(before), cursor)
+            return deleted, -1 if following is None else following
+        with self._database.write(durable=False) as serial:
+            if cursor == -1:
+                self._ledger.index(serial)
+            at = micros(now())
+            deleted = self._ledger.prune_expired(at)
+            if deleted < CHUNK:
+                deleted += self._prune_jobs(at)
+        return deleted, None if deleted < CHUNK else -2
+
+    def _prune_jobs(self, at: int) -> int:
+        readable, values = self._claims.can_read()
+        return self._database.connection.execute(
+            "DELETE FROM sched_job WHERE rowid IN (SELECT rowid FROM sched_job "
+            f"WHERE expires_at <= ? AND lease_until IS NULL AND removed = 0 AND {readable} "
+            "LIMIT ?)",
+            (at, *values, CHUNK),
+        ).rowcount
+
+
+def _revised(job: Job, revision: int) -> Job:
+    return Job(job.spec, job.uid, job.declared, job.anchor, job.standing, revision)
+
+
+def _twice(job: Job, jobs: Sequence[Job]) -> bool:
+    return sum(other.id == job.id for other in jobs) > 1

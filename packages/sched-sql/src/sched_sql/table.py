@@ -1,0 +1,111 @@
+"""The small synchronous port that a database dialect implements.
+
+:class:`~sched_sql.backend.SqlBackend` calls it from one thread at a time. Values come in, values go
+out; each method is one transaction. What a method means is said by the method of the same name in
+:class:`sched_core.ports.Backend`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from sched_core.job import Claim, Execution, Job, Settled, Settlement
+from sched_core.ports import ExecutionQuery, JobQuery, Page, Undecodable
+
+Now = Callable[[], datetime]
+"""Tells the time; called after the transaction has its lock, so that no wait makes it stale."""
+
+
+class Table(Protocol):
+    """A database with jobs and a ledger in it.
+
+    Every method raises what the port's does; what the driver raises instead, :meth:`failure`
+    translates.
+    """
+
+    def failure(self, error: Exception) -> Exception:
+        """Return the port's error for one that a method raised: what is wrong, and the remedy."""
+        ...
+
+    def open(self, worker: str, now: Now) -> None:
+        """Connect, bring the schema up to date, and be known as this worker."""
+        ...
+
+    def close(self) -> None:
+        """Disconnect; twice is harmless."""
+        ...
+
+    def forked(self) -> None:
+        """Let go, in a forked child, of what would keep the parent's process looking alive."""
+        ...
+
+    def check(self) -> None:
+        """Write something and read it back."""
+        ...
+
+    def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        """Store new jobs, all or none."""
+        ...
+
+    def get(self, job_id: str) -> Job | Undecodable | None:
+        """Return what is stored under the id."""
+        ...
+
+    def replace(self, job: Job, ledger: Sequence[Execution]) -> Job:
+        """Store the job if its revision is still the stored one."""
+        ...
+
+    def remove(self, job_id: str, ledger: Sequence[Execution], expected: int | None) -> bool:
+        """Remove the job, or make it a tombstone while it is claimed."""
+        ...
+
+    def jobs(self, query: JobQuery, after: str | None, limit: int) -> Page[Job | Undecodable]:
+        """List jobs by id."""
+        ...
+
+    def changed(self) -> bool:
+        """Whether another connection has written since the last call. Cheap."""
+        ...
+
+    def earliest(self, horizon: datetime) -> datetime | None:
+        """Return when to claim next; what lies after the horizon may be left out."""
+        ...
+
+    def claim(self, claims: list[Claim], limit: int, lease: timedelta, now: Now) -> None:
+        """Append up to ``limit`` claims to the list, so that they are not lost with the caller."""
+        ...
+
+    def renew(self, claims: Sequence[Claim], lease: timedelta, now: Now) -> Sequence[Claim]:
+        """Extend leases; return what is still held."""
+        ...
+
+    def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+        """End claims; one answer for each."""
+        ...
+
+    def release(self, claims: Sequence[Claim], now: Now) -> None:
+        """Free claims whose handlers were never called."""
+        ...
+
+    def free_dead(self, now: Now) -> bool:
+        """End the leases of workers whose processes are known to be gone; return whether any."""
+        ...
+
+    def executions(self, query: ExecutionQuery, after: str | None, limit: int) -> Page[Execution]:
+        """List ledger lines, newest first."""
+        ...
+
+    def prune(self, before: datetime, now: Now, cursor: int) -> tuple[int, int | None]:
+        """Delete a part of what ``prune`` of the port deletes.
+
+        Args:
+            before: As in the port.
+            now: Tells what has expired.
+            cursor: 0, then what the call before returned.
+
+        Returns:
+            How many were deleted, and the next cursor; ``None`` when all is done.
+        """
+        ...

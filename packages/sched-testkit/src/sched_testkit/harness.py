@@ -1,0 +1,168 @@
+"""What a backend author supplies: how to make a fresh place, and a backend on it.
+
+The whole file that a third party writes::
+
+    from sched_testkit import Harness, conformance
+
+
+    class MyHarness(Harness):
+        name = "mine"
+
+        @contextmanager
+        def place(self):
+            with TemporaryDirectory() as folder:
+                yield Path(folder) / "jobs"
+
+        def backend(self, place):
+            return MyBackend(place, lease=timedelta(seconds=30))
+
+
+    TestMine = conformance(MyHarness())
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
+from typing import Any
+
+from sched_core import Backend, Capabilities
+from sched_core.ports import JobStore
+
+LOOPS = ("asyncio", "trio")
+
+METHODS = tuple(
+    name
+    for protocol in (JobStore, Backend)
+    for name, value in vars(protocol).items()
+    if inspect.iscoroutinefunction(value)
+)
+"""The coroutine methods of the port."""
+
+
+class Unfit(Exception):
+    """The harness or the backend cannot be examined at all; says what to mend."""
+
+
+class Harness(ABC):
+    """Subclass it, give it a name, and say where data lives and how a backend is made on it."""
+
+    name: str = ""
+    """How the certificate calls the backend."""
+
+    patience: float = 20.0
+    """Seconds of real time after which a call that should have returned has failed."""
+
+    @abstractmethod
+    def place(self) -> AbstractContextManager[Any]:
+        """Return a context manager of a fresh, empty place: a folder, a database, a store."""
+
+    @abstractmethod
+    def backend(self, place: Any) -> Backend:
+        """Return a backend on the place that is not open yet; the second call is a second one.
+
+        A backend whose store has a clock of its own is made so that the clock given to ``open``
+        decides (``capabilities.time == "clock"``): the exam moves time by hand.
+        """
+
+    async def crash(self, backend: Backend) -> None:  # noqa: B027 -- nothing to do is common
+        """Drop the backend without goodbye: as if its process had been killed."""
+
+    async def catch_up(self, backend: Backend) -> None:  # noqa: B027 -- as above
+        """Called after time was advanced: make the store notice, where it keeps timers itself."""
+
+    can_cut: bool = False
+    """Whether :meth:`cut` and :meth:`heal` do something."""
+
+    async def cut(self, place: Any) -> None:
+        """Put the store out of reach of every backend on the place; of what writes, at least."""
+        raise NotImplementedError
+
+    async def heal(self, place: Any) -> None:
+        """Make it reachable again."""
+        raise NotImplementedError
+
+    can_spoil: bool = False
+    """Whether :meth:`spoil` does something."""
+
+    async def spoil(self, place: Any, job_id: str) -> None:
+        """Turn a stored job's record into one that a newer version wrote and this cannot read."""
+        raise NotImplementedError
+
+
+@contextmanager
+def fresh(harness: Harness) -> Iterator[Any]:
+    """Enter a fresh place of the harness.
+
+    Raises:
+        Unfit: ``place()`` returned something that cannot be entered.
+    """
+    manager = harness.place()
+    if not (hasattr(type(manager), "__enter__") and hasattr(type(manager), "__exit__")):
+        raise Unfit(
+            f"{harness.name}: place() must return a context manager, not {type(manager).__name__}: "
+            "write @contextmanager above it, and yield the place"
+        )
+    with manager as place:
+        yield place
+
+
+def inspect_backend(backend: object, harness_name: str) -> Capabilities:
+    """Return the capabilities of a backend that has every method of the port.
+
+    Raises:
+        Unfit: A method is missing or no coroutine function, or the capabilities contradict
+            themselves; the message names it.
+    """
+    kind = type(backend).__name__
+    if inspect.iscoroutine(backend):
+        backend.close()
+        raise Unfit(
+            f"{harness_name}: backend() must return the backend itself: write `def`, not `async "
+            "def`; the exam opens it"
+        )
+    for name in METHODS:
+        method = getattr(backend, name, None)
+        if method is None:
+            raise Unfit(f"{harness_name}: {kind} misses the method {name}() of the port")
+        if not inspect.iscoroutinefunction(method):
+            raise Unfit(
+                f"{harness_name}: {kind}.{name} must be a coroutine function: "
+                f"write `async def {name}`"
+            )
+    capabilities = getattr(backend, "capabilities", None)
+    if not isinstance(capabilities, Capabilities):
+        raise Unfit(
+            f"{harness_name}: {kind}.capabilities must be a Capabilities, not {capabilities!r}"
+        )
+    problems = list(_contradictions(capabilities))
+    if problems:
+        raise Unfit(f"{harness_name}: the capabilities of {kind} contradict: {'; '.join(problems)}")
+    return capabilities
+
+
+def _contradictions(capabilities: Capabilities) -> Iterator[str]:
+    zero = timedelta(0)
+    if capabilities.lease <= zero:
+        yield f"lease must be more than zero, not {capabilities.lease}"
+    if capabilities.granularity <= zero:
+        yield f"granularity must be more than zero, not {capabilities.granularity}"
+    if capabilities.granularity >= capabilities.lease:
+        yield "granularity must be finer than the lease"
+    if capabilities.bulk_limit is not None and capabilities.bulk_limit < 1:
+        yield f"bulk_limit must be at least 1, not {capabilities.bulk_limit}"
+    if not capabilities.loops:
+        yield "loops must name at least one event loop"
+    if strange := sorted(capabilities.loops - set(LOOPS)):
+        yield f"loops names {', '.join(strange)}, and may name {' and '.join(LOOPS)}"
+    if capabilities.time != "clock":
+        yield (
+            'time is "store": the exam moves time by hand, so build the backend with time="clock" '
+            "in the harness"
+        )
+
+
+__all__ = ["LOOPS", "METHODS", "Harness", "Unfit", "fresh", "inspect_backend"]

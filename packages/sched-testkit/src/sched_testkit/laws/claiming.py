@@ -1,0 +1,282 @@
+"""Claims: who gets a job, when, for how long, and what a lost one leaves."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from attrs import evolve
+
+from sched_core import Claim, Status
+from sched_testkit.bench import Bench
+from sched_testkit.laws.law import granular, law
+
+
+@law
+async def only_what_is_due_is_claimed(bench: Bench) -> None:
+    """A job is handed out from the moment due_at on and not before; never without a due_at."""
+    backend = await bench.open()
+    now = bench.clock.now()
+    tick = granular(backend)
+    await bench.added(
+        backend,
+        bench.job("past", due=now - timedelta(days=1000)),
+        bench.job("present", due=now),
+        bench.job("soon", due=now + tick),
+        bench.job("never", due=None),
+    )
+    assert {claim.job.id for claim in await backend.claim_due(10)} == {"past", "present"}
+    await bench.advance(tick)
+    assert {claim.job.id for claim in await backend.claim_due(10)} == {"soon"}
+    await bench.advance(days=9000)
+    assert "never" not in {claim.job.id for claim in await backend.claim_due(10)}
+
+
+@law
+async def a_claim_carries_the_stored_job(bench: Bench) -> None:
+    """A claim holds the job as it is stored, revision included, and does not change it."""
+    backend = await bench.open()
+    (job,) = await bench.added(backend, bench.job(metadata={"a": "b"}))
+    claim = await bench.claim(backend)
+    assert claim.job == job == await bench.stored(backend)
+    assert claim.worker == "worker-1"
+    assert claim.claimed_at == bench.clock.now()
+    assert claim.expires_at == bench.clock.now() + bench.lease
+    assert claim.lost is None
+
+
+@law
+async def the_oldest_due_come_first(bench: Bench) -> None:
+    """Claims come in the order of due_at, whatever the order of adding, up to the limit."""
+    backend = await bench.open()
+    now = bench.clock.now()
+    minutes = [5, 1, 9, 3, 7]
+    await bench.added(
+        backend, *(bench.job(f"{m}", due=now - timedelta(minutes=m)) for m in minutes)
+    )
+    first = [claim.job.id for claim in await backend.claim_due(2)]
+    rest = [claim.job.id for claim in await backend.claim_due(10)]
+    assert first == ["9", "7"], f"expected the two oldest, got {first}"
+    assert rest == ["5", "3", "1"], f"expected the rest, oldest first, got {rest}"
+
+
+@law
+async def a_claim_is_exclusive(bench: Bench) -> None:
+    """While a claim lives, nobody else gets the job: neither another worker nor the same."""
+    one = await bench.open()
+    two = await bench.open()
+    await bench.added(one, *(bench.job(f"job-{n}") for n in range(6)))
+    mine = [claim.job.id for claim in await one.claim_due(3)]
+    theirs = [claim.job.id for claim in await two.claim_due(10)]
+    assert sorted(mine + theirs) == [f"job-{n}" for n in range(6)]
+    await bench.advance(bench.lease - granular(one))
+    assert not list(await one.claim_due(10))
+    assert not list(await two.claim_due(10))
+
+
+@law
+async def tokens_grow(bench: Bench) -> None:
+    """Every claim of an id has a higher token, over settle, takeover, removal and re-add, too."""
+    backend = await bench.open()
+    other = await bench.open()
+    await bench.added(backend, bench.job())
+    tokens = []
+    claim = await bench.claim(backend)
+    tokens.append(claim.token)
+    await bench.settle(backend, bench.settlement(claim, due=bench.clock.now()))
+    claim = await bench.claim(other)
+    tokens.append(claim.token)
+    await other.release([claim])
+    claim = await bench.claim(backend)
+    tokens.append(claim.token)
+    await bench.advance(bench.lease)
+    claim = await bench.claim(other)
+    tokens.append(claim.token)
+    await bench.settle(other, bench.settlement(claim, due=bench.clock.now()))
+    await backend.remove("job")
+    await bench.added(backend, bench.job())
+    tokens.append((await bench.claim(backend)).token)
+    assert tokens == sorted(set(tokens)), f"tokens did not grow: {tokens}"
+
+
+@law
+async def an_expired_claim_is_taken_over(bench: Bench) -> None:
+    """From the end of its lease on a claimed job is handed out again, and what was lost is told."""
+    one = await bench.open()
+    two = await bench.open()
+    await bench.added(one, bench.job())
+    first = await bench.claim(one)
+    await bench.advance(bench.lease)
+    second = await bench.claim(two)
+    assert second.lost is not None, "the takeover does not report what was lost"
+    assert (second.lost.count, second.lost.worker) == (1, first.worker)
+    assert second.lost.claimed_at == first.claimed_at
+    assert second.job == first.job
+    await bench.advance(bench.lease)
+    third = await bench.claim(one)
+    assert third.lost is not None
+    assert (third.lost.count, third.lost.worker) == (2, second.worker)
+
+
+@law
+async def a_takeover_writes_the_abandoned_line(bench: Bench) -> None:
+    """The claim that takes over writes the lost attempt's abandoned line, never final, at once."""
+    one = await bench.open()
+    two = await bench.open()
+    await bench.added(one, bench.job())
+    first = await bench.claim(one)
+    assert not await bench.lines(two)
+    await bench.advance(bench.lease)
+    second = await bench.claim(two)
+    (line,) = await bench.lines(two)
+    assert (line.id, line.attempt, line.status) == (f"{first.job.uid}:1:1", 1, Status.ABANDONED)
+    assert not line.final
+    assert (line.token, line.worker) == (first.token, first.worker)
+    await bench.advance(bench.lease)
+    await bench.claim(one)
+    assert bench.fates(await bench.lines(two)) == [(1, 1, "abandoned"), (1, 2, "abandoned")]
+    assert (await bench.lines(two))[0].token == second.token
+
+
+@law
+async def renewing_extends_the_lease(bench: Bench) -> None:
+    """A renewed claim lives for a whole lease from the renewal on, and keeps its token."""
+    one = await bench.open()
+    two = await bench.open()
+    await bench.added(one, bench.job())
+    claim = await bench.claim(one)
+    await bench.advance(bench.lease - granular(one))
+    (renewed,) = await one.renew([claim])
+    assert renewed.token == claim.token
+    assert renewed.expires_at == bench.clock.now() + bench.lease
+    await bench.advance(bench.lease - granular(one))
+    assert not list(await two.claim_due(10)), "a renewed claim was taken over"
+    await bench.advance(granular(one))
+    assert len(await two.claim_due(10)) == 1
+
+
+@law
+async def an_expired_claim_nobody_took_is_still_held(bench: Bench) -> None:
+    """After its lease a claim can still be renewed or settled, as long as nobody took it over."""
+    backend = await bench.open()
+    await bench.added(backend, bench.job("a"), bench.job("b"))
+    claims = {claim.job.id: claim for claim in await backend.claim_due(10)}
+    await bench.advance(3 * bench.lease)
+    assert len(await backend.renew([claims["a"]])) == 1
+    settled = await bench.settle(backend, bench.settlement(claims["b"]))
+    assert settled.outcome == "written"
+
+
+@law
+async def a_lost_claim_is_not_renewed(bench: Bench) -> None:
+    """Renew returns only what is still held: not what was taken over, released or settled."""
+    one = await bench.open()
+    two = await bench.open()
+    await bench.added(one, *(bench.job(name) for name in ("held", "lost", "freed", "settled")))
+    claims = {claim.job.id: claim for claim in await one.claim_due(10)}
+    await one.release([claims["freed"]])
+    await bench.settle(one, bench.settlement(claims["settled"]))
+    await bench.advance(bench.lease)
+    await one.renew([claims["held"]])
+    await two.claim_due(10)
+    renewed = await one.renew(list(claims.values()))
+    assert [claim.job.id for claim in renewed] == ["held"]
+
+
+@law
+async def a_released_job_is_due_again_at_once(bench: Bench) -> None:
+    """A released job can be claimed at once, by anybody, as the same attempt, with nothing lost."""
+    one = await bench.open()
+    two = await bench.open()
+    (job,) = await bench.added(one, bench.job())
+    claim = await bench.claim(one)
+    await one.release([claim])
+    again = await bench.claim(two)
+    assert again.lost is None
+    assert again.job == job
+    assert not await bench.lines(one)
+
+
+@law
+async def releasing_what_is_not_held_does_nothing(bench: Bench) -> None:
+    """Releasing a claim that was taken over leaves the new holder's claim alone."""
+    one = await bench.open()
+    two = await bench.open()
+    await bench.added(one, bench.job())
+    old = await bench.claim(one)
+    await bench.advance(bench.lease)
+    new = await bench.claim(two)
+    await one.release([old])
+    assert not list(await one.claim_due(10)), "a stale release freed somebody else's claim"
+    assert (await bench.settle(two, bench.settlement(new))).outcome == "written"
+
+
+@law
+async def lost_attempts_keep_counting_after_a_release(bench: Bench) -> None:
+    """A takeover that is released still hands on how many claims were lost before it."""
+    one = await bench.open()
+    two = await bench.open()
+    await bench.added(one, bench.job())
+    await bench.claim(one)
+    await bench.advance(bench.lease)
+    taken = await bench.claim(two)
+    await two.release([taken])
+    again = await bench.claim(one)
+    assert again.lost == taken.lost
+    assert again.attempt == 2, "an attempt was counted twice, or forgotten"
+    await one.release([again])
+    await bench.settle(two, bench.settlement(await bench.claim(two), due=bench.clock.now()))
+    assert (await bench.claim(one)).lost is None, "lost claims of a settled occurrence still count"
+
+
+@law
+async def renewing_keeps_what_was_lost(bench: Bench) -> None:
+    """A renewed takeover still reports what it took over, and its own loss counts on from there."""
+    one = await bench.open()
+    two = await bench.open()
+    await bench.added(one, bench.job())
+    await bench.claim(one)
+    await bench.advance(bench.lease)
+    taken = await bench.claim(two)
+    (renewed,) = await two.renew([taken])
+    assert renewed == evolve(taken, expires_at=renewed.expires_at)
+    await bench.advance(bench.lease)
+    third = await bench.claim(one)
+    assert third.lost is not None
+    assert third.lost.count == 2
+
+
+@law
+async def an_empty_claim_means_that_nothing_is_due(bench: Bench) -> None:
+    """As long as something is due claim_due returns something, whatever it clears away first."""
+    one = await bench.open()
+    two = await bench.open()
+    now = bench.clock.now()
+    long_ago = now - timedelta(days=1)
+    await bench.added(one, *(bench.job(f"gone-{n}", due=long_ago) for n in range(3)))
+    assert len(await one.claim_due(3)) == 3
+    for n in range(3):
+        await two.remove(f"gone-{n}")
+    await bench.advance(bench.lease + timedelta(minutes=1))
+    await bench.added(one, *(bench.job(f"due-{n}") for n in range(3)))
+    found = []
+    while claims := await two.claim_due(1):
+        found += [claim.job.id for claim in claims]
+    assert sorted(found) == ["due-0", "due-1", "due-2"]
+
+
+@law
+async def a_cancelled_claim_leaves_nothing_claimed(bench: Bench) -> None:
+    """A claim_due that was cancelled while under way holds nothing afterwards."""
+    backend = await bench.open()
+    await bench.added(backend, *(bench.job(f"{n}") for n in range(5)))
+    for steps in range(6):
+        got: list[Claim] = []
+
+        async def claim(got: list[Claim] = got) -> None:
+            got.extend(await backend.claim_due(10))
+
+        await bench.cancelled_after(steps, claim)
+        await backend.release(got)
+        again = await backend.claim_due(10)
+        assert len(again) == 5, "a cancelled claim_due kept what it had claimed"
+        await backend.release(again)

@@ -1,0 +1,292 @@
+"""Definitions: what add, get, replace and remove keep, and when they refuse."""
+
+from __future__ import annotations
+
+import functools
+from datetime import timedelta
+
+from attrs import evolve
+
+from sched_core import (
+    Cron,
+    Job,
+    JobAlreadyExists,
+    JobNotFound,
+    Policy,
+    RevisionConflict,
+    RunAll,
+    State,
+    Status,
+)
+from sched_testkit.bench import Bench
+from sched_testkit.laws.law import TICK, law
+
+
+@law
+async def an_added_job_is_stored_as_it_was_given(bench: Bench) -> None:
+    """A job that was added is returned by get, equal in every field, with the revision of add."""
+    backend = await bench.open()
+    anchor = bench.clock.now()
+    job = bench.job(
+        "jöb ✓ 日本/x.y*z>",
+        due=anchor + timedelta(days=400, microseconds=1),
+        schedule=Cron("*/5 1-3 * * mon", tz="America/New_York"),
+        name="A náme",
+        metadata={"ключ": "значение\n\t\x00 😀", "": ""},
+        policy=Policy(misfire=RunAll(7, timedelta(minutes=3)), timeout=timedelta(microseconds=7)),
+        group="grüp",
+    )
+    job = evolve(
+        job,
+        declared=True,
+        standing=evolve(
+            job.standing,
+            number=7,
+            attempts=2,
+            failures=1,
+            triggered_at=anchor + TICK,
+            skipped_run=anchor + 2 * TICK,
+            paused_until=anchor + 3 * TICK,
+            paused_at=anchor - TICK,
+            pause_reason="why ünot",
+            last_scheduled_at=anchor - 5 * TICK,
+            last_finished_at=anchor - 4 * TICK,
+            last_status=Status.FAILED,
+            expires_at=anchor + timedelta(days=900),
+            manual=True,
+            state=State.PAUSED,
+        ),
+    )
+    (stored,) = await bench.added(backend, job)
+    assert evolve(stored, revision=0) == job
+    assert await bench.stored(backend, job.id) == stored
+
+
+@law
+async def get_of_an_unknown_id_is_none(bench: Bench) -> None:
+    """Get returns None where nothing is stored, and remove returns False."""
+    backend = await bench.open()
+    await bench.added(backend, bench.job("other"))
+    assert await backend.get("job") is None
+    assert await backend.remove("job") is False
+
+
+@law
+async def a_stored_job_shares_nothing_with_the_caller(bench: Bench) -> None:
+    """What the caller does to its own mapping after add changes nothing that is stored."""
+    backend = await bench.open()
+    metadata = {"kind": "a"}
+    job = bench.job(metadata=metadata)
+    await bench.added(backend, job)
+    metadata["kind"] = "b"
+    assert dict((await bench.stored(backend)).spec.metadata) == {"kind": "a"}
+    try:
+        (await bench.stored(backend)).spec.metadata["kind"] = "c"  # type: ignore[index]  # must fail
+    except TypeError:
+        pass
+    assert dict((await bench.stored(backend)).spec.metadata) == {"kind": "a"}
+
+
+@law
+async def a_taken_id_is_refused(bench: Bench) -> None:
+    """Adding another incarnation under a stored id raises JobAlreadyExists and changes nothing."""
+    backend = await bench.open()
+    (first,) = await bench.added(backend, bench.job(metadata={"v": "1"}))
+    try:
+        await backend.add([bench.job(metadata={"v": "2"})])
+    except JobAlreadyExists:
+        pass
+    else:
+        raise AssertionError("a second job was added under the same id")
+    assert await bench.stored(backend) == first
+
+
+@law
+async def adding_the_same_incarnation_again_is_a_repeat(bench: Bench) -> None:
+    """Adding a job whose uid is stored returns what is stored: a reply may have got lost."""
+    backend = await bench.open()
+    job = bench.job()
+    (first,) = await bench.added(backend, job)
+    (again,) = await bench.added(backend, job)
+    assert again == first == await bench.stored(backend)
+
+
+@law
+async def a_bulk_add_is_all_or_nothing(bench: Bench) -> None:
+    """When one id of a bulk add is taken, none of the others is added."""
+    backend = await bench.open()
+    limit = backend.capabilities.bulk_limit or 20
+    await bench.added(backend, bench.job("taken"))
+    names = [f"new-{n}" for n in range(min(limit, 20) - 1)]
+    jobs = [bench.job(name) for name in (*names[:2], "taken", *names[2:])]
+    try:
+        await backend.add(jobs)
+    except JobAlreadyExists:
+        pass
+    else:
+        raise AssertionError("a taken id was accepted")
+    assert [job.id for job in await bench.jobs(backend) if isinstance(job, Job)] == ["taken"]
+
+
+@law
+async def revisions_only_grow(bench: Bench) -> None:
+    """Every add, replace and settle gives a revision that this id never had, also after removal."""
+    backend = await bench.open()
+    seen = [(await bench.added(backend, bench.job()))[0].revision]
+    seen.append((await backend.replace(await bench.stored(backend))).revision)
+    claim = await bench.claim(backend)
+    await bench.settle(backend, bench.settlement(claim, due=bench.clock.now()))
+    seen.append((await bench.stored(backend)).revision)
+    await backend.remove("job")
+    seen.append((await bench.added(backend, bench.job()))[0].revision)
+    assert len(set(seen)) == len(seen), f"a revision was used again: {seen}"
+
+
+@law
+async def replace_is_a_compare_and_set(bench: Bench) -> None:
+    """Replacing a job of another revision than the stored one is refused and changes nothing."""
+    backend = await bench.open()
+    (old,) = await bench.added(backend, bench.job(metadata={"v": "1"}))
+    new = await backend.replace(evolve(old, spec=evolve(old.spec, metadata={"v": "2"})))
+    assert dict((await bench.stored(backend)).spec.metadata) == {"v": "2"}
+    try:
+        await backend.replace(evolve(old, spec=evolve(old.spec, metadata={"v": "3"})))
+    except RevisionConflict:
+        pass
+    else:
+        raise AssertionError("a replace on an old revision was accepted")
+    assert await bench.stored(backend) == new
+
+
+@law
+async def replacing_what_is_gone_is_not_found(bench: Bench) -> None:
+    """Replacing a removed job raises JobNotFound, and does not bring it back."""
+    backend = await bench.open()
+    (job,) = await bench.added(backend, bench.job())
+    assert await backend.remove("job") is True
+    try:
+        await backend.replace(job)
+    except JobNotFound:
+        pass
+    else:
+        raise AssertionError("a removed job was replaced")
+    assert await backend.get("job") is None
+    assert await backend.claim_due(10) == [] or not list(await backend.claim_due(10))
+
+
+@law
+async def removal_is_a_compare_and_set(bench: Bench) -> None:
+    """Removing a job of another revision than the stored one is refused and changes nothing."""
+    backend = await bench.open()
+    (old,) = await bench.added(backend, bench.job())
+    new = await backend.replace(old)
+    try:
+        await backend.remove("job", expected=old.revision)
+    except RevisionConflict:
+        pass
+    else:
+        raise AssertionError("a removal decided on an old revision was accepted")
+    assert await bench.stored(backend) == new
+    assert await backend.remove("job", expected=new.revision) is True
+
+
+@law
+async def lines_of_an_edit_are_written_with_it(bench: Bench) -> None:
+    """Replace and remove write the ledger lines they are given, in the same step."""
+    backend = await bench.open()
+    (job,) = await bench.added(backend, bench.job())
+    claim = await bench.claim(backend)
+    await backend.release([claim])
+    line = bench.line(claim, Status.SUPERSEDED, attempt=0)
+    moved = evolve(job.standing, number=2, due_at=bench.clock.now() + timedelta(hours=1))
+    job = await backend.replace(evolve(job, standing=moved), [line])
+    assert bench.fates(await bench.lines(backend)) == [(1, 0, "superseded")]
+    second = evolve(line, id=f"{job.uid}:2:0", number=2)
+    await backend.remove("job", [second], expected=job.revision)
+    assert bench.fates(await bench.lines(backend)) == [
+        (1, 0, "superseded"),
+        (2, 0, "superseded"),
+    ]
+
+
+@law
+async def open_returns_the_clock_that_decides(bench: Bench) -> None:
+    """Open returns the clock by which the backend hands out: the given one, where that decides."""
+    await bench.open()
+    assert bench.decides[0].now() == bench.clock.now()
+    await bench.advance(days=-400)
+    assert bench.decides[0].now() == bench.clock.now()
+
+
+@law
+async def a_replacement_is_stored_as_it_was_given(bench: Bench) -> None:
+    """Replace stores every field of the job it is given, and moves nothing but the revision."""
+    backend = await bench.open()
+    (old,) = await bench.added(backend, bench.job(metadata={"v": "1", "w": "1"}, group="g"))
+    other = bench.job(
+        due=bench.clock.now() + timedelta(days=3, microseconds=1),
+        schedule=Cron("*/5 * * * *", tz="Asia/Kathmandu"),
+        metadata={"v": "2"},
+        name="new",
+        policy=Policy(jitter=timedelta(seconds=3), max_lost=2),
+    )
+    standing = evolve(other.standing, number=9, failures=3, pause_reason="x", paused_at=old.anchor)
+    new = evolve(other, uid=old.uid, revision=old.revision, declared=True, standing=standing)
+    stored = await backend.replace(new)
+    assert evolve(stored, revision=old.revision) == new
+    assert await bench.stored(backend) == stored
+
+
+@law
+async def an_id_twice_in_one_bulk_add_is_refused(bench: Bench) -> None:
+    """A bulk add of two jobs with one id raises JobAlreadyExists and adds nothing."""
+    backend = await bench.open()
+    if (backend.capabilities.bulk_limit or 3) < 2:
+        return
+    try:
+        await backend.add([bench.job("a"), bench.job("a")])
+    except JobAlreadyExists:
+        pass
+    else:
+        raise AssertionError("two jobs with one id were added")
+    assert not await bench.jobs(backend)
+
+
+@law
+async def a_bulk_add_takes_as_many_as_declared(bench: Bench) -> None:
+    """One add takes as many jobs as capabilities.bulk_limit says, and returns them in order."""
+    backend = await bench.open()
+    jobs = [
+        bench.job(f"job-{n:04}") for n in range(min(backend.capabilities.bulk_limit or 700, 700))
+    ]
+    stored = await bench.added(backend, *jobs)
+    assert [evolve(job, revision=0) for job in stored] == jobs
+    listed = await bench.jobs(backend, limit=200)
+    assert sorted(listed, key=lambda job: job.id) == stored
+
+
+@law
+async def a_cancelled_bulk_add_is_whole(bench: Bench) -> None:
+    """A bulk add that was cancelled while under way has added all its jobs, or none."""
+    backend = await bench.open()
+    size = min(backend.capabilities.bulk_limit or 5, 5)
+    for steps in range(6):
+        jobs = [bench.job(f"job-{steps}-{n}") for n in range(size)]
+        await bench.cancelled_after(steps, functools.partial(backend.add, jobs))
+        found = [job.id for job in jobs if await backend.get(job.id) is not None]
+        assert len(found) in {0, size}, f"only {found} were added"
+        assert [job.id for job in await backend.add(jobs)] == [job.id for job in jobs]
+
+
+@law
+async def empty_batches_are_accepted(bench: Bench) -> None:
+    """Adding, claiming, renewing, settling and releasing nothing is allowed and does nothing."""
+    backend = await bench.open()
+    (job,) = await bench.added(backend, bench.job())
+    assert not list(await backend.add([]))
+    assert not list(await backend.renew([]))
+    assert not list(await backend.settle([]))
+    await backend.release([])
+    assert not list(await backend.claim_due(0))
+    assert await bench.stored(backend) == job
+    assert (await bench.claim(backend)).job == job

@@ -1,0 +1,156 @@
+"""Listings: pages, filters and order of jobs and of the ledger."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from attrs import evolve
+
+from sched_core import ExecutionQuery, JobQuery, State, Status
+from sched_testkit.bench import START, Bench
+from sched_testkit.laws.law import law, ordered
+
+
+@law
+async def pages_are_complete(bench: Bench) -> None:
+    """Listing through pages of any size returns every job once."""
+    backend = await bench.open()
+    names = {f"job-{n:03}" for n in range(23)} | {"Ä", "z", "A", "日本", "\U0001f600", "\ufffd"}
+    await bench.added(backend, *(bench.job(name) for name in sorted(names)[:15]))
+    await bench.added(backend, *(bench.job(name) for name in sorted(names)[15:]))
+    for limit in (1, 2, 7, 29, 100):
+        found = [job.id for job in await bench.jobs(backend, limit=limit)]
+        assert sorted(found) == sorted(names), f"pages of {limit} are not complete"
+
+
+@law(needs=ordered)
+async def jobs_come_in_id_order(bench: Bench) -> None:
+    """Jobs are listed in the order of their ids by code point."""
+    backend = await bench.open()
+    names = ["b", "a", "Z", "é", "~", "日本", "\U0001f600", "\ufffd", "aa", "a b", "1", "10", "2"]
+    await bench.added(backend, *(bench.job(name) for name in names))
+    assert [job.id for job in await bench.jobs(backend)] == sorted(names)
+
+
+@law
+async def filters_select(bench: Bench) -> None:
+    """State, id prefix, group and metadata filters return exactly the jobs for which all hold."""
+    backend = await bench.open()
+    active = bench.job("a-1", metadata={"k": "1", "x": "y"}, group="g")
+    paused = bench.job("a_2", metadata={"k": "1"}, group="g")
+    paused = evolve(paused, standing=evolve(paused.standing, state=State.PAUSED))
+    finished = bench.job("a%3", metadata={"k": "2"})
+    finished = evolve(finished, standing=evolve(finished.standing, state=State.FINISHED))
+    await bench.added(backend, active, paused, finished, bench.job("B"))
+
+    async def found(**query: Any) -> list[str]:
+        return sorted(job.id for job in await bench.jobs(backend, **query))
+
+    assert await found() == sorted(["a-1", "a_2", "a%3", "B"])
+    assert await found(state=State.PAUSED) == ["a_2"]
+    assert await found(state=State.FINISHED) == ["a%3"]
+    assert await found(id_prefix="a_") == ["a_2"]
+    assert await found(id_prefix="a%") == ["a%3"]
+    assert await found(id_prefix="b") == []
+    assert await found(group="g") == sorted(["a-1", "a_2"])
+    assert await found(metadata={"k": "1"}) == sorted(["a-1", "a_2"])
+    assert await found(metadata={"k": "1", "x": "y"}) == ["a-1"]
+    assert await found(metadata={"k": "1"}, state=State.PAUSED) == ["a_2"]
+
+
+@law
+async def the_ledger_is_filtered(bench: Bench) -> None:
+    """Ledger filters select by job, status, finality and a half-open range of finished_at."""
+    backend = await bench.open()
+    start = bench.clock.now()
+    for name, status in (("a", Status.SUCCEEDED), ("b", Status.FAILED), ("a2", Status.SKIPPED)):
+        await bench.added(backend, bench.job(name))
+        claim = await bench.claim(backend)
+        line = bench.line(claim, status, final=status is not Status.FAILED)
+        await bench.settle(backend, bench.settlement(claim, lines=[line]))
+        await bench.advance(minutes=1)
+
+    async def found(**query: Any) -> list[str]:
+        return sorted(line.job_id for line in await bench.lines(backend, **query))
+
+    minute = timedelta(minutes=1)
+    assert await found(job_id="a") == ["a"]
+    assert await found(statuses=frozenset({Status.FAILED, Status.SKIPPED})) == ["a2", "b"]
+    assert await found(final=False) == ["b"]
+    assert await found(final=True) == ["a", "a2"]
+    assert await found(since=start + minute) == ["a2", "b"]
+    assert await found(until=start + minute) == ["a"]
+    assert await found(since=start + minute, until=start + 2 * minute) == ["b"]
+    assert await found(job_id="b", final=True) == []
+    assert await found(job_id="a", statuses=frozenset({Status.FAILED})) == []
+    assert await found(job_id="nobody") == []
+
+
+@law
+async def the_ledger_comes_newest_first(bench: Bench) -> None:
+    """The lines of a job are listed newest first, through pages, each of them once."""
+    backend = await bench.open()
+    await bench.added(backend, bench.job())
+    for _ in range(8):
+        claim = await bench.claim(backend)
+        await bench.settle(backend, bench.settlement(claim, due=bench.clock.now()))
+    numbers = [line.number for line in await bench.lines(backend, job_id="job")]
+    assert numbers == [8, 7, 6, 5, 4, 3, 2, 1]
+
+
+@law(needs=ordered)
+async def the_whole_ledger_comes_newest_first(bench: Bench) -> None:
+    """Across jobs, too, lines are listed in the reverse order of their writing."""
+    backend = await bench.open()
+    written = []
+    for name in ("c", "a", "b", "a0"):
+        await bench.added(backend, bench.job(name))
+        claim = await bench.claim(backend)
+        await bench.settle(backend, bench.settlement(claim))
+        written.append(name)
+    assert [line.job_id for line in await bench.lines(backend)] == written[::-1]
+
+
+@law
+async def pages_of_jobs_are_stable(bench: Bench) -> None:
+    """What is there all along is listed once, whatever is added or removed between two pages."""
+    backend = await bench.open()
+    names = [f"job-{n:02}" for n in range(12)]
+    await bench.added(backend, *(bench.job(name) for name in names))
+    page = await backend.jobs(JobQuery(), after=None, limit=4)
+    found = [job.id for job in page.items]
+    gone = {found[0], found[-1]}
+    for name in gone:
+        await backend.remove(name)
+    new = {"a-new", "job-05-new", "z-new"}
+    await bench.added(backend, *(bench.job(name) for name in sorted(new)))
+    while page.next is not None:
+        page = await backend.jobs(JobQuery(), after=page.next, limit=4)
+        found += [job.id for job in page.items]
+    assert sorted(set(found) - gone - new) == sorted(set(names) - gone), "a job was left out"
+    assert len(found) == len(set(found)), "a job was listed twice"
+
+
+@law
+async def pages_of_the_ledger_are_stable(bench: Bench) -> None:
+    """Lines are listed once, whatever is written or pruned between two pages."""
+    backend = await bench.open()
+    await bench.added(backend, bench.job())
+
+    async def run() -> None:
+        claim = await bench.claim(backend)
+        due = await bench.advance(minutes=1)
+        await bench.settle(backend, bench.settlement(claim, due=due))
+
+    for _ in range(9):
+        await run()
+    page = await backend.executions(ExecutionQuery(), after=None, limit=4)
+    found = [line.number for line in page.items]
+    await run()
+    await run()
+    await backend.prune(START + timedelta(minutes=2))
+    while page.next is not None:
+        page = await backend.executions(ExecutionQuery(), after=page.next, limit=4)
+        found += [line.number for line in page.items]
+    assert found == [9, 8, 7, 6, 5, 4, 3, 2]

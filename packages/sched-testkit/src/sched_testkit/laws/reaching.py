@@ -1,0 +1,151 @@
+"""Reaching the store: its health, its absence, and records that cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import anyio
+from attrs import evolve
+
+from sched_core import (
+    BackendUnavailable,
+    JobAlreadyExists,
+    JobUndecodable,
+    State,
+    Undecodable,
+)
+from sched_testkit.bench import Bench
+from sched_testkit.laws.law import cuttable, law, spoilable
+
+
+@law
+async def check_succeeds_on_a_working_store(bench: Bench) -> None:
+    """Check returns where the store can be written, and changes nothing that anybody sees."""
+    backend = await bench.open()
+    (job,) = await bench.added(backend, bench.job())
+    await backend.check()
+    await backend.check()
+    assert await bench.jobs(backend) == [job]
+    assert not await bench.lines(backend)
+
+
+@law(needs=cuttable)
+async def an_unreachable_store_is_said_to_be(bench: Bench) -> None:
+    """Out of reach a write raises BackendUnavailable, and a read does so or tells the truth."""
+    backend = await bench.open()
+    job, held = await bench.added(backend, bench.job(due=None), bench.job("held"))
+    claim = await bench.claim(backend)
+    writes: dict[str, Callable[[], Awaitable[object]]] = {
+        "check": backend.check,
+        "add": lambda: backend.add([bench.job("other")]),
+        "replace": lambda: backend.replace(job),
+        "remove": lambda: backend.remove("job"),
+        "claim_due": lambda: backend.claim_due(10),
+        "renew": lambda: backend.renew([claim]),
+        "settle": lambda: backend.settle([bench.settlement(claim)]),
+        "release": lambda: backend.release([claim]),
+    }
+    reads: dict[str, tuple[Callable[[], Awaitable[object]], object]] = {
+        "get": (lambda: backend.get("job"), job),
+        "jobs": (lambda: bench.jobs(backend, id_prefix="job"), [job]),
+        "executions": (lambda: bench.lines(backend), []),
+    }
+    await bench.harness.cut(bench.place)
+    try:
+        for name, write in writes.items():
+            try:
+                await write()
+            except BackendUnavailable:
+                continue
+            raise AssertionError(f"{name} did not raise BackendUnavailable")
+        for name, (read, truth) in reads.items():
+            try:
+                found = await read()
+            except BackendUnavailable:
+                continue
+            assert found == truth, f"{name} neither raised BackendUnavailable nor told the truth"
+    finally:
+        await bench.harness.heal(bench.place)
+    assert await bench.stored(backend) == job
+    assert await bench.stored(backend, "held") == held
+
+
+@law(needs=cuttable)
+async def an_outage_costs_nothing_but_time(bench: Bench) -> None:
+    """After an outage the same settlement, the same claim and the same job can be sent again."""
+    backend = await bench.open()
+    await bench.added(backend, bench.job())
+    claim = await bench.claim(backend)
+    new = bench.job("new")
+    await bench.harness.cut(bench.place)
+    try:
+        for call in (backend.add([new]), backend.settle([bench.settlement(claim)])):
+            try:
+                await call
+            except BackendUnavailable:
+                pass
+    finally:
+        await bench.harness.heal(bench.place)
+    await backend.check()
+    assert (await bench.settle(backend, bench.settlement(claim))).outcome == "written"
+    assert len(await bench.lines(backend)) == 1
+    (added,) = await backend.add([new])
+    assert (await bench.claim(backend)).job == added
+
+
+@law(needs=spoilable)
+async def an_unreadable_record_is_shown(bench: Bench) -> None:
+    """What cannot be read is listed and returned with id, reason, format and bytes."""
+    backend = await bench.open()
+    await bench.added(backend, *(bench.job(name) for name in ("a", "spoiled", "z")))
+    await bench.harness.spoil(bench.place, "spoiled")
+    shown = await backend.get("spoiled")
+    assert isinstance(shown, Undecodable), f"expected an Undecodable, got {shown!r}"
+    assert (shown.id, bool(shown.reason)) == ("spoiled", True)
+    assert isinstance(shown.record, bytes)
+    assert [job.id for job in await bench.jobs(backend, limit=1)] == ["a", "spoiled", "z"]
+    assert shown in await bench.jobs(backend, state=State.PAUSED), "a filter hid it"
+    assert not await bench.jobs(backend, id_prefix="b")
+
+
+@law(needs=spoilable)
+async def an_unreadable_record_is_left_alone(bench: Bench) -> None:
+    """What cannot be read is never claimed, rewritten or deleted, and its id stays taken."""
+    backend = await bench.open()
+    job = bench.job("spoiled")
+    expiring = evolve(job.standing, expires_at=bench.clock.now() + timedelta(days=1))
+    (job,) = await bench.added(backend, evolve(job, standing=expiring))
+    await bench.harness.spoil(bench.place, "spoiled")
+    shown = await backend.get("spoiled")
+    refusals: list[tuple[Callable[[], Awaitable[object]], type[Exception]]] = [
+        (lambda: backend.replace(job), JobUndecodable),
+        (lambda: backend.remove("spoiled"), JobUndecodable),
+        (lambda: backend.add([bench.job("spoiled")]), JobAlreadyExists),
+    ]
+    for call, error in refusals:
+        try:
+            await call()
+        except error:
+            continue
+        raise AssertionError(f"a write to an unreadable record did not raise {error.__name__}")
+    assert not list(await backend.claim_due(10))
+    await bench.advance(days=4000)
+    assert not list(await backend.claim_due(10))
+    assert await backend.prune(bench.clock.now()) == 0
+    assert await backend.get("spoiled") == shown
+
+
+@law(needs=spoilable)
+async def an_unreadable_record_stops_nothing_else(bench: Bench) -> None:
+    """An unreadable record that is due neither blocks the others nor wakes anybody."""
+    backend = await bench.open()
+    now = bench.clock.now()
+    await bench.added(backend, bench.job("spoiled", due=now - timedelta(days=1)), bench.job())
+    await bench.harness.spoil(bench.place, "spoiled")
+    (claim,) = await backend.claim_due(1)
+    assert claim.job.id == "job"
+    assert (await bench.settle(backend, bench.settlement(claim))).outcome == "written"
+    with anyio.move_on_after(min(0.5, bench.harness.patience / 2)) as scope:
+        await backend.wait_due(10)
+    assert scope.cancelled_caught, "an unreadable record keeps wait_due from waiting"

@@ -1,0 +1,182 @@
+"""Waking: when waiting ends, and what a clock that was set does."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import anyio
+import anyio.lowlevel
+from attrs import evolve
+
+from sched_core import Backend
+from sched_core.clock import pause
+from sched_core.ports import MAX_POLL
+from sched_testkit.bench import Bench
+from sched_testkit.laws.law import law
+
+
+async def _returns(bench: Bench, backend: Backend, step: Callable[[], Awaitable[object]]) -> None:
+    """Start waiting, do the step, and expect the wait to end."""
+    done = anyio.Event()
+
+    async def wait() -> None:
+        await backend.wait_due(10)
+        done.set()
+
+    with anyio.move_on_after(bench.harness.patience) as scope:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await pause(0.02)  # so that it waits when the step is taken, in a thread, too
+            await step()
+            await done.wait()
+    assert not scope.cancelled_caught, "wait_due did not return"
+
+
+async def _stays(bench: Bench, backend: Backend) -> None:
+    """Expect that waiting does not end by itself."""
+    with anyio.move_on_after(min(0.5, bench.harness.patience / 2)) as scope:
+        await backend.wait_due(10)
+    assert scope.cancelled_caught, "wait_due returned although nothing is due"
+
+
+@law
+async def waiting_ends_when_something_is_due(bench: Bench) -> None:
+    """Wait_due returns at once where something is due, and when its moment comes."""
+    backend = await bench.open()
+    await bench.added(backend, bench.job("soon", due=bench.clock.now() + timedelta(seconds=3)))
+
+    async def pass_time() -> None:
+        await bench.advance(seconds=3)
+
+    await _returns(bench, backend, pass_time)
+
+    async def nothing() -> None: ...
+
+    await _returns(bench, backend, nothing)
+
+
+@law
+async def waiting_ends_after_the_longest_poll(bench: Bench) -> None:
+    """Wait_due never waits longer than the longest poll, even if nothing is due for years."""
+    backend = await bench.open()
+    await bench.added(backend, bench.job(due=bench.clock.now() + timedelta(days=999)))
+
+    async def pass_time() -> None:
+        await bench.advance(MAX_POLL)
+
+    await _returns(bench, backend, pass_time)
+
+
+@law
+async def waiting_does_not_spin(bench: Bench) -> None:
+    """While nothing is due and nothing changes, wait_due waits."""
+    backend = await bench.open()
+    await bench.added(backend, bench.job(due=bench.clock.now() + timedelta(seconds=4)))
+    await _stays(bench, backend)
+
+
+@law
+async def a_held_job_does_not_end_waiting(bench: Bench) -> None:
+    """A due job that is claimed wakes nobody before its lease ends, and then it does."""
+    one = await bench.open()
+    two = await bench.open()
+    await bench.added(one, bench.job())
+    await bench.claim(one)
+    await bench.advance(bench.lease - timedelta(seconds=3))
+    for backend in (one, two):
+        await _stays(bench, backend)
+
+    async def pass_time() -> None:
+        await bench.advance(seconds=3)
+
+    await _returns(bench, two, pass_time)
+    assert (await bench.claim(two)).lost is not None
+
+
+@law
+async def an_edit_wakes_who_waits(bench: Bench) -> None:
+    """A job that an edit makes due at once wakes a waiting call, whichever backend edited it."""
+    one = await bench.open()
+    two = await bench.open()
+    for editor in (one, two):
+        job_id = f"job-{editor is one}"
+        (job,) = await bench.added(one, bench.job(job_id, due=None))
+        due = evolve(job, standing=evolve(job.standing, due_at=bench.clock.now()))
+        await _returns(bench, one, functools.partial(editor.replace, due))
+        assert (await bench.claim(one)).job.id == job_id
+
+
+@law
+async def a_release_wakes_who_waits(bench: Bench) -> None:
+    """A job that is released wakes a waiting call, whichever backend released it."""
+    one = await bench.open()
+    two = await bench.open()
+    await bench.added(one, bench.job())
+    for holder in (one, two):
+        claim = await bench.claim(holder)
+        await _returns(bench, one, functools.partial(holder.release, [claim]))
+
+
+@law
+async def an_earlier_job_wakes_who_waits(bench: Bench) -> None:
+    """A job that is due at once wakes a waiting call, whichever backend added it."""
+    one = await bench.open()
+    two = await bench.open()
+    await bench.added(one, bench.job("far", due=bench.clock.now() + timedelta(days=1)))
+
+    async def add_here() -> None:
+        await bench.added(one, bench.job("here"))
+
+    await _returns(bench, one, add_here)
+    assert [claim.job.id for claim in await one.claim_due(10)] == ["here"]
+
+    async def add_there() -> None:
+        await bench.added(two, bench.job("there"))
+
+    await _returns(bench, one, add_there)
+    assert [claim.job.id for claim in await one.claim_due(10)] == ["there"]
+
+
+@law
+async def a_settlement_wakes_who_waits(bench: Bench) -> None:
+    """A settlement after which the job is due at once wakes a waiting call."""
+    backend = await bench.open()
+    await bench.added(backend, bench.job())
+    claim = await bench.claim(backend)
+
+    async def settle() -> None:
+        await bench.settle(backend, bench.settlement(claim, due=bench.clock.now()))
+
+    await _returns(bench, backend, settle)
+    assert (await bench.claim(backend)).job.standing.number == 2
+
+
+@law
+async def a_clock_set_back_loses_nothing(bench: Bench) -> None:
+    """After the clock was set back, nothing is handed out twice, and what is due then is."""
+    one = await bench.open()
+    two = await bench.open()
+    now = bench.clock.now()
+    await bench.added(one, bench.job("held"), bench.job("later", due=now + timedelta(minutes=1)))
+    held = await bench.claim(one)
+    await bench.advance(timedelta(hours=-1))
+    assert not list(await two.claim_due(10)), "a held job was handed out after the clock went back"
+    assert (await bench.settle(one, bench.settlement(held))).outcome == "written"
+    half = bench.job("half", due=bench.clock.now() + timedelta(minutes=30))
+    await bench.added(one, bench.job("new"), half)
+    assert [claim.job.id for claim in await two.claim_due(10)] == ["new"]
+    await bench.advance(timedelta(hours=1, minutes=1))
+    assert "later" in {claim.job.id for claim in await one.claim_due(10)}
+
+
+@law
+async def a_clock_set_forward_hands_out_what_is_due(bench: Bench) -> None:
+    """After the clock was set forward, everything due is handed out once, oldest first."""
+    backend = await bench.open()
+    now = bench.clock.now()
+    await bench.added(backend, *(bench.job(f"{n}", due=now + timedelta(days=n)) for n in (3, 1, 2)))
+    await bench.advance(days=3650)
+    assert [claim.job.id for claim in await backend.claim_due(10)] == ["1", "2", "3"]
+    assert not list(await backend.claim_due(10))

@@ -1,0 +1,167 @@
+"""What a single ledger line must be like: the half of the oracle that reads the ledger."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sched_core import (
+    Coalesce,
+    Drop,
+    Execution,
+    FixedDelay,
+    Policy,
+    RunAll,
+    Status,
+)
+from sched_testkit import occurrences
+from sched_testkit.annals import Call, Epoch, Hold, Life, Wrong
+
+ALWAYS_FINAL = {Status.SUCCEEDED, Status.MISSED, Status.SKIPPED, Status.SUPERSEDED}
+NEVER_FINAL = {Status.INTERRUPTED, Status.ABANDONED}
+FATES = {Status.MISSED, Status.SKIPPED, Status.SUPERSEDED}
+
+
+def title(line: Execution) -> str:
+    """Return what names a line in a message."""
+    final = "final " if line.final else ""
+    kind = "manual " if line.manual else ""
+    what = f"the {final}{line.status.value} line {line.id}"
+    return f"{what} of the {kind}occurrence at {line.scheduled_at:%d. %H:%M:%S}"
+
+
+def check_form(line: Execution, life: Life) -> None:
+    """Refuse what contradicts itself or the lines before it."""
+    about = title(line)
+    if line.id != f"{line.uid}:{line.number}:{line.attempt}":
+        raise Wrong(f"{about}: its id must be {line.uid}:{line.number}:{line.attempt}")
+    if line.job_id != life.job.id:
+        raise Wrong(f"{about} carries the id {line.job_id!r}, the job is {life.job.id!r}")
+    if line.final and line.number in life.finals:
+        raise Wrong(
+            f"{about} is the second final line; first was {title(life.finals[line.number])}"
+        )
+    if line.final == (line.status in NEVER_FINAL) and line.status is not Status.FAILED:
+        raise Wrong(f"{about}: {line.status.value} is {'never' if line.final else 'always'} final")
+    if (line.status in FATES) != (line.attempt == 0) and line.status is not Status.FAILED:
+        raise Wrong(f"{about} has the attempt {line.attempt}")
+    if line.attempt > 0:
+        earlier = life.attempts.get(line.number, [])
+        if line.attempt != len(earlier) + 1:
+            raise Wrong(f"{about}: attempts must go on with {len(earlier) + 1}")
+        if earlier and earlier[-1].token >= line.token:
+            raise Wrong(f"{about}: its token {line.token} is not above {earlier[-1].token}")
+        if line.number in life.finals:
+            raise Wrong(f"{about} was written after {title(life.finals[line.number])}")
+    if line.finished_at < line.scheduled_at and line.status not in NEVER_FINAL:
+        raise Wrong(f"{about} ended at {line.finished_at:%H:%M:%S}, before it was due")
+    if line.started_at is not None and line.started_at < line.scheduled_at:
+        raise Wrong(f"{about} began early, at {line.started_at:%H:%M:%S}")
+
+
+def check_attempt(line: Execution, call: Call | None, hold: Hold | None) -> None:
+    """Compare the line of an attempt with the claim it was made under and the handler's call."""
+    about = title(line)
+    if hold is None or hold.claim.job.uid != line.uid:
+        raise Wrong(f"{about} carries the token {line.token}, which no claim of the job had")
+    if line.status is Status.ABANDONED:
+        if not hold.crashed and hold.expires_at > line.finished_at:
+            raise Wrong(f"{about} was taken over before its lease ended")
+        if call is not None and call.event.token == line.token:
+            call.line = line
+        return
+    if call is None:
+        raise Wrong(f"{about}, but the handler was never called for it")
+    seen = (call.event.token, call.worker, call.event.started_at, call.event.scheduled_at)
+    if (line.token, line.worker, line.started_at, line.scheduled_at) != seen:
+        raise Wrong(f"{about} and the handler's call differ: {seen}")
+    if call.how != line.status.value:
+        raise Wrong(f"{about}, but the handler {call.how}")
+    call.line = line
+
+
+def check_failure(line: Execution, life: Life, call: Call, policy: Policy, since: int) -> None:
+    """Refuse a failure that ends an occurrence too early or not at all."""
+    about, allowed = title(line), policy.retry.attempts
+    if line.final and call.failures < allowed:
+        if not life.commanded(since, "schedule", "trigger", "remove"):
+            raise Wrong(f"{about}: failure {call.failures} of {allowed} must not be the last")
+    elif not line.final and call.failures >= allowed:
+        raise Wrong(f"{about}: failure {call.failures} of {allowed} must be the last")
+
+
+def check_fold(line: Execution, epoch: Epoch, policy: Policy) -> None:
+    """Refuse a run that stands for more or fewer occurrences than passed before it began."""
+    if (line.folded > 0) != (line.folded_until is not None):
+        raise Wrong(f"{title(line)}: folded is {line.folded}, up to {line.folded_until}")
+    expected = {0}
+    coalesces = isinstance(policy.misfire, Coalesce) and not isinstance(epoch.schedule, FixedDelay)
+    if coalesces and line.final and not line.manual:
+        expected = {
+            occurrences.count(epoch.schedule, line.scheduled_at, moment, epoch.anchor)
+            for moment in (line.claimed_at, line.started_at or line.claimed_at)
+        }
+    if line.folded not in expected:
+        raise Wrong(f"{title(line)} folds {line.folded}, not {' or '.join(map(str, expected))}")
+
+
+def check_within_policy(line: Execution, epoch: Epoch, policy: Policy) -> None:
+    """Refuse a first attempt that the misfire policy forbids."""
+    if _too_late(epoch, line.scheduled_at, line.claimed_at, policy):
+        raise Wrong(f"{title(line)} ran, though {policy.misfire} forbids it")
+
+
+def check_missed(line: Execution, life: Life, epoch: Epoch, policy: Policy | None) -> None:
+    """Refuse a missed line that neither the misfire policy nor a pause explains."""
+    last = line.folded_until or line.scheduled_at
+    for pause in life.pauses:
+        if line.scheduled_at <= pause.began and last <= pause.began <= line.finished_at:
+            return
+    if policy is None:
+        raise Wrong(f"{title(line)}: nothing excuses it")
+    if not _too_late(epoch, last, line.claimed_at, policy):
+        raise Wrong(f"{title(line)}: {policy.misfire} does not excuse it")
+
+
+def _too_late(epoch: Epoch, moment: datetime, now: datetime, policy: Policy) -> bool:
+    misfire, late = policy.misfire, now - moment
+    if isinstance(misfire, Drop):
+        return late > misfire.grace
+    if isinstance(misfire, RunAll):
+        if late <= timedelta(0):
+            return False
+        if late > misfire.window:
+            return True
+        if isinstance(epoch.schedule, FixedDelay):
+            return False
+        newer = occurrences.count(epoch.schedule, moment, now, epoch.anchor)
+        return newer >= misfire.limit
+    return False
+
+
+def account(line: Execution, life: Life) -> None:
+    """Move the epoch past a scheduled occurrence's final line; refuse gaps and inventions."""
+    epoch, about = life.epoch_of(line.number), title(line)
+    expected = epoch.next
+    if expected is None:
+        raise Wrong(f"{about}: its schedule has no occurrence left")
+    if isinstance(epoch.schedule, FixedDelay):
+        if line.scheduled_at != expected:
+            raise Wrong(f"{about}: the occurrence after the last run is at {expected:%H:%M:%S}")
+        epoch.next = line.finished_at + epoch.schedule.every
+        return
+    if not occurrences.occurs(epoch.schedule, line.scheduled_at, epoch.anchor):
+        raise Wrong(f"{about}: {epoch.schedule!r} has no occurrence there")
+    if line.scheduled_at < expected:
+        raise Wrong(f"{about}: that moment has had its line already")
+    counted, _ = life.first_due(epoch)
+    if line.scheduled_at != counted:
+        when = "none" if counted is None else f"at {counted:%d. %H:%M:%S}"
+        which = "lie before it and have no line" if line.scheduled_at > expected else "do not count"
+        raise Wrong(f"{about}: occurrences {which}; the first that counts is {when}")
+    last = line.folded_until or line.scheduled_at
+    if line.folded:
+        stands_for = occurrences.count(epoch.schedule, line.scheduled_at, last, epoch.anchor)
+        known = occurrences.occurs(epoch.schedule, last, epoch.anchor)
+        if stands_for != line.folded or not known:
+            raise Wrong(f"{about} folds {line.folded}, but there are {stands_for} up to {last}")
+    epoch.next = occurrences.after(epoch.schedule, last, epoch.anchor)

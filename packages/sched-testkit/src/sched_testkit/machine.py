@@ -1,0 +1,265 @@
+"""``machine(harness)``: whole histories on one backend, judged by the oracle after every step.
+
+The real :class:`~sched_core.Scheduler`, twice on one place, with one fake clock. Hypothesis chooses
+what happens, and shrinks a history that goes wrong; its steps are told as a numbered list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from datetime import timedelta
+from typing import Any
+
+from anyio.from_thread import start_blocking_portal
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from sched_core import (
+    Coalesce,
+    Cron,
+    Drop,
+    FixedDelay,
+    Interval,
+    JobSpec,
+    Once,
+    Policy,
+    Retry,
+    RunAll,
+    Schedule,
+)
+from sched_testkit.harness import Harness
+from sched_testkit.world import Act, World
+
+S = timedelta(seconds=1)
+IDS = ("a", "b", "c")
+SCHEDULES: tuple[Schedule | timedelta, ...] = (
+    Interval(seconds=60),
+    Interval(seconds=45),
+    Interval(hours=1),
+    30 * S,  # Once, so much after now
+    100 * S,
+    FixedDelay(seconds=40),
+    Cron("*/20 * * * *"),
+    Cron("0 3 * * *"),
+)
+POLICIES = (
+    Policy(),
+    Policy(retry=Retry(3, 20 * S)),
+    Policy(retry=Retry(2, 200 * S)),
+    Policy(misfire=RunAll(3, 3600 * S)),
+    Policy(misfire=RunAll(2, 100 * S), retry=Retry(2, 10 * S)),
+    Policy(misfire=Drop(30 * S)),
+    Policy(misfire=Drop(0 * S), max_lost=2),
+    Policy(misfire=Coalesce(), max_lost=1, keep_finished=10 * S),
+)
+SPANS = (1, 10, 29, 31, 60, 61, 100, 300, 3600, 90_000, 259_200)
+MISHAPS = ("claimed", "die", "settling", "settled", "cut off", "suspended", "slow", "stopped")
+
+_which = st.integers(0, 1)
+_ids = st.sampled_from(IDS)
+_schedules = st.sampled_from(SCHEDULES)
+_policies = st.sampled_from(POLICIES)
+_spans = st.sampled_from(SPANS)
+_acts = st.lists(
+    st.builds(
+        Act,
+        does=st.sampled_from(
+            (
+                "nothing",
+                "take 7 s",
+                "change the schedule",
+                "change the metadata",
+                "remove",
+                "remove and add again",
+                "pause",
+                "trigger",
+                "skip the next of",
+            )
+        ),
+        fails=st.booleans(),
+        schedule=st.sampled_from(
+            (Interval(seconds=60), Interval(seconds=50), FixedDelay(seconds=9))
+        ),
+    ),
+    max_size=4,
+)
+
+
+class Histories(RuleBasedStateMachine):
+    """What may happen. :func:`machine` gives it a harness."""
+
+    harness: Harness
+    loop = "asyncio"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stack = ExitStack()
+        place = self._stack.enter_context(self.harness.place())
+        self._portal = self._stack.enter_context(start_blocking_portal(self.loop))
+        self.world = self._portal.call(self._make, place)
+
+    async def _make(self, place: Any) -> World:
+        world = World(self.harness, place)
+        await world.start()
+        return world
+
+    def teardown(self) -> None:
+        """Close everything, whatever happened."""
+        try:
+            self._portal.call(self.world.close)
+        finally:
+            self._stack.close()
+
+    def _step(self, act: Callable[..., Awaitable[None]], *arguments: Any, **options: Any) -> None:
+        async def step() -> None:
+            await act(*arguments, **options)
+            await self.world.look()
+
+        try:
+            self._portal.call(step)
+        except BaseException as error:
+            error.add_note("\nWhat happened:\n" + self.world.told())
+            raise
+
+    def _alive(self, wanted: str) -> str:
+        alive = self.world.oracle.alive()
+        return wanted if wanted in alive else alive[0]
+
+    def _any(self) -> bool:
+        return bool(self.world.oracle.current)
+
+    def _schedule(self, schedule: Schedule | timedelta) -> Schedule:
+        if isinstance(schedule, timedelta):
+            return Once(self.world.clock.now() + schedule)
+        return schedule
+
+    # -- definitions
+
+    @initialize(schedule=_schedules, policy=_policies)
+    def begin(self, schedule: Schedule | timedelta, policy: Policy) -> None:
+        """There is a job from the beginning."""
+        spec = JobSpec("a", self._schedule(schedule), policy=policy)
+        self._step(self.world.submit, 0, spec, declared=False)
+
+    @rule(which=_which, job=_ids, schedule=_schedules, policy=_policies, declared=st.booleans())
+    def add(
+        self, which: int, job: str, schedule: Schedule | timedelta, policy: Policy, declared: bool
+    ) -> None:
+        """Submit or ensure a job; where the id is taken, ensure it."""
+        spec = JobSpec(job, self._schedule(schedule), policy=policy)
+        if job in self.world.oracle.current:
+            self._step(self.world.ensure, which, spec)
+        else:
+            self._step(self.world.submit, which, spec, declared=declared)
+
+    @precondition(_any)
+    @rule(which=_which, job=_ids)
+    def ensure_same(self, which: int, job: str) -> None:
+        """Ensure a job as it is."""
+        spec = self.world.oracle.current[self._alive(job)].spec
+        self._step(self.world.ensure, which, spec)
+
+    @precondition(_any)
+    @rule(which=_which, job=_ids, schedule=_schedules)
+    def reschedule(self, which: int, job: str, schedule: Schedule | timedelta) -> None:
+        """Change the schedule."""
+        new = self._schedule(schedule)
+        self._step(self.world.update, which, self._alive(job), schedule=new)
+
+    @precondition(_any)
+    @rule(which=_which, job=_ids, policy=_policies)
+    def change_policy(self, which: int, job: str, policy: Policy) -> None:
+        """Change the policy."""
+        self._step(self.world.update, which, self._alive(job), policy=policy)
+
+    @precondition(_any)
+    @rule(which=_which, job=_ids, text=st.sampled_from("xyz"))
+    def change_metadata(self, which: int, job: str, text: str) -> None:
+        """Change the metadata."""
+        self._step(self.world.update, which, self._alive(job), metadata={"text": text})
+
+    @precondition(_any)
+    @rule(which=_which, job=_ids)
+    def remove(self, which: int, job: str) -> None:
+        """Remove a job."""
+        self._step(self.world.remove, which, self._alive(job))
+
+    # -- operating
+
+    @precondition(_any)
+    @rule(which=_which, job=_ids, lasts=st.sampled_from((None, 20, 200, 4000)))
+    def pause(self, which: int, job: str, lasts: int | None) -> None:
+        """Pause a job."""
+        span = None if lasts is None else lasts * S
+        self._step(self.world.pause, which, self._alive(job), span)
+
+    @precondition(_any)
+    @rule(
+        which=_which,
+        job=_ids,
+        what=st.sampled_from(("resume", "trigger", "skip the next of", "unskip")),
+    )
+    def operate(self, which: int, job: str, what: str) -> None:
+        """Resume, trigger, skip, unskip."""
+        self._step(self.world.operate, which, what, self._alive(job))
+
+    # -- time and runs
+
+    @rule(span=_spans)
+    def wait(self, span: int) -> None:
+        """Let time pass with nobody at work."""
+        self._step(self.world.advance, span * S)
+
+    @rule(span=_spans, which=_which, acts=_acts)
+    def work(self, span: int, which: int, acts: list[Act]) -> None:
+        """Let time pass, then run what is due."""
+        self._step(self.world.advance, span * S)
+        self._step(self.world.run, which, acts)
+
+    @rule(span=_spans, which=_which, kind=st.sampled_from(MISHAPS))
+    def mishap(self, span: int, which: int, kind: str) -> None:
+        """Let time pass, then run what is due on an instance that something happens to."""
+        self._step(self.world.advance, span * S)
+        self._step(self.world.mishap, which, kind)
+
+    @rule(which=_which)
+    def restart(self, which: int) -> None:
+        """End an instance and start another."""
+        self._step(self.world.restart, which)
+
+    @rule(which=_which, age=st.sampled_from((0, 100, 5000)))
+    def prune(self, which: int, age: int) -> None:
+        """Prune the ledger."""
+        self._step(self.world.prune, which, age * S)
+
+
+def machine(harness: Harness, *, loop: str = "asyncio") -> type[Histories]:
+    """Return a state machine for one backend; each call returns a fresh class."""
+    return type("Histories", (Histories,), {"harness": harness, "loop": loop})
+
+
+def run_histories(
+    harness: Harness, *, examples: int, steps: int, derandomize: bool = True, loop: str = "asyncio"
+) -> None:
+    """Run so many histories of so many steps; the first wrong one is raised, shrunk and told."""
+    run_state_machine_as_test(
+        machine(harness, loop=loop),
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            derandomize=derandomize,
+            database=None,
+            deadline=None,
+            print_blob=False,
+            suppress_health_check=list(HealthCheck),
+            phases=[phase for phase in Phase if phase is not Phase.explain],
+        ),
+    )

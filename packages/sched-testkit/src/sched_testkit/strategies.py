@@ -1,0 +1,199 @@
+"""Hypothesis strategies for everything that a backend must keep: moments, schedules, jobs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from attrs import evolve
+from hypothesis import strategies as st
+
+from sched_core import (
+    Coalesce,
+    Cron,
+    Drop,
+    DstRule,
+    Execution,
+    FixedDelay,
+    Interval,
+    Job,
+    JobSpec,
+    Once,
+    Policy,
+    Retry,
+    RunAll,
+    Schedule,
+    Standing,
+    State,
+    Status,
+)
+
+ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu")
+
+NASTY = (
+    "",
+    "\0",
+    "a\0b",
+    "\r\n",
+    " x ",
+    "'",
+    '"',
+    "\\",
+    "%_",
+    "null",
+    "e\u0301",
+    "\u2028",
+    "\U0001f600",
+)
+"""What stores get wrong more often than other text."""
+
+
+def moments() -> st.SearchStrategy[datetime]:
+    """Moments in UTC with microseconds, of this century and the next."""
+    return st.datetimes(
+        min_value=datetime(1999, 1, 1),  # noqa: DTZ001 -- hypothesis adds the zone
+        max_value=datetime(2199, 12, 31),  # noqa: DTZ001 -- see above
+        timezones=st.just(UTC),
+    )
+
+
+def durations(least: timedelta = timedelta(microseconds=1)) -> st.SearchStrategy[timedelta]:
+    """Durations up to a year, with microseconds."""
+    return st.timedeltas(min_value=least, max_value=timedelta(days=366))
+
+
+def texts(max_size: int = 40) -> st.SearchStrategy[str]:
+    """Ids and names: any characters but control characters and surrogates."""
+    allowed = st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"])
+    return st.text(allowed, min_size=1, max_size=max_size)
+
+
+def metadata() -> st.SearchStrategy[dict[str, str]]:
+    """Any Unicode text but lone surrogates, NUL and line ends included."""
+    anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+    anything |= st.sampled_from(NASTY)
+    return st.dictionaries(anything, anything, max_size=4)
+
+
+def schedules() -> st.SearchStrategy[Schedule]:
+    """Every kind of schedule that core has."""
+    whole = timedelta(milliseconds=1)
+    fields = st.sampled_from(
+        ("* * * * *", "*/5 * * * *", "0 3 * * *", "30 2 * * mon-fri", "0 0 29 2 *", "*/7 * * * * *")
+    )
+    rules = st.sampled_from(
+        ("debian", DstRule(gap="skip", fold="both"), DstRule(gap="once-after", fold="last"))
+    )
+    crons = st.builds(Cron, fields, tz=st.sampled_from(ZONES), dst=rules)
+    return st.one_of(
+        st.builds(Interval, durations(whole), start=st.none() | moments()),
+        st.builds(FixedDelay, durations(whole)),
+        st.builds(Once, moments()),
+        crons,
+    )
+
+
+def policies() -> st.SearchStrategy[Policy]:
+    """Every kind of policy."""
+    misfires = st.one_of(
+        st.just(Coalesce()),
+        st.builds(RunAll, st.integers(1, 10_000), durations()),
+        st.builds(Drop, durations(timedelta(0))),
+    )
+    retries = st.builds(
+        Retry,
+        attempts=st.integers(1, 1_000_000),
+        backoff=durations(timedelta(0)),
+        factor=st.floats(1, 1000),
+        maximum=durations(timedelta(0)),
+        jitter=st.floats(0, 1),
+    )
+    return st.builds(
+        Policy,
+        misfire=misfires,
+        retry=retries,
+        timeout=st.none() | durations(),
+        jitter=durations(timedelta(0)),
+        max_lost=st.integers(1, 1_000_000),
+        keep_finished=st.none() | durations(timedelta(0)),
+        keep_executions=st.none() | durations(timedelta(0)),
+    )
+
+
+def specs() -> st.SearchStrategy[JobSpec]:
+    """Any legal definition."""
+    return st.builds(
+        JobSpec,
+        id=texts() | texts(255),
+        schedule=schedules(),
+        name=st.none() | texts(),
+        metadata=metadata(),
+        policy=st.just(Policy()) | policies(),
+        group=st.none() | texts(),
+    )
+
+
+def standings() -> st.SearchStrategy[Standing]:
+    """Any combination of fields: a backend has no business knowing which make sense."""
+    optional = st.none() | moments()
+    return st.builds(
+        Standing,
+        state=st.sampled_from(State),
+        number=st.integers(1, 2**53),
+        next_run=optional,
+        due_at=optional,
+        triggered_at=optional,
+        attempts=st.integers(0, 1_000_000),
+        failures=st.integers(0, 1_000_000),
+        skipped_run=optional,
+        paused_until=optional,
+        pause_reason=st.none() | texts(),
+        last_scheduled_at=optional,
+        last_finished_at=optional,
+        last_status=st.none() | st.sampled_from(Status),
+        expires_at=optional,
+        manual=st.booleans(),
+        paused_at=optional,
+    )
+
+
+@st.composite
+def jobs(draw: st.DrawFn) -> Job:
+    """Any job that a backend may be asked to keep."""
+    spec: Any = draw(specs())
+    job = Job(
+        spec,
+        draw(st.text("0123456789abcdef", min_size=1, max_size=32)),
+        False,
+        draw(moments()),
+        draw(standings()),
+    )
+    return evolve(job, declared=draw(st.booleans()))
+
+
+@st.composite
+def lines(draw: st.DrawFn) -> Execution:
+    """Any line that a ledger may be asked to keep."""
+    uid = draw(st.text("0123456789abcdef", min_size=1, max_size=32))
+    number, attempt = draw(st.integers(1, 2**53)), draw(st.integers(0, 1_000_000))
+    sayable = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+    return Execution(
+        id=f"{uid}:{number}:{attempt}",
+        job_id=draw(texts() | texts(255)),
+        uid=uid,
+        number=number,
+        scheduled_at=draw(moments()),
+        manual=draw(st.booleans()),
+        attempt=attempt,
+        status=draw(st.sampled_from(Status)),
+        final=draw(st.booleans()),
+        token=draw(st.integers(1, 2**53)),
+        worker=draw(texts()),
+        claimed_at=draw(moments()),
+        started_at=draw(st.none() | moments()),
+        finished_at=draw(moments()),
+        reason=draw(st.none() | st.text(sayable, min_size=1, max_size=500)),
+        folded=draw(st.integers(0, 2**53)),
+        folded_until=draw(st.none() | moments()),
+        expires_at=draw(st.none() | moments()),
+    )

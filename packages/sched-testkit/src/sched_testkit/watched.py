@@ -1,0 +1,108 @@
+"""A backend seen through a glass: the oracle learns of claims, and the machine can break it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import anyio
+
+from sched_core import Backend, BackendError, BackendUnavailable, Claim, Clock, Settled, Settlement
+from sched_testkit.chronicle import Chronicle
+
+
+class Watched:
+    """Hands everything on to a backend, as long as its process lives and reaches the store.
+
+    Attributes:
+        dies: At what moment the process dies: ``claimed``, ``settling`` or ``settled``.
+        dead: Nothing goes through any more.
+        cut: Claims and renewals do not go through.
+        stall: Renewals hang until it is set.
+    """
+
+    def __init__(
+        self,
+        inner: Backend,
+        oracle: Chronicle,
+        noting: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self.inner, self.oracle, self.noting = inner, oracle, noting
+        self.worker = ""
+        self.dies: str | None = None
+        self.dead = self.cut = False
+        self.stall: anyio.Event | None = None
+        self.renewals = 0
+        self._clock: Clock | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self.dead:
+            raise BackendError("the process is dead")
+        return getattr(self.inner, name)
+
+    async def open(self, clock: Clock, *, worker: str) -> Clock:
+        """Open the backend and remember who opened it."""
+        self.worker = worker
+        self._clock = await self.inner.open(clock, worker=worker)
+        return self._clock
+
+    def _check(self) -> None:
+        if self.dead:
+            raise BackendError("the process is dead")
+        if self.cut:
+            raise BackendUnavailable("the store cannot be reached")
+
+    def _die(self, when: str) -> None:
+        if self.dies == when:
+            self.dead = True
+            with self.noting():
+                self.oracle.crashed(self.worker)
+            raise BackendError("the process is dead")
+
+    async def claim_due(self, limit: int) -> Sequence[Claim]:
+        """Report every claim."""
+        self._check()
+        claims = await self.inner.claim_due(limit)
+        assert self._clock is not None
+        with self.noting():
+            for claim in claims:
+                self.oracle.claimed(claim, self._clock.now())
+        if claims:
+            self._die("claimed")
+        return claims
+
+    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        """Report every renewal."""
+        if self.stall is not None:
+            await self.stall.wait()
+        self._check()
+        renewed = await self.inner.renew(claims)
+        with self.noting():
+            for claim in renewed:
+                self.oracle.renewed(claim)
+        self.renewals += 1
+        return renewed
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+        """Report what came of every settlement."""
+        self._die("settling")
+        if self.dead:
+            raise BackendError("the process is dead")
+        outcomes = await self.inner.settle(settlements)
+        with self.noting():
+            for settlement, settled in zip(settlements, outcomes, strict=True):
+                if settled.outcome in {"written", "claim_lost"}:
+                    written = settled.outcome == "written"
+                    self.oracle.unclaimed(settlement.claim, written=written)
+        self._die("settled")
+        return outcomes
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        """Report that the claims are free."""
+        if self.dead:
+            raise BackendError("the process is dead")
+        await self.inner.release(claims)
+        with self.noting():
+            for claim in claims:
+                self.oracle.unclaimed(claim)

@@ -1,0 +1,64 @@
+"""How our own backends are examined. A third party's file has one of these classes in it."""
+
+from __future__ import annotations
+
+import fcntl
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from sched_core import MemoryBackend, MemoryStore, Undecodable
+from sched_sql import SqlBackend
+from sched_testkit import Harness
+
+LEASE = timedelta(seconds=30)
+
+
+class MemoryHarness(Harness):
+    name = "memory"
+    can_spoil = True
+
+    @contextmanager
+    def place(self) -> Iterator[MemoryStore]:
+        yield MemoryStore()
+
+    def backend(self, place: Any) -> MemoryBackend:
+        return MemoryBackend(place, lease=LEASE)
+
+    async def spoil(self, place: Any, job_id: str) -> None:
+        del place.rows[job_id]
+        place.unreadable[job_id] = Undecodable(job_id, "format 99 is not known", 99, b"{}")
+
+
+class SqliteHarness(Harness):
+    name = "sqlite"
+    can_cut = can_spoil = True
+
+    @contextmanager
+    def place(self) -> Iterator[Path]:
+        with TemporaryDirectory() as folder:
+            yield Path(folder) / "jobs.db"
+
+    def backend(self, place: Any) -> SqlBackend:
+        return SqlBackend(place, lease=LEASE, timeout=timedelta(seconds=0.25))
+
+    async def crash(self, backend: Any) -> None:
+        """Let go of what the system takes from a dead process; nothing is written."""
+        backend._table._database.connection.close()
+        backend.forked()
+
+    async def cut(self, place: Any) -> None:
+        """Keep the lock that every write takes, as a process that hangs in a transaction does."""
+        self._lock = Path(f"{place}-lock").open("rb")  # noqa: SIM115, ASYNC230 -- closed by heal
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    async def heal(self, place: Any) -> None:
+        self._lock.close()
+
+    async def spoil(self, place: Any, job_id: str) -> None:
+        with closing(sqlite3.connect(place)) as connection, connection:
+            connection.execute("UPDATE sched_job SET format = 99 WHERE id = ?", (job_id,))

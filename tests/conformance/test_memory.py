@@ -1,0 +1,5 @@
+from tests.conformance.harnesses import MemoryHarness
+
+from sched_testkit import conformance
+
+TestMemory = conformance(MemoryHarness())

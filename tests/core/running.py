@@ -1,0 +1,121 @@
+"""What the tests of running schedulers share: a host for ``run_forever``, and a ledger reader."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import anyio
+
+from sched_core import Execution, Handler, Once, Scheduler, Status
+
+BACKENDS = ("asyncio", "trio")
+PATIENCE = 10.0
+"""Seconds after which a test that waits for something fails."""
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def at_once() -> Once:
+    return Once(now())
+
+
+def seconds(number: float) -> timedelta:
+    return timedelta(seconds=number)
+
+
+async def ledger(scheduler: Scheduler, job_id: str | None = None) -> list[Execution]:
+    """Return the lines, oldest first."""
+    lines = [line async for line in scheduler.list_executions(job_id)]
+    return lines[::-1]
+
+
+async def statuses(scheduler: Scheduler, job_id: str | None = None) -> list[Status]:
+    return [line.status for line in await ledger(scheduler, job_id)]
+
+
+async def until(what: Callable[[], Any], *, within: float = PATIENCE) -> Any:
+    """Wait until the (sync or async) question is answered by something true; return that."""
+    deadline = time.monotonic() + within
+    while True:
+        answer = what()
+        if hasattr(answer, "__await__"):
+            answer = await answer
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, f"{what} did not come true within {within} s"
+        await anyio.sleep(0.005)
+
+
+async def lines_of(
+    scheduler: Scheduler, count: int, job_id: str | None = None, *, within: float = PATIENCE
+) -> list[Execution]:
+    """Wait until the ledger has so many lines; return them, oldest first."""
+
+    async def enough() -> list[Execution]:
+        found = await ledger(scheduler, job_id)
+        return found if len(found) >= count else []
+
+    if count == 0:
+        return await ledger(scheduler, job_id)
+    found: list[Execution] = await until(enough, within=within)
+    return found
+
+
+@asynccontextmanager
+async def running(
+    backend: Any, handler: Handler | None, *, grace: float = 5, **options: Any
+) -> AsyncIterator[Scheduler]:
+    """Run a scheduler in the background, and stop it at the end."""
+    async with (
+        Scheduler(backend, handler=handler, **options) as scheduler,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(lambda: scheduler.run_forever(signals=False))
+        await scheduler.wait_until_running()
+        try:
+            yield scheduler
+        finally:
+            with anyio.CancelScope(shield=True):
+                await scheduler.stop(grace)
+
+
+@contextmanager
+def gate() -> Iterator[threading.Event]:
+    """Give an event that hanging threads wait for; it is set in the end, whatever happens."""
+    event = threading.Event()
+    try:
+        yield event
+    finally:
+        event.set()
+
+
+class Faulty:
+    """A backend some of whose calls fail or hang, as long as the test says so."""
+
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+        self.failures: dict[str, BaseException] = {}
+        self.hangs: set[str] = set()
+        self.calls: dict[str, int] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.backend, name)
+        if name == "capabilities" or not callable(method):
+            return method
+
+        async def call(*arguments: Any, **options: Any) -> Any:
+            self.calls[name] = self.calls.get(name, 0) + 1
+            if name in self.failures:
+                raise self.failures[name]
+            while name in self.hangs:  # noqa: ASYNC110 -- the test may say so at any time
+                await anyio.sleep(0.005)
+            return await method(*arguments, **options)
+
+        return call

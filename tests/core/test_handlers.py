@@ -1,0 +1,1042 @@
+"""Handlers of every kind, and every way in which they end or refuse to."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.from_thread
+import anyio.lowlevel
+import attrs
+import pytest
+from tests.core.running import (
+    BACKENDS,
+    Faulty,
+    at_once,
+    gate,
+    ledger,
+    lines_of,
+    running,
+    seconds,
+    statuses,
+    until,
+)
+
+from sched_core import (
+    BackendUnavailable,
+    HandlerNotSet,
+    Interval,
+    JobEvent,
+    JobSpec,
+    MemoryBackend,
+    MemoryStore,
+    NoRoute,
+    Once,
+    Policy,
+    Retry,
+    Scheduler,
+    Status,
+)
+from sched_core import scheduler as scheduler_module
+from sched_core.testing import FakeClock
+from sched_sql import SqlBackend
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def short_flush(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait less for handlers that do not end after they were cancelled."""
+    monkeypatch.setattr(scheduler_module, "FLUSH", 0.5)
+
+
+@pytest.fixture(params=BACKENDS)
+def loop(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
+    """Return a function that makes one more instance on the same data."""
+    store = MemoryStore()
+
+    def build(lease: float = 30) -> Any:
+        if request.param == "memory":
+            return MemoryBackend(store, lease=seconds(lease))
+        return SqlBackend(f"sqlite:///{tmp_path / 'jobs.db'}", lease=seconds(lease))
+
+    return build
+
+
+def run(loop: str, main: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        with anyio.fail_after(60):
+            await main()
+
+    anyio.run(bounded, backend=loop)
+
+
+# -- kinds of handlers -------------------------------------------------------
+
+
+class Callee:
+    """Handlers of every kind that note what they were called with, and in which thread."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, bool]] = []
+
+    def note(self, event: JobEvent) -> None:
+        self.seen.append((event.id, threading.current_thread() is threading.main_thread()))
+
+    async def method(self, event: JobEvent) -> None:
+        self.note(event)
+
+    async def extra(self, number: int, event: JobEvent, *, word: str) -> None:
+        assert (number, word) == (1, "two")
+        self.note(event)
+
+    async def __call__(self, event: JobEvent) -> None:
+        self.note(event)
+
+
+class SyncCallee(Callee):
+    def __call__(self, event: JobEvent) -> None:  # type: ignore[override]
+        self.note(event)
+
+
+def returning(function: Callable[[JobEvent], Any]) -> Callable[[JobEvent], Any]:
+    """Return a lambda around a function, which hides whether that is a coroutine function."""
+    return lambda event: function(event)  # noqa: PLW0108 -- that is the point
+
+
+def kinds() -> dict[str, tuple[Callable[[Callee], Any], bool]]:
+    """Return handlers by name, and whether they run in the loop's thread."""
+    return {
+        "async function": (lambda callee: callee.method, True),
+        "partial of an async function": (
+            lambda callee: functools.partial(callee.extra, 1, word="two"),
+            True,
+        ),
+        "partial of a partial": (
+            lambda callee: functools.partial(functools.partial(callee.extra, 1), word="two"),
+            True,
+        ),
+        "object with async __call__": (lambda callee: callee, True),
+        "sync function": (lambda callee: callee.note, False),
+        "partial of a sync function": (lambda callee: functools.partial(callee.note), False),
+        "lambda that returns a coroutine": (lambda callee: returning(callee.method), True),
+        "lambda": (lambda callee: returning(callee.note), False),
+    }
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_every_kind_of_handler_runs_where_it_belongs(kind: str, loop: str) -> None:
+    build, in_loop = kinds()[kind]
+
+    async def main() -> None:
+        callee = Callee()
+        async with running(MemoryBackend(), build(callee)) as scheduler:
+            await scheduler.submit_job("a", at_once())
+            assert [line.status for line in await lines_of(scheduler, 1)] == [Status.SUCCEEDED]
+        assert callee.seen == [("a", in_loop)]
+
+    run(loop, main)
+
+
+def test_a_sync_callable_object_runs_in_a_thread(loop: str) -> None:
+    async def main() -> None:
+        callee = SyncCallee()
+        async with running(MemoryBackend(), callee) as scheduler:
+            await scheduler.submit_job("a", at_once())
+            await lines_of(scheduler, 1)
+        assert callee.seen == [("a", False)]
+
+    run(loop, main)
+
+
+def test_a_sync_handler_can_call_the_scheduler_and_start_a_loop_of_its_own(loop: str) -> None:
+    async def main() -> None:
+        done: list[str] = []
+
+        async def other() -> str:
+            await anyio.lowlevel.checkpoint()
+            return "other loop"
+
+        def handler(event: JobEvent) -> None:
+            if event.id == "a":
+                anyio.from_thread.run(scheduler.submit_job, "b", at_once())
+            done.append(f"{event.id} {anyio.run(other)}")
+
+        async with running(MemoryBackend(), handler) as scheduler:
+            await scheduler.submit_job("a", at_once())
+            lines = await lines_of(scheduler, 2)
+        assert {line.status for line in lines} == {Status.SUCCEEDED}
+        assert sorted(done) == ["a other loop", "b other loop"]
+
+    run(loop, main)
+
+
+def test_the_handler_may_change_from_sync_to_async_while_one_runs(loop: str) -> None:
+    """What runs in a thread goes on there, and is neither cancelled nor settled before it ends."""
+
+    async def main() -> None:
+        with gate() as let_go:
+            begun = threading.Event()
+
+            def slow(event: JobEvent) -> None:
+                begun.set()
+                let_go.wait()
+
+            async def quick(event: JobEvent) -> None:
+                pass
+
+            async with running(MemoryBackend(), slow) as scheduler:
+                await scheduler.submit_job("slow", at_once(), policy=Policy(timeout=seconds(0.05)))
+                await until(begun.is_set)
+                scheduler.set_handler(quick)
+                await scheduler.submit_job("quick", at_once())
+                await lines_of(scheduler, 1, "quick")
+                await anyio.sleep(0.1)
+                assert await ledger(scheduler, "slow") == []
+                let_go.set()
+                (line,) = await lines_of(scheduler, 1, "slow")
+                assert line.status is Status.FAILED
+
+    run(loop, main)
+
+
+# -- ends --------------------------------------------------------------------
+
+
+def ends() -> dict[str, tuple[BaseException, str]]:
+    return {
+        "exception": (ValueError("no"), "ValueError: no"),
+        "without text": (KeyError(), "KeyError"),
+        "group": (ExceptionGroup("two", [ValueError("a"), OSError("b")]), "ExceptionGroup: two"),
+        "base group": (
+            BaseExceptionGroup("exits", [SystemExit(1)]),
+            "BaseExceptionGroup: exits",
+        ),
+        "SystemExit": (SystemExit(3), "SystemExit: 3"),
+        "StopIteration": (StopIteration("s"), "RuntimeError"),  # so coroutines are defined
+        "GeneratorExit": (GeneratorExit("g"), "GeneratorExit: g"),
+        "CancelledError": (asyncio.CancelledError("c"), "CancelledError: c"),
+    }
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+@pytest.mark.parametrize("end", ends())
+def test_whatever_a_handler_raises_is_a_failure(
+    end: str, how: str, loop: str, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    error, reason = ends()[end]
+
+    def sync(event: JobEvent) -> None:
+        if event.id == "bad":
+            raise error
+
+    async def handler(event: JobEvent) -> None:
+        await anyio.lowlevel.checkpoint()
+        sync(event)
+
+    async def main() -> None:
+        async with running(make(), sync if how == "sync" else handler) as scheduler:
+            await scheduler.submit_job("bad", at_once())
+            (line,) = await lines_of(scheduler, 1)
+            assert line.status is Status.FAILED
+            assert line.final
+            assert (line.reason or "").startswith(reason)
+            # and the scheduler is alive
+            await scheduler.submit_jobs([JobSpec(f"good-{n}", at_once()) for n in range(3)])
+            lines = await lines_of(scheduler, 4)
+            assert [each.status for each in lines[1:]] == [Status.SUCCEEDED] * 3
+            health = await scheduler.health()
+            assert health.healthy
+            assert (health.executing, health.completed) == (0, 4)
+
+    run(loop, main)
+    assert any("job 'bad' failed" in record.getMessage() for record in caplog.records)
+
+
+def test_a_reason_that_no_store_can_keep(
+    loop: str, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def handler(event: JobEvent) -> None:
+        raise ValueError("a\0b\ud800c")
+
+    async def main() -> None:
+        async with running(make(), handler) as scheduler:
+            await scheduler.submit_job("a", at_once())
+            (line,) = await lines_of(scheduler, 1)
+            assert line.reason == "ValueError: a\ufffdb\ufffdc"
+
+    with caplog.at_level(logging.CRITICAL, logger="sched_core"):  # xdist cannot report it either
+        run(loop, main)
+
+
+def test_a_failure_is_tried_again_and_then_final(loop: str) -> None:
+    attempts: list[int] = []
+
+    async def handler(event: JobEvent) -> None:
+        attempts.append(event.attempt)
+        raise ValueError(str(event.attempt))
+
+    async def main() -> None:
+        async with running(MemoryBackend(), handler) as scheduler:
+            policy = Policy(retry=Retry(attempts=3, backoff=seconds(0.02)))
+            await scheduler.submit_job("a", at_once(), policy=policy)
+            lines = await lines_of(scheduler, 3)
+            assert [(line.attempt, line.final) for line in lines] == [
+                (1, False),
+                (2, False),
+                (3, True),
+            ]
+            assert len({line.token for line in lines}) == 3
+
+    run(loop, main)
+    assert attempts == [1, 2, 3]
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+def test_awaiting_what_was_cancelled_elsewhere_is_a_failure_and_not_a_hang(threaded: bool) -> None:
+    async def handler(event: JobEvent) -> None:
+        if event.id == "bad":
+            future = asyncio.get_running_loop().create_future()
+            future.cancel()
+            await future
+
+    async def main() -> None:
+        use = returning(handler) if threaded else handler
+        async with running(MemoryBackend(), use) as scheduler:
+            await scheduler.submit_job("bad", at_once())
+            (line,) = await lines_of(scheduler, 1)
+            assert line.status is Status.FAILED
+            assert (line.reason or "").startswith("CancelledError")
+            await scheduler.submit_job("good", at_once())
+            assert (await lines_of(scheduler, 2))[1].status is Status.SUCCEEDED
+
+    run("asyncio", main)
+
+
+def test_a_handler_that_cancels_its_own_task_has_failed_and_harms_no_other() -> None:
+    async def handler(event: JobEvent) -> None:
+        if event.id == "bad":
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+        await anyio.sleep(0.05)
+
+    async def main() -> None:
+        async with running(MemoryBackend(), handler, max_concurrency=1) as scheduler:
+            for n in range(3):
+                await scheduler.submit_jobs(
+                    [
+                        JobSpec(f"{name}-{n}" if name == "good" else "bad", at_once())
+                        for name in ("bad", "good")
+                    ]
+                )
+                await lines_of(scheduler, 2 * n + 2)
+                await scheduler.remove_job("bad")
+            lines = await ledger(scheduler)
+            assert {line.job_id: line.status for line in lines} == {
+                "bad": Status.FAILED,
+                "good-0": Status.SUCCEEDED,
+                "good-1": Status.SUCCEEDED,
+                "good-2": Status.SUCCEEDED,
+            }
+            assert scheduler.is_running
+
+    run("asyncio", main)
+
+
+# -- timeouts ----------------------------------------------------------------
+
+
+def test_a_timeout_cancels_an_async_handler(loop: str, make: Make) -> None:
+    cancelled: list[str] = []
+
+    async def handler(event: JobEvent) -> None:
+        try:
+            await anyio.sleep(60)
+        except anyio.get_cancelled_exc_class():
+            cancelled.append(event.id)
+            assert event.cancelled
+            raise
+
+    async def main() -> None:
+        async with running(make(), handler) as scheduler:
+            began = time.monotonic()
+            specs = [
+                JobSpec(f"{n}", at_once(), policy=Policy(timeout=seconds(0.1))) for n in range(5)
+            ]
+            await scheduler.submit_jobs(specs)
+            lines = await lines_of(scheduler, 5)
+            assert time.monotonic() - began < 5
+            assert [line.status for line in lines] == [Status.FAILED] * 5
+            assert {line.reason for line in lines} == {"timeout: cancelled after 0:00:00.100000"}
+            await scheduler.submit_job("again", at_once(), policy=Policy(timeout=seconds(0.1)))
+            assert (await lines_of(scheduler, 6))[5].status is Status.FAILED
+
+    run(loop, main)
+    assert sorted(cancelled) == ["0", "1", "2", "3", "4", "again"]
+
+
+def test_a_timeout_inside_a_handler_with_a_task_group(loop: str) -> None:
+    async def handler(event: JobEvent) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.sleep, 60)
+            tasks.start_soon(anyio.sleep, 60)
+
+    async def main() -> None:
+        async with running(MemoryBackend(), handler) as scheduler:
+            policy = Policy(timeout=seconds(0.05), retry=Retry(attempts=2, backoff=timedelta(0)))
+            await scheduler.submit_job("a", at_once(), policy=policy)
+            lines = await lines_of(scheduler, 2)
+            assert [(line.status, line.attempt, line.final) for line in lines] == [
+                (Status.FAILED, 1, False),
+                (Status.FAILED, 2, True),
+            ]
+            assert all((line.reason or "").startswith("timeout") for line in lines)
+
+    run(loop, main)
+
+
+def test_a_timeout_that_does_not_come_changes_nothing(loop: str) -> None:
+    async def handler(event: JobEvent) -> None:
+        await anyio.sleep(0.01)
+
+    async def main() -> None:
+        async with running(MemoryBackend(), handler, max_concurrency=2) as scheduler:
+            policy = Policy(timeout=seconds(0.3))
+            specs = [JobSpec(f"{n}", at_once(), policy=policy) for n in range(20)]
+            await scheduler.submit_jobs(specs)
+            await lines_of(scheduler, 20)
+            await anyio.sleep(0.4)
+            assert await statuses(scheduler) == [Status.SUCCEEDED] * 20
+
+    run(loop, main)
+
+
+@pytest.mark.parametrize("ending", ["returns", "raises"])
+def test_a_coroutine_that_swallows_its_timeout_keeps_its_claim_until_it_ends(
+    ending: str, loop: str, make: Make
+) -> None:
+    lease = 0.5
+    runs: list[int] = []
+
+    async def main() -> None:
+        let_go = anyio.Event()
+
+        async def handler(event: JobEvent) -> None:
+            runs.append(event.attempt)
+            while not let_go.is_set():
+                try:
+                    await let_go.wait()
+                except anyio.get_cancelled_exc_class():
+                    with anyio.CancelScope(shield=True):
+                        await let_go.wait()
+            if ending == "raises":
+                raise ValueError("late")
+
+        async with (
+            running(make(lease), handler) as scheduler,
+            running(make(lease), handler),  # would take over what is not renewed
+        ):
+            await scheduler.submit_job("a", at_once(), policy=Policy(timeout=seconds(0.1)))
+            await until(lambda: runs)
+            await anyio.sleep(4 * lease)
+            assert runs == [1]
+            assert await ledger(scheduler) == []
+            let_go.set()
+            (line,) = await lines_of(scheduler, 1)
+            assert (line.status, line.attempt, line.final) == (Status.FAILED, 1, True)
+            assert (line.reason or "").startswith("timeout")
+
+    run(loop, main)
+    assert runs == [1]
+
+
+def test_a_sync_handler_is_told_of_its_timeout_and_keeps_its_claim(loop: str, make: Make) -> None:
+    lease = 0.5
+    told: list[bool] = []
+
+    async def main() -> None:
+        with gate() as let_go:
+
+            def handler(event: JobEvent) -> None:
+                while not event.cancelled and not let_go.wait(0.005):
+                    pass
+                told.append(event.cancelled)
+                let_go.wait()
+
+            async with (
+                running(make(lease), handler) as scheduler,
+                running(make(lease), handler),
+            ):
+                await scheduler.submit_job("a", at_once(), policy=Policy(timeout=seconds(0.1)))
+                await until(lambda: told)
+                await anyio.sleep(3 * lease)
+                assert await ledger(scheduler) == []
+                let_go.set()
+                (line,) = await lines_of(scheduler, 1)
+                assert (line.status, line.attempt, line.final) == (Status.FAILED, 1, True)
+                assert (line.reason or "").startswith("timeout")
+
+    run(loop, main)
+    assert told == [True]
+
+
+def test_a_run_that_timed_out_before_the_stop_failed_and_was_not_interrupted(loop: str) -> None:
+    async def main() -> None:
+        with gate() as let_go:
+            events: list[JobEvent] = []
+
+            def handler(event: JobEvent) -> None:
+                events.append(event)
+                let_go.wait()
+
+            backend = MemoryBackend()
+            async with running(backend, handler) as scheduler:
+                await scheduler.submit_job("a", at_once(), policy=Policy(timeout=seconds(0.05)))
+                await until(lambda: events and events[0].cancelled)
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(scheduler.stop, 0)
+                    await anyio.sleep(0.1)
+                    let_go.set()
+                (line,) = await ledger(scheduler)
+                assert (line.status, line.final) == (Status.FAILED, True)
+
+    run(loop, main)
+
+
+def test_many_timeouts_of_one_moment_do_not_stumble_over_each_other(loop: str) -> None:
+    """Equal deadlines, and tokens that are equal too: they only have to grow for one id."""
+
+    class SameToken(Faulty):
+        async def claim_due(self, limit: int) -> Any:
+            claims = await self.backend.claim_due(limit)
+            self.tokens = {c.job.id: c.token for c in claims} | getattr(self, "tokens", {})
+            return [attrs.evolve(claim, token=1) for claim in claims]
+
+        async def settle(self, settlements: Any) -> Any:
+            return await self.backend.settle(
+                [
+                    attrs.evolve(
+                        each,
+                        claim=attrs.evolve(each.claim, token=self.tokens[each.claim.job.id]),
+                    )
+                    for each in settlements
+                ]
+            )
+
+    async def main() -> None:
+        clock = FakeClock()
+
+        async def handler(event: JobEvent) -> None:
+            await anyio.sleep(60)
+
+        async with running(SameToken(MemoryBackend()), handler, clock=clock) as scheduler:
+            policy = Policy(timeout=seconds(1))
+            specs = [JobSpec(f"{n}", Once(clock.now()), policy=policy) for n in range(9)]
+            await scheduler.submit_jobs(specs)
+
+            async def executing() -> bool:
+                return (await scheduler.health()).executing == 9
+
+            await until(executing)
+            await anyio.wait_all_tasks_blocked()
+            clock.advance(seconds(2))
+            assert [line.status for line in await lines_of(scheduler, 9)] == [Status.FAILED] * 9
+
+    run(loop, main)
+
+
+# -- handlers that block -----------------------------------------------------
+
+
+def test_a_handler_that_blocks_the_loop_past_its_lease(loop: str, make: Make) -> None:
+    lease = 0.3
+    runs: list[tuple[str, int]] = []
+
+    async def handler(event: JobEvent) -> None:
+        runs.append((event.id, event.attempt))
+        if event.id == "blocks":
+            time.sleep(4 * lease)  # noqa: ASYNC251 -- that is the point
+        else:
+            await anyio.sleep(0.05)
+
+    async def main() -> None:
+        async with running(make(lease), handler) as scheduler:
+            await scheduler.submit_jobs([JobSpec(each, at_once()) for each in ("blocks", "other")])
+            lines = await lines_of(scheduler, 2)
+            await scheduler.submit_job("after", at_once())
+            await lines_of(scheduler, 3)
+            await anyio.sleep(lease)
+            lines = await ledger(scheduler)
+            assert sorted((line.job_id, line.status.value, line.attempt) for line in lines) == [
+                ("after", "succeeded", 1),
+                ("blocks", "succeeded", 1),
+                ("other", "succeeded", 1),
+            ]
+            assert (await scheduler.health()).healthy
+
+    run(loop, main)
+    assert sorted(runs) == [("after", 1), ("blocks", 1), ("other", 1)]
+
+
+def test_forty_slow_sync_handlers_at_once_hold_up_nothing(loop: str, make: Make) -> None:
+    """Not the claims, not the settles, and not what else uses threads."""
+
+    async def main() -> None:
+        with gate() as let_go:
+            lock, slow, most = threading.Lock(), 0, 0
+
+            def handler(event: JobEvent) -> None:
+                nonlocal slow, most
+                if event.id.startswith("slow"):
+                    with lock:
+                        slow += 1
+                        most = max(most, slow)
+                    let_go.wait()
+                    with lock:
+                        slow -= 1
+
+            async with running(make(), handler) as scheduler:
+                await scheduler.submit_jobs([JobSpec(f"slow-{n}", at_once()) for n in range(40)])
+                await until(lambda: slow == 40)
+                for round_ in range(5):
+                    await scheduler.submit_jobs(
+                        [JobSpec(f"quick-{round_}-{n}", at_once()) for n in range(20)]
+                    )
+                    lines = await lines_of(scheduler, 20 * (round_ + 1))
+                    assert {line.status for line in lines} == {Status.SUCCEEDED}
+                assert await anyio.to_thread.run_sync(lambda: 1) == 1
+                assert slow == most == 40
+                let_go.set()
+                lines = await lines_of(scheduler, 140)
+                assert {line.status for line in lines} == {Status.SUCCEEDED}
+                assert len({line.job_id for line in lines}) == 140
+
+    run(loop, main)
+
+
+def test_one_slow_handler_does_not_delay_the_others(loop: str) -> None:
+    async def main() -> None:
+        async def handler(event: JobEvent) -> None:
+            if event.id == "slow":
+                await anyio.sleep(30)
+
+        async with running(MemoryBackend(), handler, max_concurrency=2, grace=0) as scheduler:
+            await scheduler.submit_job("slow", at_once())
+            began = time.monotonic()
+            for n in range(50):
+                await scheduler.submit_job(f"quick-{n}", at_once())
+            lines = await lines_of(scheduler, 50)
+            assert time.monotonic() - began < 5
+            assert all(line.job_id.startswith("quick") for line in lines)
+
+    run(loop, main)
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_no_more_handlers_at_a_time_than_max_concurrency(how: str, loop: str, make: Make) -> None:
+    lock, now, most = threading.Lock(), 0, 0
+
+    def enter(by: int) -> None:
+        nonlocal now, most
+        with lock:
+            now += by
+            most = max(most, now)
+
+    def sync(event: JobEvent) -> None:
+        enter(1)
+        time.sleep(0.01)
+        enter(-1)
+
+    async def handler(event: JobEvent) -> None:
+        enter(1)
+        await anyio.sleep(0.01)
+        enter(-1)
+
+    async def main() -> None:
+        use = sync if how == "sync" else handler
+        async with running(make(), use, max_concurrency=3) as scheduler:
+            await scheduler.submit_jobs([JobSpec(f"{n}", at_once()) for n in range(40)])
+            lines = await lines_of(scheduler, 40)
+            assert {line.status for line in lines} == {Status.SUCCEEDED}
+
+    run(loop, main)
+    assert most == 3
+
+
+def test_one_job_never_runs_twice_at_a_time(loop: str, make: Make) -> None:
+    """Also where its runs take longer than its period, and longer than the lease."""
+    lock, inside, overlaps, runs = threading.Lock(), set[str](), 0, 0
+
+    def handler(event: JobEvent) -> None:
+        nonlocal overlaps, runs
+        with lock:
+            runs += 1
+            overlaps += event.id in inside
+            inside.add(event.id)
+        time.sleep(0.07)
+        with lock:
+            inside.discard(event.id)
+
+    async def main() -> None:
+        async with (
+            running(make(0.2), handler) as scheduler,
+            running(make(0.2), handler),
+        ):
+            for n in range(4):
+                await scheduler.ensure_job(f"{n}", Interval(seconds(0.02)))
+            for _ in range(20):
+                for n in range(4):
+                    await scheduler.trigger_job(f"{n}")
+                await anyio.sleep(0.05)
+            for n in range(4):
+                await scheduler.remove_job(f"{n}")
+
+    run(loop, main)
+    assert runs > 20
+    assert overlaps == 0
+
+
+# -- handlers that never end -------------------------------------------------
+
+
+@pytest.mark.usefixtures("short_flush")
+def test_stop_does_not_wait_for_a_thread_that_never_returns(loop: str, make: Make) -> None:
+    async def main() -> None:
+        with gate() as let_go:
+            begun = threading.Event()
+
+            def handler(event: JobEvent) -> None:
+                if event.id == "hangs":
+                    begun.set()
+                    let_go.wait()
+
+            backend = make(60)
+            async with running(backend, handler) as scheduler:
+                await scheduler.submit_jobs([JobSpec(n, at_once()) for n in ("hangs", "ends")])
+                await until(begun.is_set)
+                await lines_of(scheduler, 1, "ends")
+                began = time.monotonic()
+                await scheduler.stop(0.2)
+                assert time.monotonic() - began < 5
+                assert not scheduler.is_running
+                assert await ledger(scheduler, "hangs") == []
+                # Left to its lease: nobody gets it before that.
+                job = await scheduler.get_job("hangs")
+                assert job.standing.attempts == 0
+                async with running(make(60), handler) as other:
+                    await other.submit_job("other", at_once())
+                    await lines_of(other, 1, "other")
+                    assert await ledger(other, "hangs") == []
+                let_go.set()
+                await anyio.sleep(0.1)
+                assert await ledger(scheduler, "hangs") == []
+
+    run(loop, main)
+
+
+@pytest.mark.usefixtures("short_flush")
+def test_stop_does_not_wait_for_a_coroutine_that_swallows_every_cancellation(
+    loop: str, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        let_go = anyio.Event()
+        begun = anyio.Event()
+
+        async def handler(event: JobEvent) -> None:
+            if event.id == "hangs":
+                begun.set()
+                while not let_go.is_set():
+                    try:
+                        await anyio.sleep(0.01)
+                    except anyio.get_cancelled_exc_class():
+                        with anyio.CancelScope(shield=True):
+                            await anyio.sleep(0.01)
+
+        async with running(make(60), handler) as scheduler:
+            await scheduler.submit_jobs([JobSpec(n, at_once()) for n in ("hangs", "ends")])
+            await begun.wait()
+            await lines_of(scheduler, 1, "ends")
+            began = time.monotonic()
+            await scheduler.stop(0.2)
+            assert time.monotonic() - began < 5
+            assert await ledger(scheduler, "hangs") == []
+            let_go.set()  # only now can run_forever return: a task group waits for its tasks
+            await anyio.sleep(0.1)
+            assert await ledger(scheduler, "hangs") == []
+            await scheduler.submit_job("again", at_once())
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(lambda: scheduler.run_forever(signals=False))
+                await lines_of(scheduler, 1, "again")
+                await scheduler.stop()
+
+    with caplog.at_level(logging.ERROR):
+        run(loop, main)
+    assert any("hangs" in record.getMessage() for record in caplog.records)
+
+
+HANGING_PROCESS = """
+import sys, threading, anyio
+from datetime import datetime, timezone
+from sched_core import Scheduler, Once, Policy, MemoryBackend
+from sched_core import scheduler
+from sched_sql import SqlBackend
+
+scheduler.FLUSH = 0.5
+begun = threading.Event()
+
+def handler(event):
+    begun.set()
+    threading.Event().wait()
+
+async def main():
+    backend = SqlBackend("sqlite:///" + sys.argv[2]) if len(sys.argv) > 2 else MemoryBackend()
+    async with Scheduler(backend, handler=handler) as scheduler:
+        await scheduler.submit_job("hangs", Once(datetime.now(timezone.utc)))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(scheduler.run_forever)
+            while not begun.is_set():
+                await anyio.sleep(0.01)
+            await scheduler.stop(0)
+    print("stopped", flush=True)
+
+anyio.run(main, backend=sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
+def test_the_process_ends_although_a_sync_handler_hangs(
+    loop: str, store: str, tmp_path: Path
+) -> None:
+    arguments = [sys.executable, "-c", HANGING_PROCESS, loop]
+    if store == "sqlite":
+        arguments.append(str(tmp_path / "jobs.db"))
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (0, "stopped\n"), done.stderr
+
+
+# -- without a handler, without a route --------------------------------------
+
+
+def test_without_a_handler_nothing_is_claimed_and_health_says_so(loop: str, make: Make) -> None:
+    async def main() -> None:
+        ran: list[str] = []
+
+        async def handler(event: JobEvent) -> None:
+            ran.append(event.id)
+
+        async with running(make(), None) as scheduler:
+            await scheduler.submit_job("a", at_once())
+            await anyio.sleep(0.1)
+            health = await scheduler.health()
+            assert not health.healthy
+            assert health.unsettled == 0
+            assert any("no handler" in problem for problem in health.problems)
+            assert await ledger(scheduler) == []
+            scheduler.set_handler(handler)
+            (line,) = await lines_of(scheduler, 1)
+            assert (line.status, line.attempt) == (Status.SUCCEEDED, 1)
+            assert (await scheduler.health()).healthy
+        assert ran == ["a"]
+
+    run(loop, main)
+
+
+def test_run_due_without_a_handler(loop: str) -> None:
+    async def main() -> None:
+        async with Scheduler(MemoryBackend()) as scheduler:
+            with pytest.raises(HandlerNotSet):
+                await scheduler.run_due()
+
+    run(loop, main)
+
+
+def test_a_job_without_a_route_is_postponed_and_leaves_no_line(loop: str, make: Make) -> None:
+    async def main() -> None:
+        tries: list[int] = []
+        routed = False
+
+        async def handler(event: JobEvent) -> None:
+            tries.append(event.attempt)
+            if not routed:
+                raise NoRoute("not here", delay=0.1)
+
+        async with running(make(), handler) as scheduler:
+            await scheduler.submit_job("a", at_once())
+            await until(lambda: len(tries) >= 2)
+            assert await ledger(scheduler) == []
+            routed = True
+            (line,) = await lines_of(scheduler, 1)
+            assert (line.status, line.attempt, line.final) == (Status.SUCCEEDED, 1, True)
+        assert set(tries) == {1}
+
+    run(loop, main)
+
+
+@pytest.mark.parametrize("delay", [1e300, float("nan"), float("inf"), -1.0])
+def test_an_absurd_delay_of_no_route_is_no_success_and_no_crash(delay: float) -> None:
+    async def main() -> None:
+        tries: list[str] = []
+
+        async def handler(event: JobEvent) -> None:
+            tries.append(event.id)
+            if event.id == "a":
+                raise NoRoute(delay=delay)
+
+        async with running(MemoryBackend(), handler) as scheduler:
+            await scheduler.submit_job("a", at_once())
+            await until(lambda: "a" in tries)
+            await scheduler.submit_job("b", at_once())
+            await lines_of(scheduler, 1)
+            assert [line.job_id for line in await ledger(scheduler)] == ["b"]
+            assert scheduler.is_running
+
+    run("asyncio", main)
+
+
+# -- lost claims -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["fails", "hangs"])
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_claim_that_cannot_be_renewed_is_given_up_and_writes_nothing(
+    kind: str, how: str, loop: str, make: Make
+) -> None:
+    """The successor stands; whoever lost the claim cancels its handler by the end of the lease."""
+    lease = 0.5
+
+    async def main() -> None:
+        with gate() as let_go:
+            log: list[str] = []
+            ended: dict[str, float] = {}
+
+            def told(name: str, event: JobEvent) -> None:
+                log.append(f"{name} {event.attempt}")
+                while name == "first" and not event.cancelled and not let_go.wait(0.01):
+                    pass
+                ended[name] = time.monotonic()
+
+            async def cancelled(name: str, event: JobEvent) -> None:
+                log.append(f"{name} {event.attempt}")
+                try:
+                    if name == "first":
+                        await anyio.sleep(30)
+                finally:
+                    ended[name] = time.monotonic()
+
+            def handler(name: str) -> Any:
+                return functools.partial(told if kind == "sync" else cancelled, name)
+
+            backend = Faulty(make(lease))
+            async with running(backend, handler("first")) as first:
+                if how == "fails":
+                    backend.failures["renew"] = BackendUnavailable("cut off")
+                else:
+                    backend.hangs.add("renew")
+                await first.submit_job("a", at_once())
+                await until(lambda: log)
+                backend.failures["claim_due"] = backend.failures["wait_due"] = OSError("cut off")
+                backend.failures["settle"] = BackendUnavailable("cut off")
+                async with running(make(lease), handler("second")) as second:
+                    lines = await lines_of(second, 2)
+                    await until(lambda: "first" in ended)
+                    assert ended["first"] < ended["second"] + lease / 2
+                    backend.failures.clear()
+                    backend.hangs.clear()
+                    await anyio.sleep(lease)
+                    assert await ledger(second) == lines
+                assert [(line.status, line.attempt, line.final) for line in lines] == [
+                    (Status.ABANDONED, 1, False),
+                    (Status.SUCCEEDED, 2, True),
+                ]
+                assert lines[0].token < lines[1].token
+                health = await first.health()
+                assert (health.claims_lost, health.unsettled, health.executing) == (1, 0, 0)
+            assert log == ["first 1", "second 2"]
+
+    run(loop, main)
+
+
+def test_its_own_lost_claim_waits_for_the_handler_that_still_runs(loop: str, make: Make) -> None:
+    """One worker alone: renewals fail, the lease ends, the job comes back. One at a time."""
+    lease = 0.3
+
+    async def main() -> None:
+        with gate() as let_go:
+            lock, inside, most, attempts = threading.Lock(), 0, 0, list[int]()
+
+            def handler(event: JobEvent) -> None:
+                nonlocal inside, most
+                with lock:
+                    inside += 1
+                    most = max(most, inside)
+                    attempts.append(event.attempt)
+                if event.attempt == 1:
+                    let_go.wait()
+                with lock:
+                    inside -= 1
+
+            backend = Faulty(make(lease))
+            async with running(backend, handler) as scheduler:
+                backend.failures["renew"] = BackendUnavailable("no")
+                await scheduler.submit_job("a", at_once())
+                await until(lambda: attempts)
+                await lines_of(scheduler, 1)  # abandoned: by the same worker's next claim
+                await anyio.sleep(lease)
+                assert attempts == [1]
+                backend.failures.clear()
+                let_go.set()
+
+                async def done() -> bool:
+                    return any(line.final for line in await ledger(scheduler))
+
+                await until(done)
+                lines = await ledger(scheduler)
+                assert [line.status for line in lines[:-1]] == [Status.ABANDONED] * (len(lines) - 1)
+                assert lines[-1].status is Status.SUCCEEDED
+            assert most == 1
+
+    run(loop, main)
+
+
+def test_a_settle_that_comes_too_late_is_refused(loop: str, make: Make) -> None:
+    lease = 0.3
+
+    async def main() -> None:
+        async def handler(event: JobEvent) -> None:
+            pass
+
+        backend = Faulty(make(lease))
+        async with running(backend, handler) as first:
+            for each in ("settle", "renew"):
+                backend.failures[each] = BackendUnavailable("cut off")
+            await first.submit_job("a", at_once())
+            await until(lambda: backend.calls.get("settle"))
+            backend.failures["claim_due"] = backend.failures["wait_due"] = OSError("cut off")
+            async with running(make(lease), handler) as second:
+                lines = await lines_of(second, 2)
+                backend.failures.clear()
+
+                async def lost() -> bool:
+                    return (await first.health()).claims_lost == 1
+
+                await until(lost, within=30)
+                assert await ledger(second) == lines
+                assert [line.status for line in lines] == [Status.ABANDONED, Status.SUCCEEDED]
+
+    run(loop, main)

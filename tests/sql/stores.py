@@ -1,0 +1,189 @@
+"""What the tests of the port share: backends on one store, jobs, and settlements as lifecycle's."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+from attrs import evolve
+
+from sched_core.job import (
+    Claim,
+    Execution,
+    Job,
+    JobSpec,
+    Policy,
+    Settled,
+    Settlement,
+    Standing,
+    State,
+    Status,
+    line_expiry,
+)
+from sched_core.memory import MemoryBackend, MemoryStore
+from sched_core.ports import Backend, ExecutionQuery
+from sched_core.schedule import Interval, Schedule
+from sched_core.testing import FakeClock
+from sched_sql import SqlBackend
+
+NOW = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
+LEASE = timedelta(seconds=30)
+MINUTE = timedelta(minutes=1)
+
+
+class Store:
+    """One store, of which several workers can open backends."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.kind = kind
+        self.path = folder / "jobs.db"
+        self.clock = FakeClock(NOW)
+        self._memory = MemoryStore()
+        self._names = (f"worker-{number}" for number in itertools.count(1))
+        self._opened: list[Backend] = []
+
+    async def open(self) -> Backend:
+        backend: Backend
+        if self.kind == "memory":
+            backend = MemoryBackend(self._memory, lease=LEASE)
+        else:
+            backend = SqlBackend(self.path, lease=LEASE)
+        await backend.open(self.clock, worker=next(self._names))
+        self._opened.append(backend)
+        return backend
+
+    async def close(self) -> None:
+        for backend in self._opened:
+            await backend.close()
+
+
+def run(
+    test: Callable[[Store], Awaitable[None]], kind: str, folder: Path, loop: str = "asyncio"
+) -> None:
+    """Run a test on a new store."""
+
+    async def main() -> None:
+        store = Store(kind, folder)
+        with anyio.fail_after(30):
+            await test(store)
+            await store.close()
+
+    anyio.run(main, backend=loop)
+
+
+def job(
+    job_id: str = "a",
+    due_at: datetime | None = NOW,
+    *,
+    schedule: Schedule | None = None,
+    number: int = 1,
+    attempts: int = 0,
+    expires_at: datetime | None = None,
+    state: State = State.ACTIVE,
+    uid: str | None = None,
+    **spec: Any,
+) -> Job:
+    """Return a new incarnation whose pending occurrence is due at a moment."""
+    return Job(
+        JobSpec(job_id, schedule or Interval(minutes=1), **spec),
+        uid or uuid.uuid4().hex,
+        declared=False,
+        anchor=NOW,
+        standing=Standing(state, number, due_at, due_at, attempts=attempts, expires_at=expires_at),
+    )
+
+
+def line(
+    claim: Claim,
+    at: datetime = NOW,
+    status: Status = Status.SUCCEEDED,
+    *,
+    final: bool = True,
+    attempt: int | None = None,
+    reason: str | None = None,
+) -> Execution:
+    """Return the ledger line of a claim."""
+    held = claim.job
+    attempt = claim.attempt if attempt is None else attempt
+    number = held.standing.number
+    return Execution(
+        id=f"{held.uid}:{number}:{attempt}",
+        job_id=held.id,
+        uid=held.uid,
+        number=number,
+        scheduled_at=held.standing.next_run or NOW,
+        manual=False,
+        attempt=attempt,
+        status=status,
+        final=final,
+        token=claim.token,
+        worker=claim.worker,
+        claimed_at=claim.claimed_at,
+        started_at=at,
+        finished_at=at,
+        reason=reason,
+        expires_at=line_expiry(held.spec.policy, at),
+    )
+
+
+def done(claim: Claim, at: datetime = NOW, *, next_run: datetime | None = None) -> Settlement:
+    """Return what ends the claim's occurrence and goes on to the next one."""
+    standing = claim.job.standing
+    following = evolve(
+        standing,
+        number=standing.number + 1,
+        next_run=next_run,
+        due_at=next_run,
+        attempts=0,
+        failures=0,
+        last_scheduled_at=standing.next_run,
+        last_finished_at=at,
+        last_status=Status.SUCCEEDED,
+        state=State.FINISHED if next_run is None else State.ACTIVE,
+    )
+    return Settlement(claim, claim.job.revision, following, (line(claim, at),))
+
+
+def beside(claim: Claim, at: datetime = NOW, *lines: Execution) -> Settlement:
+    """Return what ends the claim and leaves the job alone."""
+    return Settlement(claim, None, None, lines or (line(claim, at),))
+
+
+async def ledger(backend: Backend, job_id: str | None = None, **query: Any) -> list[Execution]:
+    """Return the whole ledger, oldest first, read in small pages."""
+    found: list[Execution] = []
+    after: str | None = None
+    while True:
+        page = await backend.executions(
+            ExecutionQuery(job_id=job_id, **query), after=after, limit=3
+        )
+        found += page.items
+        after = page.next
+        if after is None:
+            return found[::-1]
+
+
+async def fates(backend: Backend, job_id: str | None = None) -> list[tuple[int, int, str, bool]]:
+    """Return number, attempt, status and finality of each line, oldest first."""
+    return [
+        (one.number, one.attempt, one.status.value, one.final)
+        for one in await ledger(backend, job_id)
+    ]
+
+
+def outcomes(settled: Sequence[Settled]) -> list[str]:
+    return [one.outcome for one in settled]
+
+
+async def stored(backend: Backend, job_id: str = "a") -> Job:
+    found = await backend.get(job_id)
+    assert isinstance(found, Job)
+    return found
+
+
+KEEP_FOREVER = Policy(keep_executions=None)

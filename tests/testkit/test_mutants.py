@@ -1,0 +1,98 @@
+"""Tests of the tests: every law kills a backend that is wrong, and every wrong backend dies."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from tests.testkit.mutants import MUTANTS, Mutant, MutantHarness, Sound
+
+from sched_testkit.conformance import not_applicable, run_generated_law, run_law
+from sched_testkit.laws import GENERATED_LAWS, LAWS
+
+BY_NAME = {law.name: law for law in LAWS}
+GENERATED = {law.name: law for law in GENERATED_LAWS}
+NAMES = [*BY_NAME, *GENERATED]
+
+
+def outcome(backend: type[Sound], law: str, examples: int = 150) -> str | None:
+    """Hold a backend to a law; return what it says, or None if it is content."""
+    harness = MutantHarness(backend)
+    try:
+        if law in GENERATED:
+            generated = GENERATED[law]
+
+            @settings(
+                max_examples=examples,
+                database=None,
+                deadline=None,
+                phases=[Phase.explicit, Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            )
+            @given(value=generated.values())
+            def examine(value: object) -> None:
+                run_generated_law(harness, generated, value)
+
+            examine()
+        else:
+            run_law(harness, BY_NAME[law])
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_the_named_law_kills_the_mutant(mutant: Mutant) -> None:
+    assert outcome(mutant.backend, mutant.law) is not None, (
+        f"{mutant.name} lives: {mutant.text} It should break {mutant.law}"
+    )
+
+
+@pytest.mark.parametrize("law", NAMES)
+def test_the_sound_backend_lives(law: str) -> None:
+    """Or the mutants would die of something else than what is wrong with them."""
+    if law in BY_NAME:
+        assert not_applicable(MutantHarness(Sound), BY_NAME[law]) is None
+    assert outcome(Sound, law) is None
+
+
+def test_every_law_kills() -> None:
+    assert sorted(set(NAMES) - {mutant.law for mutant in MUTANTS}) == []
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(MUTANTS) >= 40
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
+    assert all(mutant.text.endswith(".") for mutant in MUTANTS)
+
+
+@pytest.mark.deep
+def test_the_whole_matrix(tmp_path: Path) -> None:
+    """Every mutant against every law; SCHED_MUTANTS names the file that the table is written to."""
+    killers = {
+        mutant.name: [law for law in NAMES if outcome(mutant.backend, law, 20) is not None]
+        for mutant in MUTANTS
+    }
+    table = as_table(killers)
+    Path(os.environ.get("SCHED_MUTANTS") or tmp_path / "mutants.md").write_text(
+        table, encoding="utf-8"
+    )
+    sys.stdout.write(table)
+    assert [mutant.name for mutant in MUTANTS if not killers[mutant.name]] == []
+
+
+def as_table(killers: dict[str, list[str]]) -> str:
+    lines = [
+        f"{len(MUTANTS)} mutants, {len(NAMES)} laws.",
+        "",
+        "| mutant | what is wrong | named law | other laws that kill it |",
+        "|---|---|---|---|",
+    ]
+    for mutant in MUTANTS:
+        others = [law for law in killers[mutant.name] if law != mutant.law]
+        shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        lines.append(f"| {mutant.name} | {mutant.text} | {mutant.law} | {shown} |")
+    return "\n".join(lines) + "\n"
