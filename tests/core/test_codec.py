@@ -15,19 +15,8 @@ from hypothesis import strategies as st
 
 from sched_core import codec
 from sched_core.errors import InvalidDefinition
-from sched_core.job import (
-    Coalesce,
-    Drop,
-    Execution,
-    Job,
-    JobSpec,
-    Policy,
-    Retry,
-    RunAll,
-    Standing,
-    State,
-    Status,
-)
+from sched_core.job import Execution, Job, JobSpec, Standing, State, Status
+from sched_core.policy import Coalesce, Drop, Policy, Retry, RunAll
 from sched_core.schedule import Cron, DstRule, FixedDelay, Interval, Once, Schedule
 
 NOW = datetime(2026, 2, 28, 23, 59, 59, 999_999, tzinfo=UTC)

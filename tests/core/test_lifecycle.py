@@ -14,15 +14,10 @@ from sched_core import lifecycle
 from sched_core.errors import InvalidDefinition, NothingToSkip
 from sched_core.job import (
     Claim,
-    Coalesce,
-    Drop,
     Execution,
     Job,
     JobSpec,
     LostClaim,
-    Policy,
-    Retry,
-    RunAll,
     State,
     Status,
     abandoned_lines,
@@ -30,6 +25,7 @@ from sched_core.job import (
     pending,
 )
 from sched_core.lifecycle import SUCCESS, Change, Decision, Ended, Start
+from sched_core.policy import Coalesce, Drop, Policy, Retry, RunAll
 from sched_core.schedule import Cron, FixedDelay, Interval, Once, Schedule
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)

@@ -17,7 +17,6 @@ from sched_core.job import (
     Execution,
     Job,
     JobSpec,
-    Policy,
     Settled,
     Settlement,
     Standing,
@@ -26,6 +25,7 @@ from sched_core.job import (
     line_expiry,
 )
 from sched_core.memory import MemoryBackend, MemoryStore
+from sched_core.policy import Policy
 from sched_core.ports import Backend, ExecutionQuery
 from sched_core.schedule import Interval, Schedule
 from sched_core.testing import FakeClock

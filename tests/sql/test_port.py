@@ -27,7 +27,8 @@ from tests.sql.stores import (
 )
 
 from sched_core.errors import JobAlreadyExists, JobNotFound, RevisionConflict
-from sched_core.job import Claim, Coalesce, Drop, Policy, Retry, RunAll, Settlement, State, Status
+from sched_core.job import Claim, Settlement, State, Status
+from sched_core.policy import Coalesce, Drop, Policy, Retry, RunAll
 from sched_core.ports import Backend, JobQuery
 from sched_core.schedule import Cron, DstRule, FixedDelay, Interval, Once, Schedule
 

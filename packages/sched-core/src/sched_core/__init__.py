@@ -24,16 +24,11 @@ from sched_core.errors import (
 )
 from sched_core.job import (
     Claim,
-    Coalesce,
-    Drop,
     Execution,
     Job,
     JobEvent,
     JobSpec,
     LostClaim,
-    Policy,
-    Retry,
-    RunAll,
     Settled,
     Settlement,
     Standing,
@@ -41,6 +36,7 @@ from sched_core.job import (
     Status,
 )
 from sched_core.memory import MemoryBackend, MemoryStore
+from sched_core.policy import Coalesce, Drop, Policy, Retry, RunAll
 from sched_core.ports import (
     Backend,
     Capabilities,

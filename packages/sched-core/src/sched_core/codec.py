@@ -22,16 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from attrs import frozen
 
 from sched_core.errors import InvalidDefinition, SchedError
-from sched_core.job import (
-    Coalesce,
-    Drop,
-    Execution,
-    Job,
-    JobSpec,
-    Policy,
-    RunAll,
-    Standing,
-)
+from sched_core.job import Execution, Job, JobSpec, Standing
+from sched_core.policy import Coalesce, Drop, Policy, RunAll
 from sched_core.schedule import Cron, DstRule, FixedDelay, Interval, Once, Schedule
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from typing import Literal
 from attrs import field, frozen
 
 from sched_core.errors import InvalidDefinition
+from sched_core.policy import Policy
 from sched_core.schedule import Schedule
 
 LONGEST_TEXT = 255
@@ -30,138 +31,6 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 # -- what the user declares --------------------------------------------------
-
-
-def _duration(
-    name: str, value: object, *, zero: bool = False, optional: bool = False
-) -> timedelta | None:
-    if value is None and optional:
-        return None
-    if not isinstance(value, timedelta):
-        raise InvalidDefinition(
-            name, f"must be a timedelta{' or None' if optional else ''}, not {value!r}"
-        )
-    if value < timedelta(0) or (value == timedelta(0) and not zero):
-        raise InvalidDefinition(
-            name, f"must be {'zero or more' if zero else 'more than zero'}, not {value!r}"
-        )
-    return value
-
-
-def _whole(name: str, value: object, *, least: int, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise InvalidDefinition(
-            name, f"must be a whole number from {least} to {most}, not {value!r}"
-        )
-
-
-def _number(name: str, value: object, *, least: float, most: float) -> None:
-    fits = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not fits or not least <= value <= most:  # type: ignore[operator]  # narrowed by fits
-        raise InvalidDefinition(name, f"must be a number from {least:g} to {most:g}, not {value!r}")
-
-
-@frozen
-class Coalesce:
-    """The first missed occurrence runs, once; the further ones that passed are folded into it."""
-
-
-@frozen
-class RunAll:
-    """The newest missed occurrences run, oldest first; one ``missed`` line stands for the rest.
-
-    Args:
-        limit: How many run at most.
-        window: How old one may be and still run.
-    """
-
-    limit: int = 100
-    window: timedelta = timedelta(days=1)
-
-    def __attrs_post_init__(self) -> None:
-        _whole("policy.misfire.limit", self.limit, least=1, most=10_000)
-        _duration("policy.misfire.window", self.window)
-
-
-@frozen
-class Drop:
-    """An occurrence older than the grace when its first attempt would begin is ``missed``.
-
-    Args:
-        grace: How late an occurrence may begin.
-    """
-
-    grace: timedelta
-
-    def __attrs_post_init__(self) -> None:
-        _duration("policy.misfire.grace", self.grace, zero=True)
-
-
-@frozen
-class Retry:
-    """What a failure does.
-
-    Args:
-        attempts: Failures that settle the occurrence, the first included; 1 is no retry.
-        backoff: The pause after the first failure.
-        factor: By which the pause grows with each further failure.
-        maximum: The longest pause.
-        jitter: A share of the pause, from 0 to 1, by which it is lengthened; derived from the
-            occurrence's key, so that every replica computes the same.
-    """
-
-    attempts: int = 1
-    backoff: timedelta = timedelta(seconds=1)
-    factor: float = 2.0
-    maximum: timedelta = timedelta(hours=1)
-    jitter: float = 0.0
-
-    def __attrs_post_init__(self) -> None:
-        _whole("policy.retry.attempts", self.attempts, least=1, most=1_000_000)
-        _duration("policy.retry.backoff", self.backoff, zero=True)
-        _number("policy.retry.factor", self.factor, least=1, most=1000)
-        _duration("policy.retry.maximum", self.maximum, zero=True)
-        _number("policy.retry.jitter", self.jitter, least=0, most=1)
-
-
-@frozen
-class Policy:
-    """How a job's occurrences are treated.
-
-    Args:
-        misfire: What happens to occurrences that could not begin in time.
-        retry: What happens to failed ones.
-        timeout: After which a run is cancelled and failed. A sync handler cannot be cancelled: it
-            is told by ``event.cancelled``, and fails when it returns.
-        jitter: A job is handed out up to this much after its nominal moment; how much is derived
-            from the occurrence's key.
-        max_lost: Claims in a row that nobody settled, after which the occurrence is ``failed``.
-        keep_finished: How long a finished job that was submitted stays readable; ``None`` for
-            ever. Declared jobs always stay until they are removed.
-        keep_executions: How long ledger lines stay; ``None`` until ``prune``.
-    """
-
-    misfire: Coalesce | RunAll | Drop = Coalesce()
-    retry: Retry = Retry()
-    timeout: timedelta | None = None
-    jitter: timedelta = timedelta(0)
-    max_lost: int = 5
-    keep_finished: timedelta | None = timedelta(days=7)
-    keep_executions: timedelta | None = timedelta(days=30)
-
-    def __attrs_post_init__(self) -> None:
-        if not isinstance(self.misfire, (Coalesce, RunAll, Drop)):
-            raise InvalidDefinition(
-                "policy.misfire",
-                f"must be Coalesce(), RunAll(...) or Drop(grace=...), not {self.misfire!r}",
-            )
-        if not isinstance(self.retry, Retry):
-            raise InvalidDefinition("policy.retry", f"must be Retry(...), not {self.retry!r}")
-        _duration("policy.timeout", self.timeout, optional=True)
-        _duration("policy.jitter", self.jitter, zero=True)
-        _whole("policy.max_lost", self.max_lost, least=1, most=1_000_000)
-        _duration("policy.keep_finished", self.keep_finished, zero=True, optional=True)
-        _duration("policy.keep_executions", self.keep_executions, zero=True, optional=True)
 
 
 _DEFAULT_POLICY = Policy()

@@ -25,13 +25,9 @@ from sched_core.clock import LAST, instant_after
 from sched_core.errors import InvalidDefinition, NothingToSkip
 from sched_core.job import (
     Claim,
-    Coalesce,
-    Drop,
     Execution,
     Job,
     JobSpec,
-    Policy,
-    RunAll,
     Standing,
     State,
     Status,
@@ -41,6 +37,7 @@ from sched_core.job import (
     pending,
     superseded_line,
 )
+from sched_core.policy import Coalesce, Drop, Policy, RunAll
 from sched_core.schedule import FixedDelay, count_occurrences, last_occurrence, utc
 
 _TICK = timedelta(microseconds=1)
@@ -125,8 +122,9 @@ def redefine(
             standing = evolve(standing, expires_at=_expiry(spec.policy, now, declared=declared))
         return Change(evolve(job, spec=spec, declared=declared, standing=standing))
 
+    job, missed = _woken(job, now)
     edited = evolve(job, spec=spec, declared=declared, anchor=now)
-    ledger = _superseded_by_edit(job, now)
+    ledger = missed + _superseded_by_edit(job, now)
     return Change(evolve(edited, standing=_rescheduled(edited, ledger, now)), ledger)
 
 
@@ -165,7 +163,8 @@ def _superseded_by_edit(job: Job, now: datetime) -> tuple[Execution, ...]:
 
 def retire(job: Job, *, now: datetime) -> tuple[Execution, ...]:
     """Return the lines to write when the job is removed: of what was due or begun."""
-    return _superseded(job, now, manual=True) + _superseded(job, now, manual=False)
+    job, missed = _woken(job, now)
+    return missed + _superseded(job, now, manual=True) + _superseded(job, now, manual=False)
 
 
 def _superseded(job: Job, now: datetime, *, manual: bool) -> tuple[Execution, ...]:
@@ -188,7 +187,7 @@ def _superseded(job: Job, now: datetime, *, manual: bool) -> tuple[Execution, ..
 def _was_due(job: Job, number: int, moment: datetime, now: datetime, *, manual: bool) -> bool:
     standing = job.standing
     if manual:
-        return moment <= now
+        return True  # since it was asked for; its moment may lie a microsecond ahead of the clock
     due = _jittered(job, number, moment)
     if standing.state is State.PAUSED:
         return standing.paused_at is not None and due <= min(standing.paused_at, now)
@@ -196,6 +195,21 @@ def _was_due(job: Job, number: int, moment: datetime, now: datetime, *, manual: 
 
 
 # -- 2. operate --------------------------------------------------------------
+
+
+def wake(job: Job, *, now: datetime) -> Change:
+    """Return the job resumed where its pause has ended by itself, and nobody has noticed yet."""
+    until = job.standing.paused_until
+    if job.standing.state is State.PAUSED and until is not None and until <= now:
+        change = resume(job, at=until, now=now)
+        if change is not None:
+            return change
+    return Change(job)
+
+
+def _woken(job: Job, now: datetime) -> tuple[Job, tuple[Execution, ...]]:
+    change = wake(job, now=now)
+    return change.job, change.ledger
 
 
 def pause(job: Job, *, until: datetime | None, reason: str | None, now: datetime) -> Job:
@@ -228,18 +242,20 @@ def pause(job: Job, *, until: datetime | None, reason: str | None, now: datetime
 def resume(job: Job, *, at: datetime, now: datetime | None = None) -> Change | None:
     """Return the job active again, ``None`` where it is not paused.
 
-    Occurrences inside the pause were not due and leave no line. One that was due before it is
-    ``missed``, unless it is the schedule's last or had begun: then it runs now.
+    Occurrences inside the pause were not due and leave no line. Those that were due before it are
+    ``missed``, in one line, unless it is the schedule's last or had begun: then it runs now.
 
     Args:
         job: As stored.
-        at: When the pause ended.
+        at: When the pause ended, unless it had ended by itself before.
         now: The present moment, if the pause ended earlier.
     """
     now = at if now is None else now
     standing = job.standing
     if standing.state is not State.PAUSED:
         return None
+    if standing.paused_until is not None and standing.paused_until < at:
+        at = standing.paused_until
     active = evolve(
         standing, state=State.ACTIVE, paused_until=None, pause_reason=None, paused_at=None
     )
@@ -260,7 +276,9 @@ def resume(job: Job, *, at: datetime, now: datetime | None = None) -> Change | N
     ledger: tuple[Execution, ...] = ()
     following = _moment(schedule.next_after(at, anchor))
     if standing.paused_at is not None and due <= standing.paused_at:
-        ledger = (_fate(job, number, moment, Status.MISSED, now, reason="paused"),)
+        folded, until = _fold(job, moment, standing.paused_at)
+        line = _fate(job, number, moment, Status.MISSED, now, reason="paused")
+        ledger = (evolve(line, folded=folded, folded_until=until),)
     moved = evolve(active, next_run=following)
     if manual:
         return Change(evolve(job, standing=_renumbered(moved, ledger)), ledger)
@@ -363,6 +381,11 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
     if standing.state is State.PAUSED:
         return _pause_ended(claim, job, now)
 
+    if standing.skipped_run is not None and _is_skipped(job, moment):
+        # Also where an earlier claim was lost: a mark is only put on what has not begun.
+        line = _fate(job, standing.number, moment, Status.SKIPPED, now, claim=claim)
+        return Decision(_advance(job, standing, line, now), (line,))
+
     if claim.attempt == 1:
         passed = _passed_over(claim, moment, now)
         if passed is not None:
@@ -406,12 +429,8 @@ def _fold(job: Job, moment: datetime, now: datetime) -> tuple[int, datetime | No
 
 
 def _passed_over(claim: Claim, moment: datetime, now: datetime) -> Decision | None:
-    """Return the decision for an occurrence that is passed over before its first attempt."""
+    """Return the decision for an occurrence that the misfire policy passes over."""
     job, standing, misfire = claim.job, claim.job.standing, claim.job.spec.policy.misfire
-    if standing.skipped_run is not None and _is_skipped(job, moment):
-        line = _fate(job, standing.number, moment, Status.SKIPPED, now, claim=claim)
-        return Decision(_advance(job, standing, line, now), (line,))
-
     if type(misfire) is Coalesce or now <= moment:
         return None
 

@@ -29,8 +29,9 @@ from sched_core.errors import (
     SchedulerNotStarted,
     SchedulerRunning,
 )
-from sched_core.job import Claim, Execution, Job, JobSpec, Policy, Status, check_text
+from sched_core.job import Claim, Execution, Job, JobSpec, Status, check_text
 from sched_core.lifecycle import Change
+from sched_core.policy import Policy
 from sched_core.ports import Backend, ExecutionQuery, Handler, JobQuery, Undecodable
 from sched_core.schedule import Schedule
 from sched_core.signals import stop_signals
@@ -494,7 +495,9 @@ class Scheduler:
 
         def edit(job: Job) -> Change:
             now = self._clock.now()
-            return Change(lifecycle.pause(job, until=until, reason=reason, now=now))
+            woken = lifecycle.wake(job, now=now)
+            paused = lifecycle.pause(woken.job, until=until, reason=reason, now=now)
+            return Change(paused, woken.ledger)
 
         return await self._edit(id, edit)
 
@@ -730,8 +733,9 @@ class Scheduler:
                 if claims:
                     await self._observe_takeovers(claims)
                     workers.accept(claims)
-                    # They begin now. What blocks the loop past its lease is renewed above.
-                    await anyio.lowlevel.checkpoint()
+                    # First they begin: what blocks the loop past its lease is renewed above.
+                    while workers.queued and not self._stop_requested.is_set():
+                        await anyio.lowlevel.checkpoint()
                 else:
                     await self._wait(self._backend.wait_due, free)
                 if failures:

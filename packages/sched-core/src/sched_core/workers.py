@@ -645,6 +645,11 @@ class Workers:
         """Whether coroutines are left that the task group must wait for."""
         return any(run.worker is not None and not run.threaded for run in self.held.values())
 
+    @property
+    def queued(self) -> int:
+        """Runs that have not begun."""
+        return len(self._queue)
+
     async def until_idle(self) -> None:
         """Wait until no handler is under way."""
         while self.active:

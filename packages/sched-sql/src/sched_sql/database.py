@@ -151,6 +151,7 @@ class Database:
                 connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute("PRAGMA fullfsync = ON")
+            connection.execute("PRAGMA cache_size = -8000")  # kilobytes
             if version < newest:
                 self._migrate(connection, version)
         except BaseException:

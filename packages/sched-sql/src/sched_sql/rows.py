@@ -14,13 +14,13 @@ from sched_core.job import (
     Job,
     JobSpec,
     LostClaim,
-    Policy,
     Standing,
     State,
     Status,
     bounded,
     pending,
 )
+from sched_core.policy import Policy
 from sched_core.ports import Undecodable
 from sched_core.schedule import Once
 
@@ -33,6 +33,12 @@ STANDING_COLUMNS = (
     "state, number, next_run, due_at, triggered_at, attempts, failures, skipped_run, paused_until, "
     "pause_reason, last_scheduled_at, last_finished_at, last_status, expires_at, manual, paused_at"
 )
+RUN_COLUMNS = (
+    "state, number, next_run, due_at, attempts, failures, last_scheduled_at, last_finished_at, "
+    "last_status, expires_at"
+)
+"""Those of the standing that a run without pause, trigger and skip changes."""
+
 DEFINITION_COLUMNS = (
     "id, revision, format, tag, schedule, policy, metadata, name, group_name, uid, declared, anchor"
 )
@@ -113,6 +119,38 @@ def standing_values(standing: Standing) -> Row:
         None if expires_at is None else (expires_at - EPOCH) // _MICROSECOND,
         standing.manual,
         None if paused_at is None else (paused_at - EPOCH) // _MICROSECOND,
+    )
+
+
+def run_values(standing: Standing) -> Row:
+    """Return the values of ``RUN_COLUMNS``."""
+    next_run, due_at = standing.next_run, standing.due_at
+    last_scheduled_at, last_finished_at = standing.last_scheduled_at, standing.last_finished_at
+    last_status, expires_at = standing.last_status, standing.expires_at
+    due = None if due_at is None else (due_at - EPOCH) // _MICROSECOND
+    return (
+        _STATE_TEXTS[standing.state],
+        standing.number,
+        due if next_run is due_at else micros_or_none(next_run),
+        due,
+        standing.attempts,
+        standing.failures,
+        None if last_scheduled_at is None else (last_scheduled_at - EPOCH) // _MICROSECOND,
+        None if last_finished_at is None else (last_finished_at - EPOCH) // _MICROSECOND,
+        None if last_status is None else _STATUS_TEXTS[last_status],
+        None if expires_at is None else (expires_at - EPOCH) // _MICROSECOND,
+    )
+
+
+def differ_by_a_run(before: Standing, after: Standing) -> bool:
+    """Whether two standings agree in all but ``RUN_COLUMNS``."""
+    return (
+        after.triggered_at is before.triggered_at
+        and after.skipped_run is before.skipped_run
+        and after.paused_until is before.paused_until
+        and after.paused_at is before.paused_at
+        and after.manual is before.manual
+        and after.pause_reason is before.pause_reason
     )
 
 

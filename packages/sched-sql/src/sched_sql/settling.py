@@ -23,10 +23,13 @@ from sched_sql.database import Serial
 from sched_sql.ledger import Ledger
 from sched_sql.rows import (
     JOB_COLUMNS,
+    RUN_COLUMNS,
     STANDING_COLUMNS,
     Row,
+    differ_by_a_run,
     line_values,
     read_job_or_undecodable,
+    run_values,
     standing_values,
 )
 
@@ -37,8 +40,10 @@ _MARKS = ", ".join("?" * (STANDING_COLUMNS.count(",") + 1))
 
 _END = "lease_until = NULL, lost = 0, held_uid = NULL, held_number = NULL"
 
-_SETTLE = f"""
-UPDATE sched_job SET ({STANDING_COLUMNS}) = ({_MARKS}), revision = ?, {_END}
+_SETTLE_RUN = f"""
+UPDATE sched_job
+SET ({RUN_COLUMNS}) = ({", ".join("?" * (RUN_COLUMNS.count(",") + 1))}), revision = ?,
+    lease_until = NULL
 WHERE id = ? AND token = ? AND worker = ? AND revision = ? AND lease_until IS NOT NULL
     AND removed = 0 AND doubtful = 0
 """
@@ -70,11 +75,12 @@ class Settling:
     def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
         """Write settlements; return one answer for each."""
         common = [one for one in settlements if _is_common(one)]
-        if common:
-            self._connection.execute("SAVEPOINT batch")
-            if not self._settle_as_one(common):
-                self._connection.execute("ROLLBACK TO batch")
-                common.clear()
+        if common and not self._settle_as_one(common):
+            # Nothing else was written yet, and the lock is held. A savepoint would cost a copy of
+            # each page for every batch.
+            self._connection.execute("ROLLBACK")
+            self._connection.execute("BEGIN IMMEDIATE")
+            common.clear()
         if len(common) == len(settlements):
             return [WRITTEN] * len(settlements)
         done = set(map(id, common))
@@ -88,7 +94,7 @@ class Settling:
             if standing is not None:
                 updates.append(
                     (
-                        *standing_values(standing),
+                        *run_values(standing),
                         self._serial.next(),
                         claim.job.spec.id,
                         claim.token,
@@ -97,7 +103,7 @@ class Settling:
                     )
                 )
             lines.append(line_values(settlement.ledger[0]))
-        if self._connection.executemany(_SETTLE, updates).rowcount != len(lines):
+        if self._connection.executemany(_SETTLE_RUN, updates).rowcount != len(lines):
             return False
         self._ledger.append(lines, self._serial)
         return True
@@ -162,14 +168,15 @@ class Settling:
 
 
 def _is_common(settlement: Settlement) -> bool:
-    """Whether no line of the settlement can be stored already if its row is as it was claimed."""
+    """Whether it ends a plain run, whose line cannot be stored if the row is as it was claimed."""
     claim, standing, lines = settlement.claim, settlement.standing, settlement.ledger
-    if standing is None or len(lines) != 1:
+    if standing is None or len(lines) != 1 or claim.lost is not None:
         return False
     job, line = claim.job, lines[0]
     number = job.standing.number
     return (
         settlement.expected == job.revision
+        and differ_by_a_run(job.standing, standing)
         and line.number == number
         and line.uid == job.uid
         and (

@@ -11,6 +11,7 @@ from sched_core import (
     FixedDelay,
     Policy,
     RunAll,
+    State,
     Status,
 )
 from sched_testkit import occurrences
@@ -138,8 +139,14 @@ def _too_late(epoch: Epoch, moment: datetime, now: datetime, policy: Policy) -> 
     return False
 
 
-def account(line: Execution, life: Life) -> None:
+def account(line: Execution, life: Life, hold: Hold | None) -> None:
     """Move the epoch past a scheduled occurrence's final line; refuse gaps and inventions."""
+    of_pause = hold is not None and hold.claim.job.standing.state is State.PAUSED
+    if of_pause and line.status is Status.SUPERSEDED:
+        # The claim was made to end a pause, and lost; its occurrence may lie inside the pause.
+        counted, _ = life.first_due(life.epoch_of(line.number))
+        if line.scheduled_at != counted:
+            return
     epoch, about = life.epoch_of(line.number), title(line)
     expected = epoch.next
     if expected is None:

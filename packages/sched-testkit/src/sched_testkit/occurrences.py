@@ -2,13 +2,12 @@
 
 Nothing here calls the schedule's own methods: an oracle that asked them would agree with their
 mistakes. Known are ``Interval``, ``Once``, and ``Cron`` of minutes and hours in UTC (by walking
-from minute to minute). The occurrences of a ``FixedDelay`` depend on when runs ended: the oracle
+through the minutes of a day). The occurrences of a ``FixedDelay`` depend on when runs ended: the oracle
 follows them itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
@@ -39,11 +38,13 @@ def after(schedule: Schedule, moment: datetime, anchor: datetime) -> datetime | 
             return begins
         return begins + ((moment - begins) // schedule.every + 1) * schedule.every
     if isinstance(schedule, Cron):
-        matches = _matcher(schedule.expression, schedule.tz)
-        minute = max(moment, anchor).replace(second=0, microsecond=0) + MINUTE
-        while not matches(minute):
-            minute += MINUTE
-        return minute
+        times = _times(schedule.expression, schedule.tz)
+        moment = max(moment, anchor)
+        midnight = _midnight(moment)
+        for each in times:
+            if midnight + each > moment:
+                return midnight + each
+        return midnight + timedelta(days=1) + times[0]
     raise NotImplementedError(f"the oracle does not know {schedule!r}")
 
 
@@ -54,12 +55,11 @@ def count(schedule: Schedule, since: datetime, until: datetime, anchor: datetime
         return max(
             _points(begins, schedule.every, until) - _points(begins, schedule.every, since), 0
         )
-    found = 0
+    if isinstance(schedule, Cron):
+        times = _times(schedule.expression, schedule.tz)
+        return max(_passed(times, until) - _passed(times, max(since, anchor)), 0)
     moment = after(schedule, since, anchor)
-    while moment is not None and moment <= until:
-        found += 1
-        moment = after(schedule, moment, anchor)
-    return found
+    return int(moment is not None and moment <= until)
 
 
 def occurs(schedule: Schedule, moment: datetime, anchor: datetime) -> bool:
@@ -82,18 +82,26 @@ def _points(begins: datetime, every: timedelta, until: datetime) -> int:
     return 0 if until < begins else (until - begins) // every + 1
 
 
+def _midnight(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _passed(times: tuple[timedelta, ...], moment: datetime) -> int:
+    """Return how many of the daily times have passed since the year 1."""
+    midnight = _midnight(moment)
+    today = sum(midnight + each <= moment for each in times)
+    return midnight.toordinal() * len(times) + today
+
+
 @lru_cache(maxsize=64)
-def _matcher(expression: str, zone: str) -> Callable[[datetime], bool]:
+def _times(expression: str, zone: str) -> tuple[timedelta, ...]:
+    """Return the times of day at which a cron schedule occurs, each a minute that matches."""
     minute, hour, *rest = expression.split()
     if zone != "UTC" or rest != ["*", "*", "*"]:
         raise NotImplementedError(f"the oracle walks minutes and hours in UTC, not {expression!r}")
     minutes, hours = _values(minute, 60), _values(hour, 24)
-
-    def matches(moment: datetime) -> bool:
-        local = moment.astimezone(UTC)
-        return local.minute in minutes and local.hour in hours
-
-    return matches
+    every = [divmod(each, 60) for each in range(24 * 60)]
+    return tuple(h * 60 * MINUTE + m * MINUTE for h, m in every if m in minutes and h in hours)
 
 
 def _values(field: str, size: int) -> frozenset[int]:

@@ -89,7 +89,7 @@ class Oracle(Chronicle):
             if not asked or life.manual_lines > len(life.triggers):
                 raise Wrong(f"{reading.title(line)}: nobody triggered it")
         elif line.final:
-            reading.account(line, life)
+            reading.account(line, life, hold)
         if line.final:
             life.finals[line.number] = line
 

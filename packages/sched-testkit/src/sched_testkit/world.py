@@ -6,7 +6,7 @@ Every step tells the story in words, the oracle in facts, and is judged afterwar
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -19,13 +19,13 @@ from sched_core import (
     BackendError,
     Execution,
     ExecutionQuery,
+    FixedDelay,
+    Interval,
     Job,
     JobEvent,
     JobQuery,
     JobSpec,
     NothingToSkip,
-    Policy,
-    Schedule,
     Scheduler,
     Undecodable,
 )
@@ -35,6 +35,7 @@ from sched_testkit.bench import START
 from sched_testkit.harness import Harness
 from sched_testkit.oracle import Oracle
 from sched_testkit.watched import Watched
+from sched_testkit.words import describe, seconds, show
 
 PATIENCE = 10
 """Real seconds after which something that must happen in no time has not happened."""
@@ -62,7 +63,6 @@ class Act:
 
     does: str = "nothing"
     fails: bool = False
-    schedule: Schedule | None = None
 
 
 class World:
@@ -257,6 +257,8 @@ class World:
         self.oracle.look(lines, known, self.clock.now(), pruned)
 
     async def _handle(self, instance: Instance, event: JobEvent) -> None:
+        if instance.watched.dead:
+            return  # a dead process calls nobody
         call: Call | None = None
         with self.noting():
             call = self.oracle.called(event, self.clock.now())
@@ -297,8 +299,10 @@ class World:
             self.clock.advance(seconds=7)
         elif job_id in self.oracle.current:
             spec = self.oracle.current[job_id].spec
-            if act.does == "change the schedule" and act.schedule is not None:
-                await self.update(index, job_id, schedule=act.schedule)
+            if act.does == "change the schedule":
+                await self.update(index, job_id, schedule=Interval(seconds=50))
+            elif act.does == "slow the schedule down":
+                await self.update(index, job_id, schedule=FixedDelay(seconds=90))
             elif act.does == "change the metadata":
                 await self.update(index, job_id, metadata={"edit": str(self.oracle.seq)})
             elif act.does in {"remove", "remove and add again"}:
@@ -409,26 +413,3 @@ async def _all(pages: Any, query: Any) -> list[Any]:
         found += page.items
         if (after := page.next) is None:
             return found
-
-
-def seconds(span: timedelta) -> str:
-    """Return a span in words."""
-    return f"{span.total_seconds():g} s"
-
-
-def show(value: object) -> str:
-    """Return a value as short as it can be said."""
-    if isinstance(value, Policy):
-        changed = [
-            f"{name}={getattr(value, name)!r}"
-            for name in ("misfire", "retry", "max_lost", "keep_finished")
-            if getattr(value, name) != getattr(Policy(), name)
-        ]
-        return f"Policy({', '.join(changed)})"
-    return repr(dict(value)) if isinstance(value, Mapping) else repr(value)
-
-
-def describe(spec: JobSpec) -> str:
-    """Return a definition in words."""
-    policy = "" if spec.policy == Policy() else f", {show(spec.policy)}"
-    return f"job {spec.id!r} with {spec.schedule!r}{policy}"

@@ -1,0 +1,86 @@
+"""The example backend takes the exam as a third party would: from wheels, outside the workspace."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+UV = ROOT / ".dev" / "uv-venv" / "bin" / "uv"
+PACKAGES = ("sched-core", "sched-testkit")
+
+
+def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    trust = {"UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1", "UV_PYTHON_DOWNLOADS": "never"}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("SCHED_", "HYPOTHESIS_"))}
+    kept.pop("VIRTUAL_ENV", None)
+    if Path("/dev/shm").is_dir():  # the example syncs a file in every call
+        kept["TMPDIR"] = "/dev/shm"
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=trust | kept,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an environment in it, made from wheels and from nothing of the workspace."""
+    folder = tmp_path_factory.mktemp("outside")
+    uv = UV if UV.exists() else Path(shutil.which("uv") or UV)
+    for package in PACKAGES:
+        source = ROOT / "packages" / package
+        done = run(uv, "build", "--wheel", "--out-dir", folder / "wheels", source, cwd=folder)
+        assert done.returncode == 0, done.stdout
+    wheels = sorted((folder / "wheels").glob("*.whl"))
+    assert len(wheels) == len(PACKAGES)
+    python = ROOT / ".venv" / "bin" / "python"
+    assert run(uv, "venv", "--python", python, folder / "venv", cwd=folder).returncode == 0
+    install: tuple[str | Path, ...] = (uv, "pip", "install", "--python", folder / "venv", *wheels, "trio", "pytest-xdist")
+    done = run(*install, "--offline", cwd=folder)
+    if done.returncode:  # the cache has not all of it
+        done = run(*install, cwd=folder)
+    assert done.returncode == 0, done.stdout
+    return folder
+
+
+def examine(outside: Path, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    for name in ("json_backend.py", "test_json_backend.py"):
+        if not (folder / name).exists():
+            shutil.copy(ROOT / "examples" / name, folder)
+    python = outside / "venv" / "bin" / "python"
+    return run(python, "-m", "pytest", "-q", "-W", "error", *options, cwd=folder)
+
+
+def test_nothing_comes_from_the_workspace(outside: Path) -> None:
+    code = "import sched_core, sched_testkit; print(sched_core.__file__, sched_testkit.__file__)"
+    shown = run(outside / "venv" / "bin" / "python", "-c", code, cwd=outside).stdout
+    assert shown.count(str(outside / "venv")) == 2, shown
+
+
+def test_the_example_passes(outside: Path, tmp_path: Path) -> None:
+    done = examine(outside, tmp_path, "-n", "2", "--sched-certificate", "certificate")
+    assert done.returncode == 0, done.stdout
+    assert ", 0 skipped, 0 failed" in done.stdout
+    page = (tmp_path / "certificate.md").read_text(encoding="utf-8")
+    assert "## json" in page
+
+
+def test_a_planted_defect_fails_by_name(outside: Path, tmp_path: Path) -> None:
+    text = (ROOT / "examples" / "json_backend.py").read_text(encoding="utf-8")
+    wrong = text.replace("if _readable(data, job.id).revision != job.revision:", "if False:")
+    assert wrong != text
+    (tmp_path / "json_backend.py").write_text(wrong, encoding="utf-8")
+    done = examine(outside, tmp_path, "-k", "replace or replacing or removal")
+    assert done.returncode == 1, done.stdout
+    law = "Replacing a job of another revision than the stored one is refused and changes nothing."
+    assert f"json breaks the law replace_is_a_compare_and_set: {law}" in done.stdout
+    assert "a replace on an old revision was accepted" in done.stdout
