@@ -10,8 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ from sched_core import (
     Status,
 )
 from sched_core import scheduler as scheduler_module
+from sched_core import workers as workers_module
 from sched_core.testing import FakeClock, RecordingHandler
 from sched_sql import SqlBackend
 
@@ -395,6 +396,8 @@ from datetime import datetime, timezone
 import anyio, trio
 from sched_core import JobEvent, MemoryBackend, Once, Scheduler
 
+# A shell starts what runs in its background with SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 how, seconds = sys.argv[1], float(sys.argv[2])
 
 async def handler(event: JobEvent) -> None:
@@ -423,13 +426,18 @@ else:
 RUNNERS = ["asyncio.run", "anyio.run asyncio", "trio.run", "anyio.run trio"]
 
 
-def serve(script: str, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextlib.contextmanager
+def serve(script: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
         [sys.executable, "-c", script, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()  # or a test that fails would wait for it
 
 
 def first_line(process: subprocess.Popen[str]) -> str:
@@ -635,6 +643,53 @@ def test_a_store_that_fails_for_a_while_costs_nothing(
         assert changes[-1] is True
         lines = [each for each in seen if isinstance(each, Execution)]
         assert {each.job_id for each in lines} == {"before", "during", "after"}
+
+    run(loop, main)
+
+
+class Fickle:
+    """A third party's schedule whose arithmetic fails as long as the test says so."""
+
+    def __init__(self) -> None:
+        self.broken = False
+
+    def first(self, anchor: datetime) -> datetime:
+        return anchor
+
+    def next_after(self, moment: datetime, anchor: datetime) -> datetime | None:
+        if self.broken:
+            raise ArithmeticError("no next")
+        return None
+
+
+def test_a_schedule_that_fails_is_set_aside_and_turns_health_red(
+    loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers_module, "UNDECIDED", seconds(0.1))
+
+    async def main() -> None:
+        schedule = Fickle()
+        backend = MemoryBackend(lease=seconds(0.6))
+        async with running(backend, RecordingHandler()) as scheduler:
+            schedule.broken = True
+            await scheduler.submit_job("fickle", schedule)
+
+            async def red() -> bool:
+                problems = (await scheduler.health()).problems
+                return any("fickle" in each and "no next" in each for each in problems)
+
+            await until(red)
+            await scheduler.submit_job("other", at_once())
+            await lines_of(scheduler, 1, "other")
+            assert await ledger(scheduler, "fickle") == []
+            schedule.broken = False
+            (line,) = await lines_of(scheduler, 1, "fickle")
+            assert (line.status, line.final) == (Status.SUCCEEDED, True)
+
+            async def green() -> bool:
+                return (await scheduler.health()).healthy
+
+            await until(green)
 
     run(loop, main)
 

@@ -1254,14 +1254,17 @@ class ReleaseWritesNoFate(Sound):
 
 
 class ListsOtherwise(Sound):
-    """Base: pages made of a list of its own, cut by position."""
+    """Base: pages made of a list of its own."""
+
+    def key(self, job_id: str) -> Any:
+        return job_id
 
     def select(self, query: JobQuery) -> list[Job | Undecodable]:
         found = [row.job for row in self.store.rows.values() if row.job is not None]
         found = [job for job in found if self.matches(job, query)]
         unreadable = self.store.unreadable.values()
         found += [one for one in unreadable if one.id.startswith(query.id_prefix)]
-        return sorted(found, key=lambda job: job.id)
+        return sorted(found, key=lambda job: self.key(job.id))
 
     def matches(self, job: Job, query: JobQuery) -> bool:
         return _matches(job, query)
@@ -1270,14 +1273,23 @@ class ListsOtherwise(Sound):
         self, query: JobQuery, *, after: str | None, limit: int
     ) -> Page[Job | Undecodable]:
         self._now()
-        found, start = self.select(query), int(after or 0)
-        more = start + limit < len(found)
-        return Page(found[start : start + limit], str(start + limit) if more else None)
+        found = self.select(query)
+        if after is not None:
+            found = [job for job in found if self.key(job.id) > self.key(after)]
+        return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)
 
 
 @breaks("pages_of_jobs_are_stable")
 class PagesByOffset(ListsOtherwise):
     """The next page begins at a position, which moves when something is added or removed."""
+
+    async def jobs(
+        self, query: JobQuery, *, after: str | None, limit: int
+    ) -> Page[Job | Undecodable]:
+        self._now()
+        found, start = self.select(query), int(after or 0)
+        more = start + limit < len(found)
+        return Page(found[start : start + limit], str(start + limit) if more else None)
 
 
 @breaks("pages_are_complete")
@@ -1312,16 +1324,16 @@ class PagesLeaveOneOut(Sound):
 class OrderedByLocale(ListsOtherwise):
     """Ids are ordered as people order words, capitals and accents aside."""
 
-    def select(self, query: JobQuery) -> list[Job | Undecodable]:
-        return sorted(super().select(query), key=lambda job: (job.id.casefold(), job.id))
+    def key(self, job_id: str) -> Any:
+        return job_id.casefold(), job_id
 
 
 @breaks("jobs_come_in_id_order")
 class OrderedByUtf16(ListsOtherwise):
     """Ids are ordered by UTF-16 code units, as JavaScript and Java do."""
 
-    def select(self, query: JobQuery) -> list[Job | Undecodable]:
-        return sorted(super().select(query), key=lambda job: job.id.encode("utf-16-be"))
+    def key(self, job_id: str) -> Any:
+        return job_id.encode("utf-16-be")
 
 
 @breaks("filters_select")
@@ -1363,35 +1375,49 @@ class FinishedIsHidden(ListsOtherwise):
 
 
 class LedgerOtherwise(Sound):
-    """Base: ledger pages made of a list of its own, cut by position."""
+    """Base: ledger pages made of a list of its own."""
 
     def selected(self, line: Execution, query: ExecutionQuery) -> bool:
         return _selected(line, query)
 
-    def arranged(self, lines: list[Execution]) -> list[Execution]:
-        return lines
+    def key(self, position: int, job_id: str) -> Any:
+        return -position
 
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int
     ) -> Page[Execution]:
         self._now()
-        found = [line for _, line in reversed(self.store.lines) if self.selected(line, query)]
-        found, start = self.arranged(found), int(after or 0)
-        more = start + limit < len(found)
-        return Page(found[start : start + limit], str(start + limit) if more else None)
+        found = [entry for entry in self.store.lines if self.selected(entry[1], query)]
+        found.sort(key=lambda entry: self.key(entry[0], entry[1].job_id))
+        if after is not None:
+            position, _, job_id = after.partition(" ")
+            last = self.key(int(position), job_id)
+            found = [entry for entry in found if self.key(entry[0], entry[1].job_id) > last]
+        page = found[:limit]
+        cursor = f"{page[-1][0]} {page[-1][1].job_id}" if len(found) > limit else None
+        return Page([line for _, line in page], cursor)
 
 
 @breaks("pages_of_the_ledger_are_stable")
-class LedgerPagesByOffset(LedgerOtherwise):
+class LedgerPagesByOffset(Sound):
     """The next page begins at a position, which moves with every line that is written."""
+
+    async def executions(
+        self, query: ExecutionQuery, *, after: str | None, limit: int
+    ) -> Page[Execution]:
+        self._now()
+        found = [line for _, line in reversed(self.store.lines) if _selected(line, query)]
+        start = int(after or 0)
+        more = start + limit < len(found)
+        return Page(found[start : start + limit], str(start + limit) if more else None)
 
 
 @breaks("the_ledger_comes_newest_first")
 class OldestFirst(LedgerOtherwise):
     """The ledger is listed in the order of writing."""
 
-    def arranged(self, lines: list[Execution]) -> list[Execution]:
-        return lines[::-1]
+    def key(self, position: int, job_id: str) -> Any:
+        return position
 
 
 @breaks("the_ledger_comes_newest_first")
@@ -1408,8 +1434,8 @@ class LedgerOfOnePage(Sound):
 class LedgerJobByJob(LedgerOtherwise):
     """Across jobs the ledger is listed by id."""
 
-    def arranged(self, lines: list[Execution]) -> list[Execution]:
-        return sorted(lines, key=lambda line: line.job_id)
+    def key(self, position: int, job_id: str) -> Any:
+        return job_id, -position
 
 
 @breaks("the_ledger_is_filtered")

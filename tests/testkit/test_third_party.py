@@ -44,7 +44,16 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert len(wheels) == len(PACKAGES)
     python = ROOT / ".venv" / "bin" / "python"
     assert run(uv, "venv", "--python", python, folder / "venv", cwd=folder).returncode == 0
-    install: tuple[str | Path, ...] = (uv, "pip", "install", "--python", folder / "venv", *wheels, "trio", "pytest-xdist")
+    install: tuple[str | Path, ...] = (
+        uv,
+        "pip",
+        "install",
+        "--python",
+        folder / "venv",
+        *wheels,
+        "trio",
+        "pytest-xdist",
+    )
     done = run(*install, "--offline", cwd=folder)
     if done.returncode:  # the cache has not all of it
         done = run(*install, cwd=folder)

@@ -150,6 +150,7 @@ class Workers:
         self._host: Any = None
         """The asyncio task that runs the group, ``None`` on trio."""
         self._threads: list[_Thread] = []
+        self._undecided: dict[str, datetime] = {}
         self._renewals: list[datetime] = []
         """When those began that have not returned."""
         self._deadlines: list[tuple[datetime, int, Run]] = []
@@ -215,10 +216,8 @@ class Workers:
     def _begin(self, run: Run, now: datetime) -> None:
         try:
             what = lifecycle.begin(run.claim, now=now)
-        except Exception as error:
-            job_id = run.claim.job.spec.id
-            logger.exception("job %r: what to do next cannot be decided", job_id)
-            self.on_trouble(f"job {job_id}", f"cannot be decided: {describe(error)}")
+        except Exception as error:  # noqa: BLE001 -- a third party's schedule may raise anything
+            self._cannot_decide(run, error, now)
             run.postponed = now + UNDECIDED
             what = lifecycle.postpone(run.claim, until=run.postponed, now=now, stored=run.claim.job)
         if isinstance(what, Decision):
@@ -382,10 +381,23 @@ class Workers:
                 run.decision = lifecycle.finish(
                     claim, start, ended, started_at=run.started_at or now, now=now, stored=stored
                 )
-        except Exception:
-            logger.exception("job %r: what comes next cannot be decided", claim.job.spec.id)
+        except Exception as error:  # noqa: BLE001 -- as above
+            self._cannot_decide(run, error, now)
             run.decision = lifecycle.postpone(claim, until=now + UNDECIDED, now=now, stored=stored)
         self._to_settle(run)
+
+    def _cannot_decide(self, run: Run, error: Exception, now: datetime) -> None:
+        job_id = run.claim.job.spec.id
+        logger.error("job %r: what comes next cannot be decided", job_id, exc_info=error)
+        self.on_trouble(f"job {job_id}", f"cannot be decided: {describe(error)}")
+        self._undecided[job_id] = now + 2 * UNDECIDED
+
+    def _forget_undecided(self) -> None:
+        """Turn healthy again where the trouble did not come back."""
+        now = self.clock.now()
+        for job_id in [job_id for job_id, until in self._undecided.items() if until <= now]:
+            del self._undecided[job_id]
+            self.on_trouble(f"job {job_id}", None)
 
     def _forget(self, run: Run) -> None:
         """Let go of a claim; a run of the same job that waited for it may begin."""
@@ -504,6 +516,8 @@ class Workers:
     async def _renew_all(self) -> None:
         while True:
             await self.clock.sleep_until(self._renew_at())
+            if self._undecided:
+                self._forget_undecided()
             if not self._renewals and self._tasks is not None:
                 self._tasks.start_soon(self.renew)
             elif self._renewals and self.clock.now() - self._renewals[0] >= self.lease / 10:

@@ -1,6 +1,11 @@
 """The conformance exam for backends of the scheduler, and tools for testing with it."""
 
-from sched_testkit.conformance import conformance
-from sched_testkit.harness import Harness, Unfit
+import pytest
+
+# So that a law which fails shows the values that it compared.
+pytest.register_assert_rewrite("sched_testkit.laws", "sched_testkit.conformance")
+
+from sched_testkit.conformance import conformance  # noqa: E402 -- after the line above
+from sched_testkit.harness import Harness, Unfit  # noqa: E402 -- as above
 
 __all__ = ["Harness", "Unfit", "conformance"]

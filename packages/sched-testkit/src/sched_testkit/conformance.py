@@ -20,10 +20,13 @@ from sched_core import Capabilities
 from sched_testkit.bench import Bench
 from sched_testkit.harness import LOOPS, Harness, Unfit, fresh, inspect_backend
 from sched_testkit.laws import GENERATED_LAWS, LAWS, GeneratedLaw, Law
+from sched_testkit.machine import run_histories
 
 DEEP = os.environ.get("SCHED_DEEP", "") not in {"", "0"}
 EXAMPLES = 1000 if DEEP else 60
 """Of each law that is examined with generated values."""
+HISTORIES = (1500, 60) if DEEP else (40, 30)
+"""How many histories, and of how many steps."""
 
 
 def conformance(harness: Any) -> type:
@@ -49,6 +52,7 @@ def conformance(harness: Any) -> type:
         methods[f"test_{law.name}"] = _law_test(harness, law)
     for generated in GENERATED_LAWS:
         methods[f"test_{generated.name}"] = _generated_test(harness, generated)
+    methods["test_histories"] = _histories_test(harness)
     return type(f"Test{re.sub(r'[^a-zA-Z0-9]', '', harness.name.title())}", (), methods)
 
 
@@ -190,6 +194,16 @@ def run_generated_law(harness: Harness, law: GeneratedLaw, value: Any) -> None:
         await law.check(bench, value)
 
     _run(harness, law.name, law.text, check, min(declared(harness).loops))
+
+
+def _histories_test(harness: Harness) -> Callable[[Any], None]:
+    def test(self: Any) -> None:
+        loop = min(declared(harness).loops)
+        examples, steps = HISTORIES
+        run_histories(harness, examples=examples, steps=steps, derandomize=not DEEP, loop=loop)
+
+    text = "Whole histories of two schedulers, with crashes and lost leases, end as they must."
+    return _marked(test, harness, "histories", text)
 
 
 def _marked(

@@ -35,7 +35,7 @@ from sched_core import (
     RunAll,
     Schedule,
 )
-from sched_testkit.harness import Harness
+from sched_testkit.harness import Harness, fresh
 from sched_testkit.world import Act, World
 
 S = timedelta(seconds=1)
@@ -74,7 +74,7 @@ _acts = st.lists(
         does=st.sampled_from(
             (
                 "nothing",
-                "take 7 s",
+                "take a while",
                 "change the schedule",
                 "slow the schedule down",
                 "change the metadata",
@@ -100,7 +100,7 @@ class Histories(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self._stack = ExitStack()
-        place = self._stack.enter_context(self.harness.place())
+        place = self._stack.enter_context(fresh(self.harness))
         self._portal = self._stack.enter_context(start_blocking_portal(self.loop))
         self.world = self._portal.call(self._make, place)
 

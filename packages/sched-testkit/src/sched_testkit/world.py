@@ -295,8 +295,8 @@ class World:
         elif act.does == "die":
             instance.watched.dead = True
             self.oracle.crashed(instance.watched.worker)
-        elif act.does == "take 7 s":
-            self.clock.advance(seconds=7)
+        elif act.does == "take a while":
+            self.clock.advance(self.lease / 5)
         elif job_id in self.oracle.current:
             spec = self.oracle.current[job_id].spec
             if act.does == "change the schedule":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
@@ -80,11 +82,12 @@ async def an_outage_costs_nothing_but_time(bench: Bench) -> None:
     new = bench.job("new")
     await bench.harness.cut(bench.place)
     try:
-        for call in (backend.add([new]), backend.settle([bench.settlement(claim)])):
-            try:
-                await call
-            except BackendUnavailable:
-                pass
+        for call in (
+            functools.partial(backend.add, [new]),
+            functools.partial(backend.settle, [bench.settlement(claim)]),
+        ):
+            with contextlib.suppress(BackendUnavailable):
+                await call()
     finally:
         await bench.harness.heal(bench.place)
     await backend.check()
