@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import sqlite3
+import weakref
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
@@ -38,13 +39,22 @@ class SqliteHarness(Harness):
     name = "sqlite"
     can_cut = can_spoil = True
 
+    def __init__(self) -> None:
+        self._made: weakref.WeakSet[SqlBackend] = weakref.WeakSet()
+
     @contextmanager
     def place(self) -> Iterator[Path]:
         with TemporaryDirectory() as folder:
             yield Path(folder) / "jobs.db"
 
     def backend(self, place: Any) -> SqlBackend:
-        return SqlBackend(place, lease=LEASE, timeout=timedelta(seconds=0.25))
+        backend = SqlBackend(place, lease=LEASE)
+        self._made.add(backend)
+        return backend
+
+    def _wait_for_locks(self, seconds: float) -> None:
+        for backend in self._made:
+            backend._table._database.lock._timeout = seconds  # type: ignore[attr-defined]  # ours
 
     async def crash(self, backend: Any) -> None:
         """Let go of what the system takes from a dead process; nothing is written."""
@@ -55,9 +65,11 @@ class SqliteHarness(Harness):
         """Keep the lock that every write takes, as a process that hangs in a transaction does."""
         self._lock = Path(f"{place}-lock").open("rb")  # noqa: SIM115, ASYNC230 -- closed by heal
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._wait_for_locks(0.05)
 
     async def heal(self, place: Any) -> None:
         self._lock.close()
+        self._wait_for_locks(10)
 
     async def spoil(self, place: Any, job_id: str) -> None:
         with closing(sqlite3.connect(place)) as connection, connection:

@@ -192,10 +192,10 @@ def test_the_handler_may_change_from_sync_to_async_while_one_runs(loop: str) -> 
 
     async def main() -> None:
         with gate() as let_go:
-            begun = threading.Event()
+            events: list[JobEvent] = []
 
             def slow(event: JobEvent) -> None:
-                begun.set()
+                events.append(event)
                 let_go.wait()
 
             async def quick(event: JobEvent) -> None:
@@ -203,11 +203,12 @@ def test_the_handler_may_change_from_sync_to_async_while_one_runs(loop: str) -> 
 
             async with running(MemoryBackend(), slow) as scheduler:
                 await scheduler.submit_job("slow", at_once(), policy=Policy(timeout=seconds(0.05)))
-                await until(begun.is_set)
+                await until(lambda: events)
                 scheduler.set_handler(quick)
                 await scheduler.submit_job("quick", at_once())
                 await lines_of(scheduler, 1, "quick")
-                await anyio.sleep(0.1)
+                await until(lambda: events[0].cancelled)
+                await anyio.sleep(0.05)
                 assert await ledger(scheduler, "slow") == []
                 let_go.set()
                 (line,) = await lines_of(scheduler, 1, "slow")

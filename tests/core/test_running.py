@@ -599,10 +599,11 @@ def test_a_store_that_fails_for_a_while_costs_nothing(
 
     async def main() -> None:
         seen: list[Execution | HealthChange] = []
-        backend = Faulty(make(lease))
+        backend, let_go = Faulty(make(lease)), anyio.Event()
 
         async def handler(event: JobEvent) -> None:
-            await anyio.sleep(0.3)
+            if event.id == "during":
+                await let_go.wait()
 
         async with running(backend, handler, observers=[seen.append]) as scheduler:
             await scheduler.submit_job("before", at_once())
@@ -616,11 +617,14 @@ def test_a_store_that_fails_for_a_while_costs_nothing(
             for each in CALLS if call == "all" else [call]:
                 backend.failures[each] = error
             backend.calls.clear()
+            if call != "renew":
+                let_go.set()
 
             async def red() -> bool:
                 return not (await scheduler.health()).healthy
 
             await until(red)
+            let_go.set()
             await anyio.sleep(0.4)
             assert sum(backend.calls.get(each, 0) for each in CALLS) < 60
             assert (await scheduler.health()).backend_errors > 0

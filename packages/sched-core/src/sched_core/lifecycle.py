@@ -267,7 +267,9 @@ def resume(job: Job, *, at: datetime, now: datetime | None = None) -> Change | N
     number = standing.number + 1 if manual else standing.number
     due = _jittered(job, number, moment)
     schedule, anchor = job.spec.schedule, job.anchor
-    begun = standing.attempts > 0 and not manual
+    # A lost claim that was made to end the pause counts as an attempt, and began nothing.
+    before = standing.paused_at is not None and due <= standing.paused_at
+    begun = standing.attempts > 0 and not manual and before
     if begun or (due <= at and _is_last(job, moment)):
         return Change(evolve(job, standing=active if manual else evolve(active, due_at=at)))
     if due > at:
@@ -275,7 +277,7 @@ def resume(job: Job, *, at: datetime, now: datetime | None = None) -> Change | N
 
     ledger: tuple[Execution, ...] = ()
     following = _moment(schedule.next_after(at, anchor))
-    if standing.paused_at is not None and due <= standing.paused_at:
+    if before and standing.paused_at is not None:
         folded, until = _fold(job, moment, standing.paused_at)
         line = _fate(job, number, moment, Status.MISSED, now, reason="paused")
         ledger = (evolve(line, folded=folded, folded_until=until),)

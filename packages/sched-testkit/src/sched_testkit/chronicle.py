@@ -84,7 +84,8 @@ class Chronicle:
         self._end_epoch(life, now)
         begins = occurrences.first(spec.schedule, now)
         life.epochs.append(Epoch(spec.schedule, now, job.standing.number, begins))
-        life.marks.clear()
+        life.old_marks += life.marks
+        life.marks = []
         self._check_stored(life, job, now)
 
     def removed(self, job_id: str, now: datetime) -> None:

@@ -6,6 +6,7 @@ what happens, and shrinks a history that goes wrong; its steps are told as a num
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from datetime import timedelta
@@ -124,8 +125,11 @@ class Histories(RuleBasedStateMachine):
         try:
             self._portal.call(step)
         except BaseException as error:
-            error.add_note("\nWhat happened:\n" + self.world.told())
-            raise
+            found = error
+            while isinstance(found, BaseExceptionGroup) and len(found.exceptions) == 1:
+                found = found.exceptions[0]
+            found.add_note("\nWhat happened:\n" + self.world.told())
+            raise found from None
 
     def _alive(self, wanted: str) -> str:
         alive = self.world.oracle.alive()
@@ -244,20 +248,32 @@ def machine(harness: Harness, *, loop: str = "asyncio") -> type[Histories]:
 
 
 def run_histories(
-    harness: Harness, *, examples: int, steps: int, derandomize: bool = True, loop: str = "asyncio"
+    harness: Harness,
+    *,
+    examples: int,
+    steps: int,
+    derandomize: bool = True,
+    loop: str = "asyncio",
+    shrink: bool = True,
 ) -> None:
     """Run so many histories of so many steps; the first wrong one is raised, shrunk and told."""
-    run_state_machine_as_test(
-        machine(harness, loop=loop),
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=steps,
-            derandomize=derandomize,
-            database=None,
-            deadline=None,
-            print_blob=False,
-            report_multiple_bugs=False,
-            suppress_health_check=list(HealthCheck),
-            phases=[phase for phase in Phase if phase is not Phase.explain],
-        ),
-    )
+    left_out = {Phase.explain} if shrink else {Phase.explain, Phase.shrink}
+    logger = logging.getLogger("sched_core")
+    logger.disabled = True  # handlers fail by the thousand here, all of them on purpose
+    try:
+        run_state_machine_as_test(
+            machine(harness, loop=loop),
+            settings=settings(
+                max_examples=examples,
+                stateful_step_count=steps,
+                derandomize=derandomize,
+                database=None,
+                deadline=None,
+                print_blob=False,
+                report_multiple_bugs=False,
+                suppress_health_check=list(HealthCheck),
+                phases=[phase for phase in Phase if phase not in left_out],
+            ),
+        )
+    finally:
+        logger.disabled = False

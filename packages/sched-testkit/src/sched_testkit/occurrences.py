@@ -1,9 +1,9 @@
 """When a schedule occurs, computed by hand from its definition, for the oracle only.
 
 Nothing here calls the schedule's own methods: an oracle that asked them would agree with their
-mistakes. Known are ``Interval``, ``Once``, and ``Cron`` of minutes and hours in UTC (by walking
-through the minutes of a day). The occurrences of a ``FixedDelay`` depend on when runs ended: the oracle
-follows them itself.
+mistakes. Known are ``Interval``, ``Once``, and ``Cron`` of minutes and hours in UTC, by walking
+through the minutes of a day. The occurrences of a ``FixedDelay`` depend on when runs ended: the
+oracle follows them itself.
 """
 
 from __future__ import annotations

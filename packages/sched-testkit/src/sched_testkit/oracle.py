@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from sched_core import Execution, FixedDelay, Job, State, Status
 from sched_testkit import lines as reading
-from sched_testkit.annals import Life, Wrong
+from sched_testkit.annals import Call, Life, Wrong
 from sched_testkit.chronicle import Chronicle, backoff
 
 
@@ -80,7 +80,7 @@ class Oracle(Chronicle):
             reading.check_missed(line, life, epoch, policy)
         if line.manual:
             if line.final:
-                life.manual_lines += 1
+                life.manual_lines += line.status is not Status.SUPERSEDED
                 life.answered = max(life.answered, self.seq if line.attempt == 0 else 0)
             asked = any(
                 timedelta(0) <= line.scheduled_at - trigger.at < timedelta(milliseconds=1)
@@ -88,10 +88,19 @@ class Oracle(Chronicle):
             )
             if not asked or life.manual_lines > len(life.triggers):
                 raise Wrong(f"{reading.title(line)}: nobody triggered it")
-        elif line.final:
+        elif line.final and not self._precedes_held(line):
             reading.account(line, life, hold)
         if line.final:
             life.finals[line.number] = line
+
+    def _precedes_held(self, line: Execution) -> bool:
+        """Whether an edit wrote it while an earlier occurrence is held, whose end comes later."""
+        return line.token == 0 and any(
+            hold.open
+            and hold.claim.job.uid == line.uid
+            and hold.claim.job.standing.number < line.number
+            for hold in self.holds.values()
+        )
 
     def _use_mark(self, line: Execution, life: Life) -> None:
         fixed = isinstance(life.epoch_of(line.number).schedule, FixedDelay)
@@ -163,30 +172,31 @@ class Oracle(Chronicle):
             ):
                 continue
             about = f"job {life.job.id!r}"
+            counted, due = life.first_due(life.epoch)
+            call = self._newest_call(life, counted)
+            if call is not None and call.how == "failed" and call.spec and call.ended_at:
+                due = call.ended_at + backoff(call.spec, call.failures)
             asked = self._unanswered(life, moment)
-            if asked is not None and asked.seq < since:
+            # What has begun is brought to its end first, its retries included.
+            begun = call is not None and (due is None or due > moment or life.paused(moment))
+            if asked is not None and asked.seq < since and not begun:
                 raise Wrong(f"{about} was triggered at {asked.at:%H:%M:%S} and did not run")
             self._check_manual_retries(life, moment)
             if life.touched > since or life.paused(moment):
                 continue
             if life.job.standing.state is State.PAUSED:
                 raise Wrong(f"{about} is still paused, after the end of the pause")
-            counted, due = life.first_due(life.epoch)
-            call = next(
-                (
-                    call
-                    for call in self.newest.values()
-                    if call.uid == life.uid
-                    and call.event.scheduled_at == counted
-                    and not call.event.manual
-                    and call.number >= life.epoch.number
-                ),
-                None,
-            )
-            if call is not None and call.how == "failed" and call.spec and call.ended_at:
-                due = call.ended_at + backoff(call.spec, call.failures)
             if due is not None and due <= moment:
                 raise Wrong(f"{about}: the occurrence at {counted:%d. %H:%M:%S} was left undone")
+
+    def _newest_call(self, life: Life, moment: datetime | None) -> Call | None:
+        """Return the newest call for the scheduled occurrence at the moment."""
+        for call in self.newest.values():
+            event = call.event
+            mine = call.uid == life.uid and call.number >= life.epoch.number
+            if mine and event.scheduled_at == moment and not event.manual:
+                return call
+        return None
 
 
 __all__ = ["Oracle", "Wrong"]

@@ -15,6 +15,9 @@ import pytest
 
 from sched_testkit.certificate import Certificate, capabilities_as_json
 from sched_testkit.conformance import declared
+from sched_testkit.fixtures import fake_clock_fixture, fake_scheduler_fixture
+
+__all__ = ["fake_clock_fixture", "fake_scheduler_fixture"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,0 +1,130 @@
+"""The machine finds what is wrong in the scheduler itself, and tells it as a story."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from attrs import evolve
+from tests.conformance.harnesses import MemoryHarness
+
+from sched_core import Job, State, Status, lifecycle
+from sched_testkit.annals import Wrong
+from sched_testkit.machine import run_histories
+
+Mutate = Callable[[Any], Any]
+
+folds, finishes, pauses = lifecycle._fold, lifecycle.finish, lifecycle.pause
+skips, triggers, resumes = lifecycle.skip_next, lifecycle.trigger, lifecycle.resume
+redefines = lifecycle.redefine
+
+
+def fold_one_less(job: Any, moment: Any, now: Any) -> Any:
+    folded, until = folds(job, moment, now)
+    return max(folded - 1, 0), until if folded > 1 else None
+
+
+def retry_forgets_failures(*arguments: Any, **options: Any) -> Any:
+    decision = finishes(*arguments, **options)
+    if decision.standing is None or decision.standing.failures == 0:
+        return decision
+    return evolve(decision, standing=evolve(decision.standing, failures=0))
+
+
+def pause_is_ignored(job: Job, **options: Any) -> Job:
+    return job
+
+
+def settle_reverts_the_edit(claim: Any, start: Any, ended: Any, **options: Any) -> Any:
+    stored = options.pop("stored")
+    return finishes(claim, start, ended, stored=claim.job if stored else None, **options)
+
+
+def skip_twice_is_twice(job: Job, *, now: Any) -> Job:
+    mark = job.standing.skipped_run
+    if mark is None or mark <= now:
+        return skips(job, now=now)
+    return skips(job, now=mark)
+
+
+def trigger_is_lost_in_a_run(job: Job, *, now: Any) -> Job:
+    due = job.standing.due_at
+    return job if due is not None and due <= now else triggers(job, now=now)
+
+
+def resume_runs_at_once(job: Job, *, at: Any, now: Any = None) -> Any:
+    change = resumes(job, at=at, now=now)
+    if change is None or change.job.standing.state is not State.ACTIVE:
+        return change
+    return evolve(change, job=evolve(change.job, standing=evolve(change.job.standing, due_at=at)))
+
+
+def any_edit_moves_the_schedule(job: Job, spec: Any, **options: Any) -> Any:
+    change = redefines(job, spec, **options)
+    if change is None or change.job.standing.next_run is None:
+        return change
+    later = change.job.standing.next_run + timedelta(seconds=1)
+    moved = evolve(change.job.standing, next_run=later, due_at=later)
+    return evolve(change, job=evolve(change.job, standing=moved))
+
+
+def removal_writes_nothing(job: Job, *, now: Any) -> tuple[()]:
+    return ()
+
+
+def retry_without_a_pause(*arguments: Any) -> timedelta:
+    return timedelta(0)
+
+
+def interruption_forgets_the_attempt(*arguments: Any, **options: Any) -> Any:
+    decision = finishes(*arguments, **options)
+    interrupted = any(line.status is Status.INTERRUPTED for line in decision.ledger)
+    if decision.standing is None or not interrupted:
+        return decision
+    return evolve(decision, standing=evolve(decision.standing, attempts=0))
+
+
+def resume_forgets_what_was_missed(job: Job, *, at: Any, now: Any = None) -> Any:
+    change = resumes(job, at=at, now=now)
+    return None if change is None else evolve(change, ledger=())
+
+
+MUTANTS: list[tuple[str, Any, str]] = [
+    ("_fold", fold_one_less, "folds"),
+    ("finish", retry_forgets_failures, "must be the last"),
+    ("pause", pause_is_ignored, "though it was paused"),
+    ("finish", settle_reverts_the_edit, "."),
+    ("skip_next", skip_twice_is_twice, "skip_next marked"),
+    ("trigger", trigger_is_lost_in_a_run, "was triggered at"),
+    ("resume", resume_runs_at_once, "early|began at|inside|do not count"),
+    ("redefine", any_edit_moves_the_schedule, "moved its standing"),
+    ("retire", removal_writes_nothing, "has no (final )?line"),
+    ("backoff", retry_without_a_pause, "before its retry was due"),
+    ("finish", interruption_forgets_the_attempt, "after attempt|must go on with"),
+    ("resume", resume_forgets_what_was_missed, "no line|no final line|undone"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "mutant", "message"), MUTANTS, ids=lambda m: getattr(m, "__name__", "")
+)
+def test_the_machine_kills_the_mutant(
+    name: str, mutant: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, name, mutant)
+    with pytest.raises(Wrong, match=message):
+        run_histories(MemoryHarness(), examples=400, steps=30, shrink=False)
+
+
+def test_a_wrong_history_is_told_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifecycle, "skip_next", skip_twice_is_twice)
+    with pytest.raises(Wrong) as caught:
+        run_histories(MemoryHarness(), examples=400, steps=10)
+    story = next(note for note in caught.value.__notes__ if "What happened" in note)
+    lines = story.strip().splitlines()
+    assert lines[0] == "What happened:"
+    assert lines[1] == "  1. at +0 s: submit job 'a' every 60 s"
+    assert lines[-1].endswith("skip the next of 'a'")
+    assert len(lines) == 4
