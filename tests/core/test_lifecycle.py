@@ -805,7 +805,7 @@ class TestPostpone:
         decision = lifecycle.postpone(claim, until=T0 + HOUR, now=T0 + HOUR, stored=job)
         assert decision.standing is not None
         assert begun(evolve(job, standing=decision.standing), T0 + HOUR)[1].attempt == 3
-        paused = lifecycle.pause(job, until=T0 + 2 * HOUR, reason=None, now=T0)
+        paused = lifecycle.pause(job, until=T0 + 2 * HOUR, reason=None, now=T0 + HOUR)
         resumed, _ = fate(paused, T0 + 2 * HOUR, lost=2)
         assert begun(resumed, T0 + 2 * HOUR)[1].attempt == 3
 

@@ -1,7 +1,8 @@
 """A job scheduler as a pure domain core with pluggable backends.
 
-Read in this order: ``errors``, ``clock``, ``schedule``, ``job``, ``lifecycle``, ``ports``,
-``codec``, ``memory``, ``workers``, ``signals``, ``scheduler``; ``testing`` is for tests.
+Read in this order: ``errors``, ``clock``, ``schedule``, ``policy``, ``job``, ``lifecycle``,
+``ports``, ``codec``, ``memory``, ``threads``, ``workers``, ``signals``, ``observing``,
+``scheduler``; ``testing`` is for tests.
 """
 
 from sched_core.clock import Clock, SystemClock
@@ -36,6 +37,7 @@ from sched_core.job import (
     Status,
 )
 from sched_core.memory import MemoryBackend, MemoryStore
+from sched_core.observing import Health, HealthChange, Observer
 from sched_core.policy import Coalesce, Drop, Policy, Retry, RunAll
 from sched_core.ports import (
     Backend,
@@ -58,7 +60,7 @@ from sched_core.schedule import (
     StartAtInterval,
     dst_warnings,
 )
-from sched_core.scheduler import Health, HealthChange, Observer, Scheduler
+from sched_core.scheduler import Scheduler
 
 __all__ = [
     "Backend",

@@ -13,12 +13,11 @@ from typing import Any, Final, Self
 import anyio
 import anyio.abc
 import anyio.lowlevel
-from attrs import evolve, frozen
+from attrs import evolve
 
 from sched_core import lifecycle
 from sched_core.clock import FIRST, Clock, SystemClock, backoff_pause
 from sched_core.errors import (
-    BackendError,
     HandlerNotSet,
     InvalidDefinition,
     JobAlreadyExists,
@@ -29,8 +28,9 @@ from sched_core.errors import (
     SchedulerNotStarted,
     SchedulerRunning,
 )
-from sched_core.job import Claim, Execution, Job, JobSpec, Status, check_text
+from sched_core.job import Claim, Execution, Job, JobSpec, check_text
 from sched_core.lifecycle import Change
+from sched_core.observing import Health, Observer, Observers
 from sched_core.policy import Policy
 from sched_core.ports import Backend, ExecutionQuery, Handler, JobQuery, Undecodable
 from sched_core.schedule import Schedule
@@ -57,53 +57,6 @@ class _Unset:
 
 
 UNSET: Final = _Unset()
-
-
-@frozen
-class HealthChange:
-    """What observers get when health changes.
-
-    Attributes:
-        healthy: Whether nothing is wrong.
-        problems: What is wrong, for people.
-    """
-
-    healthy: bool
-    problems: tuple[str, ...]
-
-
-@frozen
-class Health:
-    """What ``health()`` returns.
-
-    Attributes:
-        healthy: Whether nothing is wrong.
-        problems: What is wrong, for people.
-        running: Whether ``run_forever`` is running.
-        executing: Runs under way or queued.
-        unsettled: Claims held, those included that only wait to be written.
-        completed: Runs ended since this scheduler was opened.
-        looked_at: When the loop last looked for work.
-        oldest_due: The earliest due moment among what is claimed and not yet written.
-        lateness: How late the newest run began.
-        claims_lost: Claims that others took over.
-        backend_errors: Failures to reach the backend.
-    """
-
-    healthy: bool
-    problems: tuple[str, ...]
-    running: bool
-    executing: int
-    unsettled: int
-    completed: int
-    looked_at: datetime | None
-    oldest_due: datetime | None
-    lateness: timedelta | None
-    claims_lost: int
-    backend_errors: int
-
-
-Observer = Callable[[Execution | HealthChange], None]
 
 
 def random_id() -> str:
@@ -155,14 +108,13 @@ class Scheduler:
         self._given_clock = self._clock
         self._worker = worker
         self._max_concurrency = max_concurrency
-        self._observers = tuple(observers)
+        self._observers = Observers(backend, observers)
         self._new_id = new_id
         self._handler: Handler | None = None
         self._handler_set = anyio.Event()
         self._queued: list[tuple[JobSpec, bool]] = []
         self._workers: Workers | None = None
         self._pid = 0
-        self._problems: dict[str, str] = {}
         self._looked_at: datetime | None = None
         self._waiting_for_capacity = False
         self._pruned_at: datetime | None = None
@@ -186,14 +138,14 @@ class Scheduler:
         name = self._new_id() if self._worker is None else f"{self._worker}-{self._new_id()}"
         self._clock = await self._backend.open(self._given_clock, worker=name)
         self._pid = os.getpid()
-        self._problems.clear()
+        self._observers.forget()
         self._looked_at = self._pruned_at = None
         workers = Workers(
             self._backend,
             self._clock,
             max_concurrency=self._max_concurrency,
-            on_line=self._observe if self._observers else None,
-            on_trouble=self._trouble,
+            on_line=self._observers.tell if self._observers else None,
+            on_trouble=self._observers.trouble,
         )
         if self._handler is not None:
             workers.set_handler(self._handler)
@@ -371,7 +323,7 @@ class Scheduler:
                 stored = await self._backend.replace(change.job, change.ledger)
             except (RevisionConflict, JobNotFound):
                 continue
-            await self._observe_edit(spec.id, change.ledger)
+            await self._observers.edited(spec.id, change.ledger)
             return stored
 
     async def update_job(
@@ -413,7 +365,7 @@ class Scheduler:
             lines = lifecycle.retire(job, now=self._clock.now())
             try:
                 if await self._backend.remove(id, lines, expected=job.revision):
-                    await self._observe_edit(id, lines)
+                    await self._observers.edited(id, lines)
                     return
             except RevisionConflict:
                 continue
@@ -472,7 +424,7 @@ class Scheduler:
                 stored = await self._backend.replace(change.job, change.ledger)
             except RevisionConflict:
                 continue
-            await self._observe_edit(job_id, change.ledger)
+            await self._observers.edited(job_id, change.ledger)
             return stored
 
     async def pause_job(
@@ -580,7 +532,7 @@ class Scheduler:
         self._busy = True
         moment, before = self._clock.now(), workers.completed
         try:
-            claims = await self._claim_until(moment)
+            claims = await self._claim_until(workers, moment)
             if claims:
                 await self._run_engine(
                     workers, lambda: self._run_claims(workers, claims, moment), signals=False
@@ -599,12 +551,12 @@ class Scheduler:
             await self._wait(workers.until_settled)
             if self._stop_requested.is_set():
                 return
-            claims = await self._claim_until(moment)
+            claims = await self._claim_until(workers, moment)
 
-    async def _claim_until(self, moment: datetime) -> Sequence[Claim]:
+    async def _claim_until(self, workers: Workers, moment: datetime) -> Sequence[Claim]:
         self._looked_at = self._clock.now()
-        claims = await self._backend.claim_due(self._max_concurrency)
-        await self._observe_takeovers(claims)
+        claims = await self._backend.claim_due(workers.room())
+        await self._observers.taken_over(claims)
         due = [claim for claim in claims if (claim.job.standing.due_at or moment) <= moment]
         if len(due) != len(claims):
             chosen = {claim.token for claim in due}
@@ -716,13 +668,13 @@ class Scheduler:
             self._looked_at = self._clock.now()
             try:
                 if self._handler is None:
-                    self._trouble("handler", "no handler is set: nothing is claimed")
+                    self._observers.trouble("handler", "no handler is set: nothing is claimed")
                     await self._wait(self._handler_set.wait)
                     continue
-                self._trouble("handler", None)
+                self._observers.trouble("handler", None)
                 changed = workers.changed
-                free = workers.max_concurrency - workers.active
-                if free <= 0 or len(workers.held) >= 10 * workers.max_concurrency + 100:
+                free = workers.room()
+                if free <= 0:
                     self._waiting_for_capacity = True
                     await self._wait(changed.wait)
                     self._waiting_for_capacity = False
@@ -731,7 +683,7 @@ class Scheduler:
                     await workers.renew_expiring()
                 claims = await self._backend.claim_due(free)
                 if claims:
-                    await self._observe_takeovers(claims)
+                    await self._observers.taken_over(claims)
                     workers.accept(claims)
                     # First they begin: what blocks the loop past its lease is renewed above.
                     while workers.queued and not self._stop_requested.is_set():
@@ -740,7 +692,7 @@ class Scheduler:
                     await self._wait(self._backend.wait_due, free)
                 if failures:
                     failures = 0
-                    self._trouble("claiming", None)
+                    self._observers.trouble("claiming", None)
             except Exception as error:  # noqa: BLE001 -- a third party's backend may raise anything
                 failures += 1
                 workers.trouble("claiming", error)
@@ -785,7 +737,7 @@ class Scheduler:
                 await self._backend.release(claims)
         except Exception as error:
             logger.exception("claims could not be released, their leases must run out")
-            self._trouble("releasing", str(error))
+            self._observers.trouble("releasing", str(error))
 
     async def _retain(self) -> None:
         pause = RETENTION_BEGINS  # soon, or a service that restarts often would never prune
@@ -794,10 +746,10 @@ class Scheduler:
             pause = RETENTION
             try:
                 await self._backend.prune(FIRST)
-                self._trouble("retention", None)
+                self._observers.trouble("retention", None)
             except Exception as error:
                 logger.exception("retention failed, it is tried again")
-                self._trouble("retention", str(error))
+                self._observers.trouble("retention", str(error))
 
     async def _prune_sometimes(self) -> None:
         now = self._clock.now()
@@ -816,11 +768,11 @@ class Scheduler:
         workers = self._opened()
         try:
             await self._backend.check()
-            self._trouble("backend", None)
+            self._observers.trouble("backend", None)
         except Exception as error:  # noqa: BLE001 -- whatever it is, it is what health is asked for
-            self._trouble("backend", f"{type(error).__name__}: {error}")
+            self._observers.trouble("backend", f"{type(error).__name__}: {error}")
         missing = "no handler is set: nothing is claimed" if self._handler is None else None
-        self._trouble("handler", missing)
+        self._observers.trouble("handler", missing)
         looked_at = self._looked_at
         stalled = (
             self._running
@@ -828,10 +780,12 @@ class Scheduler:
             and looked_at is not None
             and self._clock.now() - looked_at > STALLED
         )
-        self._trouble("loop", f"has not looked for work since {looked_at}" if stalled else None)
+        self._observers.trouble(
+            "loop", f"has not looked for work since {looked_at}" if stalled else None
+        )
         return Health(
-            healthy=not self._problems,
-            problems=tuple(f"{topic}: {text}" for topic, text in self._problems.items()),
+            healthy=not self._observers.problems,
+            problems=self._observers.problems,
             running=self._running,
             executing=workers.active,
             unsettled=len(workers.held),
@@ -842,54 +796,6 @@ class Scheduler:
             claims_lost=workers.claims_lost,
             backend_errors=workers.backend_errors,
         )
-
-    def _trouble(self, topic: str, problem: str | None) -> None:
-        """Note a problem, or that it is over; tell the observers when health changes."""
-        if problem is None:
-            if topic not in self._problems:
-                return
-            del self._problems[topic]
-            changed = not self._problems
-        else:
-            changed = not self._problems
-            self._problems[topic] = problem
-        if changed:
-            problems = tuple(f"{topic}: {text}" for topic, text in self._problems.items())
-            self._observe(HealthChange(healthy=not problems, problems=problems))
-
-    async def _observe_edit(self, job_id: str, lines: Sequence[Execution]) -> None:
-        """Tell the observers which lines an edit wrote: not those about a run under way."""
-        if lines and self._observers:
-            ids = {line.id for line in lines}
-            await self._observe_stored(ExecutionQuery(job_id=job_id), ids)
-
-    async def _observe_takeovers(self, claims: Sequence[Claim]) -> None:
-        """Tell the observers of the ``abandoned`` lines that the backend wrote."""
-        if not self._observers:
-            return
-        for claim in claims:
-            if claim.lost is not None:
-                job = claim.job
-                line_id = f"{job.uid}:{job.standing.number}:{claim.attempt - 1}"
-                abandoned = ExecutionQuery(job_id=job.id, statuses=frozenset({Status.ABANDONED}))
-                await self._observe_stored(abandoned, {line_id})
-
-    async def _observe_stored(self, query: ExecutionQuery, ids: set[str]) -> None:
-        try:
-            page = await self._backend.executions(query, after=None, limit=len(ids) + 10)
-        except BackendError as error:
-            logger.warning("observers miss lines of job %r: %s", query.job_id, error)
-            return
-        for line in reversed(page.items):
-            if line.id in ids:
-                self._observe(line)
-
-    def _observe(self, what: Execution | HealthChange) -> None:
-        for observer in self._observers:
-            try:
-                observer(what)
-            except Exception:
-                logger.exception("observer %r failed", observer)
 
 
 def _spec(

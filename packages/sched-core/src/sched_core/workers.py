@@ -16,13 +16,9 @@ import heapq
 import inspect
 import logging
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from contextvars import Context, copy_context
 from datetime import datetime, timedelta
-from queue import SimpleQueue
 from typing import Any
 
 import anyio
@@ -46,6 +42,7 @@ from sched_core.job import (
 )
 from sched_core.lifecycle import SUCCESS, Decision, Ended, Start
 from sched_core.ports import Backend, Handler
+from sched_core.threads import HandlerThread
 
 logger = logging.getLogger("sched_core")
 
@@ -53,6 +50,10 @@ BATCH = 500
 """Most settlements written at once."""
 UNDECIDED = timedelta(seconds=60)
 """For how long a job is set aside whose schedule raised an exception."""
+AHEAD = 5
+"""While handlers end at once, claims go this many times beyond the concurrency."""
+AT_ONCE = timedelta(milliseconds=50)
+"""What ending at once means, for a whole batch."""
 CONFLICTS = 100
 """After so many conflicts in a row something is wrong with the backend, not with the timing."""
 
@@ -101,7 +102,7 @@ class _Worker:
 
     def __init__(self) -> None:
         self.scope = anyio.CancelScope()
-        self.thread: _Thread | None = None
+        self.thread: HandlerThread | None = None
         self.woken = anyio.Event()
 
 
@@ -136,6 +137,10 @@ class Workers:
         self.unsettled: list[Run] = []
         self.active = 0
         """Runs queued or under way; those that only wait to be settled do not count."""
+        self._limit = max_concurrency
+        self._accepted_at = clock.now()
+        self._called = 0
+        self._overlapped = True
         self.completed = 0
         self.claims_lost = 0
         self.backend_errors = 0
@@ -149,7 +154,7 @@ class Workers:
         self._tasks: anyio.abc.TaskGroup | None = None
         self._host: Any = None
         """The asyncio task that runs the group, ``None`` on trio."""
-        self._threads: list[_Thread] = []
+        self._threads: list[HandlerThread] = []
         self._undecided: dict[str, datetime] = {}
         self._renewals: list[datetime] = []
         """When those began that have not returned."""
@@ -173,6 +178,7 @@ class Workers:
         self._closing = False
         self._renewals = []
         self.active = 0
+        self._called = 0
         self.limiter = anyio.CapacityLimiter(self.max_concurrency)
         self._settle_wanted, self.changed = anyio.Event(), anyio.Event()
         tasks.start_soon(self._settle_all)
@@ -196,9 +202,26 @@ class Workers:
         self._successors.clear()
         self.active = 0
 
+    def room(self) -> int:
+        """Return how many further claims to ask for.
+
+        As many as handlers may run beside each other. More only while handlers never wait and
+        whole batches end at once: what is claimed and queued here, nobody else can take.
+        """
+        if len(self.held) >= 10 * self.max_concurrency + 100:
+            return 0
+        if self.active == 0:
+            quick = not self._overlapped and self.clock.now() - self._accepted_at < AT_ONCE
+            most = max(min(AHEAD * self.max_concurrency, BATCH), self.max_concurrency)
+            self._limit = min(2 * self._limit, most) if quick else self.max_concurrency
+        elif self._overlapped:
+            self._limit = self.max_concurrency
+        return self._limit - self.active
+
     def accept(self, claims: Sequence[Claim]) -> None:
         """Take over claims: run them, or settle them with their fate."""
-        now = self.clock.now()
+        now = self._accepted_at = self.clock.now()
+        self._overlapped = self._called > 0
         for claim in claims:
             run = Run(claim)
             job_id = claim.job.spec.id
@@ -296,6 +319,9 @@ class Workers:
             run.cancellation,
         )
         ended: Ended | None = SUCCESS
+        if self._called:
+            self._overlapped = True
+        self._called += 1
         try:
             if run.threaded:
                 result = await self._call_in_thread(handler, event, worker)
@@ -330,6 +356,7 @@ class Workers:
             ended = Ended(Status.FAILED, describe(error))
             logger.warning("job %r failed: %s", spec.id, ended.reason, exc_info=error)
         finally:
+            self._called -= 1
             run.worker = None
             self._ended(run, ended)
 
@@ -342,7 +369,7 @@ class Workers:
             return result
         thread = worker.thread
         if thread is None:
-            thread = worker.thread = _Thread(self._host.get_loop())
+            thread = worker.thread = HandlerThread(self._host.get_loop())
             self._threads.append(thread)
         try:
             return await thread.call(handler, event)
@@ -707,70 +734,6 @@ def _later(now: datetime, seconds: float) -> datetime:
         return instant_after(now, timedelta(seconds=max(seconds, 0)))
     except (OverflowError, ValueError):
         return now + UNDECIDED
-
-
-class _Thread:
-    """A thread for handlers that are plain functions, on asyncio.
-
-    The interpreter joins anyio's own worker threads when it exits, so that a handler which never
-    returns would keep the process alive. This is a daemon, as trio's threads are.
-    """
-
-    __slots__ = ("_calls", "_loop", "busy")
-
-    def __init__(self, loop: Any) -> None:
-        self._loop = loop
-        self._calls: SimpleQueue[tuple[Any, Context, Handler, JobEvent] | None] = SimpleQueue()
-        self.busy = False
-        threading.Thread(target=self._serve, name="sched handler", daemon=True).start()
-
-    async def call(self, handler: Handler, event: JobEvent) -> Any:
-        """Call the handler; cancelled, leave it behind."""
-        future, context = self._loop.create_future(), copy_context()
-        if (sniffio := sys.modules.get("sniffio")) is not None:
-            # A handler may start an event loop of its own in its thread.
-            context.run(sniffio.current_async_library_cvar.set, None)
-        self.busy = True
-        self._calls.put((future, context, handler, event))
-        result, error = await future
-        if error is not None:
-            raise error
-        return result
-
-    def end(self) -> None:
-        """Let the thread end once its handler has returned."""
-        self._calls.put(None)
-
-    def _serve(self) -> None:
-        with _worker_thread(self._loop):
-            while (call := self._calls.get()) is not None:
-                future, context, handler, event = call
-                result: Any = None
-                error: BaseException | None = None
-                try:
-                    result = context.run(handler, event)
-                except BaseException as raised:  # noqa: BLE001 -- raised again in the loop
-                    error = raised
-                try:
-                    self._loop.call_soon_threadsafe(self._report, future, result, error)
-                except RuntimeError:
-                    return  # the loop is closed: nobody waits any more
-                del call, future, context, handler, event, result, error
-
-    def _report(self, future: Any, result: Any, error: BaseException | None) -> None:
-        self.busy = False
-        if not future.done():
-            future.set_result((result, error))  # not set_exception: futures refuse some of them
-
-
-def _worker_thread(loop: Any) -> AbstractContextManager[None]:
-    """Make ``anyio.from_thread.run`` work in the present thread as it does in anyio's own."""
-    try:
-        from anyio._core._eventloop import claim_worker_thread, get_async_backend
-
-        return claim_worker_thread(get_async_backend("asyncio"), loop)
-    except ImportError:  # moved: from_thread then wants a token
-        return nullcontext()
 
 
 def _is_async(handler: Handler) -> bool:

@@ -124,7 +124,7 @@ class Histories(RuleBasedStateMachine):
 
         try:
             self._portal.call(step)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 -- told, and raised again
             found = error
             while isinstance(found, BaseExceptionGroup) and len(found.exceptions) == 1:
                 found = found.exceptions[0]

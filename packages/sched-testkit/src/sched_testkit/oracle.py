@@ -95,7 +95,10 @@ class Oracle(Chronicle):
 
     def _precedes_held(self, line: Execution) -> bool:
         """Whether an edit wrote it while an earlier occurrence is held, whose end comes later."""
-        return line.token == 0 and any(
+        life = self.lives[line.uid]
+        counted, _ = life.first_due(life.epoch_of(line.number))
+        skips = line.token == 0 and line.scheduled_at != counted
+        return skips and any(
             hold.open
             and hold.claim.job.uid == line.uid
             and hold.claim.job.standing.number < line.number
@@ -151,7 +154,9 @@ class Oracle(Chronicle):
 
     # -- what must have happened
 
-    def _check_manual_retries(self, life: Life, moment: datetime) -> None:
+    def _manual_waits(self, life: Life, moment: datetime) -> bool:
+        """Whether a manual occurrence waits for its retry; refuse one that waits for nothing."""
+        waits = False
         for call in self.newest.values():
             if call.uid != life.uid or not call.event.manual or call.number in life.finals:
                 continue
@@ -162,6 +167,8 @@ class Oracle(Chronicle):
                 raise Wrong(
                     f"job {life.job.id!r}: {call}, a manual one, {call.how}; and that is all"
                 )
+            waits = True
+        return waits
 
     def nothing_left(self, moment: datetime, since: int) -> None:
         """A healthy instance has run what was due at the moment; ``since``: where that began."""
@@ -181,11 +188,18 @@ class Oracle(Chronicle):
             begun = call is not None and (due is None or due > moment or life.paused(moment))
             if asked is not None and asked.seq < since and not begun:
                 raise Wrong(f"{about} was triggered at {asked.at:%H:%M:%S} and did not run")
-            self._check_manual_retries(life, moment)
-            if life.touched > since or life.paused(moment):
+            waits = self._manual_waits(life, moment)
+            if waits or life.touched > since or life.paused(moment):
                 continue
             if life.job.standing.state is State.PAUSED:
                 raise Wrong(f"{about} is still paused, after the end of the pause")
+            if any(
+                hold.open
+                and hold.claim.job.uid == life.uid
+                and hold.claim.job.standing.number < life.job.standing.number
+                for hold in self.holds.values()
+            ):
+                continue  # moved on from under a lost claim: it ends when the job is next due
             if due is not None and due <= moment:
                 raise Wrong(f"{about}: the occurrence at {counted:%d. %H:%M:%S} was left undone")
 

@@ -1,0 +1,136 @@
+"""Who is told: observers of ledger lines and of health."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+from attrs import frozen
+
+from sched_core.errors import BackendError
+from sched_core.job import Claim, Execution, Status
+from sched_core.ports import Backend, ExecutionQuery
+
+logger = logging.getLogger("sched_core")
+
+
+@frozen
+class HealthChange:
+    """What observers get when health changes.
+
+    Attributes:
+        healthy: Whether nothing is wrong.
+        problems: What is wrong, for people.
+    """
+
+    healthy: bool
+    problems: tuple[str, ...]
+
+
+@frozen
+class Health:
+    """What ``health()`` returns.
+
+    Attributes:
+        healthy: Whether nothing is wrong.
+        problems: What is wrong, for people.
+        running: Whether ``run_forever`` is running.
+        executing: Runs under way or queued.
+        unsettled: Claims held, those included that only wait to be written.
+        completed: Runs ended since this scheduler was opened.
+        looked_at: When the loop last looked for work.
+        oldest_due: The earliest due moment among what is claimed and not yet written.
+        lateness: How late the newest run began.
+        claims_lost: Claims that others took over.
+        backend_errors: Failures to reach the backend.
+    """
+
+    healthy: bool
+    problems: tuple[str, ...]
+    running: bool
+    executing: int
+    unsettled: int
+    completed: int
+    looked_at: datetime | None
+    oldest_due: datetime | None
+    lateness: timedelta | None
+    claims_lost: int
+    backend_errors: int
+
+
+Observer = Callable[[Execution | HealthChange], None]
+
+
+class Observers:
+    """Tells observers what happened, and keeps what is wrong.
+
+    Args:
+        backend: Where lines are read that the backend wrote by itself.
+        observers: Whom to tell. One that fails is logged, and harms nothing.
+    """
+
+    def __init__(self, backend: Backend, observers: Sequence[Observer]) -> None:
+        self._backend = backend
+        self._observers = tuple(observers)
+        self._problems: dict[str, str] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._observers)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong, for people."""
+        return tuple(f"{topic}: {text}" for topic, text in self._problems.items())
+
+    def forget(self) -> None:
+        """Begin anew with nothing wrong."""
+        self._problems.clear()
+
+    def trouble(self, topic: str, problem: str | None) -> None:
+        """Note a problem, or that it is over; tell the observers when health changes."""
+        if problem is None:
+            if topic not in self._problems:
+                return
+            del self._problems[topic]
+            changed = not self._problems
+        else:
+            changed = not self._problems
+            self._problems[topic] = problem
+        if changed:
+            self.tell(HealthChange(healthy=not self._problems, problems=self.problems))
+
+    async def edited(self, job_id: str, lines: Sequence[Execution]) -> None:
+        """Tell the observers which lines an edit wrote: not those about a run under way."""
+        if lines and self._observers:
+            ids = {line.id for line in lines}
+            await self._stored(ExecutionQuery(job_id=job_id), ids)
+
+    async def taken_over(self, claims: Sequence[Claim]) -> None:
+        """Tell the observers of the ``abandoned`` lines that the backend wrote."""
+        if not self._observers:
+            return
+        for claim in claims:
+            if claim.lost is not None:
+                job = claim.job
+                line_id = f"{job.uid}:{job.standing.number}:{claim.attempt - 1}"
+                abandoned = ExecutionQuery(job_id=job.id, statuses=frozenset({Status.ABANDONED}))
+                await self._stored(abandoned, {line_id})
+
+    async def _stored(self, query: ExecutionQuery, ids: set[str]) -> None:
+        try:
+            page = await self._backend.executions(query, after=None, limit=len(ids) + 10)
+        except BackendError as error:
+            logger.warning("observers miss lines of job %r: %s", query.job_id, error)
+            return
+        for line in reversed(page.items):
+            if line.id in ids:
+                self.tell(line)
+
+    def tell(self, what: Execution | HealthChange) -> None:
+        """Call every observer."""
+        for observer in self._observers:
+            try:
+                observer(what)
+            except Exception:
+                logger.exception("observer %r failed", observer)

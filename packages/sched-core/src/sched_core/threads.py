@@ -1,0 +1,77 @@
+"""Threads for handlers that are plain functions."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import Context, copy_context
+from queue import SimpleQueue
+from typing import Any
+
+from sched_core.job import JobEvent
+from sched_core.ports import Handler
+
+
+class HandlerThread:
+    """A thread for handlers that are plain functions, on asyncio.
+
+    The interpreter joins anyio's own worker threads when it exits, so that a handler which never
+    returns would keep the process alive. This is a daemon, as trio's threads are.
+    """
+
+    __slots__ = ("_calls", "_loop", "busy")
+
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop
+        self._calls: SimpleQueue[tuple[Any, Context, Handler, JobEvent] | None] = SimpleQueue()
+        self.busy = False
+        threading.Thread(target=self._serve, name="sched handler", daemon=True).start()
+
+    async def call(self, handler: Handler, event: JobEvent) -> Any:
+        """Call the handler; cancelled, leave it behind."""
+        future, context = self._loop.create_future(), copy_context()
+        if (sniffio := sys.modules.get("sniffio")) is not None:
+            # A handler may start an event loop of its own in its thread.
+            context.run(sniffio.current_async_library_cvar.set, None)
+        self.busy = True
+        self._calls.put((future, context, handler, event))
+        result, error = await future
+        if error is not None:
+            raise error
+        return result
+
+    def end(self) -> None:
+        """Let the thread end once its handler has returned."""
+        self._calls.put(None)
+
+    def _serve(self) -> None:
+        with _worker_thread(self._loop):
+            while (call := self._calls.get()) is not None:
+                future, context, handler, event = call
+                result: Any = None
+                error: BaseException | None = None
+                try:
+                    result = context.run(handler, event)
+                except BaseException as raised:  # noqa: BLE001 -- raised again in the loop
+                    error = raised
+                try:
+                    self._loop.call_soon_threadsafe(self._report, future, result, error)
+                except RuntimeError:
+                    return  # the loop is closed: nobody waits any more
+                del call, future, context, handler, event, result, error
+
+    def _report(self, future: Any, result: Any, error: BaseException | None) -> None:
+        self.busy = False
+        if not future.done():
+            future.set_result((result, error))  # not set_exception: futures refuse some of them
+
+
+def _worker_thread(loop: Any) -> AbstractContextManager[None]:
+    """Make ``anyio.from_thread.run`` work in the present thread as it does in anyio's own."""
+    try:
+        from anyio._core._eventloop import claim_worker_thread, get_async_backend
+
+        return claim_worker_thread(get_async_backend("asyncio"), loop)
+    except ImportError:  # moved: from_thread then wants a token
+        return nullcontext()
