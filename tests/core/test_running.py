@@ -442,7 +442,10 @@ def serve(script: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 def first_line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
-    return process.stdout.readline().strip()
+    assert process.stderr is not None
+    line = process.stdout.readline().strip()
+    assert line, process.stderr.read()
+    return line
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -66,7 +66,9 @@ class Service:
     def entries(self) -> list[dict[str, Any]]:
         if not self.journal.exists():
             return []
-        return [json.loads(line) for line in self.journal.read_text().splitlines()]
+        # A worker may be writing: what follows the last newline is not whole yet.
+        whole, _, _ = self.journal.read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
 
     def starts(self) -> list[dict[str, Any]]:
         return [entry for entry in self.entries() if entry["what"] == "start"]

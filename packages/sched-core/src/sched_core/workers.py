@@ -26,7 +26,7 @@ import anyio.abc
 import anyio.to_thread
 
 from sched_core import lifecycle
-from sched_core.clock import LAST, Alarm, Clock, backoff_pause, instant_after
+from sched_core.clock import LAST, Alarm, Clock, backoff_pause, cpu_seconds, instant_after
 from sched_core.errors import BackendError, BackendUnavailable, NoRoute
 from sched_core.job import (
     Cancellation,
@@ -156,8 +156,8 @@ class Workers:
         """The asyncio task that runs the group, ``None`` on trio."""
         self._threads: list[HandlerThread] = []
         self._undecided: dict[str, datetime] = {}
-        self._renewals: list[datetime] = []
-        """When those began that have not returned."""
+        self._renewals: list[float] = []
+        """When those began that have not returned, by a clock that nobody sets."""
         self._deadlines: list[tuple[datetime, int, Run]] = []
         self._deadline_alarm = Alarm()
         self._settle_wanted = anyio.Event()
@@ -541,15 +541,19 @@ class Workers:
     # -- leases and deadlines
 
     async def _renew_all(self) -> None:
+        patience, seen = (self.lease / 10).total_seconds(), None
         while True:
             await self.clock.sleep_until(self._renew_at())
             if self._undecided:
                 self._forget_undecided()
-            if not self._renewals and self._tasks is not None:
+            began = self._renewals[0] if self._renewals else None
+            if began is None and self._tasks is not None:
                 self._tasks.start_soon(self.renew)
-            elif self._renewals and self.clock.now() - self._renewals[0] >= self.lease / 10:
-                # A renewal that neither returns nor fails saves nothing.
+            elif began is not None and began == seen and cpu_seconds() - began >= patience:
+                # A renewal that neither returns nor fails saves nothing. It was seen before:
+                # what only waits for a loop that was blocked comes back at once.
                 self._give_up(list(self.held.values()))
+            seen = began
 
     def _renew_at(self) -> datetime:
         """Return when to renew: every third of a lease, and once more where one is about to end."""
@@ -581,7 +585,7 @@ class Workers:
         if not runs:
             self.on_trouble("renewing", None)  # nothing depends on it any more
             return True
-        renewals, began = self._renewals, self.clock.now()
+        renewals, began = self._renewals, cpu_seconds()
         renewals.append(began)
         try:
             renewed = await self.backend.renew([run.claim for run in runs])
