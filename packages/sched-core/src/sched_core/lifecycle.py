@@ -577,11 +577,15 @@ def finish(
         after = _advance(stored, standing, line, now, ran=True)
         after = evolve(
             after,
-            state=State.ACTIVE if after.state is State.FINISHED else after.state,
+            # A finished job is active until it has run; one that was paused stays paused.
+            state=State.ACTIVE if standing.state is State.FINISHED else standing.state,
             triggered_at=standing.triggered_at,
             manual=True,
             due_at=standing.triggered_at,
             expires_at=None,
+            paused_until=standing.paused_until,
+            pause_reason=standing.pause_reason,
+            paused_at=standing.paused_at,
         )
         return Decision(after, _last_words(claim, start, line, now))
 
