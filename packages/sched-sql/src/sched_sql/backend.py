@@ -243,8 +243,9 @@ class SqlBackend:
 
     async def claim_due(self, limit: int) -> Sequence[Claim]:
         claims: list[Claim] = []
+        asked = self._now()
         try:
-            await self._call(self._table.claim, claims, limit, self._lease, self._now)
+            await self._call(self._table.claim, claims, limit, self._lease, self._now, asked)
             await checkpoint_if_cancelled()
         except Exception:
             raise

@@ -111,11 +111,17 @@ class Claims:
         found = [moment for moment in (free_at, held_until) if moment is not None]
         return moment_or_none(min(found)) if found else None
 
-    def claim(self, claims: list[Claim], limit: int, lease: timedelta, now: Now) -> None:
+    def claim(
+        self, claims: list[Claim], limit: int, lease: timedelta, now: Now, asked: datetime
+    ) -> None:
         begun = len(claims)
         try:
             with self._database.write(durable=False) as serial:
                 at = now()
+                if at - asked > lease / 10:
+                    # The loop was blocked or the clock set: the caller renews first, or it would
+                    # take over what it holds itself.
+                    return
                 while (wanted := limit - len(claims) + begun) > 0:
                     rows = self._due(at, wanted)
                     self._take(rows, claims, at, at + lease, serial)

@@ -181,8 +181,10 @@ class SqliteTable:
     def earliest(self, horizon: datetime) -> datetime | None:
         return self._claims.earliest(horizon)
 
-    def claim(self, claims: list[Claim], limit: int, lease: timedelta, now: Now) -> None:
-        self._claims.claim(claims, limit, lease, now)
+    def claim(
+        self, claims: list[Claim], limit: int, lease: timedelta, now: Now, asked: datetime
+    ) -> None:
+        self._claims.claim(claims, limit, lease, now, asked)
 
     def renew(self, claims: Sequence[Claim], lease: timedelta, now: Now) -> Sequence[Claim]:
         return self._claims.renew(claims, lease, now)

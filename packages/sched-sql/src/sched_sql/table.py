@@ -73,7 +73,9 @@ class Table(Protocol):
         """Return when to claim next; what lies after the horizon may be left out."""
         ...
 
-    def claim(self, claims: list[Claim], limit: int, lease: timedelta, now: Now) -> None:
+    def claim(
+        self, claims: list[Claim], limit: int, lease: timedelta, now: Now, asked: datetime
+    ) -> None:
         """Append up to ``limit`` claims to the list, so that they are not lost with the caller."""
         ...
 
