@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sched_core import codec
 from sched_core.errors import InvalidDefinition
-from sched_core.job import Execution, Job, JobSpec, Standing, State, Status
+from sched_core.job import Backlog, Execution, Job, JobSpec, Standing, State, Status
 from sched_core.policy import Coalesce, Drop, Policy, Retry, RunAll
 from sched_core.schedule import Cron, DstRule, FixedDelay, Interval, Once, Schedule
 
@@ -83,6 +83,7 @@ standings = st.builds(
     expires_at=maybe,
     manual=st.booleans(),
     paused_at=maybe,
+    backlog=st.none() | st.builds(Backlog, moments, whole, maybe, maybe),
 )
 jobs = st.builds(
     Job,

@@ -528,49 +528,101 @@ class TestFailure:
         assert job.standing.number == 2
 
 
+def resumed(job: Job, at: datetime) -> Job:
+    after = lifecycle.resume(job, at=at)
+    assert after is not None
+    return after
+
+
 class TestPause:
     def test_occurrences_inside_the_pause_are_not_due_and_leave_no_line(self) -> None:
         job = lifecycle.pause(admit(HOURLY), until=None, reason="r", now=T0 + MINUTE)
         assert (job.standing.due_at, job.standing.paused_at) == (None, T0 + MINUTE)
-        change = lifecycle.resume(job, at=T0 + 5 * HOUR + MINUTE)
-        assert change is not None
-        assert change.ledger == ()
-        standing = change.job.standing
+        standing = resumed(job, T0 + 5 * HOUR + MINUTE).standing
         assert (standing.state, standing.due_at) == (State.ACTIVE, T0 + 6 * HOUR)
         assert (standing.paused_at, standing.pause_reason) == (None, None)
 
-    def test_one_that_was_due_before_the_pause_is_missed(self) -> None:
-        job = lifecycle.pause(admit(HOURLY), until=None, reason=None, now=T0 + 61 * MINUTE)
-        change = lifecycle.resume(job, at=T0 + 3 * HOUR)
-        assert change is not None
-        (line,) = change.ledger
+    @pytest.mark.parametrize("misfire", [Coalesce(), RunAll(9, DAY), Drop(DAY)])
+    def test_what_was_due_before_the_pause_runs_after_it_as_one(
+        self, misfire: Coalesce | RunAll | Drop
+    ) -> None:
+        job = admit(HOURLY, Policy(misfire=misfire))
+        job = lifecycle.pause(job, until=None, reason=None, now=T0 + 3 * HOUR)
+        job = resumed(job, T0 + 7 * HOUR)
+        assert job.standing.due_at == T0 + 7 * HOUR
+        job, line = run(job, T0 + 7 * HOUR)
+        assert (line.number, line.scheduled_at) == (1, T0 + HOUR)
+        assert (line.folded, line.folded_until) == (2, T0 + 3 * HOUR)
+        assert (job.standing.number, job.standing.due_at) == (2, T0 + 8 * HOUR)
+        assert job.standing.backlog is None
+
+    @pytest.mark.parametrize("misfire", [RunAll(9, HOUR), RunAll(2, DAY), Drop(HOUR)])
+    def test_the_misfire_policy_judges_what_was_due_before(
+        self, misfire: Coalesce | RunAll | Drop
+    ) -> None:
+        job = admit(HOURLY, Policy(misfire=misfire))
+        job = lifecycle.pause(job, until=None, reason=None, now=T0 + 3 * HOUR)
+        job = resumed(job, T0 + 7 * HOUR)
+        job, (line,) = fate(job, T0 + 9 * HOUR)
         assert (line.status, line.scheduled_at) == (Status.MISSED, T0 + HOUR)
-        assert (change.job.standing.number, change.job.standing.due_at) == (2, T0 + 4 * HOUR)
+        assert (line.folded, line.folded_until) == (2, T0 + 3 * HOUR)
+        assert job.standing.due_at == T0 + 8 * HOUR
+
+    def test_several_pauses_leave_out_what_lies_inside_each(self) -> None:
+        job = lifecycle.pause(admit(HOURLY), until=None, reason=None, now=T0 + 2 * HOUR)
+        job = resumed(job, T0 + 4 * HOUR)
+        job = lifecycle.pause(job, until=None, reason=None, now=T0 + 6 * HOUR)
+        job = resumed(job, T0 + 8 * HOUR)
+        # 2:00 was due before the first pause, 5:00 and 6:00 between the two, 9:00 after them.
+        _, line = run(job, T0 + 9 * HOUR)
+        assert (line.scheduled_at, line.folded) == (T0 + HOUR, 4)
+        assert line.folded_until == T0 + 9 * HOUR
+
+    def test_a_pause_that_ended_while_it_ran_is_left_out_too(self) -> None:
+        claim, start = begun(admit(HOURLY), T0 + HOUR)
+        job = lifecycle.pause(claim.job, until=None, reason=None, now=T0 + 3 * HOUR)
+        job = resumed(job, T0 + 7 * HOUR)
+        job, (line,) = end(claim, start, T0 + 7 * HOUR, stored=job)
+        assert (line.folded, line.folded_until) == (2, T0 + 3 * HOUR)
+        assert job.standing.due_at == T0 + 8 * HOUR
+
+    def test_a_skipped_one_hands_on_what_was_due_behind_it(self) -> None:
+        job = lifecycle.skip_next(admit(HOURLY), now=T0)
+        job = lifecycle.pause(job, until=None, reason=None, now=T0 + 3 * HOUR)
+        job, (line,) = fate(resumed(job, T0 + 7 * HOUR), T0 + 7 * HOUR)
+        assert (line.status, line.folded) == (Status.SKIPPED, 0)
+        job, line = run(job, T0 + 7 * HOUR)
+        assert (line.scheduled_at, line.folded) == (T0 + 2 * HOUR, 1)
+        assert (line.folded_until, job.standing.due_at) == (T0 + 3 * HOUR, T0 + 8 * HOUR)
+
+    def test_a_lost_one_takes_along_what_was_due_behind_it(self) -> None:
+        job = lifecycle.pause(admit(HOURLY), until=None, reason=None, now=T0 + 3 * HOUR)
+        job = resumed(job, T0 + 7 * HOUR)
+        job, (line,) = fate(job, T0 + 7 * HOUR, lost=job.spec.policy.max_lost)
+        assert (line.status, line.folded) == (Status.FAILED, 2)
+        assert job.standing.due_at == T0 + 8 * HOUR
 
     def test_a_resume_before_the_occurrence_changes_nothing_about_it(self) -> None:
         job = admit(HOURLY)
         paused = lifecycle.pause(job, until=None, reason=None, now=T0)
-        change = lifecycle.resume(paused, at=T0 + MINUTE)
-        assert change is not None
-        assert change.job.standing == job.standing
+        assert resumed(paused, T0 + MINUTE).standing == job.standing
 
     def test_a_one_shot_that_passed_meanwhile_runs_at_resume(self) -> None:
         job = lifecycle.pause(admit(Once(T0 + HOUR)), until=None, reason=None, now=T0)
-        change = lifecycle.resume(job, at=T0 + DAY)
-        assert change is not None
-        assert (change.job.standing.due_at, change.ledger) == (T0 + DAY, ())
-        _, line = run(change.job, T0 + DAY)
+        job = resumed(job, T0 + DAY)
+        assert job.standing.due_at == T0 + DAY
+        _, line = run(job, T0 + DAY)
         assert (line.scheduled_at, line.number) == (T0 + HOUR, 1)
 
     def test_a_retry_waits_for_the_end_of_the_pause(self) -> None:
         job, _ = run(admit(HOURLY, Policy(retry=Retry(attempts=3))), T0 + HOUR, FAILURE)
         job = lifecycle.pause(job, until=None, reason=None, now=T0 + HOUR)
         assert job.standing.due_at is None
-        change = lifecycle.resume(job, at=T0 + 5 * HOUR)
-        assert change is not None
-        assert change.ledger == ()
-        _, start = begun(change.job, T0 + 5 * HOUR)
-        assert (start.number, start.attempt, start.folded) == (1, 2, 4)
+        job = resumed(job, T0 + 5 * HOUR)
+        _, start = begun(job, T0 + 5 * HOUR)
+        assert (start.number, start.attempt, start.folded) == (1, 2, 0)
+        job, line = run(job, T0 + 6 * HOUR)
+        assert (line.folded, line.folded_until) == (1, T0 + 6 * HOUR)
 
     def test_a_run_in_flight_settles_and_what_follows_waits(self) -> None:
         claim, start = begun(admit(HOURLY, Policy(retry=Retry(attempts=3))), T0 + HOUR)
@@ -595,11 +647,10 @@ class TestPause:
         resumed, _ = fate(job, until)
         assert begun(resumed, until)[1].scheduled_at == T0 + HOUR
 
-    def test_until_writes_the_missed_line_of_one_due_before(self) -> None:
+    def test_until_makes_one_due_that_was_due_before(self) -> None:
         job = lifecycle.pause(admit(HOURLY), until=T0 + 3 * HOUR, reason=None, now=T0 + HOUR)
-        _, lines = fate(job, T0 + 3 * HOUR)
-        assert statuses(lines) == [Status.MISSED]
-        assert lines[0].worker == "worker"
+        job, lines = fate(job, T0 + 3 * HOUR)
+        assert (lines, job.standing.due_at) == ((), T0 + 3 * HOUR)
 
     @pytest.mark.parametrize("until", [T0, T0 - DAY, datetime(2027, 1, 1)])  # noqa: DTZ001
     def test_until_must_be_aware_and_ahead(self, until: datetime) -> None:
@@ -619,16 +670,39 @@ class TestPause:
         assert lifecycle.resume(job, at=T0) is None
         assert lifecycle.resume(admit(HOURLY), at=T0) is None
 
-    def test_a_missed_line_at_resume_shares_no_number_with_a_waiting_trigger(self) -> None:
+    def test_what_was_due_before_follows_a_trigger_that_waits(self) -> None:
         job = lifecycle.trigger(admit(HOURLY), now=T0)
         job = lifecycle.pause(job, until=None, reason=None, now=T0 + 2 * HOUR)
-        change = lifecycle.resume(job, at=T0 + 3 * HOUR)
-        assert change is not None
-        assert statuses(change.ledger) == [Status.MISSED]
-        job, manual = run(change.job, T0 + 3 * HOUR)
-        job, scheduled = run(job, T0 + 4 * HOUR)
-        numbers = {change.ledger[0].number, manual.number, scheduled.number}
-        assert len(numbers) == 3
+        job, manual = run(resumed(job, T0 + 3 * HOUR), T0 + 3 * HOUR)
+        job, scheduled = run(job, T0 + 3 * HOUR)
+        assert (manual.number, manual.manual) == (1, True)
+        assert (scheduled.number, scheduled.scheduled_at) == (2, T0 + HOUR)
+        assert (scheduled.folded, job.standing.due_at) == (1, T0 + 4 * HOUR)
+
+    @pytest.mark.parametrize("pause_first", [True, False])
+    def test_a_trigger_brings_what_was_due_to_its_end_before_it_runs(
+        self, *, pause_first: bool
+    ) -> None:
+        job, now = admit(HOURLY), T0 + 2 * HOUR
+        if not pause_first:
+            job = lifecycle.trigger(job, now=now)
+        job = lifecycle.pause(job, until=None, reason=None, now=now)
+        if pause_first:
+            job = lifecycle.trigger(job, now=now)
+        job, scheduled = run(job, now + 2 * HOUR)
+        assert (scheduled.scheduled_at, scheduled.folded) == (T0 + HOUR, 1)
+        job, manual = run(job, now + 2 * HOUR)
+        assert (manual.number, manual.manual, job.standing.due_at) == (2, True, None)
+        assert resumed(job, now + 2 * HOUR).standing.due_at == now + 3 * HOUR
+
+    def test_a_trigger_ends_the_wait_of_a_retry_in_a_pause(self) -> None:
+        job, _ = run(admit(HOURLY, Policy(retry=Retry(attempts=3))), T0 + HOUR, FAILURE)
+        job = lifecycle.pause(job, until=None, reason=None, now=T0 + HOUR)
+        job = lifecycle.trigger(job, now=T0 + 2 * HOUR)
+        job, line = run(job, T0 + 2 * HOUR, FAILURE)
+        assert (line.attempt, line.final) == (2, False)
+        job, line = run(job, T0 + 3 * HOUR)
+        assert (line.attempt, line.folded, job.standing.manual) == (3, 0, True)
 
     def test_a_long_reason_is_bounded(self) -> None:
         job = lifecycle.pause(admit(HOURLY), until=None, reason="x" * 10_000, now=T0)
@@ -953,7 +1027,7 @@ class History:
         never = standing.state is State.FINISHED or (
             standing.state is State.PAUSED
             and standing.paused_until is None
-            and not pending(standing)[1]
+            and standing.triggered_at is None
         )
         assert (standing.due_at is None) == never, standing
         if standing.state is State.FINISHED:
@@ -1009,9 +1083,9 @@ class History:
             until_ = now + argument * MINUTE if argument else None
             self.write(lifecycle.pause(job, until=until_, reason=None, now=now), ())
         elif what == "resume":
-            change = lifecycle.resume(job, at=now)
-            if change is not None:
-                self.write(change.job, change.ledger)
+            after = lifecycle.resume(job, at=now)
+            if after is not None:
+                self.write(after, ())
         elif what == "trigger":
             self.write(lifecycle.trigger(job, now=now), ())
         elif what == "skip":

@@ -27,7 +27,7 @@ from tests.sql.stores import (
 )
 
 from sched_core.errors import JobAlreadyExists, JobNotFound, RevisionConflict
-from sched_core.job import Claim, Settlement, State, Status
+from sched_core.job import Backlog, Claim, Settlement, State, Status
 from sched_core.policy import Coalesce, Drop, Policy, Retry, RunAll
 from sched_core.ports import Backend, JobQuery
 from sched_core.schedule import Cron, DstRule, FixedDelay, Interval, Once, Schedule
@@ -108,6 +108,7 @@ def test_what_is_added_is_what_is_read(on_store: Callable[[Test], None]) -> None
                 expires_at=moments[5],
                 manual=True,
                 paused_at=moments[6],
+                backlog=Backlog(moments[7], 2, moments[3], moments[4]),
                 due_at=None,
             ),
         )

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import anyio
 import pytest
 from attrs import evolve
 from tests.conformance.harnesses import MemoryHarness
+from tests.testkit.test_found_histories import a_pause_with_a_backlog, judge
 
 from sched_core import Job, State, Status, lifecycle
 from sched_testkit.annals import Wrong
@@ -55,11 +57,25 @@ def trigger_is_lost_in_a_run(job: Job, *, now: Any) -> Job:
     return job if due is not None and due <= now else triggers(job, now=now)
 
 
-def resume_runs_at_once(job: Job, *, at: Any, now: Any = None) -> Any:
-    change = resumes(job, at=at, now=now)
-    if change is None or change.job.standing.state is not State.ACTIVE:
-        return change
-    return evolve(change, job=evolve(change.job, standing=evolve(change.job.standing, due_at=at)))
+def resume_runs_at_once(job: Job, *, at: Any) -> Any:
+    after = resumes(job, at=at)
+    if after is None or after.standing.state is not State.ACTIVE:
+        return after
+    return evolve(after, standing=evolve(after.standing, due_at=at))
+
+
+def resume_forgets_what_was_due(job: Job, *, at: Any) -> Any:
+    after = resumes(job, at=at)
+    backlog = None if after is None else after.standing.backlog
+    if after is None or backlog is None:
+        return after
+    empty = evolve(backlog, folded=0, folded_from=None, folded_until=None)
+    return evolve(after, standing=evolve(after.standing, backlog=empty))
+
+
+def resume_counts_what_lay_in_the_pause(job: Job, *, at: Any) -> Any:
+    after = resumes(job, at=at)
+    return after and evolve(after, standing=evolve(after.standing, backlog=None))
 
 
 def any_edit_moves_the_schedule(job: Job, spec: Any, **options: Any) -> Any:
@@ -111,6 +127,21 @@ def test_the_machine_kills_the_mutant(
     monkeypatch.setattr(lifecycle, name, mutant)
     with pytest.raises(Wrong, match=message):
         run_histories(MemoryHarness(), examples=400, steps=30, shrink=False)
+
+
+@pytest.mark.parametrize(
+    ("mutant", "message"),
+    [
+        (resume_forgets_what_was_due, "folds 1, not 3"),
+        (resume_counts_what_lay_in_the_pause, "folds 5, not 3"),
+    ],
+)
+def test_a_history_with_a_backlog_kills_the_mutant(
+    mutant: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "resume", mutant)
+    with pytest.raises(Wrong, match=message):
+        anyio.run(judge, a_pause_with_a_backlog, MemoryHarness())
 
 
 def test_a_wrong_history_is_told_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:

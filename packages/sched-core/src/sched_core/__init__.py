@@ -24,6 +24,7 @@ from sched_core.errors import (
     SchemaTooNew,
 )
 from sched_core.job import (
+    Backlog,
     Claim,
     Execution,
     Job,
@@ -66,6 +67,7 @@ __all__ = [
     "Backend",
     "BackendError",
     "BackendUnavailable",
+    "Backlog",
     "Capabilities",
     "Claim",
     "Clock",

@@ -154,6 +154,23 @@ class Status(enum.Enum):
 
 
 @frozen
+class Backlog:
+    """What a pause left behind an occurrence that was due before it and outlived it.
+
+    Attributes:
+        until: When the pause ended. Later occurrences are due; earlier ones are not, or are folded.
+        folded: Occurrences that were due before the pause: they fold into the pending one.
+        folded_from: The first of them, until it is pending itself.
+        folded_until: The last of them.
+    """
+
+    until: datetime
+    folded: int = 0
+    folded_from: datetime | None = None
+    folded_until: datetime | None = None
+
+
+@frozen
 class Standing:
     """The only part that runs change. Only ``lifecycle`` makes a new one.
 
@@ -174,6 +191,7 @@ class Standing:
         expires_at: From when on the backend may delete the record; never before.
         manual: Whether the pending occurrence is the manual one, where both kinds are pending.
         paused_at: When the pause began.
+        backlog: What a pause left behind the scheduled occurrence.
     """
 
     state: State
@@ -192,6 +210,7 @@ class Standing:
     expires_at: datetime | None = None
     manual: bool = False
     paused_at: datetime | None = None
+    backlog: Backlog | None = None
 
 
 @frozen

@@ -24,6 +24,7 @@ from attrs import evolve, frozen
 from sched_core.clock import LAST, instant_after
 from sched_core.errors import InvalidDefinition, NothingToSkip
 from sched_core.job import (
+    Backlog,
     Claim,
     Execution,
     Job,
@@ -122,9 +123,9 @@ def redefine(
             standing = evolve(standing, expires_at=_expiry(spec.policy, now, declared=declared))
         return Change(evolve(job, spec=spec, declared=declared, standing=standing))
 
-    job, missed = _woken(job, now)
+    job = wake(job, now=now)
     edited = evolve(job, spec=spec, declared=declared, anchor=now)
-    ledger = missed + _superseded_by_edit(job, now)
+    ledger = _superseded_by_edit(job, now)
     return Change(evolve(edited, standing=_rescheduled(edited, ledger, now)), ledger)
 
 
@@ -143,6 +144,7 @@ def _rescheduled(edited: Job, ledger: tuple[Execution, ...], now: datetime) -> S
         standing,
         state=State.PAUSED if standing.state is State.PAUSED else State.ACTIVE,
         next_run=first,
+        backlog=None,
         skipped_run=None,
         triggered_at=standing.triggered_at if keeps_manual else None,
         expires_at=None,
@@ -163,8 +165,8 @@ def _superseded_by_edit(job: Job, now: datetime) -> tuple[Execution, ...]:
 
 def retire(job: Job, *, now: datetime) -> tuple[Execution, ...]:
     """Return the lines to write when the job is removed: of what was due or begun."""
-    job, missed = _woken(job, now)
-    return missed + _superseded(job, now, manual=True) + _superseded(job, now, manual=False)
+    job = wake(job, now=now)
+    return _superseded(job, now, manual=True) + _superseded(job, now, manual=False)
 
 
 def _superseded(job: Job, now: datetime, *, manual: bool) -> tuple[Execution, ...]:
@@ -197,19 +199,12 @@ def _was_due(job: Job, number: int, moment: datetime, now: datetime, *, manual: 
 # -- 2. operate --------------------------------------------------------------
 
 
-def wake(job: Job, *, now: datetime) -> Change:
+def wake(job: Job, *, now: datetime) -> Job:
     """Return the job resumed where its pause has ended by itself, and nobody has noticed yet."""
     until = job.standing.paused_until
     if job.standing.state is State.PAUSED and until is not None and until <= now:
-        change = resume(job, at=until, now=now)
-        if change is not None:
-            return change
-    return Change(job)
-
-
-def _woken(job: Job, now: datetime) -> tuple[Job, tuple[Execution, ...]]:
-    change = wake(job, now=now)
-    return change.job, change.ledger
+        return resume(job, at=until) or job
+    return job
 
 
 def pause(job: Job, *, until: datetime | None, reason: str | None, now: datetime) -> Job:
@@ -227,11 +222,11 @@ def pause(job: Job, *, until: datetime | None, reason: str | None, now: datetime
     standing = job.standing
     if standing.state is State.FINISHED:
         return job
-    _, manual = pending(standing)
     paused = evolve(
         standing,
         state=State.PAUSED,
-        due_at=standing.due_at if manual else until,
+        # A pause does not stop a trigger, nor what it waits behind.
+        due_at=until if standing.triggered_at is None else standing.due_at,
         paused_until=until,
         pause_reason=None if reason is None else bounded(reason),
         paused_at=now if standing.state is State.ACTIVE else standing.paused_at,
@@ -239,18 +234,17 @@ def pause(job: Job, *, until: datetime | None, reason: str | None, now: datetime
     return evolve(job, standing=paused)
 
 
-def resume(job: Job, *, at: datetime, now: datetime | None = None) -> Change | None:
+def resume(job: Job, *, at: datetime) -> Job | None:
     """Return the job active again, ``None`` where it is not paused.
 
-    Occurrences inside the pause were not due and leave no line. Those that were due before it are
-    ``missed``, in one line, unless it is the schedule's last or had begun: then it runs now.
+    Occurrences inside the pause were not due and leave no line, except the schedule's last one:
+    that runs now. The first one that was due before the pause is due now; what was due behind it is
+    folded into it, and the misfire policy judges it as a late one.
 
     Args:
         job: As stored.
         at: When the pause ended, unless it had ended by itself before.
-        now: The present moment, if the pause ended earlier.
     """
-    now = at if now is None else now
     standing = job.standing
     if standing.state is not State.PAUSED:
         return None
@@ -259,32 +253,50 @@ def resume(job: Job, *, at: datetime, now: datetime | None = None) -> Change | N
     active = evolve(
         standing, state=State.ACTIVE, paused_until=None, pause_reason=None, paused_at=None
     )
-    _, manual = pending(standing)
-    moment = standing.next_run
+    moment, began = standing.next_run, standing.paused_at
     if moment is None:
-        return Change(evolve(job, standing=active))
+        return evolve(job, standing=active)
 
-    number = standing.number + 1 if manual else standing.number
-    due = _jittered(job, number, moment)
-    schedule, anchor = job.spec.schedule, job.anchor
-    # A lost claim that was made to end the pause counts as an attempt, and began nothing.
-    before = standing.paused_at is not None and due <= standing.paused_at
-    begun = standing.attempts > 0 and not manual and before
-    if begun or (due <= at and _is_last(job, moment)):
-        return Change(evolve(job, standing=active if manual else evolve(active, due_at=at)))
-    if due > at:
-        return Change(evolve(job, standing=active if manual else evolve(active, due_at=due)))
+    _, manual = pending(standing)
+    due = _scheduled_due(job, moment)
+    owed = began is not None and due <= began
+    if owed or due > at or _is_last(job, moment):
+        if owed and began is not None:
+            active = evolve(active, backlog=_backlog(job, moment, began, at))
+        if not manual:
+            active = evolve(active, due_at=max(due, at))
+        return evolve(job, standing=active)
 
-    ledger: tuple[Execution, ...] = ()
-    following = _moment(schedule.next_after(at, anchor))
-    if before and standing.paused_at is not None:
-        folded, until = _fold(job, moment, standing.paused_at)
-        line = _fate(job, number, moment, Status.MISSED, now, reason="paused")
-        ledger = (evolve(line, folded=folded, folded_until=until),)
-    moved = evolve(active, next_run=following)
+    moved = evolve(active, next_run=_moment(job.spec.schedule.next_after(at, job.anchor)))
     if manual:
-        return Change(evolve(job, standing=_renumbered(moved, ledger)), ledger)
-    return Change(evolve(job, standing=_await_next(job, _numbered_on(moved), now)), ledger)
+        return evolve(job, standing=moved)
+    return evolve(job, standing=_await_next(job, _numbered_on(moved), at))
+
+
+def _backlog(job: Job, moment: datetime, began: datetime, ended: datetime) -> Backlog | None:
+    """Return what is owed behind an occurrence that outlives a pause."""
+    schedule = job.spec.schedule
+    if isinstance(schedule, FixedDelay):
+        return None
+    folded, last = _fold(job, moment, began)
+    earlier = job.standing.backlog
+    first = earlier.folded_from if earlier is not None and earlier.folded else None
+    if folded and first is None:
+        since = moment if earlier is None else max(moment, earlier.until)
+        first = schedule.next_after(since, job.anchor)
+    return Backlog(ended, folded, first, last)
+
+
+def _scheduled_due(job: Job, moment: datetime) -> datetime:
+    """Return when the scheduled occurrence is or was due, jitter included, retries aside."""
+    _, manual = pending(job.standing)
+    return _jittered(job, job.standing.number + 1 if manual else job.standing.number, moment)
+
+
+def _owed(job: Job, began: datetime) -> bool:
+    """Whether the scheduled occurrence was due when the pause began."""
+    moment = job.standing.next_run
+    return moment is not None and _scheduled_due(job, moment) <= began
 
 
 def _is_last(job: Job, moment: datetime) -> bool:
@@ -297,7 +309,8 @@ def _is_last(job: Job, moment: datetime) -> bool:
 def trigger(job: Job, *, now: datetime) -> Job:
     """Return the job with one extra occurrence at ``now``; the schedule is untouched.
 
-    It runs before a scheduled one that is not yet due, and right after one that is due or begun.
+    It runs before a scheduled one that is not yet due, and right after one that is due or begun,
+    which a pause does not hold back then.
     A second call before it began is the same one, and while a retry of it waits, it ends the wait.
     One that comes while it runs cannot be told from
     that here: the moment moves, by which :func:`finish` knows that there is another to run.
@@ -313,9 +326,14 @@ def trigger(job: Job, *, now: datetime) -> Job:
         moved = max(now, standing.triggered_at + _TICK)
         return evolve(job, standing=evolve(standing, triggered_at=moved, due_at=now))
 
-    due = standing.due_at is not None and standing.due_at <= now
+    due_at = standing.due_at
+    if standing.state is State.PAUSED and standing.paused_at is not None:
+        due = _owed(job, standing.paused_at)
+        due_at = now if due or standing.attempts > 0 else due_at
+    else:
+        due = due_at is not None and due_at <= now
     if standing.next_run is not None and (standing.attempts > 0 or due):
-        return evolve(job, standing=evolve(standing, triggered_at=now))
+        return evolve(job, standing=evolve(standing, triggered_at=now, due_at=due_at))
 
     state = State.ACTIVE if standing.state is State.FINISHED else standing.state
     return evolve(
@@ -363,8 +381,13 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
     if standing.due_at > claim.claimed_at and standing.due_at > now:
         return Decision(None if claim.lost is None else standing, ())  # handed out early
 
+    paused = standing.state is State.PAUSED and not manual
+    if paused and (standing.triggered_at is None or wake(job, now=now) is not job):
+        return _pause_ended(job, now)
+
     if claim.lost is not None and claim.lost.count >= policy.max_lost:
         reason = f"lost: {claim.lost.count} claims in a row were never settled"
+        folded, until = (0, None) if manual else _carried(standing)
         line = _fate(
             job,
             standing.number,
@@ -374,14 +397,13 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
             manual=manual,
             reason=reason,
             claim=claim,
+            folded=folded,
+            folded_until=until,
         )
         return Decision(_advance(job, standing, line, now), (line,))
 
     if manual:
         return Start(standing.number, moment, True, claim.attempt, 0, None)
-
-    if standing.state is State.PAUSED:
-        return _pause_ended(claim, job, now)
 
     if standing.skipped_run is not None and _is_skipped(job, moment):
         # Also where an earlier claim was lost: a mark is only put on what has not begun.
@@ -393,11 +415,9 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
         if passed is not None:
             return passed
 
-    if type(policy.misfire) is Coalesce and now > moment:
-        folded, until = _fold(job, moment, now)
-        return Start(standing.number, moment, False, claim.attempt, folded, until)
-
-    return Start(standing.number, moment, False, claim.attempt, 0, None)
+    folds = type(policy.misfire) is Coalesce and now > moment
+    folded, until = _fold(job, moment, now) if folds else _carried(standing)
+    return Start(standing.number, moment, False, claim.attempt, folded, until)
 
 
 def _with_lost(claim: Claim, standing: Standing) -> Standing:
@@ -407,27 +427,35 @@ def _with_lost(claim: Claim, standing: Standing) -> Standing:
     return evolve(standing, attempts=standing.attempts + claim.lost.count)
 
 
-def _pause_ended(claim: Claim, job: Job, now: datetime) -> Decision:
+def _pause_ended(job: Job, now: datetime) -> Decision:
     until = job.standing.paused_until
     if until is None or until > now:
         return Decision(evolve(job.standing, due_at=until), ())
-    change = resume(job, at=until, now=now)
-    if change is None:
-        return Decision(job.standing, ())
-    lines = tuple(
-        evolve(line, token=claim.token, worker=claim.worker, claimed_at=claim.claimed_at)
-        for line in change.ledger
-    )
-    return Decision(change.job.standing, lines)
+    return Decision(wake(job, now=now).standing, ())
+
+
+def _carried(standing: Standing) -> tuple[int, datetime | None]:
+    """Return how many occurrences from before a pause are folded, and the last of them."""
+    backlog = standing.backlog
+    return (0, None) if backlog is None else (backlog.folded, backlog.folded_until)
 
 
 def _fold(job: Job, moment: datetime, now: datetime) -> tuple[int, datetime | None]:
-    schedule, anchor = job.spec.schedule, job.anchor
-    following = schedule.next_after(moment, anchor)
+    """Return how many occurrences passed behind this one, and the last of them."""
+    schedule, anchor, backlog = job.spec.schedule, job.anchor, job.standing.backlog
+    folded, until = _carried(job.standing)
+    since = moment if backlog is None else max(moment, backlog.until)
+    following, now = schedule.next_after(since, anchor), _present(job.standing, now)
     if following is None or following > now or isinstance(schedule, FixedDelay):
-        return 0, None
-    until = last_occurrence(schedule, moment, now, anchor).moment
-    return count_occurrences(schedule, moment, now, anchor).number, until
+        return folded, until
+    until = last_occurrence(schedule, since, now, anchor).moment
+    return folded + count_occurrences(schedule, since, now, anchor).number, until
+
+
+def _present(standing: Standing, now: datetime) -> datetime:
+    """Return until when occurrences have become due: none does inside a pause."""
+    paused = standing.state is State.PAUSED and standing.paused_at is not None
+    return min(now, standing.paused_at or now) if paused else now
 
 
 def _passed_over(claim: Claim, moment: datetime, now: datetime) -> Decision | None:
@@ -447,9 +475,7 @@ def _passed_over(claim: Claim, moment: datetime, now: datetime) -> Decision | No
     if moment >= runs_from:
         return None
 
-    last = runs_from - _TICK
-    folded = count_occurrences(job.spec.schedule, moment, last, job.anchor).number
-    until = last_occurrence(job.spec.schedule, moment, last, job.anchor).moment if folded else None
+    folded, until = _fold(job, moment, runs_from - _TICK)
     line = _fate(
         job,
         standing.number,
@@ -474,12 +500,14 @@ def _is_skipped(job: Job, moment: datetime) -> bool:
 
 def _newest(job: Job, moment: datetime, now: datetime, limit: int) -> datetime:
     """Return the oldest of the newest ``limit`` occurrences in ``[moment, now]``."""
-    schedule, anchor = job.spec.schedule, job.anchor
-    if count_occurrences(schedule, moment, now, anchor).number < limit:
+    schedule, anchor, backlog = job.spec.schedule, job.anchor, job.standing.backlog
+    since = moment if backlog is None else max(moment, backlog.until)
+    now = _present(job.standing, now)
+    if count_occurrences(schedule, since, now, anchor).number < limit:
         return moment
     oldest, until = moment, now
     for _ in range(limit):
-        earlier = last_occurrence(schedule, moment, until, anchor).moment
+        earlier = last_occurrence(schedule, since, until, anchor).moment
         if earlier is None:
             return moment
         oldest, until = earlier, earlier - _TICK
@@ -566,6 +594,10 @@ def finish(
         noted = evolve(standing, last_finished_at=now, last_status=ended.status)
         return Decision(noted, _last_words(claim, start, line, now))
 
+    folded, until = _carried(standing)
+    if folded > line.folded and not start.manual:
+        line = evolve(line, folded=folded, folded_until=until)  # a pause ended while it ran
+
     if pending(standing)[1] != start.manual:
         # Triggered between the claim's read and its write: the scheduled run gives way.
         consumed = evolve(standing, manual=False)
@@ -614,7 +646,8 @@ def finish(
 
 
 def _retry_due(standing: Standing, due: datetime, *, manual: bool) -> datetime | None:
-    paused = standing.state is State.PAUSED and not manual  # a pause does not stop a trigger
+    # A pause does not stop a trigger, nor what it waits behind.
+    paused = standing.state is State.PAUSED and not manual and standing.triggered_at is None
     return standing.paused_until if paused else due
 
 
@@ -632,6 +665,8 @@ def _last_words(
         now,
         manual=start.manual,
         claim=claim,
+        folded=line.folded,
+        folded_until=line.folded_until,
     )
     return (evolve(line, folded=0, folded_until=None), superseded)
 
@@ -640,16 +675,19 @@ def _advance(
     job: Job, standing: Standing, line: Execution, now: datetime, *, ran: bool = False
 ) -> Standing:
     """Return the standing after the pending occurrence got its final line."""
-    next_run = standing.next_run
+    next_run, backlog = standing.next_run, standing.backlog
     triggered_at = standing.triggered_at
     if line.manual:
         triggered_at = None
     elif isinstance(job.spec.schedule, FixedDelay):
         next_run = _moment(job.spec.schedule.next_after(now, job.anchor))
+    elif backlog is not None and backlog.folded and line.status is Status.SKIPPED:
+        next_run, backlog = _unfolded(backlog)
     else:
-        next_run = _moment(
-            job.spec.schedule.next_after(line.folded_until or line.scheduled_at, job.anchor)
-        )
+        past = line.folded_until or line.scheduled_at
+        if backlog is not None:
+            past, backlog = max(past, backlog.until), None
+        next_run = _moment(job.spec.schedule.next_after(past, job.anchor))
 
     mark = standing.skipped_run
     if mark is not None and (
@@ -678,9 +716,17 @@ def _advance(
         None,
         triggered_at is not None,
         standing.paused_at,
+        backlog,
     )
     # Copying once more costs a seventh of the whole run.
     return fresh if simple else _await_next(job, fresh, now)
+
+
+def _unfolded(backlog: Backlog) -> tuple[datetime | None, Backlog]:
+    """Return the first occurrence that was folded into a skipped one, and what is behind it."""
+    left = backlog.folded - 1
+    last = backlog.folded_until if left else None
+    return backlog.folded_from, Backlog(backlog.until, left, None, last)
 
 
 def _renumbered(standing: Standing, ledger: tuple[Execution, ...]) -> Standing:
@@ -695,6 +741,7 @@ def _numbered_on(standing: Standing) -> Standing:
         number=standing.number + 1,
         attempts=0,
         failures=0,
+        backlog=None,
         manual=standing.triggered_at is not None,
     )
 

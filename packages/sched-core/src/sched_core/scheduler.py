@@ -427,6 +427,13 @@ class Scheduler:
             await self._observers.edited(job_id, change.ledger)
             return stored
 
+    async def _operate(self, job_id: str, act: Callable[[Job], Job | None]) -> Job:
+        def edit(job: Job) -> Change | None:
+            after = act(job)
+            return None if after is None else Change(after)
+
+        return await self._edit(job_id, edit)
+
     async def pause_job(
         self,
         id: str,  # noqa: A002 -- see ensure_job
@@ -445,13 +452,12 @@ class Scheduler:
             JobNotFound, JobUndecodable, InvalidDefinition: ``until`` is naive or has passed.
         """
 
-        def edit(job: Job) -> Change:
+        def pause(job: Job) -> Job:
             now = self._clock.now()
             woken = lifecycle.wake(job, now=now)
-            paused = lifecycle.pause(woken.job, until=until, reason=reason, now=now)
-            return Change(paused, woken.ledger)
+            return lifecycle.pause(woken, until=until, reason=reason, now=now)
 
-        return await self._edit(id, edit)
+        return await self._operate(id, pause)
 
     async def resume_job(self, id: str) -> Job:  # noqa: A002 -- see ensure_job
         """End a pause. A one-shot whose moment passed meanwhile runs now.
@@ -459,7 +465,7 @@ class Scheduler:
         Raises:
             JobNotFound, JobUndecodable.
         """
-        return await self._edit(id, lambda job: lifecycle.resume(job, at=self._clock.now()))
+        return await self._operate(id, lambda job: lifecycle.resume(job, at=self._clock.now()))
 
     async def trigger_job(self, id: str) -> Job:  # noqa: A002 -- see ensure_job
         """Run a job once now, besides its schedule; also a paused or finished one.
@@ -469,9 +475,7 @@ class Scheduler:
         Raises:
             JobNotFound, JobUndecodable.
         """
-        return await self._edit(
-            id, lambda job: Change(lifecycle.trigger(job, now=self._clock.now()))
-        )
+        return await self._operate(id, lambda job: lifecycle.trigger(job, now=self._clock.now()))
 
     async def skip_next(self, id: str) -> Job:  # noqa: A002 -- see ensure_job
         """Skip the first occurrence after now; twice is once.
@@ -479,9 +483,7 @@ class Scheduler:
         Raises:
             JobNotFound, JobUndecodable, NothingToSkip: There is no such occurrence.
         """
-        return await self._edit(
-            id, lambda job: Change(lifecycle.skip_next(job, now=self._clock.now()))
-        )
+        return await self._operate(id, lambda job: lifecycle.skip_next(job, now=self._clock.now()))
 
     async def unskip(self, id: str) -> Job:  # noqa: A002 -- see ensure_job
         """Take ``skip_next`` back.
@@ -489,7 +491,7 @@ class Scheduler:
         Raises:
             JobNotFound, JobUndecodable.
         """
-        return await self._edit(id, lambda job: Change(lifecycle.unskip(job)))
+        return await self._operate(id, lifecycle.unskip)
 
     async def prune(self, before: datetime) -> int:
         """Delete ledger lines that ended before the moment, and whatever has expired.

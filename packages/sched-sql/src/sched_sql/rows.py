@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -9,6 +10,7 @@ from typing import Any
 
 from sched_core import codec
 from sched_core.job import (
+    Backlog,
     Claim,
     Execution,
     Job,
@@ -31,7 +33,8 @@ _MICROSECOND = timedelta(microseconds=1)
 
 STANDING_COLUMNS = (
     "state, number, next_run, due_at, triggered_at, attempts, failures, skipped_run, paused_until, "
-    "pause_reason, last_scheduled_at, last_finished_at, last_status, expires_at, manual, paused_at"
+    "pause_reason, last_scheduled_at, last_finished_at, last_status, expires_at, manual, "
+    "paused_at, backlog"
 )
 RUN_COLUMNS = (
     "state, number, next_run, due_at, attempts, failures, last_scheduled_at, last_finished_at, "
@@ -119,6 +122,19 @@ def standing_values(standing: Standing) -> Row:
         None if expires_at is None else (expires_at - EPOCH) // _MICROSECOND,
         standing.manual,
         None if paused_at is None else (paused_at - EPOCH) // _MICROSECOND,
+        None if standing.backlog is None else _write_backlog(standing.backlog),
+    )
+
+
+def _write_backlog(backlog: Backlog) -> str:
+    moments = (backlog.until, backlog.folded_from, backlog.folded_until)
+    return json.dumps([backlog.folded, *map(micros_or_none, moments)])
+
+
+def _read_backlog(text: str) -> Backlog:
+    folded, until, folded_from, folded_until = json.loads(text)
+    return Backlog(
+        moment(until), int(folded), moment_or_none(folded_from), moment_or_none(folded_until)
     )
 
 
@@ -149,6 +165,7 @@ def differ_by_a_run(before: Standing, after: Standing) -> bool:
         and after.skipped_run is before.skipped_run
         and after.paused_until is before.paused_until
         and after.paused_at is before.paused_at
+        and after.backlog is before.backlog
         and after.manual is before.manual
         and after.pause_reason is before.pause_reason
     )
@@ -218,6 +235,7 @@ def _job(row: Row) -> Job:
         expires_at,
         manual,
         paused_at,
+        backlog,
     ) = row[:JOB_WIDTH]
     due = None if due_at is None else EPOCH + timedelta(0, 0, due_at)
     # One-shots would push everything else out of the cache.
@@ -244,6 +262,7 @@ def _job(row: Row) -> Job:
             None if expires_at is None else EPOCH + timedelta(0, 0, expires_at),
             manual == 1,
             None if paused_at is None else EPOCH + timedelta(0, 0, paused_at),
+            None if backlog is None else _read_backlog(backlog),
         ),
         revision,
     )

@@ -187,6 +187,23 @@ class Life:
                 found = epoch
         return found
 
+    def ended_pauses(self, since: datetime, now: datetime) -> list[Pause]:
+        """Return the pauses that an occurrence at the first moment outlived until the second."""
+        return [
+            pause
+            for pause in self.pauses
+            if since <= pause.began and pause.end is not None and pause.end <= now
+        ]
+
+    def behind(self, epoch: Epoch, since: datetime, until: datetime) -> int:
+        """Return how many occurrences in ``(since, until]`` lie in no pause."""
+        found = occurrences.count(epoch.schedule, since, until, epoch.anchor)
+        for pause in self.pauses:
+            begins, ends = max(pause.began, since), min(pause.end or until, until)
+            if begins < ends:
+                found -= occurrences.count(epoch.schedule, begins, ends, epoch.anchor)
+        return found
+
     def first_due(self, epoch: Epoch) -> tuple[datetime | None, datetime | None]:
         """Return the first occurrence without a final line that counts, and when it was due.
 

@@ -196,7 +196,9 @@ class Chronicle:
                     raise Wrong(f"job {job.id!r} was handed out to two at a time")
                 hold.open = False
         self._check_stored(life, job, now)
-        self.holds[claim.token] = Hold(claim, seq, claim.expires_at, life.paused(now))
+        # What a trigger waits behind is brought to its end also in a pause.
+        paused = life.paused(now) and self._unanswered(life, now) is None
+        self.holds[claim.token] = Hold(claim, seq, claim.expires_at, paused)
 
     def renewed(self, claim: Claim) -> None:
         """A backend prolonged this claim."""

@@ -54,7 +54,10 @@ def check_form(line: Execution, life: Life) -> None:
         if line.number in life.finals:
             raise Wrong(f"{about} was written after {title(life.finals[line.number])}")
     ahead = timedelta(milliseconds=1) if line.manual else timedelta(0)  # triggered twice at once
-    if line.finished_at + ahead < line.scheduled_at and line.status not in NEVER_FINAL:
+    # A claim that was made to end a pause, and was lost and edited away, may hold a later one.
+    taken_over = line.status is Status.SUPERSEDED and line.token > 0
+    early = line.finished_at + ahead < line.scheduled_at
+    if early and line.status not in NEVER_FINAL and not taken_over:
         raise Wrong(f"{about} ended at {line.finished_at:%H:%M:%S}, before it was due")
     if line.started_at is not None and line.started_at < line.scheduled_at:
         raise Wrong(f"{about} began early, at {line.started_at:%H:%M:%S}")
@@ -91,40 +94,53 @@ def check_failure(line: Execution, life: Life, call: Call, policy: Policy, since
         raise Wrong(f"{about}: failure {call.failures} of {allowed} must be the last")
 
 
-def check_fold(line: Execution, epoch: Epoch, policy: Policy) -> None:
+def check_fold(line: Execution, life: Life, epoch: Epoch, policy: Policy) -> None:
     """Refuse a run that stands for more or fewer occurrences than passed before it began."""
     if (line.folded > 0) != (line.folded_until is not None):
         raise Wrong(f"{title(line)}: folded is {line.folded}, up to {line.folded_until}")
     expected = {0}
-    coalesces = isinstance(policy.misfire, Coalesce) and not isinstance(epoch.schedule, FixedDelay)
-    if coalesces and line.final and not line.manual:
-        expected = {
-            occurrences.count(epoch.schedule, line.scheduled_at, moment, epoch.anchor)
-            for moment in (line.claimed_at, line.started_at or line.claimed_at)
-        }
+    if line.final and not line.manual and not isinstance(epoch.schedule, FixedDelay):
+        # What was due before a pause that it outlived folds into it, whatever the policy.
+        kept, seen = (
+            _kept(life, epoch, line.scheduled_at, now)
+            for now in (line.claimed_at, line.finished_at)
+        )
+        expected = {kept}
+        if isinstance(policy.misfire, Coalesce):
+            expected = {
+                life.behind(epoch, line.scheduled_at, now)
+                for now in (line.claimed_at, line.started_at or line.claimed_at)
+            }
+        if seen > kept:
+            expected.add(seen)  # a pause that ended while it ran
     if line.folded not in expected:
         raise Wrong(f"{title(line)} folds {line.folded}, not {' or '.join(map(str, expected))}")
 
 
-def check_within_policy(line: Execution, epoch: Epoch, policy: Policy) -> None:
+def _kept(life: Life, epoch: Epoch, since: datetime, now: datetime) -> int:
+    began = [pause.began for pause in life.ended_pauses(since, now)]
+    return life.behind(epoch, since, max(began)) if began else 0
+
+
+def check_within_policy(line: Execution, life: Life, epoch: Epoch, policy: Policy) -> None:
     """Refuse a first attempt that the misfire policy forbids."""
-    if _too_late(epoch, line.scheduled_at, line.claimed_at, policy):
+    if _too_late(life, epoch, line.scheduled_at, line.claimed_at, policy):
         raise Wrong(f"{title(line)} ran, though {policy.misfire} forbids it")
 
 
 def check_missed(line: Execution, life: Life, epoch: Epoch, policy: Policy | None) -> None:
-    """Refuse a missed line that neither the misfire policy nor a pause explains."""
-    last = line.folded_until or line.scheduled_at
-    for pause in life.pauses:
-        if line.scheduled_at <= pause.began and last <= pause.began <= line.finished_at:
-            return
+    """Refuse a missed line that the misfire policy does not explain."""
     if policy is None:
         raise Wrong(f"{title(line)}: nothing excuses it")
-    if not _too_late(epoch, last, line.claimed_at, policy):
+    judged = line.folded_until or line.scheduled_at
+    pauses = life.ended_pauses(line.scheduled_at, line.claimed_at)
+    if pauses and judged <= max(pause.began for pause in pauses):
+        judged = line.scheduled_at  # what was due before a pause is judged as one
+    if not _too_late(life, epoch, judged, line.claimed_at, policy):
         raise Wrong(f"{title(line)}: {policy.misfire} does not excuse it")
 
 
-def _too_late(epoch: Epoch, moment: datetime, now: datetime, policy: Policy) -> bool:
+def _too_late(life: Life, epoch: Epoch, moment: datetime, now: datetime, policy: Policy) -> bool:
     misfire, late = policy.misfire, now - moment
     if isinstance(misfire, Drop):
         return late > misfire.grace
@@ -135,7 +151,8 @@ def _too_late(epoch: Epoch, moment: datetime, now: datetime, policy: Policy) -> 
             return True
         if isinstance(epoch.schedule, FixedDelay):
             return False
-        newer = occurrences.count(epoch.schedule, moment, now, epoch.anchor)
+        ends = [pause.end for pause in life.ended_pauses(moment, now) if pause.end is not None]
+        newer = life.behind(epoch, max([moment, *ends]), now)
         return newer >= misfire.limit
     return False
 
@@ -168,7 +185,7 @@ def account(line: Execution, life: Life, hold: Hold | None) -> None:
         raise Wrong(f"{about}: occurrences {which}; the first that counts is {when}")
     last = line.folded_until or line.scheduled_at
     if line.folded:
-        stands_for = occurrences.count(epoch.schedule, line.scheduled_at, last, epoch.anchor)
+        stands_for = life.behind(epoch, line.scheduled_at, last)
         known = occurrences.occurs(epoch.schedule, last, epoch.anchor)
         if stands_for != line.folded or not known:
             raise Wrong(f"{about} folds {line.folded}, but there are {stands_for} up to {last}")

@@ -65,9 +65,9 @@ class Oracle(Chronicle):
             reading.check_attempt(line, call, hold)
         if line.status in {Status.SUCCEEDED, Status.FAILED} and line.attempt > 0:
             assert call is not None and hold is not None and policy is not None
-            reading.check_fold(line, epoch, policy)
+            reading.check_fold(line, life, epoch, policy)
             if line.attempt == 1 and not line.manual:
-                reading.check_within_policy(line, epoch, policy)
+                reading.check_within_policy(line, life, epoch, policy)
             if line.status is Status.FAILED and call.spec is not None:
                 reading.check_failure(line, life, call, call.spec.policy, hold.seq)
         if line.status is Status.FAILED and line.attempt == 0:
@@ -185,14 +185,9 @@ class Oracle(Chronicle):
                 due = call.ended_at + backoff(call.spec, call.failures)
             asked = self._unanswered(life, moment)
             # What has begun is brought to its end first, its retries included.
-            begun = call is not None and (due is None or due > moment or life.paused(moment))
+            begun = call is not None and (due is None or due > moment)
             if asked is not None and asked.seq < since and not begun:
                 raise Wrong(f"{about} was triggered at {asked.at:%H:%M:%S} and did not run")
-            waits = self._manual_waits(life, moment)
-            if waits or life.touched > since or life.paused(moment):
-                continue
-            if life.job.standing.state is State.PAUSED:
-                raise Wrong(f"{about} is still paused, after the end of the pause")
             if any(
                 hold.open
                 and hold.claim.job.uid == life.uid
@@ -200,6 +195,11 @@ class Oracle(Chronicle):
                 for hold in self.holds.values()
             ):
                 continue  # moved on from under a lost claim: it ends when the job is next due
+            waits = self._manual_waits(life, moment)
+            if waits or life.touched > since or life.paused(moment):
+                continue
+            if life.job.standing.state is State.PAUSED:
+                raise Wrong(f"{about} is still paused, after the end of the pause")
             if due is not None and due <= moment:
                 raise Wrong(f"{about}: the occurrence at {counted:%d. %H:%M:%S} was left undone")
 

@@ -9,6 +9,7 @@ from attrs import evolve
 from hypothesis import strategies as st
 
 from sched_core import (
+    Backlog,
     Coalesce,
     Cron,
     Drop,
@@ -154,6 +155,15 @@ def standings() -> st.SearchStrategy[Standing]:
         expires_at=optional,
         manual=st.booleans(),
         paused_at=optional,
+        backlog=st.none() | backlogs(),
+    )
+
+
+def backlogs() -> st.SearchStrategy[Backlog]:
+    """What a pause left behind, sensible or not."""
+    optional = st.none() | moments()
+    return st.builds(
+        Backlog, moments(), st.integers(0, 2**53), folded_from=optional, folded_until=optional
     )
 
 

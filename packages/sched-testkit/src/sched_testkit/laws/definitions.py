@@ -8,6 +8,7 @@ from datetime import timedelta
 from attrs import evolve
 
 from sched_core import (
+    Backlog,
     Cron,
     Job,
     JobAlreadyExists,
@@ -48,6 +49,7 @@ async def an_added_job_is_stored_as_it_was_given(bench: Bench) -> None:
             skipped_run=anchor + 2 * TICK,
             paused_until=anchor + 3 * TICK,
             paused_at=anchor - TICK,
+            backlog=Backlog(anchor + TICK, 3, anchor - 2 * TICK, anchor - TICK),
             pause_reason="why ünot",
             last_scheduled_at=anchor - 5 * TICK,
             last_finished_at=anchor - 4 * TICK,

@@ -45,6 +45,7 @@ CREATE TABLE sched_job (
     expires_at INTEGER,
     manual INTEGER NOT NULL DEFAULT 0,
     paused_at INTEGER,
+    backlog TEXT,                         -- of a pause: [folded, until, folded from, folded until]
 
     -- The hold. Claimed is: lease_until is not null. A settle keeps token and worker, a release
     -- clears the worker.
