@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,6 +16,20 @@ from sched_core import Execution, Handler, Once, Scheduler, Status
 BACKENDS = ("asyncio", "trio")
 PATIENCE = 10.0
 """Seconds after which a test that waits for something fails."""
+
+
+Make = Callable[..., Any]
+"""Makes one more backend on the same data; see the fixture ``make``."""
+
+
+def run(loop: str, main: Callable[[], Awaitable[None]]) -> None:
+    """Run a test's coroutine on the event loop, for a minute at most."""
+
+    async def bounded() -> None:
+        with anyio.fail_after(60):
+            await main()
+
+    anyio.run(bounded, backend=loop)
 
 
 def now() -> datetime:

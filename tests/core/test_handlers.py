@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ import anyio.lowlevel
 import attrs
 import pytest
 from tests.core.running import (
-    BACKENDS,
     Faulty,
+    Make,
     at_once,
     gate,
     ledger,
     lines_of,
+    run,
     running,
     seconds,
     statuses,
@@ -40,7 +41,6 @@ from sched_core import (
     JobEvent,
     JobSpec,
     MemoryBackend,
-    MemoryStore,
     NoRoute,
     Once,
     Policy,
@@ -48,44 +48,7 @@ from sched_core import (
     Scheduler,
     Status,
 )
-from sched_core import scheduler as scheduler_module
 from sched_core.testing import FakeClock
-from sched_sql import SqlBackend
-
-Make = Callable[..., Any]
-
-
-@pytest.fixture
-def short_flush(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait less for handlers that do not end after they were cancelled."""
-    monkeypatch.setattr(scheduler_module, "FLUSH", 0.5)
-
-
-@pytest.fixture(params=BACKENDS)
-def loop(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
-    """Return a function that makes one more instance on the same data."""
-    store = MemoryStore()
-
-    def build(lease: float = 30) -> Any:
-        if request.param == "memory":
-            return MemoryBackend(store, lease=seconds(lease))
-        return SqlBackend(f"sqlite:///{tmp_path / 'jobs.db'}", lease=seconds(lease))
-
-    return build
-
-
-def run(loop: str, main: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        with anyio.fail_after(60):
-            await main()
-
-    anyio.run(bounded, backend=loop)
-
 
 # -- kinds of handlers -------------------------------------------------------
 
@@ -801,10 +764,10 @@ HANGING_PROCESS = """
 import sys, threading, anyio
 from datetime import datetime, timezone
 from sched_core import Scheduler, Once, Policy, MemoryBackend
-from sched_core import scheduler
+from sched_core import engine
 from sched_sql import SqlBackend
 
-scheduler.FLUSH = 0.5
+engine.FLUSH = 0.5
 begun = threading.Event()
 
 def handler(event):

@@ -10,21 +10,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 from tests.core.running import (
-    BACKENDS,
     Faulty,
+    Make,
     at_once,
     gate,
     ledger,
     lines_of,
     now,
+    run,
     running,
     seconds,
     until,
@@ -38,7 +38,6 @@ from sched_core import (
     JobEvent,
     JobSpec,
     MemoryBackend,
-    MemoryStore,
     Once,
     Policy,
     Scheduler,
@@ -47,44 +46,8 @@ from sched_core import (
     SchedulerRunning,
     Status,
 )
-from sched_core import scheduler as scheduler_module
-from sched_core import workers as workers_module
+from sched_core import settler as settler_module
 from sched_core.testing import FakeClock, RecordingHandler
-from sched_sql import SqlBackend
-
-Make = Callable[..., Any]
-
-
-@pytest.fixture
-def short_flush(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait less for handlers that do not end after they were cancelled."""
-    monkeypatch.setattr(scheduler_module, "FLUSH", 0.5)
-
-
-@pytest.fixture(params=BACKENDS)
-def loop(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
-    """Return a function that makes one more instance on the same data."""
-    store = MemoryStore()
-
-    def build(lease: float = 30) -> Any:
-        if request.param == "memory":
-            return MemoryBackend(store, lease=seconds(lease))
-        return SqlBackend(f"sqlite:///{tmp_path / 'jobs.db'}", lease=seconds(lease))
-
-    return build
-
-
-def run(loop: str, main: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        with anyio.fail_after(60):
-            await main()
-
-    anyio.run(bounded, backend=loop)
 
 
 class Sleeper:
@@ -672,7 +635,7 @@ class Fickle:
 def test_a_schedule_that_fails_is_set_aside_and_turns_health_red(
     loop: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers_module, "UNDECIDED", seconds(0.1))
+    monkeypatch.setattr(settler_module, "UNDECIDED", seconds(0.1))
 
     async def main() -> None:
         schedule = Fickle()

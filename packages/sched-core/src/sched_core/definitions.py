@@ -1,0 +1,154 @@
+"""Jobs as users declare, change and operate them: read, decide, write if nobody else did.
+
+It needs no more than the port's :class:`~sched_core.ports.JobStore`, so that the same code serves a
+whole backend and one transaction of the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from attrs import evolve
+
+from sched_core import lifecycle
+from sched_core.clock import Clock
+from sched_core.errors import JobAlreadyExists, JobNotFound, JobUndecodable, RevisionConflict
+from sched_core.job import Execution, Job, JobSpec
+from sched_core.lifecycle import Change
+from sched_core.ports import JobStore, Undecodable
+
+Edited = Callable[[str, Sequence[Execution]], Awaitable[None]]
+"""Told which lines an edit wrote, with the job's id."""
+
+
+class Definitions:
+    """Jobs in a store.
+
+    Args:
+        store: Where they are kept.
+        clock: The one that decides.
+        new_id: Makes the incarnations of jobs.
+        edited: Told of the lines that edits write.
+    """
+
+    def __init__(
+        self, store: JobStore, clock: Clock, *, new_id: Callable[[], str], edited: Edited
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._new_id = new_id
+        self._edited = edited
+
+    def admit(self, spec: JobSpec, *, declared: bool) -> Job:
+        """Return the job as it would be stored."""
+        return lifecycle.admit(spec, uid=self._new_id(), declared=declared, now=self._clock.now())
+
+    async def submit(self, specs: Sequence[JobSpec]) -> list[Job]:
+        """Add jobs, all or none."""
+        jobs = [self.admit(spec, declared=False) for spec in specs]
+        return list(await self._store.add(jobs)) if jobs else []
+
+    async def ensure(self, spec: JobSpec) -> Job:
+        """Add a job, or change it where its definition differs."""
+        while True:
+            stored = await self._store.get(spec.id)
+            if stored is None:
+                try:
+                    return (await self._store.add([self.admit(spec, declared=True)]))[0]
+                except JobAlreadyExists:
+                    continue  # somebody else was faster: compare with theirs
+            change = lifecycle.redefine(
+                _readable(stored), spec, declared=True, now=self._clock.now()
+            )
+            if change is None:
+                return _readable(stored)
+            try:
+                return await self._replace(change)
+            except (RevisionConflict, JobNotFound):
+                continue
+
+    async def update(self, job_id: str, changes: Mapping[str, Any]) -> Job:
+        """Change some fields of a definition."""
+
+        def edit(job: Job) -> Change | None:
+            return lifecycle.redefine(job, evolve(job.spec, **changes), now=self._clock.now())
+
+        return await self._edit(job_id, edit)
+
+    async def remove(self, job_id: str) -> None:
+        """Remove a job, with the lines of what was due or begun."""
+        while True:
+            job = await self.get(job_id)
+            lines = lifecycle.retire(job, now=self._clock.now())
+            try:
+                if await self._store.remove(job_id, lines, expected=job.revision):
+                    await self._edited(job_id, lines)
+                    return
+            except RevisionConflict:
+                continue
+            raise JobNotFound(job_id)
+
+    async def get(self, job_id: str) -> Job:
+        """Return a job as it is stored."""
+        stored = await self._store.get(job_id)
+        if stored is None:
+            raise JobNotFound(job_id)
+        return _readable(stored)
+
+    # -- operating
+
+    async def pause(self, job_id: str, *, until: datetime | None, reason: str | None) -> Job:
+        """Pause a job."""
+
+        def act(job: Job, now: datetime) -> Job:
+            woken = lifecycle.wake(job, now=now)
+            return lifecycle.pause(woken, until=until, reason=reason, now=now)
+
+        return await self._operate(job_id, act)
+
+    async def resume(self, job_id: str) -> Job:
+        """End a pause."""
+        return await self._operate(job_id, lambda job, now: lifecycle.resume(job, at=now))
+
+    async def trigger(self, job_id: str) -> Job:
+        """Run a job once now, besides its schedule."""
+        return await self._operate(job_id, lambda job, now: lifecycle.trigger(job, now=now))
+
+    async def skip_next(self, job_id: str) -> Job:
+        """Skip the first occurrence after now."""
+        return await self._operate(job_id, lambda job, now: lifecycle.skip_next(job, now=now))
+
+    async def unskip(self, job_id: str) -> Job:
+        """Take a skip back."""
+        return await self._operate(job_id, lambda job, _: lifecycle.unskip(job))
+
+    async def _operate(self, job_id: str, act: Callable[[Job, datetime], Job | None]) -> Job:
+        def edit(job: Job) -> Change | None:
+            after = act(job, self._clock.now())
+            return None if after is None else Change(after)
+
+        return await self._edit(job_id, edit)
+
+    async def _edit(self, job_id: str, edit: Callable[[Job], Change | None]) -> Job:
+        while True:
+            job = await self.get(job_id)
+            change = edit(job)
+            if change is None or change.job == job:
+                return job
+            try:
+                return await self._replace(change)
+            except RevisionConflict:
+                continue
+
+    async def _replace(self, change: Change) -> Job:
+        stored = await self._store.replace(change.job, change.ledger)
+        await self._edited(stored.id, change.ledger)
+        return stored
+
+
+def _readable(stored: Job | Undecodable) -> Job:
+    if isinstance(stored, Undecodable):
+        raise JobUndecodable(stored.id, stored.reason)
+    return stored

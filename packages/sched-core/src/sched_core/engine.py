@@ -1,0 +1,317 @@
+"""The loop that runs what is due, and how it ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+
+import anyio
+import anyio.lowlevel
+
+from sched_core.clock import FIRST, Clock, backoff_pause
+from sched_core.job import Claim
+from sched_core.observing import Observers
+from sched_core.ports import Backend
+from sched_core.signals import stop_signals
+from sched_core.workers import Workers
+
+logger = logging.getLogger("sched_core")
+
+DEFAULT_GRACE = timedelta(seconds=20)
+"""Below the 30 seconds that Kubernetes waits before it kills."""
+FLUSH = 5.0
+"""Seconds for which settling is shielded when everything else has been cancelled."""
+RETENTION_BEGINS = timedelta(minutes=1)
+RETENTION = timedelta(hours=1)
+"""How often expired jobs and ledger lines are deleted."""
+STALLED = timedelta(seconds=30)
+"""A loop that has not looked for work for so long is reported as stalled."""
+
+
+class Stop:
+    """A request to stop, and what ended."""
+
+    def __init__(self) -> None:
+        self.requested = anyio.Event()
+        self.at_once = anyio.Event()
+        self.ended = anyio.Event()
+        """Set when the engine has ended, or waits for coroutines only that refuse to end."""
+        self.grace = DEFAULT_GRACE.total_seconds()
+        self._waiting: anyio.CancelScope | None = None
+
+    def request(self, grace: float | None) -> None:
+        """Ask for the end.
+
+        Args:
+            grace: Seconds that handlers have to end; ``None``: as it stands.
+        """
+        if grace is not None:
+            self.grace = grace
+        if self.grace <= 0:
+            self.at_once.set()
+        self.requested.set()
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def on_signal(self) -> None:
+        """Ask for the end; a second time, for the end at once."""
+        if self.requested.is_set():
+            logger.warning("second signal: stopping at once")
+            self.request(0)
+        else:
+            logger.info("signal: stopping within %s s", self.grace)
+            self.request(None)
+
+    async def wait(self, wait: Callable[..., object], *arguments: object) -> None:
+        """Wait for something in a way that a request ends."""
+        with anyio.CancelScope() as self._waiting:
+            if not self.requested.is_set():
+                await wait(*arguments)  # type: ignore[misc]  # every caller passes an async callable
+        self._waiting = None
+
+
+class Engine:
+    """Claims what is due and has it run, for as long as one call of ``run`` lasts.
+
+    Args:
+        backend: Where jobs live.
+        clock: The one that decides.
+        workers: Run what was claimed.
+        observers: Told of takeovers and troubles.
+        handler_set: Set once there is a handler.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        clock: Clock,
+        workers: Workers,
+        observers: Observers,
+        handler_set: anyio.Event,
+    ) -> None:
+        self._backend = backend
+        self._clock = clock
+        self._workers = workers
+        self._observers = observers
+        self._handler_set = handler_set
+        self._stop = Stop()
+        self._stopped = anyio.Event()
+        self._waiting_for_capacity = False
+        self._pruned_at: datetime | None = None
+        self.running = False
+        """Whether ``run_forever`` is running."""
+        self.looked_at: datetime | None = None
+        """When the loop last looked for work."""
+
+    async def stop(self, grace: float) -> None:
+        """End ``run_forever``; return once it has ended, or refuses to."""
+        if self.running:
+            self._stop.request(grace)
+            await self._stopped.wait()
+
+    def stalled(self) -> bool:
+        """Whether the loop has not looked for work for too long."""
+        looked_at = self.looked_at
+        return (
+            self.running
+            and not self._waiting_for_capacity
+            and looked_at is not None
+            and self._clock.now() - looked_at > STALLED
+        )
+
+    # -- the frame
+
+    async def run_forever(self, *, signals: bool, running: Callable[[], None]) -> None:
+        """Run what is due until a stop is requested; cancelled, stop with no grace.
+
+        Args:
+            signals: Whether SIGINT and SIGTERM stop it, where nobody else has taken them.
+            running: Called once the loop begins to look for work.
+        """
+        self.running, self._stopped = True, anyio.Event()
+        try:
+            await self._run(lambda: self._dispatch(running), signals=signals)
+        finally:
+            self.running = False
+            self._stopped.set()
+
+    async def run_due(self, moment: datetime) -> None:
+        """Run until nothing is left that was due at the moment."""
+        claims = await self._claim_until(moment)
+        if claims:
+            await self._run(lambda: self._run_claims(claims, moment), signals=False)
+        await self._prune_sometimes()
+
+    async def _run(self, work: Callable[[], Awaitable[None]], *, signals: bool) -> None:
+        stop = self._stop = Stop()
+        failure: list[Exception] = []
+        async with anyio.create_task_group() as host:
+            host.start_soon(self._serve, stop, work, failure)
+            try:
+                async with stop_signals(enabled=signals, on_signal=stop.on_signal):
+                    await stop.ended.wait()
+            except BaseException:
+                stop.request(0)
+                raise
+        if failure:
+            raise failure[0]
+
+    async def _serve(
+        self, stop: Stop, work: Callable[[], Awaitable[None]], failure: list[Exception]
+    ) -> None:
+        # Nothing in here is cancelled from outside: the end is decided by the request alone.
+        with anyio.CancelScope(shield=True):
+            try:
+                async with anyio.create_task_group() as tasks:
+                    self._workers.start(tasks)
+                    try:
+                        await work()
+                    except Exception as error:  # noqa: BLE001 -- raised by _run
+                        failure.append(error)
+                    if await self._wind_down(stop):
+                        # This task must wait for coroutines that refuse to end; nobody else must.
+                        stop.ended.set()
+                        self._stopped.set()
+            except Exception as error:
+                logger.exception("the scheduler's loop failed")
+                failure.append(error)
+            finally:
+                stop.ended.set()
+
+    # -- until nothing is due
+
+    async def _run_claims(self, claims: Sequence[Claim], moment: datetime) -> None:
+        workers, stop = self._workers, self._stop
+        while claims:
+            workers.accept(claims)
+            await stop.wait(workers.until_idle)
+            await stop.wait(workers.until_settled)
+            if stop.requested.is_set():
+                return
+            claims = await self._claim_until(moment)
+
+    async def _claim_until(self, moment: datetime) -> Sequence[Claim]:
+        self.looked_at = self._clock.now()
+        claims = await self._backend.claim_due(self._workers.room())
+        await self._observers.taken_over(claims)
+        due = [claim for claim in claims if (claim.job.standing.due_at or moment) <= moment]
+        if len(due) != len(claims):
+            chosen = {claim.token for claim in due}
+            await self._backend.release([c for c in claims if c.token not in chosen])
+        return due
+
+    # -- for ever
+
+    async def _dispatch(self, running: Callable[[], None]) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._retain)
+            running()
+            await self._claim_and_run()
+            tasks.cancel_scope.cancel()
+
+    async def _claim_and_run(self) -> None:
+        workers, stop, failures = self._workers, self._stop, 0
+        while not stop.requested.is_set():
+            self.looked_at = self._clock.now()
+            try:
+                if workers.handler is None:
+                    self._observers.trouble("handler", "no handler is set: nothing is claimed")
+                    await stop.wait(self._handler_set.wait)
+                    continue
+                self._observers.trouble("handler", None)
+                changed = workers.holdings.changed
+                free = workers.room()
+                if free <= 0:
+                    self._waiting_for_capacity = True
+                    await stop.wait(changed.wait)
+                    self._waiting_for_capacity = False
+                    continue
+                if workers.holdings.runs:
+                    await workers.leases.renew_expiring()
+                claims = await self._backend.claim_due(free)
+                if claims:
+                    await self._observers.taken_over(claims)
+                    workers.accept(claims)
+                    # First they begin: what blocks the loop past its lease is renewed above.
+                    while workers.queued and not stop.requested.is_set():
+                        await anyio.lowlevel.checkpoint()
+                else:
+                    await stop.wait(self._backend.wait_due, free)
+                if failures:
+                    failures = 0
+                    self._observers.trouble("claiming", None)
+            except Exception as error:  # noqa: BLE001 -- a third party's backend may raise anything
+                failures += 1
+                workers.holdings.trouble("claiming", error)
+                await stop.wait(backoff_pause, failures)
+
+    # -- the end
+
+    async def _wind_down(self, stop: Stop) -> bool:
+        """End what is running; return whether handlers are left that refuse to end."""
+        workers = self._workers
+        with anyio.CancelScope(shield=True):
+            queued = workers.take_queued()
+            await self._release(queued)
+            if workers.active and stop.grace > 0 and not stop.at_once.is_set():
+                with anyio.move_on_after(stop.grace):
+                    await _first_of(workers.until_idle, stop.at_once.wait)
+            if workers.active:
+                workers.cancel_all()
+                with anyio.move_on_after(FLUSH):
+                    await workers.until_idle()
+            held = workers.holdings.runs
+            if workers.active:
+                hanging = sorted(run.claim.job.id for run in held.values())
+                logger.error("handlers did not end, their leases must run out: %s", hanging)
+                workers.abandon_threads()
+            with anyio.move_on_after(FLUSH):
+                await workers.until_settled()
+            if held:
+                logger.error("%s runs were not written", len(held))
+            refusing = workers.hanging()
+            workers.close()
+        return refusing
+
+    async def _release(self, claims: Sequence[Claim]) -> None:
+        if not claims:
+            return
+        try:
+            with anyio.move_on_after(FLUSH):
+                await self._backend.release(claims)
+        except Exception as error:
+            logger.exception("claims could not be released, their leases must run out")
+            self._observers.trouble("releasing", str(error))
+
+    # -- retention
+
+    async def _retain(self) -> None:
+        pause = RETENTION_BEGINS  # soon, or a service that restarts often would never prune
+        while True:
+            await self._clock.sleep_until(self._clock.now() + pause)
+            pause = RETENTION
+            try:
+                await self._backend.prune(FIRST)
+                self._observers.trouble("retention", None)
+            except Exception as error:
+                logger.exception("retention failed, it is tried again")
+                self._observers.trouble("retention", str(error))
+
+    async def _prune_sometimes(self) -> None:
+        now = self._clock.now()
+        if self._pruned_at is None or now - self._pruned_at >= RETENTION * 24:
+            self._pruned_at = now
+            await self._backend.prune(FIRST)
+
+
+async def _first_of(*waits: Callable[[], object]) -> None:
+    """Wait until one of them has returned."""
+    async with anyio.create_task_group() as tasks:
+
+        async def race(wait: Callable[[], object]) -> None:
+            await wait()  # type: ignore[misc]  # every caller passes an async callable
+            tasks.cancel_scope.cancel()
+
+        for wait in waits:
+            tasks.start_soon(race, wait)

@@ -1,0 +1,144 @@
+"""What this process holds: its claims, from the moment they are made until they are settled."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+import anyio
+
+from sched_core.clock import LAST, Clock
+from sched_core.errors import BackendError
+from sched_core.job import Cancellation, Claim, describe
+from sched_core.lifecycle import Decision, Ended, Start
+from sched_core.ports import Backend
+from sched_core.threads import HandlerThread
+
+logger = logging.getLogger("sched_core")
+
+
+class Worker:
+    """A standing task."""
+
+    __slots__ = ("scope", "thread", "woken")
+
+    def __init__(self) -> None:
+        self.scope = anyio.CancelScope()
+        self.thread: HandlerThread | None = None
+        self.woken = anyio.Event()
+
+
+class Run:
+    """One claim from the moment it was made until it is settled."""
+
+    __slots__ = (
+        "cancellation",
+        "claim",
+        "conflicts",
+        "decision",
+        "ended",
+        "expected",
+        "finished_at",
+        "postponed",
+        "start",
+        "started_at",
+        "threaded",
+        "why",
+        "worker",
+    )
+
+    def __init__(self, claim: Claim) -> None:
+        self.claim = claim
+        self.start: Start | None = None
+        self.started_at: datetime | None = None
+        self.finished_at: datetime | None = None
+        self.postponed: datetime | None = None
+        self.ended: Ended | None = None
+        self.decision: Decision | None = None
+        self.worker: Worker | None = None
+        self.threaded = False
+        self.cancellation = Cancellation()
+        self.why = ""
+        """Why it was cancelled: timeout, lost or stop."""
+        self.conflicts = 0
+        self.expected: int | None = claim.job.revision
+        """The revision that the decision was made on."""
+
+
+class Holdings:
+    """The claims that this process holds, one for each job id, and what went wrong with them.
+
+    Args:
+        backend: That they were made on.
+        clock: The one that decides.
+        on_trouble: Called with a topic and what is wrong with it, or ``None`` when it is right.
+    """
+
+    def __init__(
+        self, backend: Backend, clock: Clock, on_trouble: Callable[[str, str | None], None]
+    ) -> None:
+        self.backend, self.clock, self.on_trouble = backend, clock, on_trouble
+        self.lease = backend.capabilities.lease
+        self.runs: dict[str, Run] = {}
+        """By job id."""
+        self.successors: dict[str, Run] = {}
+        """Of a claim that ran out here and was made again here: they wait for the earlier run."""
+        self.claims_lost = 0
+        self.backend_errors = 0
+        self.changed = anyio.Event()
+        """Set, and replaced, whenever a run has ended or was settled."""
+
+    def forget(self, run: Run) -> Run | None:
+        """Let go of a claim; return the run of the same job that waited for it, if any."""
+        job_id = run.claim.job.spec.id
+        if self.runs.get(job_id) is not run:
+            return None
+        del self.runs[job_id]
+        successor = self.successors.pop(job_id, None) if self.successors else None
+        if successor is not None:
+            self.runs[job_id] = successor
+        return successor
+
+    def clear(self) -> None:
+        """Forget everything: it is left to its leases."""
+        self.runs.clear()
+        self.successors.clear()
+
+    def signal(self) -> None:
+        """Wake whoever waits for a change."""
+        self.changed.set()
+        self.changed = anyio.Event()
+
+    def cancel(self, run: Run, why: str) -> None:
+        """Tell a run to stop, and cancel it where it can be."""
+        if run.ended is not None or run.decision is not None:
+            return
+        if not run.why or why == "lost":
+            run.why = why
+        run.cancellation.requested = True
+        if run.worker is not None and not run.threaded:
+            run.worker.scope.cancel()
+
+    def lose(self, run: Run) -> None:
+        """Note that a run's claim belongs to somebody else, and tell it to stop."""
+        if run.why == "lost":
+            return
+        self.claims_lost += 1
+        logger.warning("job %r: claim %s was lost", run.claim.job.id, run.claim.token)
+        self.cancel(run, "lost")
+
+    def trouble(self, doing: str, error: BaseException) -> None:
+        """Count and log a failure to reach the backend, and turn unhealthy."""
+        self.backend_errors += 1
+        expected = isinstance(error, BackendError)
+        logger.warning(
+            "%s failed: %s", doing, describe(error), exc_info=None if expected else error
+        )
+        self.on_trouble(doing, describe(error))
+
+    def oldest_due(self) -> datetime | None:
+        """Return the earliest due moment among what is held and not settled."""
+        return min(
+            (run.claim.job.standing.due_at or LAST for run in self.runs.values()), default=None
+        )

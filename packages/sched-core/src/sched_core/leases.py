@@ -1,0 +1,151 @@
+"""Time limits of what is held: leases that are renewed, and handlers whose time is up."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+import anyio.abc
+
+from sched_core.clock import LAST, Alarm, cpu_seconds
+from sched_core.holdings import Holdings, Run
+from sched_core.job import Claim
+
+
+class Leases:
+    """Renews claims while their handlers run, and gives up those that could not be renewed."""
+
+    def __init__(self, holdings: Holdings) -> None:
+        self._holdings = holdings
+        self._renewals: list[float] = []
+        """When those began that have not returned, by a clock that nobody sets."""
+
+    async def keep(self, tasks: anyio.abc.TaskGroup, *, tick: Callable[[], None]) -> None:
+        """Renew until cancelled, at every third of a lease.
+
+        Args:
+            tasks: Where renewals run, so that one that hangs does not stop the next.
+            tick: Called each time.
+        """
+        holdings = self._holdings
+        self._renewals = []
+        patience, seen = (holdings.lease / 10).total_seconds(), None
+        while True:
+            await holdings.clock.sleep_until(self._renew_at())
+            tick()
+            began = self._renewals[0] if self._renewals else None
+            if began is None:
+                tasks.start_soon(self.renew)
+            elif began == seen and cpu_seconds() - began >= patience:
+                # A renewal that neither returns nor fails saves nothing. It was seen before:
+                # what only waits for a loop that was blocked comes back at once.
+                self._give_up(list(holdings.runs.values()))
+            seen = began
+
+    def _renew_at(self) -> datetime:
+        """Return when to renew: every third of a lease, and once more where one is about to end."""
+        now, lease = self._holdings.clock.now(), self._holdings.lease
+        ends = min(
+            (
+                run.claim.expires_at
+                for run in self._holdings.runs.values()
+                if run.decision is None and run.why != "lost"
+            ),
+            default=LAST,
+        )
+        return max(min(ends, now + lease / 3), now + lease / 10)
+
+    def _give_up(self, runs: Sequence[Run]) -> None:
+        now = self._holdings.clock.now()
+        for run in runs:
+            if run.claim.expires_at <= now and run.decision is None:
+                self._holdings.lose(run)
+
+    async def renew(self) -> bool:
+        """Renew what has less than two thirds of its lease left; give up what is lost.
+
+        Returns:
+            Whether the backend answered.
+        """
+        holdings = self._holdings
+        soon = holdings.clock.now() + holdings.lease * 2 / 3
+        runs = [run for run in holdings.runs.values() if run.claim.expires_at <= soon]
+        if not runs:
+            holdings.on_trouble("renewing", None)  # nothing depends on it any more
+            return True
+        renewals, began = self._renewals, cpu_seconds()
+        renewals.append(began)
+        try:
+            renewed = await holdings.backend.renew([run.claim for run in runs])
+        except Exception as error:  # noqa: BLE001 -- a third party's backend may raise anything
+            holdings.trouble("renewing", error)
+            self._give_up(runs)
+            return False
+        finally:
+            renewals.remove(began)
+        holdings.on_trouble("renewing", None)
+        held = {claim.job.spec.id: claim for claim in renewed}
+        for run in runs:
+            claim = held.get(run.claim.job.spec.id)
+            if claim is not None and claim.token == run.claim.token:
+                run.claim = _extended(run.claim, claim.expires_at)
+            elif run.ended is None and run.decision is None:
+                holdings.lose(run)
+            else:
+                run.why = "lost"  # or written meanwhile: the settlement tells
+        return True
+
+    async def renew_expiring(self) -> None:
+        """Renew before claiming where a lease is about to end, or we would take over ourselves."""
+        holdings = self._holdings
+        for _ in range(10):  # what runs meanwhile may block the loop as well
+            soon = holdings.clock.now() + holdings.lease / 10
+            if not any(
+                run.claim.expires_at <= soon and run.why != "lost" for run in holdings.runs.values()
+            ):
+                return
+            if not await self.renew():
+                return
+
+
+class Deadlines:
+    """Cancels handlers whose time is up: one heap for all of them, not a timer for each."""
+
+    def __init__(self, holdings: Holdings) -> None:
+        self._holdings = holdings
+        self._heap: list[tuple[datetime, int, Run]] = []
+        self._alarm = Alarm()
+
+    def add(self, run: Run, deadline: datetime, tasks: anyio.abc.TaskGroup) -> None:
+        """Cancel the run at the deadline unless it has ended by then."""
+        heap = self._heap
+        if not heap:
+            tasks.start_soon(self._watch)
+        if len(heap) > 4 * len(self._holdings.runs) + 1000:
+            heap[:] = [each for each in heap if each[2].finished_at is None]
+            heapq.heapify(heap)
+        heapq.heappush(heap, (deadline, id(run), run))
+        if heap[0][2] is run:
+            self._alarm.nudge()
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._heap.clear()
+
+    async def _watch(self) -> None:
+        heap, clock = self._heap, self._holdings.clock
+        while heap:
+            seen = self._alarm.count
+            deadline, _, run = heap[0]
+            if run.finished_at is not None:
+                heapq.heappop(heap)
+            elif deadline <= clock.now():
+                heapq.heappop(heap)
+                self._holdings.cancel(run, "timeout")
+            else:
+                await self._alarm.sleep(clock, deadline, seen)
+
+
+def _extended(claim: Claim, expires_at: datetime) -> Claim:
+    return Claim(claim.job, claim.token, claim.worker, claim.claimed_at, expires_at, claim.lost)

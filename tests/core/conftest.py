@@ -1,0 +1,36 @@
+"""Fixtures of the tests of running schedulers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.core.running import BACKENDS, Make, seconds
+
+from sched_core import MemoryBackend, MemoryStore, engine
+from sched_sql import SqlBackend
+
+
+@pytest.fixture
+def short_flush(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait less for handlers that do not end after they were cancelled."""
+    monkeypatch.setattr(engine, "FLUSH", 0.5)
+
+
+@pytest.fixture(params=BACKENDS)
+def loop(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
+    """Return a function that makes one more instance on the same data."""
+    store = MemoryStore()
+
+    def build(lease: float = 30) -> Any:
+        if request.param == "memory":
+            return MemoryBackend(store, lease=seconds(lease))
+        return SqlBackend(f"sqlite:///{tmp_path / 'jobs.db'}", lease=seconds(lease))
+
+    return build
