@@ -4,7 +4,7 @@
     ./dev bench budget cpu        only one of: cpu, burst, start
 
 The store of each figure stands beside it; SQLite is durable (synchronous=FULL). Medians of
-several rounds; the machine's noise is the spread. Budgets (DESIGN.md section 6): 30 microseconds
+several rounds; the machine's noise is the spread. Budgets: 30 microseconds
 in memory, 50 on SQLite, 15,000 one-shots per second on SQLite, ready in 0.3 s and 50 MB.
 """
 

@@ -1,4 +1,4 @@
-"""Every rule of section 5 of the design, on ``lifecycle`` alone: values in, values out."""
+"""Every rule of ``docs/semantics.md``, on ``lifecycle`` alone: values in, values out."""
 
 from __future__ import annotations
 

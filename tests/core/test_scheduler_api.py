@@ -1,4 +1,4 @@
-"""The single-job operations of ``Scheduler``, on every store: what section 3 of the design says."""
+"""The single-job operations of ``Scheduler``, on every store."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tests.core.backends import KINDS, Open, fresh_store
 from sched_core import (
     BackendUnavailable,
     Capabilities,
+    Claim,
     Cron,
     Execution,
     ExecutionQuery,
@@ -704,6 +705,27 @@ class TestRetention:
             assert await world.ids() == []
 
         play(open_store, body)
+
+    def test_run_due_looks_again_after_a_claim_that_had_to_wait(self) -> None:
+        class Slow(MemoryBackend):
+            waits = 3
+
+            async def claim_due(self, limit: int) -> Sequence[Claim]:
+                if self.waits:
+                    self.waits -= 1
+                    clock.advance(self.capabilities.lease / 9)
+                    return []
+                return await super().claim_due(limit)
+
+        async def main() -> None:
+            handler = RecordingHandler()
+            async with Scheduler(Slow(), handler=handler, clock=clock) as scheduler:
+                await scheduler.submit_job("a", Once(EPOCH))
+                assert await scheduler.run_due() == 1
+            assert handler.ids == ["a"]
+
+        clock = FakeClock()
+        anyio.run(main)
 
     def test_a_trigger_saves_a_job_that_was_to_be_deleted(self, open_store: Open) -> None:
         async def body(world: World) -> None:

@@ -192,8 +192,13 @@ class Engine:
             claims = await self._claim_until(moment)
 
     async def _claim_until(self, moment: datetime) -> Sequence[Claim]:
-        self.looked_at = self._clock.now()
-        claims = await self._backend.claim_due(self._workers.room())
+        claims: Sequence[Claim] = ()
+        slow = True
+        while slow and not claims:
+            # A backend that had to wait long claims nothing, so that what is held is renewed first.
+            self.looked_at = self._clock.now()
+            claims = await self._backend.claim_due(self._workers.room())
+            slow = self._clock.now() - self.looked_at > self._workers.holdings.lease / 10
         await self._observers.taken_over(claims)
         due = [claim for claim in claims if (claim.job.standing.due_at or moment) <= moment]
         if len(due) != len(claims):

@@ -210,7 +210,8 @@ class Backend(JobStore, Protocol):
         Taking over an expired claim writes its ``abandoned`` line in the same step (and a
         ``superseded`` one if the job has moved on: see ``job.abandoned_lines``), and reports it as
         ``Claim.lost``. Records that cannot be read are passed over. Cancelled, it leaves nothing
-        claimed.
+        claimed. A call that waited for more than a tenth of a lease may claim nothing: what the
+        caller holds should be renewed first, or it would take over itself.
         """
         ...
 
