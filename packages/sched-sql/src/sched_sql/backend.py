@@ -248,7 +248,7 @@ class SqlBackend:
             await self._call(self._table.claim, claims, limit, self._lease, self._now, asked)
             await checkpoint_if_cancelled()
         except Exception:
-            raise
+            raise  # the transaction failed: nothing is claimed
         except BaseException:
             # Cancelled. The thread may still be at it: the release waits for its turn.
             with anyio.CancelScope(shield=True):
