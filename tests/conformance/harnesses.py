@@ -31,8 +31,9 @@ class MemoryHarness(Harness):
         return MemoryBackend(place, lease=LEASE)
 
     async def spoil(self, place: Any, job_id: str) -> None:
-        del place.rows[job_id]
-        place.unreadable[job_id] = Undecodable(job_id, "format 99 is not known", 99, b"{}")
+        row = place.row(job_id)
+        row.job = Undecodable(job_id, "format 99 is not known", 99, b"{}")
+        place.save(job_id, row)
 
 
 class SqliteHarness(Harness):

@@ -652,9 +652,9 @@ def test_asyncios_own_cancellation_leaves_nothing_claimed(tmp_path: Path) -> Non
 def test_lines_are_found_before_and_after_they_are_indexed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sched_sql.ledger.UNINDEXED", 7)
-    monkeypatch.setattr("sched_sql.ledger.CHUNK", 5)
-    monkeypatch.setattr("sched_sql.ledger._WINDOW", 3)
+    monkeypatch.setattr("sched_sql.sqlite.ledger.UNINDEXED", 7)
+    monkeypatch.setattr("sched_sql.sqlite.ledger.CHUNK", 5)
+    monkeypatch.setattr("sched_sql.sqlite.ledger._WINDOW", 3)
 
     async def test(store: Store) -> None:
         backends = [await store.open(), await store.open()]

@@ -1,7 +1,7 @@
 """A job scheduler as a pure domain core with pluggable backends.
 
 Read in this order: ``errors``, ``clock``, ``schedule``, ``policy``, ``job``, ``lifecycle``,
-``ports``, ``codec``, ``memory``, ``threads``, ``workers``, ``signals``, ``observing``,
+``ports``, ``codec``, ``row``, ``memory``, ``threads``, ``workers``, ``signals``, ``observing``,
 ``scheduler``; ``testing`` is for tests.
 """
 

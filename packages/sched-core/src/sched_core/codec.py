@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from attrs import frozen
 
 from sched_core.errors import InvalidDefinition, SchedError
-from sched_core.job import Execution, Job, JobSpec, Standing
+from sched_core.job import Claim, Execution, Job, JobSpec, LostClaim, Standing
 from sched_core.policy import Coalesce, Drop, Policy, RunAll
 from sched_core.schedule import Cron, DstRule, FixedDelay, Interval, Once, Schedule
 
@@ -247,6 +247,40 @@ def decode_job(record: Record) -> Job:
             decode_moment(body["anchor"]),
             structure(body["standing"], Standing),
             structure(body["revision"], int),
+        )
+
+
+def encode_claim(claim: Claim) -> Record:
+    """Return a claim; the header is its job's."""
+    job = encode_job(claim.job)
+    body = {
+        "job": job.body.decode(),
+        "token": claim.token,
+        "worker": claim.worker,
+        "claimed_at": encode_moment(claim.claimed_at),
+        "expires_at": encode_moment(claim.expires_at),
+        "lost": None if claim.lost is None else _converter().unstructure(claim.lost),
+    }
+    return job._replace(body=_dump(body).encode())
+
+
+def decode_claim(record: Record) -> Claim:
+    """Return the claim of a record that is :func:`readable`.
+
+    Raises:
+        Malformed: The body is no claim, or the header says that it cannot be read.
+    """
+    structure = _converter().structure
+    with _Reading("claim"):
+        body = _fields(json.loads(record.body), "job token worker claimed_at expires_at lost")
+        lost = body["lost"]
+        return Claim(
+            decode_job(record._replace(body=body["job"].encode())),
+            structure(body["token"], int),
+            structure(body["worker"], str),
+            decode_moment(body["claimed_at"]),
+            decode_moment(body["expires_at"]),
+            None if lost is None else structure(lost, LostClaim),
         )
 
 

@@ -35,12 +35,14 @@ class Undecodable:
         reason: Why it cannot be read.
         format: Of the record, by its header.
         record: Its bytes, unchanged.
+        tag: The kind of its schedule, by its header; empty where a backend does not say.
     """
 
     id: str
     reason: str
     format: int
     record: bytes
+    tag: str = ""
 
 
 @frozen
@@ -68,6 +70,16 @@ class JobQuery:
     group: str | None = None
     metadata: Mapping[str, str] = field(factory=dict)
 
+    def matches(self, job: Job | Undecodable) -> bool:
+        """Whether to list it: for backends that select in Python."""
+        if not job.id.startswith(self.id_prefix):
+            return False
+        return isinstance(job, Undecodable) or (
+            (self.state is None or job.standing.state is self.state)
+            and (self.group is None or job.spec.group == self.group)
+            and self.metadata.items() <= job.spec.metadata.items()
+        )
+
 
 @frozen
 class ExecutionQuery:
@@ -78,6 +90,16 @@ class ExecutionQuery:
     final: bool | None = None
     since: datetime | None = None
     until: datetime | None = None
+
+    def matches(self, line: Execution) -> bool:
+        """Whether to list it: for backends that select in Python."""
+        return (
+            (self.job_id is None or line.job_id == self.job_id)
+            and (not self.statuses or line.status in self.statuses)
+            and (self.final is None or line.final is self.final)
+            and (self.since is None or line.finished_at >= self.since)
+            and (self.until is None or line.finished_at < self.until)
+        )
 
 
 @frozen

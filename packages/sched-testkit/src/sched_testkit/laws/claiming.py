@@ -229,6 +229,22 @@ async def lost_attempts_keep_counting_after_a_release(bench: Bench) -> None:
 
 
 @law
+async def what_was_lost_ends_with_its_occurrence(bench: Bench) -> None:
+    """What was lost of an occurrence that is edited away after a release counts no further."""
+    one = await bench.open()
+    two = await bench.open()
+    await bench.added(one, bench.job())
+    await bench.claim(one)
+    await bench.advance(bench.lease)
+    await two.release([await bench.claim(two)])
+    job = await bench.stored(one)
+    await one.replace(evolve(job, standing=evolve(job.standing, number=2)))
+    claim = await bench.claim(two)
+    assert claim.lost is None, "the lost claims of another occurrence are reported"
+    assert claim.attempt == 1
+
+
+@law
 async def renewing_keeps_what_was_lost(bench: Bench) -> None:
     """A renewed takeover still reports what it took over, and its own loss counts on from there."""
     one = await bench.open()

@@ -13,8 +13,8 @@ import json
 from collections.abc import Iterable, Sequence
 
 from sched_core.job import Execution
-from sched_sql.database import Database, Serial
 from sched_sql.rows import LEDGER_COLUMNS, Row, line_values
+from sched_sql.sqlite.database import Database, Serial
 
 _MARKS = ", ".join("?" * (LEDGER_COLUMNS.count(",") + 1))
 _APPEND = f"INSERT INTO sched_ledger (seq, indexed, {LEDGER_COLUMNS}) VALUES (?, 0, {_MARKS})"

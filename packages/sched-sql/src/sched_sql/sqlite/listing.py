@@ -12,7 +12,6 @@ from typing import Any
 from sched_core import codec
 from sched_core.job import Execution, Job
 from sched_core.ports import ExecutionQuery, JobQuery, Page, Undecodable
-from sched_sql.database import Database
 from sched_sql.rows import (
     JOB_COLUMNS,
     LEDGER_COLUMNS,
@@ -21,6 +20,8 @@ from sched_sql.rows import (
     read_job_or_undecodable,
     read_line,
 )
+from sched_sql.rules import after_prefix, has_metadata
+from sched_sql.sqlite.database import Database
 
 
 def jobs(
@@ -31,19 +32,13 @@ def jobs(
     while True:
         wanted = limit + 1 - len(items)
         rows = _job_rows(database, query, after, wanted)
-        items += [job for row in rows if _has_metadata(job := read_job_or_undecodable(row), query)]
+        # Looked at again: SQLite's JSON functions end texts at a NUL.
+        items += [job for row in rows if has_metadata(job := read_job_or_undecodable(row), query)]
         if len(items) > limit:
             return Page(items[:limit], items[limit - 1].id if limit else None)
         if len(rows) < wanted:
             return Page(items, None)
         after = rows[-1][0]
-
-
-def _has_metadata(job: Job | Undecodable, query: JobQuery) -> bool:
-    """Look again: SQLite's JSON functions end texts at a NUL."""
-    if not query.metadata or isinstance(job, Undecodable):
-        return True
-    return query.metadata.items() <= job.spec.metadata.items()
 
 
 def _job_rows(database: Database, query: JobQuery, after: str | None, limit: int) -> list[Row]:
@@ -54,7 +49,7 @@ def _job_rows(database: Database, query: JobQuery, after: str | None, limit: int
     if query.id_prefix:
         conditions.append("id >= ? AND substr(id, 1, ?) = ?")
         values += [query.id_prefix, len(query.id_prefix), query.id_prefix]
-        end = _after_prefix(query.id_prefix)
+        end = after_prefix(query.id_prefix)
         if end is not None:
             conditions.append("id < ?")
             values.append(end)
@@ -86,16 +81,6 @@ def _wanted(query: JobQuery) -> tuple[list[str], list[Any]]:
         )
         values += [json.dumps(dict(query.metadata)), len(query.metadata)]
     return conditions, values
-
-
-def _after_prefix(prefix: str) -> str | None:
-    """Return the first text after all that begin with the prefix, ``None`` if there is none."""
-    while prefix:
-        code = ord(prefix[-1]) + 1
-        if code <= 0x10FFFF:
-            return prefix[:-1] + chr(0xE000 if 0xD800 <= code <= 0xDFFF else code)
-        prefix = prefix[:-1]
-    return None
 
 
 def executions(

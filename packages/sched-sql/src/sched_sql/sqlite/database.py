@@ -27,7 +27,7 @@ OLDEST_SQLITE = (3, 35, 0)
 WAL_PAGES = 2_000
 """After about as many pages in the WAL there is a checkpoint."""
 
-_MIGRATIONS = Path(__file__).parent / "migrations" / "sqlite"
+_MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 class Serial:

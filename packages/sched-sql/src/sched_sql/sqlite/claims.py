@@ -22,8 +22,6 @@ from sched_core.job import (
     superseded_line,
 )
 from sched_core.ports import Undecodable
-from sched_sql.database import Database, Serial
-from sched_sql.ledger import Ledger
 from sched_sql.rows import (
     HOLD_COLUMNS,
     JOB_COLUMNS,
@@ -36,6 +34,9 @@ from sched_sql.rows import (
     read_job,
     read_job_or_undecodable,
 )
+from sched_sql.rules import at_same_occurrence
+from sched_sql.sqlite.database import Database, Serial
+from sched_sql.sqlite.ledger import Ledger
 from sched_sql.table import Now
 
 _DUE = f"""
@@ -257,11 +258,6 @@ class Claims:
         statement = f"SELECT {JOB_COLUMNS} FROM sched_job WHERE id = ?"
         job = read_job_or_undecodable(self._database.read(statement, (job_id,))[0])
         return held_claim(job_id, hold, None if isinstance(job, Undecodable) else job)
-
-
-def at_same_occurrence(one: Job, other: Job) -> bool:
-    """Whether two states of a job have the same pending occurrence."""
-    return one.uid == other.uid and one.standing.number == other.standing.number
 
 
 def _lost_values(lost: LostClaim | None) -> Row:

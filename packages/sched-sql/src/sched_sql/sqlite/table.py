@@ -18,10 +18,6 @@ from sched_core.job import (
     Settlement,
 )
 from sched_core.ports import ExecutionQuery, JobQuery, Page, Undecodable
-from sched_sql import listing
-from sched_sql.claims import Claims, at_same_occurrence
-from sched_sql.database import Database, translate
-from sched_sql.ledger import CHUNK, Ledger
 from sched_sql.rows import (
     JOB_COLUMNS,
     Row,
@@ -29,9 +25,14 @@ from sched_sql.rows import (
     micros,
     read_job_or_undecodable,
 )
-from sched_sql.settling import Settling, is_doubtful
+from sched_sql.rules import at_same_occurrence, is_doubtful, refuse_twins, revised
+from sched_sql.sqlite import listing
+from sched_sql.sqlite.claims import Claims
+from sched_sql.sqlite.database import Database, translate
+from sched_sql.sqlite.ledger import CHUNK, Ledger
+from sched_sql.sqlite.settling import Settling
+from sched_sql.sqlite.workers import WorkerFiles, is_locked
 from sched_sql.table import Now
-from sched_sql.workers import WorkerFiles, is_locked
 
 _GET = f"SELECT {JOB_COLUMNS} FROM sched_job WHERE id = ? AND removed = 0"
 
@@ -86,8 +87,7 @@ class SqliteTable:
 
     def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
         values = [job_values(job, 0) for job in jobs]
-        if len({job.id for job in jobs}) < len(jobs):
-            raise JobAlreadyExists(next(job.id for job in jobs if _twice(job, jobs)))
+        refuse_twins(jobs)
         with self._database.write() as serial:
             connection = self._database.connection
             stored = {
@@ -104,13 +104,13 @@ class SqliteTable:
                 found = stored.get(job.id)
                 if found is None or found[2]:
                     revision = serial.next()
-                    added.append(_revised(job, revision))
-                    revised = (row[0], revision, *row[2:])
+                    added.append(revised(job, revision))
+                    numbered = (row[0], revision, *row[2:])
                     if found is None:
-                        new.append(revised)
+                        new.append(numbered)
                     else:
                         self._claims.prepare_edit(job.id, serial, ())
-                        connection.execute(_OVERWRITE, (*revised, job.id))
+                        connection.execute(_OVERWRITE, (*numbered, job.id))
                 elif found[1] == job.uid:
                     added.append(self._readable(job.id))
                 else:
@@ -136,7 +136,7 @@ class SqliteTable:
                 connection.execute("UPDATE sched_job SET doubtful = 1 WHERE id = ?", (job_id,))
             if not held and not at_same_occurrence(stored, job):
                 connection.execute("UPDATE sched_job SET lost = 0 WHERE id = ?", (job_id,))
-        return _revised(job, revision)
+        return revised(job, revision)
 
     def remove(self, job_id: str, ledger_lines: Sequence[Execution], expected: int | None) -> bool:
         with self._database.write() as serial:
@@ -241,11 +241,3 @@ class SqliteTable:
             "LIMIT ?)",
             (at, *values, CHUNK),
         ).rowcount
-
-
-def _revised(job: Job, revision: int) -> Job:
-    return Job(job.spec, job.uid, job.declared, job.anchor, job.standing, revision)
-
-
-def _twice(job: Job, jobs: Sequence[Job]) -> bool:
-    return sum(other.id == job.id for other in jobs) > 1

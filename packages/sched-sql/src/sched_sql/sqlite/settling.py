@@ -17,24 +17,21 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from sched_core.job import Execution, Job, Settled, Settlement
+from sched_core.job import Settled, Settlement
 from sched_core.ports import Undecodable
-from sched_sql.database import Serial
-from sched_sql.ledger import Ledger
 from sched_sql.rows import (
     JOB_COLUMNS,
     RUN_COLUMNS,
     STANDING_COLUMNS,
     Row,
-    differ_by_a_run,
     line_values,
     read_job_or_undecodable,
     run_values,
     standing_values,
 )
-
-WRITTEN = Settled("written")
-CLAIM_LOST = Settled("claim_lost")
+from sched_sql.rules import CLAIM_LOST, WRITTEN, is_common, is_in_ledger, refusal
+from sched_sql.sqlite.database import Serial
+from sched_sql.sqlite.ledger import Ledger
 
 _MARKS = ", ".join("?" * (STANDING_COLUMNS.count(",") + 1))
 
@@ -74,7 +71,7 @@ class Settling:
 
     def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
         """Write settlements; return one answer for each."""
-        common = [one for one in settlements if _is_common(one)]
+        common = [one for one in settlements if is_common(one)]
         if common and not self._settle_as_one(common):
             # Nothing else was written yet, and the lock is held. A savepoint would cost a copy of
             # each page for every batch.
@@ -112,18 +109,19 @@ class Settling:
         claim, standing = settlement.claim, settlement.standing
         job_id, fence = claim.job.spec.id, (claim.token, claim.worker)
         row = self._connection.execute(_ROW, (job_id,)).fetchone()
+        if settlement.ledger:
+            self._ledger.index(self._serial)
         if row is None or row[2] is None or row[:2] != fence:
             repeated = row is not None and fence in {row[:2], row[5:7]}
-            return WRITTEN if repeated or self._in_ledger(settlement) else CLAIM_LOST
+            return WRITTEN if repeated or is_in_ledger(settlement, self._ledger) else CLAIM_LOST
 
         job = None if row[7] else read_job_or_undecodable(row[_JOB_AT:])
         if isinstance(job, Undecodable):
             # A newer version edited it meanwhile. Whoever can read it takes the claim over.
             return CLAIM_LOST
-        if standing is not None and (job is None or job.revision != settlement.expected):
-            return Settled("conflict", job)
-        if not self._allowed(settlement, row[3:5], job):
-            return Settled("conflict", job)
+        refused = refusal(settlement, row[3:5], job, self._ledger)
+        if refused is not None:
+            return refused
 
         self._ledger.write(settlement.ledger, self._serial)
         # A line proves that the claim was settled; where there is none, the row must.
@@ -137,56 +135,3 @@ class Settling:
             values = (*standing_values(standing), self._serial.next(), *ended, doubtful, job_id)
             self._connection.execute(_SETTLE_ONE, values)
         return WRITTEN
-
-    def _allowed(self, settlement: Settlement, held: Row, job: Job | None) -> bool:
-        """Whether every final line is the first of its occurrence, and leaves it behind."""
-        final = [line for line in settlement.ledger if line.final]
-        if final:
-            self._ledger.index(self._serial)
-        for line in final:
-            about = (line.uid, line.number)
-            if self._ledger.stored(line) is None and self._ledger.has_final(*about):
-                return False
-            if (
-                settlement.standing is None
-                and job is not None
-                and about == (job.uid, job.standing.number)
-                and about == held
-            ):
-                return False
-        return True
-
-    def _in_ledger(self, settlement: Settlement) -> bool:
-        """Whether an earlier try of the same settlement wrote its lines."""
-        if not settlement.ledger:
-            return False
-        self._ledger.index(self._serial)
-        fence = (settlement.claim.token, settlement.claim.worker)
-        return all(
-            self._ledger.stored(line) == (line.status.value, *fence) for line in settlement.ledger
-        )
-
-
-def _is_common(settlement: Settlement) -> bool:
-    """Whether it ends a plain run, whose line cannot be stored if the row is as it was claimed."""
-    claim, standing, lines = settlement.claim, settlement.standing, settlement.ledger
-    if standing is None or len(lines) != 1 or claim.lost is not None:
-        return False
-    job, line = claim.job, lines[0]
-    number = job.standing.number
-    return (
-        settlement.expected == job.revision
-        and differ_by_a_run(job.standing, standing)
-        and line.number == number
-        and line.uid == job.uid
-        and (
-            standing.number > number
-            if line.final
-            else line.attempt == claim.attempt and standing.attempts >= line.attempt
-        )
-    )
-
-
-def is_doubtful(uid: str, number: int, lines: Sequence[Execution]) -> bool:
-    """Whether lines end an occurrence that a row at this number has not passed."""
-    return any(line.final and line.uid == uid and line.number >= number for line in lines)

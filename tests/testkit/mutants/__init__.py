@@ -1,0 +1,20 @@
+"""Deliberately wrong backends, each wrong in one way that an author could get wrong.
+
+Each is a :class:`Sound` backend, which passes every law, with one thing changed, and names the law
+that must kill it.
+"""
+
+from tests.testkit.mutants import (  # noqa: F401 -- each registers its mutants
+    adding,
+    claiming,
+    editing,
+    keeping,
+    listing,
+    reaching,
+    removing,
+    settling,
+    waking,
+)
+from tests.testkit.mutants.base import MUTANTS, Mutant, MutantHarness, Sound
+
+__all__ = ["MUTANTS", "Mutant", "MutantHarness", "Sound"]

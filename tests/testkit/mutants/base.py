@@ -1,0 +1,139 @@
+"""The sound backend that all mutants are made of, and the harness that examines them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+
+from anyio.lowlevel import checkpoint
+from attrs import frozen
+
+from sched_core import (
+    BackendUnavailable,
+    Capabilities,
+    Execution,
+    MemoryBackend,
+    MemoryStore,
+    Undecodable,
+)
+from sched_testkit import Harness
+
+LEASE = timedelta(seconds=30)
+TICK = timedelta(microseconds=1)
+NOTHING = timedelta(0)
+
+
+class Store(MemoryStore):
+    """Data that stays when its backend crashes, and that can be put out of reach."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cut = False
+
+    def write(self, lines: Sequence[Execution]) -> None:
+        """Write lines, whatever they are about."""
+        for line in lines:
+            if self.line(line.id) is None:
+                self.append(line)
+
+    def unreadable(self) -> list[str]:
+        """Return the ids whose records cannot be read."""
+        return [job_id for job_id, row in self.rows.items() if isinstance(row.job, Undecodable)]
+
+
+class WritesOtherwise(Store):
+    """Base: the ledger is written in another way."""
+
+    def change(self, line: Execution) -> Execution | None:
+        raise NotImplementedError
+
+    def append(self, line: Execution) -> None:
+        changed = self.change(line)
+        if changed is not None:
+            super().append(changed)
+
+
+class Sound(MemoryBackend):
+    """The one that is right: nothing changed but that it can crash and be cut off."""
+
+    makes: ClassVar[type[Store]] = Store
+    store: Any
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store, lease=LEASE)
+        self._capabilities = Capabilities(
+            durable=True, shared=True, time="clock", granularity=TICK, lease=LEASE
+        )
+
+    def _now(self) -> datetime:
+        if self.store.cut:
+            raise BackendUnavailable("cut off")
+        return super()._now()
+
+    async def wait_due(self, limit: int) -> None:
+        await checkpoint()
+        await super().wait_due(limit)
+
+    def died(self) -> None:
+        """Called in place of close when the process is killed."""
+
+
+@frozen
+class Mutant:
+    """A wrong backend, and the law that it breaks."""
+
+    name: str
+    backend: type[Sound]
+    law: str
+
+    @property
+    def text(self) -> str:
+        """What is wrong with it."""
+        return " ".join((self.backend.__doc__ or "").split())
+
+
+class MutantHarness(Harness):
+    """Examines one; with little patience, as mutants hang on purpose."""
+
+    can_cut = can_spoil = True
+
+    def __init__(self, backend: type[Sound]) -> None:
+        self.name = backend.__name__
+        self.patience = 20 if backend is Sound else 0.5
+        self._make = backend
+
+    @contextmanager
+    def place(self) -> Iterator[Store]:
+        yield self._make.makes()
+
+    def backend(self, place: Any) -> Sound:
+        return self._make(place)
+
+    async def crash(self, backend: Any) -> None:
+        backend.died()
+
+    async def cut(self, place: Any) -> None:
+        place.cut = True
+
+    async def heal(self, place: Any) -> None:
+        place.cut = False
+
+    async def spoil(self, place: Any, job_id: str) -> None:
+        row = place.row(job_id)
+        row.job = Undecodable(job_id, "format 99 is not known", 99, b"{}")
+        place.save(job_id, row)
+
+
+MUTANTS: list[Mutant] = []
+
+
+def breaks(law: str) -> Callable[[type[Sound]], type[Sound]]:
+    """Register a mutant with the law that must kill it."""
+
+    def register(backend: type[Sound]) -> type[Sound]:
+        MUTANTS.append(Mutant(backend.__name__, backend, law))
+        return backend
+
+    return register

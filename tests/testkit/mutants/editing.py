@@ -1,0 +1,137 @@
+"""Editing and removing jobs; opening."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import evolve
+from tests.testkit.mutants.base import Sound, breaks
+
+from sched_core import (
+    Clock,
+    Execution,
+    Job,
+    Settled,
+    Settlement,
+    SystemClock,
+)
+
+
+@breaks("revisions_only_grow")
+class RevisionsStartAgain(Sound):
+    """Revisions count from 1 in each row, so that a re-added job repeats them."""
+
+    def _add(self, job: Job) -> Job:
+        known = self.store.row(job.id).job
+        stored = super()._add(job)
+        return stored if known is not None else self._counted(stored, 1)
+
+    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+        return self._counted(await super().replace(job, ledger), job.revision + 1)
+
+    def _counted(self, job: Job, revision: int) -> Job:
+        row = self.store.rows[job.id]
+        row.job = counted = evolve(job, revision=revision)
+        return counted
+
+
+@breaks("revisions_only_grow")
+class SettleKeepsTheRevision(Sound):
+    """A settlement does not move the revision."""
+
+    def _settle(self, settlement: Settlement) -> Settled:
+        settled = super()._settle(settlement)
+        row = self.store.rows.get(settlement.claim.job.id)
+        if row is not None and row.job is not None and settlement.expected is not None:
+            row.job = evolve(row.job, revision=settlement.expected)
+        return settled
+
+
+@breaks("replace_is_a_compare_and_set")
+class ReplaceComparesNothing(Sound):
+    """Replace writes whatever revision it was decided on: the last one wins."""
+
+    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+        stored = await self.get(job.id)
+        if isinstance(stored, Job):
+            job = evolve(job, revision=stored.revision)
+        return await super().replace(job, ledger)
+
+
+@breaks("replacing_what_is_gone_is_not_found")
+class ReplaceInserts(Sound):
+    """Replace is an upsert, and brings a removed job back."""
+
+    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+        if await self.get(job.id) is None:
+            return (await self.add([job]))[0]
+        return await super().replace(job, ledger)
+
+
+@breaks("a_replacement_is_stored_as_it_was_given")
+class ReplaceKeepsTheStanding(Sound):
+    """Replace writes the definition only."""
+
+    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+        stored = await self.get(job.id)
+        if isinstance(stored, Job):
+            job = evolve(job, standing=evolve(job.standing, failures=stored.standing.failures))
+        return await super().replace(job, ledger)
+
+
+@breaks("a_replacement_is_stored_as_it_was_given")
+class ReplaceMergesMetadata(Sound):
+    """Replace updates metadata key by key, and removes none."""
+
+    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+        stored = await self.get(job.id)
+        if isinstance(stored, Job):
+            both = {**stored.spec.metadata, **job.spec.metadata}
+            job = evolve(job, spec=evolve(job.spec, metadata=both))
+        return await super().replace(job, ledger)
+
+
+@breaks("removal_is_a_compare_and_set")
+class RemoveComparesNothing(Sound):
+    """Remove ignores the revision that it was decided on."""
+
+    async def remove(
+        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
+    ) -> bool:
+        return await super().remove(job_id, ledger)
+
+
+@breaks("lines_of_an_edit_are_written_with_it")
+class ReplaceForgetsItsLines(Sound):
+    """Replace does not write the lines that it is given."""
+
+    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+        return await super().replace(job)
+
+
+@breaks("lines_of_an_edit_are_written_with_it")
+class RemoveForgetsItsLines(Sound):
+    """Remove does not write the lines that it is given."""
+
+    async def remove(
+        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
+    ) -> bool:
+        return await super().remove(job_id, expected=expected)
+
+
+@breaks("open_returns_the_clock_that_decides")
+class OpensWithAnotherClock(Sound):
+    """Open returns the machine's clock, whatever it was given."""
+
+    async def open(self, clock: Clock, *, worker: str) -> Clock:
+        await super().open(clock, worker=worker)
+        return SystemClock()
+
+
+@breaks("empty_batches_are_accepted")
+class ChokesOnNothing(Sound):
+    """Settle looks at the first settlement without asking whether there is one."""
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+        assert settlements[0] is not None
+        return await super().settle(settlements)

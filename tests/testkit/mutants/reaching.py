@@ -1,0 +1,164 @@
+"""A store out of reach, and records that cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from anyio.lowlevel import checkpoint
+from attrs import evolve
+from tests.testkit.mutants.base import Sound, breaks
+
+from sched_core import (
+    BackendUnavailable,
+    Claim,
+    Execution,
+    Job,
+    JobQuery,
+    Page,
+    Settled,
+    Settlement,
+    Undecodable,
+)
+
+
+@breaks("check_succeeds_on_a_working_store")
+class CheckLeavesAJob(Sound):
+    """Check proves that it can write by adding a job, and leaves it there."""
+
+    async def check(self) -> None:
+        row = next(row for row in self.store.rows.values() if row.job is not None)
+        self._add(evolve(row.job, spec=evolve(row.job.spec, id="__check__"), uid="check"))
+
+
+@breaks("an_unreachable_store_is_said_to_be")
+class CheckIsARead(Sound):
+    """Check looks at what it has in its cache."""
+
+    async def check(self) -> None: ...
+
+
+@breaks("an_unreachable_store_is_said_to_be")
+class OutagesLookEmpty(Sound):
+    """A store that cannot be reached has no jobs."""
+
+    async def jobs(
+        self, query: JobQuery, *, after: str | None, limit: int
+    ) -> Page[Job | Undecodable]:
+        try:
+            return await super().jobs(query, after=after, limit=limit)
+        except BackendUnavailable:
+            return Page([], None)
+
+
+@breaks("an_unreachable_store_is_said_to_be")
+class OutagesLookIdle(Sound):
+    """A store that cannot be reached has nothing due."""
+
+    async def claim_due(self, limit: int) -> Sequence[Claim]:
+        try:
+            return await super().claim_due(limit)
+        except BackendUnavailable:
+            return []
+
+
+@breaks("an_unreachable_store_is_said_to_be")
+class OutagesAreTheDriversBusiness(Sound):
+    """What the driver raises is passed on as it is."""
+
+    async def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        try:
+            return await super().add(jobs)
+        except BackendUnavailable as error:
+            raise ConnectionError("connection refused") from error
+
+
+@breaks("an_outage_costs_nothing_but_time")
+class OutagesSwallowSettlements(Sound):
+    """A settlement counts as done from the moment it is sent."""
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+        if self.store.cut:
+            for settlement in settlements:
+                row = self.store.rows[settlement.claim.job.id]
+                row.hold, row.ended = None, (row.hold.token, row.hold.worker)
+        return await super().settle(settlements)
+
+
+@breaks("an_unreadable_record_is_shown")
+class TheUnreadableIsHidden(Sound):
+    """Listing leaves out what cannot be read."""
+
+    async def jobs(
+        self, query: JobQuery, *, after: str | None, limit: int
+    ) -> Page[Job | Undecodable]:
+        rows = self.store.rows
+        hidden = self.store.unreadable()
+        self.store.rows = {key: row for key, row in rows.items() if key not in hidden}
+        try:
+            return await super().jobs(query, after=after, limit=limit)
+        finally:
+            self.store.rows = rows
+
+
+@breaks("an_unreadable_record_is_shown")
+class TheUnreadableIsNothing(Sound):
+    """Get returns None for what cannot be read."""
+
+    async def get(self, job_id: str) -> Job | Undecodable | None:
+        found = await super().get(job_id)
+        return found if isinstance(found, Job) else None
+
+
+@breaks("an_unreadable_record_is_left_alone")
+class QuarantineDeletes(Sound):
+    """What cannot be read is taken away by prune."""
+
+    async def prune(self, before: datetime) -> int:
+        deleted = await super().prune(before)
+        for job_id in self.store.unreadable():
+            del self.store.rows[job_id]
+            deleted += 1
+        return deleted
+
+
+@breaks("an_unreadable_record_is_left_alone")
+class TheUnreadableIsFree(Sound):
+    """An id whose record cannot be read can be used again."""
+
+    async def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        for job_id in {job.id for job in jobs}.intersection(self.store.unreadable()):
+            del self.store.rows[job_id]
+        return await super().add(jobs)
+
+
+@breaks("an_unreadable_record_is_left_alone")
+class TheUnreadableIsRemoved(Sound):
+    """Remove does not look at what it removes."""
+
+    async def remove(
+        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
+    ) -> bool:
+        if job_id in self.store.unreadable():
+            del self.store.rows[job_id]
+            return True
+        return await super().remove(job_id, ledger, expected=expected)
+
+
+@breaks("an_unreadable_record_stops_nothing_else")
+class TheUnreadableBlocksTheQueue(Sound):
+    """A claim ends where a record cannot be read."""
+
+    async def claim_due(self, limit: int) -> Sequence[Claim]:
+        self._now()
+        return [] if self.store.unreadable() else await super().claim_due(limit)
+
+
+@breaks("an_unreadable_record_stops_nothing_else")
+class TheUnreadableIsAlwaysDue(Sound):
+    """A record that cannot be read is due, and nobody claims it: waiting spins."""
+
+    async def wait_due(self, limit: int) -> None:
+        await checkpoint()
+        if not self.store.unreadable():
+            await super().wait_due(limit)

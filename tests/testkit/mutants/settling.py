@@ -1,0 +1,303 @@
+"""How claims end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from anyio.lowlevel import checkpoint
+from attrs import evolve
+from tests.testkit.mutants.base import Sound, Store, WritesOtherwise, breaks
+
+from sched_core import (
+    Claim,
+    Execution,
+    Job,
+    Settled,
+    Settlement,
+)
+
+
+@breaks("a_settlement_writes_the_standing_and_the_ledger")
+class SettlesWithoutALine(Sound):
+    """A settlement moves the job, and writes nothing to the ledger."""
+
+    def _settle(self, settlement: Settlement) -> Settled:
+        return super()._settle(evolve(settlement, ledger=()))
+
+
+@breaks("a_settlement_writes_the_standing_and_the_ledger")
+class WritesALineWithoutSettling(Sound):
+    """A settlement writes its lines, and leaves the job as it was."""
+
+    def _settle(self, settlement: Settlement) -> Settled:
+        row = self.store.rows.get(settlement.claim.job.id)
+        job = None if row is None else row.job
+        settled = super()._settle(settlement)
+        if settled.outcome == "written" and row is not None and job is not None:
+            row.job = job
+            self.store.save(job.id, row)
+        return settled
+
+
+@breaks("any_legal_line_survives_a_round_trip")
+class TheLedgerHasSeconds(Sound):
+    """Moments in the ledger are kept in whole seconds."""
+
+    class Seconds(WritesOtherwise):
+        def change(self, line: Execution) -> Execution:
+            return evolve(line, finished_at=line.finished_at.replace(microsecond=0))
+
+    makes = Seconds
+
+
+@breaks("any_legal_line_survives_a_round_trip")
+class TheLedgerForgetsWhoAsked(Sound):
+    """Whether a run was triggered by hand has no column."""
+
+    class Scheduled(WritesOtherwise):
+        def change(self, line: Execution) -> Execution:
+            return evolve(line, manual=False)
+
+    makes = Scheduled
+
+
+@breaks("a_settlement_writes_the_standing_and_the_ledger")
+class CutsReasons(Sound):
+    """Reasons are stored as ASCII."""
+
+    class Ascii(WritesOtherwise):
+        def change(self, line: Execution) -> Execution:
+            reason = line.reason
+            return evolve(line, reason=reason and reason.encode("ascii", "replace").decode())
+
+    makes = Ascii
+
+
+@breaks("a_settled_job_can_be_due_at_once")
+class SettledRests(Sound):
+    """What is settled is looked at again from the next second on."""
+
+    def _settle(self, settlement: Settlement) -> Settled:
+        settled = super()._settle(settlement)
+        row = self.store.rows.get(settlement.claim.job.id)
+        if row is not None and row.wake is not None and row.wake <= self._now():
+            row.wake += timedelta(seconds=1)
+            self.store.due.append((row.wake, settlement.claim.job.id))
+            self.store.due.sort()
+        return settled
+
+
+@breaks("a_repeated_settlement_is_written_once")
+class ARepeatIsLost(Sound):
+    """A settlement whose reply got lost is answered with claim_lost when it is sent again."""
+
+    def _settle(self, settlement: Settlement) -> Settled:
+        if not self.store.row(settlement.claim.job.id).is_held_by(settlement.claim):
+            return Settled("claim_lost")
+        return super()._settle(settlement)
+
+
+@breaks("a_repeated_settlement_is_written_once")
+class ForgetsWhatWasSettledBefore(Sound):
+    """A repeated settlement is known only until the job is claimed again."""
+
+    def _settle(self, settlement: Settlement) -> Settled:
+        row, claim = self.store.row(settlement.claim.job.id), settlement.claim
+        if row.is_held_by(claim) or row.ended == (claim.token, claim.worker):
+            return super()._settle(settlement)
+        return Settled("claim_lost")
+
+
+@breaks("a_stale_settlement_changes_nothing")
+class NoFence(Sound):
+    """A settlement is written whoever holds the job now."""
+
+    def _settle(self, settlement: Settlement) -> Settled:
+        row = self.store.rows.get(settlement.claim.job.id)
+        if row is not None and row.hold is not None:
+            settlement = evolve(settlement, claim=row.hold)
+        return super()._settle(settlement)
+
+
+@breaks("a_stale_settlement_changes_nothing")
+class AZombieHasTheLastWord(Sound):
+    """A settlement that comes too late is refused, and its line is written all the same."""
+
+    def _settle(self, settlement: Settlement) -> Settled:
+        settled = super()._settle(settlement)
+        if settled.outcome == "claim_lost":
+            late = [evolve(line, id=f"{line.id}:late", final=False) for line in settlement.ledger]
+            self.store.write(late)
+        return settled
+
+
+class FencedOtherwise(Sound):
+    """Base: another notion of whose claim it is."""
+
+    def holds(self, hold: Claim, claim: Claim) -> bool:
+        raise NotImplementedError
+
+    def _pass(self, claim: Claim) -> Claim:
+        row = self.store.rows.get(claim.job.id)
+        hold = None if row is None else row.hold
+        if hold is not None and self.holds(hold, claim):
+            return evolve(claim, token=hold.token, worker=hold.worker)
+        return claim
+
+    def _settle(self, settlement: Settlement) -> Settled:
+        return super()._settle(evolve(settlement, claim=self._pass(settlement.claim)))
+
+    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        return await super().renew([self._pass(claim) for claim in claims])
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        await super().release([self._pass(claim) for claim in claims])
+
+
+@breaks("the_fence_is_token_and_worker")
+class FencedByToken(FencedOtherwise):
+    """The fence is the token alone, which repeats when a backup is restored."""
+
+    def holds(self, hold: Claim, claim: Claim) -> bool:
+        return hold.token == claim.token
+
+
+@breaks("the_fence_is_token_and_worker")
+class FencedByWorker(FencedOtherwise):
+    """The fence is the worker alone, which may have lost the job and claimed it again."""
+
+    def holds(self, hold: Claim, claim: Claim) -> bool:
+        return hold.worker == claim.worker
+
+
+@breaks("an_edit_wins_over_a_settlement")
+class SettleOverwritesEdits(Sound):
+    """A settlement is written whatever was edited meanwhile."""
+
+    def _settle(self, settlement: Settlement) -> Settled:
+        row = self.store.rows.get(settlement.claim.job.id)
+        if row is not None and row.job is not None and settlement.standing is not None:
+            settlement = evolve(settlement, expected=row.job.revision)
+        return super()._settle(settlement)
+
+
+@breaks("an_edit_wins_over_a_settlement")
+class ConflictsLeaveALine(Sound):
+    """The ledger is written before the conflict is found."""
+
+    def _settle(self, settlement: Settlement) -> Settled:
+        settled = super()._settle(settlement)
+        if settled.outcome == "conflict":
+            self.store.write([evolve(line, final=False) for line in settlement.ledger])
+        return settled
+
+
+@breaks("an_edit_wins_over_a_settlement")
+class ConflictsTellNothing(Sound):
+    """A conflict does not say what is stored now."""
+
+    def _settle(self, settlement: Settlement) -> Settled:
+        return evolve(super()._settle(settlement), job=None)
+
+
+@breaks("an_edit_keeps_the_hold")
+class EditsFreeTheClaim(Sound):
+    """An edit writes the whole row, the hold included."""
+
+    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+        replaced = await super().replace(job, ledger)
+        row = self.store.rows[job.id]
+        row.hold = None
+        self.store.save(job.id, row)
+        return replaced
+
+
+@breaks("a_ledger_only_settlement_needs_a_job_that_moved_on")
+class BelievesTheCaller(Sound):
+    """A settlement without a standing is always written."""
+
+    def _settle(self, settlement: Settlement) -> Settled:
+        row = self.store.rows.get(settlement.claim.job.id)
+        stands = row is not None and row.job is not None and settlement.standing is None
+        if stands and row.is_held_by(settlement.claim):
+            self.store.write(settlement.ledger)
+            return super()._settle(evolve(settlement, ledger=()))
+        return super()._settle(settlement)
+
+
+@breaks("a_claim_can_be_freed_without_a_word")
+class NothingToSettle(Sound):
+    """A settlement that writes nothing is answered without a look at the store."""
+
+    def _settle(self, settlement: Settlement) -> Settled:
+        if settlement.standing is None and not settlement.ledger:
+            return Settled("written")
+        return super()._settle(settlement)
+
+
+@breaks("a_second_final_line_is_refused")
+class TwoEnds(Sound):
+    """An occurrence may end as often as somebody says so."""
+
+    class Endless(Store):
+        def has_final(self, uid: str, number: int) -> bool:
+            self.final.clear()
+            return False
+
+    makes = Endless
+
+
+@breaks("a_batch_reports_each_settlement")
+class OneBadRowFailsTheBatch(Sound):
+    """A batch is one transaction, and is taken back as a whole."""
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+        for settlement in settlements:
+            row = self.store.rows.get(settlement.claim.job.id)
+            job = None if row is None else row.job
+            if job is not None and job.revision != settlement.expected and row.hold is not None:
+                return [Settled("conflict", job) for _ in settlements]
+        return await super().settle(settlements)
+
+
+@breaks("a_batch_reports_each_settlement")
+class AnswersOutOfOrder(Sound):
+    """A batch is sorted by id, to avoid deadlocks, and so are its answers."""
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+        return await super().settle(sorted(settlements, key=lambda one: one.claim.job.id))
+
+
+@breaks("each_attempt_has_a_line_of_its_own")
+class OneLineForAnOccurrence(Sound):
+    """The ledger's key has no attempt in it: of several lines the first one stays."""
+
+    class Keyed(WritesOtherwise):
+        def change(self, line: Execution) -> Execution | None:
+            known = {(other.uid, other.number) for _, other in self.lines}
+            return None if (line.uid, line.number) in known else line
+
+    makes = Keyed
+
+
+@breaks("a_cancelled_settlement_is_whole")
+class SettlesInTwoSteps(Sound):
+    """The ledger is written first, and then the job, in a transaction of its own."""
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+        for settlement in settlements:
+            row = self.store.row(settlement.claim.job.id)
+            current = isinstance(row.job, Job) and row.job.revision == settlement.expected
+            if current and row.is_held_by(settlement.claim):
+                self.store.write(settlement.ledger)
+        await checkpoint()
+        return await super().settle(settlements)
+
+
+@breaks("a_fate_written_beside_a_run_stands")
+class OneLineForASettlement(Sound):
+    """A settlement writes its first line."""
+
+    def _settle(self, settlement: Settlement) -> Settled:
+        return super()._settle(evolve(settlement, ledger=settlement.ledger[:1]))
