@@ -16,6 +16,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 from tests.core.running import (
     Faulty,
     Make,
@@ -45,6 +46,7 @@ from sched_core import (
     SchedulerNotStarted,
     SchedulerRunning,
     Status,
+    engine,
 )
 from sched_core import settler as settler_module
 from sched_core.testing import FakeClock, RecordingHandler
@@ -820,5 +822,41 @@ def test_health_while_it_works(loop: str) -> None:
                 let_go.set()
                 await lines_of(scheduler, 1)
                 assert (await scheduler.health()).completed == 1
+
+    run(loop, main)
+
+
+def test_what_was_claimed_ahead_is_handed_back_when_a_handler_waits_after_all(
+    loop: str, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = 0
+
+    async def counted() -> None:
+        nonlocal turns
+        turns += 1
+        await checkpoint()
+
+    monkeypatch.setattr(engine, "checkpoint", counted)
+
+    async def main() -> None:
+        gate, begun, other = anyio.Event(), anyio.Event(), RecordingHandler()
+
+        async def quick_then_slow(event: JobEvent) -> None:
+            if event.id >= "job-150":
+                begun.set()
+                await gate.wait()
+
+        async with running(make(), quick_then_slow, max_concurrency=1) as scheduler:
+            specs = [JobSpec(f"job-{number:03}", at_once()) for number in range(200)]
+            await scheduler.submit_jobs(specs)
+            with anyio.fail_after(10):
+                await begun.wait()
+            async with running(make(), other):
+                await lines_of(scheduler, 199)
+            before = turns
+            await anyio.sleep(0.3)
+            assert turns == before  # and what waits costs no turns of the loop
+            gate.set()
+            await lines_of(scheduler, 200)
 
     run(loop, main)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 
 import anyio
-import anyio.lowlevel
+from anyio.lowlevel import checkpoint
 
 from sched_core.clock import FIRST, Clock, backoff_pause
 from sched_core.job import Claim
@@ -27,6 +27,9 @@ RETENTION = timedelta(hours=1)
 """How often expired jobs and ledger lines are deleted."""
 STALLED = timedelta(seconds=30)
 """A loop that has not looked for work for so long is reported as stalled."""
+
+IDLE_TURNS = 3
+"""After so many turns of the event loop without a beginning, all handlers are waiting."""
 
 
 class Stop:
@@ -238,9 +241,7 @@ class Engine:
                 if claims:
                     await self._observers.taken_over(claims)
                     workers.accept(claims)
-                    # First they begin: what blocks the loop past its lease is renewed above.
-                    while workers.queued and not stop.requested.is_set():
-                        await anyio.lowlevel.checkpoint()
+                    await self._let_begin()
                 else:
                     await stop.wait(self._backend.wait_due, free)
                 if failures:
@@ -251,14 +252,27 @@ class Engine:
                 workers.holdings.trouble("claiming", error)
                 await stop.wait(backoff_pause, failures)
 
+    async def _let_begin(self) -> None:
+        """Give what was accepted its turn: what then blocks the loop is renewed before a claim.
+
+        What was claimed ahead and cannot begin, because handlers wait after all, is handed back:
+        another process may have nothing to do.
+        """
+        queued, unchanged = self._workers.queued, 0
+        while queued and unchanged < IDLE_TURNS and not self._stop.requested.is_set():
+            await checkpoint()
+            unchanged = unchanged + 1 if self._workers.queued == queued else 0
+            queued = self._workers.queued
+        if queued and not self._stop.requested.is_set():
+            await self._release(self._workers.take_queued())
+
     # -- the end
 
     async def _wind_down(self, stop: Stop) -> bool:
         """End what is running; return whether handlers are left that refuse to end."""
         workers = self._workers
         with anyio.CancelScope(shield=True):
-            queued = workers.take_queued()
-            await self._release(queued)
+            await self._release(workers.take_all_unbegun())
             if workers.active and stop.grace > 0 and not stop.at_once.is_set():
                 with anyio.move_on_after(stop.grace):
                     await _first_of(workers.until_idle, stop.at_once.wait)
@@ -285,6 +299,7 @@ class Engine:
         try:
             with anyio.move_on_after(FLUSH):
                 await self._backend.release(claims)
+            self._observers.trouble("releasing", None)
         except Exception as error:
             logger.exception("claims could not be released, their leases must run out")
             self._observers.trouble("releasing", str(error))

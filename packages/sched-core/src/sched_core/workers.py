@@ -343,11 +343,15 @@ class Workers:
         queued = list(self._queue)
         self._queue.clear()
         self.active -= len(queued)
-        claims = [run.claim for run in (*queued, *self.holdings.successors.values())]
         for run in queued:
             self.holdings.runs.pop(run.claim.job.spec.id, None)
+        return [run.claim for run in queued]
+
+    def take_all_unbegun(self) -> list[Claim]:
+        """Return those as well that wait for an earlier run of their job."""
+        successors = [run.claim for run in self.holdings.successors.values()]
         self.holdings.successors.clear()
-        return claims
+        return self.take_queued() + successors
 
     def cancel_all(self) -> None:
         """Tell every run to stop."""
