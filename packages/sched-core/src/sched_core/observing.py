@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 
 from attrs import frozen
 
-from sched_core.errors import BackendError
 from sched_core.job import Claim, Execution, Status
 from sched_core.ports import Backend, ExecutionQuery
 
@@ -120,8 +119,8 @@ class Observers:
     async def _stored(self, query: ExecutionQuery, ids: set[str]) -> None:
         try:
             page = await self._backend.executions(query, after=None, limit=len(ids) + 10)
-        except BackendError as error:
-            logger.warning("observers miss lines of job %r: %s", query.job_id, error)
+        except Exception:  # what was written or claimed stands, whatever a backend raises here
+            logger.exception("observers miss lines of job %r", query.job_id)
             return
         for line in reversed(page.items):
             if line.id in ids:
