@@ -860,3 +860,28 @@ def test_what_was_claimed_ahead_is_handed_back_when_a_handler_waits_after_all(
             await lines_of(scheduler, 200)
 
     run(loop, main)
+
+
+@pytest.mark.parametrize("hangs", ["renew", "claim_due", "wait_due", "executions", "release"])
+def test_a_backend_that_does_not_answer_holds_up_no_stop(
+    loop: str, make: Make, short_flush: None, hangs: str
+) -> None:
+    async def main() -> None:
+        backend, begun = Faulty(make(0.3)), anyio.Event()
+
+        async def handler(event: JobEvent) -> None:
+            begun.set()
+            await anyio.sleep_forever()
+
+        seen: list[object] = []
+        async with running(backend, handler, grace=0.1, observers=[seen.append]) as scheduler:
+            await scheduler.submit_job("a", at_once())
+            await begun.wait()
+            backend.hangs.add(hangs)
+            await scheduler.submit_job("b", at_once())
+            await anyio.sleep(0.5)
+            with anyio.fail_after(10):
+                await scheduler.stop(0.1)
+            backend.hangs.clear()
+
+    run(loop, main)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from typing import TypeVar, TypeVarTuple, Unpack
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -15,6 +16,9 @@ from sched_core.observing import Observers
 from sched_core.ports import Backend
 from sched_core.signals import stop_signals
 from sched_core.workers import Workers
+
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
 
 logger = logging.getLogger("sched_core")
 
@@ -66,12 +70,16 @@ class Stop:
             logger.info("signal: stopping within %s s", self.grace)
             self.request(None)
 
-    async def wait(self, wait: Callable[..., object], *arguments: object) -> None:
-        """Wait for something in a way that a request ends."""
+    async def wait(
+        self, wait: Callable[[Unpack[Arguments]], Awaitable[T]], *arguments: *Arguments
+    ) -> T | None:
+        """Wait for something in a way that a request ends; return what came of it, if anything."""
+        result: T | None = None
         with anyio.CancelScope() as self._waiting:
             if not self.requested.is_set():
-                await wait(*arguments)  # type: ignore[misc]  # every caller passes an async callable
+                result = await wait(*arguments)
         self._waiting = None
+        return result
 
 
 class Engine:
@@ -141,9 +149,7 @@ class Engine:
 
     async def run_due(self, moment: datetime) -> None:
         """Run until nothing is left that was due at the moment."""
-        claims = await self._claim_until(moment)
-        if claims:
-            await self._run(lambda: self._run_claims(claims, moment), signals=False)
+        await self._run(lambda: self._run_until(moment), signals=False)
         await self._prune_sometimes()
 
     async def _run(self, work: Callable[[], Awaitable[None]], *, signals: bool) -> None:
@@ -184,30 +190,31 @@ class Engine:
 
     # -- until nothing is due
 
-    async def _run_claims(self, claims: Sequence[Claim], moment: datetime) -> None:
+    async def _run_until(self, moment: datetime) -> None:
         workers, stop = self._workers, self._stop
-        while claims:
+        while claims := await self._claim_until(moment):
             workers.accept(claims)
             await stop.wait(workers.until_idle)
             await stop.wait(workers.until_settled)
-            if stop.requested.is_set():
-                return
-            claims = await self._claim_until(moment)
 
     async def _claim_until(self, moment: datetime) -> Sequence[Claim]:
         claims: Sequence[Claim] = ()
         slow = True
-        while slow and not claims:
+        while slow and not claims and not self._stop.requested.is_set():
             # A backend that had to wait long claims nothing, so that what is held is renewed first.
             self.looked_at = self._clock.now()
-            claims = await self._backend.claim_due(self._workers.room())
+            claims = await self._claim(self._workers.room())
             slow = self._clock.now() - self.looked_at > self._workers.holdings.lease / 10
-        await self._observers.taken_over(claims)
         due = [claim for claim in claims if (claim.job.standing.due_at or moment) <= moment]
         if len(due) != len(claims):
             chosen = {claim.token for claim in due}
-            await self._backend.release([c for c in claims if c.token not in chosen])
+            await self._release([claim for claim in claims if claim.token not in chosen])
         return due
+
+    async def _claim(self, limit: int) -> Sequence[Claim]:
+        claims = await self._stop.wait(self._backend.claim_due, limit) or ()
+        await self._stop.wait(self._observers.taken_over, claims)
+        return claims
 
     # -- for ever
 
@@ -236,10 +243,9 @@ class Engine:
                     self._waiting_for_capacity = False
                     continue
                 if workers.holdings.runs:
-                    await workers.leases.renew_expiring()
-                claims = await self._backend.claim_due(free)
+                    await stop.wait(workers.leases.renew_expiring)
+                claims = await self._claim(free)
                 if claims:
-                    await self._observers.taken_over(claims)
                     workers.accept(claims)
                     await self._let_begin()
                 else:
