@@ -329,6 +329,26 @@ class TestRetire:
         (line,) = lifecycle.retire(job, now=T0 + HOUR)
         assert (line.number, line.attempt, line.final) == (1, 0, True)
 
+    @pytest.mark.parametrize("policy", [Policy(), Policy(misfire=RunAll(limit=2))])
+    def test_one_line_stands_for_all_that_was_due(self, policy: Policy) -> None:
+        (line,) = lifecycle.retire(admit(HOURLY, policy), now=T0 + 5 * HOUR + MINUTE)
+        assert (line.scheduled_at, line.folded) == (T0 + HOUR, 4)
+        assert line.folded_until == T0 + 5 * HOUR
+
+    def test_what_lay_in_a_pause_is_not_among_it(self) -> None:
+        job = admit(HOURLY)
+        paused = lifecycle.pause(job, until=None, reason=None, now=T0 + 2 * HOUR)
+        (line,) = lifecycle.retire(paused, now=T0 + 5 * HOUR)
+        assert (line.folded, line.folded_until) == (1, T0 + 2 * HOUR)
+
+    def test_what_lost_claims_began_in_a_pause_is_superseded(self) -> None:
+        job = lifecycle.pause(admit(HOURLY), until=T0 + MINUTE, reason=None, now=T0)
+        job, _ = fate(job, T0 + 2 * MINUTE, lost=1)
+        assert job.standing.attempts == 1
+        job = lifecycle.pause(job, until=T0 + 2 * HOUR, reason=None, now=T0 + 3 * MINUTE)
+        (line,) = lifecycle.retire(job, now=T0 + 2 * HOUR)
+        assert (line.number, line.status, line.reason) == (1, Status.SUPERSEDED, "inside a pause")
+
     def test_a_trigger_and_a_due_occurrence_have_one_line_each(self) -> None:
         job = lifecycle.trigger(admit(HOURLY), now=T0)
         lines = lifecycle.retire(job, now=T0 + HOUR)
@@ -710,6 +730,26 @@ class TestPause:
 
 
 class TestTrigger:
+    @pytest.mark.parametrize("times", [1, 2])
+    def test_a_retry_that_waits_is_made_at_once_and_the_trigger_runs_after_it(
+        self, times: int
+    ) -> None:
+        job, _ = run(admit(HOURLY, Policy(retry=Retry(2, 10 * MINUTE))), T0 + HOUR, FAILURE)
+        for _ in range(times):
+            job = lifecycle.trigger(job, now=T0 + HOUR + MINUTE)
+        assert job.standing.due_at == T0 + HOUR + MINUTE
+        job, second = run(job, T0 + HOUR + MINUTE)
+        assert (second.attempt, second.manual, second.number) == (2, False, 1)
+        job, line = run(job, T0 + HOUR + MINUTE)
+        assert (line.manual, line.number) == (True, 2)
+
+    def test_asked_for_during_a_run_and_again_while_its_retry_waits(self) -> None:
+        claim, start = begun(admit(HOURLY, Policy(retry=Retry(2, 10 * MINUTE))), T0 + HOUR)
+        asked = lifecycle.trigger(claim.job, now=T0 + HOUR)
+        job, _ = end(claim, start, T0 + HOUR, FAILURE, stored=asked)
+        assert job.standing.due_at == T0 + HOUR + 10 * MINUTE
+        assert lifecycle.trigger(job, now=T0 + HOUR + MINUTE).standing.due_at == T0 + HOUR + MINUTE
+
     def test_it_is_one_extra_occurrence_now_and_leaves_the_schedule_alone(self) -> None:
         job, line = run(lifecycle.trigger(admit(HOURLY), now=T0 + MINUTE), T0 + 2 * MINUTE)
         assert (line.manual, line.scheduled_at, line.number) == (True, T0 + MINUTE, 1)

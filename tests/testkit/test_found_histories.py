@@ -10,7 +10,7 @@ import pytest
 from attrs import evolve
 from tests.conformance.harnesses import MemoryHarness, SqliteHarness
 
-from sched_core import Interval, JobSpec, Policy, Retry, RunAll
+from sched_core import FixedDelay, Interval, JobSpec, Once, Policy, Retry, RunAll
 from sched_testkit import Harness
 from sched_testkit.harness import fresh
 from sched_testkit.world import Act, World
@@ -196,7 +196,78 @@ async def a_lost_claim_that_was_to_end_a_pause_is_none_too_many(world: World) ->
     await world.run(0)
 
 
+async def a_removal_after_a_lost_claim_that_was_to_end_a_pause(world: World) -> None:
+    """What a claim was lost of has begun, though its moment is to come: it ends superseded."""
+    await world.submit(0, HOURLY, declared=False)
+    await world.pause(0, "a", seconds(20))
+    await world.advance(seconds(29))
+    await world.mishap(0, "claimed")
+    await world.advance(seconds(31))
+    await world.mishap(0, "die")
+    await world.remove(0, "a")
+
+
+async def a_second_pause_after_a_lost_claim_that_was_to_end_the_first(world: World) -> None:
+    """What has begun has its end, though the second pause takes it away."""
+    await world.submit(0, MINUTELY, declared=False)
+    await world.pause(0, "a", seconds(5))
+    await world.advance(seconds(6))
+    await world.mishap(0, "claimed")
+    await world.advance(seconds(36))
+    await world.run(0)
+    await world.pause(0, "a", seconds(20))
+    await world.advance(seconds(30))
+    await world.remove(0, "a")
+
+
+async def a_mark_on_a_fixed_delay_is_used_up(world: World) -> None:
+    """The first occurrence is skipped; the next one, unread as yet, is none to be skipped."""
+    await world.submit(0, HOURLY, declared=False)
+    await world.submit(0, JobSpec("b", FixedDelay(seconds=40)), declared=False)
+    await world.operate(0, "skip the next of", "b")
+    await world.advance(seconds(3600))
+    await world.mishap(0, "slow")
+
+
+async def a_removal_while_a_retry_of_the_last_occurrence_waits(world: World) -> None:
+    """A one-shot that passed inside a pause counts, so its removal has a line."""
+    policy = Policy(retry=Retry(3, seconds(20)))
+    once = JobSpec("a", Once(world.clock.now() + seconds(30)), policy=policy)
+    await world.submit(0, once, declared=False)
+    await world.pause(0, "a", seconds(200))
+    await world.advance(seconds(300))
+    await world.run(0, [Act(fails=True)])
+    await world.remove(0, "a")
+
+
+async def a_trigger_while_a_retry_waits(world: World) -> None:
+    """The retry is made at once, and the trigger runs right after it; also when asked twice."""
+    policy = Policy(retry=Retry(2, seconds(200)))
+    await world.submit(0, evolve(MINUTELY, policy=policy), declared=False)
+    await world.advance(seconds(60))
+    await world.run(0, [Act("trigger", fails=True)])
+    await world.operate(0, "trigger", "a")
+    await world.run(0)
+
+
+async def a_backlog_that_is_edited_away(world: World) -> None:
+    """One line stands for all that was due; what lay in a pause is not among it."""
+    await world.submit(0, MINUTELY, declared=False)
+    await world.advance(seconds(130))
+    await world.pause(0, "a", seconds(100))
+    await world.advance(seconds(200))
+    await world.update(0, "a", schedule=Interval(seconds=45))
+    await world.advance(seconds(100))
+    await world.remove(0, "a")
+
+
 FOUND = [
+    a_removal_after_a_lost_claim_that_was_to_end_a_pause,
+    a_second_pause_after_a_lost_claim_that_was_to_end_the_first,
+    a_mark_on_a_fixed_delay_is_used_up,
+    a_removal_while_a_retry_of_the_last_occurrence_waits,
+    a_trigger_while_a_retry_waits,
+    a_backlog_that_is_edited_away,
     a_lost_claim_that_was_to_end_a_pause_is_none_too_many,
     an_edit_after_a_crash_a_trigger_and_a_pause,
     an_edit_after_a_lost_claim_that_was_to_end_a_pause,

@@ -126,8 +126,11 @@ class Definitions:
 
     async def _operate(self, job_id: str, act: Callable[[Job, datetime], Job | None]) -> Job:
         def edit(job: Job) -> Change | None:
-            after = act(job, self._clock.now())
-            return None if after is None else Change(after)
+            now = self._clock.now()
+            after = act(job, now)
+            if after is None:
+                return None
+            return Change(after, lifecycle.left_behind(job, after, now=now))
 
         return await self._edit(job_id, edit)
 

@@ -123,9 +123,9 @@ def redefine(
             standing = evolve(standing, expires_at=_expiry(spec.policy, now, declared=declared))
         return Change(evolve(job, spec=spec, declared=declared, standing=standing))
 
-    job = wake(job, now=now)
+    stored, job = job, wake(job, now=now)
     edited = evolve(job, spec=spec, declared=declared, anchor=now)
-    ledger = _superseded_by_edit(job, now)
+    ledger = left_behind(stored, job, now=now) + _superseded_by_edit(job, now)
     return Change(evolve(edited, standing=_rescheduled(edited, ledger, now)), ledger)
 
 
@@ -165,8 +165,9 @@ def _superseded_by_edit(job: Job, now: datetime) -> tuple[Execution, ...]:
 
 def retire(job: Job, *, now: datetime) -> tuple[Execution, ...]:
     """Return the lines to write when the job is removed: of what was due or begun."""
-    job = wake(job, now=now)
-    return _superseded(job, now, manual=True) + _superseded(job, now, manual=False)
+    stored, job = job, wake(job, now=now)
+    left = left_behind(stored, job, now=now)
+    return left + _superseded(job, now, manual=True) + _superseded(job, now, manual=False)
 
 
 def _superseded(job: Job, now: datetime, *, manual: bool) -> tuple[Execution, ...]:
@@ -179,9 +180,18 @@ def _superseded(job: Job, now: datetime, *, manual: bool) -> tuple[Execution, ..
     number = standing.number if is_pending else standing.number + 1
     if not begun and not _was_due(job, number, moment, now, manual=manual):
         return ()
+    folded, until = (0, None) if manual else _fold(job, moment, now)
     return (
         _fate(
-            job, number, moment, Status.SUPERSEDED, now, manual=manual, reason="edited or removed"
+            job,
+            number,
+            moment,
+            Status.SUPERSEDED,
+            now,
+            manual=manual,
+            reason="edited or removed",
+            folded=folded,
+            folded_until=until,
         ),
     )
 
@@ -205,6 +215,31 @@ def wake(job: Job, *, now: datetime) -> Job:
     if job.standing.state is State.PAUSED and until is not None and until <= now:
         return resume(job, at=until) or job
     return job
+
+
+def left_behind(
+    before: Job, after: Job, *, now: datetime, claim: Claim | None = None
+) -> tuple[Execution, ...]:
+    """Return the line of an occurrence that had begun, and that a pause has taken away.
+
+    Only claims that were to end a pause, and were lost, begin what is not yet due.
+    """
+    standing = before.standing
+    moment, manual = pending(standing)
+    if moment is None or standing.attempts == 0 or after.standing.number == standing.number:
+        return ()
+    return (
+        _fate(
+            before,
+            standing.number,
+            moment,
+            Status.SUPERSEDED,
+            now,
+            manual=manual,
+            reason="inside a pause",
+            claim=claim,
+        ),
+    )
 
 
 def pause(job: Job, *, until: datetime | None, reason: str | None, now: datetime) -> Job:
@@ -310,19 +345,20 @@ def trigger(job: Job, *, now: datetime) -> Job:
     """Return the job with one extra occurrence at ``now``; the schedule is untouched.
 
     It runs before a scheduled one that is not yet due, and right after one that is due or begun,
-    which a pause does not hold back then.
+    which neither a pause nor the wait for a retry holds back then.
     A second call before it began is the same one, and while a retry of it waits, it ends the wait.
-    One that comes while it runs cannot be told from
-    that here: the moment moves, by which :func:`finish` knows that there is another to run.
+    One that comes while it runs cannot be told from that here: the moment moves, by which
+    :func:`finish` knows that there is another to run.
     """
     standing = job.standing
     _, manual = pending(standing)
     if standing.triggered_at is not None:
+        waits = standing.due_at is not None and standing.due_at > now
+        if standing.attempts > 0 and waits:
+            # A retry waits, of it or before it: that runs now, under the name that it has.
+            return evolve(job, standing=evolve(standing, due_at=now))
         if not manual:
             return job
-        if standing.attempts > 0 and standing.due_at is not None and standing.due_at > now:
-            # A retry of it waits: that runs now, under the name that its first attempt had.
-            return evolve(job, standing=evolve(standing, due_at=now))
         moved = max(now, standing.triggered_at + _TICK)
         return evolve(job, standing=evolve(standing, triggered_at=moved, due_at=now))
 
@@ -332,6 +368,8 @@ def trigger(job: Job, *, now: datetime) -> Job:
         due_at = now if due or standing.attempts > 0 else due_at
     else:
         due = due_at is not None and due_at <= now
+        if standing.attempts > 0 and due_at is not None:
+            due_at = min(due_at, now)  # a retry that waits is made now
     if standing.next_run is not None and (standing.attempts > 0 or due):
         return evolve(job, standing=evolve(standing, triggered_at=now, due_at=due_at))
 
@@ -383,7 +421,7 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
 
     paused = standing.state is State.PAUSED and not manual
     if paused and (standing.triggered_at is None or wake(job, now=now) is not job):
-        return _pause_ended(job, now)
+        return _pause_ended(claim, job, now)
 
     if claim.lost is not None and claim.lost.count >= policy.max_lost:
         reason = f"lost: {claim.lost.count} claims in a row were never settled"
@@ -427,11 +465,12 @@ def _with_lost(claim: Claim, standing: Standing) -> Standing:
     return evolve(standing, attempts=standing.attempts + claim.lost.count)
 
 
-def _pause_ended(job: Job, now: datetime) -> Decision:
+def _pause_ended(claim: Claim, job: Job, now: datetime) -> Decision:
     until = job.standing.paused_until
     if until is None or until > now:
         return Decision(evolve(job.standing, due_at=until), ())
-    return Decision(wake(job, now=now).standing, ())
+    woken = wake(job, now=now)
+    return Decision(woken.standing, left_behind(job, woken, now=now, claim=claim))
 
 
 def _carried(standing: Standing) -> tuple[int, datetime | None]:

@@ -248,7 +248,7 @@ class Chronicle:
             if other.how == "running" and other.event.id == event.id and held.expires_at > now:
                 raise Wrong(f"{what} while {other} is running")
         self._check_again(call, self.newest.get((uid, number)), life, what)
-        if not event.manual:
+        if not event.manual and not isinstance(life.epoch.schedule, FixedDelay):
             self._check_unmarked(life, event, hold, what)
         self.calls[uid, number, event.attempt] = self.newest[uid, number] = call
         if event.manual:
@@ -270,8 +270,12 @@ class Chronicle:
             raise Wrong(f"{what} again, though {earlier} succeeded")
         if earlier.how == "failed" and earlier.spec is not None and earlier.ended_at is not None:
             due = earlier.ended_at + backoff(earlier.spec, earlier.failures)
-            hurried = life.commanded(earlier.seq, "pause", "resume", "trigger")
-            if event.started_at < due and not hurried:
+            asked = any(trigger.seq > earlier.seq for trigger in life.triggers)
+            paused = any(
+                pause.end is not None and earlier.ended_at <= pause.end <= event.started_at
+                for pause in life.pauses
+            )
+            if event.started_at < due and not asked and not paused:
                 raise Wrong(f"{what} before its retry was due at {due:%H:%M:%S}")
 
     def _check_unmarked(self, life: Life, event: JobEvent, hold: Hold, what: str) -> None:

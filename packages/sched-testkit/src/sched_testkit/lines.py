@@ -11,7 +11,6 @@ from sched_core import (
     FixedDelay,
     Policy,
     RunAll,
-    State,
     Status,
 )
 from sched_testkit import occurrences
@@ -19,6 +18,7 @@ from sched_testkit.annals import Call, Epoch, Hold, Life, Wrong
 
 ALWAYS_FINAL = {Status.SUCCEEDED, Status.MISSED, Status.SKIPPED, Status.SUPERSEDED}
 NEVER_FINAL = {Status.INTERRUPTED, Status.ABANDONED}
+ENDED = {Status.FAILED, Status.INTERRUPTED}
 FATES = {Status.MISSED, Status.SKIPPED, Status.SUPERSEDED}
 
 
@@ -54,10 +54,10 @@ def check_form(line: Execution, life: Life) -> None:
         if line.number in life.finals:
             raise Wrong(f"{about} was written after {title(life.finals[line.number])}")
     ahead = timedelta(milliseconds=1) if line.manual else timedelta(0)  # triggered twice at once
-    # A claim that was made to end a pause, and was lost and edited away, may hold a later one.
-    taken_over = line.status is Status.SUPERSEDED and line.token > 0
+    # Begun is what a claim was lost of, also of one that was made to end a pause.
+    begun = line.status is Status.SUPERSEDED and line.number in life.attempts
     early = line.finished_at + ahead < line.scheduled_at
-    if early and line.status not in NEVER_FINAL and not taken_over:
+    if early and line.status not in NEVER_FINAL and not begun:
         raise Wrong(f"{about} ended at {line.finished_at:%H:%M:%S}, before it was due")
     if line.started_at is not None and line.started_at < line.scheduled_at:
         raise Wrong(f"{about} began early, at {line.started_at:%H:%M:%S}")
@@ -87,34 +87,43 @@ def check_attempt(line: Execution, call: Call | None, hold: Hold | None) -> None
 def check_failure(line: Execution, life: Life, call: Call, policy: Policy, since: int) -> None:
     """Refuse a failure that ends an occurrence too early or not at all."""
     about, allowed = title(line), policy.retry.attempts
-    if line.final and call.failures < allowed:
-        if not life.commanded(since, "schedule", "trigger", "remove"):
-            raise Wrong(f"{about}: failure {call.failures} of {allowed} must not be the last")
-    elif not line.final and call.failures >= allowed:
+    # A trigger during a manual run asks for another one, instead of this one's next attempt.
+    ends = ("schedule", "remove", "trigger") if line.manual else ("schedule", "remove")
+    edited = life.commanded(since, *ends)
+    if line.final and call.failures < allowed and not edited:
+        raise Wrong(f"{about}: failure {call.failures} of {allowed} must not be the last")
+    if not line.final and call.failures >= allowed:
         raise Wrong(f"{about}: failure {call.failures} of {allowed} must be the last")
 
 
-def check_fold(line: Execution, life: Life, epoch: Epoch, policy: Policy) -> None:
-    """Refuse a run that stands for more or fewer occurrences than passed before it began."""
+def check_fold(line: Execution, life: Life, epoch: Epoch, policy: Policy | None) -> None:
+    """Refuse a final line that stands for more or fewer occurrences than it must."""
     if (line.folded > 0) != (line.folded_until is not None):
         raise Wrong(f"{title(line)}: folded is {line.folded}, up to {line.folded_until}")
     expected = {0}
     if line.final and not line.manual and not isinstance(epoch.schedule, FixedDelay):
-        # What was due before a pause that it outlived folds into it, whatever the policy.
-        kept, seen = (
-            _kept(life, epoch, line.scheduled_at, now)
-            for now in (line.claimed_at, line.finished_at)
-        )
-        expected = {kept}
-        if isinstance(policy.misfire, Coalesce):
-            expected = {
-                life.behind(epoch, line.scheduled_at, now)
-                for now in (line.claimed_at, line.started_at or line.claimed_at)
-            }
-        if seen > kept:
-            expected.add(seen)  # a pause that ended while it ran
+        expected = _folds(line, life, epoch, policy)
     if line.folded not in expected:
         raise Wrong(f"{title(line)} folds {line.folded}, not {' or '.join(map(str, expected))}")
+
+
+def _folds(line: Execution, life: Life, epoch: Epoch, policy: Policy | None) -> set[int]:
+    since, began = line.scheduled_at, line.claimed_at
+    # What was due before a pause that it outlived folds into it, whatever the policy.
+    kept, seen = (_kept(life, epoch, since, now) for now in (began, line.finished_at))
+    coalesces = policy is not None and isinstance(policy.misfire, Coalesce)
+    passed = life.behind(epoch, since, began) if coalesces else kept
+    if line.attempt > 0:
+        return {passed, seen} if seen > passed else {passed}  # a pause may end while it runs
+    if line.status is Status.FAILED:
+        return {kept}
+    if line.status is Status.SUPERSEDED and line.token == 0:
+        return {life.behind(epoch, since, line.finished_at)}  # all that was due when it was edited
+    if line.status is Status.SUPERSEDED:
+        attempts = life.attempts.get(line.number, ())
+        ran = any(one.token == line.token and one.status in ENDED for one in attempts)
+        return {passed} if ran else {0}
+    return {0} if line.status is Status.SKIPPED else {line.folded}
 
 
 def _kept(life: Life, epoch: Epoch, since: datetime, now: datetime) -> int:
@@ -157,13 +166,13 @@ def _too_late(life: Life, epoch: Epoch, moment: datetime, now: datetime, policy:
     return False
 
 
-def account(line: Execution, life: Life, hold: Hold | None) -> None:
+def account(line: Execution, life: Life) -> None:
     """Move the epoch past a scheduled occurrence's final line; refuse gaps and inventions."""
-    of_pause = hold is not None and hold.claim.job.standing.state is State.PAUSED
-    if of_pause and line.status is Status.SUPERSEDED:
-        # The claim was made to end a pause, and lost; its occurrence may lie inside the pause.
+    if line.status is Status.SUPERSEDED and line.number in life.attempts:
+        # Lost claims that were to end a pause have begun an occurrence that does not count.
         counted, _ = life.first_due(life.epoch_of(line.number))
-        if line.scheduled_at != counted:
+        inside = any(pause.covers(line.scheduled_at) for pause in life.pauses)
+        if inside and line.scheduled_at != counted:
             return
     epoch, about = life.epoch_of(line.number), title(line)
     expected = epoch.next

@@ -48,6 +48,7 @@ class Oracle(Chronicle):
         self._check_jobs({job.id: job for job in jobs}, now)
         for life in self.lives.values():
             self._check_owed(life)
+            self._check_ends(life)
         self._check_calls()
         self.looked = self.seq
 
@@ -63,9 +64,11 @@ class Oracle(Chronicle):
         if line.attempt > 0:
             life.attempts.setdefault(line.number, []).append(line)
             reading.check_attempt(line, call, hold)
+        reading.check_fold(line, life, epoch, policy)
         if line.status in {Status.SUCCEEDED, Status.FAILED} and line.attempt > 0:
             assert call is not None and hold is not None and policy is not None
-            reading.check_fold(line, life, epoch, policy)
+            if not line.manual:
+                self._check_unmarked(life, call.event, hold, reading.title(line))
             if line.attempt == 1 and not line.manual:
                 reading.check_within_policy(line, life, epoch, policy)
             if line.status is Status.FAILED and call.spec is not None:
@@ -89,7 +92,7 @@ class Oracle(Chronicle):
             if not asked or life.manual_lines > len(life.triggers):
                 raise Wrong(f"{reading.title(line)}: nobody triggered it")
         elif line.final and not self._precedes_held(line):
-            reading.account(line, life, hold)
+            reading.account(line, life)
         if line.final:
             life.finals[line.number] = line
 
@@ -146,6 +149,18 @@ class Oracle(Chronicle):
         if life.owes_manual and self._unanswered(life, None) is not None:
             raise Wrong(f"job {life.job.id!r} was triggered and removed: the trigger has no line")
 
+    def _check_ends(self, life: Life) -> None:
+        """What has begun has its end as soon as the job stands at another occurrence."""
+        if self._held(life.uid):
+            return
+        for number in life.attempts:
+            past = number < life.job.standing.number or life.removed is not None
+            if past and number not in life.finals:
+                raise Wrong(
+                    f"job {life.job.id!r} has left the occurrence {life.uid}:{number}, which has "
+                    "begun, without a final line"
+                )
+
     def _check_calls(self) -> None:
         """Every call has its line, but for those that nobody could write."""
         for call in self.calls.values():
@@ -184,8 +199,13 @@ class Oracle(Chronicle):
             if call is not None and call.how == "failed" and call.spec and call.ended_at:
                 due = call.ended_at + backoff(call.spec, call.failures)
             asked = self._unanswered(life, moment)
-            # What has begun is brought to its end first, its retries included.
-            begun = call is not None and (due is None or due > moment)
+            # A retry that waits since the trigger is made first.
+            begun = (
+                asked is not None
+                and call is not None
+                and call.end_seq > asked.seq
+                and (due is None or due > moment)
+            )
             if asked is not None and asked.seq < since and not begun:
                 raise Wrong(f"{about} was triggered at {asked.at:%H:%M:%S} and did not run")
             if any(
