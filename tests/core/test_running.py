@@ -49,7 +49,7 @@ from sched_core import (
     engine,
 )
 from sched_core import settler as settler_module
-from sched_core.testing import FakeClock, RecordingHandler
+from sched_core.testing import RecordingHandler
 
 
 class Sleeper:
@@ -683,83 +683,6 @@ def test_an_observer_that_fails_is_logged_and_harms_nobody(
 
     run(loop, main)
     assert any("observer" in record.getMessage() for record in caplog.records)
-
-
-# -- clocks ------------------------------------------------------------------
-
-
-def test_a_clock_set_forward_while_it_runs(loop: str, make: Make) -> None:
-    async def main() -> None:
-        clock, handler = FakeClock(), RecordingHandler()
-        start = clock.now()
-        async with running(make(), handler, clock=clock) as scheduler:
-            await scheduler.ensure_job("hourly", Interval(hours=1))
-            await scheduler.ensure_job("once", Once(start + timedelta(minutes=30)))
-            await anyio.sleep(0.05)
-            assert handler.events == []
-            clock.jump(timedelta(hours=10, minutes=30))
-            lines = await lines_of(scheduler, 2)
-            await anyio.sleep(0.1)
-            assert len(await ledger(scheduler)) == 2
-            by_id = {line.job_id: line for line in lines}
-            assert by_id["hourly"].folded == 9
-            assert by_id["once"].status is Status.SUCCEEDED
-            clock.advance(hours=1)
-            await lines_of(scheduler, 3)
-
-    run(loop, main)
-
-
-def test_a_clock_set_forward_past_the_lease_loses_no_running_claim(loop: str, make: Make) -> None:
-    async def main() -> None:
-        clock = FakeClock()
-        let_go, begun = anyio.Event(), list[int]()
-
-        async def handler(event: JobEvent) -> None:
-            begun.append(event.attempt)
-            await let_go.wait()
-
-        async with running(make(), handler, clock=clock) as scheduler:
-            await scheduler.submit_job("a", Once(clock.now()))
-            await until(lambda: begun)
-            for _ in range(5):
-                clock.jump(timedelta(days=1))
-                await anyio.sleep(0.05)
-            let_go.set()
-            (line,) = await lines_of(scheduler, 1)
-            assert (line.status, line.attempt) == (Status.SUCCEEDED, 1)
-            assert begun == [1]
-
-    run(loop, main)
-
-
-def test_a_clock_set_back_while_it_runs_repeats_nothing(loop: str, make: Make) -> None:
-    async def main() -> None:
-        clock, handler = FakeClock(), RecordingHandler()
-        start = clock.now()
-        async with running(make(), handler, clock=clock) as scheduler:
-            await scheduler.ensure_job("hourly", Interval(hours=1))
-            for n in range(3):
-                clock.jump(start + timedelta(hours=n + 1))
-                await lines_of(scheduler, n + 1)
-            await anyio.sleep(0.05)
-            clock.jump(start + timedelta(minutes=30))
-            await anyio.sleep(0.1)
-            await scheduler.submit_job("soon", Once(start + timedelta(minutes=40)))
-            await anyio.sleep(0.1)
-            clock.jump(start + timedelta(minutes=41))
-            lines = await lines_of(scheduler, 4)
-            assert lines[-1].job_id == "soon"
-            for n in range(1, 4):
-                clock.jump(start + timedelta(hours=n))
-                await anyio.sleep(0.05)
-            assert len(await ledger(scheduler)) == 4
-            clock.jump(start + timedelta(hours=4))
-            lines = await lines_of(scheduler, 5)
-            moments = [line.scheduled_at for line in lines if line.job_id == "hourly"]
-            assert moments == [start + timedelta(hours=n) for n in range(1, 5)]
-
-    run(loop, main)
 
 
 # -- promptness --------------------------------------------------------------

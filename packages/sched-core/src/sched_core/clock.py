@@ -34,12 +34,49 @@ class Clock(Protocol):
         ...
 
 
+def elapsed(clock: Clock) -> float:
+    """Return seconds on a scale that nobody sets: only their differences mean anything.
+
+    A clock that can be set may have a method ``elapsed`` for them; of others it is their own time.
+    """
+    own = getattr(clock, "elapsed", None)
+    return clock.now().timestamp() if own is None else float(own())
+
+
+class StepWatch:
+    """Notices that a clock was set, by what has elapsed meanwhile.
+
+    Two scales cannot be read at one instant, and the thread may be held up in between. So a look is
+    bounded by what had elapsed before and after it, and only what lies outside counts.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._before, self._now, self._after = self._look()
+
+    def _look(self) -> tuple[float, datetime, float]:
+        before = elapsed(self._clock)
+        return before, self._clock.now(), elapsed(self._clock)
+
+    def step(self) -> timedelta:
+        """Return by how much the clock was set since the last call, forwards if positive."""
+        before, now, after = self._look()
+        passed = (now - self._now).total_seconds()
+        least, most = before - self._after, after - self._before
+        self._before, self._now, self._after = before, now, after
+        return timedelta(seconds=passed - min(max(passed, least), most))
+
+
 class SystemClock:
     """The machine's clock."""
 
     def now(self) -> datetime:
         """Return the machine's time in UTC, to the microsecond."""
         return datetime.now(UTC)
+
+    def elapsed(self) -> float:
+        """Return the seconds that this machine was awake since some moment."""
+        return time.monotonic()
 
     async def sleep_until(self, moment: datetime) -> None:
         """Sleep in slices of at most a second, so that a jump of the clock is noticed."""

@@ -10,7 +10,7 @@ from typing import TypeVar, TypeVarTuple, Unpack
 import anyio
 from anyio.lowlevel import checkpoint
 
-from sched_core.clock import FIRST, Clock, backoff_pause
+from sched_core.clock import FIRST, Clock, StepWatch, backoff_pause, elapsed, instant_after
 from sched_core.job import Claim
 from sched_core.observing import Observers
 from sched_core.ports import Backend
@@ -32,6 +32,12 @@ RETENTION = timedelta(hours=1)
 STALLED = timedelta(seconds=30)
 """A loop that has not looked for work for so long is reported as stalled."""
 
+STANDS = timedelta(seconds=10)
+"""How long nothing is claimed after the clock was set forward.
+
+Whoever holds something renews it first, or others would take over what is running; and a clock that
+is put right at once must not have folded a day's occurrences into one.
+"""
 IDLE_TURNS = 3
 """After so many turns of the event loop without a beginning, all handlers are waiting."""
 
@@ -108,6 +114,7 @@ class Engine:
         self._handler_set = handler_set
         self._stop = Stop()
         self._stopped = anyio.Event()
+        self._steps = StepWatch(clock)
         self._waiting_for_capacity = False
         self._pruned_at: datetime | None = None
         self.running = False
@@ -242,6 +249,9 @@ class Engine:
                     await stop.wait(changed.wait)
                     self._waiting_for_capacity = False
                     continue
+                if self._steps.step() > workers.holdings.lease / 4:
+                    await self._let_stand()
+                    continue
                 if workers.holdings.runs:
                     await stop.wait(workers.leases.renew_expiring)
                 claims = await self._claim(free)
@@ -257,6 +267,23 @@ class Engine:
                 failures += 1
                 workers.holdings.trouble("claiming", error)
                 await stop.wait(backoff_pause, failures)
+
+    async def _let_stand(self) -> None:
+        """Wait whether the clock, which was set forward, stays so; set back, wait no more."""
+        self._observers.trouble("clock", f"was set forward: nothing is claimed for {STANDS}")
+        logger.warning("the clock was set forward: nothing is claimed for %s", STANDS)
+        await self._stop.wait(self._workers.leases.renew)
+        ends = elapsed(self._clock) + STANDS.total_seconds()
+        while (remaining := ends - elapsed(self._clock)) > 0 and not self._stop.requested.is_set():
+            until = instant_after(self._clock.now(), timedelta(seconds=remaining))
+            await self._stop.wait(self._clock.sleep_until, until)
+            self.looked_at = self._clock.now()
+            step = self._steps.step()
+            if step < -self._workers.holdings.lease / 4:
+                break
+            if step > self._workers.holdings.lease / 4:
+                ends = elapsed(self._clock) + STANDS.total_seconds()
+        self._observers.trouble("clock", None)
 
     async def _let_begin(self) -> None:
         """Give what was accepted its turn: what then blocks the loop is renewed before a claim.

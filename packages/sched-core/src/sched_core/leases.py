@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import anyio.abc
 
-from sched_core.clock import LAST, Alarm, cpu_seconds
+from sched_core.clock import LAST, Alarm, cpu_seconds, elapsed, instant_after
 from sched_core.holdings import Holdings, Run
 from sched_core.job import Claim
+
+MICROSECOND = 1e-6
+LONGEST_NAP = 86_400.0
+"""Seconds after which deadlines are looked at again; a timedelta holds no arbitrary float."""
 
 
 class Leases:
@@ -110,16 +114,20 @@ class Leases:
 
 
 class Deadlines:
-    """Cancels handlers whose time is up: one heap for all of them, not a timer for each."""
+    """Cancels handlers whose time is up: one heap for all of them, not a timer for each.
+
+    What has elapsed is measured on a scale that nobody sets: a clock that is set ends no run.
+    """
 
     def __init__(self, holdings: Holdings) -> None:
         self._holdings = holdings
-        self._heap: list[tuple[datetime, int, Run]] = []
+        self._heap: list[tuple[float, int, Run]] = []
         self._alarm = Alarm()
 
-    def add(self, run: Run, deadline: datetime, tasks: anyio.abc.TaskGroup) -> None:
-        """Cancel the run at the deadline unless it has ended by then."""
+    def add(self, run: Run, timeout: timedelta, tasks: anyio.abc.TaskGroup) -> None:
+        """Cancel the run after the timeout unless it has ended by then."""
         heap = self._heap
+        deadline = elapsed(self._holdings.clock) + timeout.total_seconds()
         if not heap:
             tasks.start_soon(self._watch)
         if len(heap) > 4 * len(self._holdings.runs) + 1000:
@@ -140,11 +148,12 @@ class Deadlines:
             deadline, _, run = heap[0]
             if run.finished_at is not None:
                 heapq.heappop(heap)
-            elif deadline <= clock.now():
+            elif (remaining := deadline - elapsed(clock)) < MICROSECOND:
                 heapq.heappop(heap)
                 self._holdings.cancel(run, "timeout")
             else:
-                await self._alarm.sleep(clock, deadline, seen)
+                until = instant_after(clock.now(), timedelta(seconds=min(remaining, LONGEST_NAP)))
+                await self._alarm.sleep(clock, until, seen)
 
 
 def _extended(claim: Claim, expires_at: datetime) -> Claim:

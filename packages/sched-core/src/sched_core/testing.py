@@ -26,12 +26,17 @@ class FakeClock:
 
     def __init__(self, start: datetime = EPOCH) -> None:
         self._now = utc(start, "start")
+        self._elapsed = 0.0
         self._sleepers: list[tuple[datetime, int, anyio.Event]] = []
         self._order = itertools.count()
 
     def now(self) -> datetime:
         """Return where the clock stands, in UTC."""
         return self._now
+
+    def elapsed(self) -> float:
+        """Return by how many seconds the clock was advanced; jumps do not count."""
+        return self._elapsed
 
     async def sleep_until(self, moment: datetime) -> None:
         """Sleep until the clock has been moved to the moment, or was set back."""
@@ -51,6 +56,7 @@ class FakeClock:
         by = timedelta(**units) if by is None else by
         if by < timedelta(0):
             raise InvalidDefinition("by", "time does not go backwards here: use jump")
+        self._elapsed += by.total_seconds()
         return self.jump(self._now + by)
 
     def jump(self, to: datetime | timedelta) -> datetime:

@@ -227,7 +227,7 @@ class Workers:
         self.lateness = now - start.scheduled_at
         timeout = spec.policy.timeout
         if timeout is not None and self._tasks is not None:
-            self._deadlines.add(run, now + timeout, self._tasks)
+            self._deadlines.add(run, timeout, self._tasks)
         event = JobEvent(
             spec.id,
             spec.schedule,
