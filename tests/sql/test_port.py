@@ -60,7 +60,7 @@ def test_what_is_added_is_what_is_read(on_store: Callable[[Test], None]) -> None
             keep_finished=None,
             keep_executions=timedelta.max,
         ),
-        Policy(misfire=Drop(timedelta(0)), keep_executions=None),
+        Policy(misfire=Drop(timedelta(microseconds=1)), keep_executions=None),
         Policy(misfire=Coalesce(), timeout=timedelta.max),
     ]
     schedules: list[Schedule] = [

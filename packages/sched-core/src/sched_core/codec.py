@@ -75,10 +75,17 @@ def register(
         decode: The reverse; raises whatever it likes for what it cannot read.
 
     Raises:
-        InvalidDefinition: The tag, or the class, stands for something else already.
+        InvalidDefinition: The tag, or the class, stands for something else already; or the class
+            does not compare by value.
     """
     if _TAGS.get(cls, tag) != tag or (tag in _KINDS and _TAGS.get(cls) != tag):
         raise InvalidDefinition("tag", f"{tag!r} or {cls.__name__} is registered already")
+    if cls.__eq__ is object.__eq__:
+        raise InvalidDefinition(
+            "cls",
+            f"{cls.__name__} must compare by value, or every ensure_job would be an edit: "
+            "define __eq__ (attrs.frozen and dataclasses do)",
+        )
     _TAGS[cls] = tag
     _KINDS[tag] = _Kind(encode, decode)  # type: ignore[arg-type]  # any class with the two methods
     known_tags.cache_clear()

@@ -9,8 +9,7 @@ import enum
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from types import MappingProxyType
-from typing import Literal
+from typing import Literal, NoReturn
 
 from attrs import field, frozen
 
@@ -27,7 +26,22 @@ LONGEST_REASON = 2048
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class Metadata(dict[str, str]):
+    """A dictionary that refuses to be changed; it can be copied, pickled and written as JSON."""
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("metadata is read-only: use update_job, or change a copy, dict(metadata)")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[type[Metadata], tuple[dict[str, str]]]:
+        return type(self), (dict(self),)
+
+
+_NOTHING: Mapping[str, str] = Metadata()
 
 
 # -- what the user declares --------------------------------------------------
@@ -81,7 +95,7 @@ def _copied(metadata: object) -> Mapping[str, str]:
             f"must be at most {LARGEST_METADATA} bytes in all, not {size}: "
             "store the data elsewhere and keep a reference here",
         )
-    return MappingProxyType(dict(metadata))
+    return Metadata(metadata)
 
 
 @frozen

@@ -449,7 +449,8 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
         return Decision(_advance(job, standing, line, now), (line,))
 
     if claim.attempt == 1:
-        passed = _passed_over(claim, moment, now)
+        # Jitter is no lateness: it is judged as if there were none.
+        passed = _passed_over(claim, moment, now - (_scheduled_due(job, moment) - moment), now)
         if passed is not None:
             return passed
 
@@ -497,17 +498,20 @@ def _present(standing: Standing, now: datetime) -> datetime:
     return min(now, standing.paused_at or now) if paused else now
 
 
-def _passed_over(claim: Claim, moment: datetime, now: datetime) -> Decision | None:
+def _passed_over(
+    claim: Claim, moment: datetime, judged: datetime, now: datetime
+) -> Decision | None:
     """Return the decision for an occurrence that the misfire policy passes over."""
     job, standing, misfire = claim.job, claim.job.standing, claim.job.spec.policy.misfire
-    if type(misfire) is Coalesce or now <= moment:
+    if type(misfire) is Coalesce or judged <= moment:
         return None
 
     if isinstance(misfire, Drop):
-        runs_from = _before(now, misfire.grace)
+        runs_from = _before(judged, misfire.grace)
         reason = f"later than the grace of {misfire.grace}"
     elif isinstance(misfire, RunAll):
-        runs_from = max(_before(now, misfire.window), _newest(job, moment, now, misfire.limit))
+        newest = _newest(job, moment, judged, misfire.limit)
+        runs_from = max(_before(judged, misfire.window), newest)
         reason = f"beyond the newest {misfire.limit} within {misfire.window}"
     else:
         return None

@@ -110,12 +110,13 @@ class Scheduler:
         self._observers.forget()
         opened = self._opened = self._parts(clock)
         try:
-            queued, self._queued = self._queued, []
-            for spec, declared in queued:
+            while self._queued:
+                spec, declared = self._queued[0]
                 if declared:
                     await opened.definitions.ensure(spec)
                 else:
                     await opened.definitions.submit([spec])
+                del self._queued[0]
         except BaseException:
             await self._close()
             raise

@@ -58,7 +58,7 @@ POLICIES = {
     "run all": Policy(misfire=RunAll(3, 3600 * S)),
     "run all, 2 attempts": Policy(misfire=RunAll(2, 100 * S), retry=Retry(2, 10 * S)),
     "drop after 30 s": Policy(misfire=Drop(30 * S)),
-    "drop at once, lost twice": Policy(misfire=Drop(0 * S), max_lost=2),
+    "drop at once, lost twice": Policy(misfire=Drop(timedelta(microseconds=1)), max_lost=2),
     "lost once, kept 10 s": Policy(misfire=Coalesce(), max_lost=1, keep_finished=10 * S),
 }
 SPANS = (1, 10, 29, 31, 60, 61, 100, 300, 3600, 90_000, 259_200)

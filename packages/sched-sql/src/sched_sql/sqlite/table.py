@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from sched_core.clock import FIRST
 from sched_core.errors import JobAlreadyExists, JobNotFound, JobUndecodable, RevisionConflict
@@ -200,18 +201,30 @@ class SqliteTable:
         suspects = [path for path in self._workers.others() if not is_locked(path)]
         if not suspects:
             return False
+        # What a dead worker holds changes no more, so that no lock is needed to look for it.
+        held = {path: self._held_by(path) for path in suspects}
         with self._database.write(durable=False):
             # Under the lock no worker is between making its file and locking it.
             dead = [path for path in suspects if path.exists() and not is_locked(path)]
             at = micros(now())
-            for path in dead:
-                self._database.connection.execute(
-                    "UPDATE sched_job SET lease_until = ? WHERE worker = ? AND lease_until > ?",
-                    (at, path.read_text(encoding="utf-8"), at),
-                )
+            self._database.connection.executemany(
+                "UPDATE sched_job SET lease_until = ? "
+                "WHERE rowid = ? AND worker = ? AND lease_until > ?",
+                [(at, rowid, worker, at) for path in dead for rowid, worker in held[path]],
+            )
         for path in dead:
             path.unlink(missing_ok=True)
         return bool(dead)
+
+    def _held_by(self, path: Path) -> list[Row]:
+        try:
+            worker = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return []  # buried by another process meanwhile
+        return self._database.read(
+            "SELECT rowid, worker FROM sched_job WHERE worker = ? AND lease_until IS NOT NULL",
+            (worker,),
+        )
 
     # -- the ledger
 
