@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sched_core.clock import FIRST
+from sched_core.clock import FIRST, Clock
 from sched_core.errors import JobAlreadyExists, JobNotFound, JobUndecodable, RevisionConflict
 from sched_core.job import (
     Claim,
@@ -60,6 +60,22 @@ class SqliteTable:
 
     def failure(self, error: Exception) -> Exception:
         return translate(error, self._path)
+
+    def lane(self, method: str) -> str:
+        return ""
+
+    def clock(self, clock: Clock) -> Clock:
+        return clock
+
+    @property
+    def descriptor(self) -> int | None:
+        return None
+
+    def may_listen(self) -> bool:
+        return False
+
+    def listen(self) -> None:
+        return
 
     def open(self, worker: str, now: Now) -> None:
         self._claims.worker = worker
@@ -178,7 +194,7 @@ class SqliteTable:
 
     # -- claims
 
-    def earliest(self, horizon: datetime) -> datetime | None:
+    def earliest(self, now: Now, horizon: datetime) -> datetime | None:
         return self._claims.earliest(horizon)
 
     def claim(
