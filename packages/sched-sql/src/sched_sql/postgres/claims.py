@@ -21,7 +21,19 @@ from sched_core.job import Claim, Execution, Job, LostClaim, abandoned_lines, su
 from sched_core.ports import Undecodable
 from sched_sql.postgres.definitions import Definitions
 from sched_sql.postgres.ledger import CHUNK, Ledger
-from sched_sql.postgres.names import DURABLE, HASTY, NOW, Names, Query, Steps, numbers, of, texts
+from sched_sql.postgres.names import (
+    DURABLE,
+    HASTY,
+    JOBS,
+    NOW,
+    Names,
+    Query,
+    Steps,
+    numbers,
+    of,
+    texts,
+    type_of,
+)
 from sched_sql.rows import (
     HOLD_COLUMNS,
     JOB_COLUMNS,
@@ -110,8 +122,10 @@ class Claims:
         self._clock = f"clk AS MATERIALIZED (SELECT {now} AS t, {HASTY})"
         readable = (
             "format <= %(format)s AND tag = ANY(%(tags)s::text[]) "
-            "AND (%(malformed)s::text[] IS NULL OR NOT id || ':' || revision = ANY(%(malformed)s::text[]))"
+            "AND (%(malformed)s::text[] IS NULL "
+            "OR NOT id || ':' || revision = ANY(%(malformed)s::text[]))"
         )
+        nothing = ", ".join(f"NULL::{type_of(name)}" for name in [*JOBS.names[1:], "token"])
         self._claim = f"""
             WITH {self._clock}, due AS MATERIALIZED (
                 SELECT id, due_at, lease_until IS NULL AND lost = 0 AND NOT removed AS plain
@@ -128,9 +142,12 @@ class Claims:
                 FROM due, clk WHERE j.id = due.id AND due.plain
                 RETURNING {of("j", JOB_COLUMNS)}, j.token
             )
-            SELECT clk.t, due.id, due.due_at, taken.*
-            FROM clk LEFT JOIN due ON true LEFT JOIN taken ON taken.id = due.id
-            ORDER BY due.due_at
+            SELECT clk.t, taken.due_at AS due_at, taken.* FROM clk, taken
+            UNION ALL
+            SELECT clk.t, due.due_at, due.id, {nothing} FROM clk, due WHERE NOT due.plain
+            UNION ALL
+            SELECT clk.t, NULL, NULL, {nothing} FROM clk
+            ORDER BY 2 NULLS FIRST
         """
         self._expired = f"""
             WITH {self._clock}
@@ -173,10 +190,10 @@ class Claims:
                 UPDATE {job} j SET lease_until = clk.t + %(lease)s FROM mine, clk
                 WHERE j.id = mine.id RETURNING mine.n
             )
-            SELECT clk.t, i.n, renewed.n IS NOT NULL
-            FROM clk, i JOIN {job} j ON j.id = i.id LEFT JOIN renewed ON renewed.n = i.n
+            SELECT clk.t, renewed.n, true FROM clk, renewed
+            UNION ALL
+            SELECT clk.t, i.n, false FROM clk, i JOIN {job} j ON j.id = i.id
             WHERE j.token = i.token AND j.worker = i.worker AND j.lease_until IS NOT NULL
-            ORDER BY i.n
         """
         self._lock_mine = f"""
             WITH clk AS MATERIALIZED (SELECT {now} AS t, {DURABLE})
@@ -243,20 +260,18 @@ class Claims:
         claimed_at, expires_at = moment(at), moment(at + asked.lease)
         odd: list[str] = []
         broken: list[Fence] = []
-        for row in rows:
-            if row[1] is None:
-                continue
+        for row in rows[1:]:
             if row[3] is None:
-                odd.append(row[1])
+                odd.append(row[2])
                 continue
             try:
-                job = read_job(row[3:])
+                job = read_job(row[2:])
             except codec.Malformed:
-                self._malformed.add(f"{row[3]}:{row[4]}")
-                broken.append((row[3], row[-1], self.worker))
+                self._malformed.add(f"{row[2]}:{row[3]}")
+                broken.append((row[2], row[-1], self.worker))
                 continue
             claims.append(Claim(job, row[-1], self.worker, claimed_at, expires_at))
-        return Claimed(at, odd, broken, rows[-1][2] if len(rows) == asked.limit else None)
+        return Claimed(at, odd, broken, rows[-1][1] if len(rows) > asked.limit else None)
 
     def take_over(
         self, claims: list[Claim], ids: Sequence[str], lease: int, now: int | None
@@ -320,12 +335,15 @@ class Claims:
         """Return the moment, if anything is held, and what is; locked rows keep their leases."""
         fences = [fence_of(claim) for claim in claims]
         rows = yield Query(self._renew, {"now": now, "lease": lease, **_arrays(fences)})
-        renewed: list[Claim] = []
-        for at, number, extended in rows:
-            claim = claims[number - 1]
-            expires_at = moment(at + lease) if extended else claim.expires_at
-            renewed.append(_renewed(claim, expires_at))
-        return (rows[0][0] if rows else None), renewed
+        if not rows:
+            return None, []
+        at: int = rows[0][0]
+        extended = {number for _, number, renewed in rows if renewed}
+        until, held = moment(at + lease), sorted({number for _, number, _ in rows})
+        return at, [
+            _renewed(claims[n - 1], until if n in extended else claims[n - 1].expires_at)
+            for n in held
+        ]
 
     def release(self, fences: Sequence[Fence], now: int | None) -> Steps[None]:
         """Free claims whose handlers were never called."""

@@ -62,29 +62,24 @@ class Settling:
     def __init__(self, names: Names, ledger: Ledger) -> None:
         job = names.job
         self._ledger = ledger
+        sent = ", ".join(f"i.{name}" for name in RUNS.names)
+        line = ", ".join(name for name in RUNS.names if name.startswith("line_"))
+        # Every row goes through as it is: to join what was split would cost its square.
         self._runs = f"""
-            WITH i AS MATERIALIZED (SELECT * FROM {RUNS.unnest}),
-            mine AS MATERIALIZED (
-                SELECT i.n, j.id, j.uid, j.number, j.token, j.worker, j.claimed_at
-                FROM i JOIN {job} j ON j.id = i.id
+            WITH mine AS MATERIALIZED (
+                SELECT i.n, {sent}, j.uid, j.number AS held, j.worker, j.claimed_at
+                FROM {RUNS.unnest} JOIN {job} j ON j.id = i.id
                 WHERE j.token = i.token AND j.worker = %s AND j.revision = i.expected
                     AND j.lease_until IS NOT NULL AND NOT j.removed AND NOT j.doubtful
                 ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
             ), ended AS (
                 UPDATE {job} j SET {_RUN_SET}, revision = {names.next}, lease_until = NULL
-                FROM mine JOIN i ON i.n = mine.n WHERE j.id = mine.id RETURNING mine.n
+                FROM mine i WHERE j.id = i.id RETURNING i.*
             ), lines AS (
                 INSERT INTO {names.ledger} (seq, job_id, uid, number, token, worker, claimed_at,
                     {_LINE}, expires_at)
-                SELECT {names.next}, m.id, m.uid, m.number, m.token, m.worker, m.claimed_at,
-                    {", ".join(f"m.{name}" for name in RUNS.names if name.startswith("line_"))}
-                FROM (
-                    SELECT mine.id, mine.uid, mine.number, mine.token, mine.worker,
-                        mine.claimed_at,
-                        {", ".join(f"i.{name}" for name in RUNS.names if name[:5] == "line_")}
-                    FROM ended JOIN mine ON mine.n = ended.n JOIN i ON i.n = ended.n
-                    ORDER BY ended.n
-                ) m
+                SELECT {names.next}, id, uid, held, token, worker, claimed_at, {line}
+                FROM (SELECT * FROM ended ORDER BY n) ended
             )
             SELECT ended.n FROM ended, (SELECT {DURABLE}) durable
         """
