@@ -35,7 +35,7 @@ from sched_core.schedule import Cron, DstRule, FixedDelay, Interval, Once, Sched
 Test = Callable[[Store], Awaitable[None]]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def on_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Test], None]:
     return lambda test: run(test, request.param, tmp_path)
 
@@ -686,7 +686,7 @@ def test_each_settlement_of_a_batch_has_its_own_outcome(
 # -- waiting
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "postgres"])
 def test_waiting_ends_when_something_is_due(
     on_loop: Callable[[str, Test], None], kind: str
 ) -> None:
@@ -728,7 +728,8 @@ def test_waiting_ends_when_something_is_due(
     on_loop(kind, test)
 
 
-def test_a_job_due_later_does_not_wake(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_a_job_due_later_does_not_wake(kind: str, tmp_path: Path) -> None:
     async def test(store: Store) -> None:
         backend = await store.open()
         await backend.add([job("soon", NOW + timedelta(seconds=2))])
@@ -739,7 +740,7 @@ def test_a_job_due_later_does_not_wake(tmp_path: Path) -> None:
                 await backend.add([job("later", NOW + timedelta(seconds=3))])
         assert scope.cancelled_caught
 
-    run(test, "sqlite", tmp_path)
+    run(test, kind, tmp_path)
 
 
 # -- pages, expiry
