@@ -13,12 +13,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import psycopg
+from tests import postgres_server
+from tests.proxy import Proxy
 
 from sched_core import MemoryBackend, MemoryStore, Undecodable
 from sched_sql import SqlBackend
 from sched_testkit import Harness
-from tests import postgres_server
-from tests.proxy import Proxy
 
 LEASE = timedelta(seconds=30)
 

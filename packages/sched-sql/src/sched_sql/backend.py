@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import anyio
-from anyio import to_thread
+from anyio import from_thread, to_thread
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from sched_core.clock import Alarm, Clock, cpu_seconds, pause
@@ -27,7 +27,9 @@ from sched_core.ports import (
     Capabilities,
     ExecutionQuery,
     JobQuery,
+    JobStore,
     Page,
+    Transaction,
     Undecodable,
 )
 from sched_sql.sqlite import SqliteTable
@@ -112,10 +114,11 @@ class SqlBackend:
             time=time,
             granularity=timedelta(microseconds=1),
             lease=lease,
+            transactions=_is_postgres(text),
         )
         self._lease = lease
         self._clock: Clock | None = None
-        self._process = 0
+        self._process = self._loop_thread = 0
         self._lanes: dict[str, _Turn] | None = None
         self._alarm = Alarm()
         self._sleeps_until: datetime | None = None
@@ -169,7 +172,7 @@ class SqlBackend:
         if self._lanes is not None:
             self._refuse_fork()
             raise BackendError("this SqlBackend is open already: use one for each Scheduler")
-        self._process = os.getpid()
+        self._process, self._loop_thread = os.getpid(), threading.get_ident()
         self._lanes = {}
         decides = self._table.clock(clock)
         try:
@@ -193,6 +196,7 @@ class SqlBackend:
         _OPEN.discard(self)
         with anyio.CancelScope(shield=True):
             try:
+                await self._table.leave()
                 await self._call(self._table.close)
             finally:
                 self._lanes = self._clock = None
@@ -229,6 +233,33 @@ class SqlBackend:
         self, query: JobQuery, *, after: str | None, limit: int
     ) -> Page[Job | Undecodable]:
         return await self._call(self._table.jobs, query, after, limit)
+
+    # -- transactions of others
+
+    def within(self, connection: object) -> JobStore:
+        """Return definitions inside a transaction of the caller's; see ``ports.Transactional``."""
+        return self._table.within(connection)
+
+    def transaction(
+        self,
+        claim: Claim,
+        decide: Callable[[Job | None], Settlement],
+        committed: Callable[[Settlement], None],
+    ) -> Transaction:
+        """Return a transaction that ends with a settlement; see ``ports.Transactional``."""
+        self._refuse_fork()
+
+        def done(settlement: Settlement) -> None:
+            committed(settlement)
+            if threading.get_ident() == self._loop_thread:
+                self._after([settlement])
+                return
+            try:
+                from_thread.run_sync(self._after, [settlement])
+            except RuntimeError:
+                pass  # a thread that the loop does not know: left to the next look
+
+        return self._table.transaction(claim, decide, done)
 
     # -- waking up
 
@@ -325,6 +356,11 @@ class SqlBackend:
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         settled = await self._call(self._table.settle, settlements)
+        self._after(settlements)
+        return settled
+
+    def _after(self, settlements: Sequence[Settlement]) -> None:
+        """Wake the sleeper if something is due again before it would wake by itself."""
         until = self._sleeps_until
         for settlement in settlements:
             standing = settlement.standing
@@ -333,7 +369,6 @@ class SqlBackend:
             if standing is None or (due_at is not None and (until is None or due_at < until)):
                 self._alarm.nudge()
                 break
-        return settled
 
     async def release(self, claims: Sequence[Claim]) -> None:
         await self._call(self._table.release, claims, self._now)

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from sched_core.clock import Clock
 from sched_core.job import Claim, Execution, Job, Settled, Settlement
-from sched_core.ports import ExecutionQuery, JobQuery, Page, Undecodable
+from sched_core.ports import ExecutionQuery, JobQuery, JobStore, Page, Transaction, Undecodable
 
 Now = Callable[[], datetime]
 """Tells the time; called after the transaction has its lock, so that no wait makes it stale."""
@@ -44,6 +44,10 @@ class Table(Protocol):
 
     def close(self) -> None:
         """Disconnect; twice is harmless."""
+        ...
+
+    async def leave(self) -> None:
+        """Close what belongs to the event loop, before :meth:`close`."""
         ...
 
     def forked(self) -> None:
@@ -115,6 +119,19 @@ class Table(Protocol):
 
     def free_dead(self, now: Now) -> bool:
         """End the leases of workers whose processes are known to be gone; return whether any."""
+        ...
+
+    def within(self, connection: object) -> JobStore:
+        """Return definitions inside a transaction of the caller's."""
+        ...
+
+    def transaction(
+        self,
+        claim: Claim,
+        decide: Callable[[Job | None], Settlement],
+        committed: Callable[[Settlement], None],
+    ) -> Transaction:
+        """Return a transaction that ends with a settlement."""
         ...
 
     def executions(self, query: ExecutionQuery, after: str | None, limit: int) -> Page[Execution]:

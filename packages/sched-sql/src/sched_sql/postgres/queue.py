@@ -53,6 +53,7 @@ class Queue:
         self._held: int | None = None
         self._disturbed = True
         self._swept = 0.0
+        self._looked = 0.0
         self._cost = 0.0
         self._takeovers_from = boot_seconds() + self._lease
         self._claims_from = 0.0
@@ -85,11 +86,13 @@ class Queue:
 
     def wants_sweep(self, now: int) -> bool:
         """Whether to look from the beginning."""
-        since = boot_seconds() - self._swept
+        seconds = boot_seconds()
+        since, longest = seconds - self._swept, MAX_POLL.total_seconds()
         return (
             self._disturbed
+            or seconds - self._looked > longest  # nobody listens, as with run_due
             or self._cost <= CHEAP
-            or since > min(SHARE * self._cost, MAX_POLL.total_seconds())
+            or since > min(SHARE * self._cost, longest)
             or (self._held is not None and self._held <= now)
         )
 
@@ -132,10 +135,10 @@ class Queue:
 
     def looked(self, look: Look, *, sweep: bool, cost: float) -> list[int]:
         """Take in what a look found; return when it is worth to claim, one way or another."""
+        seconds = self._looked = boot_seconds()
         if sweep:
-            self._swept, self._cost = boot_seconds(), cost
+            self._swept, self._cost = seconds, cost
             self._held = look.held
-        seconds = boot_seconds()
         moments = [] if look.free is None else [look.free]
         if self._held is not None:
             blocked = self._takeovers_from - seconds

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sched_core.job import Execution, Job, Settled, Settlement
+from sched_core.job import Claim, Execution, Job, Settled, Settlement
 from sched_core.ports import Undecodable
 from sched_sql.postgres.ledger import Found, Ledger
 from sched_sql.postgres.names import DURABLE, Columns, Names, Query, Steps, numbers, texts
@@ -164,6 +164,15 @@ class Settling:
         if work.ended:
             yield Query(self._end, _STANDINGS.values(work.ended))
         return answers
+
+    def lock(self, claim: Claim) -> Steps[tuple[bool, Job | None]]:
+        """Lock the row of a claim; return whether it holds, and the job, ``None`` if removed."""
+        rows = yield Query(self._rows_waiting, (texts([claim.job.spec.id]),))
+        row = rows[0][1:] if rows else None
+        if row is None or row[2] is None or row[:2] != (claim.token, claim.worker):
+            return False, None
+        job = None if row[7] else read_job_or_undecodable(row[8:])
+        return (False, None) if isinstance(job, Undecodable) else (True, job)
 
 
 class _Work:

@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 from sched_core.clock import FIRST, Clock, StoreClock, boot_seconds
 from sched_core.errors import BackendError
 from sched_core.job import Claim, Execution, Job, Settled, Settlement
-from sched_core.ports import ExecutionQuery, JobQuery, Page, Undecodable
+from sched_core.ports import ExecutionQuery, JobQuery, JobStore, Page, Transaction, Undecodable
 from sched_sql.postgres import listing, migrating
 from sched_sql.postgres.claims import EVER, Claims, fence_of, micros_of
 from sched_sql.postgres.definitions import Definitions
@@ -22,6 +22,7 @@ from sched_sql.postgres.names import DURABLE, NOW, Names, Query, Steps
 from sched_sql.postgres.queue import Queue
 from sched_sql.postgres.session import SETTINGS, Address, Lane
 from sched_sql.postgres.settling import Settling, is_run
+from sched_sql.postgres.transactions import CallersStore, Connections, HandlersTransaction
 from sched_sql.rows import micros, moment
 from sched_sql.rules import WRITTEN
 from sched_sql.table import Now
@@ -77,6 +78,7 @@ class PostgresTable:
         lanes = ("edit", "claim", "settle", "renew")
         self._lanes = {name: Lane(self._address, pooled=pooled) for name in lanes}
         self._listening = Listening(Lane(self._address, pooled=pooled), names, enabled=not pooled)
+        self._connections = Connections(self._address, pooled=pooled)
         self._heartbeat = Heartbeat(self._beat)
         self._queue = Queue(lease)
         self._clock: StoreClock | None = None
@@ -133,6 +135,9 @@ class PostgresTable:
         for lane in self._lanes.values():
             lane.close()
 
+    async def leave(self) -> None:
+        await self._connections.close()
+
     def forked(self) -> None:
         self._heartbeat.forget()
         self._listening.forget()
@@ -175,6 +180,27 @@ class PostgresTable:
 
     def jobs(self, query: JobQuery, after: str | None, limit: int) -> Page[Job | Undecodable]:
         return self._lanes["edit"].run(lambda: listing.jobs(self._names, query, after, limit))
+
+    # -- transactions of others
+
+    def within(self, connection: object) -> JobStore:
+        return CallersStore(connection, self._definitions, self.failure)
+
+    def transaction(
+        self,
+        claim: Claim,
+        decide: Callable[[Job | None], Settlement],
+        committed: Callable[[Settlement], None],
+    ) -> Transaction:
+        def done(settlement: Settlement) -> None:
+            self._heartbeat.drop([claim])
+            committed(settlement)
+            self._queue.settled([settlement])
+
+        lease = max(1, micros_of(self._lease) // 1000)
+        return HandlersTransaction(
+            self._connections, self._settling, claim, decide, done, self.failure, lease
+        )
 
     # -- what is due
 

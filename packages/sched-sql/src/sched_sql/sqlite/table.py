@@ -5,11 +5,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from sched_core.clock import FIRST, Clock
-from sched_core.errors import JobAlreadyExists, JobNotFound, JobUndecodable, RevisionConflict
+from sched_core.errors import (
+    BackendError,
+    JobAlreadyExists,
+    JobNotFound,
+    JobUndecodable,
+    RevisionConflict,
+)
 from sched_core.job import (
     Claim,
     Execution,
@@ -17,7 +23,7 @@ from sched_core.job import (
     Settled,
     Settlement,
 )
-from sched_core.ports import ExecutionQuery, JobQuery, Page, Undecodable
+from sched_core.ports import ExecutionQuery, JobQuery, JobStore, Page, Transaction, Undecodable
 from sched_sql.rows import (
     JOB_COLUMNS,
     Row,
@@ -88,6 +94,9 @@ class SqliteTable:
     def close(self) -> None:
         self._workers.leave()
         self._database.close()
+
+    async def leave(self) -> None:
+        return
 
     def forked(self) -> None:
         self._workers.let_go()
@@ -229,6 +238,19 @@ class SqliteTable:
             path.unlink(missing_ok=True)
         return bool(dead)
 
+    # -- transactions of others
+
+    def within(self, connection: object) -> JobStore:
+        raise _no_transactions()
+
+    def transaction(
+        self,
+        claim: Claim,
+        decide: Callable[[Job | None], Settlement],
+        committed: Callable[[Settlement], None],
+    ) -> Transaction:
+        raise _no_transactions()
+
     # -- the ledger
 
     def executions(self, query: ExecutionQuery, after: str | None, limit: int) -> Page[Execution]:
@@ -257,3 +279,7 @@ class SqliteTable:
             "LIMIT ?)",
             (at, *values, CHUNK),
         ).rowcount
+
+
+def _no_transactions() -> BackendError:
+    return BackendError("jobs in SQLite cannot be written in transactions of others")
