@@ -7,6 +7,11 @@ from pathlib import Path
 from sched_core.errors import BackendError, SchemaTooNew
 from sched_sql.postgres.names import Names, Query, Steps
 
+_KNOWN = """
+SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relname = 'meta'
+"""
+
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -40,8 +45,8 @@ def migration_sql(schema: str = "sched", *, after: int = 0) -> str:
 
 def version(names: Names, schema: str) -> Steps[tuple[int, int]]:
     """Return the version of a schema, 0 for none, and the oldest that can work with it."""
-    ((known,),) = yield Query("SELECT to_regclass(%s) IS NOT NULL", (_regclass(schema),))
-    if not known:
+    # Not to_regclass: it asks a cache, which does not see what was committed during a wait.
+    if not (yield Query(_KNOWN, (schema,))):
         return 0, 0
     found: dict[str, int] = dict((yield Query(f"SELECT key, value FROM {names.meta}")))  # noqa: S608 -- quoted
     return int(found.get("schema", 0)), int(found.get("oldest", 0))
@@ -75,7 +80,6 @@ def apply(names: Names, schema: str) -> Steps[None]:
     yield Query("SELECT pg_advisory_xact_lock(%s)", (names.lock,))
     present, _ = yield from version(names, schema)
     if not present:
-        yield Query("SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,))
         yield Query(f"CREATE SCHEMA IF NOT EXISTS {names.schema}")
     for number, text in migrations():
         if number > present:
@@ -85,6 +89,3 @@ def apply(names: Names, schema: str) -> Steps[None]:
                 (number,),
             )
 
-
-def _regclass(schema: str) -> str:
-    return '"' + schema.replace('"', '""') + '".meta'
