@@ -109,8 +109,11 @@ async def pause(seconds: float) -> None:
 
 
 async def backoff_pause(failures: int) -> None:
-    """Wait before trying a store again: 50 ms, doubled with each failure up to 10 s, jittered."""
-    longest = min(0.05 * 2 ** min(failures - 1, 20), 10.0)
+    """Wait before trying a store again: 50 ms, doubled with each failure up to 3 s, jittered.
+
+    No longer than that: a store that is back is used again within five seconds.
+    """
+    longest = min(0.05 * 2 ** min(failures - 1, 20), 3.0)
     await pause(longest * (0.5 + secrets.randbelow(1000) / 2000))
 
 
