@@ -28,7 +28,7 @@ FILL = """
 INSERT INTO @job (id, revision, tag, schedule, uid, declared, anchor, state, number, next_run,
     due_at)
 SELECT 'job-' || n, n, 'interval', '{"every":60}', md5(n::text), true, 0, 'active', 1, due, due
-FROM (SELECT n, (extract(epoch FROM now()) * 1000000)::bigint + (n - 1000) * 10000 AS due
+FROM (SELECT n, (extract(epoch FROM now()) * 1000000)::bigint + (n - 1000) * 10000::bigint AS due
     FROM generate_series(1, %s) n) moments
 """
 LINES = """

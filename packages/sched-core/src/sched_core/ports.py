@@ -116,6 +116,7 @@ class Capabilities:
         ordered: Pages come in id order, the ledger newest first across jobs.
         transactions: Jobs can be written inside the caller's own transaction.
         loops: The event loops it runs on.
+        notified: What another process writes wakes a waiting call at once; else it is looked for.
     """
 
     durable: bool
@@ -127,6 +128,7 @@ class Capabilities:
     ordered: bool = True
     transactions: bool = False
     loops: frozenset[str] = frozenset({"asyncio", "trio"})
+    notified: bool = False
 
 
 class JobStore(Protocol):

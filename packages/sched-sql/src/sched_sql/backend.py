@@ -115,6 +115,7 @@ class SqlBackend:
             granularity=timedelta(microseconds=1),
             lease=lease,
             transactions=_is_postgres(text),
+            notified=_is_postgres(text) and pooled is not True,
         )
         self._lease = lease
         self._clock: Clock | None = None
@@ -316,6 +317,7 @@ class SqlBackend:
         descriptor = self._table.descriptor
         if descriptor is None:
             await pause(LOOK_EVERY)
+            await self._listen()
             return
         with anyio.move_on_after(PING_EVERY):
             try:

@@ -88,4 +88,3 @@ def apply(names: Names, schema: str) -> Steps[None]:
                 f"UPDATE {names.meta} SET value = %s WHERE key = 'schema'",  # noqa: S608 -- quoted
                 (number,),
             )
-
