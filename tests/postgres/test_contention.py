@@ -177,7 +177,7 @@ def test_an_old_snapshot_does_not_slow_the_claim(here: Place, deep: bool) -> Non
         backend = here.backend()
         await backend.open(SystemClock(), worker="w")
         now = datetime.now(UTC)
-        await backend.add([contender.new_job(f"job-{n}", now) for n in range(500)])
+        await backend.add([contender.new_job(f"job-{n}", now) for n in range(5_000)])
         with here.connect() as snapshot:
             snapshot.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             snapshot.execute(f"SELECT count(*) FROM {here.schema}.job")
@@ -204,7 +204,7 @@ def test_an_old_snapshot_does_not_slow_the_claim(here: Place, deep: bool) -> Non
 def settlement(claim: Claim) -> Settlement:
     now, job = datetime.now(UTC), claim.job
     number = job.standing.number
-    again = now + timedelta(milliseconds=20)
+    again = now + timedelta(milliseconds=500)
     line = Execution(
         id=f"{job.uid}:{number}:{claim.attempt}",
         job_id=job.id,

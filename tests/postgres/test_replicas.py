@@ -152,6 +152,20 @@ def check(lines: list[Execution], journal: list[dict[str, Any]], once: int, ofte
             assert fence in ends
 
 
+def freeze(here: Place, replica: Replica) -> float:
+    """Stop a process at a moment at which it holds something; return when."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        time.sleep(0.05)
+        replica.process.send_signal(signal.SIGSTOP)
+        time.sleep(0.05)
+        holds = "SELECT 1 FROM @job WHERE lease_until IS NOT NULL AND starts_with(worker, %s)"
+        if here.rows(holds, (f"pid{replica.process.pid}-",)):
+            return time.monotonic()
+        replica.process.send_signal(signal.SIGCONT)
+    raise AssertionError("it never holds anything")
+
+
 @pytest.mark.parametrize("form", ["short", pytest.param("long", marks=pytest.mark.deep)])
 def test_four_replicas_one_firing(here: Place, tmp_path: Path, form: str) -> None:
     short = form == "short"
@@ -161,9 +175,7 @@ def test_four_replicas_one_firing(here: Place, tmp_path: Path, form: str) -> Non
     chance = random.Random(11)
     with replicas(here, journal, 4) as running:
         killed, stopped = running[:2], running[2]
-        time.sleep(2)
-        stopped.process.send_signal(signal.SIGSTOP)
-        frozen_at = time.monotonic()
+        frozen_at = freeze(here, stopped)
         for turn in range(kills):
             for each in killed:
                 time.sleep(chance.uniform(0.2, 0.8) * seconds / kills / 2)

@@ -57,6 +57,23 @@ Fence = tuple[str, int, str]
 _HOLD_WIDTH = HOLD_COLUMNS.count(",") + 1
 
 
+class Places(dict[int, str]):
+    """Where the rows of claims are, by token: what a settle need not look up.
+
+    While an old snapshot is open, an index leads to every version of a row that there was since.
+    A row that has moved meanwhile is found by its id all the same, only slower.
+    """
+
+    def of(self, token: int) -> str:
+        """Return where a claim's row was last seen, or where no row is."""
+        return self.get(token, "(0,0)")
+
+    def forget(self, claims: Sequence[Claim]) -> None:
+        """Forget claims that have ended."""
+        for claim in claims:
+            self.pop(claim.token, None)
+
+
 class Asked(NamedTuple):
     """What a claim asks for.
 
@@ -116,6 +133,7 @@ class Claims:
         self._ledger = ledger
         self._definitions = definitions
         self.worker = ""
+        self.places = Places()
         self._malformed: set[str] = set()
         """``id:revision`` of rows whose header was fine and whose body was not."""
         job, now = names.job, f"coalesce(%(now)s::bigint, {NOW})"
@@ -125,10 +143,13 @@ class Claims:
             "AND (%(malformed)s::text[] IS NULL "
             "OR NOT id || ':' || revision = ANY(%(malformed)s::text[]))"
         )
-        nothing = ", ".join(f"NULL::{type_of(name)}" for name in [*JOBS.names[1:], "token"])
+        nothing = ", ".join(
+            f"NULL::{type_of(name)}" for name in [*JOBS.names[1:], "place", "token"]
+        )
         self._claim = f"""
             WITH {self._clock}, due AS MATERIALIZED (
-                SELECT id, due_at, lease_until IS NULL AND lost = 0 AND NOT removed AS plain
+                SELECT ctid AS place, id, due_at,
+                    lease_until IS NULL AND lost = 0 AND NOT removed AS plain
                 FROM {job}
                 WHERE due_at >= %(floor)s
                     AND due_at <= (SELECT t FROM clk WHERE t BETWEEN %(least)s AND %(most)s)
@@ -139,8 +160,8 @@ class Claims:
             ), taken AS (
                 UPDATE {job} j SET token = {names.next}, worker = %(worker)s, claimed_at = clk.t,
                     lease_until = clk.t + %(lease)s
-                FROM due, clk WHERE j.id = due.id AND due.plain
-                RETURNING {of("j", JOB_COLUMNS)}, j.token
+                FROM due, clk WHERE j.ctid = due.place AND due.plain
+                RETURNING {of("j", JOB_COLUMNS)}, j.ctid::text AS place, j.token
             )
             SELECT clk.t, taken.due_at AS due_at, taken.* FROM clk, taken
             UNION ALL
@@ -188,11 +209,11 @@ class Claims:
                 ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
             ), renewed AS (
                 UPDATE {job} j SET lease_until = clk.t + %(lease)s FROM mine, clk
-                WHERE j.id = mine.id RETURNING mine.n
+                WHERE j.id = mine.id RETURNING mine.n, j.ctid::text AS place
             )
-            SELECT clk.t, renewed.n, true FROM clk, renewed
+            SELECT clk.t, renewed.n, renewed.place FROM clk, renewed
             UNION ALL
-            SELECT clk.t, i.n, false FROM clk, i JOIN {job} j ON j.id = i.id
+            SELECT clk.t, i.n, NULL FROM clk, i JOIN {job} j ON j.id = i.id
             WHERE j.token = i.token AND j.worker = i.worker AND j.lease_until IS NOT NULL
         """
         self._lock_mine = f"""
@@ -244,6 +265,7 @@ class Claims:
 
     def claim(self, claims: list[Claim], asked: Asked) -> Steps[Claimed]:
         """Append claims to the list."""
+        places = self.places
         least, most = asked.within
         values = {
             "now": asked.now,
@@ -271,6 +293,7 @@ class Claims:
                 broken.append((row[2], row[-1], self.worker))
                 continue
             claims.append(Claim(job, row[-1], self.worker, claimed_at, expires_at))
+            places[row[-1]] = row[-2]
         return Claimed(at, odd, broken, rows[-1][1] if len(rows) > asked.limit else None)
 
     def take_over(
@@ -338,7 +361,9 @@ class Claims:
         if not rows:
             return None, []
         at: int = rows[0][0]
-        extended = {number for _, number, renewed in rows if renewed}
+        extended = {number: place for _, number, place in rows if place is not None}
+        for number, place in extended.items():
+            self.places[claims[number - 1].token] = place
         until, held = moment(at + lease), sorted({number for _, number, _ in rows})
         return at, [
             _renewed(claims[n - 1], until if n in extended else claims[n - 1].expires_at)

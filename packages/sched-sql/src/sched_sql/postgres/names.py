@@ -61,7 +61,7 @@ DURABLE = (
 
 _TEXT = set(
     "id tag schedule policy metadata name group_name uid state pause_reason last_status backlog "  # noqa: SIM905 -- shorter
-    "job_id status worker reason lost_worker held_uid ended_worker".split()
+    "job_id status worker reason lost_worker held_uid ended_worker place".split()
 )
 _BOOLEAN = ("declared", "manual", "final", "removed", "held_manual", "doubtful")
 

@@ -25,10 +25,10 @@ CHEAP = 0.002
 """Seconds; a scan that takes no longer is made every time."""
 SHARE = 20
 """A costlier scan is repeated after so many times its cost, or after the longest poll."""
-MARGIN = 1_000_000
+MARGIN = 200_000
 """Microseconds by which the floor stays behind: for what others are committing just now."""
-LOCKED = 100_000
-"""Microseconds between looks at a row that is due and that somebody has locked."""
+LOCKED = 0.1
+"""Seconds between looks at a row that is due and that somebody has locked, at least."""
 JUMP = timedelta(seconds=60)
 """A server's clock that was set forward by more is not believed at once."""
 SETTLING = 10.0
@@ -54,6 +54,7 @@ class Queue:
         self._disturbed = True
         self._swept = 0.0
         self._looked = 0.0
+        self._locked_until = 0.0
         self._cost = 0.0
         self._takeovers_from = boot_seconds() + self._lease
         self._claims_from = 0.0
@@ -91,6 +92,7 @@ class Queue:
         return (
             self._disturbed
             or seconds - self._looked > longest  # nobody listens, as with run_due
+            or 0.0 < self._locked_until <= seconds
             or self._cost <= CHEAP
             or since > min(SHARE * self._cost, longest)
             or (self._held is not None and self._held <= now)
@@ -126,6 +128,7 @@ class Queue:
             return
         if asked.floor == EVER:
             self._swept, self._cost = boot_seconds(), cost
+            self._locked_until = 0.0
         if claimed.last is None:
             self.empty_at = claimed.at
             self.floor = claimed.at - MARGIN
@@ -145,7 +148,9 @@ class Queue:
             moments.append(max(self._held, look.at + max(0, round(blocked * 1e6))))
         if look.passed_over:
             # Unless it is new, the last claim did not get it: it is locked.
-            moments.append(look.at if self._disturbed else look.at + LOCKED)
+            pause = 0.0 if self._disturbed else max(LOCKED, 5 * self._cost)
+            self._locked_until = seconds + pause
+            moments.append(look.at + round(pause * 1e6))
         claims_from = look.at + max(0, round((self._claims_from - seconds) * 1e6))
         return [max(found, claims_from) for found in moments]
 

@@ -13,7 +13,7 @@ and every other write that might break the rule looks, and marks the row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sched_core.job import Claim, Execution, Job, Settled, Settlement
 from sched_core.ports import Undecodable
@@ -49,7 +49,7 @@ class _Runs(Columns):
 
     def __init__(self) -> None:
         line = ", ".join(f"line_{name.strip()}" for name in f"{_LINE}, expires_at".split(","))
-        super().__init__(f"id, token, expected, {RUN_COLUMNS}, {line}")
+        super().__init__(f"id, place, token, expected, {RUN_COLUMNS}, {line}")
 
 
 RUNS = _Runs()
@@ -67,14 +67,14 @@ class Settling:
         # Every row goes through as it is: to join what was split would cost its square.
         self._runs = f"""
             WITH mine AS MATERIALIZED (
-                SELECT i.n, {sent}, j.uid, j.number AS held, j.worker, j.claimed_at
-                FROM {RUNS.unnest} JOIN {job} j ON j.id = i.id
-                WHERE j.token = i.token AND j.worker = %s AND j.revision = i.expected
-                    AND j.lease_until IS NOT NULL AND NOT j.removed AND NOT j.doubtful
+                SELECT i.n, {sent}, j.ctid AS seen, j.uid, j.number AS held, j.worker, j.claimed_at
+                FROM {RUNS.unnest} JOIN {job} j ON j.ctid = i.place::tid
+                WHERE j.id = i.id AND j.token = i.token AND j.worker = %s
+                    AND j.revision = i.expected AND j.lease_until IS NOT NULL AND NOT j.removed AND NOT j.doubtful
                 ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
             ), ended AS (
                 UPDATE {job} j SET {_RUN_SET}, revision = {names.next}, lease_until = NULL
-                FROM mine i WHERE j.id = i.id RETURNING i.*
+                FROM mine i WHERE j.ctid = i.seen RETURNING i.*
             ), lines AS (
                 INSERT INTO {names.ledger} (seq, job_id, uid, number, token, worker, claimed_at,
                     {_LINE}, expires_at)
@@ -108,7 +108,9 @@ class Settling:
         """
         self._delete = f"DELETE FROM {job} WHERE id = ANY(%s::text[])"
 
-    def settle_runs(self, settlements: Sequence[Settlement]) -> Steps[set[int]]:
+    def settle_runs(
+        self, settlements: Sequence[Settlement], places: Callable[[int], str]
+    ) -> Steps[set[int]]:
         """Write those that are the common case and of one worker; return which, by position."""
         rows = []
         for settlement in settlements:
@@ -119,6 +121,7 @@ class Settling:
             rows.append(
                 (
                     claim.job.spec.id,
+                    places(claim.token),
                     claim.token,
                     settlement.expected,
                     *run_values(standing),

@@ -193,7 +193,7 @@ class PostgresTable:
         committed: Callable[[Settlement], None],
     ) -> Transaction:
         def done(settlement: Settlement) -> None:
-            self._heartbeat.drop([claim])
+            self._drop([claim])
             committed(settlement)
             self._queue.settled([settlement])
 
@@ -331,11 +331,18 @@ class PostgresTable:
         self._observe(ask)
         self._heartbeat.drop(claims)
         self._heartbeat.hold(renewed, sent)
+        held = {claim.token for claim in renewed}
+        self._claims.places.forget([claim for claim in claims if claim.token not in held])
         return renewed
+
+    def _drop(self, claims: Sequence[Claim]) -> None:
+        """Forget claims that have ended."""
+        self._heartbeat.drop(claims)
+        self._claims.places.forget(claims)
 
     def release(self, claims: Sequence[Claim], now: Now) -> None:
         if claims:
-            self._heartbeat.drop(claims)
+            self._drop(claims)
             fences = [fence_of(claim) for claim in claims]
             at = self._fixed(now)
             self._lanes["claim"].run(lambda: self._claims.release(fences, at))
@@ -346,8 +353,7 @@ class PostgresTable:
         self._heartbeat.alive()
         answers: dict[int, Settled] = {}
         for runs in _by_worker(settlements).values():
-            batch = [settlements[index] for index in runs]
-            written = lane.run(lambda batch=batch: settling.settle_runs(batch), transaction=False)  # type: ignore[misc]
+            written = self._settle_runs([settlements[index] for index in runs])
             answers |= {runs[index]: WRITTEN for index in written}
         rest = [index for index in range(len(settlements)) if index not in answers]
         if rest:
@@ -358,9 +364,15 @@ class PostgresTable:
             for index, one in enumerate(settlements)
             if answers[index].outcome in {"written", "claim_lost"}
         ]
-        self._heartbeat.drop(ended)
+        self._drop(ended)
         self._queue.settled(settlements)
         return [answers[index] for index in range(len(settlements))]
+
+    def _settle_runs(self, batch: Sequence[Settlement]) -> set[int]:
+        settling, places = self._settling, self._claims.places.of
+        return self._lanes["settle"].run(
+            lambda: settling.settle_runs(batch, places), transaction=False
+        )
 
     def free_dead(self, now: Now) -> bool:
         return False  # nobody tells when a process on another machine is gone: its leases run out
