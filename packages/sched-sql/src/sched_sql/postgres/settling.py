@@ -70,7 +70,8 @@ class Settling:
                 SELECT i.n, {sent}, j.ctid AS seen, j.uid, j.number AS held, j.worker, j.claimed_at
                 FROM {RUNS.unnest} JOIN {job} j ON j.ctid = i.place::tid
                 WHERE j.id = i.id AND j.token = i.token AND j.worker = %s
-                    AND j.revision = i.expected AND j.lease_until IS NOT NULL AND NOT j.removed AND NOT j.doubtful
+                    AND j.revision = i.expected AND j.lease_until IS NOT NULL
+                    AND NOT j.removed AND NOT j.doubtful
                 ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
             ), ended AS (
                 UPDATE {job} j SET {_RUN_SET}, revision = {names.next}, lease_until = NULL
