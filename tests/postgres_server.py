@@ -193,6 +193,16 @@ class Server:
             self.admin(f"CREATE ROLE sched LOGIN PASSWORD '{PASSWORD}'")
         self.admin(f"CREATE DATABASE {name} OWNER sched")
 
+    def follow(self, primary: Server) -> None:
+        """Become a standby of another server, whose data is copied; it is started by `start`."""
+        self.run(
+            "pg_basebackup", "-h", "127.0.0.1", "-p", str(primary.port), "-U", "postgres",
+            "-D", str(self.data), "-R", "--no-sync", "--checkpoint=fast",
+        )  # fmt: skip
+        with (self.data / "postgresql.conf").open("a", encoding="utf-8") as file:
+            file.write(f"port = {self.port}\nunix_socket_directories = '{self.folder}'\n")
+            file.write("synchronous_standby_names = ''\n")
+
     def stop(self, mode: str = "immediate") -> None:
         """Stop it: ``immediate`` is a crash, ``fast`` is orderly."""
         process, self._process = self._process, None

@@ -245,3 +245,40 @@ def test_a_lost_listening_connection_is_noticed_and_made_again(server: Server) -
             await scheduler.stop()
 
     anyio.run(main)
+
+
+@pytest.mark.deep
+def test_a_failover_to_a_synchronous_standby(deep: bool) -> None:
+    """What was promised to be kept is kept when the standby takes over."""
+    first, second = Server(wal_level="replica"), Server()
+    try:
+        first.create()
+        first.start()
+        first.make_database()
+        second.follow(first)
+        second.start()
+        # Only now: without a standby nothing would be committed.
+        first.admin("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        first.admin("SELECT pg_reload_conf()")
+
+        async def main() -> None:
+            with Proxy(("127.0.0.1", first.port)) as proxy:
+                here = Place(first.address(port=proxy.port), "failover")
+                async with loaded(here) as load:
+                    while first.admin("SELECT sync_state FROM pg_stat_replication") != [("sync",)]:
+                        await anyio.sleep(0.1)
+                    await load.submit(500)
+                    await anyio.sleep(1)
+                    await anyio.to_thread.run_sync(first.stop)
+                    proxy.hang_up()
+                    await load.turns_red()
+                    second.admin("SELECT pg_promote()")
+                    proxy.target = ("127.0.0.1", second.port)
+                    assert await load.goes_on() < WITHIN
+                    await load.submit(100)
+                    nothing_lost(load, await load.done())
+
+        anyio.run(main)
+    finally:
+        second.delete()
+        first.delete()
