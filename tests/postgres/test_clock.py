@@ -270,6 +270,14 @@ def test_who_never_looks_always_begins_at_the_beginning() -> None:
     again = queue.ask(10, 30 * SECOND, None, 1000 * SECOND)
     assert again is not None
     assert again.floor == EVER
+    # But where there is more than is asked for, the end of it is soon enough.
+    queue.claimed(again, Claimed(1000 * SECOND, [], [], 990 * SECOND), 0.5)
+    further = queue.ask(10, 30 * SECOND, None, 1000 * SECOND)
+    assert further is not None
+    assert further.floor == 990 * SECOND - 200_000
+    assert queue.is_conclusive(further)
+    queue.claimed(further, Claimed(1000 * SECOND, [], [], None), 0.001)
+    assert not queue.is_conclusive(further)
 
 
 def test_a_lease_that_ends_below_the_floor_is_looked_for() -> None:

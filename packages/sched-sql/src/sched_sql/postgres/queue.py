@@ -54,6 +54,8 @@ class Queue:
         self._disturbed = True
         self._swept = 0.0
         self._looked = 0.0
+        self._more = False
+        """Whether the newest claim got as much as it asked for."""
         self._locked_until = 0.0
         self._cost = 0.0
         self._takeovers_from = boot_seconds() + self._lease
@@ -91,7 +93,7 @@ class Queue:
         since, longest = seconds - self._swept, MAX_POLL.total_seconds()
         return (
             self._disturbed
-            or seconds - self._looked > longest  # nobody listens, as with run_due
+            or not (self._more or self._is_listening(seconds))
             or 0.0 < self._locked_until <= seconds
             or self._cost <= CHEAP
             or since > min(SHARE * self._cost, longest)
@@ -129,12 +131,21 @@ class Queue:
         if asked.floor == EVER:
             self._swept, self._cost = boot_seconds(), cost
             self._locked_until = 0.0
+        self._more = claimed.last is not None
         if claimed.last is None:
             self.empty_at = claimed.at
             self.floor = claimed.at - MARGIN
         else:
             self.empty_at = EVER
             self.floor = claimed.last - MARGIN
+
+    def _is_listening(self, seconds: float) -> bool:
+        """Whether there is a loop that waits, and hears what appears; ``run_due`` has none."""
+        return seconds - self._looked <= MAX_POLL.total_seconds()
+
+    def is_conclusive(self, asked: Asked) -> bool:
+        """Whether what a claim did not find is not there, or will be heard of."""
+        return asked.floor == EVER or self._more or self._is_listening(boot_seconds())
 
     def looked(self, look: Look, *, sweep: bool, cost: float) -> list[int]:
         """Take in what a look found; return when it is worth to claim, one way or another."""

@@ -290,6 +290,8 @@ class PostgresTable:
         moved = len(claimed.broken)
         if claimed.odd:
             moved += self._take_over(claims, claimed.odd, lease, at)
+        if not queue.is_conclusive(ask):
+            return len(claims) - begun < limit
         return claimed.last is not None and len(claims) - begun < limit and moved > 0
 
     def _take_over(self, claims: list[Claim], ids: list[str], lease: int, at: int | None) -> int:
