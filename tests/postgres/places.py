@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
+from attrs import evolve
 from tests import postgres_server
 
-from sched_core import Scheduler
+from sched_core import Claim, Execution, Scheduler, Settlement, Standing, State, Status
 from sched_sql import SqlBackend
 
 
@@ -49,3 +50,31 @@ def place() -> Iterator[Place]:
 def past(seconds: float = 1) -> datetime:
     """Return a moment that has passed."""
     return datetime.now(UTC) - timedelta(seconds=seconds)
+
+
+def settlement(claim: Claim) -> Settlement:
+    """Return a success, after which the job is due again half a second later."""
+    now, job = datetime.now(UTC), claim.job
+    number = job.standing.number
+    again = now + timedelta(milliseconds=500)
+    line = Execution(
+        id=f"{job.uid}:{number}:{claim.attempt}",
+        job_id=job.id,
+        uid=job.uid,
+        number=number,
+        scheduled_at=job.standing.next_run or now,
+        manual=False,
+        attempt=claim.attempt,
+        status=Status.SUCCEEDED,
+        final=True,
+        token=claim.token,
+        worker=claim.worker,
+        claimed_at=claim.claimed_at,
+        started_at=now,
+        finished_at=now,
+    )
+    standing = evolve(
+        job.standing, number=number + 1, next_run=again, due_at=again, state=State.ACTIVE
+    )
+    assert isinstance(standing, Standing)
+    return Settlement(claim, job.revision, standing, (line,))

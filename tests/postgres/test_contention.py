@@ -9,26 +9,19 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import anyio
 import psycopg
-from attrs import evolve
 from tests import postgres_server
 from tests.postgres import contender
-from tests.postgres.places import Place, past
+from tests.postgres.places import Place, past, settlement
 
 from sched_core import (
-    Claim,
-    Execution,
     JobEvent,
     JobSpec,
     Once,
-    Settlement,
-    Standing,
-    State,
-    Status,
     SystemClock,
 )
 
@@ -199,30 +192,3 @@ def test_an_old_snapshot_does_not_slow_the_claim(here: Place, deep: bool) -> Non
     early = statistics.median(took for at, took in times if at < third)
     late = statistics.median(took for at, took in times if at > 2 * third)
     assert late < 3 * early, f"claims grew from {early * 1e3:.2f} to {late * 1e3:.2f} ms"
-
-
-def settlement(claim: Claim) -> Settlement:
-    now, job = datetime.now(UTC), claim.job
-    number = job.standing.number
-    again = now + timedelta(milliseconds=500)
-    line = Execution(
-        id=f"{job.uid}:{number}:{claim.attempt}",
-        job_id=job.id,
-        uid=job.uid,
-        number=number,
-        scheduled_at=job.standing.next_run or now,
-        manual=False,
-        attempt=claim.attempt,
-        status=Status.SUCCEEDED,
-        final=True,
-        token=claim.token,
-        worker=claim.worker,
-        claimed_at=claim.claimed_at,
-        started_at=now,
-        finished_at=now,
-    )
-    standing = evolve(
-        job.standing, number=number + 1, next_run=again, due_at=again, state=State.ACTIVE
-    )
-    assert isinstance(standing, Standing)
-    return Settlement(claim, job.revision, standing, (line,))

@@ -10,6 +10,8 @@ from sched_core.errors import BackendError, BackendUnavailable, InvalidDefinitio
 _AGAIN = frozenset(
     {
         "25006",  # read-only: a standby, which may be promoted
+        "25P03",  # idle in a transaction for too long: this process had stopped
+        "25P04",  # a transaction took too long
         "40001",  # serialization failure
         "40P01",  # deadlock
         "55P03",  # a lock was not to be had in time

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import AsyncConnection, Connection, Notify, conninfo
 from psycopg.abc import PQGen
-from psycopg.pq import ConnStatus, TransactionStatus
+from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from sched_core.errors import InvalidDefinition
@@ -198,18 +198,12 @@ _INHERITED: list[Session | None] = []
 
 
 def _is_stale(session: Session) -> bool:
-    """Whether the server has hung up: an idle connection has nothing to read."""
+    """Whether the server has hung up: to an idle connection it has hardly anything else to say."""
     if session.closed:
         return True
     poll = select.poll()
     poll.register(session.fileno(), select.POLLIN)
-    if not poll.poll(0):
-        return False
-    try:
-        session.pgconn.consume_input()
-    except psycopg.Error:
-        return True
-    return session.pgconn.status != ConnStatus.OK
+    return bool(poll.poll(0))
 
 
 def _settings_query(settings: Mapping[str, str], *, local: bool) -> tuple[str, list[str]]:
