@@ -32,7 +32,6 @@ from sched_core.ports import (
     Transaction,
     Undecodable,
 )
-from sched_sql.sqlite import SqliteTable
 from sched_sql.table import Table
 
 T = TypeVar("T")
@@ -463,6 +462,8 @@ def _sqlite_table(
     synchronous = "FULL" if synchronous is None else synchronous
     if synchronous not in {"FULL", "NORMAL"}:
         raise InvalidDefinition("synchronous", f"must be 'FULL' or 'NORMAL', not {synchronous!r}")
+    from sched_sql.sqlite import SqliteTable  # as above: nobody needs both
+
     return SqliteTable(_path(where), synchronous=synchronous, timeout=timeout.total_seconds())
 
 
