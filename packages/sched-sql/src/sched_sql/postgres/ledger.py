@@ -50,8 +50,12 @@ class Ledger:
             INSERT INTO {ledger} (seq, {LEDGER_COLUMNS})
             SELECT {names.next}, {columns}
             FROM (SELECT * FROM {LINES.unnest} ORDER BY n) i
-            WHERE NOT (i.final AND EXISTS (
-                SELECT FROM {ledger} l WHERE l.uid = i.uid AND l.number = i.number AND l.final))
+            LEFT JOIN LATERAL (
+                SELECT true AS known FROM {ledger} l
+                WHERE l.uid = i.uid AND l.number = i.number AND l.final
+                LIMIT 1  -- or a planner might rather read all final lines there are
+            ) earlier ON i.final
+            WHERE earlier.known IS NULL
             ON CONFLICT (uid, number, attempt) DO NOTHING
         """
         self._find = f"""
