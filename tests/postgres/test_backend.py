@@ -86,6 +86,22 @@ def test_a_loop_that_is_blocked_for_good_loses_them(here: Place) -> None:
     assert block(here, 4.5)[:2] == ["taken over", "abandoned"]
 
 
+def test_a_claim_that_the_loop_has_given_up_is_not_kept_for_ever(here: Place) -> None:
+    """As after a freeze: nobody runs it here any more, and nobody has taken it over yet."""
+
+    async def main() -> None:
+        backend = await opened(here)
+        await backend.add([job("a")])
+        assert len(await backend.claim_due(1)) == 1  # and never renewed, settled or released
+        began = time.monotonic()
+        assert await take_over(here, 2.0) == []
+        assert len(await take_over(here, 6.0)) == 1
+        assert time.monotonic() - began < 5
+        await backend.close()
+
+    anyio.run(main)
+
+
 def test_an_idle_scheduler_has_no_leases_to_keep(here: Place) -> None:
     async def main() -> None:
         backend = await opened(here)

@@ -152,6 +152,11 @@ def check(lines: list[Execution], journal: list[dict[str, Any]], once: int, ofte
             assert fence in ends
 
 
+def holds(here: Place, replica: Replica) -> bool:
+    held = "SELECT 1 FROM @job WHERE lease_until IS NOT NULL AND starts_with(worker, %s)"
+    return bool(here.rows(held, (f"pid{replica.process.pid}-",)))
+
+
 def freeze(here: Place, replica: Replica) -> float:
     """Stop a process at a moment at which it holds something; return when."""
     deadline = time.monotonic() + 20
@@ -159,11 +164,18 @@ def freeze(here: Place, replica: Replica) -> float:
         time.sleep(0.05)
         replica.process.send_signal(signal.SIGSTOP)
         time.sleep(0.05)
-        holds = "SELECT 1 FROM @job WHERE lease_until IS NOT NULL AND starts_with(worker, %s)"
-        if here.rows(holds, (f"pid{replica.process.pid}-",)):
+        if holds(here, replica):
             return time.monotonic()
         replica.process.send_signal(signal.SIGCONT)
     raise AssertionError("it never holds anything")
+
+
+def kill(here: Place, replica: Replica) -> None:
+    """Kill a process, if it is to be had at a moment at which it holds something."""
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline and not holds(here, replica):
+        time.sleep(0.01)
+    replica.kill()
 
 
 @pytest.mark.parametrize("form", ["short", pytest.param("long", marks=pytest.mark.deep)])
@@ -179,7 +191,7 @@ def test_four_replicas_one_firing(here: Place, tmp_path: Path, form: str) -> Non
         for turn in range(kills):
             for each in killed:
                 time.sleep(chance.uniform(0.2, 0.8) * seconds / kills / 2)
-                each.kill()
+                kill(here, each)
                 each.start()
             if turn == 0:
                 time.sleep(max(0, frozen_at + 2 * LEASE - time.monotonic()))

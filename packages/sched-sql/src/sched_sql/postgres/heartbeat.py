@@ -1,8 +1,8 @@
 """Leases renewed from a thread of their own while the event loop cannot.
 
 A handler that blocks the loop would lose every lease of the process. But a loop that is blocked for
-good must lose them, or a hung process would hold its jobs for ever: so the thread renews only as
-long as the loop has shown itself within the last two leases.
+good must lose them, or a hung process would hold its jobs for ever; and so must a claim that the
+loop has given up. So the thread renews a claim only for two leases after the loop last named it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import NamedTuple
 
 from sched_core.clock import boot_seconds
 from sched_core.job import Claim
@@ -18,7 +19,15 @@ from sched_core.job import Claim
 logger = logging.getLogger("sched_sql")
 
 STALLED = 2
-"""Leases without a sign of life of the loop, after which nothing is renewed any more."""
+"""Leases after which a claim that the loop has not named is not renewed any more."""
+
+
+class _Held(NamedTuple):
+    claim: Claim
+    until: float
+    """When its lease ends, counted from before the request that made it so."""
+    named_at: float
+    """When the loop last claimed it, or asked for its renewal."""
 
 
 class Heartbeat:
@@ -31,18 +40,15 @@ class Heartbeat:
     def __init__(self, renew: Callable[[Sequence[Claim]], object]) -> None:
         self._renew = renew
         self._lease = 0.0
-        self._held: dict[tuple[str, int], tuple[Claim, float]] = {}
+        self._held: dict[tuple[str, int], _Held] = {}
         self._lock = threading.Lock()
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
-        self._alive_at = boot_seconds()
-        self._stalled = False
 
     def start(self, lease: timedelta) -> None:
         """Begin to renew what is held whenever less than a third of its lease is left."""
         self._lease = lease.total_seconds()
         self._end.clear()
-        self._alive_at = boot_seconds()
         self._thread = threading.Thread(target=self._serve, name="sched heartbeat", daemon=True)
         self._thread.start()
 
@@ -59,20 +65,21 @@ class Heartbeat:
         self._lock, self._thread = threading.Lock(), None
         self._held.clear()
 
-    def alive(self) -> None:
-        """Note a sign of life of the loop."""
-        self._alive_at = boot_seconds()
-
-    def hold(self, claims: Sequence[Claim], since: float) -> None:
+    def hold(self, claims: Sequence[Claim], since: float, *, named: bool) -> None:
         """Note what is held.
 
         Args:
             claims: New ones, or renewed.
-            since: When the request was sent that made them so: leases are counted from before it.
+            since: When the request was sent that made them so.
+            named: Whether the loop asked for it.
         """
         with self._lock:
             for claim in claims:
-                self._held[claim.job.spec.id, claim.token] = (claim, since + self._lease)
+                key = (claim.job.spec.id, claim.token)
+                known = self._held.get(key)
+                if named or known is not None:
+                    named_at = since if named or known is None else known.named_at
+                    self._held[key] = _Held(claim, since + self._lease, named_at)
 
     def drop(self, claims: Sequence[Claim]) -> None:
         """Forget what is no longer held."""
@@ -80,23 +87,33 @@ class Heartbeat:
             for claim in claims:
                 self._held.pop((claim.job.spec.id, claim.token), None)
 
+    def _due(self) -> list[Claim]:
+        """Return what to renew now; forget what the loop has not named for too long."""
+        now = boot_seconds()
+        with self._lock:
+            given_up = [
+                key
+                for key, held in self._held.items()
+                if now - held.named_at > STALLED * self._lease
+            ]
+            for key in given_up:
+                del self._held[key]
+            due = [h.claim for h in self._held.values() if h.until - now < 0.3 * self._lease]
+        if given_up:
+            logger.warning(
+                "%s claims are left to their leases: the event loop has not asked for them for "
+                "%s leases",
+                len(given_up),
+                STALLED,
+            )
+        return due
+
     def _serve(self) -> None:
         pause = min(max(self._lease / 10, 0.02), 1.0)
         while not self._end.wait(pause):
-            now = boot_seconds()
-            if now - self._alive_at > STALLED * self._lease:
-                if not self._stalled and self._held:
-                    logger.error(
-                        "the event loop has not moved for %.0f s: leases are left to run out",
-                        now - self._alive_at,
-                    )
-                self._stalled = True
-                continue
-            self._stalled = False
-            with self._lock:
-                due = [c for c, until in self._held.values() if until - now < 0.3 * self._lease]
+            due = self._due()
             if due:
                 try:
                     self._renew(due)
-                except Exception as error:  # noqa: BLE001 -- tried again; the loop's own attempt tells
+                except Exception as error:  # noqa: BLE001 -- tried again; the loop's attempt tells
                     logger.warning("leases could not be renewed: %s", error)

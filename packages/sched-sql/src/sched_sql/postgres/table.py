@@ -226,7 +226,6 @@ class PostgresTable:
         return micros(now()) if self._time == "clock" else None
 
     def earliest(self, now: Now, horizon: datetime) -> datetime | None:
-        self._heartbeat.alive()
         queue, at = self._queue, self._fixed(now)
         sweep = at is not None or queue.wants_sweep(micros(now()))
         floor = EVER if sweep else queue.floor
@@ -259,7 +258,6 @@ class PostgresTable:
     def claim(
         self, claims: list[Claim], limit: int, lease: timedelta, now: Now, asked: datetime
     ) -> None:
-        self._heartbeat.alive()
         if now() - asked > lease / 10 or limit < 1:
             # The loop was blocked or the clock set: the caller renews first, or it would take over
             # what it holds itself.
@@ -281,7 +279,7 @@ class PostgresTable:
         sent = boot_seconds()
         claimed = lane.run(lambda: self._claims.claim(claims, ask), transaction=False)
         received = boot_seconds()
-        self._heartbeat.hold(claims[begun:], sent)
+        self._heartbeat.hold(claims[begun:], sent, named=True)
         if self._clock is not None:
             queue.stepped(self._clock.observe(moment(claimed.at), sent, received))
         queue.claimed(ask, claimed, received - sent)
@@ -305,19 +303,18 @@ class PostgresTable:
             # What is claimed already must not be lost with it; this is tried again.
             logger.warning("lost claims could not be taken over: %s", self.failure(error))
             return 0
-        self._heartbeat.hold(taken, sent)
+        self._heartbeat.hold(taken, sent, named=True)
         claims += taken
         claims.sort(key=lambda claim: claim.job.standing.due_at or FIRST)
         return moved
 
     def renew(self, claims: Sequence[Claim], lease: timedelta, now: Now) -> Sequence[Claim]:
-        self._heartbeat.alive()
-        return self._renew(claims, self._fixed(now))
+        return self._renew(claims, self._fixed(now), named=True)
 
     def _beat(self, claims: Sequence[Claim]) -> None:
-        self._renew(claims, None)
+        self._renew(claims, None, named=False)
 
-    def _renew(self, claims: Sequence[Claim], at: int | None) -> list[Claim]:
+    def _renew(self, claims: Sequence[Claim], at: int | None, *, named: bool) -> list[Claim]:
         if not claims:
             return []
         renewed: list[Claim] = []
@@ -331,10 +328,9 @@ class PostgresTable:
 
         sent = boot_seconds()
         self._observe(ask)
-        self._heartbeat.drop(claims)
-        self._heartbeat.hold(renewed, sent)
+        self._heartbeat.hold(renewed, sent, named=named)
         held = {claim.token for claim in renewed}
-        self._claims.places.forget([claim for claim in claims if claim.token not in held])
+        self._drop([claim for claim in claims if claim.token not in held])
         return renewed
 
     def _drop(self, claims: Sequence[Claim]) -> None:
@@ -352,7 +348,6 @@ class PostgresTable:
 
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         lane, settling = self._lanes["settle"], self._settling
-        self._heartbeat.alive()
         answers: dict[int, Settled] = {}
         for runs in _by_worker(settlements).values():
             written = self._settle_runs([settlements[index] for index in runs])
