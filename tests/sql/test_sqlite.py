@@ -235,6 +235,7 @@ import anyio, anyio._backends._asyncio
 from sched_core.clock import SystemClock
 from sched_core.errors import BackendError
 from sched_sql import SqlBackend
+import sched_sql.sqlite  # while the interpreter's own files can be read
 
 if os.getuid() == 0:  # who may write everywhere
     os.setuid(65534)
