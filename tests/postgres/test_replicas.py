@@ -159,9 +159,11 @@ def holds(here: Place, replica: Replica) -> bool:
 
 def freeze(here: Place, replica: Replica) -> float:
     """Stop a process at a moment at which it holds something; return when."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        time.sleep(0.05)
+        if not holds(here, replica):
+            time.sleep(0.01)
+            continue
         replica.process.send_signal(signal.SIGSTOP)
         time.sleep(0.05)
         if holds(here, replica):
