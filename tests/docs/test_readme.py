@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests import postgres_server
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("packages/*/README.md"), *ROOT.glob("docs/**/*.md")])
@@ -42,13 +44,35 @@ ALL = [
 ]
 
 
+def postgres_environment(database: str) -> dict[str, str]:
+    """An empty database, as libpq finds it."""
+    server = postgres_server.shared()
+    server.admin(f"DROP DATABASE IF EXISTS {database}")
+    server.make_database(database)
+    return {
+        "PGHOST": "127.0.0.1",
+        "PGPORT": str(server.port),
+        "PGUSER": "sched",
+        "PGPASSWORD": postgres_server.PASSWORD,
+        "PGDATABASE": database,
+    }
+
+
 @pytest.mark.parametrize(("page", "code"), ALL)
 def test_the_example_runs(page: Path, code: str, tmp_path: Path) -> None:
     program = tmp_path / page.with_suffix(".py").name
     program.write_text(code, encoding="utf-8")
+    environment = dict(os.environ)
+    if '"postgresql://' in code:
+        environment |= postgres_environment(f"docs_{page.stem.lower()}")
     command = [sys.executable, "-u", "-W", "error", program.name]
     with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as process:
         assert process.stdout is not None
         shown = ""

@@ -9,6 +9,7 @@ from sched_core.clock import Clock, SystemClock
 from sched_core.errors import (
     BackendError,
     BackendUnavailable,
+    ClaimLost,
     HandlerNotSet,
     InvalidDefinition,
     JobAlreadyExists,
@@ -70,6 +71,7 @@ __all__ = [
     "Backlog",
     "Capabilities",
     "Claim",
+    "ClaimLost",
     "Clock",
     "Coalesce",
     "Countable",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from attrs import evolve
 
@@ -17,10 +17,22 @@ from sched_core.clock import Clock
 from sched_core.errors import JobAlreadyExists, JobNotFound, JobUndecodable, RevisionConflict
 from sched_core.job import Execution, Job, JobSpec
 from sched_core.lifecycle import Change
+from sched_core.policy import Policy
 from sched_core.ports import JobStore, Undecodable
+from sched_core.schedule import Schedule
 
 Edited = Callable[[str, Sequence[Execution]], Awaitable[None]]
 """Told which lines an edit wrote, with the job's id."""
+
+
+class Unset:
+    """Stands for what is not to be changed."""
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final = Unset()
 
 
 class Definitions:
@@ -155,3 +167,98 @@ def _readable(stored: Job | Undecodable) -> Job:
     if isinstance(stored, Undecodable):
         raise JobUndecodable(stored.id, stored.reason)
     return stored
+
+
+class JobsInTransaction:
+    """Jobs declared and removed inside a transaction of the caller's.
+
+    Every method means what the scheduler's method of the same name does, once that transaction
+    commits. Observers are not told.
+    """
+
+    def __init__(self, store: JobStore, clock: Clock, *, new_id: Callable[[], str]) -> None:
+        self._definitions = Definitions(store, clock, new_id=new_id, edited=_nobody)
+
+    async def ensure_job(
+        self,
+        id: str,  # noqa: A002 -- the word that users know the job by
+        schedule: Schedule,
+        *,
+        name: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        policy: Policy | None = None,
+        group: str | None = None,
+    ) -> Job:
+        """Declare a job: add it, or change it where its definition differs."""
+        spec = spec_of(id, schedule, name, metadata, policy, group)
+        return await self._definitions.ensure(spec)
+
+    async def submit_job(
+        self,
+        id: str,  # noqa: A002 -- the word that users know the job by
+        schedule: Schedule,
+        *,
+        name: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        policy: Policy | None = None,
+        group: str | None = None,
+    ) -> Job:
+        """Add a job. Raises JobAlreadyExists; the transaction can go on all the same."""
+        spec = spec_of(id, schedule, name, metadata, policy, group)
+        return (await self._definitions.submit([spec]))[0]
+
+    async def update_job(
+        self,
+        id: str,  # noqa: A002 -- the word that users know the job by
+        schedule: Schedule | Unset = UNSET,
+        *,
+        name: str | Unset | None = UNSET,
+        metadata: Mapping[str, str] | Unset = UNSET,
+        policy: Policy | Unset = UNSET,
+        group: str | Unset | None = UNSET,
+    ) -> Job:
+        """Change what is given and keep the rest. Raises JobNotFound."""
+        return await self._definitions.update(
+            id, changes_of(schedule, name, metadata, policy, group)
+        )
+
+    async def remove_job(self, id: str) -> None:  # noqa: A002 -- as above
+        """Remove a job. Raises JobNotFound."""
+        await self._definitions.remove(id)
+
+
+async def _nobody(job_id: str, lines: Sequence[Execution]) -> None:
+    """Tell nobody: the caller may still roll back."""
+
+
+def changes_of(
+    schedule: object, name: object, metadata: object, policy: object, group: object
+) -> dict[str, Any]:
+    """Return the fields that are to be changed."""
+    given = {
+        "schedule": schedule,
+        "name": name,
+        "metadata": metadata,
+        "policy": policy,
+        "group": group,
+    }
+    return {field: value for field, value in given.items() if value is not UNSET}
+
+
+def spec_of(
+    job_id: str,
+    schedule: Schedule,
+    name: str | None,
+    metadata: Mapping[str, str] | None,
+    policy: Policy | None,
+    group: str | None,
+) -> JobSpec:
+    """Return a definition of what the methods of a scheduler are given."""
+    return JobSpec(
+        job_id,
+        schedule,
+        name,
+        {} if metadata is None else metadata,
+        Policy() if policy is None else policy,
+        group,
+    )

@@ -4,7 +4,8 @@
   :class:`SchedulerNotStarted`, :class:`HandlerNotSet`. Change the call.
 * The record's: :class:`JobUndecodable`. Run a version that can read it.
 * The backend's: :class:`BackendUnavailable` (try again), :class:`BackendError` (don't).
-* Nobody's: :class:`RevisionConflict`. Somebody else wrote first; read again and decide anew.
+* Nobody's: :class:`RevisionConflict`, :class:`ClaimLost`. Somebody else was first; read again and
+  decide anew, or leave it to them.
 """
 
 from __future__ import annotations
@@ -60,6 +61,12 @@ class RevisionConflict(_AboutJob):
     """The stored job is not the one that the write was decided on. Read it again."""
 
     template = "job {job_id} was changed by somebody else meanwhile: read it again"
+
+
+class ClaimLost(_AboutJob):
+    """Another worker has taken the job over: nothing that this run wrote was committed."""
+
+    template = "the claim of job {job_id} was lost: nothing was committed"
 
 
 class JobUndecodable(SchedError):

@@ -10,7 +10,7 @@ import anyio
 
 from sched_core.clock import LAST, Clock
 from sched_core.errors import BackendError
-from sched_core.job import Cancellation, Claim, describe
+from sched_core.job import Cancellation, Claim, Settlement, describe
 from sched_core.lifecycle import Decision, Ended, Start
 from sched_core.ports import Backend
 from sched_core.threads import HandlerThread
@@ -46,6 +46,7 @@ class Run:
         "threaded",
         "why",
         "worker",
+        "written",
     )
 
     def __init__(self, claim: Claim) -> None:
@@ -64,6 +65,8 @@ class Run:
         self.conflicts = 0
         self.expected: int | None = claim.job.revision
         """The revision that the decision was made on."""
+        self.written: Settlement | None = None
+        """What its handler has committed itself."""
 
 
 class Holdings:

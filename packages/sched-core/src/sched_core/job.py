@@ -9,11 +9,11 @@ import enum
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn, Protocol
 
 from attrs import field, frozen
 
-from sched_core.errors import InvalidDefinition
+from sched_core.errors import BackendError, InvalidDefinition
 from sched_core.policy import Policy
 from sched_core.schedule import Schedule
 
@@ -377,6 +377,14 @@ class Settled:
     job: Job | None = None
 
 
+class Effects(Protocol):
+    """Makes the transactions in which handlers write and their occurrences are settled."""
+
+    def begin(self, event: JobEvent) -> Any:
+        """Return what ``event.transaction()`` returns."""
+        ...
+
+
 class Cancellation:
     """Tells a running handler that it should stop; safe to read from any thread."""
 
@@ -420,6 +428,7 @@ class JobEvent:
     folded_until: datetime | None = None
     last_completed_at: datetime | None = None
     _cancellation: Cancellation = field(factory=Cancellation, repr=False)
+    _effects: Effects | None = field(default=None, repr=False)
 
     @property
     def delay(self) -> timedelta:
@@ -430,6 +439,36 @@ class JobEvent:
     def cancelled(self) -> bool:
         """Whether the handler should stop: its time is up, its claim lost, or the worker stops."""
         return self._cancellation.requested
+
+    def transaction(self) -> Any:
+        """Open a transaction in the backend's database that settles this occurrence, too.
+
+        What the handler writes in it, the ledger line ``succeeded`` and the next due moment commit
+        together or not at all::
+
+            async with event.transaction() as connection:
+                await connection.execute("INSERT INTO invoices …")
+
+        In a plain function it is ``with``, and the connection a synchronous one. Leaving the block
+        settles the occurrence and commits. An exception inside it rolls back, and the occurrence
+        ends as the handler does. The run has succeeded once the block was left: what the handler
+        does after it is not part of the occurrence any more, and is best nothing.
+
+        Returns:
+            A context manager of the connection, asynchronous and not; for one block.
+
+        Raises:
+            BackendError: The backend has no transactions, or the occurrence is settled already.
+            ClaimLost: When it is opened or left: another worker has the job, and nothing was
+                committed.
+            BackendUnavailable: When it is left: the connection was lost. If that happened during
+                the commit itself, only the ledger tells whether it was made.
+        """
+        if self._effects is None:
+            raise BackendError(
+                "this backend has no transactions: use event.key to make the handler idempotent"
+            )
+        return self._effects.begin(self)
 
 
 def occurrence_key(uid: str, number: int) -> str:

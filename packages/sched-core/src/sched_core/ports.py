@@ -116,6 +116,7 @@ class Capabilities:
         ordered: Pages come in id order, the ledger newest first across jobs.
         transactions: Jobs can be written inside the caller's own transaction.
         loops: The event loops it runs on.
+        notified: What another process writes wakes a waiting call at once; else it is looked for.
     """
 
     durable: bool
@@ -127,6 +128,7 @@ class Capabilities:
     ordered: bool = True
     transactions: bool = False
     loops: frozenset[str] = frozenset({"asyncio", "trio"})
+    notified: bool = False
 
 
 class JobStore(Protocol):
@@ -274,5 +276,55 @@ class Backend(JobStore, Protocol):
 
         Returns:
             How many ledger lines and jobs were deleted.
+        """
+        ...
+
+
+class Transaction(Protocol):
+    """A transaction as a context manager of its connection, for ``with`` and ``async with``."""
+
+    def __enter__(self) -> Any:
+        """Begin, and return a synchronous connection."""
+        ...
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        """Settle and commit, or roll back."""
+        ...
+
+    async def __aenter__(self) -> Any:
+        """Begin, and return an asynchronous connection."""
+        ...
+
+    async def __aexit__(self, kind: Any, error: Any, trace: Any) -> None:
+        """Settle and commit, or roll back."""
+        ...
+
+
+class Transactional(Protocol):
+    """What a backend has besides the port where ``capabilities.transactions``."""
+
+    def within(self, connection: Any) -> JobStore:
+        """Return definitions that are written inside the caller's transaction.
+
+        Args:
+            connection: Of the store's driver, synchronous or not, to the same database.
+
+        Raises:
+            InvalidDefinition: It is none, or has no transaction that could be joined.
+        """
+        ...
+
+    def transaction(
+        self,
+        claim: Claim,
+        decide: Callable[[Job | None], Settlement],
+        committed: Callable[[Settlement], None],
+    ) -> Transaction:
+        """Return a transaction that ends with a settlement.
+
+        When its block is left without an exception, the job is locked and read, ``decide`` is
+        called with it (``None`` if it was removed), and the settlement is written before the
+        commit; ``committed`` is called after it. What loses the claim rolls everything back and
+        raises :class:`~sched_core.errors.ClaimLost`.
         """
         ...

@@ -7,15 +7,23 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self, cast
 
 import anyio
 from attrs import frozen
 
 from sched_core.clock import Clock, SystemClock
-from sched_core.definitions import Definitions
+from sched_core.definitions import (
+    UNSET,
+    Definitions,
+    JobsInTransaction,
+    Unset,
+    changes_of,
+    spec_of,
+)
 from sched_core.engine import DEFAULT_GRACE, Engine
 from sched_core.errors import (
+    BackendError,
     HandlerNotSet,
     InvalidDefinition,
     JobAlreadyExists,
@@ -26,19 +34,11 @@ from sched_core.errors import (
 from sched_core.job import Execution, Job, JobSpec, check_text
 from sched_core.observing import Health, Observer, Observers
 from sched_core.policy import Policy
-from sched_core.ports import Backend, ExecutionQuery, Handler, JobQuery, Undecodable
+from sched_core.ports import Backend, ExecutionQuery, Handler, JobQuery, Transactional, Undecodable
 from sched_core.schedule import Schedule
 from sched_core.workers import Workers
 
 PAGE = 200
-
-
-class _Unset:
-    def __repr__(self) -> str:
-        return "UNSET"
-
-
-UNSET: Final = _Unset()
 
 
 def random_id() -> str:
@@ -210,7 +210,7 @@ class Scheduler:
             JobUndecodable: What is stored under the id cannot be read by this version.
             BackendUnavailable: Try again.
         """
-        spec = _spec(id, schedule, name, metadata, policy, group)
+        spec = spec_of(id, schedule, name, metadata, policy, group)
         if self._opened is None:
             return self._enqueue(spec, declared=True)
         return await self._open().definitions.ensure(spec)
@@ -235,7 +235,7 @@ class Scheduler:
             InvalidDefinition: A value is out of bounds; nothing was stored.
             BackendUnavailable: The outcome is unknown. Look before you submit again.
         """
-        spec = _spec(id, schedule, name, metadata, policy, group)
+        spec = spec_of(id, schedule, name, metadata, policy, group)
         if self._opened is None:
             return self._enqueue(spec, declared=False)
         return (await self._open().definitions.submit([spec]))[0]
@@ -283,12 +283,12 @@ class Scheduler:
     async def update_job(
         self,
         id: str,  # noqa: A002 -- the word that users know the job by
-        schedule: Schedule | _Unset = UNSET,
+        schedule: Schedule | Unset = UNSET,
         *,
-        name: str | _Unset | None = UNSET,
-        metadata: Mapping[str, str] | _Unset = UNSET,
-        policy: Policy | _Unset = UNSET,
-        group: str | _Unset | None = UNSET,
+        name: str | Unset | None = UNSET,
+        metadata: Mapping[str, str] | Unset = UNSET,
+        policy: Policy | Unset = UNSET,
+        group: str | Unset | None = UNSET,
     ) -> Job:
         """Change what is given and keep the rest; see :meth:`ensure_job` for what that moves.
 
@@ -297,10 +297,7 @@ class Scheduler:
             JobUndecodable: The record cannot be read by this version.
             InvalidDefinition: A value is out of bounds; nothing was stored.
         """
-        given = {"schedule": schedule, "name": name, "metadata": metadata, "policy": policy}
-        changes: dict[str, Any] = {
-            key: value for key, value in {**given, "group": group}.items() if value is not UNSET
-        }
+        changes = changes_of(schedule, name, metadata, policy, group)
         return await self._open().definitions.update(id, changes)
 
     async def remove_job(self, id: str) -> None:  # noqa: A002 -- see ensure_job
@@ -311,6 +308,25 @@ class Scheduler:
             JobUndecodable: The record cannot be read by this version; it was left alone.
         """
         await self._open().definitions.remove(id)
+
+    def in_transaction(self, connection: Any) -> JobsInTransaction:
+        """Return what declares and removes jobs inside the caller's own database transaction.
+
+        A job that is written so is visible, and wakes whoever waits, only if that commits.
+
+        Args:
+            connection: Of the backend's driver, synchronous or asynchronous, to the backend's
+                database, with a transaction open or opened by its first statement.
+
+        Raises:
+            BackendError: The backend has no transactions.
+            InvalidDefinition: The connection is none of its driver's, or commits each statement.
+        """
+        opened = self._open()
+        if not self._backend.capabilities.transactions:
+            raise BackendError("this backend has no transactions: use the scheduler's own methods")
+        store = cast("Transactional", self._backend).within(connection)
+        return JobsInTransaction(store, opened.clock, new_id=self._new_id)
 
     async def get_job(self, id: str) -> Job:  # noqa: A002 -- see ensure_job
         """Return a job as it is stored.
@@ -523,21 +539,3 @@ class _Opened:
     engine: Engine
     definitions: Definitions
     process: int
-
-
-def _spec(
-    job_id: str,
-    schedule: Schedule,
-    name: str | None,
-    metadata: Mapping[str, str] | None,
-    policy: Policy | None,
-    group: str | None,
-) -> JobSpec:
-    return JobSpec(
-        job_id,
-        schedule,
-        name,
-        {} if metadata is None else metadata,
-        Policy() if policy is None else policy,
-        group,
-    )

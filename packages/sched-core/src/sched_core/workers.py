@@ -18,19 +18,20 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import anyio.abc
 import anyio.to_thread
 
 from sched_core.clock import Clock, instant_after
+from sched_core.effects import Transactions
 from sched_core.errors import NoRoute
 from sched_core.holdings import Holdings, Run, Worker
 from sched_core.job import Claim, Execution, JobEvent, Status, describe, occurrence_key
 from sched_core.leases import Deadlines, Leases
 from sched_core.lifecycle import SUCCESS, Ended
-from sched_core.ports import Backend, Handler
+from sched_core.ports import Backend, Handler, Transactional
 from sched_core.settler import BATCH, UNDECIDED, Settler
 from sched_core.threads import HandlerThread
 
@@ -74,6 +75,11 @@ class Workers:
         self.lateness: timedelta | None = None
         self._settler = Settler(self.holdings, forget=self._forget, on_line=on_line)
         self._deadlines = Deadlines(self.holdings)
+        self._effects = (
+            Transactions(self.holdings, cast("Transactional", backend))
+            if backend.capabilities.transactions
+            else None
+        )
         self._third_of_lease = self.holdings.lease / 3
         self._limiter: anyio.CapacityLimiter | None = None
         self._limit = max_concurrency
@@ -243,6 +249,7 @@ class Workers:
             start.folded_until,
             job.standing.last_finished_at,
             run.cancellation,
+            self._effects,
         )
         ended: Ended | None = SUCCESS
         if self._called:
@@ -311,6 +318,12 @@ class Workers:
             return
         self.active -= 1
         now = run.finished_at = self.clock.now()
+        if run.written is not None:
+            run.ended = SUCCESS
+            self.completed += 1
+            self._settler.tell(run.written)
+            self._forget(run)
+            return
         if run.why == "lost" or ended is None:
             self._forget(run)
             return

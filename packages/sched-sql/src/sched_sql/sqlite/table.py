@@ -5,12 +5,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from sched_core.clock import FIRST
-from sched_core.errors import JobAlreadyExists, JobNotFound, JobUndecodable, RevisionConflict
+from sched_core.clock import FIRST, Clock
+from sched_core.errors import (
+    BackendError,
+    JobAlreadyExists,
+    JobNotFound,
+    JobUndecodable,
+    RevisionConflict,
+)
 from sched_core.job import (
     Claim,
     Execution,
@@ -18,7 +24,7 @@ from sched_core.job import (
     Settled,
     Settlement,
 )
-from sched_core.ports import ExecutionQuery, JobQuery, Page, Undecodable
+from sched_core.ports import ExecutionQuery, JobQuery, JobStore, Page, Transaction, Undecodable
 from sched_sql.rows import (
     JOB_COLUMNS,
     Row,
@@ -62,6 +68,22 @@ class SqliteTable:
     def failure(self, error: Exception) -> Exception:
         return translate(error, self._path)
 
+    def lane(self, method: str) -> str:
+        return ""
+
+    def clock(self, clock: Clock) -> Clock:
+        return clock
+
+    @property
+    def descriptor(self) -> int | None:
+        return None
+
+    def may_listen(self) -> bool:
+        return False
+
+    def listen(self) -> None:
+        return
+
     def open(self, worker: str, now: Now) -> None:
         self._claims.worker = worker
         self._database.open()
@@ -73,6 +95,9 @@ class SqliteTable:
     def close(self) -> None:
         self._workers.leave()
         self._database.close()
+
+    async def leave(self) -> None:
+        return
 
     def forked(self) -> None:
         self._workers.let_go()
@@ -179,7 +204,7 @@ class SqliteTable:
 
     # -- claims
 
-    def earliest(self, horizon: datetime) -> datetime | None:
+    def earliest(self, now: Now, horizon: datetime) -> datetime | None:
         return self._claims.earliest(horizon)
 
     def claim(
@@ -226,6 +251,19 @@ class SqliteTable:
             (worker,),
         )
 
+    # -- transactions of others
+
+    def within(self, connection: object) -> JobStore:
+        raise _no_transactions()
+
+    def transaction(
+        self,
+        claim: Claim,
+        decide: Callable[[Job | None], Settlement],
+        committed: Callable[[Settlement], None],
+    ) -> Transaction:
+        raise _no_transactions()
+
     # -- the ledger
 
     def executions(self, query: ExecutionQuery, after: str | None, limit: int) -> Page[Execution]:
@@ -254,3 +292,7 @@ class SqliteTable:
             "LIMIT ?)",
             (at, *values, CHUNK),
         ).rowcount
+
+
+def _no_transactions() -> BackendError:
+    return BackendError("jobs in SQLite cannot be written in transactions of others")
