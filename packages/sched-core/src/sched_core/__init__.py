@@ -6,6 +6,7 @@ Read in this order: ``errors``, ``clock``, ``schedule``, ``policy``, ``job``, ``
 """
 
 from sched_core.clock import Clock, SystemClock
+from sched_core.codec import ScheduleKind
 from sched_core.errors import (
     BackendError,
     BackendUnavailable,
@@ -21,6 +22,7 @@ from sched_core.errors import (
     SchedulerForked,
     SchedulerNotStarted,
     SchedulerRunning,
+    ScheduleWarning,
     SchemaTooNew,
 )
 from sched_core.job import (
@@ -51,23 +53,29 @@ from sched_core.ports import (
     Undecodable,
 )
 from sched_core.schedule import (
+    AnyOf,
+    Between,
     Countable,
     Cron,
     DstRule,
+    Excluding,
     FixedDelay,
     Interval,
     Once,
     Schedule,
     StartAtInterval,
     dst_warnings,
+    upcoming,
 )
 from sched_core.scheduler import Scheduler
 
 __all__ = [
+    "AnyOf",
     "Backend",
     "BackendError",
     "BackendUnavailable",
     "Backlog",
+    "Between",
     "Capabilities",
     "Claim",
     "Clock",
@@ -76,6 +84,7 @@ __all__ = [
     "Cron",
     "Drop",
     "DstRule",
+    "Excluding",
     "Execution",
     "ExecutionQuery",
     "FixedDelay",
@@ -107,6 +116,8 @@ __all__ = [
     "RunAll",
     "SchedError",
     "Schedule",
+    "ScheduleKind",
+    "ScheduleWarning",
     "Scheduler",
     "SchedulerForked",
     "SchedulerNotStarted",
@@ -121,4 +132,5 @@ __all__ = [
     "SystemClock",
     "Undecodable",
     "dst_warnings",
+    "upcoming",
 ]

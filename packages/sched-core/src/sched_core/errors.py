@@ -31,6 +31,10 @@ class InvalidDefinition(SchedError, ValueError):
         return type(self), (self.field, self.problem)
 
 
+class ScheduleWarning(UserWarning):
+    """A schedule that is right, and may mean something else than who wrote it thinks."""
+
+
 class _AboutJob(SchedError):
     """An error about one job id."""
 
