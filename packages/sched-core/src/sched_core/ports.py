@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from attrs import field, frozen
 
@@ -21,6 +21,25 @@ T = TypeVar("T")
 
 Handler = Callable[[JobEvent], Awaitable[Any] | Any]
 """A function of one event: ``async`` runs in the loop, a plain one in a thread."""
+
+InThread = Callable[[Handler, JobEvent], Awaitable[Any]]
+"""Calls a plain function in a thread of the worker's, and waits for it."""
+
+
+@runtime_checkable
+class Dispatcher(Protocol):
+    """A handler that finds the function to call by itself, and need not know about threads."""
+
+    async def dispatch(self, event: JobEvent, in_thread: InThread) -> Any:
+        """Handle the event.
+
+        Args:
+            event: As any handler gets it.
+            in_thread: Use it for functions that are not ``async``: they keep their claim until
+                they return, and a stop does not wait for them for ever.
+        """
+        ...
+
 
 MAX_POLL = timedelta(seconds=5)
 """A backend looks for due jobs at least this often, whatever notification got lost."""
