@@ -45,6 +45,7 @@ from sched_core.policy import Coalesce, Drop, Policy, Retry, RunAll
 from sched_core.ports import (
     Backend,
     Capabilities,
+    Dispatcher,
     ExecutionQuery,
     Handler,
     JobQuery,
@@ -52,6 +53,7 @@ from sched_core.ports import (
     Page,
     Undecodable,
 )
+from sched_core.router import JobRouter
 from sched_core.schedule import (
     AnyOf,
     Between,
@@ -82,6 +84,7 @@ __all__ = [
     "Coalesce",
     "Countable",
     "Cron",
+    "Dispatcher",
     "Drop",
     "DstRule",
     "Excluding",
@@ -99,6 +102,7 @@ __all__ = [
     "JobEvent",
     "JobNotFound",
     "JobQuery",
+    "JobRouter",
     "JobSpec",
     "JobStore",
     "JobUndecodable",
