@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
 
+import anyio
 import pytest
+from attrs import frozen
 
 from sched_core import (
     AnyOf,
@@ -16,12 +20,15 @@ from sched_core import (
     FixedDelay,
     Interval,
     JobSpec,
+    MemoryBackend,
     Once,
     Policy,
     RunAll,
     Schedule,
+    Scheduler,
 )
 from sched_core.lint import lint
+from sched_core.testing import FakeClock
 
 NOW = datetime(2026, 1, 1, 10, 30, tzinfo=UTC)
 BERLIN = Cron("30 2 * * *", tz="Europe/Berlin")
@@ -75,3 +82,47 @@ def test_a_jitter_beyond_the_grace_or_the_gap() -> None:
     assert "more than the grace of Drop" in grace
     (gap,) = said(Interval(hour), Policy(misfire=Coalesce(), jitter=hour))
     assert "not below the gap of 1:00:00" in gap
+
+
+def test_registering_says_it_once(caplog: pytest.LogCaptureFixture) -> None:
+    clock = FakeClock(NOW)
+    backend = MemoryBackend()
+
+    async def logged(act: Callable[[Scheduler], Awaitable[object]]) -> list[str]:
+        caplog.clear()
+        async with Scheduler(backend, clock=clock) as scheduler:
+            await act(scheduler)
+        return [record.getMessage() for record in caplog.records]
+
+    async def main() -> None:
+        spring, autumn = (f"job 'a': {sentence}" for sentence in said(BERLIN))
+        declare = lambda scheduler: scheduler.ensure_job("a", BERLIN)  # noqa: E731 -- used twice
+        assert await logged(declare) == [spring, autumn]
+        assert await logged(declare) == []
+        assert await logged(lambda one: one.ensure_job("a", BERLIN, metadata={"x": "y"})) == []
+        assert await logged(lambda one: one.update_job("a", Interval(hours=1))) == []
+        assert await logged(lambda one: one.update_job("a", BERLIN)) == [spring, autumn]
+        assert len(await logged(lambda one: one.submit_job("b", BERLIN))) == 2
+        c = JobSpec("c", BERLIN)
+        assert len(await logged(lambda one: one.sync_jobs([c], group="g"))) == 2
+        assert await logged(lambda one: one.sync_jobs([c], group="g")) == []
+
+    with caplog.at_level(logging.WARNING, "sched_core"):
+        anyio.run(main)
+
+
+def test_a_schedule_that_cannot_be_examined_is_declared_all_the_same() -> None:
+    @frozen
+    class Odd:
+        def first(self, anchor: datetime) -> datetime | None:
+            return anchor
+
+        def next_after(self, moment: datetime, anchor: datetime) -> datetime | None:
+            raise RuntimeError
+
+    async def main() -> None:
+        async with Scheduler(MemoryBackend()) as scheduler:
+            policy = Policy(jitter=timedelta(seconds=1))
+            await scheduler.ensure_job("a", Odd(), policy=policy)
+
+    anyio.run(main)

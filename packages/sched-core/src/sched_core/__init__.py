@@ -1,8 +1,9 @@
 """A job scheduler as a pure domain core with pluggable backends.
 
-Read in this order: ``errors``, ``clock``, ``schedule``, ``policy``, ``job``, ``lifecycle``,
-``ports``, ``codec``, ``row``, ``memory``, ``threads``, ``workers``, ``signals``, ``observing``,
-``scheduler``; ``testing`` is for tests.
+Read in this order: ``errors``, ``clock``, ``schedule``, ``policy``, ``job``, ``lint``,
+``lifecycle``, ``ports``, ``codec``, ``row``, ``memory``, ``threads``, ``holdings``, ``leases``,
+``settler``, ``workers``, ``signals``, ``observing``, ``engine``, ``definitions``, ``syncing``, ``scheduler``,
+``router``, ``config``; ``testing`` is for tests.
 """
 
 from sched_core.clock import Clock, SystemClock
@@ -10,6 +11,7 @@ from sched_core.codec import ScheduleKind
 from sched_core.errors import (
     BackendError,
     BackendUnavailable,
+    GroupConflict,
     HandlerNotSet,
     InvalidDefinition,
     JobAlreadyExists,
@@ -70,6 +72,7 @@ from sched_core.schedule import (
     upcoming,
 )
 from sched_core.scheduler import Scheduler
+from sched_core.syncing import Synced
 
 __all__ = [
     "AnyOf",
@@ -91,6 +94,7 @@ __all__ = [
     "Execution",
     "ExecutionQuery",
     "FixedDelay",
+    "GroupConflict",
     "Handler",
     "HandlerNotSet",
     "Health",
@@ -133,6 +137,7 @@ __all__ = [
     "StartAtInterval",
     "State",
     "Status",
+    "Synced",
     "SystemClock",
     "Undecodable",
     "dst_warnings",

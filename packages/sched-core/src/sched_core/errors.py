@@ -1,7 +1,7 @@
 """Errors, arranged by whose fault it is.
 
 * The caller's: :class:`InvalidDefinition`, :class:`JobAlreadyExists`, :class:`JobNotFound`,
-  :class:`SchedulerNotStarted`, :class:`HandlerNotSet`. Change the call.
+  :class:`GroupConflict`, :class:`SchedulerNotStarted`, :class:`HandlerNotSet`. Change the call.
 * The record's: :class:`JobUndecodable`. Run a version that can read it.
 * The backend's: :class:`BackendUnavailable` (try again), :class:`BackendError` (don't).
 * Nobody's: :class:`RevisionConflict`. Somebody else wrote first; read again and decide anew.
@@ -84,6 +84,29 @@ class JobUndecodable(SchedError):
 
     def __reduce__(self) -> tuple[type[JobUndecodable], tuple[str, str]]:
         return type(self), (self.job_id, self.reason)
+
+
+class GroupConflict(SchedError):
+    """``sync_jobs`` met an id that belongs to somebody else; nothing was written.
+
+    Args:
+        job_id: The id.
+        group: The group that was to be synced.
+        owner: The group that has the job; ``None`` for one that was submitted and has none.
+    """
+
+    def __init__(self, job_id: str, group: str, owner: str | None) -> None:
+        whose = "was submitted and has no group" if owner is None else f"is of the group {owner!r}"
+        super().__init__(
+            f"job {job_id!r} {whose}, so the group {group!r} cannot declare it: use another id, "
+            "or remove that job first"
+        )
+        self.job_id = job_id
+        self.group = group
+        self.owner = owner
+
+    def __reduce__(self) -> tuple[type[GroupConflict], tuple[str, str, str | None]]:
+        return type(self), (self.job_id, self.group, self.owner)
 
 
 class NothingToSkip(_AboutJob):

@@ -10,12 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
+import anyio.to_thread
 from attrs import field, frozen
 
 from sched_core.clock import Clock
-from sched_core.job import Claim, Execution, Job, JobEvent, Settled, Settlement, State, Status
+from sched_core.job import (
+    Claim,
+    Execution,
+    Job,
+    JobEvent,
+    JobSpec,
+    Settled,
+    Settlement,
+    State,
+    Status,
+)
 
 T = TypeVar("T")
 
@@ -26,9 +37,24 @@ InThread = Callable[[Handler, JobEvent], Awaitable[Any]]
 """Calls a plain function in a thread of the worker's, and waits for it."""
 
 
-@runtime_checkable
-class Dispatcher(Protocol):
-    """A handler that finds the function to call by itself, and need not know about threads."""
+class Dispatcher:
+    """A handler that finds the function to call by itself, and may declare jobs.
+
+    To be inherited, unlike the ports: a handler is told from others by it, and a stand-in that has
+    every attribute is a plain handler still.
+    """
+
+    group: str | None = None
+    """With a group, the declared jobs are synced as one set; else each is ensured."""
+    version: int | str | None = None
+    """Of the deployment, with a group."""
+    declares: bool = True
+    """Whether the scheduler stores the declared jobs."""
+
+    @property
+    def specs(self) -> Sequence[JobSpec]:
+        """The jobs that it declares."""
+        return ()
 
     async def dispatch(self, event: JobEvent, in_thread: InThread) -> Any:
         """Handle the event.
@@ -38,7 +64,17 @@ class Dispatcher(Protocol):
             in_thread: Use it for functions that are not ``async``: they keep their claim until
                 they return, and a stop does not wait for them for ever.
         """
-        ...
+        raise NotImplementedError
+
+    async def __call__(self, event: JobEvent) -> Any:
+        """Handle the event outside a scheduler, as in a test."""
+        return await self.dispatch(event, _in_any_thread)
+
+
+async def _in_any_thread(handler: Handler, event: JobEvent) -> Any:
+    # In a tuple: trio refuses functions that return coroutines.
+    (result,) = await anyio.to_thread.run_sync(lambda: (handler(event),))
+    return result
 
 
 MAX_POLL = timedelta(seconds=5)

@@ -12,13 +12,12 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-import anyio.to_thread
 from attrs import frozen
 
 from sched_core.errors import InvalidDefinition, NoRoute
 from sched_core.job import JobEvent, JobSpec, check_text
 from sched_core.policy import Policy
-from sched_core.ports import Handler, InThread
+from sched_core.ports import Dispatcher, Handler, InThread
 from sched_core.schedule import Schedule
 from sched_core.workers import is_async
 
@@ -61,7 +60,7 @@ class _Route:
         )
 
 
-class JobRouter:
+class JobRouter(Dispatcher):
     """A handler that calls a function for each job, chosen by id, pattern or metadata.
 
     A job's own function comes first, then patterns and metadata in the order in which they were
@@ -275,16 +274,12 @@ class JobRouter:
             handler = self._no_route
         return await _call(event, handler, self._middleware, in_thread)
 
-    async def __call__(self, event: JobEvent) -> Any:
-        """Call the function for a job outside a scheduler, as in a test of it."""
-        return await self.dispatch(event, _in_any_thread)
-
     async def _no_route(self, event: JobEvent) -> None:
         raise NoRoute(f"no route for {event.id!r} in this process", delay=self._delay)
 
 
 @frozen
-class _Wrapped:
+class _Wrapped(Dispatcher):
     """A function of an included router."""
 
     handler: Handler
@@ -293,15 +288,12 @@ class _Wrapped:
     async def dispatch(self, event: JobEvent, in_thread: InThread) -> Any:
         return await _call(event, self.handler, self.middleware, in_thread)
 
-    async def __call__(self, event: JobEvent) -> Any:
-        return await self.dispatch(event, _in_any_thread)
-
 
 async def _call(
     event: JobEvent, handler: Handler, middleware: Sequence[Middleware], in_thread: InThread
 ) -> Any:
     async def innermost(event: JobEvent) -> Any:
-        if isinstance(handler, JobRouter | _Wrapped):
+        if isinstance(handler, Dispatcher):
             return await handler.dispatch(event, in_thread)
         result = handler(event) if is_async(handler) else await in_thread(handler, event)
         return await result if inspect.isawaitable(result) else result
@@ -317,12 +309,6 @@ def _around(function: Middleware, call_next: Next) -> Next:
         return await function(event, call_next)
 
     return call
-
-
-async def _in_any_thread(handler: Handler, event: JobEvent) -> Any:
-    # In a tuple: trio refuses functions that return coroutines.
-    (result,) = await anyio.to_thread.run_sync(lambda: (handler(event),))
-    return result
 
 
 def _check(handler: object) -> None:
