@@ -2,8 +2,8 @@
 
 Read in this order: ``errors``, ``clock``, ``schedule``, ``policy``, ``job``, ``lint``,
 ``lifecycle``, ``ports``, ``codec``, ``row``, ``memory``, ``threads``, ``holdings``, ``leases``,
-``settler``, ``workers``, ``signals``, ``observing``, ``engine``, ``definitions``, ``syncing``, ``scheduler``,
-``router``, ``config``; ``testing`` is for tests.
+``settler``, ``workers``, ``signals``, ``observing``, ``engine``, ``definitions``, ``syncing``,
+``scheduler``, ``router``, ``config``; ``testing`` is for tests.
 """
 
 from sched_core.clock import Clock, SystemClock
