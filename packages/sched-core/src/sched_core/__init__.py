@@ -3,11 +3,12 @@
 Read in this order: ``errors``, ``clock``, ``schedule``, ``policy``, ``job``, ``lint``,
 ``lifecycle``, ``ports``, ``codec``, ``row``, ``memory``, ``threads``, ``holdings``, ``leases``,
 ``settler``, ``workers``, ``signals``, ``observing``, ``engine``, ``definitions``, ``syncing``,
-``scheduler``, ``router``, ``config``; ``testing`` is for tests.
+``scheduler``, ``router``, ``settings``, ``config``; ``testing`` is for tests.
 """
 
 from sched_core.clock import Clock, SystemClock
 from sched_core.codec import ScheduleKind
+from sched_core.config import open_scheduler
 from sched_core.errors import (
     BackendError,
     BackendUnavailable,
@@ -17,6 +18,7 @@ from sched_core.errors import (
     JobAlreadyExists,
     JobNotFound,
     JobUndecodable,
+    ModeNotConfigured,
     NoRoute,
     NothingToSkip,
     RevisionConflict,
@@ -113,6 +115,7 @@ __all__ = [
     "LostClaim",
     "MemoryBackend",
     "MemoryStore",
+    "ModeNotConfigured",
     "NoRoute",
     "NothingToSkip",
     "Observer",
@@ -141,5 +144,6 @@ __all__ = [
     "SystemClock",
     "Undecodable",
     "dst_warnings",
+    "open_scheduler",
     "upcoming",
 ]

@@ -31,6 +31,23 @@ class InvalidDefinition(SchedError, ValueError):
         return type(self), (self.field, self.problem)
 
 
+class ModeNotConfigured(SchedError):
+    """The package of a mode, or what it connects to, is missing.
+
+    Args:
+        mode: As it was written.
+        problem: What is missing, and what to do about it.
+    """
+
+    def __init__(self, mode: str, problem: str) -> None:
+        super().__init__(f"mode {mode!r} is not configured: {problem}")
+        self.mode = mode
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[type[ModeNotConfigured], tuple[str, str]]:
+        return type(self), (self.mode, self.problem)
+
+
 class ScheduleWarning(UserWarning):
     """A schedule that is right, and may mean something else than who wrote it thinks."""
 
