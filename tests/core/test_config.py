@@ -243,8 +243,8 @@ def test_a_misspelt_key_names_the_nearest(tmp_path: Path) -> None:
             {"mode": "memory", "memory": {"lease": "30 seconds"}},
             {},
             (
-                "scheduler.memory.lease: must be a duration such as '30s', '5m' or '24h', or a number "
-                "of seconds, not '30 seconds'"
+                "scheduler.memory.lease: must be a duration such as '30s', '5m' or '24h', "
+                "or a number of seconds, not '30 seconds'"
             ),
         ),
         (
