@@ -112,6 +112,7 @@ class Scheduler:
         self._observers.forget()
         self._declared = None
         opened = self._opened = self._parts(clock)
+        self._observers.watch(self)
         try:
             queued, self._queued = self._queued, []
             for spec, declared in queued:
@@ -554,7 +555,7 @@ class Scheduler:
             SchedulerNotStarted: Outside ``async with``.
         """
         opened = self._open()
-        engine, workers, trouble = opened.engine, opened.workers, self._observers.trouble
+        trouble = self._observers.trouble
         try:
             await self._backend.check()
             trouble("backend", None)
@@ -562,11 +563,25 @@ class Scheduler:
             trouble("backend", f"{type(error).__name__}: {error}")
         missing = "no handler is set: nothing is claimed" if self._handler is None else None
         trouble("handler", missing)
+        engine = opened.engine
         stalled = f"has not looked for work since {engine.looked_at}" if engine.stalled() else None
         trouble("loop", stalled)
+        return self._health(opened)
+
+    def snapshot(self) -> Health | None:
+        """Return what is known without asking the backend, for metrics; callable in any thread.
+
+        Returns:
+            ``None`` outside ``async with``.
+        """
+        opened = self._opened
+        return None if opened is None else self._health(opened)
+
+    def _health(self, opened: _Opened) -> Health:
+        engine, workers, problems = opened.engine, opened.workers, self._observers.problems
         return Health(
-            healthy=not self._observers.problems,
-            problems=self._observers.problems,
+            healthy=not problems,
+            problems=problems,
             running=engine.running,
             executing=workers.active,
             unsettled=len(workers.holdings.runs),
@@ -576,6 +591,7 @@ class Scheduler:
             lateness=workers.lateness,
             claims_lost=workers.holdings.claims_lost,
             backend_errors=workers.holdings.backend_errors,
+            at=opened.clock.now(),
         )
 
 

@@ -267,10 +267,10 @@ class Workers:
         except NoRoute as error:
             run.postponed = _later(self.clock.now(), error.delay)
             logger.info("job %r: %s; tried again in %s s", spec.id, error, error.delay)
-        except (Exception, BaseExceptionGroup, SystemExit) as error:
+        except (Exception, BaseExceptionGroup, SystemExit) as error:  # noqa: BLE001 -- logged below
             ended = Ended(Status.FAILED, describe(error))
             if not run.cancellation.requested:
-                logger.warning("job %r failed: %s", spec.id, ended.reason, exc_info=error)
+                self._log_failure(event, ended, error)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 ended = None
@@ -286,11 +286,16 @@ class Workers:
             # The handler awaited what was cancelled elsewhere, or cancelled its own task.
             _uncancel()
             ended = Ended(Status.FAILED, describe(error))
-            logger.warning("job %r failed: %s", spec.id, ended.reason, exc_info=error)
+            self._log_failure(event, ended, error)
         finally:
             self._called -= 1
             run.worker = None
             self._ended(run, ended)
+
+    @staticmethod
+    def _log_failure(event: JobEvent, ended: Ended, error: BaseException) -> None:
+        fields = {"job_id": event.id, "key": event.key, "attempt": event.attempt}
+        logger.warning("job %r failed: %s", event.id, ended.reason, exc_info=error, extra=fields)
 
     async def _in_thread(self, run: Run, worker: Worker, handler: Handler, event: JobEvent) -> Any:
         """Call a function that a dispatcher chose; what waits for it here can go on afterwards."""
