@@ -82,6 +82,7 @@ def wait_for(folder: Path, text: str) -> None:
 @pytest.fixture
 def here(service: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(service)
+    monkeypatch.setenv("COLUMNS", "200")
     for name in list(os.environ):
         if name.startswith("SCHEDULER_"):
             monkeypatch.delenv(name)
@@ -165,7 +166,7 @@ def test_doctor(here: Path) -> None:
     assert found["mode"] == "sql"
     assert found["config"] == "scheduler.toml"
     assert found["jobs"] == {"active": 2, "finished": 1}
-    assert found["problems"] == ["job 'broken' failed 1 times in the last day"]
+    assert found["problems"] == ["job 'broken' failed once in the last day"]
     assert any("does not exist" in sentence for sentence in found["advice"])
     shown = sched("doctor", code=1).stdout
     assert "mode sql, from scheduler.toml" in shown
@@ -308,7 +309,8 @@ def test_run_takes_a_scheduler_or_a_function_that_makes_one(tmp_path: Path, name
             process.kill()
 
 
-def test_the_help_names_every_command() -> None:
+def test_the_help_names_every_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     shown = sched("--help").stdout
     commands = [
         "jobs",

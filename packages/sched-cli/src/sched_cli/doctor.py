@@ -60,6 +60,10 @@ async def examine(scheduler: Scheduler) -> Findings:
         if line.final and line.status is Status.FAILED:
             failed[line.job_id] += 1
     for job_id, number in sorted(failed.items()):
-        found.problems.append(f"job {job_id!r} failed {number} times in the last day")
+        found.problems.append(f"job {job_id!r} failed {_times(number)} in the last day")
     found.facts.update(jobs=dict(states), executions=dict(fates))
     return found
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"

@@ -50,6 +50,10 @@ from sched_core import (
 from sched_core.config import read_config
 from sched_core.lint import lint
 
+LEGEND = (
+    "■ succeeded  x failed  - missed, skipped or replaced  ▁▂▃▄▅▆▇█ 1, 2, 3, 4, 8 … are to come"
+)
+
 
 @app.command(rich_help_panel=LOOK)
 def jobs(
@@ -261,7 +265,7 @@ def day(
             table.add_row(Text(row.id), past, Text(row.future, style="cyan"))
         _table(table, len(rows), "no jobs")
         if rows:
-            screen().print("■ succeeded  x failed  - missed, skipped or replaced  ▁▂█ expected")
+            screen().print(LEGEND)
 
     with_scheduler(context, main)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import enum
 import importlib
+import inspect
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +25,16 @@ from sched_core import (
     Scheduler,
     open_scheduler,
 )
+from sched_core.logs import JsonFormatter
 from sched_core.ports import Dispatcher
+
+
+class Log(enum.Enum):
+    """How to log."""
+
+    TEXT = "text"
+    JSON = "json"
+    NONE = "none"
 
 
 @app.command(rich_help_panel=RUN)
@@ -36,10 +48,15 @@ def run(
             show_default=False,
         ),
     ],
+    log: Annotated[
+        Log, typer.Option(help="How to log to standard error, unless the module sets that up.")
+    ] = Log.TEXT,
 ) -> None:
     """Run what is due until Ctrl-C or SIGTERM. A handler gets the store of the configuration."""
     with Telling():
         scheduler = _scheduler_of(target, config_of(context))
+
+    _set_up_logging(log)
 
     async def main() -> None:
         async with scheduler:
@@ -76,9 +93,18 @@ def _scheduler_of(target: str, config: Path | None) -> Scheduler:
     return found
 
 
-def _takes_nothing(function: Callable[..., Any]) -> bool:
-    import inspect
+def _set_up_logging(log: Log) -> None:
+    root = logging.getLogger()
+    if root.handlers or log is Log.NONE:
+        return
+    handler = logging.StreamHandler()
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(JsonFormatter() if log is Log.JSON else text)
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
 
+
+def _takes_nothing(function: Callable[..., Any]) -> bool:
     try:
         inspect.signature(function).bind()
     except TypeError:
