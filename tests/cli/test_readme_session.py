@@ -14,6 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+ROOT_SESSION = re.findall(
+    r"^```console\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE
+)[0]
 README = ROOT / "packages" / "sched-cli" / "README.md"
 
 
@@ -52,7 +55,10 @@ def test_the_session_is_true(tmp_path: Path) -> None:
         )
     try:
         waits_until(lambda: "nightly" in (tmp_path / "log").read_text())
-        for part in block("console").split("$ sched ")[1:]:
+        session = block("console")
+        for line in ROOT_SESSION.splitlines():
+            assert line in session, "the session of the main README is a part of this one"
+        for part in session.split("$ sched ")[1:]:
             command, expected = part.split("\n", 1)
             done = subprocess.run(
                 [*sched, *shlex.split(command)],
