@@ -15,7 +15,13 @@ from attrs import evolve
 
 from sched_core import lifecycle
 from sched_core.clock import Clock
-from sched_core.errors import JobAlreadyExists, JobNotFound, JobUndecodable, RevisionConflict
+from sched_core.errors import (
+    InvalidDefinition,
+    JobAlreadyExists,
+    JobNotFound,
+    JobUndecodable,
+    RevisionConflict,
+)
 from sched_core.job import RESERVED, Execution, Job, JobSpec
 from sched_core.lifecycle import Change
 from sched_core.lint import lint
@@ -46,7 +52,12 @@ class Definitions:
         self._edited = edited
 
     def admit(self, spec: JobSpec, *, declared: bool) -> Job:
-        """Return the job as it would be stored."""
+        """Return the job as it would be stored.
+
+        Raises:
+            InvalidDefinition: Its id is reserved.
+        """
+        unreserved(spec)
         return lifecycle.admit(spec, uid=self._new_id(), declared=declared, now=self._clock.now())
 
     async def submit(self, specs: Sequence[JobSpec]) -> list[Job]:
@@ -70,6 +81,7 @@ class Definitions:
 
     async def ensure(self, spec: JobSpec) -> Job:
         """Add a job, or change it where its definition differs."""
+        unreserved(spec)
         while True:
             stored = await self._store.get(spec.id)
             if stored is None:
@@ -178,6 +190,19 @@ class Definitions:
         stored = await self._store.replace(change.job, change.ledger)
         await self._edited(stored.id, change.ledger)
         return stored
+
+
+def unreserved(spec: JobSpec) -> JobSpec:
+    """Refuse ids of this package's own records.
+
+    Raises:
+        InvalidDefinition: It begins as those do.
+    """
+    if spec.id.startswith(RESERVED):
+        raise InvalidDefinition(
+            "id", f"must not begin with {RESERVED!r}, which is reserved, as {spec.id!r} does"
+        )
+    return spec
 
 
 def _readable(stored: Job | Undecodable) -> Job:

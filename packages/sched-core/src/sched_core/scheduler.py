@@ -138,7 +138,7 @@ class Scheduler:
             await self.sync_jobs(specs, group=handler.group, version=handler.version)
         else:
             for spec in specs:
-                await self._open().definitions.ensure(_unreserved(spec))
+                await self._open().definitions.ensure(spec)
         self._declared = (handler, specs)
 
     def _parts(self, clock: Clock) -> _Opened:
@@ -271,7 +271,7 @@ class Scheduler:
             JobAlreadyExists: One of the ids is taken; with ``atomic`` nothing was stored.
             InvalidDefinition: More jobs than the backend takes at once, or an id occurs twice.
         """
-        specs = [_unreserved(spec) for spec in specs]
+        specs = list(specs)
         seen: set[str] = set()
         for spec in specs:
             if spec.id in seen:
@@ -340,8 +340,7 @@ class Scheduler:
             group=group,
             version=version_of(version),
         )
-        wanted = [_unreserved(spec) for spec in specs]
-        return await syncing.run(wanted, prune=prune, dry_run=dry_run)
+        return await syncing.run(specs, prune=prune, dry_run=dry_run)
 
     async def update_job(
         self,
@@ -614,24 +613,11 @@ def _spec(
     policy: Policy | None,
     group: str | None,
 ) -> JobSpec:
-    return _unreserved(
-        JobSpec(
-            job_id,
-            schedule,
-            name,
-            {} if metadata is None else metadata,
-            Policy() if policy is None else policy,
-            group,
-        )
+    return JobSpec(
+        job_id,
+        schedule,
+        name,
+        {} if metadata is None else metadata,
+        Policy() if policy is None else policy,
+        group,
     )
-
-
-def _unreserved(spec: JobSpec) -> JobSpec:
-    given: object = spec  # callers may not type-check
-    if not isinstance(given, JobSpec):
-        raise InvalidDefinition("specs", f"must be JobSpecs, not {given!r}")
-    if spec.id.startswith(RESERVED):
-        raise InvalidDefinition(
-            "id", f"must not begin with {RESERVED!r}, which is reserved, as {spec.id!r} does"
-        )
-    return spec

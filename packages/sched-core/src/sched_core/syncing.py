@@ -29,7 +29,7 @@ from attrs import evolve, field, frozen
 
 from sched_core import lifecycle
 from sched_core.clock import Clock
-from sched_core.definitions import Edited
+from sched_core.definitions import Edited, unreserved
 from sched_core.errors import (
     GroupConflict,
     InvalidDefinition,
@@ -416,6 +416,10 @@ def _checked(specs: Iterable[JobSpec], group: str) -> dict[str, JobSpec]:
     check_text("group", group)
     wanted: dict[str, JobSpec] = {}
     for spec in specs:
+        given: object = spec  # callers may not type-check
+        if not isinstance(given, JobSpec):
+            raise InvalidDefinition("specs", f"must be JobSpecs, not {given!r}")
+        unreserved(spec)
         if spec.id in wanted:
             raise InvalidDefinition("specs", f"the id {spec.id!r} occurs twice")
         if spec.group not in {None, group}:
