@@ -27,6 +27,7 @@ from sched_core import (
     JobRouter,
     JobSpec,
     MemoryBackend,
+    MemoryStore,
     Once,
     Policy,
     Schedule,
@@ -35,6 +36,7 @@ from sched_core import (
     State,
     Status,
     Synced,
+    Undecodable,
     lifecycle,
 )
 from sched_core.syncing import Syncing, marker_id, version_of
@@ -237,6 +239,33 @@ def test_an_announced_job_is_not_due_and_whoever_declares_it_finishes_the_work()
             assert synced == Synced(changed=("synced",))
             assert (await scheduler.get_job("synced")).standing.next_run == clock.now() + HOUR
             assert (await scheduler.get_job("left")).standing.due_at is None
+
+    anyio.run(main)
+
+
+def test_records_that_cannot_be_read_are_left_alone_and_reported() -> None:
+    clock, store = FakeClock(), MemoryStore()
+
+    def spoil(job_id: str) -> None:
+        """Make a record one that a newer version has written."""
+        store.rows[job_id].job = Undecodable(job_id, "format 9 is newer", 9, b"?")
+
+    async def main() -> None:
+        async with Scheduler(MemoryBackend(store), clock=clock) as scheduler:
+            for job_id in ("newer", "elsewhere"):
+                await scheduler.submit_job(job_id, HOURLY)
+                spoil(job_id)
+            wanted = [spec("a"), spec("newer")]
+            for dry_run in (True, False):
+                synced = await scheduler.sync_jobs(wanted, group="g", dry_run=dry_run)
+                assert synced == Synced(added=("a",), unreadable=("newer",))
+            assert await scheduler.sync_jobs([], group="g") == Synced(removed=("a",))
+
+            await scheduler.sync_jobs([], group="h", version=3)
+            spoil(marker_id("h"))
+            synced = await scheduler.sync_jobs([spec("b")], group="h", version=99)
+            assert synced == Synced(superseded_by="unreadable")
+            assert {job.id async for job in scheduler.list_jobs()} == {"newer", "elsewhere"}
 
     anyio.run(main)
 

@@ -271,7 +271,11 @@ class Backend(JobStore, Protocol):
     async def jobs(
         self, query: JobQuery, *, after: str | None, limit: int
     ) -> Page[Job | Undecodable]:
-        """List jobs, in id order (by code point) where ``capabilities.ordered``."""
+        """List jobs, in id order (by code point) where ``capabilities.ordered``.
+
+        Its first page is asked for after every write that has returned, here or in another
+        process, and shows what those wrote: ``sync_jobs`` of several deployments rely on it.
+        """
         ...
 
     async def wait_due(self, limit: int) -> None:
