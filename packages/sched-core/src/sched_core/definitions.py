@@ -6,6 +6,7 @@ whole backend and one transaction of the caller's.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -14,12 +15,21 @@ from attrs import evolve
 
 from sched_core import lifecycle
 from sched_core.clock import Clock
-from sched_core.errors import JobAlreadyExists, JobNotFound, JobUndecodable, RevisionConflict
-from sched_core.job import Execution, Job, JobSpec
+from sched_core.errors import (
+    InvalidDefinition,
+    JobAlreadyExists,
+    JobNotFound,
+    JobUndecodable,
+    RevisionConflict,
+)
+from sched_core.job import RESERVED, Execution, Job, JobSpec
 from sched_core.lifecycle import Change
+from sched_core.lint import lint
 from sched_core.policy import Policy
 from sched_core.ports import JobStore, Undecodable
 from sched_core.schedule import Schedule
+
+logger = logging.getLogger("sched_core")
 
 Edited = Callable[[str, Sequence[Execution]], Awaitable[None]]
 """Told which lines an edit wrote, with the job's id."""
@@ -54,40 +64,71 @@ class Definitions:
         self._edited = edited
 
     def admit(self, spec: JobSpec, *, declared: bool) -> Job:
-        """Return the job as it would be stored."""
+        """Return the job as it would be stored.
+
+        Raises:
+            InvalidDefinition: Its id is reserved.
+        """
+        unreserved(spec)
         return lifecycle.admit(spec, uid=self._new_id(), declared=declared, now=self._clock.now())
 
     async def submit(self, specs: Sequence[JobSpec]) -> list[Job]:
         """Add jobs, all or none."""
         jobs = [self.admit(spec, declared=False) for spec in specs]
-        return list(await self._store.add(jobs)) if jobs else []
+        stored = list(await self._store.add(jobs)) if jobs else []
+        for spec in specs:
+            self.advise(spec)
+        return stored
+
+    def advise(self, spec: JobSpec) -> None:
+        """Log what may surprise whoever wrote a definition that is new or has changed."""
+        try:
+            sentences = lint(spec, now=self._clock.now())
+        except Exception:
+            # A third party's schedule may raise anything; where that harms, it is seen elsewhere.
+            logger.debug("job %r: its definition cannot be examined", spec.id, exc_info=True)
+            return
+        for sentence in sentences:
+            logger.warning("job %r: %s", spec.id, sentence)
 
     async def ensure(self, spec: JobSpec) -> Job:
         """Add a job, or change it where its definition differs."""
+        unreserved(spec)
         while True:
             stored = await self._store.get(spec.id)
             if stored is None:
                 try:
-                    return (await self._store.add([self.admit(spec, declared=True)]))[0]
+                    (added,) = await self._store.add([self.admit(spec, declared=True)])
                 except JobAlreadyExists:
                     continue  # somebody else was faster: compare with theirs
-            change = lifecycle.redefine(
-                _readable(stored), spec, declared=True, now=self._clock.now()
-            )
+                self.advise(spec)
+                return added
+            job = _readable(stored)
+            change = lifecycle.redefine(job, spec, declared=True, now=self._clock.now())
             if change is None:
-                return _readable(stored)
+                return job
             try:
-                return await self._replace(change)
+                replaced = await self._replace(change)
             except (RevisionConflict, JobNotFound):
                 continue
+            self._advise_of_change(job.spec, spec)
+            return replaced
+
+    def _advise_of_change(self, before: JobSpec, after: JobSpec) -> None:
+        if before.schedule != after.schedule or before.policy != after.policy:
+            self.advise(after)
 
     async def update(self, job_id: str, changes: Mapping[str, Any]) -> Job:
         """Change some fields of a definition."""
+        before: list[JobSpec] = []
 
         def edit(job: Job) -> Change | None:
+            before[:] = [job.spec]
             return lifecycle.redefine(job, evolve(job.spec, **changes), now=self._clock.now())
 
-        return await self._edit(job_id, edit)
+        updated = await self._edit(job_id, edit)
+        self._advise_of_change(before[0], updated.spec)
+        return updated
 
     async def remove(self, job_id: str) -> None:
         """Remove a job, with the lines of what was due or begun."""
@@ -104,7 +145,7 @@ class Definitions:
 
     async def get(self, job_id: str) -> Job:
         """Return a job as it is stored."""
-        stored = await self._store.get(job_id)
+        stored = None if str(job_id).startswith(RESERVED) else await self._store.get(job_id)
         if stored is None:
             raise JobNotFound(job_id)
         return _readable(stored)
@@ -161,6 +202,19 @@ class Definitions:
         stored = await self._store.replace(change.job, change.ledger)
         await self._edited(stored.id, change.ledger)
         return stored
+
+
+def unreserved(spec: JobSpec) -> JobSpec:
+    """Refuse ids of this package's own records.
+
+    Raises:
+        InvalidDefinition: It begins as those do.
+    """
+    if spec.id.startswith(RESERVED):
+        raise InvalidDefinition(
+            "id", f"must not begin with {RESERVED!r}, which is reserved, as {spec.id!r} does"
+        )
+    return spec
 
 
 def _readable(stored: Job | Undecodable) -> Job:

@@ -142,6 +142,5 @@ class Holdings:
 
     def oldest_due(self) -> datetime | None:
         """Return the earliest due moment among what is held and not settled."""
-        return min(
-            (run.claim.job.standing.due_at or LAST for run in self.runs.values()), default=None
-        )
+        runs = list(self.runs.values())  # at once: metrics are collected by other threads
+        return min((run.claim.job.standing.due_at or LAST for run in runs), default=None)

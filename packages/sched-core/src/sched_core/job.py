@@ -19,6 +19,8 @@ from sched_core.schedule import Schedule
 
 LONGEST_TEXT = 255
 """Characters in an id, a name or a group."""
+RESERVED = "sched:"
+"""Ids that begin with it are this package's own records: never due, never listed."""
 LARGEST_METADATA = 64 * 1024
 """Bytes of UTF-8 in all keys and values together."""
 LONGEST_REASON = 2048

@@ -99,6 +99,40 @@ def admit(spec: JobSpec, *, uid: str, declared: bool, now: datetime) -> Job:
     return evolve(job, standing=_await_next(job, standing, now))
 
 
+def announce(spec: JobSpec, *, uid: str, now: datetime) -> Job:
+    """Return a new job that is not due before :func:`redefine` has made it so.
+
+    It stands there for others to see while it is found out whether it may be. Nothing but this is
+    unfinished and has no occurrence.
+    """
+    standing = Standing(
+        state=State.PAUSED, number=1, next_run=None, due_at=None, pause_reason="being declared"
+    )
+    return Job(spec=spec, uid=uid, declared=True, anchor=now, standing=standing)
+
+
+def _is_announced(standing: Standing) -> bool:
+    return (
+        standing.state is not State.FINISHED
+        and standing.next_run is None
+        and standing.triggered_at is None
+    )
+
+
+def _activated(job: Job, now: datetime) -> Job:
+    """Return a job that was only announced as one that was just admitted."""
+    active = evolve(
+        job.standing,
+        state=State.ACTIVE,
+        next_run=_moment(job.spec.schedule.first(now)),
+        paused_until=None,
+        pause_reason=None,
+        paused_at=None,
+    )
+    job = evolve(job, anchor=now)
+    return evolve(job, standing=_await_next(job, active, now))
+
+
 def redefine(
     job: Job, spec: JobSpec, *, declared: bool | None = None, now: datetime
 ) -> Change | None:
@@ -111,6 +145,9 @@ def redefine(
         now: The present moment, by the clock that decides.
     """
     declared = job.declared if declared is None else declared
+    if _is_announced(job.standing):
+        return Change(_activated(evolve(job, spec=spec, declared=declared), now))
+
     if job.spec == spec:
         if declared == job.declared:
             return None
@@ -285,6 +322,8 @@ def resume(job: Job, *, at: datetime) -> Job | None:
         return None
     if standing.paused_until is not None and standing.paused_until < at:
         at = standing.paused_until
+    if _is_announced(standing):
+        return _activated(job, at)
     active = evolve(
         standing, state=State.ACTIVE, paused_until=None, pause_reason=None, paused_at=None
     )
@@ -350,6 +389,8 @@ def trigger(job: Job, *, now: datetime) -> Job:
     One that comes while it runs cannot be told from that here: the moment moves, by which
     :func:`finish` knows that there is another to run.
     """
+    if _is_announced(job.standing):
+        job = _activated(job, now)
     standing = job.standing
     _, manual = pending(standing)
     if standing.triggered_at is not None:

@@ -12,15 +12,70 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
+import anyio.to_thread
 from attrs import field, frozen
 
 from sched_core.clock import Clock
-from sched_core.job import Claim, Execution, Job, JobEvent, Settled, Settlement, State, Status
+from sched_core.job import (
+    Claim,
+    Execution,
+    Job,
+    JobEvent,
+    JobSpec,
+    Settled,
+    Settlement,
+    State,
+    Status,
+)
 
 T = TypeVar("T")
 
 Handler = Callable[[JobEvent], Awaitable[Any] | Any]
 """A function of one event: ``async`` runs in the loop, a plain one in a thread."""
+
+InThread = Callable[[Handler, JobEvent], Awaitable[Any]]
+"""Calls a plain function in a thread of the worker's, and waits for it."""
+
+
+class Dispatcher:
+    """A handler that finds the function to call by itself, and may declare jobs.
+
+    To be inherited, unlike the ports: a handler is told from others by it, and a stand-in that has
+    every attribute is a plain handler still.
+    """
+
+    group: str | None = None
+    """With a group, the declared jobs are synced as one set; else each is ensured."""
+    version: int | str | None = None
+    """Of the deployment, with a group."""
+    declares: bool = True
+    """Whether the scheduler stores the declared jobs."""
+
+    @property
+    def specs(self) -> Sequence[JobSpec]:
+        """The jobs that it declares."""
+        return ()
+
+    async def dispatch(self, event: JobEvent, in_thread: InThread) -> Any:
+        """Handle the event.
+
+        Args:
+            event: As any handler gets it.
+            in_thread: Use it for functions that are not ``async``: they keep their claim until
+                they return, and a stop does not wait for them for ever.
+        """
+        raise NotImplementedError
+
+    async def __call__(self, event: JobEvent) -> Any:
+        """Handle the event outside a scheduler, as in a test."""
+        return await self.dispatch(event, _in_any_thread)
+
+
+async def _in_any_thread(handler: Handler, event: JobEvent) -> Any:
+    # In a tuple: trio refuses functions that return coroutines.
+    (result,) = await anyio.to_thread.run_sync(lambda: (handler(event),))
+    return result
+
 
 MAX_POLL = timedelta(seconds=5)
 """A backend looks for due jobs at least this often, whatever notification got lost."""
@@ -218,7 +273,11 @@ class Backend(JobStore, Protocol):
     async def jobs(
         self, query: JobQuery, *, after: str | None, limit: int
     ) -> Page[Job | Undecodable]:
-        """List jobs, in id order (by code point) where ``capabilities.ordered``."""
+        """List jobs, in id order (by code point) where ``capabilities.ordered``.
+
+        Its first page is asked for after every write that has returned, here or in another
+        process, and shows what those wrote: ``sync_jobs`` of several deployments rely on it.
+        """
         ...
 
     async def wait_due(self, limit: int) -> None:
