@@ -359,7 +359,7 @@ def trigger(job: Job, *, now: datetime) -> Job:
             return evolve(job, standing=evolve(standing, due_at=now))
         if not manual:
             return job
-        moved = max(now, standing.triggered_at + _TICK)
+        moved = now if now != standing.triggered_at else instant_after(now, _TICK)
         return evolve(job, standing=evolve(standing, triggered_at=moved, due_at=now))
 
     due_at = standing.due_at
