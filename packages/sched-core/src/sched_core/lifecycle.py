@@ -389,10 +389,8 @@ def skip_next(job: Job, *, now: datetime) -> Job:
         NothingToSkip: There is no such occurrence.
     """
     moment = job.standing.next_run
-    if moment is not None and (
-        moment <= now or (pending(job.standing)[0] == moment and job.standing.attempts)
-    ):
-        moment = _moment(job.spec.schedule.next_after(max(now, moment), job.anchor))
+    if moment is not None and moment <= now:
+        moment = _moment(job.spec.schedule.next_after(now, job.anchor))
     if moment is None:
         raise NothingToSkip(job.spec.id)
     return evolve(job, standing=evolve(job.standing, skipped_run=moment))
@@ -444,7 +442,7 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
         return Start(standing.number, moment, True, claim.attempt, 0, None)
 
     if standing.skipped_run is not None and _is_skipped(job, moment):
-        # Also where an earlier claim was lost: a mark is only put on what has not begun.
+        # Also where it had begun: the clock was set back then, or its claim lost.
         line = _fate(job, standing.number, moment, Status.SKIPPED, now, claim=claim)
         return Decision(_advance(job, standing, line, now), (line,))
 
@@ -662,8 +660,10 @@ def finish(
 
     if ended.status is Status.INTERRUPTED:
         line = evolve(line, folded=0, folded_until=None)
+        # As early as it was: a clock that is set back must not make it wait.
+        due = now if standing.due_at is None else min(now, standing.due_at)
         again = evolve(
-            standing, attempts=start.attempt, due_at=_retry_due(standing, now, manual=start.manual)
+            standing, attempts=start.attempt, due_at=_retry_due(standing, due, manual=start.manual)
         )
         return Decision(again, (line,))
 
