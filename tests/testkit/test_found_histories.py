@@ -273,6 +273,27 @@ async def a_removal_after_the_clock_was_set_back(world: World) -> None:
     await world.remove(0, "a")
 
 
+async def an_interruption_before_the_clock_was_set_back(world: World) -> None:
+    """It goes on as soon as its moment has come again, not when it was interrupted."""
+    await world.submit(0, MINUTELY, declared=False)
+    await world.advance(seconds(100))
+    await world.mishap(0, "stopped")
+    await world.set_back(seconds(31))
+    await world.advance(seconds(1))
+    await world.run(0)
+
+
+async def a_skip_of_what_has_begun_and_lies_ahead_again(world: World) -> None:
+    """The first occurrence after now, as the clock was set back: it is skipped."""
+    await world.submit(0, JobSpec("a", Once(world.clock.now() + seconds(100))), declared=False)
+    await world.advance(seconds(100))
+    await world.mishap(0, "stopped")
+    await world.set_back(seconds(1))
+    await world.operate(0, "skip the next of", "a")
+    await world.advance(seconds(1))
+    await world.run(0)
+
+
 async def a_retry_with_jitter(world: World) -> None:
     """It waits longer than the backoff, by a share that everybody derives alike."""
     policy = Policy(retry=Retry(3, seconds(20), jitter=0.5))
@@ -357,6 +378,8 @@ async def a_backlog_that_is_edited_away(world: World) -> None:
 
 
 FOUND = [
+    an_interruption_before_the_clock_was_set_back,
+    a_skip_of_what_has_begun_and_lies_ahead_again,
     an_edit_after_the_clock_was_set_back,
     a_removal_after_the_clock_was_set_back,
     a_retry_with_jitter,
