@@ -151,6 +151,8 @@ def _rescheduled(edited: Job, ledger: tuple[Execution, ...], now: datetime) -> S
     )
     if manual and not begun:
         # The manual occurrence is another one than those of the schedule: it stays what it is.
+        if fresh.due_at is not None and fresh.due_at > now:
+            fresh = evolve(fresh, due_at=now)  # the clock was set back: it must hold up nothing
         return _renumbered(fresh, ledger) if ledger else fresh
     return _await_next(edited, _renumbered(_numbered_on(fresh), ledger), now)
 
@@ -629,6 +631,8 @@ def finish(
             # An edit gave the trigger another number while it ran.
             return Decision(_advance(stored, standing, line, now, ran=True), (line,))
         noted = evolve(standing, last_finished_at=now, last_status=ended.status)
+        if line.final:
+            noted = evolve(noted, last_scheduled_at=_newest_of(standing, line))
         return Decision(noted, _last_words(claim, start, line, now))
 
     folded, until = _carried(standing)
@@ -749,7 +753,7 @@ def _advance(
         mark,
         standing.paused_until,
         standing.pause_reason,
-        line.scheduled_at,
+        _newest_of(standing, line),
         now if ran else standing.last_finished_at,
         line.status,
         None,
@@ -759,6 +763,11 @@ def _advance(
     )
     # Copying once more costs a seventh of the whole run.
     return fresh if simple else _await_next(job, fresh, now)
+
+
+def _newest_of(standing: Standing, line: Execution) -> datetime:
+    past = standing.last_scheduled_at
+    return line.scheduled_at if past is None or past < line.scheduled_at else past
 
 
 def _unfolded(backlog: Backlog) -> tuple[datetime | None, Backlog]:
