@@ -294,6 +294,27 @@ async def a_skip_of_what_has_begun_and_lies_ahead_again(world: World) -> None:
     await world.run(0)
 
 
+async def an_edit_of_what_was_superseded_before_the_clock_was_set_back(world: World) -> None:
+    """What was superseded has not run: its moment may come again."""
+    await world.submit(0, MINUTELY, declared=False)
+    await world.advance(seconds(60))
+    await world.update(0, "a", schedule=Interval(seconds=45))
+    await world.set_back(seconds(100))
+    await world.update(0, "a", schedule=Interval(seconds=60))
+    await world.advance(seconds(60))
+    await world.run(0)
+
+
+async def an_edit_behind_a_trigger_that_lies_ahead_again(world: World) -> None:
+    """The trigger holds up nothing: it runs, and what the edit made due after it."""
+    await world.submit(0, MINUTELY, declared=False)
+    await world.operate(0, "trigger", "a")
+    await world.set_back(seconds(100))
+    await world.update(0, "a", schedule=Once(world.clock.now() + seconds(30)))
+    await world.advance(seconds(31))
+    await world.run(0)
+
+
 async def a_retry_with_jitter(world: World) -> None:
     """It waits longer than the backoff, by a share that everybody derives alike."""
     policy = Policy(retry=Retry(3, seconds(20), jitter=0.5))
@@ -378,6 +399,8 @@ async def a_backlog_that_is_edited_away(world: World) -> None:
 
 
 FOUND = [
+    an_edit_of_what_was_superseded_before_the_clock_was_set_back,
+    an_edit_behind_a_trigger_that_lies_ahead_again,
     an_interruption_before_the_clock_was_set_back,
     a_skip_of_what_has_begun_and_lies_ahead_again,
     an_edit_after_the_clock_was_set_back,

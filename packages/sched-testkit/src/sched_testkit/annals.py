@@ -165,7 +165,7 @@ class Life:
     jitters: set[timedelta] = field(factory=set)
     """Of all the policies that it had."""
     past: datetime | None = None
-    """The newest moment that has its final line."""
+    """The newest moment that has run, or was passed over."""
     answered: int = 0
     """The place at which a manual occurrence was called or ended last."""
     owes_manual: bool = False

@@ -250,7 +250,8 @@ class Chronicle:
         life = self.lives[uid]
         if life.removed is not None and life.removed < hold.seq:
             raise Wrong(f"{what}, which is removed")
-        if event.scheduled_at > now or event.started_at != now:
+        ahead = event.scheduled_at > now and not event.manual  # asked for before a clock was set
+        if ahead or event.started_at != now:
             raise Wrong(f"{what}, and told that it began at {event.started_at}; it is {now}")
         if hold.paused and not event.manual:
             raise Wrong(f"{what} inside a pause")

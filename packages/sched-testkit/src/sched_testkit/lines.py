@@ -53,11 +53,11 @@ def check_form(line: Execution, life: Life) -> None:
             raise Wrong(f"{about}: its token {line.token} is not above {earlier[-1].token}")
         if line.number in life.finals:
             raise Wrong(f"{about} was written after {title(life.finals[line.number])}")
-    ahead = timedelta(milliseconds=1) if line.manual else timedelta(0)  # triggered twice at once
-    # Begun is what a claim was lost of, also of one that was made to end a pause. A trigger is
-    # owed from the call on, and the clock may have been set back since.
-    begun = line.status is Status.SUPERSEDED and (line.manual or line.number in life.attempts)
-    early = line.finished_at + ahead < line.scheduled_at
+    if line.manual:
+        return  # owed from the call on, and the clock may have been set back since
+    # Begun is what a claim was lost of, also of one that was made to end a pause.
+    begun = line.status is Status.SUPERSEDED and line.number in life.attempts
+    early = line.finished_at < line.scheduled_at
     if early and line.status not in NEVER_FINAL and not begun:
         raise Wrong(f"{about} ended at {line.finished_at:%H:%M:%S}, before it was due")
     if line.started_at is not None and line.started_at < line.scheduled_at:

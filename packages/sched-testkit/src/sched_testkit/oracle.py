@@ -95,9 +95,8 @@ class Oracle(Chronicle):
             reading.account(line, life)
         if line.final:
             life.finals[line.number] = line
-            life.past = (
-                line.scheduled_at if life.past is None else max(life.past, line.scheduled_at)
-            )
+            if line.status is not Status.SUPERSEDED:
+                life.past = max(life.past or line.scheduled_at, line.scheduled_at)
 
     def _precedes_held(self, line: Execution) -> bool:
         """Whether an edit wrote it while an earlier occurrence is held, whose end comes later."""
