@@ -188,6 +188,8 @@ def _rescheduled(edited: Job, ledger: tuple[Execution, ...], now: datetime) -> S
     )
     if manual and not begun:
         # The manual occurrence is another one than those of the schedule: it stays what it is.
+        if fresh.due_at is not None and fresh.due_at > now:
+            fresh = evolve(fresh, due_at=now)  # the clock was set back: it must hold up nothing
         return _renumbered(fresh, ledger) if ledger else fresh
     return _await_next(edited, _renumbered(_numbered_on(fresh), ledger), now)
 
@@ -400,7 +402,7 @@ def trigger(job: Job, *, now: datetime) -> Job:
             return evolve(job, standing=evolve(standing, due_at=now))
         if not manual:
             return job
-        moved = max(now, standing.triggered_at + _TICK)
+        moved = now if now != standing.triggered_at else instant_after(now, _TICK)
         return evolve(job, standing=evolve(standing, triggered_at=moved, due_at=now))
 
     due_at = standing.due_at
@@ -430,10 +432,8 @@ def skip_next(job: Job, *, now: datetime) -> Job:
         NothingToSkip: There is no such occurrence.
     """
     moment = job.standing.next_run
-    if moment is not None and (
-        moment <= now or (pending(job.standing)[0] == moment and job.standing.attempts)
-    ):
-        moment = _moment(job.spec.schedule.next_after(max(now, moment), job.anchor))
+    if moment is not None and moment <= now:
+        moment = _moment(job.spec.schedule.next_after(now, job.anchor))
     if moment is None:
         raise NothingToSkip(job.spec.id)
     return evolve(job, standing=evolve(job.standing, skipped_run=moment))
@@ -485,7 +485,7 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
         return Start(standing.number, moment, True, claim.attempt, 0, None)
 
     if standing.skipped_run is not None and _is_skipped(job, moment):
-        # Also where an earlier claim was lost: a mark is only put on what has not begun.
+        # Also where it had begun: the clock was set back then, or its claim lost.
         line = _fate(job, standing.number, moment, Status.SKIPPED, now, claim=claim)
         return Decision(_advance(job, standing, line, now), (line,))
 
@@ -676,6 +676,8 @@ def finish(
             # An edit gave the trigger another number while it ran.
             return Decision(_advance(stored, standing, line, now, ran=True), (line,))
         noted = evolve(standing, last_finished_at=now, last_status=ended.status)
+        if line.final:
+            noted = evolve(noted, last_scheduled_at=_newest_of(standing, line))
         return Decision(noted, _last_words(claim, start, line, now))
 
     folded, until = _carried(standing)
@@ -707,8 +709,10 @@ def finish(
 
     if ended.status is Status.INTERRUPTED:
         line = evolve(line, folded=0, folded_until=None)
+        # As early as it was: a clock that is set back must not make it wait.
+        due = now if standing.due_at is None else min(now, standing.due_at)
         again = evolve(
-            standing, attempts=start.attempt, due_at=_retry_due(standing, now, manual=start.manual)
+            standing, attempts=start.attempt, due_at=_retry_due(standing, due, manual=start.manual)
         )
         return Decision(again, (line,))
 
@@ -794,7 +798,7 @@ def _advance(
         mark,
         standing.paused_until,
         standing.pause_reason,
-        line.scheduled_at,
+        _newest_of(standing, line),
         now if ran else standing.last_finished_at,
         line.status,
         None,
@@ -804,6 +808,11 @@ def _advance(
     )
     # Copying once more costs a seventh of the whole run.
     return fresh if simple else _await_next(job, fresh, now)
+
+
+def _newest_of(standing: Standing, line: Execution) -> datetime:
+    past = standing.last_scheduled_at
+    return line.scheduled_at if past is None or past < line.scheduled_at else past
 
 
 def _unfolded(backlog: Backlog) -> tuple[datetime | None, Backlog]:
