@@ -152,30 +152,42 @@ def check(lines: list[Execution], journal: list[dict[str, Any]], once: int, ofte
             assert fence in ends
 
 
-def holds(here: Place, replica: Replica) -> bool:
-    held = "SELECT 1 FROM @job WHERE lease_until IS NOT NULL AND starts_with(worker, %s)"
-    return bool(here.rows(held, (f"pid{replica.process.pid}-",)))
+def held(here: Place, replica: Replica) -> set[tuple[str, int]]:
+    """Return job and token of what a process holds."""
+    rows = here.rows(
+        "SELECT id, token FROM @job WHERE lease_until IS NOT NULL AND starts_with(worker, %s)",
+        (f"pid{replica.process.pid}-",),
+    )
+    return {(job, token) for job, token in rows}
 
 
-def freeze(here: Place, replica: Replica) -> float:
-    """Stop a process at a moment at which it holds something; return when."""
+def under_way(journal: Path) -> set[tuple[str, int]]:
+    """Return job and token of the handlers that have begun and not ended."""
+    entries = read(journal) if journal.exists() else []
+    fences: dict[str, set[tuple[str, int]]] = {"start": set(), "end": set()}
+    for entry in entries:
+        fences[entry["what"]].add((entry["job"], entry["token"]))
+    return fences["start"] - fences["end"]
+
+
+def freeze(here: Place, replica: Replica, journal: Path) -> float:
+    """Stop a process while a handler of it is under way; return when."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        if not holds(here, replica):
-            time.sleep(0.01)
-            continue
-        replica.process.send_signal(signal.SIGSTOP)
-        time.sleep(0.05)
-        if holds(here, replica):
-            return time.monotonic()
-        replica.process.send_signal(signal.SIGCONT)
-    raise AssertionError("it never holds anything")
+        if held(here, replica):
+            replica.process.send_signal(signal.SIGSTOP)
+            time.sleep(0.05)
+            if held(here, replica) & under_way(journal):
+                return time.monotonic()
+            replica.process.send_signal(signal.SIGCONT)
+        time.sleep(0.01)
+    raise AssertionError("no handler of it is ever under way")
 
 
 def kill(here: Place, replica: Replica) -> None:
     """Kill a process, if it is to be had at a moment at which it holds something."""
     deadline = time.monotonic() + 2
-    while time.monotonic() < deadline and not holds(here, replica):
+    while time.monotonic() < deadline and not held(here, replica):
         time.sleep(0.01)
     replica.kill()
 
@@ -189,7 +201,7 @@ def test_four_replicas_one_firing(here: Place, tmp_path: Path, form: str) -> Non
     chance = random.Random(11)
     with replicas(here, journal, 4) as running:
         killed, stopped = running[:2], running[2]
-        frozen_at = freeze(here, stopped)
+        frozen_at = freeze(here, stopped, journal)
         for turn in range(kills):
             for each in killed:
                 time.sleep(chance.uniform(0.2, 0.8) * seconds / kills / 2)
