@@ -547,6 +547,17 @@ class JetStreamBackend:
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         session = self._opened()
+        with anyio.CancelScope(shield=True):
+            answers = await self._settle_all(session, settlements)
+        for answer in answers:
+            if isinstance(answer, BackendError):
+                raise answer
+        return [answer for answer in answers if isinstance(answer, Settled)]
+
+    async def _settle_all(
+        self, session: _Session, settlements: Sequence[Settlement]
+    ) -> list[Settled | BackendError]:
+        """Send all of them at once by what is known here; look closer only where that fails."""
         sent: list[tuple[Settlement, str, _Mine | None, asyncio.Future[list[int]] | None]] = []
         for settlement in settlements:
             token = token_of(settlement.claim.job.id)
@@ -557,17 +568,17 @@ class JetStreamBackend:
                 if isinstance(decided, Write) and not decided.unsure:
                     future = session.committer.submit(self._step(session, mine.found, decided))
             sent.append((settlement, token, mine, future))
-        answers: list[Settled | BaseException] = []
+        answers: list[Settled | BackendError] = []
         for settlement, token, mine, future in sent:
-            answer: Settled | BaseException | None = None
-            if future is not None:
-                try:
-                    await asyncio.shield(future)
+            answer: Settled | BackendError | None = None
+            try:
+                if future is not None:
+                    await future
                     answer = WRITTEN
-                except Mismatch:
-                    answer = None
-                except BackendError as error:
-                    answer = error
+            except Mismatch:
+                pass
+            except BackendError as error:
+                answer = error
             if answer is None:
                 try:
                     answer = await self._settle(session, token, settlement)
@@ -578,10 +589,7 @@ class JetStreamBackend:
             elif mine is not None and answer is CLAIM_LOST:
                 session.mine.pop(token, None)
             answers.append(answer)
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
-        return [answer for answer in answers if isinstance(answer, Settled)]
+        return answers
 
     async def _settle(self, session: _Session, token: str, settlement: Settlement) -> Settled:
         """Settle by what the leader says."""

@@ -13,6 +13,7 @@ import secrets
 from collections import deque
 from collections.abc import Sequence
 
+import anyio
 from attrs import define, field
 
 from sched_core.clock import backoff_pause, cpu_seconds
@@ -80,9 +81,10 @@ class Committer:
     async def write(self, *steps: Step) -> list[int]:
         """Store all of the steps or none; return the sequences of their records.
 
-        A caller that is cancelled leaves a write that goes on, whole. Raises as :meth:`submit`.
+        A caller that is cancelled waits all the same until it is decided. Raises as :meth:`submit`.
         """
-        return await asyncio.shield(self.submit(*steps))
+        with anyio.CancelScope(shield=True):
+            return await self.submit(*steps)
 
     def submit(self, *steps: Step) -> asyncio.Future[list[int]]:
         """Hand steps over; the future has the sequences of their records.

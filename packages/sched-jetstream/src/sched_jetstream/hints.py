@@ -27,7 +27,7 @@ from sched_jetstream.options import Options
 from sched_jetstream.protocol import Found, Verdict, judge
 from sched_jetstream.provision import make_consumer
 from sched_jetstream.reading import Reader
-from sched_jetstream.wire import NoResponders, status_of
+from sched_jetstream.wire import Channel, NoResponders, status_of
 
 logger = logging.getLogger("sched_jetstream")
 
@@ -88,6 +88,8 @@ class Hints:
         self._demand = 0
         self._wanted = asyncio.Event()
         self._asking = False
+        self._waiting: Channel | None = None
+        self._sweeping: Channel | None = None
         self._give_back: asyncio.TimerHandle | None = None
         self._to_say: deque[tuple[str, bytes]] = deque()
         self._saying: asyncio.Task[None] | None = None
@@ -230,38 +232,51 @@ class Hints:
 
     async def ask(self, most: int, *, wait: float = 0.0) -> None:
         """Ask the consumer for hints, and judge what comes."""
+        wire = self._wire
+        await wire.ready()
+        channel = self._waiting if wait else self._sweeping
+        if channel is None:
+            channel = await wire.channel()
+            if wait:
+                self._waiting = channel
+            else:
+                self._sweeping = channel
         arrived: list[Msg] = []
-        ended: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+        ended: asyncio.Future[Msg | None] = asyncio.get_running_loop().create_future()
 
-        def answer(msg: Msg) -> None:
-            if status_of(msg) is None:
-                arrived.append(msg)
-            elif status_of(msg) != "100" and not ended.done():
+        def message(msg: Msg) -> None:
+            arrived.append(msg)
+            if len(arrived) == most and not ended.done():
+                ended.set_result(None)  # all that was asked for: nothing more is said
+
+        def status(msg: Msg) -> None:
+            if not ended.done():
                 ended.set_result(msg)
 
-        wire = self._wire
+        channel.on_message, channel.on_status = message, status
         body: dict[str, object] = {"batch": most, "no_wait": True}
         if wait:
             body["expires"] = int(wait * 1e9)
         subject = f"{wire.api}.CONSUMER.MSG.NEXT.{self._names.stream}.{self._names.consumer}"
-        await wire.ready()
-        key, reply = wire.listen(answer)
         self._asking = self._asking or wait > 0
         try:
-            await wire.send(subject, json.dumps(body).encode(), None, reply)
+            await wire.send(subject, json.dumps(body).encode(), None, channel.begin())
             done, _ = await asyncio.wait([ended], timeout=wait + wire.timeout)
         finally:
             if wait:
                 self._asking = False
-            wire.unlisten(key)
+            channel.on_message, channel.on_status = self._late, _nothing
         if arrived:
             await self.judge_all([(self._names.fire_token(m.subject), m.reply) for m in arrived])
         if not done:
             raise OutcomeUnknown(f"{subject}: no answer")
         last = ended.result()
-        status = status_of(last)
-        if status in {"503", "409"} and "Exceeded" not in str(last.headers):
+        if last is not None and status_of(last) in {"503", "409"}:
             raise NoResponders(f"{subject}: {last.headers}")
+
+    def _late(self, msg: Msg) -> None:
+        """A message of a request that was given up: somebody else shall have it."""
+        self.postpone(msg.reply, timedelta(0))
 
     # -- judging
 
@@ -324,3 +339,7 @@ class Hints:
         """Wait until everything said was sent."""
         if self._saying is not None:
             await self._saying
+
+
+def _nothing(msg: Msg) -> None:
+    return

@@ -60,6 +60,43 @@ class NoResponders(NotSent):
     """Nobody listens on the subject: no stream, no leader, no JetStream."""
 
 
+class Channel:
+    """Where messages of a consumer arrive: under their own subjects, so one needs a subscription.
+
+    Attributes:
+        reply: Where the present request is answered.
+        on_message: Called with each message, of whichever request.
+        on_status: Called with what ends the present request.
+    """
+
+    def __init__(self) -> None:
+        self._inbox = self.reply = ""
+        self._numbers = itertools.count()
+        self.on_message: Handler = _ignore
+        self.on_status: Handler = _ignore
+
+    async def attach(self, nc: Client) -> None:
+        """Use this connection from now on."""
+        self._inbox = nc.new_inbox()
+        await nc.subscribe(f"{self._inbox}.*", cb=self._receive)
+
+    def begin(self) -> str:
+        """Return where the next request is to be answered; what ends older ones is ignored."""
+        self.reply = f"{self._inbox}.{next(self._numbers)}"
+        return self.reply
+
+    async def _receive(self, msg: Msg) -> None:
+        status = status_of(msg)
+        if status is None:
+            self.on_message(msg)
+        elif status != "100" and msg.subject == self.reply:
+            self.on_status(msg)
+
+
+def _ignore(msg: Msg) -> None:
+    return
+
+
 class Wire:
     """One connection.
 
@@ -90,6 +127,7 @@ class Wire:
         self._nc: Client | None = None
         self._inbox = ""
         self._handlers: dict[str, Handler] = {}
+        self._channels: list[Channel] = []
         self._numbers = itertools.count()
         self._closed = True
         self._connecting: asyncio.Lock | None = None
@@ -116,9 +154,11 @@ class Wire:
                 )
         else:
             nc = await self._dial()
-        self._nc = nc
         self._inbox = nc.new_inbox()
         await nc.subscribe(f"{self._inbox}.*", cb=self._receive)
+        for channel in self._channels:
+            await channel.attach(nc)
+        self._nc = nc
 
     async def _dial(self) -> Client:
         options: dict[str, Any] = {
@@ -218,6 +258,13 @@ class Wire:
         handler = self._handlers.get(msg.subject[len(self._inbox) + 1 :])
         if handler is not None:
             handler(msg)
+
+    async def channel(self) -> Channel:
+        """Return a new place where messages of a consumer arrive."""
+        channel = Channel()
+        await channel.attach(self.client)
+        self._channels.append(channel)
+        return channel
 
     # -- sending
 
