@@ -15,6 +15,7 @@ from typing import Any
 
 import nats
 from tests.jetstream.servers import delete_streams, shared_server
+from tests.proxy import Proxy
 
 from sched_core import MemoryBackend, MemoryStore, Undecodable
 from sched_jetstream import JetStreamBackend
@@ -87,28 +88,39 @@ class JetStreamHarness(Harness):
     """On a real server that all examples share, each with streams of its own."""
 
     name = "jetstream"
-    can_spoil = True
+    can_cut = can_spoil = True
 
-    def __init__(self, url: str | None = None) -> None:
-        self._url = url
+    def __init__(self) -> None:
         self._numbers = itertools.count()
+        self._proxy: Proxy | None = None
 
     @property
-    def url(self) -> str:
-        if self._url is None:
-            self._url = shared_server().url
-        return self._url
+    def proxy(self) -> Proxy:
+        if self._proxy is None:
+            self._proxy = Proxy(("127.0.0.1", shared_server().port)).__enter__()
+        return self._proxy
 
     @contextmanager
     def place(self) -> Iterator[str]:
         place = f"exam{next(self._numbers)}"
         yield place
-        delete_streams(self.url, f"KV_{place}", f"KV_{place}-lines")
+        delete_streams(shared_server().url, f"KV_{place}", f"KV_{place}-lines")
 
     def backend(self, place: Any) -> JetStreamBackend:
         return JetStreamBackend(
-            self.url, job_bucket=place, execution_bucket=f"{place}-lines", time="clock", lease=LEASE
+            f"nats://127.0.0.1:{self.proxy.port}",
+            job_bucket=place,
+            execution_bucket=f"{place}-lines",
+            time="clock",
+            lease=LEASE,
+            publish_retry_attempts=1,
         )
+
+    async def cut(self, place: Any) -> None:
+        self.proxy.drop()
+
+    async def heal(self, place: Any) -> None:
+        self.proxy.heal()
 
     async def crash(self, backend: Any) -> None:
         """Take away the connection and the tasks, as the system does with a dead process."""
@@ -122,7 +134,7 @@ class JetStreamHarness(Harness):
             await backend.reconcile()
 
     async def spoil(self, place: Any, job_id: str) -> None:
-        connection = await nats.connect(self.url)
+        connection = await nats.connect(shared_server().url)
         try:
             js = connection.jetstream()
             subject = f"$KV.{place}.{token_of(job_id)}"

@@ -22,7 +22,7 @@ from nats.aio.msg import Msg
 
 from sched_core.clock import Alarm, cpu_seconds, pause
 from sched_core.errors import BackendError, BackendUnavailable
-from sched_jetstream.errors import NotSent, OutcomeUnknown
+from sched_jetstream.errors import OutcomeUnknown
 from sched_jetstream.options import Options
 from sched_jetstream.protocol import Found, Verdict, judge
 from sched_jetstream.provision import make_consumer
@@ -332,7 +332,7 @@ class Hints:
             reply, what = self._to_say.popleft()
             try:
                 await self._wire.send(reply, what)
-            except NotSent as error:
+            except BackendError as error:
                 logger.debug("a hint was not acknowledged: %s", error)
 
     async def flushed(self) -> None:

@@ -76,7 +76,7 @@ class Ledger:
         found: list[tuple[Execution, str]] = []
         async for entry in self._newest_first(query, after):
             line = entry.line
-            if line is None or not _selected(line, query):
+            if line is None or not query.matches(line):
                 continue
             if len(found) == limit:
                 return Page([each for each, _ in found], found[-1][1])
@@ -330,14 +330,4 @@ def _decoded(msg: Msg) -> Execution | None:
     except Malformed as error:
         logger.warning("a line of the ledger cannot be read here, and is left out: %s", error)
         return None
-
-
-def _selected(line: Execution, query: ExecutionQuery) -> bool:
-    return (
-        (query.job_id is None or line.job_id == query.job_id)
-        and (not query.statuses or line.status in query.statuses)
-        and (query.final is None or line.final is query.final)
-        and (query.since is None or line.finished_at >= query.since)
-        and (query.until is None or line.finished_at < query.until)
-    )
 

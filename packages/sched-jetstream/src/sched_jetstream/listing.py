@@ -57,7 +57,7 @@ class Listing:
             found = await self._reader.many([kept.tokens[number] for number in chunk])
             for number in chunk:
                 item = _item(found[kept.tokens[number]])
-                if item is None or not _matches(item, query):
+                if item is None or not query.matches(item):
                     continue
                 if len(items) == limit:
                     return Page(items, _id(items[-1]))
@@ -94,14 +94,3 @@ def _item(found: Found) -> Job | Undecodable | None:
 def _id(item: Job | Undecodable) -> str:
     return item.id
 
-
-def _matches(item: Job | Undecodable, query: JobQuery) -> bool:
-    if isinstance(item, Undecodable):
-        return item.id.startswith(query.id_prefix)
-    spec = item.spec
-    return (
-        spec.id.startswith(query.id_prefix)
-        and (query.state is None or item.standing.state is query.state)
-        and (query.group is None or spec.group == query.group)
-        and all(spec.metadata.get(key) == value for key, value in query.metadata.items())
-    )

@@ -35,6 +35,10 @@ logger = logging.getLogger("sched_jetstream")
 SLACK = 4096
 """Bytes that a message must stay below the server's limit: a fired one grows by a header or two."""
 LONGEST_HEADERS = 60_000
+RECONNECTS = 1.0
+"""Seconds for which a call waits for a connection that is lost, before it says so."""
+GIVES_UP = 15.0
+"""Seconds after which a connection that is not back is replaced by a new one."""
 POLL = 0.02
 """Seconds between two looks at a connection that is not ours to get callbacks from."""
 
@@ -131,7 +135,7 @@ class Wire:
         self._numbers = itertools.count()
         self._closed = True
         self._connecting: asyncio.Lock | None = None
-        self._fatal: Error | None = None
+        self._lost_at = 0.0
 
     # -- the connection
 
@@ -162,11 +166,11 @@ class Wire:
 
     async def _dial(self) -> Client:
         options: dict[str, Any] = {
-            "max_reconnect_attempts": -1,
             "reconnect_time_wait": 0.2,
             "connect_timeout": 2,
             "ping_interval": 10,
             "max_outstanding_pings": 2,
+            "max_reconnect_attempts": -1,
             "error_cb": _ignore_error,
             **self._options,
         }
@@ -189,10 +193,7 @@ class Wire:
         self._handlers.clear()
         if nc is None or nc is self._given:
             return
-        try:
-            await asyncio.wait_for(nc.close(), self.timeout)
-        except (Error, OSError, TimeoutError) as error:
-            logger.debug("closing the connection: %s", error)
+        await _close(nc, self.timeout)
 
     @property
     def client(self) -> Client:
@@ -225,14 +226,19 @@ class Wire:
         """
         nc = self._nc
         if nc is not None and nc.is_connected:
+            self._lost_at = 0.0
             return nc
         if nc is None:
             return self.client
-        until = cpu_seconds() + self.timeout
+        began = cpu_seconds()
+        until = began + min(self.timeout, RECONNECTS)
+        self._lost_at = self._lost_at or began
         while True:
-            if nc.is_closed and not self._closed:
+            stuck = self._given is None and cpu_seconds() - self._lost_at > GIVES_UP
+            if (nc.is_closed or stuck) and not self._closed:
                 nc = await self._reopen(nc)
             if nc.is_connected:
+                self._lost_at = 0.0
                 return nc
             if cpu_seconds() > until:
                 raise NotSent("the connection to NATS is lost; it is being tried again")
@@ -244,10 +250,11 @@ class Wire:
         assert self._connecting is not None
         async with self._connecting:
             if self._nc is dead:
-                logger.warning("the NATS connection was closed (%s): opening another", dead.last_error)
-                self._handlers.clear()
+                logger.warning("the NATS connection is lost (%s): opening another", dead.last_error)
+                self._lost_at = cpu_seconds()
                 try:
                     await self._connect()
+                    await _close(dead, self.timeout)
                 except NotSent:
                     raise
                 except BackendUnavailable as error:
@@ -434,6 +441,13 @@ def _too_large(size: int, limit: int) -> InvalidDefinition:
         f"the record of the job has {size} bytes, and the NATS server takes {limit}: store the "
         "data elsewhere and keep a reference here, or raise the server's max_payload",
     )
+
+
+async def _close(nc: Client, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(nc.close(), seconds)
+    except (Error, OSError, TimeoutError) as error:
+        logger.debug("closing the connection: %s", error)
 
 
 async def _ignore_error(error: Exception) -> None:
