@@ -79,9 +79,7 @@ def find_old() -> Path:
 
 def version_of(program: Path) -> tuple[int, int, int]:
     """Return what a program says that it is."""
-    said = subprocess.run(
-        [program, "--version"], capture_output=True, text=True, check=True
-    ).stdout
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
     match = re.search(r"v?(\d+)\.(\d+)\.(\d+)", said)
     if match is None:
         raise NoServer(f"{program} says {said.strip()!r}, which is no version")
@@ -375,6 +373,6 @@ class Cluster:
 
 if __name__ == "__main__":
     try:
-        print(find())
+        sys.stdout.write(f"{find()}\n")
     except NoServer as error:
         sys.exit(f"nats-server: {error}")

@@ -49,6 +49,9 @@ from sched_jetstream.wire import Wire
 
 BULK = 300
 """Most jobs in one add: three messages each fit into one atomic batch."""
+MORE = 900
+"""Hints that a waiting replica may have beyond what it can run at once: they come ahead of their
+moment, and quick handlers are done with many before the last of them is due."""
 MEASURE = 5.0
 """Seconds between two looks at the server's clock."""
 
@@ -78,7 +81,11 @@ class _Session:
         self.clock: Clock = clock if self.store_clock is None else self.store_clock
         self.alarm = Alarm()
         self.reader = Reader(wire, self.names)
-        self.committer = Committer(self.reader, budget=options.write_budget.total_seconds())
+        self.committer = Committer(
+            self.reader,
+            budget=options.write_budget.total_seconds(),
+            batch_all=options.durability == "machine",
+        )
         self.mine: dict[str, _Mine] = {}
         self.orphans: set[int] = set()
         """Tokens of claims whose writing has an unknown outcome: nobody was handed them."""
@@ -221,7 +228,11 @@ class JetStreamBackend:
     # -- writing
 
     def _step(
-        self, session: _Session, found: Found, write: Write, lines: Sequence[Execution] | None = None
+        self,
+        session: _Session,
+        found: Found,
+        write: Write,
+        lines: Sequence[Execution] | None = None,
     ) -> Step:
         return layout.step(
             session.names,
@@ -385,7 +396,7 @@ class JetStreamBackend:
                     raise hints.failure
                 if session.store_clock is None:
                     await self._scan(session)
-                hints.want(limit)
+                hints.want(limit + MORE)
                 now = clock.now()
                 earliest = hints.earliest()
                 if now >= last or (earliest is not None and earliest <= now):
@@ -442,8 +453,10 @@ class JetStreamBackend:
         for hint in due:
             record = hint.found.content
             hold = record.hold if isinstance(record, Record) else None
-            orphaned = hold is not None and hold.worker == session.worker and (
-                hold.token in session.orphans
+            orphaned = (
+                hold is not None
+                and hold.worker == session.worker
+                and (hold.token in session.orphans)
             )
             if hold is not None and not orphaned and not self._may_take_over(session):
                 session.hints.postpone(hint.reply, timedelta(seconds=1))
@@ -530,7 +543,7 @@ class JetStreamBackend:
         token = token_of(claim.job.id)
         mine = _ours(session, token, claim)
 
-        def decide(found: Found, unsure: bool) -> Write | None:
+        def decide(found: Found, _unsure: bool) -> Write | None:
             return protocol.release(found, claim, session.clock.now())
 
         await self._change(token, decide)
@@ -729,4 +742,3 @@ async def _reconcile_on(session: _Session) -> None:
             session.alarm.nudge()
         except BackendError:
             continue
-

@@ -66,13 +66,15 @@ class Committer:
     Args:
         reader: To find out who was in conflict.
         budget: Seconds for which a write that was certainly not stored is tried again.
+        batch_all: Put single messages into batches, too: where each write is synced to the disk.
     """
 
-    def __init__(self, reader: Reader, *, budget: float) -> None:
+    def __init__(self, reader: Reader, *, budget: float, batch_all: bool = False) -> None:
         self._reader, self._wire = reader, reader.wire
-        self._budget = budget
+        self._budget, self._batch_all = budget, batch_all
         self._waiting: deque[_Job] = deque()
         self._under_way: set[asyncio.Task[None]] = set()
+        self._singles: set[asyncio.Task[None]] = set()
         self._starting = False
         self.batches = 0
         self.conflicts = 0
@@ -83,8 +85,10 @@ class Committer:
 
         A caller that is cancelled waits all the same until it is decided. Raises as :meth:`submit`.
         """
+        future = self.submit(*steps)
         with anyio.CancelScope(shield=True):
-            return await self.submit(*steps)
+            await asyncio.wait([future])
+        return future.result()
 
     def submit(self, *steps: Step) -> asyncio.Future[list[int]]:
         """Hand steps over; the future has the sequences of their records.
@@ -102,6 +106,12 @@ class Committer:
         for step in steps:
             for message in step.messages:
                 self._wire.check_size(message.body, message.headers)
+        if job.size == 1 and not self._batch_all:
+            # Nothing to make atomic, and a batch would cost the server a file.
+            task = asyncio.create_task(self._commit([job]))
+            self._singles.add(task)
+            task.add_done_callback(self._singles.discard)
+            return done
         self._waiting.append(job)
         if len(self._under_way) < IN_FLIGHT and not self._starting:
             self._starting = True
@@ -144,9 +154,9 @@ class Committer:
 
     async def close(self) -> None:
         """Wait until everything that was handed over is decided."""
-        while self._waiting or self._under_way:
+        while self._waiting or self._under_way or self._singles:
             self._start()
-            await asyncio.wait(self._under_way)
+            await asyncio.wait(self._under_way | self._singles)
 
     # -- one batch
 
@@ -163,9 +173,7 @@ class Committer:
         until = cpu_seconds() + self._budget
         failures = 0
         while jobs:
-            messages = [
-                message for job in jobs for step in job.steps for message in step.messages
-            ]
+            messages = [message for job in jobs for step in job.steps for message in step.messages]
             try:
                 self.batches += 1
                 last = await self._send(messages)
@@ -274,4 +282,3 @@ def _fail(job: _Job, error: BaseException) -> None:
     if not job.done.done():
         job.done.set_exception(error)
         job.done.exception()  # whoever waited may be gone: nothing to warn about
-

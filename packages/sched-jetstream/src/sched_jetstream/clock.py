@@ -57,7 +57,9 @@ class StoreClock:
                 offset - self._offset,
                 self._lease,
             )
-        elif round_trip > 2 * self._round_trip and after - self._measured_at < STANDS.total_seconds():
+        elif (
+            round_trip > 2 * self._round_trip and after - self._measured_at < STANDS.total_seconds()
+        ):
             return
         self._offset, self._round_trip, self._measured_at = offset, round_trip, after
 

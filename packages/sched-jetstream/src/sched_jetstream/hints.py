@@ -31,9 +31,9 @@ from sched_jetstream.wire import Channel, NoResponders, status_of
 
 logger = logging.getLogger("sched_jetstream")
 
-NEAR = timedelta(seconds=2)
+NEAR = timedelta(seconds=3)
 """Hints of what is due later are dropped: there is a schedule for it."""
-MOST = 500
+MOST = 1000
 """Hints at a time."""
 WAIT = 3.0
 """Seconds for which the server holds an unanswered request for hints."""
@@ -210,7 +210,7 @@ class Hints:
         return failures + 1
 
     async def _restore(self) -> BackendError | None:
-        """Make the consumer anew if somebody deleted it: it replays every hint, which is harmless."""
+        """Make the consumer anew if somebody deleted it: that it replays every hint is harmless."""
         try:
             await self._reader.stream_exists(self._names.stream)
             await make_consumer(self._wire, self._names, self._options)
@@ -341,5 +341,5 @@ class Hints:
             await self._saying
 
 
-def _nothing(msg: Msg) -> None:
+def _nothing(_: Msg) -> None:
     return

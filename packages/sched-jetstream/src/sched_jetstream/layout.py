@@ -24,9 +24,9 @@ OPERATION = "KV-Operation"
 REMOVED = "DEL"
 TTL = "Nats-TTL"
 
-SOON = timedelta(seconds=1)
+SOON = timedelta(seconds=1.5)
 """What is due within it gets its hint at once: the server's timers are coarse close by."""
-AHEAD = timedelta(milliseconds=500)
+AHEAD = timedelta(seconds=1)
 """How long before its moment a hint is fired, to be waited out by whoever gets it: under load the
 server fires up to 250 ms late, and a burst of ten thousand takes 100 ms (R1) to 480 ms (R3)."""
 FARTHEST = datetime(2200, 1, 1, tzinfo=UTC)

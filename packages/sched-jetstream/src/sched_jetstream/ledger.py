@@ -37,7 +37,7 @@ _SOURCE = re.compile(rb"Nats-Stream-Source: *\S+ (\d+)")
 WINDOW = 256
 """Sequences that are read at a time, backwards."""
 SLICE = 10_000
-"""Lines that one purge deletes: the stream stands still meanwhile, a millisecond for each thousand."""
+"""Lines that one purge deletes: the stream stands still meanwhile, 1 ms for each thousand."""
 PATIENCE = 2.0
 """Seconds to wait for lines to be copied, before pruning them."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -83,19 +83,17 @@ class Ledger:
             found.append((line, f"{entry.origin}.{entry.sequence}"))
         return Page([each for each, _ in found], None)
 
-    async def _newest_first(
-        self, query: ExecutionQuery, after: str | None
-    ) -> AsyncIterator[Line]:
+    async def _newest_first(self, query: ExecutionQuery, after: str | None) -> AsyncIterator[Line]:
         origin, sequence = _position(after)
-        token = "*" if query.job_id is None else token_of(query.job_id)
+        whose = "*" if query.job_id is None else token_of(query.job_id)
         seen: set[int] = set()
         if sequence == 0:
-            for entry in reversed(await self._outbox(token, await self._copied())):
+            for entry in reversed(await self._outbox(whose, await self._copied())):
                 seen.add(entry.origin)
                 if origin is None or entry.origin < origin:
                     yield entry
         below = None if sequence == 0 else sequence
-        async for entry in self._backwards(token, below):
+        async for entry in self._backwards(whose, below):
             if entry.origin in seen or (origin is not None and entry.origin >= origin):
                 continue  # listed while it was on its way
             if self._too_old(entry, query.since):
@@ -145,9 +143,9 @@ class Ledger:
                 return found
             sequence = found[-1].origin + 1
 
-    async def _backwards(self, token: str, below: int | None) -> AsyncIterator[Line]:
+    async def _backwards(self, whose: str, below: int | None) -> AsyncIterator[Line]:
         """Read the copies backwards, from below a sequence on."""
-        if token == "*":
+        if whose == "*":
             async for line in self._windows(below):
                 yield line
             return
@@ -160,7 +158,7 @@ class Ledger:
             more = {} if below is None else {"up_to_seq": below - 1}
             if below is not None and below <= 1:
                 return
-            subjects = [self._names.line("*", token)]
+            subjects = [self._names.line("*", whose)]
             await self._reader.multi(self._names.ledger_stream, subjects, each, **more)
             if not newest:
                 return
@@ -194,7 +192,9 @@ class Ledger:
     async def _get(self, stream: str, body: dict[str, object], each: object) -> None:
         try:
             await self._wire.collect(
-                f"{self._wire.api}.DIRECT.GET.{stream}", body, each=each  # type: ignore[arg-type]
+                f"{self._wire.api}.DIRECT.GET.{stream}",
+                body,
+                each=each,  # type: ignore[arg-type]
             )
         except NoResponders:
             await self._reader.stream_exists(stream)
@@ -261,7 +261,9 @@ class Ledger:
         deleted = 0
         while first < end:
             first = min(first + SLICE, end)
-            reply = await self._wire.call(f"STREAM.PURGE.{stream}", {"filter": subject, "seq": first})
+            reply = await self._wire.call(
+                f"STREAM.PURGE.{stream}", {"filter": subject, "seq": first}
+            )
             deleted += int(reply["purged"])
         return deleted
 
@@ -271,12 +273,14 @@ class Ledger:
         async for entry in self._windows(None):
             line = entry.line
             if line is not None and (
-                line.finished_at < before or (line.expires_at is not None and line.expires_at <= now)
+                line.finished_at < before
+                or (line.expires_at is not None and line.expires_at <= now)
             ):
                 gone.append(entry.sequence)
         for sequence in gone:
             await self._wire.call(
-                f"STREAM.MSG.DELETE.{self._names.ledger_stream}", {"seq": sequence, "no_erase": True}
+                f"STREAM.MSG.DELETE.{self._names.ledger_stream}",
+                {"seq": sequence, "no_erase": True},
             )
         return len(gone)
 
@@ -330,4 +334,3 @@ def _decoded(msg: Msg) -> Execution | None:
     except Malformed as error:
         logger.warning("a line of the ledger cannot be read here, and is left out: %s", error)
         return None
-

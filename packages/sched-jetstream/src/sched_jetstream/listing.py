@@ -38,9 +38,7 @@ class Listing:
         self._reader, self._wire, self._names = reader, reader.wire, reader.names
         self._kept: _Names | None = None
 
-    async def page(
-        self, query: JobQuery, after: str | None, limit: int
-    ) -> Page[Job | Undecodable]:
+    async def page(self, query: JobQuery, after: str | None, limit: int) -> Page[Job | Undecodable]:
         """Return a page; the position is the last id."""
         kept = self._kept
         if after is None or kept is None or cpu_seconds() - kept.read_at > KEPT:
@@ -93,4 +91,3 @@ def _item(found: Found) -> Job | Undecodable | None:
 
 def _id(item: Job | Undecodable) -> str:
     return item.id
-

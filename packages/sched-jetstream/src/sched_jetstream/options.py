@@ -12,14 +12,14 @@ from sched_core.errors import InvalidDefinition
 from sched_jetstream.subjects import Names
 
 
-def _positive(instance: object, attribute: Any, value: object) -> None:
+def _positive(_: object, attribute: Any, value: object) -> None:
     if not isinstance(value, timedelta) or value <= timedelta(0):
         raise InvalidDefinition(
             attribute.name, f"must be a timedelta of more than zero, not {value!r}"
         )
 
 
-def _count(instance: object, attribute: Any, value: object) -> None:
+def _count(_: object, attribute: Any, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InvalidDefinition(
             attribute.name, f"must be a whole number of at least 1, not {value!r}"
@@ -27,7 +27,7 @@ def _count(instance: object, attribute: Any, value: object) -> None:
 
 
 def _one_of(*choices: str) -> Any:
-    def check(instance: object, attribute: Any, value: object) -> None:
+    def check(_: object, attribute: Any, value: object) -> None:
         if value not in choices:
             raise InvalidDefinition(
                 attribute.name, f"must be one of {', '.join(choices)}, not {value!r}"
@@ -126,7 +126,8 @@ class Options:
     @property
     def write_budget(self) -> timedelta:
         """For how long a write that was not stored is tried again."""
-        return self.publish_retry_backoff * (2**self.publish_retry_attempts - 1) / 2
+        times: int = 2**self.publish_retry_attempts - 1
+        return self.publish_retry_backoff * times / 2
 
     @property
     def wait_for_ack(self) -> timedelta:

@@ -96,9 +96,7 @@ def add(found: Found, job: Job) -> Write | Job:
     new = record_of(evolve(job, revision=0))
     if stored is None:
         return Write(job.id, new)
-    return Write(
-        job.id, evolve(new, hold=remember(old), ended=old.ended, schedule=old.schedule)
-    )
+    return Write(job.id, evolve(new, hold=remember(old), ended=old.ended, schedule=old.schedule))
 
 
 def replace(found: Found, job: Job, ledger: Sequence[Execution]) -> Write:
@@ -178,9 +176,7 @@ def _closed(closed: int, uid: str, lines: Sequence[Execution]) -> int:
 
 def _unsure(record: Record, lines: Sequence[Execution]) -> bool:
     job = record.job
-    return any(
-        job is None or line.uid != job.uid or line.number <= record.closed for line in lines
-    )
+    return any(job is None or line.uid != job.uid or line.number <= record.closed for line in lines)
 
 
 # -- hints -------------------------------------------------------------------
@@ -271,7 +267,7 @@ def claim(
     if hold is not None and orphaned:
         lost = hold.lost
     elif hold is not None:
-        moved_on = job is None or hold.was is not None and not _stands_at(job, hold.was)
+        moved_on = job is None or (hold.was is not None and not _stands_at(job, hold.was))
         taken = held_claim(old)
         if taken is not None:
             lines = abandoned_lines(taken, now, moved_on=moved_on)
@@ -289,9 +285,7 @@ def claim(
     token = found.sequence
     new = Hold(token, worker, now, now + lease, lost)
     record = evolve(old, hold=new, released=None, closed=closed)
-    return Taken(
-        Write(job.id, record, lines), Claim(job, token, worker, now, now + lease, lost)
-    )
+    return Taken(Write(job.id, record, lines), Claim(job, token, worker, now, now + lease, lost))
 
 
 def _stands_at(job: Job | None, occurrence: Released | object) -> bool:
@@ -383,9 +377,7 @@ def settle(found: Found, settlement: Settlement) -> Write | Settled | Literal["l
     after = Job(job.spec, job.uid, job.declared, job.anchor, standing, 0)
     return Write(
         claim.job.id,
-        Record(
-            record.id, after, record.definition, None, ended, None, record.schedule, closed
-        ),
+        Record(record.id, after, record.definition, None, ended, None, record.schedule, closed),
         lines,
         unsure=unsure,
     )

@@ -184,13 +184,10 @@ async def _stream(wire: Wire, wanted: dict[str, Any]) -> tuple[dict[str, Any], b
                     name, f"its subjects are taken ({refused.description})"
                 ) from refused
             elif refused.err_code == 10025:
-                raise NatsServerTooOld(
-                    wire.version, f"says: {refused.description}"
-                ) from refused
+                raise NatsServerTooOld(wire.version, f"says: {refused.description}") from refused
             else:
                 raise
-    config = info["config"]
-    assert isinstance(config, dict)
+    config: dict[str, Any] = info["config"]
     return config, made
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
@@ -63,7 +62,7 @@ class Reader:
                 f"STREAM.MSG.GET.{self.names.stream}", {"last_by_subj": subject}
             )
         except ApiError as error:
-            if error.err_code == NO_MESSAGE or error.code == 404 and error.err_code != NO_STREAM:
+            if error.err_code == NO_MESSAGE:
                 return None
             if error.err_code == NO_STREAM:
                 raise StreamLost(self.names.stream) from error
@@ -187,4 +186,3 @@ class Reader:
         digest = apart_of(body)
         definition = None if digest is None else self._definitions.get(digest)
         return Found(token, sequence, decode(body, sequence, id_of(token) or token, definition))
-

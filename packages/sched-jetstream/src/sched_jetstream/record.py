@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -167,7 +166,7 @@ def held_claim(record: Record) -> Claim | None:
             attempts=was.attempts,
             manual=was.manual,
         )
-        job = Job(spec, was.uid, False, hold.claimed_at, standing)  # noqa: FBT003 -- positional
+        job = Job(spec, was.uid, False, hold.claimed_at, standing)
     if job is None:
         return None
     return Claim(job, hold.token, hold.worker, hold.claimed_at, hold.until, hold.lost)
@@ -367,9 +366,7 @@ _KNOWN = frozenset(
 )
 
 
-def _decode(
-    body: bytes, sequence: int, tag: str, job_id: str, apart: bytes | None
-) -> Record:
+def _decode(body: bytes, sequence: int, tag: str, job_id: str, apart: bytes | None) -> Record:
     first, _, text = body.partition(b"\n")
     fields = json.loads(first)
     if not fields.keys() <= _KNOWN:
@@ -380,9 +377,7 @@ def _decode(
     job = definition = None
     if tag != "gone":
         if "apart" in fields:
-            if apart is None or digest_of(apart) != fields["apart"]:
-                raise Malformed("its definition is missing")
-            text = apart
+            text = b"" if apart is None or digest_of(apart) != fields["apart"] else apart
         definition = Definition(tag, text.decode())
         job = Job(
             _spec(job_id, tag, definition.text),
@@ -398,7 +393,7 @@ def _decode(
         definition,
         None if hold is None else _decode_hold(hold),
         None if ended is None else (ended[0], ended[1]),
-        None if released is None else Released(*released[:2], _decode_lost(released[2:])),
+        None if released is None else _decode_released(released),
         fields.get("schedule"),
         fields.get("closed", 0),
     )
@@ -409,18 +404,14 @@ def _spec(job_id: str, tag: str, text: str) -> JobSpec:
     try:
         fields = json.loads(text)
         schedule = codec.decode_schedule(tag, _dump(fields["schedule"]))
-        policy = codec.decode_policy(_dump(fields["policy"]) if "policy" in fields else None)
+        policy = codec.decode_policy(_dump(fields["policy"])) if "policy" in fields else Policy()
         metadata = fields.get("metadata", {})
-        if not isinstance(metadata, Mapping):
-            raise TypeError("metadata must be an object")
-        return JobSpec(
-            job_id, schedule, fields.get("name"), metadata, policy, fields.get("group")
-        )
+        return JobSpec(job_id, schedule, fields.get("name"), metadata, policy, fields.get("group"))
     except Malformed:
         raise
     except (LookupError, TypeError, ValueError) as error:
-        text = f"the definition is malformed: {type(error).__name__}: {error}"
-        raise Malformed(text[:500]) from error
+        problem = f"the definition is malformed: {type(error).__name__}: {error}"
+        raise Malformed(problem[:500]) from error
 
 
 _STATES = {state.value: state for state in State}
@@ -481,6 +472,11 @@ def _decode_hold(fields: dict[str, Any]) -> Hold:
         None if lost is None else _decode_lost(lost),
         held,
     )
+
+
+def _decode_released(values: list[Any]) -> Released:
+    uid, number, *lost = values
+    return Released(uid, number, _decode_lost(lost))
 
 
 def _decode_lost(values: list[Any]) -> LostClaim:

@@ -97,14 +97,14 @@ class Names:
     def __attrs_post_init__(self) -> None:
         for field in ("job_bucket", "execution_bucket", "consumer"):
             value = getattr(self, field)
-            if not isinstance(value, str) or not _BUCKET.match(value):
+            if not _BUCKET.match(str(value)):
                 name = "consumer_name" if field == "consumer" else field
                 raise InvalidDefinition(
                     name, f"must be letters, digits, - and _ only, not {value!r}"
                 )
         if self.job_bucket == self.execution_bucket:
             raise InvalidDefinition("execution_bucket", "must differ from job_bucket")
-        if not isinstance(self.prefix, str) or not _PREFIX.match(self.prefix):
+        if not _PREFIX.match(self.prefix):
             raise InvalidDefinition(
                 "subject_prefix", f"must be tokens joined by dots, not {self.prefix!r}"
             )

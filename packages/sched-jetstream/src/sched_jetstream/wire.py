@@ -97,7 +97,7 @@ class Channel:
             self.on_status(msg)
 
 
-def _ignore(msg: Msg) -> None:
+def _ignore(_: Msg) -> None:
     return
 
 
@@ -134,7 +134,7 @@ class Wire:
         self._channels: list[Channel] = []
         self._numbers = itertools.count()
         self._closed = True
-        self._connecting: asyncio.Lock | None = None
+        self._connecting = asyncio.Lock()
         self._lost_at = 0.0
 
     # -- the connection
@@ -146,7 +146,6 @@ class Wire:
             BackendUnavailable: No server could be reached in time.
         """
         self._closed = False
-        self._connecting = asyncio.Lock()
         await self._connect()
 
     async def _connect(self) -> None:
@@ -154,7 +153,7 @@ class Wire:
             nc = self._given
             if nc.is_closed:
                 raise BackendUnavailable(
-                    "the NATS connection that was given is closed: open a new scheduler on a new one"
+                    "the NATS connection that was given is closed: open a scheduler on a new one"
                 )
         else:
             nc = await self._dial()
@@ -247,7 +246,6 @@ class Wire:
 
     async def _reopen(self, dead: Client) -> Client:
         """Connect anew: nats-py gives up for good after what it takes for a protocol error."""
-        assert self._connecting is not None
         async with self._connecting:
             if self._nc is dead:
                 logger.warning("the NATS connection is lost (%s): opening another", dead.last_error)
@@ -462,4 +460,3 @@ def _redacted(server: str) -> str:
     """Return a server's address without its password."""
     scheme, separator, rest = server.rpartition("://")
     return scheme + separator + rest.rpartition("@")[2]
-
