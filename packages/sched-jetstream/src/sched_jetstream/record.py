@@ -342,13 +342,13 @@ def decode(
     """
     head = _HEAD.match(body)
     if head is None:
-        reason = "this is no record of a job; somebody else wrote it"
-        return Undecodable(job_id or "", reason, 0, body)
+        foreign = "this is no record of a job; somebody else wrote it"
+        return Undecodable(job_id or "", foreign, 0, body)
     number, tag = int(head["format"]), json.loads(head["tag"])
     named: str = json.loads(head["id"])
     reason = codec.readable(number, tag) if tag != "gone" else codec.readable(number, "once")
     if reason is not None:
-        return Undecodable(named, reason, number, body)
+        return Undecodable(named, reason, number, body, tag)
     try:
         return _decode(body, sequence, tag, named, definition)
     except Malformed as error:
