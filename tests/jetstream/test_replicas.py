@@ -10,26 +10,12 @@ from pathlib import Path
 
 from tests.jetstream.replicas import Replicas, judge
 from tests.jetstream.servers import delete_streams, shared_server
+from tests.jetstream.waiting import unfinished
 
-from sched_core import Execution, ExecutionQuery, Interval, Job, JobSpec, Once, Policy, Scheduler
+from sched_core import Execution, Interval, JobSpec, Once, Policy, Scheduler
 from sched_jetstream import JetStreamBackend
 
 KEPT = Policy(max_lost=1_000_000, keep_finished=None, keep_executions=None)
-
-
-async def unfinished(scheduler: Scheduler, replicas: Replicas) -> set[str]:
-    """Return the jobs that are still due, and the occurrences that began and have no end."""
-    due = {
-        job.id
-        async for job in scheduler.list_jobs()
-        if isinstance(job, Job) and job.standing.due_at is not None
-    }
-    begun = {start.key for start in replicas.starts()}
-    ended = {
-        f"{line.uid}:{line.number}"
-        async for line in scheduler.list_executions(ExecutionQuery(final=True))
-    }
-    return due | (begun - ended)
 
 
 def test_four_replicas_one_firing(deep: bool, tmp_path: Path) -> None:

@@ -64,6 +64,10 @@ class NoResponders(NotSent):
     """Nobody listens on the subject: no stream, no leader, no JetStream."""
 
 
+class NoLeader(NotSent):
+    """JetStream says that it cannot answer at the moment: the cluster elects."""
+
+
 class Channel:
     """Where messages of a consumer arrive: under their own subjects, so one needs a subscription.
 
@@ -369,7 +373,10 @@ class Wire:
         if not isinstance(found, dict):
             raise BackendError(f"{what}: the answer is no object: {msg.data[:100]!r}")
         if "error" in found:
-            raise ApiError(what, found["error"])
+            error = ApiError(what, found["error"])
+            if error.code == 503:
+                raise NoLeader(str(error)) from error
+            raise error
         return found
 
     async def collect(self, subject: str, body: Mapping[str, Any], *, each: Handler) -> Msg:
