@@ -236,7 +236,7 @@ class Server:
             routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in others)
             lines.append(
                 f'cluster {{ name: "c", listen: "127.0.0.1:{own}", routes: [{routes}], '
-                "pool_size: -1 }"
+                "pool_size: -1, no_advertise: true }"
             )
         (folder / "conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
         self.process: subprocess.Popen[bytes] | None = None

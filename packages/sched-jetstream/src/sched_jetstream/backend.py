@@ -43,7 +43,7 @@ from sched_jetstream.protocol import CLAIM_LOST, LONG_AGO, WRITTEN, Found, Write
 from sched_jetstream.provision import provision
 from sched_jetstream.reading import Reader
 from sched_jetstream.reconcile import Reconciler
-from sched_jetstream.record import Record
+from sched_jetstream.record import Record, with_revision
 from sched_jetstream.subjects import token_of
 from sched_jetstream.wire import Wire
 
@@ -209,8 +209,7 @@ class JetStreamBackend:
         await asyncio.gather(*session.tasks, return_exceptions=True)
         session.alarm.nudge()
         await session.committer.close()
-        session.hints.give_all_back()
-        await session.hints.flushed()
+        await session.hints.close()
         await session.wire.close()
 
     def _opened(self) -> _Session:
@@ -688,9 +687,7 @@ def _ours(session: _Session, token: str, claim: Claim) -> _Mine | None:
 def _written(token: str, sequence: int, step: Step) -> Found:
     """Return what stands after a step: a revision that was left open is its sequence."""
     record = step.record
-    if record is not None and record.job is not None and record.job.revision == 0:
-        record = evolve(record, job=evolve(record.job, revision=sequence))
-    return Found(token, sequence, record)
+    return Found(token, sequence, None if record is None else with_revision(record, sequence))
 
 
 def _job(found: Found) -> Job | None:

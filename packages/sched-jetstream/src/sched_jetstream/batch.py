@@ -223,7 +223,7 @@ class Committer:
             headers["Nats-Batch-Id"] = batch
             headers["Nats-Batch-Sequence"] = str(number)
             if number < final:
-                await wire.send(message.subject, message.body, headers)
+                await wire.send(message.subject, message.body, headers, checked=True)
         headers["Nats-Batch-Commit"] = "1"
         last = messages[-1]
         return sequence_of(last.subject, await wire.request(last.subject, last.body, headers))

@@ -14,7 +14,7 @@ import itertools
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from attrs import define
@@ -262,12 +262,17 @@ class Hints:
         try:
             await wire.send(subject, json.dumps(body).encode(), None, channel.begin())
             done, _ = await asyncio.wait([ended], timeout=wait + wire.timeout)
+            channel.on_message = self._late
+            if arrived:
+                await self._judge_all(arrived)
+        except BaseException:
+            for msg in arrived:  # nobody has looked at them: somebody shall, and soon
+                self.postpone(msg.reply, SHORTEST_NAK)
+            raise
         finally:
             if wait:
                 self._asking = False
             channel.on_message, channel.on_status = self._late, _nothing
-        if arrived:
-            await self.judge_all([(self._names.fire_token(m.subject), m.reply) for m in arrived])
         if not done:
             raise OutcomeUnknown(f"{subject}: no answer")
         last = ended.result()
@@ -280,16 +285,21 @@ class Hints:
 
     # -- judging
 
-    async def judge_all(self, arrived: Sequence[tuple[str, str]]) -> None:
+    async def _judge_all(self, arrived: list[Msg]) -> None:
         """Read the records that messages point at, and act on what *they* say."""
-        found = await self._reader.many([token for token, _ in arrived])
-        for token, reply in arrived:
-            if self.judge(found[token], reply):
-                continue
-            # Perhaps a replica answered that lags behind: the leader knows.
-            if self._options.replicas == 1 or not self.judge(await self._reader.one(token), reply):
+        token_of = self._names.fire_token
+        found = await self._reader.many([token_of(msg.subject) for msg in arrived])
+        while arrived:
+            msg = arrived[-1]
+            token = token_of(msg.subject)
+            if not self.judge(found[token], msg.reply) and (
+                # Perhaps a replica answered that lags behind: the leader knows.
+                self._options.replicas == 1
+                or not self.judge(await self._reader.one(token), msg.reply)
+            ):
                 self.dropped += 1
-                self.done(reply)
+                self.done(msg.reply)
+            arrived.pop()
         self._alarm.nudge()
 
     def judge(self, found: Found, reply: str) -> bool:
@@ -335,8 +345,12 @@ class Hints:
             except BackendError as error:
                 logger.debug("a hint was not acknowledged: %s", error)
 
-    async def flushed(self) -> None:
-        """Wait until everything said was sent."""
+    async def close(self) -> None:
+        """Hand everything to the other replicas, what is still on its way included."""
+        for channel in (self._waiting, self._sweeping):
+            if channel is not None:
+                await channel.drain(self._wire.timeout)
+        self.give_all_back()
         if self._saying is not None:
             await self._saying
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from math import ceil
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from sched_core import codec
 from sched_core.job import Execution
 from sched_jetstream.protocol import Found, Write
-from sched_jetstream.record import Record, encode
+from sched_jetstream.record import Record, encode, with_schedule
 from sched_jetstream.subjects import Names, line_token, token_of
 
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
@@ -138,7 +138,7 @@ def step(
     keep = _still_armed(old, record)
     if not keep:
         generation, more = _arm(names, found.token, record, now, new_generation)
-        record = evolve(record, schedule=generation)
+        record = with_schedule(record, generation)
         if pending is not None:
             _cancel(headers, names.schedule(found.token, pending))
     if record.job is None:

@@ -31,7 +31,15 @@ from sched_core.job import (
     superseded_line,
 )
 from sched_core.ports import Undecodable
-from sched_jetstream.record import Hold, Record, Released, held_claim, record_of, remember
+from sched_jetstream.record import (
+    Hold,
+    Record,
+    Released,
+    held_claim,
+    record_of,
+    remember,
+    with_hold,
+)
 
 
 @frozen
@@ -284,7 +292,7 @@ def claim(
         lost = released.lost
     token = found.sequence
     new = Hold(token, worker, now, now + lease, lost)
-    record = evolve(old, hold=new, released=None, closed=closed)
+    record = with_hold(old, new, None, closed)
     return Taken(Write(job.id, record, lines), Claim(job, token, worker, now, now + lease, lost))
 
 
@@ -330,7 +338,7 @@ def release(found: Found, claim: Claim, now: datetime) -> Write | None:
         return Write(claim.job.id, None, lines)
     return Write(
         claim.job.id,
-        evolve(record, hold=None, released=released, closed=closed),
+        with_hold(record, None, released, closed),
         lines,
     )
 

@@ -17,6 +17,7 @@ from typing import Any
 import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.errors import (
     ConnectionClosedError,
     Error,
@@ -79,6 +80,7 @@ class Channel:
 
     def __init__(self) -> None:
         self._inbox = self.reply = ""
+        self._subscription: Subscription | None = None
         self._numbers = itertools.count()
         self.on_message: Handler = _ignore
         self.on_status: Handler = _ignore
@@ -86,7 +88,17 @@ class Channel:
     async def attach(self, nc: Client) -> None:
         """Use this connection from now on."""
         self._inbox = nc.new_inbox()
-        await nc.subscribe(f"{self._inbox}.*", cb=self._receive)
+        self._subscription = await nc.subscribe(f"{self._inbox}.*", cb=self._receive)
+
+    async def drain(self, seconds: float) -> None:
+        """Want nothing more, and hand on what is on its way."""
+        if self._subscription is None:
+            return
+        try:
+            drained = self._subscription.drain()  # type: ignore[no-untyped-call]  # nats-py's
+            await asyncio.wait_for(drained, seconds)
+        except (Error, OSError, TimeoutError) as error:
+            logger.debug("what is on its way comes again: %s", error)
 
     def begin(self) -> str:
         """Return where the next request is to be answered; what ends older ones is ignored."""
@@ -293,6 +305,8 @@ class Wire:
         body: bytes = b"",
         headers: dict[str, str] | None = None,
         reply: str = "",
+        *,
+        checked: bool = False,
     ) -> None:
         """Publish, without an answer.
 
@@ -300,8 +314,11 @@ class Wire:
             NotSent: The connection is lost.
             InvalidDefinition: It is larger than the server takes. The connection lives on.
         """
-        nc = await self.ready()
-        self.check_size(body, headers)
+        nc = self._nc
+        if nc is None or not nc.is_connected:
+            nc = await self.ready()
+        if not checked:
+            self.check_size(body, headers)
         try:
             await nc.publish(subject, body, reply=reply, headers=headers)
         except (ConnectionClosedError, OutboundBufferLimitError) as error:
