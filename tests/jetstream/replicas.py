@@ -115,8 +115,8 @@ class Replicas:
             if path.suffix:
                 continue
             for line in path.read_bytes().split(b"\n"):
-                if line.endswith(b"]"):  # the last one of a killed process may be cut
-                    found.append(Start(*json.loads(line)))
+                # The last one of a killed process may be cut.
+                found += [Start(*json.loads(line))] if line.endswith(b"]") else []
         return sorted(found, key=lambda start: start.at)
 
     def health(self) -> list[tuple[float, bool, str]]:
@@ -145,11 +145,8 @@ def judge(starts: Sequence[Start], lines: Sequence[Execution]) -> dict[str, int]
     assert not doubled, f"{len(doubled)} occurrences ended twice: {list(doubled.values())[:2]}"
 
     calls: dict[str, list[Start]] = defaultdict(list)
-    newest: dict[str, int] = {}
     for start in starts:
         calls[start.key].append(start)
-    for start in sorted(starts, key=lambda each: (each.job, each.attempt, each.at)):
-        newest[start.job] = max(newest.get(start.job, 0), start.token)
     repeats = 0
     for key, made in calls.items():
         assert key in finals, f"{key} was begun and has no end: {made}"
@@ -157,10 +154,10 @@ def judge(starts: Sequence[Start], lines: Sequence[Execution]) -> dict[str, int]
         attempts = [start.attempt for start in made]
         assert attempts == sorted(set(attempts)), f"one attempt began twice: {made}"
         for earlier in made[:-1]:
-            line = by_attempt.get((key, earlier.attempt))
-            assert line is not None, f"an attempt left no line: {earlier}"
-            assert line.status in {Status.ABANDONED, Status.INTERRUPTED}, f"{line} ran again"
-            assert line.token == earlier.token
+            left = by_attempt.get((key, earlier.attempt))
+            assert left is not None, f"an attempt left no line: {earlier}"
+            assert left.status in {Status.ABANDONED, Status.INTERRUPTED}, f"{left} ran again"
+            assert left.token == earlier.token
             repeats += 1
     for line in lines:
         if line.status is Status.SUCCEEDED:

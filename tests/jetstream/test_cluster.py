@@ -1,11 +1,12 @@
-"""Three nodes, three copies: leaders die, the majority is gone for a while, a replica is cut off."""
+"""Three nodes, three copies: leaders die, the majority is gone, a replica is cut off."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -122,7 +123,7 @@ def test_cluster_trouble(deep: bool, tmp_path: Path) -> None:
             quorum_lost.append(await trouble.lose_quorum(without_quorum))
             await asyncio.sleep(3)
             for spec in every:
-                await patiently(lambda spec=spec: scheduler.remove_job(spec.id))  # type: ignore[misc]  # a job id each
+                await patiently(functools.partial(scheduler.remove_job, spec.id))
             until = time.monotonic() + 120
             while left := await unfinished(scheduler, replicas):
                 assert time.monotonic() < until, f"{len(left)} are left: {sorted(left)[:5]}"
@@ -136,7 +137,6 @@ def test_cluster_trouble(deep: bool, tmp_path: Path) -> None:
         with ExitStack() as stack:
             node = cluster.nodes[2]
             proxy = stack.enter_context(Proxy(("127.0.0.1", node.port)))
-            # The nodes tell clients of each other; this replica shall know only the way that is cut.
             lines = asyncio.run(main(proxy))
         assert not replicas.errors()
         counted = judge(replicas.starts(), lines)
@@ -168,12 +168,12 @@ async def cut_off(act: Callable[[], None], proxy: Proxy, seconds: float) -> None
     await asyncio.sleep(1)
 
 
-async def patiently(call: Callable[[], object]) -> None:
+async def patiently(call: Callable[[], Awaitable[object]]) -> None:
     """Call until the server is there."""
     until = time.monotonic() + 60
     while True:
         try:
-            await call()  # type: ignore[misc]  # a coroutine function
+            await call()
         except BackendUnavailable:
             assert time.monotonic() < until
             continue

@@ -139,7 +139,7 @@ def test_a_server_without_jetstream_says_what_to_do(tmp_path: Path) -> None:
         store = JetStreamBackend(
             url, startup_timeout=timedelta(seconds=1), timeout=timedelta(seconds=0.5)
         )
-        with pytest.raises(BackendError, match="-js|not enabled"):
+        with pytest.raises(BackendError, match=r"-js|not enabled"):
             await store.open(SystemClock(), worker="w")
 
     with running(tmp_path) as server:
