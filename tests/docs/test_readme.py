@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.jetstream.servers import shared_server
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("packages/*/README.md"), *ROOT.glob("docs/**/*.md")])
@@ -43,10 +44,14 @@ ALL = [
 
 
 @pytest.mark.parametrize(("page", "code"), ALL)
-def test_the_example_runs(page: Path, code: str, tmp_path: Path) -> None:
+def test_the_example_runs(
+    page: Path, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     program = tmp_path / page.with_suffix(".py").name
     program.write_text(code, encoding="utf-8")
     command = [sys.executable, "-u", "-W", "error", program.name]
+    if "NATS_URL" in code:
+        monkeypatch.setenv("NATS_URL", shared_server().url)
     with subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:

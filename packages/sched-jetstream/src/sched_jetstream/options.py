@@ -64,7 +64,6 @@ class Options:
             between tries: 5.1 s with the defaults. Whoever runs jobs tries on after that.
         add_job_retry_budget: For how long ``add`` of jobs tries on while the stream has no leader.
         startup_timeout: For the connection and everything that must exist, at ``open``.
-        phase_timeout: For each step of that.
         reconcile_interval: Between two passes of the reconciler of all replicas together.
         reconcile_grace: How long past due a job must be for the reconciler to send a hint.
         reconcile_rate: Records a second that the reconciler reads, so that it stays unnoticed.
@@ -73,10 +72,12 @@ class Options:
         durability: What an acknowledged write survives: ``process`` is the death of every process;
             ``machine`` power loss, too, and is only true where the server has ``sync_interval:
             always``, which no client can see.
-        stream_name, duplicates_window, once_key, load_concurrency, async_publish_timeout:
+        stream_name, duplicates_window, once_key, load_concurrency, async_publish_timeout,
+        phase_timeout:
             Accepted for those who come from elsewhere, and without effect: the stream is the
             bucket's; nothing here needs message ids; provisioning needs no lock; nothing is loaded
-            at the start; nothing is published without waiting for its answer.
+            at the start; nothing is published without waiting for its answer; each request of the start
+            has its ``timeout``, and all of them ``startup_timeout``.
     """
 
     job_bucket: str = "jobs"
@@ -94,7 +95,6 @@ class Options:
     publish_retry_backoff: timedelta = field(default=_seconds(0.01), validator=_positive)
     add_job_retry_budget: timedelta = field(default=_seconds(15), validator=_positive)
     startup_timeout: timedelta = field(default=_seconds(30), validator=_positive)
-    phase_timeout: timedelta = field(default=_seconds(10), validator=_positive)
     reconcile_interval: timedelta = field(default=_seconds(60), validator=_positive)
     reconcile_grace: timedelta = field(default=_seconds(15), validator=_positive)
     reconcile_rate: int = field(default=5000, validator=_count)
@@ -107,6 +107,7 @@ class Options:
     once_key: str | None = None
     load_concurrency: int | None = None
     async_publish_timeout: timedelta | None = None
+    phase_timeout: timedelta | None = None
 
     @property
     def names(self) -> Names:
