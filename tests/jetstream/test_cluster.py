@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import anyio
 from tests.jetstream.replicas import Replicas, judge
 from tests.jetstream.waiting import unfinished
 from tests.nats_server import Cluster, Server
@@ -128,7 +129,10 @@ def test_cluster_trouble(deep: bool, tmp_path: Path) -> None:
             while left := await unfinished(scheduler, replicas):
                 assert time.monotonic() < until, f"{len(left)} are left: {sorted(left)[:5]}"
                 await asyncio.sleep(1)
-            await asyncio.sleep(8)  # a waiting replica says that all is well when it has looked
+            # A waiting replica says that all is well when it has looked; retention, a minute later.
+            with anyio.fail_after(90):
+                while not all(healthy for _, healthy, _ in replicas.health()[-3:]):
+                    await asyncio.sleep(1)
             await asyncio.to_thread(replicas.stop)
             return [line async for line in scheduler.list_executions()]
 
@@ -157,7 +161,6 @@ def test_cluster_trouble(deep: bool, tmp_path: Path) -> None:
     assert any(not healthy for at, healthy, _ in health if down < at < up + 5), (
         "health stayed green"
     )
-    assert all(healthy for _, healthy, _ in health[-2:]), f"health stayed red: {health[-2:]}"
     print(f"\n{counted}, recovery: {dict(troubles[0].recoveries)}")  # noqa: T201 -- for the long form
 
 
