@@ -826,19 +826,21 @@ def test_retention_that_failed_is_tried_again_within_a_minute() -> None:
     store.prune = prune  # type: ignore[method-assign]  # what fails once
 
     async def main() -> None:
-        async with Scheduler(store, handler=lambda event: None, clock=clock) as scheduler:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(scheduler.run_forever)
-                await scheduler.wait_until_running()
-                for wanted in (1, 2):
-                    with anyio.fail_after(10):
-                        while len(calls) < wanted:
-                            clock.advance(timedelta(seconds=5))
-                            await pause(0.002)
-                    await pause(0.02)
-                    problems = (await scheduler.health()).problems
-                    assert bool(problems) is (wanted == 1), problems
-                assert clock.now() - began < timedelta(minutes=3)
-                await scheduler.stop(0)
+        async with (
+            Scheduler(store, handler=lambda event: None, clock=clock) as scheduler,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(scheduler.run_forever)
+            await scheduler.wait_until_running()
+            for wanted in (1, 2):
+                with anyio.fail_after(10):
+                    while len(calls) < wanted:
+                        clock.advance(timedelta(seconds=5))
+                        await pause(0.002)
+                await pause(0.02)
+                problems = (await scheduler.health()).problems
+                assert bool(problems) is (wanted == 1), problems
+            assert clock.now() - began < timedelta(minutes=3)
+            await scheduler.stop(0)
 
     anyio.run(main)
