@@ -35,7 +35,9 @@ IN_FLIGHT = 3
 WRONG_SEQUENCE = 10071
 IN_FLIGHT_ELSEWHERE = 10164
 """A write to the same subject is on its way through the cluster: read again."""
-TRANSIENT = frozenset({IN_FLIGHT_ELSEWHERE, 10008, 10009, 10023, 10077, 10174, 10176, 10199, 10210})
+TRANSIENT = frozenset(
+    {IN_FLIGHT_ELSEWHERE, 10008, 10009, 10023, 10077, 10167, 10174, 10176, 10199, 10210}
+)
 """Nothing was stored, and the same may succeed: no leader, no resources, a batch that lost a part
 on the way, too many batches at once."""
 

@@ -76,8 +76,8 @@ class Options:
         phase_timeout:
             Accepted for those who come from elsewhere, and without effect: the stream is the
             bucket's; nothing here needs message ids; provisioning needs no lock; nothing is loaded
-            at the start; nothing is published without waiting for its answer; each request of the start
-            has its ``timeout``, and all of them ``startup_timeout``.
+            at the start; every write waits for its answer; each request of the start has its
+            ``timeout``, and all of them ``startup_timeout``.
     """
 
     job_bucket: str = "jobs"

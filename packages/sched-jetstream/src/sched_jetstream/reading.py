@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -19,6 +20,8 @@ from sched_jetstream.wire import ApiError, NoResponders, Wire
 
 MANY = 500
 """Subjects in one request; the server refuses more than 1024."""
+AT_A_TIME = 128
+"""Reads of the leader under way: a server drops requests without a word when ten thousand wait."""
 NO_MESSAGE = 10037
 NO_STREAM = 10059
 
@@ -31,6 +34,7 @@ class Reader:
     def __init__(self, wire: Wire, names: Names) -> None:
         self.wire, self.names = wire, names
         self._definitions: dict[str, bytes] = {}
+        self._turn = asyncio.Semaphore(AT_A_TIME)
 
     # -- one
 
@@ -58,9 +62,10 @@ class Reader:
 
     async def _last(self, subject: str) -> tuple[int, str, bytes] | None:
         try:
-            reply = await self.wire.call(
-                f"STREAM.MSG.GET.{self.names.stream}", {"last_by_subj": subject}
-            )
+            async with self._turn:
+                reply = await self.wire.call(
+                    f"STREAM.MSG.GET.{self.names.stream}", {"last_by_subj": subject}
+                )
         except ApiError as error:
             if error.err_code == NO_MESSAGE:
                 return None
