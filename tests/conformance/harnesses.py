@@ -14,6 +14,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import nats
+import psycopg
+from tests import postgres_server
 from tests.jetstream.servers import delete_streams, shared_server
 from tests.proxy import Proxy
 
@@ -143,3 +145,42 @@ class JetStreamHarness(Harness):
             await js.publish(subject, body)
         finally:
             await connection.close()
+
+
+class PostgresPlace:
+    """A schema, and a way to it that can be cut."""
+
+    def __init__(self, address: str, schema: str, proxy: Proxy) -> None:
+        self.schema, self.proxy = schema, proxy
+        self.address = address.replace(f":{proxy.target[1]}/", f":{proxy.port}/")
+
+
+class PostgresHarness(Harness):
+    name = "postgres"
+    can_cut = can_spoil = True
+
+    @contextmanager
+    def place(self) -> Iterator[PostgresPlace]:
+        port = postgres_server.shared().port
+        with postgres_server.schema() as (address, schema), Proxy(("127.0.0.1", port)) as proxy:
+            yield PostgresPlace(address, schema, proxy)
+
+    def backend(self, place: Any) -> SqlBackend:
+        return SqlBackend(place.address, schema=place.schema, time="clock", lease=LEASE)
+
+    async def crash(self, backend: Any) -> None:
+        """Hang up, as the system does for a dead process; nothing is written."""
+        backend._table.close()
+
+    async def cut(self, place: Any) -> None:
+        place.proxy.drop()
+
+    async def heal(self, place: Any) -> None:
+        place.proxy.heal()
+
+    async def spoil(self, place: Any, job_id: str) -> None:
+        local = postgres_server.shared().local.replace("dbname=postgres", "dbname=sched")
+        with psycopg.connect(local) as connection:
+            connection.execute(
+                f"UPDATE {place.schema}.job SET format = 99 WHERE id = %s", (job_id,)
+            )

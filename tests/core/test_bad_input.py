@@ -105,7 +105,8 @@ TABLE: list[tuple[str, Act, str, str]] = [
     ("limit", policy(lambda: Policy(misfire=RunAll(limit=0))), "policy.misfire.limit", "from 1"),
     ("big limit", policy(lambda: RunAll(limit=10_001)), "policy.misfire.limit", "to 10000"),
     ("window", policy(lambda: RunAll(window=timedelta(0))), "policy.misfire.window", "more than"),
-    ("grace", policy(lambda: Drop(grace=-MS)), "policy.misfire.grace", "zero or more"),
+    ("grace", policy(lambda: Drop(grace=-MS)), "policy.misfire.grace", "more than zero"),
+    ("no grace", policy(lambda: Drop(grace=0 * MS)), "policy.misfire.grace", "more than zero"),
     ("grace of int", policy(lambda: Drop(grace=5)), "policy.misfire.grace", "timedelta"),  # type: ignore[arg-type]  # refused
     ("attempts", policy(lambda: Retry(attempts=0)), "policy.retry.attempts", "from 1"),
     ("bool attempts", policy(lambda: Retry(attempts=True)), "policy.retry.attempts", "whole"),

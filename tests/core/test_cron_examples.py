@@ -8,6 +8,7 @@ import subprocess
 import sys
 from calendar import leapdays
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -23,7 +24,7 @@ SPRING = datetime(2027, 3, 14, tzinfo=NEW_YORK)
 AUTUMN = datetime(2026, 11, 1, tzinfo=NEW_YORK)
 
 
-def night(expression: str, midnight: datetime, **settings: object) -> list[str]:
+def night(expression: str, midnight: datetime, **settings: Any) -> list[str]:
     """List the occurrences of one local day, as "01:30 -05"."""
     schedule = Cron(expression, tz="America/New_York", **settings)
     before = midnight.astimezone(UTC) - timedelta(microseconds=1)
@@ -306,7 +307,7 @@ def test_an_unknown_zone_is_named(zone: str) -> None:
         ({"expression": "0 3 * * *", "dst": None}, "dst"),
     ],
 )
-def test_other_types_are_refused(arguments: dict[str, object], field: str) -> None:
+def test_other_types_are_refused(arguments: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidDefinition) as error:
         Cron(**arguments)
 

@@ -964,7 +964,10 @@ class TestFinishOnAnotherJob:
         job, lines = end(claim, start, T0 + 2 * HOUR, stored=stored)
         assert statuses(lines) == [Status.SUCCEEDED]
         assert job.standing == evolve(
-            stored.standing, last_finished_at=T0 + 2 * HOUR, last_status=Status.SUCCEEDED
+            stored.standing,
+            last_scheduled_at=T0 + HOUR,
+            last_finished_at=T0 + 2 * HOUR,
+            last_status=Status.SUCCEEDED,
         )
 
 

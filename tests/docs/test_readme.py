@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
+from tests import postgres_server
 from tests.jetstream.servers import shared_server
+
+from sched_core import open_scheduler
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("packages/*/README.md"), *ROOT.glob("docs/**/*.md")])
@@ -43,17 +48,37 @@ ALL = [
 ]
 
 
+def postgres_environment(database: str) -> dict[str, str]:
+    """An empty database, as libpq finds it."""
+    server = postgres_server.shared()
+    server.admin(f"DROP DATABASE IF EXISTS {database}")
+    server.make_database(database)
+    return {
+        "PGHOST": "127.0.0.1",
+        "PGPORT": str(server.port),
+        "PGUSER": "sched",
+        "PGPASSWORD": postgres_server.PASSWORD,
+        "PGDATABASE": database,
+    }
+
+
 @pytest.mark.parametrize(("page", "code"), ALL)
-def test_the_example_runs(
-    page: Path, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_example_runs(page: Path, code: str, tmp_path: Path) -> None:
     program = tmp_path / page.with_suffix(".py").name
     program.write_text(code, encoding="utf-8")
-    command = [sys.executable, "-u", "-W", "error", program.name]
+    environment = dict(os.environ)
+    if '"postgresql://' in code:
+        environment |= postgres_environment(f"docs_{page.stem.lower()}")
     if "NATS_URL" in code:
-        monkeypatch.setenv("NATS_URL", shared_server().url)
+        environment["NATS_URL"] = shared_server().url
+    command = [sys.executable, "-u", "-W", "error", program.name]
     with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as process:
         assert process.stdout is not None
         shown = ""
@@ -69,8 +94,35 @@ def test_the_example_runs(
 
 
 def test_the_readme_has_an_example_of_about_20_lines() -> None:
-    (code,) = programs(ROOT / "README.md")
+    code = programs(ROOT / "README.md")[0]
     assert len(code.strip().splitlines()) <= 25
+
+
+TOML = [
+    pytest.param(block.group(1), id=f"{page.relative_to(ROOT)}-{number}")
+    for page in PAGES
+    for number, block in enumerate(
+        re.finditer(r"^```toml\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE), 1
+    )
+]
+
+
+@pytest.mark.parametrize("text", TOML)
+def test_the_configuration_is_read(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "scheduler.toml"
+    path.write_text(text, encoding="utf-8")
+    if "[scheduler]" in text:
+        open_scheduler(path, environ={})
+    else:
+        assert tomllib.loads(text)["project"]["entry-points"]
+
+
+def test_no_block_is_of_a_kind_that_nobody_runs() -> None:
+    """``text`` is for what no Python runs: shell commands, output, other programs."""
+    kinds = set()
+    for page in PAGES:
+        kinds |= set(re.findall(r"^```(\S+)$", page.read_text(), re.MULTILINE))
+    assert kinds <= {"python", "toml", "console", "text"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

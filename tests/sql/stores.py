@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import anyio
 from attrs import evolve
+from tests import postgres_server
 
 from sched_core.job import (
     Claim,
@@ -46,11 +48,18 @@ class Store:
         self._memory = MemoryStore()
         self._names = (f"worker-{number}" for number in itertools.count(1))
         self._opened: list[Backend] = []
+        self._schema = contextlib.ExitStack()
+        self._place = (
+            self._schema.enter_context(postgres_server.schema()) if kind == "postgres" else None
+        )
 
     async def open(self) -> Backend:
         backend: Backend
         if self.kind == "memory":
             backend = MemoryBackend(self._memory, lease=LEASE)
+        elif self._place is not None:
+            address, schema = self._place
+            backend = SqlBackend(address, schema=schema, time="clock", lease=LEASE)
         else:
             backend = SqlBackend(self.path, lease=LEASE)
         await backend.open(self.clock, worker=next(self._names))
@@ -60,6 +69,7 @@ class Store:
     async def close(self) -> None:
         for backend in self._opened:
             await backend.close()
+        self._schema.close()
 
 
 def run(

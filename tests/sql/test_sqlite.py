@@ -85,7 +85,6 @@ def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("where", "says"),
     [
-        ("postgresql://localhost/jobs", "PostgreSQL is not supported"),
         ("mysql://x", "sqlite:///"),
         ("sqlite://jobs.db", "sqlite:///"),
         ("sqlite:///", "no file"),
@@ -105,6 +104,10 @@ def test_addresses_that_cannot_be(where: str, says: str) -> None:
         {"lease": 30},
         {"timeout": timedelta(-1)},
         {"synchronous": "OFF"},
+        {"schema": "sched"},
+        {"time": "clock"},
+        {"migrate": True},
+        {"pooled": True},
     ],
 )
 def test_options_that_cannot_be(options: dict[str, Any]) -> None:
@@ -232,6 +235,7 @@ import anyio, anyio._backends._asyncio
 from sched_core.clock import SystemClock
 from sched_core.errors import BackendError
 from sched_sql import SqlBackend
+import sched_sql.sqlite  # while the interpreter's own files can be read
 
 if os.getuid() == 0:  # who may write everywhere
     os.setuid(65534)

@@ -129,6 +129,14 @@ def test_every_other_law_says_the_same() -> None:
         test().test_a_taken_id_is_refused("asyncio")
 
 
+@pytest.mark.parametrize("share", [0, 1.5])
+def test_a_share_that_is_none(share: float) -> None:
+    harness = Mine()
+    harness.share = share
+    with pytest.raises(Unfit, match="share must be above 0 and at most 1"):
+        conformance(harness)
+
+
 def test_a_harness_without_a_name() -> None:
     class Nameless(Mine):
         name = " "

@@ -220,6 +220,143 @@ async def a_second_pause_after_a_lost_claim_that_was_to_end_the_first(world: Wor
     await world.remove(0, "a")
 
 
+async def a_third_pause_takes_away_what_a_lost_claim_had_begun(world: World) -> None:
+    """It stands for itself alone: what was due since is folded into what comes next."""
+    await world.submit(0, MINUTELY, declared=False)
+    await world.pause(0, "a", seconds(5))
+    await world.advance(seconds(6))
+    await world.mishap(0, "claimed")
+    await world.advance(seconds(36))
+    await world.run(0)
+    await world.pause(0, "a", seconds(20))
+    await world.advance(seconds(80))
+    await world.pause(0, "a", None)
+
+
+async def a_trigger_before_the_clock_was_set_back_and_a_removal(world: World) -> None:
+    """A trigger is owed from the call on: its line ends before its moment."""
+    await world.submit(0, MINUTELY, declared=False)
+    await world.operate(0, "trigger", "a")
+    await world.set_back(seconds(1))
+    await world.remove(0, "a")
+
+
+async def a_trigger_again_after_the_clock_was_set_back(world: World) -> None:
+    """It runs now, under the moment of the second call."""
+    await world.submit(0, MINUTELY, declared=False)
+    await world.operate(0, "trigger", "a")
+    await world.set_back(seconds(100))
+    await world.operate(0, "trigger", "a")
+    await world.run(0)
+
+
+async def an_edit_after_the_clock_was_set_back(world: World) -> None:
+    """Moments that have run do not come again under the new schedule."""
+    await world.submit(0, MINUTELY, declared=False)
+    await world.advance(seconds(60))
+    await world.run(0)
+    await world.set_back(seconds(100))
+    await world.update(0, "a", schedule=Interval(seconds=45))
+    await world.advance(seconds(50))
+    await world.run(0)
+    await world.advance(seconds(60))
+    await world.run(0)
+
+
+async def a_removal_after_the_clock_was_set_back(world: World) -> None:
+    """A retry that waits has begun: its line ends before its moment."""
+    policy = Policy(retry=Retry(3, seconds(20)))
+    await world.submit(0, JobSpec("a", FixedDelay(seconds=40), policy=policy), declared=False)
+    await world.advance(seconds(61))
+    await world.run(0, [Act(fails=True)])
+    await world.set_back(seconds(100))
+    await world.remove(0, "a")
+
+
+async def an_interruption_before_the_clock_was_set_back(world: World) -> None:
+    """It goes on as soon as its moment has come again, not when it was interrupted."""
+    await world.submit(0, MINUTELY, declared=False)
+    await world.advance(seconds(100))
+    await world.mishap(0, "stopped")
+    await world.set_back(seconds(31))
+    await world.advance(seconds(1))
+    await world.run(0)
+
+
+async def a_skip_of_what_has_begun_and_lies_ahead_again(world: World) -> None:
+    """The first occurrence after now, as the clock was set back: it is skipped."""
+    await world.submit(0, JobSpec("a", Once(world.clock.now() + seconds(100))), declared=False)
+    await world.advance(seconds(100))
+    await world.mishap(0, "stopped")
+    await world.set_back(seconds(1))
+    await world.operate(0, "skip the next of", "a")
+    await world.advance(seconds(1))
+    await world.run(0)
+
+
+async def an_edit_of_what_was_superseded_before_the_clock_was_set_back(world: World) -> None:
+    """What was superseded has not run: its moment may come again."""
+    await world.submit(0, MINUTELY, declared=False)
+    await world.advance(seconds(60))
+    await world.update(0, "a", schedule=Interval(seconds=45))
+    await world.set_back(seconds(100))
+    await world.update(0, "a", schedule=Interval(seconds=60))
+    await world.advance(seconds(60))
+    await world.run(0)
+
+
+async def an_edit_behind_a_trigger_that_lies_ahead_again(world: World) -> None:
+    """The trigger holds up nothing: it runs, and what the edit made due after it."""
+    await world.submit(0, MINUTELY, declared=False)
+    await world.operate(0, "trigger", "a")
+    await world.set_back(seconds(100))
+    await world.update(0, "a", schedule=Once(world.clock.now() + seconds(30)))
+    await world.advance(seconds(31))
+    await world.run(0)
+
+
+async def a_retry_with_jitter(world: World) -> None:
+    """It waits longer than the backoff, by a share that everybody derives alike."""
+    policy = Policy(retry=Retry(3, seconds(20), jitter=0.5))
+    await world.submit(0, evolve(MINUTELY, policy=policy), declared=False)
+    await world.advance(seconds(60))
+    await world.run(0, [Act(fails=True)])
+    await world.advance(seconds(20))
+    await world.run(0)
+    await world.advance(seconds(10))
+    await world.run(0)
+
+
+async def a_fixed_delay_after_the_clock_was_set_back(world: World) -> None:
+    """It counts from the newest moment that has run."""
+    await world.submit(0, MINUTELY, declared=False)
+    await world.advance(seconds(60))
+    await world.run(0)
+    await world.set_back(seconds(100))
+    await world.ensure(0, JobSpec("a", FixedDelay(seconds=40)))
+    await world.advance(seconds(200))
+    await world.run(0)
+
+
+async def a_plain_function_whose_time_is_up(world: World) -> None:
+    """It cannot be stopped: it is told, keeps its claim, and has failed when it returns."""
+    policy = Policy(timeout=seconds(25), retry=Retry(2, seconds(10)))
+    await world.restart(0, plain=True)
+    await world.submit(0, evolve(MINUTELY, policy=policy), declared=False)
+    await world.advance(seconds(60))
+    await world.mishap(0, "deaf")
+    await world.run(0)
+
+
+async def a_handler_whose_time_is_up(world: World) -> None:
+    """It is cancelled then and not before, and has failed."""
+    policy = Policy(timeout=seconds(25), retry=Retry(2, seconds(10)))
+    await world.submit(0, evolve(MINUTELY, policy=policy), declared=False)
+    await world.advance(seconds(60))
+    await world.mishap(0, "timed out")
+    await world.mishap(1, "deaf")
+
+
 async def a_mark_on_a_fixed_delay_is_used_up(world: World) -> None:
     """The first occurrence is skipped; the next one, unread as yet, is none to be skipped."""
     await world.submit(0, HOURLY, declared=False)
@@ -262,6 +399,19 @@ async def a_backlog_that_is_edited_away(world: World) -> None:
 
 
 FOUND = [
+    an_edit_of_what_was_superseded_before_the_clock_was_set_back,
+    an_edit_behind_a_trigger_that_lies_ahead_again,
+    an_interruption_before_the_clock_was_set_back,
+    a_skip_of_what_has_begun_and_lies_ahead_again,
+    an_edit_after_the_clock_was_set_back,
+    a_removal_after_the_clock_was_set_back,
+    a_retry_with_jitter,
+    a_fixed_delay_after_the_clock_was_set_back,
+    a_plain_function_whose_time_is_up,
+    a_handler_whose_time_is_up,
+    a_third_pause_takes_away_what_a_lost_claim_had_begun,
+    a_trigger_before_the_clock_was_set_back_and_a_removal,
+    a_trigger_again_after_the_clock_was_set_back,
     a_removal_after_a_lost_claim_that_was_to_end_a_pause,
     a_second_pause_after_a_lost_claim_that_was_to_end_the_first,
     a_mark_on_a_fixed_delay_is_used_up,

@@ -11,9 +11,20 @@ import anyio
 import pytest
 from attrs import evolve
 from tests.conformance.harnesses import MemoryHarness
-from tests.testkit.test_found_histories import a_pause_with_a_backlog, judge
+from tests.testkit.test_found_histories import (
+    History,
+    a_pause_with_a_backlog,
+    a_retry_with_jitter,
+    a_third_pause_takes_away_what_a_lost_claim_had_begun,
+    a_trigger_while_a_retry_waits,
+    an_edit_after_the_clock_was_set_back,
+    judge,
+)
 
-from sched_core import Job, State, Status, lifecycle
+from sched_core import Job, Policy, State, Status, lifecycle
+from sched_core.leases import Deadlines
+from sched_core.threads import HandlerThread
+from sched_testkit import world
 from sched_testkit.annals import Wrong
 from sched_testkit.machine import run_histories
 
@@ -21,7 +32,8 @@ Mutate = Callable[[Any], Any]
 
 folds, finishes, pauses = lifecycle._fold, lifecycle.finish, lifecycle.pause
 skips, triggers, resumes = lifecycle.skip_next, lifecycle.trigger, lifecycle.resume
-redefines = lifecycle.redefine
+redefines, retires, backs_off = lifecycle.redefine, lifecycle.retire, lifecycle.backoff
+calls = HandlerThread.call
 
 
 def fold_one_less(job: Any, moment: Any, now: Any) -> Any:
@@ -103,6 +115,40 @@ def interruption_forgets_the_attempt(*arguments: Any, **options: Any) -> Any:
     return evolve(decision, standing=evolve(decision.standing, attempts=0))
 
 
+def jitter_is_ignored(job: Job, number: int, moment: Any) -> Any:
+    return moment
+
+
+def jitter_of_retries_is_ignored(policy: Policy, *arguments: Any) -> timedelta:
+    return backs_off(evolve(policy, retry=evolve(policy.retry, jitter=0.0)), *arguments)
+
+
+def an_edit_repeats_what_has_run(job: Job, spec: Any, **options: Any) -> Any:
+    forgotten = evolve(job, standing=evolve(job.standing, last_scheduled_at=None))
+    return redefines(forgotten, spec, **options)
+
+
+def a_trigger_waits_for_the_retry(job: Job, *, now: Any) -> Job:
+    after = triggers(job, now=now)
+    if job.standing.attempts == 0:
+        return after
+    return evolve(after, standing=evolve(after.standing, due_at=job.standing.due_at))
+
+
+def only_the_first_is_superseded(job: Job, *, now: Any) -> Any:
+    return tuple(evolve(line, folded=0, folded_until=None) for line in retires(job, now=now))
+
+
+def what_returns_in_the_end_has_succeeded(*arguments: Any, **options: Any) -> Any:
+    claim, start, ended = arguments
+    late = ended.reason is not None and ended.reason.startswith("timeout")
+    return finishes(claim, start, lifecycle.SUCCESS if late else ended, **options)
+
+
+def a_pause_ends_nothing(*arguments: Any, **options: Any) -> tuple[()]:
+    return ()
+
+
 MUTANTS: list[tuple[str, Any, str]] = [
     ("_fold", fold_one_less, "folds"),
     ("finish", retry_forgets_failures, "must be the last"),
@@ -115,6 +161,9 @@ MUTANTS: list[tuple[str, Any, str]] = [
     ("retire", removal_writes_nothing, "has no (final )?line"),
     ("backoff", retry_without_a_pause, "before its retry was due"),
     ("finish", interruption_forgets_the_attempt, "after attempt|must go on with"),
+    ("_jittered", jitter_is_ignored, "its jitter makes it due"),
+    ("retire", only_the_first_is_superseded, "folds 0, not"),
+    ("finish", what_returns_in_the_end_has_succeeded, "but the handler failed"),
 ]
 
 
@@ -129,19 +178,60 @@ def test_the_machine_kills_the_mutant(
         run_histories(MemoryHarness(), examples=400, steps=30, shrink=False)
 
 
+async def fails_in_silence(self: HandlerThread, *arguments: Any) -> Any:
+    try:
+        return await calls(self, *arguments)
+    except Exception:
+        return None
+
+
+def test_the_machine_runs_plain_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HandlerThread, "call", fails_in_silence)
+    with pytest.raises(Wrong, match="but the handler failed"):
+        run_histories(MemoryHarness(), examples=400, steps=30, shrink=False)
+
+
+def test_the_machine_lets_time_run_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Deadlines, "add", lambda *arguments: None)
+    monkeypatch.setattr(world, "PATIENCE", 1)
+    with pytest.raises(Wrong, match=r"nothing happens, though it is (timed out|deaf)"):
+        run_histories(MemoryHarness(), examples=400, steps=30, shrink=False)
+
+
 @pytest.mark.parametrize(
-    ("mutant", "message"),
+    ("name", "mutant", "history", "message"),
     [
-        (resume_forgets_what_was_due, "folds 1, not 3"),
-        (resume_counts_what_lay_in_the_pause, "folds 5, not 3"),
+        ("resume", resume_forgets_what_was_due, a_pause_with_a_backlog, "folds 1, not 3"),
+        ("resume", resume_counts_what_lay_in_the_pause, a_pause_with_a_backlog, "folds 5, not 3"),
+        ("backoff", jitter_of_retries_is_ignored, a_retry_with_jitter, "before its retry was due"),
+        (
+            "redefine",
+            an_edit_repeats_what_has_run,
+            an_edit_after_the_clock_was_set_back,
+            "do not count|has had its line|no occurrence there",
+        ),
+        (
+            "trigger",
+            a_trigger_waits_for_the_retry,
+            a_trigger_while_a_retry_waits,
+            "was triggered at",
+        ),
+        (
+            "left_behind",
+            a_pause_ends_nothing,
+            a_third_pause_takes_away_what_a_lost_claim_had_begun,
+            "has left the occurrence",
+        ),
     ],
+    ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_a_history_with_a_backlog_kills_the_mutant(
-    mutant: Any, message: str, monkeypatch: pytest.MonkeyPatch
+def test_a_history_kills_the_mutant(
+    name: str, mutant: Any, history: History, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lifecycle, "resume", mutant)
+    anyio.run(judge, history, MemoryHarness())
+    monkeypatch.setattr(lifecycle, name, mutant)
     with pytest.raises(Wrong, match=message):
-        anyio.run(judge, a_pause_with_a_backlog, MemoryHarness())
+        anyio.run(judge, history, MemoryHarness())
 
 
 def test_a_wrong_history_is_told_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:

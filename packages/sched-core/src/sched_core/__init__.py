@@ -1,19 +1,25 @@
 """A job scheduler as a pure domain core with pluggable backends.
 
-Read in this order: ``errors``, ``clock``, ``schedule``, ``policy``, ``job``, ``lifecycle``,
-``ports``, ``codec``, ``row``, ``memory``, ``threads``, ``workers``, ``signals``, ``observing``,
-``scheduler``; ``testing`` is for tests.
+Read in this order: ``errors``, ``clock``, ``schedule``, ``policy``, ``job``, ``lint``,
+``lifecycle``, ``ports``, ``codec``, ``row``, ``memory``, ``threads``, ``holdings``, ``leases``,
+``settler``, ``workers``, ``signals``, ``observing``, ``engine``, ``definitions``, ``syncing``,
+``scheduler``, ``router``, ``settings``, ``config``; ``testing`` is for tests.
 """
 
 from sched_core.clock import Clock, SystemClock
+from sched_core.codec import ScheduleKind
+from sched_core.config import open_scheduler
 from sched_core.errors import (
     BackendError,
     BackendUnavailable,
+    ClaimLost,
+    GroupConflict,
     HandlerNotSet,
     InvalidDefinition,
     JobAlreadyExists,
     JobNotFound,
     JobUndecodable,
+    ModeNotConfigured,
     NoRoute,
     NothingToSkip,
     RevisionConflict,
@@ -21,6 +27,7 @@ from sched_core.errors import (
     SchedulerForked,
     SchedulerNotStarted,
     SchedulerRunning,
+    ScheduleWarning,
     SchemaTooNew,
 )
 from sched_core.job import (
@@ -43,6 +50,7 @@ from sched_core.policy import Coalesce, Drop, Policy, Retry, RunAll
 from sched_core.ports import (
     Backend,
     Capabilities,
+    Dispatcher,
     ExecutionQuery,
     Handler,
     JobQuery,
@@ -50,35 +58,47 @@ from sched_core.ports import (
     Page,
     Undecodable,
 )
+from sched_core.router import JobRouter
 from sched_core.schedule import (
+    AnyOf,
+    Between,
     Countable,
     Cron,
     DstRule,
+    Excluding,
     FixedDelay,
     Interval,
     Once,
     Schedule,
     StartAtInterval,
     dst_warnings,
+    upcoming,
 )
 from sched_core.scheduler import Scheduler
+from sched_core.syncing import Synced
 
 __all__ = [
+    "AnyOf",
     "Backend",
     "BackendError",
     "BackendUnavailable",
     "Backlog",
+    "Between",
     "Capabilities",
     "Claim",
+    "ClaimLost",
     "Clock",
     "Coalesce",
     "Countable",
     "Cron",
+    "Dispatcher",
     "Drop",
     "DstRule",
+    "Excluding",
     "Execution",
     "ExecutionQuery",
     "FixedDelay",
+    "GroupConflict",
     "Handler",
     "HandlerNotSet",
     "Health",
@@ -90,12 +110,14 @@ __all__ = [
     "JobEvent",
     "JobNotFound",
     "JobQuery",
+    "JobRouter",
     "JobSpec",
     "JobStore",
     "JobUndecodable",
     "LostClaim",
     "MemoryBackend",
     "MemoryStore",
+    "ModeNotConfigured",
     "NoRoute",
     "NothingToSkip",
     "Observer",
@@ -107,6 +129,8 @@ __all__ = [
     "RunAll",
     "SchedError",
     "Schedule",
+    "ScheduleKind",
+    "ScheduleWarning",
     "Scheduler",
     "SchedulerForked",
     "SchedulerNotStarted",
@@ -118,7 +142,10 @@ __all__ = [
     "StartAtInterval",
     "State",
     "Status",
+    "Synced",
     "SystemClock",
     "Undecodable",
     "dst_warnings",
+    "open_scheduler",
+    "upcoming",
 ]

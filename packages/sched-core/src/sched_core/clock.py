@@ -7,6 +7,7 @@ the telling of time.
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -94,14 +95,25 @@ def cpu_seconds() -> float:
     return time.monotonic()
 
 
+_BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def boot_seconds() -> float:
+    """Return monotonic seconds that go on while the machine is suspended, where it tells them."""
+    return time.clock_gettime(_BOOT)
+
+
 async def pause(seconds: float) -> None:
     """Wait in real time. For back-off against a real store only: a fake clock does not drive it."""
     await anyio.sleep(seconds)
 
 
 async def backoff_pause(failures: int) -> None:
-    """Wait before trying a store again: 50 ms, doubled with each failure up to 10 s, jittered."""
-    longest = min(0.05 * 2 ** min(failures - 1, 20), 10.0)
+    """Wait before trying a store again: 50 ms, doubled with each failure up to 3 s, jittered.
+
+    No longer than that: a store that is back is used again within five seconds.
+    """
+    longest = min(0.05 * 2 ** min(failures - 1, 20), 3.0)
     await pause(longest * (0.5 + secrets.randbelow(1000) / 2000))
 
 
@@ -152,3 +164,61 @@ class Alarm:
 async def _ring(clock: Clock, moment: datetime, event: anyio.Event) -> None:
     await clock.sleep_until(moment)
     event.set()
+
+
+class StoreClock:
+    """The clock of a store, estimated between its replies.
+
+    Each reply says what the store's clock showed at some moment of the round trip, so it bounds the
+    distance between that clock and this machine's monotonic one. The estimate moves only as far as
+    a reply demands: slow replies do not disturb what quick ones have shown, and drift is followed.
+
+    Args:
+        clock: Only waits. What it says of the time plays no role, however wrong it is, once the
+            store has replied.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._offset: float | None = None
+        self._lock = threading.Lock()
+
+    def now(self) -> datetime:
+        """Return the store's time in UTC, as far as it is known."""
+        offset = self._offset
+        if offset is None:
+            return self._clock.now()
+        return datetime.fromtimestamp(time.clock_gettime(_BOOT) + offset, UTC)
+
+    def elapsed(self) -> float:
+        """Return seconds of this machine: what the store's clock is set by does not count."""
+        return boot_seconds()
+
+    async def sleep_until(self, moment: datetime) -> None:
+        """Sleep in slices of at most a second, so that a step of the store's clock is noticed."""
+        while (remaining := moment - self.now()) > timedelta(0):
+            before = self._offset
+            await self._clock.sleep_until(self._clock.now() + min(remaining, SLICE))
+            after = self._offset
+            if before is not None and after is not None and after < before - _SET_BACK:
+                return
+
+    def observe(self, told: datetime, sent: float, received: float) -> timedelta:
+        """Take in what the store's clock showed between two ``boot_seconds``. From any thread.
+
+        Returns:
+            How far it had stepped away from the estimate, zero for what the round trip explains.
+        """
+        seconds = told.timestamp()
+        least, most = seconds - received, seconds - sent
+        with self._lock:
+            offset = self._offset
+            if offset is None:
+                self._offset = (least + most) / 2
+                return timedelta(0)
+            self._offset = min(max(offset, least), most)
+            return timedelta(seconds=self._offset - offset)
+
+
+_SET_BACK = 0.5
+"""Seconds; less than that is how estimates differ."""

@@ -14,22 +14,35 @@ import all the rest, so that is done when something first needs it.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from attrs import frozen
 
 from sched_core.errors import InvalidDefinition, SchedError
 from sched_core.job import Claim, Execution, Job, JobSpec, LostClaim, Standing
 from sched_core.policy import Coalesce, Drop, Policy, RunAll
-from sched_core.schedule import Cron, DstRule, FixedDelay, Interval, Once, Schedule
+from sched_core.schedule import (
+    AnyOf,
+    Between,
+    Cron,
+    DstRule,
+    Excluding,
+    FixedDelay,
+    Interval,
+    Once,
+    Schedule,
+)
 
 if TYPE_CHECKING:
     from cattrs import Converter
 
 T = TypeVar("T")
+
+logger = logging.getLogger("sched_core")
 
 FORMAT = 1
 """The newest format that this version reads, and the one it writes."""
@@ -49,14 +62,27 @@ class Record(NamedTuple):
 
 # -- kinds of schedules ------------------------------------------------------
 
+ENTRY_POINTS = "sched.schedules"
+"""Group of entry points by which installed packages add kinds: the name is the tag, the object a
+:class:`ScheduleKind`."""
+
 
 @frozen
-class _Kind:
+class ScheduleKind:
+    """How one kind of schedule is stored; what an entry point of ``sched.schedules`` names.
+
+    Args:
+        cls: The class; subclasses are other kinds.
+        encode: Returns what ``json`` can write. Equal schedules must give equal values.
+        decode: The reverse; raises whatever it likes for what it cannot read.
+    """
+
+    cls: type
     encode: Callable[[Any], Any]
-    decode: Callable[[Any], Schedule]
+    decode: Callable[[Any], Any]
 
 
-_KINDS: dict[str, _Kind] = {}
+_KINDS: dict[str, ScheduleKind] = {}
 _TAGS: dict[type, str] = {}
 
 
@@ -75,20 +101,53 @@ def register(
         decode: The reverse; raises whatever it likes for what it cannot read.
 
     Raises:
-        InvalidDefinition: The tag, or the class, stands for something else already.
+        InvalidDefinition: The tag, or the class, stands for something else already; or the class
+            does not compare by value.
     """
     if _TAGS.get(cls, tag) != tag or (tag in _KINDS and _TAGS.get(cls) != tag):
         raise InvalidDefinition("tag", f"{tag!r} or {cls.__name__} is registered already")
+    if cls.__eq__ is object.__eq__:
+        raise InvalidDefinition(
+            "cls",
+            f"{cls.__name__} must compare by value, or every ensure_job would be an edit: "
+            "define __eq__ (attrs.frozen and dataclasses do)",
+        )
     _TAGS[cls] = tag
-    _KINDS[tag] = _Kind(encode, decode)  # type: ignore[arg-type]  # any class with the two methods
+    _KINDS[tag] = ScheduleKind(cls, encode, decode)
     known_tags.cache_clear()
     _schedule.cache_clear()
 
 
 @cache
+def load_installed() -> None:
+    """Register the kinds that installed packages offer; once for each process.
+
+    One that cannot be loaded is logged, and stays unknown: its jobs are left alone here.
+    """
+    # Here and not at the top: only whoever meets a kind that is not built in has to look.
+    from importlib.metadata import entry_points
+
+    for point in entry_points(group=ENTRY_POINTS):
+        try:
+            kind = point.load()
+            if not isinstance(kind, ScheduleKind):
+                raise TypeError(f"{point.value} is no ScheduleKind")  # noqa: TRY301 -- logged below
+            register(point.name, kind.cls, kind.encode, kind.decode)
+        except Exception:
+            logger.exception("the kind of schedule %r (%s) cannot be used", point.name, point.value)
+
+
+@cache
 def known_tags() -> tuple[str, ...]:
     """Return the kinds of schedules that this process can read."""
+    load_installed()
     return tuple(sorted(_KINDS))
+
+
+def _kind(tag: str) -> ScheduleKind:
+    if tag not in _KINDS:
+        load_installed()
+    return _KINDS[tag]
 
 
 def readable(format: int, tag: str) -> str | None:  # noqa: A002 -- the header's name for it
@@ -97,7 +156,7 @@ def readable(format: int, tag: str) -> str | None:  # noqa: A002 -- the header's
         return f"format {format} is newer than {FORMAT}, the newest that this version reads"
     if format < 1:
         return f"format {format} does not exist"
-    if tag not in _KINDS:
+    if tag not in _KINDS and tag not in known_tags():
         return f"the kind of schedule {tag!r} is not known here"
     return None
 
@@ -111,13 +170,17 @@ def tag_of(schedule: Schedule) -> str:
     Raises:
         InvalidDefinition: It is none that :func:`register` knows.
     """
-    try:
-        return _TAGS[type(schedule)]
-    except KeyError:
+    tag = _TAGS.get(type(schedule))
+    if tag is None:
+        load_installed()
+        tag = _TAGS.get(type(schedule))
+    if tag is None:
         raise InvalidDefinition(
             "schedule",
-            f"{type(schedule).__name__} cannot be stored: sched_core.codec.register it first",
-        ) from None
+            f"{type(schedule).__name__} cannot be stored: sched_core.codec.register it, or install "
+            f"a package with an entry point of the group {ENTRY_POINTS!r}",
+        )
+    return tag
 
 
 _ONCE_START, _ONCE_END = '{"at":"', '"}'
@@ -147,7 +210,8 @@ def decode_schedule(tag: str, text: str) -> Schedule:
 @lru_cache(maxsize=4096)
 def _schedule(tag: str, text: str) -> Schedule:
     with _Reading("schedule"):
-        return _KINDS[tag].decode(json.loads(text))
+        schedule: Schedule = _kind(tag).decode(json.loads(text))
+        return schedule
 
 
 _DEFAULT_POLICY = Policy()
@@ -234,7 +298,7 @@ def decode_job(record: Record) -> Job:
         )
         spec = JobSpec(
             id=body["id"],
-            schedule=_KINDS[record.tag].decode(body["schedule"]),
+            schedule=_kind(record.tag).decode(body["schedule"]),
             name=body["name"],
             metadata=body["metadata"],
             policy=structure(body["policy"], Policy),
@@ -380,7 +444,7 @@ def _encode_cron(cron: Cron) -> dict[str, Any]:
 def _decode_cron(value: Any) -> Cron:
     body = _fields(value, "expression", "tz dst")
     rule = _fields(body["dst"], "gap fold") if "dst" in body else None
-    dst = DstRule(rule["gap"], rule["fold"]) if rule else "debian"
+    dst: Literal["debian"] | DstRule = DstRule(rule["gap"], rule["fold"]) if rule else "debian"
     return Cron(body["expression"], body.get("tz", "UTC"), dst)
 
 
@@ -409,6 +473,60 @@ register(
     lambda schedule: {"at": encode_moment(schedule.at)},
     lambda value: Once(decode_moment(_fields(value, "at")["at"])),
 )
+
+
+def _encode_part(schedule: Schedule) -> list[Any]:
+    tag = tag_of(schedule)
+    return [tag, _KINDS[tag].encode(schedule)]
+
+
+def _decode_part(value: Any) -> Schedule:
+    tag, body = value
+    reason = readable(FORMAT, tag)
+    if reason is not None:
+        raise Malformed(reason)
+    schedule: Schedule = _kind(tag).decode(body)
+    return schedule
+
+
+def _encode_between(between: Between) -> dict[str, Any]:
+    body: dict[str, Any] = {"schedule": _encode_part(between.schedule)}
+    if between.start is not None:
+        body["start"] = encode_moment(between.start)
+    if between.end is not None:
+        body["end"] = encode_moment(between.end)
+    return body
+
+
+def _decode_between(value: Any) -> Between:
+    body = _fields(value, "schedule", "start end")
+    start = decode_moment(body["start"]) if "start" in body else None
+    end = decode_moment(body["end"]) if "end" in body else None
+    return Between(_decode_part(body["schedule"]), start, end)
+
+
+def _encode_excluding(excluding: Excluding) -> dict[str, Any]:
+    return {
+        "schedule": _encode_part(excluding.schedule),
+        "dates": [day.isoformat() for day in excluding.dates],
+        "tz": excluding.tz,
+    }
+
+
+def _decode_excluding(value: Any) -> Excluding:
+    body = _fields(value, "schedule dates tz")
+    dates = [date.fromisoformat(day) for day in body["dates"]]
+    return Excluding(_decode_part(body["schedule"]), dates, body["tz"])
+
+
+register(
+    "any_of",
+    AnyOf,
+    lambda schedule: {"schedules": [_encode_part(part) for part in schedule.schedules]},
+    lambda value: AnyOf(*map(_decode_part, _fields(value, "schedules")["schedules"])),
+)
+register("between", Between, _encode_between, _decode_between)
+register("excluding", Excluding, _encode_excluding, _decode_excluding)
 
 _MISFIRES: dict[str, type[Coalesce | RunAll | Drop]] = {
     "coalesce": Coalesce,

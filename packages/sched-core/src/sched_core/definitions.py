@@ -6,21 +6,43 @@ whole backend and one transaction of the caller's.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from attrs import evolve
 
 from sched_core import lifecycle
 from sched_core.clock import Clock
-from sched_core.errors import JobAlreadyExists, JobNotFound, JobUndecodable, RevisionConflict
-from sched_core.job import Execution, Job, JobSpec
+from sched_core.errors import (
+    InvalidDefinition,
+    JobAlreadyExists,
+    JobNotFound,
+    JobUndecodable,
+    RevisionConflict,
+)
+from sched_core.job import RESERVED, Execution, Job, JobSpec
 from sched_core.lifecycle import Change
+from sched_core.lint import lint
+from sched_core.policy import Policy
 from sched_core.ports import JobStore, Undecodable
+from sched_core.schedule import Schedule
+
+logger = logging.getLogger("sched_core")
 
 Edited = Callable[[str, Sequence[Execution]], Awaitable[None]]
 """Told which lines an edit wrote, with the job's id."""
+
+
+class Unset:
+    """Stands for what is not to be changed."""
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final = Unset()
 
 
 class Definitions:
@@ -42,40 +64,71 @@ class Definitions:
         self._edited = edited
 
     def admit(self, spec: JobSpec, *, declared: bool) -> Job:
-        """Return the job as it would be stored."""
+        """Return the job as it would be stored.
+
+        Raises:
+            InvalidDefinition: Its id is reserved.
+        """
+        unreserved(spec)
         return lifecycle.admit(spec, uid=self._new_id(), declared=declared, now=self._clock.now())
 
     async def submit(self, specs: Sequence[JobSpec]) -> list[Job]:
         """Add jobs, all or none."""
         jobs = [self.admit(spec, declared=False) for spec in specs]
-        return list(await self._store.add(jobs)) if jobs else []
+        stored = list(await self._store.add(jobs)) if jobs else []
+        for spec in specs:
+            self.advise(spec)
+        return stored
+
+    def advise(self, spec: JobSpec) -> None:
+        """Log what may surprise whoever wrote a definition that is new or has changed."""
+        try:
+            sentences = lint(spec, now=self._clock.now())
+        except Exception:
+            # A third party's schedule may raise anything; where that harms, it is seen elsewhere.
+            logger.debug("job %r: its definition cannot be examined", spec.id, exc_info=True)
+            return
+        for sentence in sentences:
+            logger.warning("job %r: %s", spec.id, sentence)
 
     async def ensure(self, spec: JobSpec) -> Job:
         """Add a job, or change it where its definition differs."""
+        unreserved(spec)
         while True:
             stored = await self._store.get(spec.id)
             if stored is None:
                 try:
-                    return (await self._store.add([self.admit(spec, declared=True)]))[0]
+                    (added,) = await self._store.add([self.admit(spec, declared=True)])
                 except JobAlreadyExists:
                     continue  # somebody else was faster: compare with theirs
-            change = lifecycle.redefine(
-                _readable(stored), spec, declared=True, now=self._clock.now()
-            )
+                self.advise(spec)
+                return added
+            job = _readable(stored)
+            change = lifecycle.redefine(job, spec, declared=True, now=self._clock.now())
             if change is None:
-                return _readable(stored)
+                return job
             try:
-                return await self._replace(change)
+                replaced = await self._replace(change)
             except (RevisionConflict, JobNotFound):
                 continue
+            self._advise_of_change(job.spec, spec)
+            return replaced
+
+    def _advise_of_change(self, before: JobSpec, after: JobSpec) -> None:
+        if before.schedule != after.schedule or before.policy != after.policy:
+            self.advise(after)
 
     async def update(self, job_id: str, changes: Mapping[str, Any]) -> Job:
         """Change some fields of a definition."""
+        before: list[JobSpec] = []
 
         def edit(job: Job) -> Change | None:
+            before[:] = [job.spec]
             return lifecycle.redefine(job, evolve(job.spec, **changes), now=self._clock.now())
 
-        return await self._edit(job_id, edit)
+        updated = await self._edit(job_id, edit)
+        self._advise_of_change(before[0], updated.spec)
+        return updated
 
     async def remove(self, job_id: str) -> None:
         """Remove a job, with the lines of what was due or begun."""
@@ -92,7 +145,7 @@ class Definitions:
 
     async def get(self, job_id: str) -> Job:
         """Return a job as it is stored."""
-        stored = await self._store.get(job_id)
+        stored = None if str(job_id).startswith(RESERVED) else await self._store.get(job_id)
         if stored is None:
             raise JobNotFound(job_id)
         return _readable(stored)
@@ -151,7 +204,115 @@ class Definitions:
         return stored
 
 
+def unreserved(spec: JobSpec) -> JobSpec:
+    """Refuse ids of this package's own records.
+
+    Raises:
+        InvalidDefinition: It begins as those do.
+    """
+    if spec.id.startswith(RESERVED):
+        raise InvalidDefinition(
+            "id", f"must not begin with {RESERVED!r}, which is reserved, as {spec.id!r} does"
+        )
+    return spec
+
+
 def _readable(stored: Job | Undecodable) -> Job:
     if isinstance(stored, Undecodable):
         raise JobUndecodable(stored.id, stored.reason)
     return stored
+
+
+class JobsInTransaction:
+    """Jobs declared and removed inside a transaction of the caller's.
+
+    Every method means what the scheduler's method of the same name does, once that transaction
+    commits. Observers are not told.
+    """
+
+    def __init__(self, store: JobStore, clock: Clock, *, new_id: Callable[[], str]) -> None:
+        self._definitions = Definitions(store, clock, new_id=new_id, edited=_nobody)
+
+    async def ensure_job(
+        self,
+        id: str,  # noqa: A002 -- the word that users know the job by
+        schedule: Schedule,
+        *,
+        name: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        policy: Policy | None = None,
+        group: str | None = None,
+    ) -> Job:
+        """Declare a job: add it, or change it where its definition differs."""
+        spec = spec_of(id, schedule, name, metadata, policy, group)
+        return await self._definitions.ensure(spec)
+
+    async def submit_job(
+        self,
+        id: str,  # noqa: A002 -- the word that users know the job by
+        schedule: Schedule,
+        *,
+        name: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        policy: Policy | None = None,
+        group: str | None = None,
+    ) -> Job:
+        """Add a job. Raises JobAlreadyExists; the transaction can go on all the same."""
+        spec = spec_of(id, schedule, name, metadata, policy, group)
+        return (await self._definitions.submit([spec]))[0]
+
+    async def update_job(
+        self,
+        id: str,  # noqa: A002 -- the word that users know the job by
+        schedule: Schedule | Unset = UNSET,
+        *,
+        name: str | Unset | None = UNSET,
+        metadata: Mapping[str, str] | Unset = UNSET,
+        policy: Policy | Unset = UNSET,
+        group: str | Unset | None = UNSET,
+    ) -> Job:
+        """Change what is given and keep the rest. Raises JobNotFound."""
+        return await self._definitions.update(
+            id, changes_of(schedule, name, metadata, policy, group)
+        )
+
+    async def remove_job(self, id: str) -> None:  # noqa: A002 -- as above
+        """Remove a job. Raises JobNotFound."""
+        await self._definitions.remove(id)
+
+
+async def _nobody(job_id: str, lines: Sequence[Execution]) -> None:
+    """Tell nobody: the caller may still roll back."""
+
+
+def changes_of(
+    schedule: object, name: object, metadata: object, policy: object, group: object
+) -> dict[str, Any]:
+    """Return the fields that are to be changed."""
+    given = {
+        "schedule": schedule,
+        "name": name,
+        "metadata": metadata,
+        "policy": policy,
+        "group": group,
+    }
+    return {field: value for field, value in given.items() if value is not UNSET}
+
+
+def spec_of(
+    job_id: str,
+    schedule: Schedule,
+    name: str | None,
+    metadata: Mapping[str, str] | None,
+    policy: Policy | None,
+    group: str | None,
+) -> JobSpec:
+    """Return a definition of what the methods of a scheduler are given."""
+    return JobSpec(
+        job_id,
+        schedule,
+        name,
+        {} if metadata is None else metadata,
+        Policy() if policy is None else policy,
+        group,
+    )

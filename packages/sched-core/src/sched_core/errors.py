@@ -1,10 +1,11 @@
 """Errors, arranged by whose fault it is.
 
 * The caller's: :class:`InvalidDefinition`, :class:`JobAlreadyExists`, :class:`JobNotFound`,
-  :class:`SchedulerNotStarted`, :class:`HandlerNotSet`. Change the call.
+  :class:`GroupConflict`, :class:`SchedulerNotStarted`, :class:`HandlerNotSet`. Change the call.
 * The record's: :class:`JobUndecodable`. Run a version that can read it.
 * The backend's: :class:`BackendUnavailable` (try again), :class:`BackendError` (don't).
-* Nobody's: :class:`RevisionConflict`. Somebody else wrote first; read again and decide anew.
+* Nobody's: :class:`RevisionConflict`, :class:`ClaimLost`. Somebody else was first; read again and
+  decide anew, or leave it to them.
 """
 
 from __future__ import annotations
@@ -29,6 +30,27 @@ class InvalidDefinition(SchedError, ValueError):
 
     def __reduce__(self) -> tuple[type[InvalidDefinition], tuple[str, str]]:
         return type(self), (self.field, self.problem)
+
+
+class ModeNotConfigured(SchedError):
+    """The package of a mode, or what it connects to, is missing.
+
+    Args:
+        mode: As it was written.
+        problem: What is missing, and what to do about it.
+    """
+
+    def __init__(self, mode: str, problem: str) -> None:
+        super().__init__(f"mode {mode!r} is not configured: {problem}")
+        self.mode = mode
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[type[ModeNotConfigured], tuple[str, str]]:
+        return type(self), (self.mode, self.problem)
+
+
+class ScheduleWarning(UserWarning):
+    """A schedule that is right, and may mean something else than who wrote it thinks."""
 
 
 class _AboutJob(SchedError):
@@ -62,6 +84,12 @@ class RevisionConflict(_AboutJob):
     template = "job {job_id} was changed by somebody else meanwhile: read it again"
 
 
+class ClaimLost(_AboutJob):
+    """Another worker has taken the job over: nothing that this run wrote was committed."""
+
+    template = "the claim of job {job_id} was lost: nothing was committed"
+
+
 class JobUndecodable(SchedError):
     """The stored record cannot be read by this version; it was left as it is.
 
@@ -80,6 +108,29 @@ class JobUndecodable(SchedError):
 
     def __reduce__(self) -> tuple[type[JobUndecodable], tuple[str, str]]:
         return type(self), (self.job_id, self.reason)
+
+
+class GroupConflict(SchedError):
+    """``sync_jobs`` met an id that belongs to somebody else; nothing was written.
+
+    Args:
+        job_id: The id.
+        group: The group that was to be synced.
+        owner: The group that has the job; ``None`` for one that was submitted and has none.
+    """
+
+    def __init__(self, job_id: str, group: str, owner: str | None) -> None:
+        whose = "was submitted and has no group" if owner is None else f"is of the group {owner!r}"
+        super().__init__(
+            f"job {job_id!r} {whose}, so the group {group!r} cannot declare it: use another id, "
+            "or remove that job first"
+        )
+        self.job_id = job_id
+        self.group = group
+        self.owner = owner
+
+    def __reduce__(self) -> tuple[type[GroupConflict], tuple[str, str, str | None]]:
+        return type(self), (self.job_id, self.group, self.owner)
 
 
 class NothingToSkip(_AboutJob):

@@ -10,7 +10,7 @@ import anyio
 
 from sched_core.clock import LAST, Clock
 from sched_core.errors import BackendError
-from sched_core.job import Cancellation, Claim, describe
+from sched_core.job import Cancellation, Claim, Settlement, describe
 from sched_core.lifecycle import Decision, Ended, Start
 from sched_core.ports import Backend
 from sched_core.threads import HandlerThread
@@ -46,6 +46,7 @@ class Run:
         "threaded",
         "why",
         "worker",
+        "written",
     )
 
     def __init__(self, claim: Claim) -> None:
@@ -64,6 +65,8 @@ class Run:
         self.conflicts = 0
         self.expected: int | None = claim.job.revision
         """The revision that the decision was made on."""
+        self.written: Settlement | None = None
+        """What its handler has committed itself."""
 
 
 class Holdings:
@@ -139,6 +142,5 @@ class Holdings:
 
     def oldest_due(self) -> datetime | None:
         """Return the earliest due moment among what is held and not settled."""
-        return min(
-            (run.claim.job.standing.due_at or LAST for run in self.runs.values()), default=None
-        )
+        runs = list(self.runs.values())  # at once: metrics are collected by other threads
+        return min((run.claim.job.standing.due_at or LAST for run in runs), default=None)

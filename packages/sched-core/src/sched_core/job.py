@@ -9,17 +9,18 @@ import enum
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal, NoReturn, Protocol
 
 from attrs import field, frozen
 
-from sched_core.errors import InvalidDefinition
+from sched_core.errors import BackendError, InvalidDefinition
 from sched_core.policy import Policy
 from sched_core.schedule import Schedule
 
 LONGEST_TEXT = 255
 """Characters in an id, a name or a group."""
+RESERVED = "sched:"
+"""Ids that begin with it are this package's own records: never due, never listed."""
 LARGEST_METADATA = 64 * 1024
 """Bytes of UTF-8 in all keys and values together."""
 LONGEST_REASON = 2048
@@ -27,7 +28,22 @@ LONGEST_REASON = 2048
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class Metadata(dict[str, str]):
+    """A dictionary that refuses to be changed; it can be copied, pickled and written as JSON."""
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("metadata is read-only: use update_job, or change a copy, dict(metadata)")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[type[Metadata], tuple[dict[str, str]]]:
+        return type(self), (dict(self),)
+
+
+_NOTHING: Mapping[str, str] = Metadata()
 
 
 # -- what the user declares --------------------------------------------------
@@ -81,7 +97,7 @@ def _copied(metadata: object) -> Mapping[str, str]:
             f"must be at most {LARGEST_METADATA} bytes in all, not {size}: "
             "store the data elsewhere and keep a reference here",
         )
-    return MappingProxyType(dict(metadata))
+    return Metadata(metadata)
 
 
 @frozen
@@ -363,6 +379,14 @@ class Settled:
     job: Job | None = None
 
 
+class Effects(Protocol):
+    """Makes the transactions in which handlers write and their occurrences are settled."""
+
+    def begin(self, event: JobEvent) -> Any:
+        """Return what ``event.transaction()`` returns."""
+        ...
+
+
 class Cancellation:
     """Tells a running handler that it should stop; safe to read from any thread."""
 
@@ -406,6 +430,7 @@ class JobEvent:
     folded_until: datetime | None = None
     last_completed_at: datetime | None = None
     _cancellation: Cancellation = field(factory=Cancellation, repr=False)
+    _effects: Effects | None = field(default=None, repr=False)
 
     @property
     def delay(self) -> timedelta:
@@ -416,6 +441,36 @@ class JobEvent:
     def cancelled(self) -> bool:
         """Whether the handler should stop: its time is up, its claim lost, or the worker stops."""
         return self._cancellation.requested
+
+    def transaction(self) -> Any:
+        """Open a transaction in the backend's database that settles this occurrence, too.
+
+        What the handler writes in it, the ledger line ``succeeded`` and the next due moment commit
+        together or not at all::
+
+            async with event.transaction() as connection:
+                await connection.execute("INSERT INTO invoices …")
+
+        In a plain function it is ``with``, and the connection a synchronous one. Leaving the block
+        settles the occurrence and commits. An exception inside it rolls back, and the occurrence
+        ends as the handler does. The run has succeeded once the block was left: what the handler
+        does after it is not part of the occurrence any more, and is best nothing.
+
+        Returns:
+            A context manager of the connection, asynchronous and not; for one block.
+
+        Raises:
+            BackendError: The backend has no transactions, or the occurrence is settled already.
+            ClaimLost: When it is opened or left: another worker has the job, and nothing was
+                committed.
+            BackendUnavailable: When it is left: the connection was lost. If that happened during
+                the commit itself, only the ledger tells whether it was made.
+        """
+        if self._effects is None:
+            raise BackendError(
+                "this backend has no transactions: use event.key to make the handler idempotent"
+            )
+        return self._effects.begin(self)
 
 
 def occurrence_key(uid: str, number: int) -> str:

@@ -96,7 +96,7 @@ class Leases:
                 run.claim = _extended(run.claim, claim.expires_at)
             elif run.ended is None and run.decision is None:
                 holdings.lose(run)
-            else:
+            elif run.written is None:
                 run.why = "lost"  # or written meanwhile: the settlement tells
         return True
 

@@ -99,6 +99,40 @@ def admit(spec: JobSpec, *, uid: str, declared: bool, now: datetime) -> Job:
     return evolve(job, standing=_await_next(job, standing, now))
 
 
+def announce(spec: JobSpec, *, uid: str, now: datetime) -> Job:
+    """Return a new job that is not due before :func:`redefine` has made it so.
+
+    It stands there for others to see while it is found out whether it may be. Nothing but this is
+    unfinished and has no occurrence.
+    """
+    standing = Standing(
+        state=State.PAUSED, number=1, next_run=None, due_at=None, pause_reason="being declared"
+    )
+    return Job(spec=spec, uid=uid, declared=True, anchor=now, standing=standing)
+
+
+def _is_announced(standing: Standing) -> bool:
+    return (
+        standing.state is not State.FINISHED
+        and standing.next_run is None
+        and standing.triggered_at is None
+    )
+
+
+def _activated(job: Job, now: datetime) -> Job:
+    """Return a job that was only announced as one that was just admitted."""
+    active = evolve(
+        job.standing,
+        state=State.ACTIVE,
+        next_run=_moment(job.spec.schedule.first(now)),
+        paused_until=None,
+        pause_reason=None,
+        paused_at=None,
+    )
+    job = evolve(job, anchor=now)
+    return evolve(job, standing=_await_next(job, active, now))
+
+
 def redefine(
     job: Job, spec: JobSpec, *, declared: bool | None = None, now: datetime
 ) -> Change | None:
@@ -111,6 +145,9 @@ def redefine(
         now: The present moment, by the clock that decides.
     """
     declared = job.declared if declared is None else declared
+    if _is_announced(job.standing):
+        return Change(_activated(evolve(job, spec=spec, declared=declared), now))
+
     if job.spec == spec:
         if declared == job.declared:
             return None
@@ -151,6 +188,8 @@ def _rescheduled(edited: Job, ledger: tuple[Execution, ...], now: datetime) -> S
     )
     if manual and not begun:
         # The manual occurrence is another one than those of the schedule: it stays what it is.
+        if fresh.due_at is not None and fresh.due_at > now:
+            fresh = evolve(fresh, due_at=now)  # the clock was set back: it must hold up nothing
         return _renumbered(fresh, ledger) if ledger else fresh
     return _await_next(edited, _renumbered(_numbered_on(fresh), ledger), now)
 
@@ -285,6 +324,8 @@ def resume(job: Job, *, at: datetime) -> Job | None:
         return None
     if standing.paused_until is not None and standing.paused_until < at:
         at = standing.paused_until
+    if _is_announced(standing):
+        return _activated(job, at)
     active = evolve(
         standing, state=State.ACTIVE, paused_until=None, pause_reason=None, paused_at=None
     )
@@ -350,6 +391,8 @@ def trigger(job: Job, *, now: datetime) -> Job:
     One that comes while it runs cannot be told from that here: the moment moves, by which
     :func:`finish` knows that there is another to run.
     """
+    if _is_announced(job.standing):
+        job = _activated(job, now)
     standing = job.standing
     _, manual = pending(standing)
     if standing.triggered_at is not None:
@@ -359,7 +402,7 @@ def trigger(job: Job, *, now: datetime) -> Job:
             return evolve(job, standing=evolve(standing, due_at=now))
         if not manual:
             return job
-        moved = max(now, standing.triggered_at + _TICK)
+        moved = now if now != standing.triggered_at else instant_after(now, _TICK)
         return evolve(job, standing=evolve(standing, triggered_at=moved, due_at=now))
 
     due_at = standing.due_at
@@ -389,10 +432,8 @@ def skip_next(job: Job, *, now: datetime) -> Job:
         NothingToSkip: There is no such occurrence.
     """
     moment = job.standing.next_run
-    if moment is not None and (
-        moment <= now or (pending(job.standing)[0] == moment and job.standing.attempts)
-    ):
-        moment = _moment(job.spec.schedule.next_after(max(now, moment), job.anchor))
+    if moment is not None and moment <= now:
+        moment = _moment(job.spec.schedule.next_after(now, job.anchor))
     if moment is None:
         raise NothingToSkip(job.spec.id)
     return evolve(job, standing=evolve(job.standing, skipped_run=moment))
@@ -444,12 +485,13 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
         return Start(standing.number, moment, True, claim.attempt, 0, None)
 
     if standing.skipped_run is not None and _is_skipped(job, moment):
-        # Also where an earlier claim was lost: a mark is only put on what has not begun.
+        # Also where it had begun: the clock was set back then, or its claim lost.
         line = _fate(job, standing.number, moment, Status.SKIPPED, now, claim=claim)
         return Decision(_advance(job, standing, line, now), (line,))
 
     if claim.attempt == 1:
-        passed = _passed_over(claim, moment, now)
+        # Jitter is no lateness: it is judged as if there were none.
+        passed = _passed_over(claim, moment, now - (_scheduled_due(job, moment) - moment), now)
         if passed is not None:
             return passed
 
@@ -497,17 +539,20 @@ def _present(standing: Standing, now: datetime) -> datetime:
     return min(now, standing.paused_at or now) if paused else now
 
 
-def _passed_over(claim: Claim, moment: datetime, now: datetime) -> Decision | None:
+def _passed_over(
+    claim: Claim, moment: datetime, judged: datetime, now: datetime
+) -> Decision | None:
     """Return the decision for an occurrence that the misfire policy passes over."""
     job, standing, misfire = claim.job, claim.job.standing, claim.job.spec.policy.misfire
-    if type(misfire) is Coalesce or now <= moment:
+    if type(misfire) is Coalesce or judged <= moment:
         return None
 
     if isinstance(misfire, Drop):
-        runs_from = _before(now, misfire.grace)
+        runs_from = _before(judged, misfire.grace)
         reason = f"later than the grace of {misfire.grace}"
     elif isinstance(misfire, RunAll):
-        runs_from = max(_before(now, misfire.window), _newest(job, moment, now, misfire.limit))
+        newest = _newest(job, moment, judged, misfire.limit)
+        runs_from = max(_before(judged, misfire.window), newest)
         reason = f"beyond the newest {misfire.limit} within {misfire.window}"
     else:
         return None
@@ -631,6 +676,8 @@ def finish(
             # An edit gave the trigger another number while it ran.
             return Decision(_advance(stored, standing, line, now, ran=True), (line,))
         noted = evolve(standing, last_finished_at=now, last_status=ended.status)
+        if line.final:
+            noted = evolve(noted, last_scheduled_at=_newest_of(standing, line))
         return Decision(noted, _last_words(claim, start, line, now))
 
     folded, until = _carried(standing)
@@ -662,8 +709,10 @@ def finish(
 
     if ended.status is Status.INTERRUPTED:
         line = evolve(line, folded=0, folded_until=None)
+        # As early as it was: a clock that is set back must not make it wait.
+        due = now if standing.due_at is None else min(now, standing.due_at)
         again = evolve(
-            standing, attempts=start.attempt, due_at=_retry_due(standing, now, manual=start.manual)
+            standing, attempts=start.attempt, due_at=_retry_due(standing, due, manual=start.manual)
         )
         return Decision(again, (line,))
 
@@ -749,7 +798,7 @@ def _advance(
         mark,
         standing.paused_until,
         standing.pause_reason,
-        line.scheduled_at,
+        _newest_of(standing, line),
         now if ran else standing.last_finished_at,
         line.status,
         None,
@@ -759,6 +808,11 @@ def _advance(
     )
     # Copying once more costs a seventh of the whole run.
     return fresh if simple else _await_next(job, fresh, now)
+
+
+def _newest_of(standing: Standing, line: Execution) -> datetime:
+    past = standing.last_scheduled_at
+    return line.scheduled_at if past is None or past < line.scheduled_at else past
 
 
 def _unfolded(backlog: Backlog) -> tuple[datetime | None, Backlog]:

@@ -43,6 +43,7 @@ class Health:
         lateness: How late the newest run began.
         claims_lost: Claims that others took over.
         backend_errors: Failures to reach the backend.
+        at: When this was read, by the clock that decides.
     """
 
     healthy: bool
@@ -56,9 +57,12 @@ class Health:
     lateness: timedelta | None
     claims_lost: int
     backend_errors: int
+    at: datetime
 
 
 Observer = Callable[[Execution | HealthChange], None]
+"""Is called with what happened. One that has a method ``watch`` is given the scheduler, too, each
+time that opens: for what is read and not told, as by ``sched_core.otel``."""
 
 
 class Observers:
@@ -77,10 +81,17 @@ class Observers:
     def __bool__(self) -> bool:
         return bool(self._observers)
 
+    def watch(self, scheduler: object) -> None:
+        """Show the scheduler to observers that want to read it by themselves."""
+        for observer in self._observers:
+            watch = getattr(observer, "watch", None)
+            if callable(watch):
+                watch(scheduler)
+
     @property
     def problems(self) -> tuple[str, ...]:
         """What is wrong, for people."""
-        return tuple(f"{topic}: {text}" for topic, text in self._problems.items())
+        return tuple(f"{topic}: {text}" for topic, text in list(self._problems.items()))
 
     def forget(self) -> None:
         """Begin anew with nothing wrong."""

@@ -65,13 +65,15 @@ class Drop:
     """An occurrence older than the grace when its first attempt would begin is ``missed``.
 
     Args:
-        grace: How late an occurrence may begin.
+        grace: How late an occurrence may begin. Every run begins a little late, by milliseconds
+            or by what a busy machine takes: less than a second drops runs that nothing is wrong
+            with.
     """
 
     grace: timedelta
 
     def __attrs_post_init__(self) -> None:
-        _duration("policy.misfire.grace", self.grace, zero=True)
+        _duration("policy.misfire.grace", self.grace)
 
 
 @frozen

@@ -12,15 +12,70 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
+import anyio.to_thread
 from attrs import field, frozen
 
 from sched_core.clock import Clock
-from sched_core.job import Claim, Execution, Job, JobEvent, Settled, Settlement, State, Status
+from sched_core.job import (
+    Claim,
+    Execution,
+    Job,
+    JobEvent,
+    JobSpec,
+    Settled,
+    Settlement,
+    State,
+    Status,
+)
 
 T = TypeVar("T")
 
 Handler = Callable[[JobEvent], Awaitable[Any] | Any]
 """A function of one event: ``async`` runs in the loop, a plain one in a thread."""
+
+InThread = Callable[[Handler, JobEvent], Awaitable[Any]]
+"""Calls a plain function in a thread of the worker's, and waits for it."""
+
+
+class Dispatcher:
+    """A handler that finds the function to call by itself, and may declare jobs.
+
+    To be inherited, unlike the ports: a handler is told from others by it, and a stand-in that has
+    every attribute is a plain handler still.
+    """
+
+    group: str | None = None
+    """With a group, the declared jobs are synced as one set; else each is ensured."""
+    version: int | str | None = None
+    """Of the deployment, with a group."""
+    declares: bool = True
+    """Whether the scheduler stores the declared jobs."""
+
+    @property
+    def specs(self) -> Sequence[JobSpec]:
+        """The jobs that it declares."""
+        return ()
+
+    async def dispatch(self, event: JobEvent, in_thread: InThread) -> Any:
+        """Handle the event.
+
+        Args:
+            event: As any handler gets it.
+            in_thread: Use it for functions that are not ``async``: they keep their claim until
+                they return, and a stop does not wait for them for ever.
+        """
+        raise NotImplementedError
+
+    async def __call__(self, event: JobEvent) -> Any:
+        """Handle the event outside a scheduler, as in a test."""
+        return await self.dispatch(event, _in_any_thread)
+
+
+async def _in_any_thread(handler: Handler, event: JobEvent) -> Any:
+    # In a tuple: trio refuses functions that return coroutines.
+    (result,) = await anyio.to_thread.run_sync(lambda: (handler(event),))
+    return result
+
 
 MAX_POLL = timedelta(seconds=5)
 """A backend looks for due jobs at least this often, whatever notification got lost."""
@@ -116,6 +171,7 @@ class Capabilities:
         ordered: Pages come in id order, the ledger newest first across jobs.
         transactions: Jobs can be written inside the caller's own transaction.
         loops: The event loops it runs on.
+        notified: What another process writes wakes a waiting call at once; else it is looked for.
     """
 
     durable: bool
@@ -127,6 +183,7 @@ class Capabilities:
     ordered: bool = True
     transactions: bool = False
     loops: frozenset[str] = frozenset({"asyncio", "trio"})
+    notified: bool = False
 
 
 class JobStore(Protocol):
@@ -216,7 +273,11 @@ class Backend(JobStore, Protocol):
     async def jobs(
         self, query: JobQuery, *, after: str | None, limit: int
     ) -> Page[Job | Undecodable]:
-        """List jobs, in id order (by code point) where ``capabilities.ordered``."""
+        """List jobs, in id order (by code point) where ``capabilities.ordered``.
+
+        Its first page is asked for after every write that has returned, here or in another
+        process, and shows what those wrote: ``sync_jobs`` of several deployments rely on it.
+        """
         ...
 
     async def wait_due(self, limit: int) -> None:
@@ -274,5 +335,55 @@ class Backend(JobStore, Protocol):
 
         Returns:
             How many ledger lines and jobs were deleted.
+        """
+        ...
+
+
+class Transaction(Protocol):
+    """A transaction as a context manager of its connection, for ``with`` and ``async with``."""
+
+    def __enter__(self) -> Any:
+        """Begin, and return a synchronous connection."""
+        ...
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        """Settle and commit, or roll back."""
+        ...
+
+    async def __aenter__(self) -> Any:
+        """Begin, and return an asynchronous connection."""
+        ...
+
+    async def __aexit__(self, kind: Any, error: Any, trace: Any) -> None:
+        """Settle and commit, or roll back."""
+        ...
+
+
+class Transactional(Protocol):
+    """What a backend has besides the port where ``capabilities.transactions``."""
+
+    def within(self, connection: Any) -> JobStore:
+        """Return definitions that are written inside the caller's transaction.
+
+        Args:
+            connection: Of the store's driver, synchronous or not, to the same database.
+
+        Raises:
+            InvalidDefinition: It is none, or has no transaction that could be joined.
+        """
+        ...
+
+    def transaction(
+        self,
+        claim: Claim,
+        decide: Callable[[Job | None], Settlement],
+        committed: Callable[[Settlement], None],
+    ) -> Transaction:
+        """Return a transaction that ends with a settlement.
+
+        When its block is left without an exception, the job is locked and read, ``decide`` is
+        called with it (``None`` if it was removed), and the settlement is written before the
+        commit; ``committed`` is called after it. What loses the claim rolls everything back and
+        raises :class:`~sched_core.errors.ClaimLost`.
         """
         ...

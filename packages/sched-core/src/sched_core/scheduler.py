@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self, cast
 
 import anyio
 from attrs import frozen
 
 from sched_core.clock import Clock, SystemClock
-from sched_core.definitions import Definitions
+from sched_core.definitions import (
+    UNSET,
+    Definitions,
+    JobsInTransaction,
+    Unset,
+    changes_of,
+    spec_of,
+)
 from sched_core.engine import DEFAULT_GRACE, Engine
 from sched_core.errors import (
+    BackendError,
     HandlerNotSet,
     InvalidDefinition,
     JobAlreadyExists,
@@ -23,22 +31,23 @@ from sched_core.errors import (
     SchedulerNotStarted,
     SchedulerRunning,
 )
-from sched_core.job import Execution, Job, JobSpec, check_text
+from sched_core.job import RESERVED, Execution, Job, JobSpec, check_text
 from sched_core.observing import Health, Observer, Observers
 from sched_core.policy import Policy
-from sched_core.ports import Backend, ExecutionQuery, Handler, JobQuery, Undecodable
+from sched_core.ports import (
+    Backend,
+    Dispatcher,
+    ExecutionQuery,
+    Handler,
+    JobQuery,
+    Transactional,
+    Undecodable,
+)
 from sched_core.schedule import Schedule
+from sched_core.syncing import Synced, Syncing, version_of
 from sched_core.workers import Workers
 
 PAGE = 200
-
-
-class _Unset:
-    def __repr__(self) -> str:
-        return "UNSET"
-
-
-UNSET: Final = _Unset()
 
 
 def random_id() -> str:
@@ -95,6 +104,7 @@ class Scheduler:
         self._handler_set = anyio.Event()
         self._running_event = anyio.Event()
         self._queued: list[tuple[JobSpec, bool]] = []
+        self._declared: tuple[object, tuple[JobSpec, ...]] | None = None
         self._opened: _Opened | None = None
         self._busy = False
         if handler is not None:
@@ -108,18 +118,37 @@ class Scheduler:
         name = self._new_id() if self._worker is None else f"{self._worker}-{self._new_id()}"
         clock = await self._backend.open(self._given_clock, worker=name)
         self._observers.forget()
+        self._declared = None
         opened = self._opened = self._parts(clock)
+        self._observers.watch(self)
         try:
-            queued, self._queued = self._queued, []
-            for spec, declared in queued:
+            while self._queued:
+                spec, declared = self._queued[0]
                 if declared:
                     await opened.definitions.ensure(spec)
                 else:
                     await opened.definitions.submit([spec])
+                del self._queued[0]
+            await self._declare()
         except BaseException:
             await self._close()
             raise
         return self
+
+    async def _declare(self) -> None:
+        """Store the jobs that the handler declares, unless that was done already."""
+        handler: Any = self._handler
+        if not isinstance(handler, Dispatcher) or not handler.declares:
+            return
+        specs = tuple(handler.specs)
+        if self._declared == (handler, specs):
+            return
+        if handler.group is not None:
+            await self.sync_jobs(specs, group=handler.group, version=handler.version)
+        else:
+            for spec in specs:
+                await self._open().definitions.ensure(spec)
+        self._declared = (handler, specs)
 
     def _parts(self, clock: Clock) -> _Opened:
         workers = Workers(
@@ -209,7 +238,7 @@ class Scheduler:
             JobUndecodable: What is stored under the id cannot be read by this version.
             BackendUnavailable: Try again.
         """
-        spec = _spec(id, schedule, name, metadata, policy, group)
+        spec = spec_of(id, schedule, name, metadata, policy, group)
         if self._opened is None:
             return self._enqueue(spec, declared=True)
         return await self._open().definitions.ensure(spec)
@@ -234,7 +263,7 @@ class Scheduler:
             InvalidDefinition: A value is out of bounds; nothing was stored.
             BackendUnavailable: The outcome is unknown. Look before you submit again.
         """
-        spec = _spec(id, schedule, name, metadata, policy, group)
+        spec = spec_of(id, schedule, name, metadata, policy, group)
         if self._opened is None:
             return self._enqueue(spec, declared=False)
         return (await self._open().definitions.submit([spec]))[0]
@@ -279,15 +308,58 @@ class Scheduler:
         self._queued.append((spec, declared))
         return job
 
+    async def sync_jobs(
+        self,
+        specs: Iterable[JobSpec],
+        *,
+        group: str,
+        version: int | str | None = None,
+        prune: bool = True,
+        dry_run: bool = False,
+    ) -> Synced:
+        """Declare a whole set: add, change and remove jobs until the group is what the specs say.
+
+        It converges and is no transaction: called again, also by other replicas at the same time,
+        it goes on where it was interrupted. As with :meth:`ensure_job`, only a changed schedule
+        moves the next occurrence. A job of the same id that ``ensure_job`` declared without a group
+        joins the group.
+
+        Args:
+            specs: The set, each id once; their group may be left out.
+            group: Its name, for example of the service.
+            version: Of this deployment: a whole number, or dotted numbers such as ``"1.4.10"``,
+                which grow with every deployment. Once a version has synced, older ones, and those
+                without one, change nothing any more. Without any version the last sync wins.
+            prune: Whether to remove jobs of the group that are not in the set.
+            dry_run: Whether to say only what would be done.
+
+        Raises:
+            GroupConflict: An id is of another group, or was submitted; nothing was written.
+            InvalidDefinition: A value is out of bounds, an id occurs twice or is of another group.
+            SchedulerNotStarted: Outside ``async with``.
+            BackendUnavailable: A part may have been done: call it again.
+        """
+        opened = self._open()
+        syncing = Syncing(
+            self._backend,
+            opened.clock,
+            new_id=self._new_id,
+            edited=self._observers.edited,
+            advise=opened.definitions.advise,
+            group=group,
+            version=version_of(version),
+        )
+        return await syncing.run(specs, prune=prune, dry_run=dry_run)
+
     async def update_job(
         self,
         id: str,  # noqa: A002 -- the word that users know the job by
-        schedule: Schedule | _Unset = UNSET,
+        schedule: Schedule | Unset = UNSET,
         *,
-        name: str | _Unset | None = UNSET,
-        metadata: Mapping[str, str] | _Unset = UNSET,
-        policy: Policy | _Unset = UNSET,
-        group: str | _Unset | None = UNSET,
+        name: str | Unset | None = UNSET,
+        metadata: Mapping[str, str] | Unset = UNSET,
+        policy: Policy | Unset = UNSET,
+        group: str | Unset | None = UNSET,
     ) -> Job:
         """Change what is given and keep the rest; see :meth:`ensure_job` for what that moves.
 
@@ -296,10 +368,7 @@ class Scheduler:
             JobUndecodable: The record cannot be read by this version.
             InvalidDefinition: A value is out of bounds; nothing was stored.
         """
-        given = {"schedule": schedule, "name": name, "metadata": metadata, "policy": policy}
-        changes: dict[str, Any] = {
-            key: value for key, value in {**given, "group": group}.items() if value is not UNSET
-        }
+        changes = changes_of(schedule, name, metadata, policy, group)
         return await self._open().definitions.update(id, changes)
 
     async def remove_job(self, id: str) -> None:  # noqa: A002 -- see ensure_job
@@ -310,6 +379,25 @@ class Scheduler:
             JobUndecodable: The record cannot be read by this version; it was left alone.
         """
         await self._open().definitions.remove(id)
+
+    def in_transaction(self, connection: Any) -> JobsInTransaction:
+        """Return what declares and removes jobs inside the caller's own database transaction.
+
+        A job that is written so is visible, and wakes whoever waits, only if that commits.
+
+        Args:
+            connection: Of the backend's driver, synchronous or asynchronous, to the backend's
+                database, with a transaction open or opened by its first statement.
+
+        Raises:
+            BackendError: The backend has no transactions.
+            InvalidDefinition: The connection is none of its driver's, or commits each statement.
+        """
+        opened = self._open()
+        if not self._backend.capabilities.transactions:
+            raise BackendError("this backend has no transactions: use the scheduler's own methods")
+        store = cast("Transactional", self._backend).within(connection)
+        return JobsInTransaction(store, opened.clock, new_id=self._new_id)
 
     async def get_job(self, id: str) -> Job:  # noqa: A002 -- see ensure_job
         """Return a job as it is stored.
@@ -327,7 +415,8 @@ class Scheduler:
         while True:
             page = await self._backend.jobs(query, after=after, limit=PAGE)
             for job in page.items:
-                yield job
+                if not job.id.startswith(RESERVED):
+                    yield job
             if (after := page.next) is None:
                 return
 
@@ -442,6 +531,7 @@ class Scheduler:
         self._busy = True
         before = opened.workers.completed
         try:
+            await self._declare()
             await opened.engine.run_due(opened.clock.now())
         finally:
             self._busy = False
@@ -463,6 +553,7 @@ class Scheduler:
             raise SchedulerRunning("run_forever is running already, or run_due is")
         self._busy = True
         try:
+            await self._declare()
             await engine.run_forever(signals=bool(signals), running=self._running_event.set)
         finally:
             self._busy = False
@@ -488,7 +579,7 @@ class Scheduler:
             SchedulerNotStarted: Outside ``async with``.
         """
         opened = self._open()
-        engine, workers, trouble = opened.engine, opened.workers, self._observers.trouble
+        trouble = self._observers.trouble
         try:
             await self._backend.check()
             trouble("backend", None)
@@ -496,11 +587,25 @@ class Scheduler:
             trouble("backend", f"{type(error).__name__}: {error}")
         missing = "no handler is set: nothing is claimed" if self._handler is None else None
         trouble("handler", missing)
+        engine = opened.engine
         stalled = f"has not looked for work since {engine.looked_at}" if engine.stalled() else None
         trouble("loop", stalled)
+        return self._health(opened)
+
+    def snapshot(self) -> Health | None:
+        """Return what is known without asking the backend, for metrics; callable in any thread.
+
+        Returns:
+            ``None`` outside ``async with``.
+        """
+        opened = self._opened
+        return None if opened is None else self._health(opened)
+
+    def _health(self, opened: _Opened) -> Health:
+        engine, workers, problems = opened.engine, opened.workers, self._observers.problems
         return Health(
-            healthy=not self._observers.problems,
-            problems=self._observers.problems,
+            healthy=not problems,
+            problems=problems,
             running=engine.running,
             executing=workers.active,
             unsettled=len(workers.holdings.runs),
@@ -510,6 +615,7 @@ class Scheduler:
             lateness=workers.lateness,
             claims_lost=workers.holdings.claims_lost,
             backend_errors=workers.holdings.backend_errors,
+            at=opened.clock.now(),
         )
 
 
@@ -522,21 +628,3 @@ class _Opened:
     engine: Engine
     definitions: Definitions
     process: int
-
-
-def _spec(
-    job_id: str,
-    schedule: Schedule,
-    name: str | None,
-    metadata: Mapping[str, str] | None,
-    policy: Policy | None,
-    group: str | None,
-) -> JobSpec:
-    return JobSpec(
-        job_id,
-        schedule,
-        name,
-        {} if metadata is None else metadata,
-        Policy() if policy is None else policy,
-        group,
-    )

@@ -166,9 +166,7 @@ class Settler:
                 self._forget(run)
             else:
                 self._holdings.forget(run)
-            if self._on_line is not None:
-                for line in settlement.ledger:
-                    self._on_line(line)
+            self.tell(settlement)
         elif outcome == "busy":
             self._enqueue(run)
             return True
@@ -183,6 +181,12 @@ class Settler:
             )
             self._forget(run)
         return False
+
+    def tell(self, settlement: Settlement) -> None:
+        """Tell of lines that a handler has committed itself."""
+        if self._on_line is not None:
+            for line in settlement.ledger:
+                self._on_line(line)
 
     def _conflict(self, run: Run, stored: Job | None) -> None:
         """Decide again on what is stored now: the edit stands."""

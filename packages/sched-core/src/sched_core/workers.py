@@ -18,19 +18,20 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import anyio.abc
 import anyio.to_thread
 
 from sched_core.clock import Clock, instant_after
+from sched_core.effects import Transactions
 from sched_core.errors import NoRoute
 from sched_core.holdings import Holdings, Run, Worker
 from sched_core.job import Claim, Execution, JobEvent, Status, describe, occurrence_key
 from sched_core.leases import Deadlines, Leases
 from sched_core.lifecycle import SUCCESS, Ended
-from sched_core.ports import Backend, Handler
+from sched_core.ports import Backend, Dispatcher, Handler, Transactional
 from sched_core.settler import BATCH, UNDECIDED, Settler
 from sched_core.threads import HandlerThread
 
@@ -67,6 +68,7 @@ class Workers:
         self.holdings = Holdings(backend, clock, on_trouble)
         self.leases = Leases(self.holdings)
         self.handler: Handler | None = None
+        self.dispatcher: Dispatcher | None = None
         self.threaded = False
         self.active = 0
         """Runs queued or under way; those that only wait to be settled do not count."""
@@ -74,6 +76,11 @@ class Workers:
         self.lateness: timedelta | None = None
         self._settler = Settler(self.holdings, forget=self._forget, on_line=on_line)
         self._deadlines = Deadlines(self.holdings)
+        self._effects = (
+            Transactions(self.holdings, cast("Transactional", backend))
+            if backend.capabilities.transactions
+            else None
+        )
         self._third_of_lease = self.holdings.lease / 3
         self._limiter: anyio.CapacityLimiter | None = None
         self._limit = max_concurrency
@@ -93,7 +100,9 @@ class Workers:
     def set_handler(self, handler: Handler) -> None:
         """Use this handler for every run that has not begun."""
         self.handler = handler
-        self.threaded = not _is_async(handler)
+        candidate: Any = handler
+        self.dispatcher = candidate if isinstance(candidate, Dispatcher) else None
+        self.threaded = self.dispatcher is None and not is_async(handler)
 
     # -- the tasks
 
@@ -243,6 +252,7 @@ class Workers:
             start.folded_until,
             job.standing.last_finished_at,
             run.cancellation,
+            self._effects,
         )
         ended: Ended | None = SUCCESS
         if self._called:
@@ -254,6 +264,9 @@ class Workers:
                 run.threaded = False
                 if run.why and inspect.isawaitable(result):
                     worker.scope.cancel()
+            elif self.dispatcher is not None:
+                in_thread = functools.partial(self._in_thread, run, worker)
+                result = self.dispatcher.dispatch(event, in_thread)
             else:
                 result = handler(event)
             if result is not None and inspect.isawaitable(result):
@@ -261,10 +274,10 @@ class Workers:
         except NoRoute as error:
             run.postponed = _later(self.clock.now(), error.delay)
             logger.info("job %r: %s; tried again in %s s", spec.id, error, error.delay)
-        except (Exception, BaseExceptionGroup, SystemExit) as error:
+        except (Exception, BaseExceptionGroup, SystemExit) as error:  # noqa: BLE001 -- logged below
             ended = Ended(Status.FAILED, describe(error))
             if not run.cancellation.requested:
-                logger.warning("job %r failed: %s", spec.id, ended.reason, exc_info=error)
+                self._log_failure(event, ended, error)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 ended = None
@@ -280,11 +293,33 @@ class Workers:
             # The handler awaited what was cancelled elsewhere, or cancelled its own task.
             _uncancel()
             ended = Ended(Status.FAILED, describe(error))
-            logger.warning("job %r failed: %s", spec.id, ended.reason, exc_info=error)
+            self._log_failure(event, ended, error)
         finally:
             self._called -= 1
             run.worker = None
             self._ended(run, ended)
+
+    @staticmethod
+    def _log_failure(event: JobEvent, ended: Ended, error: BaseException) -> None:
+        fields = {"job_id": event.id, "key": event.key, "attempt": event.attempt}
+        logger.warning("job %r failed: %s", event.id, ended.reason, exc_info=error, extra=fields)
+
+    async def _in_thread(self, run: Run, worker: Worker, handler: Handler, event: JobEvent) -> Any:
+        """Call a function that a dispatcher chose; what waits for it here can go on afterwards."""
+        run.threaded = True
+        try:
+            result = await self._call_in_thread(handler, event, worker)
+        except Exception:
+            self._back_from_thread(run, worker)
+            raise
+        self._back_from_thread(run, worker)
+        return result
+
+    @staticmethod
+    def _back_from_thread(run: Run, worker: Worker) -> None:
+        run.threaded = False
+        if run.why:  # it could not be cancelled before
+            worker.scope.cancel()
 
     async def _call_in_thread(self, handler: Handler, event: JobEvent, worker: Worker) -> Any:
         if self._host is None:
@@ -311,6 +346,12 @@ class Workers:
             return
         self.active -= 1
         now = run.finished_at = self.clock.now()
+        if run.written is not None:
+            run.ended = SUCCESS
+            self.completed += 1
+            self._settler.tell(run.written)
+            self._forget(run)
+            return
         if run.why == "lost" or ended is None:
             self._forget(run)
             return
@@ -402,7 +443,8 @@ def _later(now: datetime, seconds: float) -> datetime:
         return now + UNDECIDED
 
 
-def _is_async(handler: Handler) -> bool:
+def is_async(handler: Callable[..., Any]) -> bool:
+    """Say whether a handler is called in the loop; any other is called in a thread."""
     target: Any = handler
     while isinstance(target, functools.partial):
         target = target.func

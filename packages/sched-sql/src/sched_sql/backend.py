@@ -1,12 +1,13 @@
-"""The scheduler port over a :class:`~sched_sql.table.Table`: one table thread, and the waking up.
+"""The scheduler port over a :class:`~sched_sql.table.Table`: its threads, and the waking up.
 
-The table thread has a limiter of its own: forty slow sync handlers may fill the default one, and
-settles must go on meanwhile.
+Each lane of the table has a limiter of its own: forty slow sync handlers may fill the default one,
+and settles must go on meanwhile.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -15,27 +16,34 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import anyio
-from anyio import to_thread
+from anyio import from_thread, to_thread
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from sched_core.clock import Alarm, Clock, cpu_seconds, pause
 from sched_core.errors import BackendError, InvalidDefinition, SchedError, SchedulerForked
-from sched_core.job import Claim, Execution, Job, Settled, Settlement
+from sched_core.job import Claim, Execution, Job, Settled, Settlement, check_text
 from sched_core.ports import (
     MAX_POLL,
     Capabilities,
     ExecutionQuery,
     JobQuery,
+    JobStore,
     Page,
+    Transaction,
     Undecodable,
 )
-from sched_sql.sqlite import SqliteTable
 from sched_sql.table import Table
 
 T = TypeVar("T")
 
 LOOK_EVERY = 0.2
-"""Seconds between looks whether another process has written, while waiting."""
+"""Seconds between looks whether another process has written, while waiting unannounced."""
+
+PING_EVERY = 10.0
+"""Seconds after which a connection that announces nothing is asked for a sign of life."""
+
+LONGEST_NAME = 63
+"""Bytes in a name of PostgreSQL's."""
 
 BURY_EVERY = 1.0
 """Seconds between looks whether another worker has died."""
@@ -45,14 +53,27 @@ class SqlBackend:
     """Jobs in a database.
 
     Args:
-        where: ``"sqlite:///relative.db"``, ``"sqlite:////absolute.db"``, or a path.
+        where: SQLite: ``"sqlite:///relative.db"``, ``"sqlite:////absolute.db"``, or a path.
+            PostgreSQL: ``"postgresql://user@host/database"``; what it leaves out, all of it even,
+            comes from a libpq service (``"postgresql://?service=name"``) or the environment.
         lease: How long a claim lives unless it is renewed.
-        synchronous: ``"FULL"``: adds, edits and settles survive a power loss. ``"NORMAL"``: they
-            survive the death of every process; a power loss may take back the last ones.
-        timeout: How long to wait for another process's transaction.
+        timeout: How long to wait for a lock, and for a server that does not answer.
+        synchronous: SQLite only. ``"FULL"``: adds, edits and settles survive a power loss.
+            ``"NORMAL"``: they survive the death of every process; a power loss may take back the
+            last ones.
+        time: PostgreSQL only; who decides what is due and when a lease ends. ``"store"``: the
+            server's clock, so that the machines' clocks play no role. ``"clock"``: the clock that
+            the scheduler was given, for tests that move time by hand.
+        schema: PostgreSQL only. Schedulers on different schemas do not see each other.
+        migrate: PostgreSQL only. False: never change the schema, and refuse one that is missing or
+            too old; ``python -m sched_sql.postgres`` prints the SQL.
+        pooled: PostgreSQL only. The address is that of a pooler which may give each transaction
+            another session (PgBouncer in transaction mode): nothing is prepared or listened to, and
+            other processes' jobs are found by looking.
 
     Raises:
         InvalidDefinition: The address or an option cannot be.
+        BackendError: The package for PostgreSQL is missing.
     """
 
     def __init__(
@@ -60,30 +81,45 @@ class SqlBackend:
         where: str | os.PathLike[str],
         *,
         lease: timedelta = timedelta(seconds=30),
-        synchronous: Literal["FULL", "NORMAL"] = "FULL",
         timeout: timedelta = timedelta(seconds=10),
+        synchronous: Literal["FULL", "NORMAL"] | None = None,
+        time: Literal["store", "clock"] | None = None,
+        schema: str | None = None,
+        migrate: bool | None = None,
+        pooled: bool | None = None,
     ) -> None:
         _check_duration("lease", lease, least=timedelta(milliseconds=1))
         _check_duration("timeout", timeout, least=timedelta(0))
-        if synchronous not in {"FULL", "NORMAL"}:
-            raise InvalidDefinition(
-                "synchronous", f"must be 'FULL' or 'NORMAL', not {synchronous!r}"
+        text = os.fspath(where)
+        if _is_postgres(text):
+            _refuse("PostgreSQL", synchronous=synchronous)
+            time = "store" if time is None else time
+            self._table = _postgres_table(
+                text,
+                schema="sched" if schema is None else schema,
+                time=time,
+                lease=lease,
+                timeout=timeout,
+                migrate=migrate is not False,
+                pooled=pooled is True,
             )
-        self._table: Table = SqliteTable(
-            _path(where), synchronous=synchronous, timeout=timeout.total_seconds()
-        )
+        else:
+            _refuse("SQLite", time=time, schema=schema, migrate=migrate, pooled=pooled)
+            time = "clock"
+            self._table = _sqlite_table(text, synchronous=synchronous, timeout=timeout)
         self._capabilities = Capabilities(
             durable=True,
             shared=True,
-            time="clock",
+            time=time,
             granularity=timedelta(microseconds=1),
             lease=lease,
+            transactions=_is_postgres(text),
+            notified=_is_postgres(text) and pooled is not True,
         )
         self._lease = lease
         self._clock: Clock | None = None
-        self._process = 0
-        self._limiter: anyio.CapacityLimiter | None = None
-        self._turn = threading.Lock()
+        self._process = self._loop_thread = 0
+        self._lanes: dict[str, _Turn] | None = None
         self._alarm = Alarm()
         self._sleeps_until: datetime | None = None
         self._buried = 0.0
@@ -92,12 +128,27 @@ class SqlBackend:
     def capabilities(self) -> Capabilities:
         return self._capabilities
 
-    # -- the table thread
+    # -- the table's threads
 
-    def _in_turn(self, function: Callable[..., T], args: tuple[Any, ...]) -> T:
+    async def _call(self, function: Callable[..., T], *args: Any) -> T:
+        lanes = self._lanes
+        if lanes is None:
+            raise BackendError("this SqlBackend is not open: use it through a Scheduler")
+        self._refuse_fork()
+        name = self._table.lane(function.__name__)
+        turn = lanes.get(name)
+        if turn is None:
+            turn = lanes[name] = _Turn()
+        return await to_thread.run_sync(
+            self._in_turn, turn.lock, function, args, limiter=turn.limiter
+        )
+
+    def _in_turn(
+        self, lock: threading.Lock, function: Callable[..., T], args: tuple[Any, ...]
+    ) -> T:
         # The limiter alone is not enough: asyncio's own cancellation leaves it while the thread
         # goes on.
-        with self._turn:
+        with lock:
             try:
                 return function(*args)
             except Exception as error:
@@ -105,12 +156,6 @@ class SqlBackend:
                 if failure is error:
                     raise
                 raise failure from error
-
-    async def _call(self, function: Callable[..., T], *args: Any) -> T:
-        if self._limiter is None:
-            raise BackendError("this SqlBackend is not open: use it through a Scheduler")
-        self._refuse_fork()
-        return await to_thread.run_sync(self._in_turn, function, args, limiter=self._limiter)
 
     def _refuse_fork(self) -> None:
         if self._process != os.getpid():
@@ -124,35 +169,37 @@ class SqlBackend:
         return self._clock.now()
 
     async def open(self, clock: Clock, *, worker: str) -> Clock:
-        if self._limiter is not None:
+        if self._lanes is not None:
             self._refuse_fork()
             raise BackendError("this SqlBackend is open already: use one for each Scheduler")
-        self._process = os.getpid()
-        self._limiter = anyio.CapacityLimiter(1)
+        self._process, self._loop_thread = os.getpid(), threading.get_ident()
+        self._lanes = {}
+        decides = self._table.clock(clock)
         try:
-            await self._call(self._table.open, worker, clock.now)
+            await self._call(self._table.open, worker, decides.now)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 try:
                     await self._call(self._table.close)
                 except SchedError:
                     pass  # what led here says more
-            self._limiter = None
+            self._lanes = None
             raise
-        self._clock = clock
+        self._clock = decides
         self._buried = cpu_seconds()
         _OPEN.add(self)
-        return clock
+        return decides
 
     async def close(self) -> None:
-        if self._limiter is None or self._process != os.getpid():
+        if self._lanes is None or self._process != os.getpid():
             return
         _OPEN.discard(self)
         with anyio.CancelScope(shield=True):
             try:
+                await self._table.leave()
                 await self._call(self._table.close)
             finally:
-                self._limiter = self._clock = None
+                self._lanes = self._clock = None
                 self._alarm.nudge()
 
     def forked(self) -> None:
@@ -187,6 +234,33 @@ class SqlBackend:
     ) -> Page[Job | Undecodable]:
         return await self._call(self._table.jobs, query, after, limit)
 
+    # -- transactions of others
+
+    def within(self, connection: object) -> JobStore:
+        """Return definitions inside a transaction of the caller's; see ``ports.Transactional``."""
+        return self._table.within(connection)
+
+    def transaction(
+        self,
+        claim: Claim,
+        decide: Callable[[Job | None], Settlement],
+        committed: Callable[[Settlement], None],
+    ) -> Transaction:
+        """Return a transaction that ends with a settlement; see ``ports.Transactional``."""
+        self._refuse_fork()
+
+        def done(settlement: Settlement) -> None:
+            committed(settlement)
+            if threading.get_ident() == self._loop_thread:
+                self._after([settlement])
+                return
+            try:
+                from_thread.run_sync(self._after, [settlement])
+            except RuntimeError:
+                pass  # a thread that the loop does not know: left to the next look
+
+        return self._table.transaction(claim, decide, done)
+
     # -- waking up
 
     def _nudge(self, jobs: Sequence[Job]) -> None:
@@ -205,7 +279,9 @@ class SqlBackend:
             await self._bury()
         # Until it is known how long to sleep, every job that is written counts.
         self._sleeps_until = None
-        earliest = await self._call(self._table.earliest, horizon)
+        if self._table.descriptor is None:
+            await self._listen()
+        earliest = await self._call(self._table.earliest, self._now, horizon)
         until = horizon if earliest is None else min(earliest, horizon)
         if clock is None or until <= now:
             return
@@ -225,15 +301,32 @@ class SqlBackend:
         """Nudge when another process has written something that is due before the sleep ends."""
         try:
             while True:
-                await pause(LOOK_EVERY)
+                await self._until_changed()
                 freed = cpu_seconds() - self._buried > BURY_EVERY and await self._bury()
                 if await self._call(self._table.changed) or freed:
-                    earliest = await self._call(self._table.earliest, until)
+                    earliest = await self._call(self._table.earliest, self._now, until)
                     if earliest is not None and earliest < until:
                         self._alarm.nudge()
         except SchedError as error:
             failures.append(error)  # as it is, not in the task group's ExceptionGroup
             self._alarm.nudge()
+
+    async def _until_changed(self) -> None:
+        """Wait until another connection may have written."""
+        descriptor = self._table.descriptor
+        if descriptor is None:
+            await pause(LOOK_EVERY)
+            await self._listen()
+            return
+        with anyio.move_on_after(PING_EVERY):
+            try:
+                await anyio.wait_readable(descriptor)
+            except (OSError, ValueError, anyio.ClosedResourceError):
+                await pause(LOOK_EVERY)  # closed meanwhile: what it missed is looked for
+
+    async def _listen(self) -> None:
+        if self._table.may_listen():
+            await self._call(self._table.listen)
 
     async def _bury(self) -> bool:
         self._buried = cpu_seconds()
@@ -264,6 +357,11 @@ class SqlBackend:
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         settled = await self._call(self._table.settle, settlements)
+        self._after(settlements)
+        return settled
+
+    def _after(self, settlements: Sequence[Settlement]) -> None:
+        """Wake the sleeper if something is due again before it would wake by itself."""
         until = self._sleeps_until
         for settlement in settlements:
             standing = settlement.standing
@@ -272,7 +370,6 @@ class SqlBackend:
             if standing is None or (due_at is not None and (until is None or due_at < until)):
                 self._alarm.nudge()
                 break
-        return settled
 
     async def release(self, claims: Sequence[Claim]) -> None:
         await self._call(self._table.release, claims, self._now)
@@ -299,20 +396,87 @@ def _check_duration(name: str, value: object, *, least: timedelta) -> None:
         raise InvalidDefinition(name, f"must be a timedelta of {least} or more, not {value!r}")
 
 
-def _path(where: str | os.PathLike[str]) -> str:
+class _Turn:
+    """What calls in one lane take turns by."""
+
+    __slots__ = ("limiter", "lock")
+
+    def __init__(self) -> None:
+        self.limiter = anyio.CapacityLimiter(1)
+        self.lock = threading.Lock()
+
+
+def _refuse(database: str, **options: object) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise InvalidDefinition(name, f"is no option for {database}")
+
+
+_POSTGRES = ("postgresql://", "postgres://", "postgresql+psycopg://")
+
+
+def _is_postgres(where: str) -> bool:
+    return where.startswith(_POSTGRES)
+
+
+def _postgres_table(
+    where: str,
+    *,
+    schema: str,
+    time: str,
+    lease: timedelta,
+    timeout: timedelta,
+    migrate: bool,
+    pooled: bool,
+) -> Table:
+    if time not in {"store", "clock"}:
+        raise InvalidDefinition("time", f"must be 'store' or 'clock', not {time!r}")
+    check_text("schema", schema)
+    if len(schema.encode()) > LONGEST_NAME or schema.startswith("pg_"):
+        raise InvalidDefinition(
+            "schema", f"must have at most {LONGEST_NAME} bytes and not begin with pg_: {schema!r}"
+        )
+    _check_duration("timeout", timeout, least=timedelta(milliseconds=100))
+    try:
+        from sched_sql.postgres import PostgresTable
+    except ModuleNotFoundError as error:
+        if error.name != "psycopg":
+            raise
+        raise BackendError(
+            "jobs in PostgreSQL need psycopg: pip install 'sched-sql[postgres]'"
+        ) from None
+    return PostgresTable(
+        where.replace("postgresql+psycopg://", "postgresql://", 1),
+        schema=schema,
+        time="store" if time == "store" else "clock",
+        lease=lease,
+        timeout=timeout.total_seconds(),
+        migrate=migrate,
+        pooled=pooled,
+    )
+
+
+def _sqlite_table(
+    where: str, *, synchronous: Literal["FULL", "NORMAL"] | None, timeout: timedelta
+) -> Table:
+    synchronous = "FULL" if synchronous is None else synchronous
+    if synchronous not in {"FULL", "NORMAL"}:
+        raise InvalidDefinition("synchronous", f"must be 'FULL' or 'NORMAL', not {synchronous!r}")
+    from sched_sql.sqlite import SqliteTable  # as above: nobody needs both
+
+    return SqliteTable(_path(where), synchronous=synchronous, timeout=timeout.total_seconds())
+
+
+def _path(text: str) -> str:
     """Return the absolute path of an address."""
-    text = os.fspath(where)
+    where = text
     scheme, found, rest = text.partition("://")
     if found:
-        if scheme in {"postgresql", "postgres", "postgresql+psycopg"}:
-            raise InvalidDefinition(
-                "where", "PostgreSQL is not supported by this version of sched-sql: only SQLite is"
-            )
         if scheme != "sqlite" or not rest.startswith("/"):
             raise InvalidDefinition(
                 "where",
-                f"{text!r} is not understood: write 'sqlite:///relative.db' or "
-                "'sqlite:////absolute.db'",
+                f"{_without_password(text)!r} is not understood: write 'sqlite:///relative.db', "
+                "'sqlite:////absolute.db' or 'postgresql://user@host/database'",
             )
         text = rest[1:]
     if not text or text == ":memory:" or "\0" in text:
@@ -320,6 +484,10 @@ def _path(where: str | os.PathLike[str]) -> str:
             "where", f"{where!r} names no file; for jobs in memory use MemoryBackend"
         )
     return str(Path(text).absolute())
+
+
+def _without_password(where: str) -> str:
+    return re.sub(r"://[^/]*@", "://…@", where)
 
 
 _OPEN: weakref.WeakSet[SqlBackend] = weakref.WeakSet()

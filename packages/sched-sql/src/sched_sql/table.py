@@ -1,8 +1,8 @@
 """The small synchronous port that a database dialect implements.
 
-:class:`~sched_sql.backend.SqlBackend` calls it from one thread at a time. Values come in, values go
-out; each method is one transaction. What a method means is said by the method of the same name in
-:class:`sched_core.ports.Backend`.
+:class:`~sched_sql.backend.SqlBackend` calls it from worker threads, one at a time for each
+:meth:`~Table.lane`. Values come in, values go out; each method is one transaction. What a method
+means is said by the method of the same name in :class:`sched_core.ports.Backend`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from sched_core.clock import Clock
 from sched_core.job import Claim, Execution, Job, Settled, Settlement
-from sched_core.ports import ExecutionQuery, JobQuery, Page, Undecodable
+from sched_core.ports import ExecutionQuery, JobQuery, JobStore, Page, Transaction, Undecodable
 
 Now = Callable[[], datetime]
 """Tells the time; called after the transaction has its lock, so that no wait makes it stale."""
@@ -29,12 +30,24 @@ class Table(Protocol):
         """Return the port's error for one that a method raised: what is wrong, and the remedy."""
         ...
 
+    def lane(self, method: str) -> str:
+        """Name the lane of a method: calls in one lane take turns, lanes go beside each other."""
+        ...
+
+    def clock(self, clock: Clock) -> Clock:
+        """Return the clock that decides: the given one, or the database's own."""
+        ...
+
     def open(self, worker: str, now: Now) -> None:
         """Connect, bring the schema up to date, and be known as this worker."""
         ...
 
     def close(self) -> None:
         """Disconnect; twice is harmless."""
+        ...
+
+    async def leave(self) -> None:
+        """Close what belongs to the event loop, before :meth:`close`."""
         ...
 
     def forked(self) -> None:
@@ -65,11 +78,24 @@ class Table(Protocol):
         """List jobs by id."""
         ...
 
-    def changed(self) -> bool:
-        """Whether another connection has written since the last call. Cheap."""
+    @property
+    def descriptor(self) -> int | None:
+        """What becomes readable when another connection has written; ``None``: ask ``changed``."""
         ...
 
-    def earliest(self, horizon: datetime) -> datetime | None:
+    def may_listen(self) -> bool:
+        """Whether :meth:`listen` is worth a call now."""
+        ...
+
+    def listen(self) -> None:
+        """See to it that there is a descriptor, where the database can have one."""
+        ...
+
+    def changed(self) -> bool:
+        """Whether another connection may have written since the last call. Cheap."""
+        ...
+
+    def earliest(self, now: Now, horizon: datetime) -> datetime | None:
         """Return when to claim next; what lies after the horizon may be left out."""
         ...
 
@@ -93,6 +119,19 @@ class Table(Protocol):
 
     def free_dead(self, now: Now) -> bool:
         """End the leases of workers whose processes are known to be gone; return whether any."""
+        ...
+
+    def within(self, connection: object) -> JobStore:
+        """Return definitions inside a transaction of the caller's."""
+        ...
+
+    def transaction(
+        self,
+        claim: Claim,
+        decide: Callable[[Job | None], Settlement],
+        committed: Callable[[Settlement], None],
+    ) -> Transaction:
+        """Return a transaction that ends with a settlement."""
         ...
 
     def executions(self, query: ExecutionQuery, after: str | None, limit: int) -> Page[Execution]:

@@ -6,7 +6,8 @@ things may happen at one moment, but never at one place.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from hashlib import blake2b
 
 from attrs import define, field
 
@@ -161,6 +162,10 @@ class Life:
     commands: list[tuple[int, str]] = field(factory=list)
     finals: dict[int, Execution] = field(factory=dict)
     attempts: dict[int, list[Execution]] = field(factory=dict)
+    jitters: set[timedelta] = field(factory=set)
+    """Of all the policies that it had."""
+    past: datetime | None = None
+    """The newest moment that has run, or was passed over."""
     answered: int = 0
     """The place at which a manual occurrence was called or ended last."""
     owes_manual: bool = False
@@ -205,17 +210,22 @@ class Life:
         return found
 
     def first_due(self, epoch: Epoch) -> tuple[datetime | None, datetime | None]:
-        """Return the first occurrence without a final line that counts, and when it was due.
+        """Return the first occurrence without a final line that counts, and when it is due at last.
 
         Occurrences inside a pause do not count, but for the last that a schedule has: that is due
         when the pause ends; ``None`` as the second if nobody knows when.
         """
-        moment = epoch.next
+        moment, jitter = epoch.next, max(self.jitters)
         while moment is not None:
             pause = next((pause for pause in self.pauses if pause.covers(moment)), None)
             if pause is None:
-                return moment, moment
+                return moment, moment + jitter
             if epoch.is_last(moment) or pause.end is None:
-                return moment, pause.end
+                return moment, pause.end and max(pause.end, moment + jitter)
             moment = occurrences.after(epoch.schedule, pause.end, epoch.anchor)
         return None, None
+
+
+def share(text: str) -> float:
+    """Return what everybody makes of the text: a number in [0, 1)."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=6).digest(), "big") / 2**48

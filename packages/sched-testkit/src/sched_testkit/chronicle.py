@@ -12,7 +12,7 @@ from attrs import evolve
 
 from sched_core import Claim, Execution, FixedDelay, Job, JobEvent, JobSpec, State
 from sched_testkit import occurrences
-from sched_testkit.annals import Call, Epoch, Hold, Life, Mark, Pause, Trigger, Wrong
+from sched_testkit.annals import Call, Epoch, Hold, Life, Mark, Pause, Trigger, Wrong, share
 
 
 class Chronicle:
@@ -23,7 +23,8 @@ class Chronicle:
         self.lives: dict[str, Life] = {}
         self.current: dict[str, Life] = {}
         """The incarnation that each id has now."""
-        self.holds: dict[int, Hold] = {}
+        self.holds: dict[tuple[str, int], Hold] = {}
+        """By job id and token: tokens need not differ between jobs."""
         self.calls: dict[tuple[str, int, int], Call] = {}
         self.newest: dict[tuple[str, int], Call] = {}
         """The newest call of each occurrence."""
@@ -52,6 +53,7 @@ class Chronicle:
         if job.anchor != now:
             raise Wrong(f"job {job.id!r} is anchored at {job.anchor}, not at {now}")
         life = Life(job.uid, job, spec, declared, seq, seq, now)
+        life.jitters.add(spec.policy.jitter)
         begins = occurrences.first(spec.schedule, now)
         life.epochs.append(Epoch(spec.schedule, now, job.standing.number, begins))
         self.lives[job.uid] = self.current[job.id] = life
@@ -72,6 +74,7 @@ class Chronicle:
         life.redefined_at = now
         rescheduled = life.spec.schedule != spec.schedule
         life.spec = spec
+        life.jitters.add(spec.policy.jitter)
         if not rescheduled:
             kept = evolve(before.standing, expires_at=None)
             if job.anchor != before.anchor or evolve(job.standing, expires_at=None) != kept:
@@ -83,6 +86,13 @@ class Chronicle:
             raise Wrong(f"job {job.id!r}: a new schedule must take effect now, not at {job.anchor}")
         self._end_epoch(life, now)
         begins = occurrences.first(spec.schedule, now)
+        if begins is not None and life.past is not None and begins <= life.past:
+            # The clock was set back: moments that have run do not come again.
+            since = max(life.past, now)
+            if isinstance(spec.schedule, FixedDelay):
+                begins = since + spec.schedule.every
+            else:
+                begins = occurrences.after(spec.schedule, since, now)
         life.epochs.append(Epoch(spec.schedule, now, job.standing.number, begins))
         life.old_marks += life.marks
         life.marks = []
@@ -198,19 +208,20 @@ class Chronicle:
         self._check_stored(life, job, now)
         # What a trigger waits behind is brought to its end also in a pause.
         paused = life.paused(now) and self._unanswered(life, now) is None
-        self.holds[claim.token] = Hold(claim, seq, claim.expires_at, paused)
+        self.holds[job.id, claim.token] = Hold(claim, seq, claim.expires_at, paused)
 
     def renewed(self, claim: Claim) -> None:
         """A backend prolonged this claim."""
         self._place()
-        hold = self.holds[claim.token]
+        hold = self.holds[claim.job.id, claim.token]
         hold.expires_at = max(hold.expires_at, claim.expires_at)
 
     def unclaimed(self, claim: Claim, *, written: bool = True) -> None:
         """A claim was settled or released, or, if not ``written``, was found to be lost."""
         self._place()
-        if claim.token in self.holds:
-            self.holds[claim.token].open &= not written
+        hold = self.holds.get((claim.job.id, claim.token))
+        if hold is not None:
+            hold.open &= not written
         for call in self.calls.values():
             if call.event.token == claim.token and call.event.id == claim.job.id:
                 call.settled = written
@@ -228,8 +239,8 @@ class Chronicle:
 
     def called(self, event: JobEvent, now: datetime) -> Call:
         """The handler is called."""
-        seq, hold = self._place(), self.holds.get(event.token)
-        if hold is None or hold.claim.job.id != event.id:
+        seq, hold = self._place(), self.holds.get((event.id, event.token))
+        if hold is None:
             raise Wrong(f"the handler of {event.id!r} was called without a claim")
         uid, number = hold.claim.job.uid, hold.claim.job.standing.number
         what = f"the handler was called for {event.id!r} at {event.scheduled_at:%H:%M:%S}"
@@ -239,15 +250,20 @@ class Chronicle:
         life = self.lives[uid]
         if life.removed is not None and life.removed < hold.seq:
             raise Wrong(f"{what}, which is removed")
-        if event.scheduled_at > now or event.started_at != now:
+        ahead = event.scheduled_at > now and not event.manual  # asked for before a clock was set
+        if ahead or event.started_at != now:
             raise Wrong(f"{what}, and told that it began at {event.started_at}; it is {now}")
         if hold.paused and not event.manual:
             raise Wrong(f"{what} inside a pause")
         for other in self.calls.values():
-            held = self.holds[other.event.token]
+            held = self.holds[other.event.id, other.event.token]
             if other.how == "running" and other.event.id == event.id and held.expires_at > now:
                 raise Wrong(f"{what} while {other} is running")
         self._check_again(call, self.newest.get((uid, number)), life, what)
+        if not event.manual and len(life.jitters) == 1:
+            due = event.scheduled_at + life.spec.policy.jitter * share(event.key)
+            if now < due:
+                raise Wrong(f"{what}, but its jitter makes it due at {due:%H:%M:%S.%f}")
         if not event.manual and not isinstance(life.epoch.schedule, FixedDelay):
             self._check_unmarked(life, event, hold, what)
         self.calls[uid, number, event.attempt] = self.newest[uid, number] = call
@@ -269,7 +285,7 @@ class Chronicle:
         if earlier.how == "succeeded":
             raise Wrong(f"{what} again, though {earlier} succeeded")
         if earlier.how == "failed" and earlier.spec is not None and earlier.ended_at is not None:
-            due = earlier.ended_at + backoff(earlier.spec, earlier.failures)
+            due = earlier.ended_at + backoff(earlier)
             asked = any(trigger.seq > earlier.seq for trigger in life.triggers)
             paused = any(
                 pause.end is not None and earlier.ended_at <= pause.end <= event.started_at
@@ -333,9 +349,11 @@ class Chronicle:
         return any(hold.open and hold.claim.job.uid == uid for hold in self.holds.values())
 
 
-def backoff(spec: JobSpec, failures: int) -> timedelta:
-    """Return the pause that a retry policy without jitter makes after so many failures."""
-    retry, delay = spec.policy.retry, spec.policy.retry.backoff
-    for _ in range(failures - 1):
+def backoff(call: Call) -> timedelta:
+    """Return how long the retry after a failed call waits."""
+    assert call.spec is not None
+    retry, delay = call.spec.policy.retry, call.spec.policy.retry.backoff
+    for _ in range(call.failures - 1):
         delay = min(delay * retry.factor, retry.maximum)
-    return min(delay, retry.maximum)
+    delay = min(delay, retry.maximum)
+    return delay * (1 + retry.jitter * share(f"{call.event.key}:{call.event.attempt}"))

@@ -46,6 +46,8 @@ def conformance(harness: Any) -> type:
         raise Unfit(f"conformance() takes an instance of a Harness, not {harness!r}: {remedy}")
     if not str(harness.name or "").strip():
         raise Unfit(f'{type(harness).__name__} needs a name: set `name = "..."` in the class')
+    if not 0 < harness.share <= 1:
+        raise Unfit(f"{harness.name}: share must be above 0 and at most 1, not {harness.share!r}")
     methods: dict[str, Any] = {"__doc__": f"The conformance exam of {harness.name}."}
     methods["test_the_harness_is_fit"] = _fitness_test(harness)
     for law in LAWS:
@@ -175,7 +177,7 @@ def _run(
 
 def _generated_test(harness: Harness, law: GeneratedLaw) -> Callable[..., None]:
     @settings(
-        max_examples=EXAMPLES,
+        max_examples=_part(EXAMPLES, harness),
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
         phases=[phase for phase in Phase if phase is not Phase.explain],
@@ -200,10 +202,15 @@ def _histories_test(harness: Harness) -> Callable[[Any], None]:
     def test(self: Any) -> None:
         loop = min(declared(harness).loops)
         examples, steps = HISTORIES
+        examples = _part(examples, harness)
         run_histories(harness, examples=examples, steps=steps, derandomize=not DEEP, loop=loop)
 
     text = "Whole histories of two schedulers, with crashes and lost leases, end as they must."
     return _marked(test, harness, "histories", text)
+
+
+def _part(examples: int, harness: Harness) -> int:
+    return max(round(examples * harness.share), 1)
 
 
 def _marked(

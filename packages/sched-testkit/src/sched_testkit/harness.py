@@ -56,6 +56,9 @@ class Harness(ABC):
     patience: float = 20.0
     """Seconds of real time after which a call that should have returned has failed."""
 
+    share: float = 1.0
+    """Which part of the generated examples and histories is run: less for a store that is slow."""
+
     @abstractmethod
     def place(self) -> AbstractContextManager[Any]:
         """Return a context manager of a fresh, empty place: a folder, a database, a store."""

@@ -53,10 +53,11 @@ def check_form(line: Execution, life: Life) -> None:
             raise Wrong(f"{about}: its token {line.token} is not above {earlier[-1].token}")
         if line.number in life.finals:
             raise Wrong(f"{about} was written after {title(life.finals[line.number])}")
-    ahead = timedelta(milliseconds=1) if line.manual else timedelta(0)  # triggered twice at once
+    if line.manual:
+        return  # owed from the call on, and the clock may have been set back since
     # Begun is what a claim was lost of, also of one that was made to end a pause.
     begun = line.status is Status.SUPERSEDED and line.number in life.attempts
-    early = line.finished_at + ahead < line.scheduled_at
+    early = line.finished_at < line.scheduled_at
     if early and line.status not in NEVER_FINAL and not begun:
         raise Wrong(f"{about} ended at {line.finished_at:%H:%M:%S}, before it was due")
     if line.started_at is not None and line.started_at < line.scheduled_at:
@@ -117,6 +118,8 @@ def _folds(line: Execution, life: Life, epoch: Epoch, policy: Policy | None) -> 
         return {passed, seen} if seen > passed else {passed}  # a pause may end while it runs
     if line.status is Status.FAILED:
         return {kept}
+    if _begun_in_a_pause(line, life, epoch):
+        return {0}
     if line.status is Status.SUPERSEDED and line.token == 0:
         return {life.behind(epoch, since, line.finished_at)}  # all that was due when it was edited
     if line.status is Status.SUPERSEDED:
@@ -166,22 +169,29 @@ def _too_late(life: Life, epoch: Epoch, moment: datetime, now: datetime, policy:
     return False
 
 
+def _begun_in_a_pause(line: Execution, life: Life, epoch: Epoch) -> bool:
+    """Whether only lost claims that were to end a pause have begun it: it does not count."""
+    if line.status is not Status.SUPERSEDED or line.number not in life.attempts:
+        return False
+    inside = any(pause.covers(line.scheduled_at) for pause in life.pauses)
+    return inside and line.scheduled_at != life.first_due(epoch)[0]
+
+
 def account(line: Execution, life: Life) -> None:
     """Move the epoch past a scheduled occurrence's final line; refuse gaps and inventions."""
-    if line.status is Status.SUPERSEDED and line.number in life.attempts:
-        # Lost claims that were to end a pause have begun an occurrence that does not count.
-        counted, _ = life.first_due(life.epoch_of(line.number))
-        inside = any(pause.covers(line.scheduled_at) for pause in life.pauses)
-        if inside and line.scheduled_at != counted:
-            return
     epoch, about = life.epoch_of(line.number), title(line)
+    if _begun_in_a_pause(line, life, epoch):
+        return
     expected = epoch.next
     if expected is None:
         raise Wrong(f"{about}: its schedule has no occurrence left")
     if isinstance(epoch.schedule, FixedDelay):
         if line.scheduled_at != expected:
             raise Wrong(f"{about}: the occurrence after the last run is at {expected:%H:%M:%S}")
-        epoch.next = line.finished_at + epoch.schedule.every
+        ended = line.finished_at
+        if line.status is Status.SUPERSEDED:
+            ended = max(ended, line.scheduled_at)  # the clock may have been set back
+        epoch.next = ended + epoch.schedule.every
         return
     if not occurrences.occurs(epoch.schedule, line.scheduled_at, epoch.anchor):
         raise Wrong(f"{about}: {epoch.schedule!r} has no occurrence there")

@@ -58,11 +58,19 @@ POLICIES = {
     "run all": Policy(misfire=RunAll(3, 3600 * S)),
     "run all, 2 attempts": Policy(misfire=RunAll(2, 100 * S), retry=Retry(2, 10 * S)),
     "drop after 30 s": Policy(misfire=Drop(30 * S)),
-    "drop at once, lost twice": Policy(misfire=Drop(0 * S), max_lost=2),
+    "drop at once, lost twice": Policy(misfire=Drop(timedelta(microseconds=1)), max_lost=2),
     "lost once, kept 10 s": Policy(misfire=Coalesce(), max_lost=1, keep_finished=10 * S),
+    "jitter": Policy(jitter=7 * S),
+    "jitter, run all": Policy(jitter=7 * S, misfire=RunAll(2, 3600 * S), retry=Retry(2, 10 * S)),
+    "25 s, 2 attempts with jitter": Policy(
+        timeout=25 * S, retry=Retry(3, 20 * S, maximum=30 * S, jitter=0.5)
+    ),
 }
 SPANS = (1, 10, 29, 31, 60, 61, 100, 300, 3600, 90_000, 259_200)
-MISHAPS = ("claimed", "die", "settling", "settled", "cut off", "suspended", "slow", "stopped")
+MISHAPS = (
+    *("claimed", "die", "settling", "settled"),
+    *("cut off", "suspended", "slow", "stopped", "timed out", "deaf"),
+)
 
 _which = st.integers(0, 1)
 _ids = st.sampled_from(IDS)
@@ -231,10 +239,15 @@ class Histories(RuleBasedStateMachine):
         self._step(self.world.advance, span * S)
         self._step(self.world.mishap, which, kind)
 
-    @rule(which=_which)
-    def restart(self, which: int) -> None:
-        """End an instance and start another."""
-        self._step(self.world.restart, which)
+    @rule(which=_which, plain=st.booleans())
+    def restart(self, which: int, plain: bool) -> None:
+        """End an instance and start another, whose handler is a coroutine or a plain function."""
+        self._step(self.world.restart, which, plain=plain)
+
+    @rule(span=st.sampled_from((1, 31, 100, 4000)))
+    def set_back(self, span: int) -> None:
+        """Set the clock back."""
+        self._step(self.world.set_back, span * S)
 
     @rule(which=_which, age=st.sampled_from((0, 100, 5000)))
     def prune(self, which: int, age: int) -> None:

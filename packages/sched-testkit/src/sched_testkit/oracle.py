@@ -58,7 +58,7 @@ class Oracle(Chronicle):
             raise Wrong(f"{reading.title(line)} belongs to no job that ever was")
         reading.check_form(line, life)
         call = self.calls.get((line.uid, line.number, line.attempt))
-        hold = self.holds.get(line.token)
+        hold = self.holds.get((line.job_id, line.token))
         policy = None if hold is None else hold.claim.job.spec.policy
         epoch = life.epoch_of(line.number)
         if line.attempt > 0:
@@ -95,6 +95,8 @@ class Oracle(Chronicle):
             reading.account(line, life)
         if line.final:
             life.finals[line.number] = line
+            if line.status is not Status.SUPERSEDED:
+                life.past = max(life.past or line.scheduled_at, line.scheduled_at)
 
     def _precedes_held(self, line: Execution) -> bool:
         """Whether an edit wrote it while an earlier occurrence is held, whose end comes later."""
@@ -177,7 +179,7 @@ class Oracle(Chronicle):
                 continue
             due = call.event.started_at
             if call.how == "failed" and call.spec and call.ended_at:
-                due = call.ended_at + backoff(call.spec, call.failures)
+                due = call.ended_at + backoff(call)
             if due <= moment and call.how != "running":
                 raise Wrong(
                     f"job {life.job.id!r}: {call}, a manual one, {call.how}; and that is all"
@@ -197,7 +199,7 @@ class Oracle(Chronicle):
             counted, due = life.first_due(life.epoch)
             call = self._newest_call(life, counted)
             if call is not None and call.how == "failed" and call.spec and call.ended_at:
-                due = call.ended_at + backoff(call.spec, call.failures)
+                due = call.ended_at + backoff(call)
             asked = self._unanswered(life, moment)
             # A retry that waits since the trigger is made first.
             begun = (
@@ -206,7 +208,7 @@ class Oracle(Chronicle):
                 and call.end_seq > asked.seq
                 and (due is None or due > moment)
             )
-            if asked is not None and asked.seq < since and not begun:
+            if asked is not None and asked.seq <= since and not begun:
                 raise Wrong(f"{about} was triggered at {asked.at:%H:%M:%S} and did not run")
             if any(
                 hold.open

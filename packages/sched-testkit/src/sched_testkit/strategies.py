@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from attrs import evolve
 from hypothesis import strategies as st
 
 from sched_core import (
+    AnyOf,
     Backlog,
+    Between,
     Coalesce,
     Cron,
     Drop,
     DstRule,
+    Excluding,
     Execution,
     FixedDelay,
     Interval,
@@ -86,11 +89,24 @@ def schedules() -> st.SearchStrategy[Schedule]:
         ("debian", DstRule(gap="skip", fold="both"), DstRule(gap="once-after", fold="last"))
     )
     crons = st.builds(Cron, fields, tz=st.sampled_from(ZONES), dst=rules)
-    return st.one_of(
+    single = st.one_of(
         st.builds(Interval, durations(whole), start=st.none() | moments()),
-        st.builds(FixedDelay, durations(whole)),
         st.builds(Once, moments()),
         crons,
+    )
+    combined = st.recursive(single, combinations, max_leaves=4)
+    return st.builds(FixedDelay, durations(whole)) | single | combined
+
+
+def combinations(part: st.SearchStrategy[Schedule]) -> st.SearchStrategy[Schedule]:
+    """Schedules made of others."""
+    dates = st.lists(st.dates(date(1999, 1, 1), date(2199, 12, 31)), max_size=4)
+    bounds = st.lists(moments(), min_size=2, max_size=2, unique=True).map(sorted)
+    return st.one_of(
+        st.lists(part, min_size=1, max_size=3).map(lambda some: AnyOf(*some)),
+        st.builds(lambda inner, pair: Between(inner, *pair), part, bounds),
+        st.builds(Between, part, moments()),
+        st.builds(Excluding, part, dates, st.sampled_from(ZONES)),
     )
 
 

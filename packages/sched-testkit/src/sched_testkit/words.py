@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
+from typing import Any
 
 from sched_core import Cron, Drop, FixedDelay, Interval, JobSpec, Once, Policy, Retry, RunAll
 from sched_testkit.bench import START
@@ -26,22 +27,29 @@ def show(value: object) -> str:
         return f"cron {value.expression!r}"
     if isinstance(value, Policy):
         changed = [
-            getattr(value, name)
-            for name in ("misfire", "retry", "max_lost", "keep_finished")
+            said(getattr(value, name))
+            for name, said in POLICY.items()
             if getattr(value, name) != getattr(Policy(), name)
         ]
-        return ", ".join(map(show, changed)) or "the default policy"
+        return ", ".join(changed) or "the default policy"
     if isinstance(value, Retry):
-        return f"{value.attempts} attempts {seconds(value.backoff)} apart"
+        jitter = f", {value.jitter:.0%} jitter" if value.jitter else ""
+        return f"{value.attempts} attempts {seconds(value.backoff)} apart{jitter}"
     if isinstance(value, RunAll):
         return f"RunAll({value.limit} within {seconds(value.window)})"
     if isinstance(value, Drop):
         return f"Drop(grace {seconds(value.grace)})"
-    if isinstance(value, int):
-        return f"max_lost {value}"
-    if isinstance(value, timedelta):
-        return f"kept {seconds(value)}"
     return repr(dict(value)) if isinstance(value, Mapping) else repr(value)
+
+
+POLICY: dict[str, Callable[[Any], str]] = {
+    "misfire": show,
+    "retry": show,
+    "timeout": lambda value: f"at most {seconds(value)}",
+    "jitter": lambda value: f"jitter {seconds(value)}",
+    "max_lost": lambda value: f"max_lost {value}",
+    "keep_finished": lambda value: "kept for ever" if value is None else f"kept {seconds(value)}",
+}
 
 
 def describe(spec: JobSpec) -> str:

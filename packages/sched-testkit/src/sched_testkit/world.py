@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from typing import Any, cast
 
 import anyio
+import anyio.from_thread
+import anyio.lowlevel
 from attrs import define, evolve, field
 
 from sched_core import (
@@ -30,6 +32,7 @@ from sched_core import (
     Undecodable,
 )
 from sched_core.testing import FakeClock
+from sched_testkit import occurrences
 from sched_testkit.annals import Call, Wrong
 from sched_testkit.bench import START
 from sched_testkit.harness import Harness
@@ -37,6 +40,7 @@ from sched_testkit.oracle import Oracle
 from sched_testkit.watched import Watched
 from sched_testkit.words import describe, seconds, show
 
+MOMENT = timedelta(milliseconds=1)
 PATIENCE = 10
 """Real seconds after which something that must happen in no time has not happened."""
 
@@ -52,6 +56,8 @@ class Instance:
     name: str
     watched: Watched
     scheduler: Scheduler
+    plain: bool = False
+    """Whether its handler is a function that runs in a thread."""
     cancelled_means: str = "lost"
     turn: anyio.Lock = field(factory=anyio.Lock)
     """Handlers act one after the other, so that a history repeats exactly."""
@@ -84,6 +90,8 @@ class World:
         self.acts: list[Act] = []
         self._names, self._new_ids = itertools.count(1), itertools.count(1)
         self.reached, self.gate = anyio.Event(), anyio.Event()
+        self.hanging: JobEvent | None = None
+        self.deaf = False
         self.lease = timedelta(0)
 
     # -- telling
@@ -111,22 +119,26 @@ class World:
         self.instances = [await self._open(), await self._open()]
         self.lease = self.instances[0].watched.inner.capabilities.lease
 
-    async def _open(self) -> Instance:
+    async def _open(self, *, plain: bool = False) -> Instance:
         name = f"worker {next(self._names)}"
         watched = Watched(self.harness.backend(self.place), self.oracle, self.noting)
 
         async def handle(event: JobEvent) -> None:
             await self._handle(instance, event)
 
+        def handle_plainly(event: JobEvent) -> None:
+            anyio.from_thread.run(self._handle, instance, event)
+
         scheduler = Scheduler(
             cast("Backend", watched),
-            handler=handle,
+            handler=handle_plainly if plain else handle,
             clock=self.clock,
             worker=name,
-            max_concurrency=3,
+            # Threads take turns as they please: one at a time, so that a history repeats exactly.
+            max_concurrency=1 if plain else 3,
             new_id=lambda: f"{next(self._new_ids):04}",
         )
-        instance = Instance(name, watched, scheduler)
+        instance = Instance(name, watched, scheduler, plain)
         await scheduler.__aenter__()
         return instance
 
@@ -135,12 +147,13 @@ class World:
         for instance in self.instances:
             await instance.scheduler.__aexit__(None, None, None)
 
-    async def restart(self, index: int) -> None:
+    async def restart(self, index: int, *, plain: bool = False) -> None:
         """Close an instance in order, and start another one."""
         old = self.instances[index]
         await old.scheduler.__aexit__(None, None, None)
-        self.instances[index] = await self._open()
-        self.tell(f"{old.name} ends, {self.instances[index].name} starts")
+        self.instances[index] = new = await self._open(plain=plain)
+        threads = ", whose handler is a plain function" if plain else ""
+        self.tell(f"{old.name} ends, {new.name} starts{threads}")
 
     async def replace_dead(self, index: int) -> None:
         """Start another one in the place of one that died."""
@@ -184,8 +197,26 @@ class World:
         await self.instances[index].scheduler.remove_job(job_id)
         self.oracle.removed(job_id, self.clock.now())
 
+    async def out_of_jitter(self, job_id: str) -> None:
+        """Let time pass until no occurrence lies between its moment and the end of its jitter.
+
+        Whether a pause takes such a one away depends on the job's uid: nobody could foresee it.
+        """
+        life, now = self.oracle.current[job_id], self.clock.now()
+        epoch, jitter = life.epoch, max(life.jitters)
+        begins = now - jitter
+        if isinstance(epoch.schedule, FixedDelay):
+            moment = epoch.next
+        else:
+            moment = occurrences.after(epoch.schedule, begins, epoch.anchor)
+        if moment is not None and begins < moment <= now:
+            await self.advance(jitter)
+
     async def pause(self, index: int, job_id: str, lasts: timedelta | None) -> None:
-        """Pause a job."""
+        """Pause a job; one with jitter without an end, which might lie in its jitter."""
+        if max(self.oracle.current[job_id].jitters):
+            lasts = None
+            await self.out_of_jitter(job_id)
         until = None if lasts is None else self.clock.now() + lasts
         self.tell(f"pause {job_id!r}" + (f" for {seconds(lasts)}" if lasts else ""))
         job = await self.instances[index].scheduler.pause_job(job_id, until=until)
@@ -195,6 +226,9 @@ class World:
         """Resume, trigger, skip the next occurrence of, or unskip a job."""
         scheduler, oracle, now = self.instances[index].scheduler, self.oracle, self.clock.now()
         self.tell(f"{what} {job_id!r}")
+        if what == "resume" and max(oracle.current[job_id].jitters):
+            await self.out_of_jitter(job_id)
+            now = self.clock.now()
         calls: dict[str, tuple[Callable[[str], Awaitable[Job]], Callable[[Job, datetime], None]]]
         calls = {
             "resume": (scheduler.resume_job, oracle.resumed),
@@ -225,6 +259,18 @@ class World:
     async def advance(self, by: timedelta) -> None:
         """Let time pass."""
         self.clock.advance(by)
+        for instance in self.instances:
+            await self.harness.catch_up(instance.watched.inner)
+
+    async def set_back(self, by: timedelta) -> None:
+        """Set the clock back, unless a pause has begun or ended since then."""
+        new = self.clock.now() - by
+        for life in self.oracle.current.values():
+            for pause in life.pauses:
+                if pause.began > new or pause.end is None or pause.end > new:
+                    return
+        self.clock.jump(-by)
+        self.story.append(f"at +{seconds(new - START)}: the clock was set back by {seconds(by)}")
         for instance in self.instances:
             await self.harness.catch_up(instance.watched.inner)
 
@@ -280,7 +326,8 @@ class World:
                 call, "failed" if isinstance(error, Exception) else instance.cancelled_means
             )
             raise
-        self._ended(call, "succeeded")
+        # Told that its time is up, it has failed, whatever it returns.
+        self._ended(call, "failed" if event.cancelled else "succeeded")
 
     def _ended(self, call: Call | None, how: str) -> None:
         if call is not None:
@@ -290,8 +337,10 @@ class World:
     async def _do(self, instance: Instance, event: JobEvent, act: Act) -> None:
         index, job_id = self.instances.index(instance), event.id
         if act.does == "hang":
+            self.hanging = event
             self.reached.set()
-            await self.gate.wait()
+            with anyio.CancelScope(shield=self.deaf):
+                await self.gate.wait()
         elif act.does == "die":
             instance.watched.dead = True
             self.oracle.crashed(instance.watched.worker)
@@ -345,7 +394,7 @@ class World:
     async def _hang(self, index: int, kind: str) -> None:
         instance, other = self.instances[index], self.instances[1 - index]
         self.reached, self.gate = anyio.Event(), anyio.Event()
-        self.acts = [Act("hang")]
+        self.acts, self.hanging, self.deaf = [Act("hang")], None, kind == "deaf"
         instance.cancelled_means = "interrupted" if kind == "stopped" else "lost"
         done, scope = anyio.Event(), anyio.CancelScope()
 
@@ -365,10 +414,28 @@ class World:
             await self.reached.wait()
             self.acts = []
             if not done.is_set():
-                with anyio.fail_after(PATIENCE):
-                    await self._while_it_hangs(kind, instance, other, done, scope)
+                kind = self._possible(kind, instance)
+                try:
+                    with anyio.fail_after(PATIENCE):
+                        await self._while_it_hangs(kind, instance, other, done, scope)
+                except TimeoutError:
+                    self.gate.set()
+                    raise Wrong(f"{instance.name}: nothing happens, though it is {kind}") from None
             self.gate.set()
-        instance.cancelled_means = "lost"
+        instance.cancelled_means, self.deaf = "lost", False
+
+    def _possible(self, kind: str, instance: Instance) -> str:
+        """Return what can happen to the handler that hangs."""
+        timeout = self._timeout()
+        if instance.plain:
+            return "slow" if timeout is None else "deaf"  # a thread cannot be stopped
+        if kind in {"timed out", "deaf"}:
+            return "slow" if timeout is None else kind
+        return kind if timeout is None or kind == "stopped" else "timed out"
+
+    def _timeout(self) -> timedelta | None:
+        assert self.hanging is not None
+        return self.oracle.current[self.hanging.id].spec.policy.timeout
 
     async def _while_it_hangs(
         self, kind: str, instance: Instance, other: Instance, done: anyio.Event, scope: Any
@@ -395,15 +462,43 @@ class World:
             watched.stall = None
             await done.wait()
         elif kind == "slow":
-            for _ in range(3):
-                seen = watched.renewals
-                await self.advance(self.lease * 2 / 3)
-                while watched.renewals == seen:
-                    await anyio.lowlevel.checkpoint()
+            await self._renews(watched)
             self.tell(f"{instance.name} is slow, and renews")
             await self.run(second)
             self.gate.set()
             await done.wait()
+        elif kind in {"timed out", "deaf"}:
+            await self._time_is_up(instance)
+            if kind == "deaf":
+                await self._renews(watched)
+                self.tell(f"{instance.name} does not stop, and renews")
+                await self.run(second)
+                self.gate.set()
+            await done.wait()
+
+    async def _renews(self, watched: Watched) -> None:
+        for _ in range(3):
+            seen = watched.renewals
+            await self.advance(self.lease * 2 / 3)
+            while watched.renewals == seen:
+                await anyio.lowlevel.checkpoint()
+
+    async def _time_is_up(self, instance: Instance) -> None:
+        """Let the time of the handler that hangs run out: it is told then, and not before."""
+        event, timeout = self.hanging, self._timeout()
+        assert event is not None
+        assert timeout is not None
+        instance.cancelled_means = "failed"
+        left = event.started_at + timeout - self.clock.now()
+        await self.advance(left - MOMENT)
+        for _ in range(10):
+            await anyio.lowlevel.checkpoint()
+        if event.cancelled:
+            raise Wrong(f"the handler of {event.id!r} was cancelled before its time was up")
+        self.tell(f"the time of {event.id!r} is up")
+        await self.advance(MOMENT)
+        while not event.cancelled:
+            await anyio.lowlevel.checkpoint()
 
 
 async def _all(pages: Any, query: Any) -> list[Any]:

@@ -8,7 +8,8 @@ microsecond precision; the built-in kinds return them in UTC.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import NamedTuple, Protocol, runtime_checkable
+from functools import lru_cache
+from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 from sched_core.errors import InvalidDefinition
 
@@ -39,6 +40,19 @@ class Countable(Protocol):
 
     def last_until(self, moment: datetime, anchor: datetime) -> datetime | None:
         """Return the newest occurrence at or before ``moment``, never one before the first."""
+        ...
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A schedule made of others: it can count as exactly as they can."""
+
+    def measure(self, after: datetime, until: datetime, anchor: datetime) -> Counted:
+        """Return the number of occurrences in ``(after, until]``, none before the first."""
+        ...
+
+    def newest(self, after: datetime, until: datetime, anchor: datetime) -> Newest:
+        """Return the newest occurrence in ``(after, until]``, never one before the first."""
         ...
 
 
@@ -87,23 +101,43 @@ class BuiltIn:
         Raises:
             InvalidDefinition: A moment is naive, or ``n`` is negative.
         """
-        if n < 0:
-            raise InvalidDefinition("n", f"must be 0 or more, not {n!r}")
+        return upcoming(self, after, n, anchor)
 
-        moment = utc(after, "after")
-        anchor = moment if anchor is None else utc(anchor, "anchor")
-        found: list[datetime] = []
 
-        while len(found) < n:
-            following = self.next_after(moment, anchor)
+def upcoming(
+    schedule: Schedule, after: datetime, n: int, anchor: datetime | None = None
+) -> list[datetime]:
+    """List the next occurrences of any schedule, also a third party's, for people to look at.
 
-            if following is None:
-                break
+    Args:
+        schedule: The schedule.
+        after: The occurrences listed are strictly after this moment.
+        n: How many at most.
+        anchor: Where the schedule took effect; ``after`` unless told.
 
-            found.append(following)
-            moment = following
+    Returns:
+        Up to ``n`` moments in UTC, ascending.
 
-        return found
+    Raises:
+        InvalidDefinition: A moment is naive, or ``n`` is negative.
+    """
+    if n < 0:
+        raise InvalidDefinition("n", f"must be 0 or more, not {n!r}")
+
+    moment = utc(after, "after")
+    anchor = moment if anchor is None else utc(anchor, "anchor")
+    found: list[datetime] = []
+
+    while len(found) < n:
+        following = schedule.next_after(moment, anchor)
+
+        if following is None:
+            break
+
+        moment = utc(following, "schedule")
+        found.append(moment)
+
+    return found
 
 
 def utc(moment: datetime, field: str) -> datetime:
@@ -146,8 +180,11 @@ def count_occurrences(
 
     A schedule that is not :class:`Countable` is stepped through, at most 1000 times.
     """
-    if isinstance(schedule, Countable):
-        return Counted(schedule.count(after, until, anchor), exact=True)
+    if _is(type(schedule), Measured):
+        return cast(Measured, schedule).measure(after, until, anchor)
+
+    if _is(type(schedule), Countable):
+        return Counted(cast(Countable, schedule).count(after, until, anchor), exact=True)
 
     number, _, exact = _step(schedule, after, until, anchor)
     return Counted(number, exact)
@@ -160,12 +197,21 @@ def last_occurrence(
 
     A schedule that is not :class:`Countable` is stepped through, at most 1000 times.
     """
-    if isinstance(schedule, Countable):
-        newest = schedule.last_until(until, anchor)
+    if _is(type(schedule), Measured):
+        return cast(Measured, schedule).newest(after, until, anchor)
+
+    if _is(type(schedule), Countable):
+        newest = cast(Countable, schedule).last_until(until, anchor)
         return Newest(newest if newest is not None and newest > after else None, exact=True)
 
     _, newest, exact = _step(schedule, after, until, anchor)
     return Newest(newest, exact)
+
+
+@lru_cache(maxsize=256)
+def _is(kind: type, protocol: type) -> bool:
+    """Say whether a class has a protocol's methods; looking that up costs more than they do."""
+    return issubclass(kind, protocol)
 
 
 def _step(

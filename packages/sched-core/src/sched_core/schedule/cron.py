@@ -15,6 +15,7 @@ from typing import Literal
 from attrs import field, frozen
 
 from sched_core.errors import InvalidDefinition
+from sched_core.schedule import cron_keywords
 from sched_core.schedule.base import BuiltIn, utc
 from sched_core.schedule.cron_calendar import Calendar
 from sched_core.schedule.cron_dst import (
@@ -148,7 +149,7 @@ def _rule(dst: object) -> Literal["debian"] | DstRule:
     raise InvalidDefinition("dst", f"must be 'debian' or a DstRule, not {dst!r}")
 
 
-@frozen
+@frozen(init=False)
 class Cron(BuiltIn):
     """Times of day and days of the calendar, in a time zone.
 
@@ -156,22 +157,58 @@ class Cron(BuiltIn):
     or a nickname such as ``@daily``. The two day fields are joined with AND if one of them begins
     with ``*``, with OR otherwise (Vixie cron). Sunday is 0 and 7.
 
+    Fields can be given by name instead: ``Cron(hour=3)`` is ``Cron("0 3 * * *")``. What is smaller
+    than the smallest one given is at its start, what is larger is every.
+
     Args:
         expression: The text; it is kept with single spaces.
         tz: An IANA time zone name.
         dst: ``"debian"``, or a :class:`DstRule` for every expression alike.
+        second, minute, hour, day, month, day_of_week: Numbers, or texts such as ``"*/5"``.
 
     Raises:
-        InvalidDefinition: The expression is malformed or can never fire, the zone is unknown.
+        InvalidDefinition: The expression is malformed or can never fire, the zone is unknown, or
+            both an expression and a field were given.
+
+    Warns:
+        ScheduleWarning: APScheduler would read the fields otherwise.
     """
 
-    expression: str = field(converter=_text)
-    tz: str = field(default="UTC", converter=_zone_name)
-    dst: Literal["debian"] | DstRule = field(default="debian", converter=_rule)
+    expression: str
+    tz: str
+    dst: Literal["debian"] | DstRule
     _derived: _Plan = field(init=False, eq=False, repr=False)
 
-    def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "_derived", _plan(self.expression, self.tz, self.dst))
+    def __init__(
+        self,
+        expression: str | None = None,
+        tz: str = "UTC",
+        dst: Literal["debian"] | DstRule = "debian",
+        *,
+        second: int | str | None = None,
+        minute: int | str | None = None,
+        hour: int | str | None = None,
+        day: int | str | None = None,
+        month: int | str | None = None,
+        day_of_week: int | str | None = None,
+    ) -> None:
+        fields = {
+            "second": second,
+            "minute": minute,
+            "hour": hour,
+            "day": day,
+            "month": month,
+            "day_of_week": day_of_week,
+        }
+        if expression is None:
+            expression = cron_keywords.expression(fields)
+        elif given := [name for name, value in fields.items() if value is not None]:
+            raise InvalidDefinition(
+                "expression", f"is given, and so is {', '.join(given)}: give one or the other"
+            )
+        text, zone, rule = _text(expression), _zone_name(tz), _rule(dst)
+        self.__attrs_init__(text, zone, rule)
+        object.__setattr__(self, "_derived", _plan(text, zone, rule))
 
     def __reduce__(self) -> tuple[type[Cron], tuple[object, ...]]:
         return type(self), (self.expression, self.tz, self.dst)

@@ -166,14 +166,14 @@ def transitions(zone: tzinfo, start: int, end: int) -> list[Transition]:
 
     found = []
     probes = [*range(start, end, _PROBE), end]
-    offsets = [_offset(zone, probe) for probe in probes]
+    offsets = [offset_at(zone, probe) for probe in probes]
 
     for (low, high), (before, after) in zip(pairwise(probes), pairwise(offsets), strict=True):
         if before == after:
             continue
 
         seconds = range(low, high + 1)
-        changed = bisect_left(seconds, True, key=lambda second: _offset(zone, second) != before)
+        changed = bisect_left(seconds, True, key=lambda second: offset_at(zone, second) != before)
         found.append(Transition(seconds[changed], before, after))
 
     return found
@@ -183,7 +183,8 @@ def _clamped(second: int) -> int:
     return min(max(second, EARLIEST), LATEST)
 
 
-def _offset(zone: tzinfo, second: int) -> int:
+def offset_at(zone: tzinfo, second: int) -> int:
+    """Return a zone's offset at a moment, both in seconds."""
     # Within a day of the calendar's ends the local time may have no datetime.
     second = min(max(second, EARLIEST + DAY), LATEST - DAY)
     offset = (EPOCH + timedelta(0, second)).astimezone(zone).utcoffset() or timedelta(0)
@@ -198,7 +199,7 @@ def _block(zone: tzinfo, rule: DstRule, number: int) -> tuple[list[int], list[Pi
 
     low, high = number << _BLOCK_BITS, (number + 1) << _BLOCK_BITS
     changes = transitions(zone, low - _MARGIN, high + _MARGIN)
-    first = changes[0].before if changes else _offset(zone, low)
+    first = changes[0].before if changes else offset_at(zone, low)
     starts = [Transition(low - _MARGIN, first, first), *changes]
     ends = [*changes, Transition(high + _MARGIN, first, first)]
     pieces = []

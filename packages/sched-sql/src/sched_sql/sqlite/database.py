@@ -7,6 +7,7 @@ closing hold one ``flock`` on a file beside the database; nobody but us checkpoi
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -306,12 +307,27 @@ def translate(error: Exception, path: str) -> Exception:
         return kind(f"{path}: {error}{remedy and ': '}{remedy}")
     if isinstance(error, OSError):
         where = error.filename or path
+        if error.errno in _PASSING:
+            return BackendUnavailable(f"{where}: {error.strerror}: the system ran out of something")
         return BackendError(
             f"{where}: {error.strerror}: the directory of the database must exist, have space, and "
             "be writable for this user"
         )
     return error
 
+
+_PASSING = {
+    errno.EAGAIN,
+    errno.EDQUOT,
+    errno.EINTR,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOLCK,
+    errno.ENOMEM,
+    errno.ENOSPC,
+}
+"""What may be over in a moment."""
 
 _REMEDIES = {
     sqlite3.SQLITE_BUSY: (True, "another program holds a lock on it; end its transaction"),

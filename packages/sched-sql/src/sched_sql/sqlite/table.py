@@ -5,11 +5,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 
-from sched_core.clock import FIRST
-from sched_core.errors import JobAlreadyExists, JobNotFound, JobUndecodable, RevisionConflict
+from sched_core.clock import FIRST, Clock
+from sched_core.errors import (
+    BackendError,
+    JobAlreadyExists,
+    JobNotFound,
+    JobUndecodable,
+    RevisionConflict,
+)
 from sched_core.job import (
     Claim,
     Execution,
@@ -17,7 +24,7 @@ from sched_core.job import (
     Settled,
     Settlement,
 )
-from sched_core.ports import ExecutionQuery, JobQuery, Page, Undecodable
+from sched_core.ports import ExecutionQuery, JobQuery, JobStore, Page, Transaction, Undecodable
 from sched_sql.rows import (
     JOB_COLUMNS,
     Row,
@@ -61,6 +68,22 @@ class SqliteTable:
     def failure(self, error: Exception) -> Exception:
         return translate(error, self._path)
 
+    def lane(self, method: str) -> str:
+        return ""
+
+    def clock(self, clock: Clock) -> Clock:
+        return clock
+
+    @property
+    def descriptor(self) -> int | None:
+        return None
+
+    def may_listen(self) -> bool:
+        return False
+
+    def listen(self) -> None:
+        return
+
     def open(self, worker: str, now: Now) -> None:
         self._claims.worker = worker
         self._database.open()
@@ -72,6 +95,9 @@ class SqliteTable:
     def close(self) -> None:
         self._workers.leave()
         self._database.close()
+
+    async def leave(self) -> None:
+        return
 
     def forked(self) -> None:
         self._workers.let_go()
@@ -178,7 +204,7 @@ class SqliteTable:
 
     # -- claims
 
-    def earliest(self, horizon: datetime) -> datetime | None:
+    def earliest(self, now: Now, horizon: datetime) -> datetime | None:
         return self._claims.earliest(horizon)
 
     def claim(
@@ -200,18 +226,43 @@ class SqliteTable:
         suspects = [path for path in self._workers.others() if not is_locked(path)]
         if not suspects:
             return False
+        # What a dead worker holds changes no more, so that no lock is needed to look for it.
+        held = {path: self._held_by(path) for path in suspects}
         with self._database.write(durable=False):
             # Under the lock no worker is between making its file and locking it.
             dead = [path for path in suspects if path.exists() and not is_locked(path)]
             at = micros(now())
-            for path in dead:
-                self._database.connection.execute(
-                    "UPDATE sched_job SET lease_until = ? WHERE worker = ? AND lease_until > ?",
-                    (at, path.read_text(encoding="utf-8"), at),
-                )
+            self._database.connection.executemany(
+                "UPDATE sched_job SET lease_until = ? "
+                "WHERE rowid = ? AND worker = ? AND lease_until > ?",
+                [(at, rowid, worker, at) for path in dead for rowid, worker in held[path]],
+            )
         for path in dead:
             path.unlink(missing_ok=True)
         return bool(dead)
+
+    def _held_by(self, path: Path) -> list[Row]:
+        try:
+            worker = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return []  # buried by another process meanwhile
+        return self._database.read(
+            "SELECT rowid, worker FROM sched_job WHERE worker = ? AND lease_until IS NOT NULL",
+            (worker,),
+        )
+
+    # -- transactions of others
+
+    def within(self, connection: object) -> JobStore:
+        raise _no_transactions()
+
+    def transaction(
+        self,
+        claim: Claim,
+        decide: Callable[[Job | None], Settlement],
+        committed: Callable[[Settlement], None],
+    ) -> Transaction:
+        raise _no_transactions()
 
     # -- the ledger
 
@@ -241,3 +292,7 @@ class SqliteTable:
             "LIMIT ?)",
             (at, *values, CHUNK),
         ).rowcount
+
+
+def _no_transactions() -> BackendError:
+    return BackendError("jobs in SQLite cannot be written in transactions of others")

@@ -9,7 +9,11 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import threading
 from pathlib import Path
+
+LOOKS = 200
+"""Tries, a millisecond apart, to lock a file at which others may look at the same time."""
 
 
 class WorkerFiles:
@@ -29,9 +33,7 @@ class WorkerFiles:
         self._path.mkdir(exist_ok=True)
         path = self._path / hashlib.blake2b(worker.encode(), digest_size=16).hexdigest()
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _lock(file):
             os.close(file)  # another backend of this worker keeps it alive
             return
         os.write(file, worker.encode())
@@ -56,6 +58,19 @@ class WorkerFiles:
             return [path for path in self._path.iterdir() if path != self._own]
         except FileNotFoundError:
             return []
+
+
+def _lock(file: int) -> bool:
+    """Lock a worker's file; whoever only looks whether it is locked lets go of it at once."""
+    pause = threading.Event()
+    for _ in range(LOOKS):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pause.wait(0.001)
+        else:
+            return True
+    return False
 
 
 def is_locked(path: Path) -> bool:

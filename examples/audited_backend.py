@@ -1,0 +1,69 @@
+"""A backend made of another: every change of a definition is told to a function, with what it was.
+
+A backend inherits nothing, so one can stand in front of another and hand on what it does not care
+about. It takes the same exam: ``pytest test_audited_backend.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from attrs import frozen
+
+from sched_core import Backend, Execution, Job, Undecodable
+
+
+@frozen
+class Change:
+    """What happened to a definition.
+
+    Attributes:
+        what: Added, replaced or removed.
+        job_id: Of the job.
+        before: As it was, ``None`` where it was not.
+        after: As it is, ``None`` where it is no more.
+    """
+
+    what: Literal["added", "replaced", "removed"]
+    job_id: str
+    before: Job | Undecodable | None
+    after: Job | None
+
+
+class AuditedBackend:
+    """Hands everything on to a backend, and tells of changes once they are stored.
+
+    Args:
+        backend: Which one.
+        tell: Called in the event loop, and must not wait; what it raises goes to the caller.
+    """
+
+    def __init__(self, backend: Backend, tell: Callable[[Change], object]) -> None:
+        self._backend = backend
+        self._tell = tell
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    async def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        added = await self._backend.add(jobs)
+        for job in added:
+            self._tell(Change("added", job.id, None, job))
+        return added
+
+    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+        # The replace succeeds only on the revision that the caller has read: this is it.
+        before = await self._backend.get(job.id)
+        replaced = await self._backend.replace(job, ledger)
+        self._tell(Change("replaced", job.id, before, replaced))
+        return replaced
+
+    async def remove(
+        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
+    ) -> bool:
+        before = await self._backend.get(job_id)
+        removed = await self._backend.remove(job_id, ledger, expected=expected)
+        if removed:
+            self._tell(Change("removed", job_id, before, None))
+        return removed

@@ -1,0 +1,69 @@
+"""What may be wrong with a store and its jobs, for people and for programs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+
+from attrs import field, frozen
+
+from sched_core import ExecutionQuery, Job, Scheduler, State, Status
+from sched_core.lint import lint
+
+OVERDUE = timedelta(minutes=1)
+"""A job that is due for so long is one that nobody runs."""
+RECENT = timedelta(days=1)
+
+
+@frozen
+class Findings:
+    """What was found.
+
+    Attributes:
+        problems: What is wrong.
+        advice: What may surprise.
+        facts: What was looked at.
+    """
+
+    problems: list[str] = field(factory=list)
+    advice: list[str] = field(factory=list)
+    facts: dict[str, Any] = field(factory=dict)
+
+
+async def examine(scheduler: Scheduler) -> Findings:
+    """Write to the store, read all jobs and the last day's ledger, and say what is odd."""
+    found = Findings()
+    health = await scheduler.health()
+    found.problems.extend(
+        problem for problem in health.problems if not problem.startswith("handler:")
+    )
+    now = health.at
+    states: Counter[str] = Counter()
+    async for job in scheduler.list_jobs():
+        if not isinstance(job, Job):
+            states["unreadable"] += 1
+            found.problems.append(f"job {job.id!r} cannot be read here: {job.reason}")
+            continue
+        states[job.standing.state.value] += 1
+        due_at = job.standing.due_at
+        if due_at is not None and job.standing.state is State.ACTIVE and now - due_at > OVERDUE:
+            found.problems.append(
+                f"job {job.id!r} has been due since {due_at:%Y-%m-%d %H:%M:%S}Z and has not ended: "
+                "nobody runs it, or its run is long"
+            )
+        found.advice.extend(f"job {job.id!r}: {each}" for each in lint(job.spec, now=now))
+    fates: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
+    async for line in scheduler.list_executions(ExecutionQuery(since=now - RECENT)):
+        fates[line.status.value] += 1
+        if line.final and line.status is Status.FAILED:
+            failed[line.job_id] += 1
+    for job_id, number in sorted(failed.items()):
+        found.problems.append(f"job {job_id!r} failed {_times(number)} in the last day")
+    found.facts.update(jobs=dict(states), executions=dict(fates))
+    return found
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"

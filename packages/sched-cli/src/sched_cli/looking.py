@@ -1,0 +1,340 @@
+"""Commands that look and change nothing."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from sched_cli.doctor import examine
+from sched_cli.plot import FAILED, plot
+from sched_cli.shared import (
+    LOOK,
+    AsJson,
+    JobId,
+    Telling,
+    app,
+    config_of,
+    fail,
+    now_of,
+    print_json,
+    screen,
+    settings_of,
+    with_scheduler,
+)
+from sched_cli.words import (
+    execution_fields,
+    iso,
+    job_fields,
+    local,
+    moment_of,
+    relative,
+    schedule_of,
+    schedule_text,
+)
+from sched_core import (
+    ExecutionQuery,
+    Job,
+    JobQuery,
+    JobSpec,
+    Scheduler,
+    State,
+    Status,
+    SystemClock,
+    Undecodable,
+    upcoming,
+)
+from sched_core.config import read_config
+from sched_core.lint import lint
+
+LEGEND = (
+    "■ succeeded  x failed  - missed, skipped or replaced  ▁▂▃▄▅▆▇█ 1, 2, 3, 4, 8 … are to come"
+)
+
+
+@app.command(rich_help_panel=LOOK)
+def jobs(
+    context: typer.Context,
+    prefix: Annotated[str, typer.Option(help="Ids that begin with it.")] = "",
+    state: Annotated[State | None, typer.Option(help="Only those.")] = None,
+    group: Annotated[str | None, typer.Option(help="Only that group.")] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option("--meta", metavar="KEY=VALUE", help="With this entry.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, with their schedule and what comes next."""
+    entries = dict(_entry(text) for text in metadata or [])
+    query = JobQuery(state, prefix, group, entries)
+
+    async def main(scheduler: Scheduler) -> None:
+        found = [job async for job in scheduler.list_jobs(query)]
+        if as_json:
+            print_json([job_fields(job) for job in found])
+            return
+        now = now_of(scheduler)
+        table = Table("id", "schedule", "state", "next", "last", "group", box=None, pad_edge=False)
+        for job in found:
+            if isinstance(job, Undecodable):
+                table.add_row(Text(job.id), Text(job.reason), "[red]unreadable[/]", "-", "-", "")
+                continue
+            standing = job.standing
+            table.add_row(
+                Text(job.id),
+                Text(schedule_text(job.spec.schedule)),
+                _state(standing.state),
+                relative(standing.triggered_at or standing.next_run, now),
+                _status(standing.last_status),
+                Text(job.spec.group or ""),
+            )
+        _table(table, len(found), "no jobs")
+
+    with_scheduler(context, main)
+
+
+@app.command(rich_help_panel=LOOK)
+def show(context: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
+    """Show one job: its definition, where it stands, what comes next, how it went."""
+    utc = settings_of(context).utc
+
+    async def main(scheduler: Scheduler) -> None:
+        job, now = await scheduler.get_job(job_id), now_of(scheduler)
+        coming = _coming(job, now)
+        if as_json:
+            print_json(job_fields(job) | {"upcoming": [iso(moment) for moment in coming]})
+            return
+        spec, standing = job.spec, job.standing
+        table = Table(box=None, show_header=False, pad_edge=False)
+        for name, value in (
+            ("id", spec.id),
+            ("name", spec.name),
+            ("group", spec.group),
+            ("schedule", schedule_text(spec.schedule)),
+            ("metadata", " ".join(f"{key}={value}" for key, value in spec.metadata.items())),
+            (
+                "policy",
+                str(spec.policy) if spec.policy != JobSpec("x", spec.schedule).policy else None,
+            ),
+            ("declared", "by the service" if job.declared else "submitted"),
+            ("state", standing.state.value),
+            ("paused until", standing.paused_until and local(standing.paused_until, utc=utc)),
+            ("pause reason", standing.pause_reason),
+            ("skips", standing.skipped_run and local(standing.skipped_run, utc=utc)),
+            (
+                "attempts",
+                f"{standing.attempts}, {standing.failures} failed" if standing.attempts else None,
+            ),
+            ("last", standing.last_status and standing.last_status.value),
+            ("last ended", standing.last_finished_at and local(standing.last_finished_at, utc=utc)),
+            ("expires", standing.expires_at and local(standing.expires_at, utc=utc)),
+        ):
+            if value:
+                table.add_row(f"[bold]{name}[/]", Text(str(value)))
+        for number, moment in enumerate(coming):
+            shown = f"{local(moment, utc=utc)}  {relative(moment, now)}"
+            table.add_row("[bold]next[/]" if number == 0 else "", shown)
+        screen().print(table)
+
+    with_scheduler(context, main)
+
+
+@app.command(rich_help_panel=LOOK)
+def history(
+    context: typer.Context,
+    job_id: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="Only that job.", show_default=False)
+    ] = None,
+    status: Annotated[
+        list[Status] | None, typer.Option(help="Only those; may be repeated.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Ended since then: a moment, or 2h for two hours ago.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List what ran and what did not, newest first."""
+    utc = settings_of(context).utc
+
+    async def main(scheduler: Scheduler) -> None:
+        now = now_of(scheduler)
+        if job_id is not None:
+            await _exists_or_ran(scheduler, job_id)
+        after = None if since is None else moment_of(since, now, past=True, field="--since")
+        query = ExecutionQuery(job_id=job_id, statuses=frozenset(status or ()), since=after)
+        found = []
+        async for line in scheduler.list_executions(query):
+            found.append(line)
+            if len(found) == limit:
+                break
+        if as_json:
+            print_json([execution_fields(line) for line in found])
+            return
+        table = Table(
+            "ended", "job", "status", "scheduled", "took", "try", "reason", box=None, pad_edge=False
+        )
+        for line in found:
+            took = (
+                "-"
+                if line.started_at is None
+                else f"{(line.finished_at - line.started_at).total_seconds():.3f}s"
+            )
+            folded = f" +{line.folded}" if line.folded else ""
+            table.add_row(
+                local(line.finished_at, utc=utc),
+                Text(line.job_id),
+                _status(line.status) + ("" if line.final else " …"),
+                local(line.scheduled_at, utc=utc) + folded,
+                took,
+                str(line.attempt or "-"),
+                Text((line.reason or "").splitlines()[0] if line.reason else ""),
+            )
+        _table(table, len(found), "nothing has run")
+
+    with_scheduler(context, main)
+
+
+@app.command("next", rich_help_panel=LOOK)
+def next_(
+    context: typer.Context,
+    expression: Annotated[
+        str,
+        typer.Argument(
+            metavar="EXPR",
+            help="A cron expression, [bold]every 90s[/], or a moment.",
+            show_default=False,
+        ),
+    ],
+    tz: Annotated[
+        str | None, typer.Option(help="The zone of a cron expression; UTC unless given.")
+    ] = None,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="How many.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Say when a schedule occurs, and what is odd about it; needs no store."""
+    now = SystemClock().now()
+    with Telling():
+        schedule = schedule_of(expression, tz or "UTC")
+        moments = upcoming(schedule, now, count)
+        advice = lint(JobSpec("next", schedule), now=now)
+    if as_json:
+        print_json({"upcoming": [iso(moment) for moment in moments], "advice": advice})
+        return
+    console = screen()
+    for moment in moments:
+        console.print(
+            f"{local(moment, utc=settings_of(context).utc, tz=tz)}  {relative(moment, now)}"
+        )
+    if not moments:
+        console.print("never again")
+    for sentence in advice:
+        console.print(Text(f"note: {sentence}", style="yellow"))
+
+
+@app.command(rich_help_panel=LOOK)
+def day(
+    context: typer.Context,
+    prefix: Annotated[str, typer.Option(help="Jobs whose ids begin with it.")] = "",
+    hours: Annotated[int, typer.Option(min=1, max=24 * 31, help="Back and ahead.")] = 24,
+    as_json: AsJson = False,
+) -> None:
+    """Draw the last day and the coming day, a row for each job."""
+
+    async def main(scheduler: Scheduler) -> None:
+        now, reach = now_of(scheduler), timedelta(hours=hours)
+        listed = [job async for job in scheduler.list_jobs(JobQuery(id_prefix=prefix))]
+        query = ExecutionQuery(since=now - reach)
+        lines = [
+            line
+            async for line in scheduler.list_executions(query)
+            if line.job_id.startswith(prefix)
+        ]
+        stored = [job for job in listed if isinstance(job, Job)]
+        rows = plot(stored, lines, now=now, reach=reach)
+        if as_json:
+            print_json([{"id": row.id, "past": row.past, "future": row.future} for row in rows])
+            return
+        table = Table("job", f"last {hours} h", f"next {hours} h", box=None, pad_edge=False)
+        for row in rows:
+            past = Text(row.past, style="green")
+            past.highlight_words([FAILED], style="bold red")
+            past.highlight_words(["-"], style="yellow")
+            table.add_row(Text(row.id), past, Text(row.future, style="cyan"))
+        _table(table, len(rows), "no jobs")
+        if rows:
+            screen().print(LEGEND)
+
+    with_scheduler(context, main)
+
+
+@app.command(rich_help_panel=LOOK)
+def doctor(context: typer.Context, as_json: AsJson = False) -> None:
+    """Write to the store, look at every job, and say what is wrong."""
+
+    async def main(scheduler: Scheduler) -> int:
+        found = await examine(scheduler)
+        with Telling():
+            config = read_config(config_of(context))
+        place = {"mode": config.general.mode, "config": config.source}
+        if as_json:
+            print_json(
+                place
+                | found.facts
+                | {"problems": found.problems, "advice": found.advice, "ok": not found.problems}
+            )
+        else:
+            console = screen()
+            console.print(Text(f"mode {place['mode']}, from {place['config']}"))
+            for name, numbers in found.facts.items():
+                counted = ", ".join(f"{number} {word}" for word, number in sorted(numbers.items()))
+                console.print(Text(f"{name}: {counted or 'none'}"))
+            for problem in found.problems:
+                console.print(Text(f"problem: {problem}", style="bold red"))
+            for sentence in found.advice:
+                console.print(Text(f"note: {sentence}", style="yellow"))
+            if not found.problems:
+                console.print("[green]all is well[/]")
+        return 1 if found.problems else 0
+
+    with_scheduler(context, main)
+
+
+async def _exists_or_ran(scheduler: Scheduler, job_id: str) -> None:
+    """Refuse an id that nobody has ever heard of: it is a typing error, not an empty history."""
+    async for _ in scheduler.list_executions(job_id):
+        return
+    await scheduler.get_job(job_id)
+
+
+def _coming(job: Job, now: Any) -> list[Any]:
+    if job.standing.state is State.FINISHED or job.standing.next_run is None:
+        return []
+    first = job.standing.next_run
+    return [first, *upcoming(job.spec.schedule, max(first, now), 4, anchor=job.anchor)]
+
+
+def _entry(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        fail(f"--meta: must be like KEY=VALUE, not {text!r}", code=2)
+    return key, value
+
+
+def _table(table: Table, rows: int, nothing: str) -> None:
+    screen().print(table if rows else nothing)
+
+
+def _state(state: State) -> str:
+    colours = {State.ACTIVE: "green", State.PAUSED: "yellow", State.FINISHED: "dim"}
+    return f"[{colours[state]}]{state.value}[/]"
+
+
+def _status(status: Status | None) -> str:
+    if status is None:
+        return "-"
+    good, bad = {Status.SUCCEEDED}, {Status.FAILED, Status.ABANDONED}
+    colour = "green" if status in good else "red" if status in bad else "yellow"
+    return f"[{colour}]{status.value}[/]"

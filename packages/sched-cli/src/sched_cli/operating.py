@@ -1,0 +1,156 @@
+"""Commands that change jobs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from sched_cli.shared import (
+    ACT,
+    AsJson,
+    JobId,
+    Yes,
+    app,
+    fail,
+    now_of,
+    print_json,
+    screen,
+    settings_of,
+    with_scheduler,
+)
+from sched_cli.words import (
+    job_fields,
+    local,
+    moment_of,
+    relative,
+    schedule_text,
+)
+from sched_core import (
+    Job,
+    Scheduler,
+)
+
+
+@app.command(rich_help_panel=ACT)
+def pause(
+    context: typer.Context,
+    job_id: JobId,
+    until: Annotated[
+        str | None, typer.Option(help="Ends by itself then: a moment, or 2h for in two hours.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="For people.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Pause a job; a run in flight ends as usual."""
+
+    async def act(scheduler: Scheduler) -> Job:
+        now = now_of(scheduler)
+        end = None if until is None else moment_of(until, now, past=False, field="--until")
+        return await scheduler.pause_job(job_id, until=end, reason=reason)
+
+    _operate(context, act, as_json=as_json)
+
+
+@app.command(rich_help_panel=ACT)
+def resume(context: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
+    """End a pause."""
+    _operate(context, lambda scheduler: scheduler.resume_job(job_id), as_json=as_json)
+
+
+@app.command(rich_help_panel=ACT)
+def trigger(context: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
+    """Run a job once now, besides its schedule, wherever its service runs."""
+    _operate(context, lambda scheduler: scheduler.trigger_job(job_id), as_json=as_json)
+
+
+@app.command(rich_help_panel=ACT)
+def skip(
+    context: typer.Context,
+    job_id: JobId,
+    undo: Annotated[bool, typer.Option("--undo", help="Take it back.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Skip the next occurrence of a job."""
+
+    async def act(scheduler: Scheduler) -> Job:
+        return await (scheduler.unskip(job_id) if undo else scheduler.skip_next(job_id))
+
+    _operate(context, act, as_json=as_json)
+
+
+@app.command(rich_help_panel=ACT)
+def remove(
+    context: typer.Context, job_id: JobId, yes: Yes = False, as_json: AsJson = False
+) -> None:
+    """Remove a job; its history stays. A service that declares it adds it again."""
+
+    async def main(scheduler: Scheduler) -> None:
+        job = await scheduler.get_job(job_id)
+        _confirm(f"Remove {job_id!r} ({schedule_text(job.spec.schedule)})?", yes=yes)
+        await scheduler.remove_job(job_id)
+        if as_json:
+            print_json({"removed": job_id})
+        else:
+            screen().print(Text(f"removed {job_id!r}"))
+
+    with_scheduler(context, main)
+
+
+@app.command(rich_help_panel=ACT)
+def prune(
+    context: typer.Context,
+    before: Annotated[
+        str, typer.Option(help="Ended before then: a moment, or 30d for 30 days ago.")
+    ],
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete history that ended before a moment, and whatever has expired."""
+
+    async def main(scheduler: Scheduler) -> None:
+        moment = moment_of(before, now_of(scheduler), past=True, field="--before")
+        shown = local(moment, utc=settings_of(context).utc)
+        _confirm(f"Delete all history that ended before {shown}?", yes=yes)
+        deleted = await scheduler.prune(moment)
+        if as_json:
+            print_json({"deleted": deleted})
+        else:
+            screen().print(f"deleted {deleted}")
+
+    with_scheduler(context, main)
+
+
+def _operate(
+    context: typer.Context, act: Callable[[Scheduler], Awaitable[Job]], *, as_json: bool
+) -> None:
+    async def main(scheduler: Scheduler) -> None:
+        job = await act(scheduler)
+        if as_json:
+            print_json(job_fields(job))
+            return
+        standing, now = job.standing, now_of(scheduler)
+        said = [f"{job.id}: {standing.state.value}"]
+        if standing.triggered_at is not None:
+            said.append("triggered")
+        if standing.skipped_run is not None:
+            said.append(f"skips {local(standing.skipped_run, utc=settings_of(context).utc)}")
+        if standing.paused_until is not None:
+            said.append(f"until {local(standing.paused_until, utc=settings_of(context).utc)}")
+        if standing.next_run is not None:
+            said.append(f"next {relative(standing.next_run, now)}")
+        screen().print(Text(", ".join(said)))
+
+    with_scheduler(context, main)
+
+
+def _confirm(question: str, *, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        fail("this needs a yes, and there is no terminal to ask at: pass --yes", code=2)
+    if not typer.confirm(question):
+        raise typer.Exit(1)

@@ -1,0 +1,188 @@
+"""Values as people read them, and as programs do."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from sched_core import (
+    AnyOf,
+    Between,
+    Cron,
+    Excluding,
+    Execution,
+    FixedDelay,
+    Interval,
+    InvalidDefinition,
+    Job,
+    Once,
+    Schedule,
+    Undecodable,
+    codec,
+)
+from sched_core.settings import duration
+
+_UNITS = ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+
+
+def span(length: timedelta) -> str:
+    """Return a duration of any size in at most two units: ``3h 12m``."""
+    seconds = abs(length.total_seconds())
+    if seconds < 10:
+        return f"{seconds:.3g}s"
+    left, parts = round(seconds), list[str]()
+    for size, unit in _UNITS:
+        amount, left = divmod(left, size)
+        if amount:
+            parts.append(f"{amount}{unit}")
+    return " ".join(parts[:2])
+
+
+def relative(moment: datetime | None, now: datetime) -> str:
+    """Return a moment as seen from now: ``in 3h 12m``, ``5m ago``, ``-`` for none."""
+    if moment is None:
+        return "-"
+    return f"in {span(moment - now)}" if moment > now else f"{span(now - moment)} ago"
+
+
+def local(moment: datetime | None, *, utc: bool, tz: str | None = None) -> str:
+    """Return a moment in UTC, in a zone, or in this machine's zone, to the second."""
+    if moment is None:
+        return "-"
+    shown = moment.astimezone(UTC if utc else None if tz is None else ZoneInfo(tz))
+    return f"{shown:%Y-%m-%d %H:%M:%S}{'Z' if utc else f'{shown:%z}'}"
+
+
+def schedule_text(schedule: Schedule) -> str:
+    """Return a schedule in a few words."""
+    match schedule:
+        case Cron():
+            return schedule.expression + ("" if schedule.tz == "UTC" else f" {schedule.tz}")
+        case Interval():
+            start = "" if schedule.start is None else f" from {iso(schedule.start)}"
+            return f"every {span(schedule.every)}{start}"
+        case FixedDelay():
+            return f"{span(schedule.every)} after each run"
+        case Once():
+            return f"once {iso(schedule.at)}"
+        case AnyOf():
+            return " or ".join(f"({schedule_text(part)})" for part in schedule.schedules)
+        case Between():
+            since = "" if schedule.start is None else f" from {iso(schedule.start)}"
+            until = "" if schedule.end is None else f" until {iso(schedule.end)}"
+            return f"({schedule_text(schedule.schedule)}){since}{until}"
+        case Excluding():
+            return f"({schedule_text(schedule.schedule)}) except {len(schedule.dates)} dates"
+        case _:
+            return repr(schedule)
+
+
+def schedule_of(text: str, tz: str) -> Schedule:
+    """Return the schedule of a text: a cron expression, ``every 90s``, or a moment.
+
+    Raises:
+        InvalidDefinition: It is none of them.
+    """
+    words = text.split()
+    if words[:1] == ["every"]:
+        try:
+            return Interval(duration("".join(words[1:])))
+        except ValueError as error:
+            raise InvalidDefinition("expression", f"{text!r}: {error}") from None
+    try:
+        return Once(datetime.fromisoformat(text))
+    except ValueError:
+        return Cron(text, tz)
+
+
+def moment_of(text: str, now: datetime, *, past: bool, field: str) -> datetime:
+    """Return the moment of ISO 8601 text, or of a duration from now.
+
+    Args:
+        text: ``2026-12-01T10:00+01:00``, or a duration such as ``2h``; without an offset, a moment
+            is in this machine's zone.
+        now: The present moment.
+        past: Whether a duration goes back.
+        field: The option's name, for the error.
+
+    Raises:
+        InvalidDefinition: It is neither.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        try:
+            length = duration(text)
+        except ValueError:
+            raise InvalidDefinition(
+                field,
+                f"must be a moment such as 2026-12-01T10:00, or a duration such as 2h, "
+                f"not {text!r}",
+            ) from None
+        return now - length if past else now + length
+    return moment.astimezone()
+
+
+def iso(moment: datetime) -> str:
+    """Return a moment for programs: ISO 8601 in UTC."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def job_fields(job: Job | Undecodable) -> dict[str, Any]:
+    """Return a job for programs."""
+    if isinstance(job, Undecodable):
+        return {"id": job.id, "readable": False, "reason": job.reason, "format": job.format}
+    spec, standing = job.spec, job.standing
+    moments = {
+        name: getattr(standing, name)
+        for name in (
+            "next_run",
+            "due_at",
+            "triggered_at",
+            "skipped_run",
+            "paused_until",
+            "last_scheduled_at",
+            "last_finished_at",
+            "expires_at",
+        )
+    }
+    tag = codec.tag_of(spec.schedule)
+    return {
+        "id": spec.id,
+        "readable": True,
+        "name": spec.name,
+        "group": spec.group,
+        "metadata": dict(spec.metadata),
+        "schedule": {"kind": tag, "text": schedule_text(spec.schedule)},
+        "declared": job.declared,
+        "state": standing.state.value,
+        "uid": job.uid,
+        "number": standing.number,
+        "anchor": iso(job.anchor),
+        "attempts": standing.attempts,
+        "failures": standing.failures,
+        "pause_reason": standing.pause_reason,
+        "last_status": None if standing.last_status is None else standing.last_status.value,
+        **{name: None if moment is None else iso(moment) for name, moment in moments.items()},
+    }
+
+
+def execution_fields(line: Execution) -> dict[str, Any]:
+    """Return a ledger line for programs."""
+    return {
+        "id": line.id,
+        "job_id": line.job_id,
+        "key": f"{line.uid}:{line.number}",
+        "scheduled_at": iso(line.scheduled_at),
+        "started_at": None if line.started_at is None else iso(line.started_at),
+        "finished_at": iso(line.finished_at),
+        "status": line.status.value,
+        "final": line.final,
+        "manual": line.manual,
+        "attempt": line.attempt,
+        "folded": line.folded,
+        "reason": line.reason,
+        "worker": line.worker,
+        "token": line.token,
+    }

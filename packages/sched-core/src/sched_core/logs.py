@@ -1,0 +1,108 @@
+"""Structured logging with the standard library: what happened, with its facts as fields.
+
+Everything here logs to ``sched_core`` and its children, and sets up nothing: where records go is
+the application's business. :class:`JsonFormatter` writes them as JSON, one object on a line.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from sched_core.job import Execution, Status
+from sched_core.observing import HealthChange
+
+LEVELS = {
+    Status.FAILED: logging.WARNING,
+    Status.ABANDONED: logging.WARNING,
+    Status.MISSED: logging.WARNING,
+    Status.INTERRUPTED: logging.INFO,
+}
+"""Levels of ledger lines; all others are ``INFO``."""
+
+_PLAIN = logging.LogRecord("", 0, "", 0, "", (), None).__dict__.keys() | {"message", "asctime"}
+
+
+class LogExecutions:
+    """An observer that logs each ledger line and each change of health.
+
+    The fields of a record are those of :class:`~sched_core.Execution` (moments as ISO 8601 text,
+    ``status`` as its word), besides ``duration`` and ``delay`` in seconds where a handler was
+    called, and ``event``: ``execution`` or ``health``.
+
+    Args:
+        logger: Where to; ``sched_core.executions`` unless given.
+    """
+
+    def __init__(self, logger: logging.Logger | None = None) -> None:
+        self._logger = logging.getLogger("sched_core.executions") if logger is None else logger
+
+    def __call__(self, what: Execution | HealthChange) -> None:
+        if isinstance(what, HealthChange):
+            level = logging.INFO if what.healthy else logging.ERROR
+            text = "healthy again" if what.healthy else "unhealthy: " + "; ".join(what.problems)
+            fields = {"event": "health", "healthy": what.healthy, "problems": list(what.problems)}
+            self._logger.log(level, "%s", text, extra=fields)
+            return
+        level = LEVELS.get(what.status, logging.INFO)
+        if self._logger.isEnabledFor(level):
+            reason = "" if what.reason is None else f": {what.reason}"
+            self._logger.log(
+                level,
+                "job %r %s%s",
+                what.job_id,
+                what.status.value,
+                reason,
+                extra=fields_of(what),
+            )
+
+
+def fields_of(line: Execution) -> dict[str, Any]:
+    """Return a ledger line as fields that JSON can write; what is unset is left out."""
+    fields: dict[str, Any] = {
+        "event": "execution",
+        "execution_id": line.id,
+        "job_id": line.job_id,
+        "key": f"{line.uid}:{line.number}",
+        "number": line.number,
+        "scheduled_at": line.scheduled_at.isoformat(),
+        "manual": line.manual,
+        "attempt": line.attempt,
+        "status": line.status.value,
+        "final": line.final,
+        "token": line.token,
+        "worker": line.worker,
+        "claimed_at": line.claimed_at.isoformat(),
+        "finished_at": line.finished_at.isoformat(),
+        "folded": line.folded,
+    }
+    if line.started_at is not None:
+        fields["started_at"] = line.started_at.isoformat()
+        fields["duration"] = (line.finished_at - line.started_at).total_seconds()
+        fields["delay"] = (line.started_at - line.scheduled_at).total_seconds()
+    if line.reason is not None:
+        fields["reason"] = line.reason
+    if line.folded_until is not None:
+        fields["folded_until"] = line.folded_until.isoformat()
+    return fields
+
+
+class JsonFormatter(logging.Formatter):
+    """Writes a record, and every extra field it has, as one JSON object on a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as JSON; what JSON cannot write is written as its text."""
+        fields: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        for name, value in record.__dict__.items():
+            if name not in _PLAIN and name not in fields:
+                fields[name] = value
+        return json.dumps(fields, default=str, ensure_ascii=False)

@@ -1,0 +1,296 @@
+"""Spans and metrics for OpenTelemetry; needs ``sched-core[otel]``, and no other part imports it.
+
+Names follow the conventions for messaging, as far as those exist: an occurrence is the message, a
+job its destination, a run its processing. What messaging has no word for is named ``sched.*``.
+
+========================================  =====================================================
+metric                                    what it is
+========================================  =====================================================
+``messaging.client.consumed.messages``    runs: attempts for which a handler was called
+``messaging.process.duration``            how long they took, in seconds
+``sched.occurrences``                     final lines, by ``sched.status``
+``sched.lateness``                        seconds from an occurrence to its first attempt
+``sched.claims.lost``                     claims that were lost, told by whoever took over
+``sched.backend.errors``                  failures to reach the backend
+``sched.oldest_due.age``                  seconds by which what is claimed and unfinished is late
+``sched.executing``                       runs under way or queued
+``sched.unhealthy``                       1 while something is wrong, else 0
+========================================  =====================================================
+
+``error.type`` is set where a run failed. ``messaging.destination.name`` is the job's id for the
+first hundred ids that are seen, and ``_other`` for all others: one-shots must not make a series
+each.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from opentelemetry import metrics, trace
+from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
+from opentelemetry.trace import SpanKind, StatusCode, TracerProvider
+from opentelemetry.util.types import AttributeValue
+
+from sched_core.errors import InvalidDefinition, NoRoute
+from sched_core.job import Execution, JobEvent, Status
+from sched_core.observing import Health, HealthChange
+from sched_core.ports import Dispatcher, Handler
+from sched_core.workers import is_async
+
+OTHER = "_other"
+"""Stands for the jobs beyond the first hundred."""
+REMEMBERED = 10_000
+"""Runs that have a span already and whose lines have not come yet."""
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 60, 600)
+_BASE = {"messaging.system": "sched", "messaging.operation.name": "process"}
+
+
+class Watched(Protocol):
+    """What is read of a scheduler whenever metrics are collected."""
+
+    def snapshot(self) -> Health | None: ...
+
+
+class Telemetry:
+    """An observer that exports spans and metrics: ``Scheduler(..., observers=[Telemetry()])``.
+
+    By itself it writes a span for each ledger line, when that is stored. For spans that are current
+    while the handler runs, so that those of its own calls lie inside, wrap the handler in
+    :meth:`trace`, or give :meth:`middleware` to a router.
+
+    Args:
+        tracer_provider: The global one unless given.
+        meter_provider: The global one unless given.
+        max_jobs: How many job ids get metrics of their own.
+    """
+
+    def __init__(
+        self,
+        *,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+        max_jobs: int = 100,
+    ) -> None:
+        self._tracer = trace.get_tracer("sched_core", tracer_provider=tracer_provider)
+        meter = metrics.get_meter("sched_core", meter_provider=meter_provider)
+        self._max_jobs = max_jobs
+        self._jobs: set[str] = set()
+        self._traced: OrderedDict[str, None] = OrderedDict()
+        self._schedulers: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._consumed = meter.create_counter(
+            "messaging.client.consumed.messages", "{message}", "Runs"
+        )
+        self._duration = meter.create_histogram(
+            "messaging.process.duration",
+            "s",
+            "How long runs took",
+            explicit_bucket_boundaries_advisory=_SECONDS,
+        )
+        self._occurrences = meter.create_counter(
+            "sched.occurrences", "{occurrence}", "Occurrences that have ended, by status"
+        )
+        self._lateness = meter.create_histogram(
+            "sched.lateness",
+            "s",
+            "How long after its occurrence the first attempt began",
+            explicit_bucket_boundaries_advisory=_SECONDS,
+        )
+        self._lost = meter.create_counter("sched.claims.lost", "{claim}", "Claims that were lost")
+        meter.create_observable_counter(
+            "sched.backend.errors",
+            [self._read(lambda health: health.backend_errors)],
+            "{error}",
+            "Failures to reach the backend",
+        )
+        meter.create_observable_gauge(
+            "sched.oldest_due.age",
+            [self._read(_age)],
+            "s",
+            "By how much what is claimed and unfinished is late",
+        )
+        meter.create_observable_gauge(
+            "sched.executing",
+            [self._read(lambda health: health.executing)],
+            "{run}",
+            "Runs under way or queued",
+        )
+        meter.create_observable_gauge(
+            "sched.unhealthy",
+            [self._read(lambda health: int(not health.healthy))],
+            "1",
+            "1 while something is wrong",
+        )
+
+    def watch(self, scheduler: Watched) -> None:
+        """Read this scheduler, too, whenever metrics are collected; it calls this when it opens."""
+        self._schedulers.add(scheduler)
+
+    def _read(
+        self, value: Callable[[Health], float]
+    ) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        def observe(_: CallbackOptions) -> Iterable[Observation]:
+            found: list[float] = []
+            for scheduler in list(self._schedulers):
+                health = scheduler.snapshot()
+                if health is not None:
+                    found.append(value(health))
+            if found:
+                yield Observation(sum(found), {"messaging.system": "sched"})
+
+        return observe
+
+    # -- what the scheduler tells
+
+    def __call__(self, what: Execution | HealthChange) -> None:
+        if isinstance(what, HealthChange):
+            return
+        attributes = {**_BASE, "messaging.destination.name": self._label(what.job_id)}
+        failed = _error_type(what)
+        if failed is not None:
+            attributes["error.type"] = failed
+        if what.status is Status.ABANDONED:
+            self._lost.add(1, attributes)
+        elif what.started_at is not None:
+            self._consumed.add(1, attributes)
+            self._duration.record((what.finished_at - what.started_at).total_seconds(), attributes)
+            if what.attempt == 1:
+                lateness = (what.started_at - what.scheduled_at).total_seconds()
+                self._lateness.record(max(lateness, 0), _without_error(attributes))
+        if what.final:
+            status = {"sched.status": what.status.value}
+            self._occurrences.add(1, {**_without_error(attributes), **status})
+        if self._traced.pop(what.id, "") == "":
+            self._span(what, failed)
+
+    def _label(self, job_id: str) -> str:
+        if job_id not in self._jobs:
+            if len(self._jobs) >= self._max_jobs:
+                return OTHER
+            self._jobs.add(job_id)
+        return job_id
+
+    def _span(self, line: Execution, failed: str | None) -> None:
+        """Write the span of a line, after the fact."""
+        attributes: dict[str, AttributeValue] = {
+            **_BASE,
+            "messaging.operation.type": "process",
+            "messaging.destination.name": line.job_id,
+            "messaging.message.id": f"{line.uid}:{line.number}",
+            "sched.status": line.status.value,
+            "sched.final": line.final,
+            "sched.attempt": line.attempt,
+            "sched.manual": line.manual,
+            "sched.token": line.token,
+            "sched.worker": line.worker,
+            "sched.scheduled_at": line.scheduled_at.isoformat(),
+            "sched.folded": line.folded,
+        }
+        if failed is not None:
+            attributes["error.type"] = failed
+        begun = line.started_at
+        if begun is None:
+            begun = line.claimed_at if line.status is Status.ABANDONED else line.finished_at
+        span = self._tracer.start_span(
+            f"process {line.job_id}",
+            kind=SpanKind.CONSUMER,
+            attributes=attributes,
+            start_time=_nanoseconds(begun),
+        )
+        if failed is not None:
+            span.set_status(StatusCode.ERROR, line.reason or line.status.value)
+        span.end(_nanoseconds(line.finished_at))
+
+    # -- around handlers
+
+    async def middleware(
+        self, event: JobEvent, call_next: Callable[[JobEvent], Awaitable[Any]]
+    ) -> Any:
+        """Go around the handlers of a :class:`~sched_core.JobRouter` with a current span."""
+        with self._current(event):
+            return await call_next(event)
+
+    def trace(self, handler: Handler) -> Handler:
+        """Return the handler with a current span around each call.
+
+        Raises:
+            InvalidDefinition: It is a router: that takes :meth:`middleware`.
+        """
+        if isinstance(handler, Dispatcher):
+            raise InvalidDefinition(
+                "handler", "is a router: use router.middleware(telemetry.middleware)"
+            )
+        if is_async(handler):
+
+            @functools.wraps(handler)
+            async def traced(event: JobEvent) -> Any:
+                with self._current(event):
+                    return await handler(event)
+
+            return traced
+
+        @functools.wraps(handler)
+        def traced_in_thread(event: JobEvent) -> Any:
+            with self._current(event):
+                return handler(event)
+
+        return traced_in_thread
+
+    @contextmanager
+    def _current(self, event: JobEvent) -> Iterator[None]:
+        attributes: dict[str, AttributeValue] = {
+            **_BASE,
+            "messaging.operation.type": "process",
+            "messaging.destination.name": event.id,
+            "messaging.message.id": event.key,
+            "sched.attempt": event.attempt,
+            "sched.manual": event.manual,
+            "sched.token": event.token,
+            "sched.scheduled_at": event.scheduled_at.isoformat(),
+            "sched.folded": event.folded,
+        }
+        with self._tracer.start_as_current_span(
+            f"process {event.id}", kind=SpanKind.CONSUMER, attributes=attributes
+        ) as span:
+            try:
+                yield
+            except NoRoute:
+                raise
+            except BaseException as error:
+                span.set_attribute("error.type", type(error).__name__)
+                raise
+            finally:
+                self._traced[f"{event.key}:{event.attempt}"] = None
+                if len(self._traced) > REMEMBERED:
+                    self._traced.popitem(last=False)
+
+
+def _age(health: Health) -> float:
+    oldest = health.oldest_due
+    return 0.0 if oldest is None else max((health.at - oldest).total_seconds(), 0.0)
+
+
+def _error_type(line: Execution) -> str | None:
+    """Return a word of low cardinality for what went wrong, ``None`` where nothing did."""
+    if line.status is Status.ABANDONED:
+        return "lost"
+    if line.status is not Status.FAILED:
+        return None
+    return (line.reason or "failed").partition(":")[0][:100]
+
+
+def _without_error(attributes: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in attributes.items() if name != "error.type"}
+
+
+def _nanoseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+
+
+_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")

@@ -1,0 +1,318 @@
+"""Functions for jobs: by id, by pattern, by metadata; and what goes around all of them.
+
+A :class:`JobRouter` is a handler like any other. What it adds is finding the function, and
+declaring jobs beside their functions. It depends on nothing: a function takes the event.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from attrs import frozen
+
+from sched_core.errors import InvalidDefinition, NoRoute
+from sched_core.job import JobEvent, JobSpec, check_text
+from sched_core.policy import Policy
+from sched_core.ports import Dispatcher, Handler, InThread
+from sched_core.schedule import Schedule
+from sched_core.workers import is_async
+
+F = TypeVar("F", bound=Handler)
+
+Next = Callable[[JobEvent], Awaitable[Any]]
+"""What a middleware calls to go on: the next middleware, or the handler."""
+
+
+class Middleware(Protocol):
+    """An ``async`` function around handlers: ``await call_next(event)`` goes on."""
+
+    async def __call__(self, event: JobEvent, call_next: Next, /) -> Any:
+        """Do something before, after, around or instead of the rest."""
+        ...
+
+
+M = TypeVar("M", bound=Middleware)
+
+
+@frozen
+class _Route:
+    """Which jobs a handler is for.
+
+    Attributes:
+        handler: To call.
+        matches: Asked with the whole id; ``None`` for any.
+        metadata: Entries that the job must have, and maybe more.
+        text: For people.
+    """
+
+    handler: Handler
+    matches: Callable[[str], object] | None
+    metadata: Mapping[str, str]
+    text: str
+
+    def fits(self, event: JobEvent) -> bool:
+        return (self.matches is None or self.matches(event.id) is not None) and (
+            not self.metadata or self.metadata.items() <= event.metadata.items()
+        )
+
+
+class JobRouter(Dispatcher):
+    """A handler that calls a function for each job, chosen by id, pattern or metadata.
+
+    A job's own function comes first, then patterns and metadata in the order in which they were
+    added, then the default. A job without any is released, and tried again after a pause: in a
+    rolling deploy another replica may know it.
+
+    Jobs declared by :meth:`job` are stored by the scheduler that has the router for its handler,
+    when it opens and before it runs: each by ``ensure_job``, or, where the router has a group, all
+    together by ``sync_jobs``.
+
+    Args:
+        group: Of the declared jobs: those that are stored and no longer declared are removed.
+        version: With a group: of this deployment. See ``Scheduler.sync_jobs``.
+        declare: False leaves storing to you: ``scheduler.sync_jobs(router.specs, group=...)``.
+        no_route_delay: Seconds for which this replica leaves a job alone that it has no route for.
+    """
+
+    def __init__(
+        self,
+        *,
+        group: str | None = None,
+        version: int | str | None = None,
+        declare: bool = True,
+        no_route_delay: float = 5.0,
+    ) -> None:
+        if group is not None:
+            check_text("group", group)
+        if version is not None and group is None:
+            raise InvalidDefinition("version", "is of a group: give a group, too")
+        if isinstance(no_route_delay, bool) or not isinstance(no_route_delay, int | float):
+            raise InvalidDefinition("no_route_delay", f"must be seconds, not {no_route_delay!r}")
+        if not 0.1 <= no_route_delay <= 86_400:
+            raise InvalidDefinition(
+                "no_route_delay", f"must be from 0.1 to 86400 seconds, not {no_route_delay!r}"
+            )
+        self.group = group
+        self.version = version
+        self.declares = declare
+        self._delay = no_route_delay
+        self._by_id: dict[str, Handler] = {}
+        self._routes: list[_Route] = []
+        self._default: Handler | None = None
+        self._specs: dict[str, JobSpec] = {}
+        self._middleware: list[Middleware] = []
+
+    @property
+    def specs(self) -> Sequence[JobSpec]:
+        """The jobs declared by :meth:`job`, in that order."""
+        return tuple(self._specs.values())
+
+    # -- adding
+
+    def job(
+        self,
+        id: str,  # noqa: A002 -- the word that users know the job by
+        schedule: Schedule,
+        *,
+        name: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        policy: Policy | None = None,
+    ) -> Callable[[F], F]:
+        """Declare a job, and decorate the function that it is for.
+
+        Raises:
+            InvalidDefinition: A value is out of bounds, or the id has a function already.
+        """
+        spec = JobSpec(
+            id,
+            schedule,
+            name,
+            {} if metadata is None else metadata,
+            Policy() if policy is None else policy,
+            self.group,
+        )
+
+        def add(handler: F) -> F:
+            self._add(id, handler)
+            self._specs[id] = spec
+            return handler
+
+        return add
+
+    def route(
+        self,
+        pattern: str | re.Pattern[str] | None = None,
+        *,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Callable[[F], F]:
+        """Decorate the function for jobs that match, and declare nothing.
+
+        Args:
+            pattern: An id; or a glob such as ``"report-*"`` (``*``, ``?``, ``[…]``, case counts);
+                or a compiled regular expression, which the whole id must match.
+            metadata: Entries that the job must have, and maybe more.
+
+        Raises:
+            InvalidDefinition: Neither was given, or the id has a function already.
+        """
+        if pattern is None and not metadata:
+            raise InvalidDefinition("pattern", "is missing: give an id, a pattern, or metadata")
+        if pattern is not None and not isinstance(pattern, str | re.Pattern):
+            raise InvalidDefinition(
+                "pattern", f"must be text or a compiled regular expression, not {pattern!r}"
+            )
+        wanted = {} if metadata is None else dict(metadata)
+        exact = isinstance(pattern, str) and not wanted and not set("*?[") & set(pattern)
+
+        def add(handler: F) -> F:
+            if exact:
+                self._add(str(pattern), handler)
+                return handler
+            _check(handler)
+            if isinstance(pattern, str):
+                matches: Callable[[str], object] | None = re.compile(
+                    fnmatch.translate(pattern)
+                ).match
+            else:
+                matches = None if pattern is None else pattern.fullmatch
+            self._routes.append(_Route(handler, matches, wanted, f"{pattern or wanted}"))
+            return handler
+
+        return add
+
+    def default(self, handler: F) -> F:
+        """Decorate the function for jobs that have no other.
+
+        Raises:
+            InvalidDefinition: There is one already.
+        """
+        if self._default is not None:
+            raise InvalidDefinition("handler", "there is a default already")
+        _check(handler)
+        self._default = handler
+        return handler
+
+    def middleware(self, function: M) -> M:
+        """Decorate an ``async`` function around every handler; the first one added is outermost.
+
+        It is also called where there is no route, and sees ``NoRoute`` then.
+
+        Raises:
+            InvalidDefinition: It is not ``async``.
+        """
+        if not is_async(function):
+            raise InvalidDefinition(
+                "middleware", f"must be an async function of event and call_next, not {function!r}"
+            )
+        self._middleware.append(function)
+        return function
+
+    def include(self, other: JobRouter) -> None:
+        """Take over what another router has so far: its functions keep its middleware.
+
+        Its declared jobs get this router's group.
+
+        Raises:
+            InvalidDefinition: An id has a function in both, or both have a default.
+        """
+        if other is self:
+            raise InvalidDefinition("other", "a router cannot include itself")
+        for job_id in other._by_id:
+            if job_id in self._by_id:
+                raise InvalidDefinition("id", f"{job_id!r} has a function already")
+        if other._default is not None:
+            self.default(other._wrapped(other._default))
+        for job_id, handler in other._by_id.items():
+            self._by_id[job_id] = other._wrapped(handler)
+        for route in other._routes:
+            handler = other._wrapped(route.handler)
+            self._routes.append(_Route(handler, route.matches, route.metadata, route.text))
+        for spec in other._specs.values():
+            self._specs[spec.id] = JobSpec(
+                spec.id, spec.schedule, spec.name, spec.metadata, spec.policy, self.group
+            )
+
+    def _add(self, job_id: str, handler: Handler) -> None:
+        check_text("id", job_id)
+        if job_id in self._by_id:
+            raise InvalidDefinition("id", f"{job_id!r} has a function already")
+        _check(handler)
+        self._by_id[job_id] = handler
+
+    def _wrapped(self, handler: Handler) -> Handler:
+        """Return a handler of this router together with the middleware that it has now."""
+        return _Wrapped(handler, tuple(self._middleware)) if self._middleware else handler
+
+    # -- calling
+
+    def handler_for(self, event: JobEvent) -> Handler | None:
+        """Return the function for a job, ``None`` if there is none."""
+        handler = self._by_id.get(event.id)
+        if handler is not None:
+            return handler
+        for route in self._routes:
+            if route.fits(event):
+                return route.handler
+        return self._default
+
+    async def dispatch(self, event: JobEvent, in_thread: InThread) -> Any:
+        """Call the function for a job, and the middleware around it.
+
+        Args:
+            event: What the function receives.
+            in_thread: Calls a function that is not ``async``.
+
+        Raises:
+            NoRoute: There is none.
+        """
+        handler = self.handler_for(event)
+        if handler is None:
+            handler = self._no_route
+        return await _call(event, handler, self._middleware, in_thread)
+
+    async def _no_route(self, event: JobEvent) -> None:
+        raise NoRoute(f"no route for {event.id!r} in this process", delay=self._delay)
+
+
+@frozen
+class _Wrapped(Dispatcher):
+    """A function of an included router."""
+
+    handler: Handler
+    middleware: tuple[Middleware, ...]
+
+    async def dispatch(self, event: JobEvent, in_thread: InThread) -> Any:
+        return await _call(event, self.handler, self.middleware, in_thread)
+
+
+async def _call(
+    event: JobEvent, handler: Handler, middleware: Sequence[Middleware], in_thread: InThread
+) -> Any:
+    async def innermost(event: JobEvent) -> Any:
+        if isinstance(handler, Dispatcher):
+            return await handler.dispatch(event, in_thread)
+        result = handler(event) if is_async(handler) else await in_thread(handler, event)
+        return await result if inspect.isawaitable(result) else result
+
+    chain: Next = innermost
+    for function in reversed(middleware):
+        chain = _around(function, chain)
+    return await chain(event)
+
+
+def _around(function: Middleware, call_next: Next) -> Next:
+    async def call(event: JobEvent) -> Any:
+        return await function(event, call_next)
+
+    return call
+
+
+def _check(handler: object) -> None:
+    if not callable(handler):
+        raise InvalidDefinition(
+            "handler", f"must be a function that takes a JobEvent, not {handler!r}"
+        )

@@ -1,0 +1,52 @@
+"""``mode = "sql"``: the backend that a section of a configuration describes."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from attrs import asdict, frozen
+
+from sched_core.errors import BackendError, InvalidDefinition, ModeNotConfigured
+from sched_core.settings import Section, setting, without_password
+from sched_sql.backend import SqlBackend
+
+DEFAULT = "sqlite:///scheduler.db"
+"""The database where none is named: a file in the working directory."""
+
+
+@frozen
+class SqlSettings:
+    """The section ``scheduler.sql``, also ``scheduler.gorm``. What is unset is the backend's own.
+
+    Attributes:
+        url: The database's address, as :class:`~sched_sql.SqlBackend` takes it.
+        lease, timeout, synchronous: As there.
+    """
+
+    url: str = setting(DEFAULT, aliases=("dsn", "database"), secret=True)
+    lease: timedelta | None = None
+    timeout: timedelta | None = None
+    synchronous: str | None = None
+
+
+def open_sql(section: Section) -> SqlBackend:
+    """Return the backend that the section describes, not open yet.
+
+    Raises:
+        InvalidDefinition: A key is unknown, or its value cannot be.
+        ModeNotConfigured: The database's driver is not installed.
+    """
+    settings = section.read(SqlSettings)
+    options: dict[str, Any] = {
+        name: value
+        for name, value in asdict(settings).items()
+        if name != "url" and value is not None
+    }
+    try:
+        return SqlBackend(settings.url, **options)
+    except InvalidDefinition as error:
+        key = "url" if error.field == "where" else error.field
+        raise InvalidDefinition(section.where(key), without_password(error.problem)) from None
+    except BackendError as error:
+        raise ModeNotConfigured(section.name.rpartition(".")[2], str(error)) from error

@@ -1,0 +1,82 @@
+"""What goes wrong with PostgreSQL, or on the way to it, as the port's errors with a remedy."""
+
+from __future__ import annotations
+
+import psycopg
+from psycopg import errors
+
+from sched_core.errors import BackendError, BackendUnavailable, InvalidDefinition, SchedError
+
+_AGAIN = frozenset(
+    {
+        "25006",  # read-only: a standby, which may be promoted
+        "25P03",  # idle in a transaction for too long: this process had stopped
+        "25P04",  # a transaction took too long
+        "40001",  # serialization failure
+        "40P01",  # deadlock
+        "55P03",  # a lock was not to be had in time
+        "55006",  # object in use
+        "57014",  # a statement was cancelled
+    }
+)
+_AGAIN_CLASSES = ("08", "53", "57P", "58", "XX")
+_REFUSED = (
+    "password authentication failed",
+    "no pg_hba.conf entry",
+    "no password supplied",
+    "does not exist",
+    "is not permitted to log in",
+    "permission denied for database",
+)
+"""What trying again does not mend; libpq tells no code before there is a session."""
+
+
+def translate(error: Exception, where: str, schema: str) -> Exception:
+    """Return the port's error for one of the driver's.
+
+    Args:
+        error: What was raised.
+        where: The address as it may be shown.
+        schema: The name of the schema, for remedies.
+    """
+    if isinstance(error, SchedError) or not isinstance(error, (psycopg.Error, OSError)):
+        if type(error).__name__ == "_WaitTimeout":
+            return BackendUnavailable(f"{where}: no answer in time; the outcome is not known")
+        return error
+    text = _first_line(error)
+    code = getattr(error, "sqlstate", None) or ""
+    if isinstance(error, errors.InsufficientPrivilege):
+        return BackendError(
+            f"{where}: {text}: grant what is missing: USAGE on schema {schema}; SELECT, INSERT, "
+            f"UPDATE, DELETE on its tables; USAGE on its sequence; CREATE on the database only to "
+            f"whom makes the schema"
+        )
+    if code in {"42P01", "3F000", "42703"}:
+        return BackendError(
+            f"{where}: {text}: the schema {schema} is missing or incomplete: open a backend with "
+            "migrate=True once, or run what `python -m sched_sql.postgres` prints"
+        )
+    if code == "25006":
+        return BackendUnavailable(
+            f"{where}: {text}: this server is a read-only standby: name the primary, or all hosts "
+            "with target_session_attrs=read-write"
+        )
+    if code in {"22P05", "22021"}:
+        return BackendError(f"{where}: {text}: the database must have the encoding UTF8")
+    if code in _AGAIN or code.startswith(_AGAIN_CLASSES):
+        return BackendUnavailable(f"{where}: {text}")
+    if not code and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError, OSError)):
+        refused = next((reason for reason in _REFUSED if reason in text), None)
+        if refused is not None:
+            return BackendError(f"{where}: {text}: check user, password, database and pg_hba.conf")
+        return BackendUnavailable(f"{where}: {text}")
+    if isinstance(error, psycopg.DataError):
+        return InvalidDefinition("job", f"PostgreSQL cannot keep it: {text}")
+    return BackendError(f"{where}: {text}")
+
+
+def _first_line(error: Exception) -> str:
+    diag = getattr(error, "diag", None)
+    text = getattr(diag, "message_primary", None) or str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

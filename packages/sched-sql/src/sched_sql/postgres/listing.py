@@ -1,0 +1,112 @@
+"""Pages of the PostgreSQL dialect: filters are part of the statement."""
+
+# ruff: noqa: S608 -- statements are made of constants; values are bound
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sched_core import codec
+from sched_core.job import Execution, Job
+from sched_core.ports import ExecutionQuery, JobQuery, Page, Undecodable
+from sched_sql.postgres.names import Names, Query, Steps, texts
+from sched_sql.rows import (
+    JOB_COLUMNS,
+    LEDGER_COLUMNS,
+    Row,
+    micros,
+    read_job_or_undecodable,
+    read_line,
+)
+from sched_sql.rules import after_prefix, has_metadata
+
+
+def jobs(
+    names: Names, query: JobQuery, after: str | None, limit: int
+) -> Steps[Page[Job | Undecodable]]:
+    """Return a page of jobs; ids compare as UTF-8, which is the order of code points."""
+    items: list[Job | Undecodable] = []
+    while True:
+        wanted = limit + 1 - len(items)
+        rows = yield _job_rows(names, query, after, wanted)
+        items += [job for row in rows if has_metadata(job := read_job_or_undecodable(row), query)]
+        if len(items) > limit:
+            return Page(items[:limit], items[limit - 1].id if limit else None)
+        if len(rows) < wanted:
+            return Page(items, None)
+        after = rows[-1][0]
+
+
+def _job_rows(names: Names, query: JobQuery, after: str | None, limit: int) -> Query:
+    conditions, values = ["NOT removed"], list[Any]()
+    if after is not None:
+        conditions.append("id > %s")
+        values.append(after)
+    if query.id_prefix:
+        conditions.append("id >= %s AND starts_with(id, %s)")
+        values += [query.id_prefix, query.id_prefix]
+        end = after_prefix(query.id_prefix)
+        if end is not None:
+            conditions.append("id < %s")
+            values.append(end)
+    wanted, wanted_values = _wanted(query)
+    if wanted:
+        conditions.append(f"(format > %s OR NOT tag = ANY(%s::text[]) OR ({' AND '.join(wanted)}))")
+        values += [codec.FORMAT, texts(codec.known_tags()), *wanted_values]
+    return Query(
+        f"SELECT {JOB_COLUMNS} FROM {names.job} WHERE {' AND '.join(conditions)} "
+        "ORDER BY id LIMIT %s",
+        (*values, limit),
+    )
+
+
+def _wanted(query: JobQuery) -> tuple[list[str], list[Any]]:
+    conditions, values = list[str](), list[Any]()
+    if query.state is not None:
+        conditions.append("state = %s")
+        values.append(query.state.value)
+    if query.group is not None:
+        conditions.append("group_name = %s")
+        values.append(query.group)
+    for key, value in query.metadata.items():
+        # As the codec writes an entry. What looks otherwise is no metadata, and looked at again
+        # after reading; PostgreSQL's own JSON functions refuse texts with a NUL.
+        conditions.append("(strpos(metadata, %s) > 0 OR NOT metadata LIKE '{\"%%\"}')")
+        entry = json.dumps({key: value}, ensure_ascii=False, separators=(",", ":"))
+        values.append(entry[1:-1])
+    if query.metadata:
+        conditions.append("metadata <> ''")
+    return conditions, values
+
+
+def executions(
+    names: Names, query: ExecutionQuery, after: str | None, limit: int
+) -> Steps[Page[Execution]]:
+    """Return a page of ledger lines, newest first."""
+    conditions, values = ["true"], list[Any]()
+    if after is not None:
+        conditions.append("seq < %s")
+        values.append(int(after))
+    if query.job_id is not None:
+        conditions.append("job_id = %s")
+        values.append(query.job_id)
+    if query.statuses:
+        conditions.append("status = ANY(%s::text[])")
+        values.append(texts(sorted(status.value for status in query.statuses)))
+    if query.final is not None:
+        conditions.append("final = %s")
+        values.append(query.final)
+    if query.since is not None:
+        conditions.append("finished_at >= %s")
+        values.append(micros(query.since))
+    if query.until is not None:
+        conditions.append("finished_at < %s")
+        values.append(micros(query.until))
+    rows: list[Row] = yield Query(
+        f"SELECT {LEDGER_COLUMNS}, seq FROM {names.ledger} WHERE {' AND '.join(conditions)} "
+        "ORDER BY seq DESC LIMIT %s",
+        (*values, limit + 1),
+    )
+    items = [read_line(row[:-1]) for row in rows[:limit]]
+    return Page(items, str(rows[limit - 1][-1]) if len(rows) > limit > 0 else None)

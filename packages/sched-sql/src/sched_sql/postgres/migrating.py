@@ -1,0 +1,90 @@
+"""The schema: numbered SQL, applied under an advisory lock, or printed for those who apply it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sched_core.errors import BackendError, SchemaTooNew
+from sched_sql.postgres.names import Names, Query, Steps
+
+_KNOWN = """
+SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relname = 'meta'
+"""
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def migrations(folder: Path = _MIGRATIONS) -> list[tuple[int, str]]:
+    """Return the numbers and texts of all migrations, in order."""
+    return [
+        (int(path.name[:4]), path.read_text(encoding="utf-8"))
+        for path in sorted(folder.glob("*.sql"))
+    ]
+
+
+def migration_sql(schema: str = "sched", *, after: int = 0) -> str:
+    """Return what brings a schema up to date, as one script for ``psql``.
+
+    Args:
+        schema: Its name.
+        after: The version that it has; 0 where there is none yet.
+    """
+    names = Names(schema)
+    quoted = names.schema.replace("%%", "%")
+    parts = [f"SELECT pg_advisory_xact_lock({names.lock});"]
+    if after == 0:
+        parts.append(f"CREATE SCHEMA IF NOT EXISTS {quoted};")
+    for number, text in migrations():
+        if number > after:
+            parts.append(text.replace("@schema@", quoted).strip())
+            done = f"UPDATE {quoted}.meta SET value = {number} WHERE key = 'schema';"  # noqa: S608
+            parts.append(done)
+    return "BEGIN;\n\n" + "\n\n".join(parts) + "\n\nCOMMIT;\n"
+
+
+def version(names: Names, schema: str) -> Steps[tuple[int, int]]:
+    """Return the version of a schema, 0 for none, and the oldest that can work with it."""
+    # Not to_regclass: it asks a cache, which does not see what was committed during a wait.
+    if not (yield Query(_KNOWN, (schema,))):
+        return 0, 0
+    found: dict[str, int] = dict((yield Query(f"SELECT key, value FROM {names.meta}")))  # noqa: S608 -- quoted
+    return int(found.get("schema", 0)), int(found.get("oldest", 0))
+
+
+def check(schema: str, found: tuple[int, int], *, migrate: bool) -> bool:
+    """Return whether the schema must be brought up to date.
+
+    Raises:
+        SchemaTooNew: A newer version of this package made it, with which this one cannot work.
+        BackendError: It is missing or too old, and must not be changed from here.
+    """
+    present, oldest = found
+    newest = migrations()[-1][0]
+    if oldest > newest:
+        raise SchemaTooNew(
+            f"the schema {schema} has version {present}, with which only a newer sched-sql can "
+            f"work; this one knows {newest}: upgrade sched-sql; nothing was changed"
+        )
+    if present < newest and not migrate:
+        state = f"has version {present}, {newest} is needed" if present else "is missing"
+        raise BackendError(
+            f"the schema {schema} {state}, and migrate=False: run what `python -m "
+            f"sched_sql.postgres --schema {schema} --after {present}` prints"
+        )
+    return present < newest
+
+
+def apply(names: Names, schema: str) -> Steps[None]:
+    """Bring the schema up to date; safe where many begin at once."""
+    yield Query("SELECT pg_advisory_xact_lock(%s)", (names.lock,))
+    present, _ = yield from version(names, schema)
+    if not present:
+        yield Query(f"CREATE SCHEMA IF NOT EXISTS {names.schema}")
+    for number, text in migrations():
+        if number > present:
+            yield Query(text.replace("%", "%%").replace("@schema@", names.schema))
+            yield Query(
+                f"UPDATE {names.meta} SET value = %s WHERE key = 'schema'",  # noqa: S608 -- quoted
+                (number,),
+            )

@@ -1,0 +1,124 @@
+"""Names in the database, and values as PostgreSQL reads them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from sched_sql.rows import JOB_COLUMNS, LEDGER_COLUMNS, Row
+
+T = TypeVar("T")
+
+
+class Query(NamedTuple):
+    """A statement with its values."""
+
+    statement: str
+    values: Sequence[Any] | dict[str, Any] = ()
+
+
+Steps = Generator[Query, list[Row], T]
+"""What is done in a transaction, apart from how: it yields queries and is sent their rows.
+
+The same steps run on this package's own connections and on a caller's, synchronous or not.
+"""
+
+
+class Names:
+    """The names of one schema, quoted for use in statements.
+
+    Args:
+        schema: As the user wrote it.
+    """
+
+    def __init__(self, schema: str) -> None:
+        # Statements go through the driver, in which a lone percent sign begins a placeholder.
+        quoted = '"' + schema.replace('"', '""').replace("%", "%%") + '"'
+        self.schema = quoted
+        self.job = f"{quoted}.job"
+        self.ledger = f"{quoted}.ledger"
+        self.meta = f"{quoted}.meta"
+        self.next = "nextval('" + f"{quoted}.serial".replace("'", "''") + "')"
+        digest = hashlib.blake2b(schema.encode(), digest_size=8).digest()
+        self.channel = f"sched_{digest.hex()}"
+        """Where is announced that something will be due soon."""
+        self.lock = int.from_bytes(digest, "big", signed=True)
+        """The key of the advisory lock under which the schema is changed."""
+
+
+NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+"""The server's clock in microseconds; not ``now()``, which stands still in a transaction."""
+
+HASTY = "set_config('synchronous_commit', 'off', true)"
+"""For claims and renewals: the fence is made of the worker, too, so they may be lost."""
+
+DURABLE = (
+    "CASE current_setting('synchronous_commit') WHEN 'off' "
+    "THEN set_config('synchronous_commit', 'on', true) END"
+)
+"""For all that was promised to be kept; a role's or database's default may be off."""
+
+_TEXT = set(
+    "id tag schedule policy metadata name group_name uid state pause_reason last_status backlog "  # noqa: SIM905 -- shorter
+    "job_id status worker reason lost_worker held_uid ended_worker place".split()
+)
+_BOOLEAN = ("declared", "manual", "final", "removed", "held_manual", "doubtful")
+
+
+def type_of(column: str) -> str:
+    """Return the type of a column; ``line_`` before it changes nothing."""
+    column = column.removeprefix("line_")
+    if column in _TEXT:
+        return "text"
+    return "boolean" if column in _BOOLEAN else "bigint"
+
+
+class Columns:
+    """Columns that travel as one array each, and become rows again in ``unnest``.
+
+    Args:
+        names: Separated by commas, as they are called in statements.
+    """
+
+    def __init__(self, names: str) -> None:
+        self.names = [name.strip() for name in names.split(",")]
+        types = [type_of(name) for name in self.names]
+        self._text = [kind == "text" for kind in types]
+        arrays = ", ".join(f"%s::{kind}[]" for kind in types)
+        self.unnest = f"unnest({arrays}) WITH ORDINALITY AS i({', '.join(self.names)}, n)"
+
+    def values(self, rows: Iterable[Row]) -> list[str]:
+        """Return the values of the placeholders in :attr:`unnest`."""
+        columns = list(zip(*rows, strict=True)) or [()] * len(self.names)
+        return [
+            texts(column) if text else numbers(column)
+            for column, text in zip(columns, self._text, strict=True)
+        ]
+
+
+def numbers(values: Iterable[int | None]) -> str:
+    """Return an array of whole numbers or of booleans."""
+    return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
+
+
+def texts(values: Iterable[str | None]) -> str:
+    """Return an array of texts."""
+    return "{" + ",".join([_text(value) for value in values]) + "}"
+
+
+def _text(value: str | None) -> str:
+    if value is None:
+        return "NULL"
+    if "\\" in value or '"' in value:
+        value = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{value}"'
+
+
+def of(table: str, columns: str) -> str:
+    """Return columns with the name of their table before them."""
+    return ", ".join(f"{table}.{column.strip()}" for column in columns.split(","))
+
+
+JOBS = Columns(JOB_COLUMNS)
+LINES = Columns(LEDGER_COLUMNS)

@@ -1,0 +1,404 @@
+"""Jobs and ledger in one schema of a PostgreSQL database."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Literal, TypeVar
+
+from sched_core.clock import FIRST, Clock, StoreClock, boot_seconds
+from sched_core.errors import BackendError
+from sched_core.job import Claim, Execution, Job, Settled, Settlement
+from sched_core.ports import ExecutionQuery, JobQuery, JobStore, Page, Transaction, Undecodable
+from sched_sql.postgres import listing, migrating
+from sched_sql.postgres.claims import EVER, Claims, fence_of, micros_of
+from sched_sql.postgres.definitions import Definitions
+from sched_sql.postgres.failures import translate
+from sched_sql.postgres.heartbeat import Heartbeat
+from sched_sql.postgres.ledger import CHUNK, Ledger
+from sched_sql.postgres.listening import Listening
+from sched_sql.postgres.names import DURABLE, NOW, Names, Query, Steps
+from sched_sql.postgres.queue import Queue
+from sched_sql.postgres.session import SETTINGS, Address, Lane
+from sched_sql.postgres.settling import Settling, is_run
+from sched_sql.postgres.transactions import CallersStore, Connections, HandlersTransaction
+from sched_sql.rows import micros, moment
+from sched_sql.rules import WRITTEN
+from sched_sql.table import Now
+
+logger = logging.getLogger("sched_sql")
+T = TypeVar("T")
+
+_LANES = {
+    "claim": "claim",
+    "earliest": "claim",
+    "release": "claim",  # after a claim that was cancelled under way
+    "settle": "settle",
+    "renew": "renew",
+    "changed": "listen",
+    "listen": "listen",
+}
+
+
+class PostgresTable:
+    """Jobs and ledger in one schema; see :class:`sched_sql.table.Table`.
+
+    Args:
+        where: The address, as libpq understands it.
+        schema: Its name.
+        time: Who decides what is due: the server's clock, or the one given to ``open``.
+        lease: How long a claim lives.
+        timeout: Seconds to wait for an answer, and for a lock.
+        migrate: Whether to make the schema, and bring it up to date.
+        pooled: Whether a pooler may give each transaction another session.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        *,
+        schema: str,
+        time: Literal["store", "clock"],
+        lease: timedelta,
+        timeout: float,
+        migrate: bool,
+        pooled: bool,
+    ) -> None:
+        settings = {**SETTINGS, "lock_timeout": f"{max(1, round(timeout * 900))}ms"}
+        self._address = Address(where, timeout=timeout, settings=settings)
+        self._schema, self._migrate, self._pooled = schema, migrate, pooled
+        self._time, self._lease = time, lease
+        self._timeout = timeout
+        names = self._names = Names(schema)
+        self._ledger = Ledger(names)
+        self._definitions = Definitions(names, self._ledger)
+        self._claims = Claims(names, self._ledger, self._definitions)
+        self._settling = Settling(names, self._ledger)
+        lanes = ("edit", "claim", "settle", "renew")
+        self._lanes = {name: Lane(self._address, pooled=pooled) for name in lanes}
+        self._listening = Listening(Lane(self._address, pooled=pooled), names, enabled=not pooled)
+        self._connections = Connections(self._address, pooled=pooled)
+        self._heartbeat = Heartbeat(self._beat)
+        self._queue = Queue(lease)
+        self._clock: StoreClock | None = None
+
+    def failure(self, error: Exception) -> Exception:
+        return translate(error, str(self._address), self._schema)
+
+    def lane(self, method: str) -> str:
+        return _LANES.get(method, "edit")
+
+    def clock(self, clock: Clock) -> Clock:
+        if self._time == "clock":
+            return clock
+        self._clock = StoreClock(clock)
+        return self._clock
+
+    # -- opening
+
+    def open(self, worker: str, now: Now) -> None:
+        self._claims.worker = worker
+        self._definitions.fixed = lambda: self._fixed(now)
+        self._queue = Queue(self._lease)
+        edit = self._lanes["edit"]
+        self._observe(self._told)
+        found = edit.run(lambda: migrating.version(self._names, self._schema))
+        if migrating.check(self._schema, found, migrate=self._migrate):
+            edit.run(lambda: migrating.apply(self._names, self._schema))
+        if self._time == "store":
+            self._heartbeat.start(self._lease)
+
+    def _told(self) -> int:
+        def steps() -> Steps[int]:
+            ((encoding, at),) = yield Query(f"SELECT current_setting('server_encoding'), {NOW}")
+            if encoding != "UTF8":
+                raise BackendError(
+                    f"{self._address}: the database has the encoding {encoding}: make one with "
+                    "ENCODING 'UTF8'"
+                )
+            return int(at)
+
+        return self._lanes["edit"].run(steps)
+
+    def _observe(self, ask: Callable[[], int | None]) -> None:
+        """Ask something that tells the server's time, and keep the clock's estimate by it."""
+        sent = boot_seconds()
+        at = ask()
+        received = boot_seconds()
+        if at is not None and self._clock is not None:
+            self._queue.stepped(self._clock.observe(moment(at), sent, received))
+
+    def close(self) -> None:
+        self._heartbeat.stop(self._timeout)
+        self._listening.close()
+        for lane in self._lanes.values():
+            lane.close()
+
+    async def leave(self) -> None:
+        await self._connections.close()
+
+    def forked(self) -> None:
+        self._heartbeat.forget()
+        self._listening.forget()
+        for lane in self._lanes.values():
+            lane.forget()
+
+    def check(self) -> None:
+        def steps() -> Steps[None]:
+            yield Query(
+                f"UPDATE {self._names.meta} SET value = value + 1 WHERE key = 'checks' "  # noqa: S608
+                "RETURNING value"
+            )
+
+        self._lanes["edit"].run(steps)
+
+    # -- definitions
+
+    def _edit(self, steps: Callable[[], Steps[T]]) -> T:
+        def durable() -> Steps[T]:
+            yield Query(f"SELECT {DURABLE}")
+            return (yield from steps())
+
+        return self._lanes["edit"].run(durable)
+
+    def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        added = self._edit(lambda: self._definitions.add(jobs))
+        self._queue.disturb()
+        return added
+
+    def get(self, job_id: str) -> Job | Undecodable | None:
+        return self._lanes["edit"].run(lambda: self._definitions.get(job_id), transaction=False)
+
+    def replace(self, job: Job, ledger: Sequence[Execution]) -> Job:
+        replaced = self._edit(lambda: self._definitions.replace(job, ledger))
+        self._queue.disturb()
+        return replaced
+
+    def remove(self, job_id: str, ledger: Sequence[Execution], expected: int | None) -> bool:
+        return self._edit(lambda: self._definitions.remove(job_id, ledger, expected))
+
+    def jobs(self, query: JobQuery, after: str | None, limit: int) -> Page[Job | Undecodable]:
+        return self._lanes["edit"].run(lambda: listing.jobs(self._names, query, after, limit))
+
+    # -- transactions of others
+
+    def within(self, connection: object) -> JobStore:
+        return CallersStore(connection, self._definitions, self.failure)
+
+    def transaction(
+        self,
+        claim: Claim,
+        decide: Callable[[Job | None], Settlement],
+        committed: Callable[[Settlement], None],
+    ) -> Transaction:
+        def done(settlement: Settlement) -> None:
+            self._drop([claim])
+            committed(settlement)
+            self._queue.settled([settlement])
+
+        lease = max(1, micros_of(self._lease) // 1000)
+        return HandlersTransaction(
+            self._connections, self._settling, claim, decide, done, self.failure, lease
+        )
+
+    # -- what is due
+
+    @property
+    def descriptor(self) -> int | None:
+        return self._listening.descriptor
+
+    def may_listen(self) -> bool:
+        return self._listening.may_start()
+
+    def listen(self) -> None:
+        if self._listening.start():
+            self._queue.disturb()
+
+    def changed(self) -> bool:
+        changed = self._listening.descriptor is None or self._listening.heard()
+        if changed:
+            self._queue.disturb()
+        return changed
+
+    def _fixed(self, now: Now) -> int | None:
+        """Return the moment where the clock decides, ``None`` where the server's does."""
+        return micros(now()) if self._time == "clock" else None
+
+    def earliest(self, now: Now, horizon: datetime) -> datetime | None:
+        queue, at = self._queue, self._fixed(now)
+        sweep = at is not None or queue.wants_sweep(micros(now()))
+        floor = EVER if sweep else queue.floor
+        above = queue.empty_at if at is None else EVER
+        until = micros(horizon)
+        looks = []
+
+        def ask() -> int:
+            looks.append(
+                self._lanes["claim"].run(
+                    lambda: self._claims.look(
+                        at, until, floor=floor, above=max(above, floor), sweep=sweep
+                    ),
+                    transaction=False,
+                )
+            )
+            return looks[0].at
+
+        if at is not None:
+            ask()
+            moments = [found for found in (looks[0].free, looks[0].held) if found is not None]
+        else:
+            began = boot_seconds()
+            self._observe(ask)
+            moments = queue.looked(looks[0], sweep=sweep, cost=boot_seconds() - began)
+        return moment(min(moments)) if moments else None
+
+    # -- claims
+
+    def claim(
+        self, claims: list[Claim], limit: int, lease: timedelta, now: Now, asked: datetime
+    ) -> None:
+        if now() - asked > lease / 10 or limit < 1:
+            # The loop was blocked or the clock set: the caller renews first, or it would take over
+            # what it holds itself.
+            return
+        length, wanted = micros_of(lease), len(claims) + limit
+        while self._claim(claims, wanted - len(claims), length, self._fixed(now), micros(now())):
+            # As many rows as were asked for, and some of them were only cleared away.
+            pass
+
+    def _claim(
+        self, claims: list[Claim], limit: int, lease: int, at: int | None, believed: int
+    ) -> bool:
+        """Append claims; return whether there may be more, and something has moved."""
+        queue, lane, begun = self._queue, self._lanes["claim"], len(claims)
+        ask = queue.ask(limit, lease, at, believed)
+        if ask is None:
+            self._observe(self._told)
+            return False
+        sent = boot_seconds()
+        claimed = lane.run(lambda: self._claims.claim(claims, ask), transaction=False)
+        received = boot_seconds()
+        self._heartbeat.hold(claims[begun:], sent, named=True)
+        if self._clock is not None:
+            queue.stepped(self._clock.observe(moment(claimed.at), sent, received))
+        queue.claimed(ask, claimed, received - sent)
+        if claimed.broken:
+            lane.run(lambda: self._claims.release(claimed.broken, at))
+        moved = len(claimed.broken)
+        if claimed.odd:
+            moved += self._take_over(claims, claimed.odd, lease, at)
+        if not queue.is_conclusive(ask):
+            return len(claims) - begun < limit
+        return claimed.last is not None and len(claims) - begun < limit and moved > 0
+
+    def _take_over(self, claims: list[Claim], ids: list[str], lease: int, at: int | None) -> int:
+        taken: list[Claim] = []
+        sent = boot_seconds()
+        try:
+            moved = self._lanes["claim"].run(lambda: self._claims.take_over(taken, ids, lease, at))
+        except Exception as error:
+            if not claims:
+                raise
+            # What is claimed already must not be lost with it; this is tried again.
+            logger.warning("lost claims could not be taken over: %s", self.failure(error))
+            return 0
+        self._heartbeat.hold(taken, sent, named=True)
+        claims += taken
+        claims.sort(key=lambda claim: claim.job.standing.due_at or FIRST)
+        return moved
+
+    def renew(self, claims: Sequence[Claim], lease: timedelta, now: Now) -> Sequence[Claim]:
+        return self._renew(claims, self._fixed(now), named=True)
+
+    def _beat(self, claims: Sequence[Claim]) -> None:
+        self._renew(claims, None, named=False)
+
+    def _renew(self, claims: Sequence[Claim], at: int | None, *, named: bool) -> list[Claim]:
+        if not claims:
+            return []
+        renewed: list[Claim] = []
+
+        def ask() -> int | None:
+            told, held = self._lanes["renew"].run(
+                lambda: self._claims.renew(claims, micros_of(self._lease), at), transaction=False
+            )
+            renewed.extend(held)
+            return told
+
+        sent = boot_seconds()
+        self._observe(ask)
+        self._heartbeat.hold(renewed, sent, named=named)
+        held = {claim.token for claim in renewed}
+        self._drop([claim for claim in claims if claim.token not in held])
+        return renewed
+
+    def _drop(self, claims: Sequence[Claim]) -> None:
+        """Forget claims that have ended."""
+        self._heartbeat.drop(claims)
+        self._claims.places.forget(claims)
+
+    def release(self, claims: Sequence[Claim], now: Now) -> None:
+        if claims:
+            self._drop(claims)
+            fences = [fence_of(claim) for claim in claims]
+            at = self._fixed(now)
+            self._lanes["claim"].run(lambda: self._claims.release(fences, at))
+            self._queue.disturb()
+
+    def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+        lane, settling = self._lanes["settle"], self._settling
+        answers: dict[int, Settled] = {}
+        for runs in _by_worker(settlements).values():
+            written = self._settle_runs([settlements[index] for index in runs])
+            answers |= {runs[index]: WRITTEN for index in written}
+        rest = [index for index in range(len(settlements)) if index not in answers]
+        if rest:
+            batch = [settlements[index] for index in rest]
+            answers |= dict(zip(rest, lane.run(lambda: settling.settle(batch)), strict=True))
+        ended = [
+            one.claim
+            for index, one in enumerate(settlements)
+            if answers[index].outcome in {"written", "claim_lost"}
+        ]
+        self._drop(ended)
+        self._queue.settled(settlements)
+        return [answers[index] for index in range(len(settlements))]
+
+    def _settle_runs(self, batch: Sequence[Settlement]) -> set[int]:
+        settling, places = self._settling, self._claims.places.of
+        return self._lanes["settle"].run(
+            lambda: settling.settle_runs(batch, places), transaction=False
+        )
+
+    def free_dead(self, now: Now) -> bool:
+        return False  # nobody tells when a process on another machine is gone: its leases run out
+
+    # -- the ledger
+
+    def executions(self, query: ExecutionQuery, after: str | None, limit: int) -> Page[Execution]:
+        return self._lanes["edit"].run(lambda: listing.executions(self._names, query, after, limit))
+
+    def prune(self, before: datetime, now: Now, cursor: int) -> tuple[int, int | None]:
+        edit = self._lanes["edit"]
+        if cursor >= 0:
+            deleted, following = 0, None
+            if before > FIRST:
+                deleted, following = edit.run(
+                    lambda: self._ledger.prune_old(micros(before), cursor)
+                )
+            return deleted, -1 if following is None else following
+        at = self._fixed(now)
+        deleted = edit.run(lambda: self._ledger.prune_expired(at))
+        if deleted < CHUNK:
+            deleted += edit.run(lambda: self._claims.prune(at))
+        return deleted, None if deleted < CHUNK else -2
+
+
+def _by_worker(settlements: Sequence[Settlement]) -> dict[str, list[int]]:
+    """Return where the common cases are, by worker; there is hardly ever more than one."""
+    found: dict[str, list[int]] = {}
+    for index, settlement in enumerate(settlements):
+        if is_run(settlement):
+            found.setdefault(settlement.claim.worker, []).append(index)
+    return found

@@ -1,0 +1,5 @@
+from tests.conformance.harnesses import PostgresHarness
+
+from sched_testkit import conformance
+
+TestPostgres = conformance(PostgresHarness())

@@ -1,0 +1,211 @@
+"""The statements of every run use the indexes that they were written for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import anyio
+import pytest
+from tests.postgres.places import Place, place
+
+from sched_core import Claim, Execution, Settlement, Standing, State, Status
+from sched_core.ports import ExecutionQuery
+from sched_sql.postgres import listing
+from sched_sql.postgres.claims import EVER, Asked, Claims
+from sched_sql.postgres.definitions import Definitions
+from sched_sql.postgres.ledger import Ledger
+from sched_sql.postgres.names import Names, Query, Steps
+from sched_sql.postgres.session import SETTINGS
+from sched_sql.postgres.settling import Settling
+from sched_sql.rows import JOB_COLUMNS, read_job
+
+LEASE = 30_000_000
+
+FILL = """
+INSERT INTO @job (id, revision, tag, schedule, uid, declared, anchor, state, number, next_run,
+    due_at)
+SELECT 'job-' || n, n, 'interval', '{"every":60}', md5(n::text), true, 0, 'active', 1, due, due
+FROM (SELECT n, (extract(epoch FROM now()) * 1000000)::bigint + (n - 1000) * 10000::bigint AS due
+    FROM generate_series(1, %s) n) moments
+"""
+LINES = """
+INSERT INTO @ledger (seq, job_id, uid, number, attempt, scheduled_at, manual, status, final, token,
+    worker, claimed_at, finished_at, expires_at)
+SELECT nextval('@serial'), 'job-' || n, md5(n::text), 0, 1, 0, false, 'succeeded', true, 0, 'w', 0,
+    n, n
+FROM generate_series(1, %s) n
+"""
+
+
+@pytest.fixture(scope="module")
+def full(deep: bool) -> Iterator[Place]:
+    """A schema with many jobs, of which 1,000 are due, and as many ledger lines."""
+    count = 1_000_000 if deep else 20_000
+    with place() as here:
+
+        async def make() -> None:
+            async with here.scheduler():
+                pass
+
+        anyio.run(make)
+        here.rows(FILL, (count,))
+        here.rows(LINES, (count,))
+        here.rows("ANALYZE @job")
+        here.rows("ANALYZE @ledger")
+        yield here
+
+
+class Planner:
+    """Explains the queries of some steps, on a connection that is set as all of this package's."""
+
+    def __init__(self, here: Place) -> None:
+        names = Names(here.schema)
+        self.names = names
+        self.ledger = Ledger(names)
+        self.claims = Claims(names, self.ledger, Definitions(names, self.ledger))
+        self.claims.worker = "w"
+        self.settling = Settling(names, self.ledger)
+        self.connection = here.connect(autocommit=True)
+        for setting, value in SETTINGS.items():
+            self.connection.execute("SELECT set_config(%s, %s, false)", (setting, value))
+
+    def used(self, steps: Steps[Any]) -> tuple[set[str], set[str]]:
+        """Return the indexes that the first query uses, and the kinds of its other scans."""
+        query = next(steps)
+        (row,) = self.explain(query, "FORMAT JSON")
+        plan = row[0] if isinstance(row[0], list) else json.loads(row[0])
+        indexes, others = set[str](), set[str]()
+        waiting = [plan[0]["Plan"]]
+        while waiting:
+            node = waiting.pop()
+            waiting += node.get("Plans", [])
+            if "Index Name" in node:
+                indexes.add(node["Index Name"])
+            elif node["Node Type"] == "Tid Scan":
+                indexes.add("ctid")
+            elif "Relation Name" in node and node["Node Type"] != "ModifyTable":
+                others.add(f"{node['Node Type']} of {node['Relation Name']}")
+        return indexes, others
+
+    def explain(self, query: Query, options: str) -> list[tuple[Any, ...]]:
+        # In a prepared statement, as in production: its generic plan is what counts.
+        with self.connection.cursor() as cursor:
+            return cursor.execute(
+                f"EXPLAIN ({options}) {query.statement}", query.values, prepare=True
+            ).fetchall()
+
+
+@pytest.fixture
+def planner(full: Place) -> Iterator[Planner]:
+    made = Planner(full)
+    yield made
+    made.connection.close()
+
+
+def asked(*, floor: int = EVER) -> Asked:
+    return Asked(100, LEASE, None, (EVER, 2**62), floor, takeovers=True)
+
+
+def claimed(planner: Planner, count: int) -> list[Claim]:
+    rows = planner.connection.execute(
+        f"SELECT {JOB_COLUMNS} FROM {planner.names.job} ORDER BY due_at LIMIT %s", (count,)
+    )
+    now = datetime.now(UTC)
+    return [Claim(read_job(row), 7, "w", now, now) for row in rows]
+
+
+def settlement(claim: Claim) -> Settlement:
+    now, job = claim.claimed_at, claim.job
+    standing = Standing(State.ACTIVE, 2, now + timedelta(minutes=1), now + timedelta(minutes=1))
+    line = Execution(
+        id=f"{job.uid}:1:1",
+        job_id=job.id,
+        uid=job.uid,
+        number=1,
+        scheduled_at=now,
+        manual=False,
+        attempt=1,
+        status=Status.SUCCEEDED,
+        final=True,
+        token=claim.token,
+        worker=claim.worker,
+        claimed_at=now,
+        started_at=now,
+        finished_at=now,
+    )
+    return Settlement(claim, job.revision, standing, (line,))
+
+
+def test_claiming(planner: Planner) -> None:
+    for floor in (EVER, 0):
+        used = planner.used(planner.claims.claim([], asked(floor=floor)))
+        assert used == ({"job_due", "ctid"}, set())
+
+
+def test_looking(planner: Planner) -> None:
+    for sweep in (False, True):
+        steps = planner.claims.look(None, 2**60, floor=EVER, above=0, sweep=sweep)
+        assert planner.used(steps) == ({"job_due"}, set())
+
+
+def test_renewing(planner: Planner) -> None:
+    steps = planner.claims.renew(claimed(planner, 50), LEASE, None)
+    assert planner.used(steps) == ({"job_pkey"}, set())
+
+
+def test_taking_over_and_releasing(planner: Planner) -> None:
+    steps: Steps[Any] = planner.claims.take_over([], ["job-1", "job-2"], LEASE, None)
+    assert planner.used(steps) == ({"job_pkey"}, set())
+    steps = planner.claims.release([("job-1", 1, "w")], None)
+    assert planner.used(steps) == ({"job_pkey"}, set())
+
+
+@pytest.mark.parametrize("count", [1, 500])
+def test_settling(planner: Planner, count: int) -> None:
+    settlements = [settlement(claim) for claim in claimed(planner, count)]
+    runs = planner.settling.settle_runs(settlements, lambda _: "(0,1)")
+    assert planner.used(runs) == ({"ctid"}, set())
+    assert planner.used(planner.settling.settle(settlements)) == ({"job_pkey"}, set())
+    lines = [line for one in settlements for line in one.ledger]
+    assert planner.used(planner.ledger.find(lines)) == ({"ledger_occurrence"}, set())
+    writing = planner.used(planner.ledger.write(lines))
+    assert writing == ({"ledger_occurrence"}, set())
+
+
+def test_pruning_and_listing(planner: Planner) -> None:
+    assert planner.used(planner.ledger.prune_expired(None))[0] == {"ledger_expires", "ledger_pkey"}
+    assert planner.used(planner.claims.prune(None))[0] == {"job_expires", "job_pkey"}
+    page = listing.executions(planner.names, ExecutionQuery(job_id="job-7"), None, 10)
+    assert planner.used(page) == ({"ledger_job"}, set())
+    page = listing.executions(planner.names, ExecutionQuery(), None, 10)
+    assert planner.used(page) == ({"ledger_pkey"}, set())
+
+
+def test_a_claim_reads_no_more_than_it_claims(planner: Planner, full: Place) -> None:
+    """Also without an old snapshot this is what would grow first."""
+    query = next(planner.claims.claim([], asked()._replace(limit=5)))
+    with planner.connection.transaction(force_rollback=True):
+        lines = [
+            row[0] for row in planner.explain(query, "ANALYZE, BUFFERS, TIMING OFF, COSTS OFF")
+        ]
+    scan = next(line for line in lines if "job_due" in line)
+    assert "rows=5 " in scan.replace(".00", ""), scan
+
+
+def test_the_explained_statements_are_those_that_run(full: Place) -> None:
+    """The rows of the explained claim can be claimed: nothing above looks at dead statements."""
+    lane = Planner(full)
+    claims: list[Claim] = []
+    steps = lane.claims.claim(claims, asked())
+    query = next(steps)
+    try:
+        with lane.connection.transaction(force_rollback=True):
+            steps.send(lane.connection.execute(query.statement, query.values).fetchall())
+    except StopIteration:
+        pass
+    lane.connection.close()
+    assert len(claims) == 100
+    assert all(claim.job.standing.due_at for claim in claims)

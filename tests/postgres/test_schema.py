@@ -1,0 +1,164 @@
+"""Schemas: made once however many begin, upgraded under running replicas, apart from each other."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import anyio
+import pytest
+from tests import postgres_server
+from tests.postgres.places import Place, past
+
+from sched_core import BackendError, JobEvent, Once, SchemaTooNew, SystemClock
+from sched_sql import SqlBackend
+from sched_sql.postgres import migrating
+
+NEW = "fresh"
+
+
+@pytest.fixture
+def fresh() -> Iterator[Place]:
+    """A schema that does not exist."""
+    here = Place(postgres_server.shared().address(), NEW)
+    here.rows(f"DROP SCHEMA IF EXISTS {NEW} CASCADE")
+    yield here
+    here.rows(f"DROP SCHEMA IF EXISTS {NEW} CASCADE")
+
+
+async def opened(backend: SqlBackend) -> None:
+    await backend.open(SystemClock(), worker="w")
+    await backend.check()
+    await backend.close()
+
+
+def test_ten_replicas_start_at_once(fresh: Place) -> None:
+    with ThreadPoolExecutor(10) as threads:
+        list(threads.map(lambda _: anyio.run(opened, fresh.backend()), range(10)))
+    assert fresh.rows("SELECT value FROM @meta WHERE key = 'checks'") == [(10,)]
+    assert len(fresh.rows("SELECT 1 FROM @meta")) == 3
+
+
+def test_what_is_printed_makes_the_same_schema(fresh: Place, here: Place) -> None:
+    printed = subprocess.run(
+        [sys.executable, "-m", "sched_sql.postgres", "--schema", NEW],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    with pytest.raises(BackendError, match="is missing, and migrate=False"):
+        anyio.run(opened, fresh.backend(migrate=False))
+    with fresh.connect(autocommit=True) as connection:
+        connection.execute(printed)
+    anyio.run(opened, fresh.backend(migrate=False))
+    anyio.run(opened, here.backend())
+    columns = """
+        SELECT table_name, column_name, data_type, is_nullable FROM information_schema.columns
+        WHERE table_schema = %s ORDER BY 1, 2
+    """
+    assert fresh.rows(columns, (NEW,)) == fresh.rows(columns, (here.schema,))
+
+
+def test_what_has_been_applied_is_not_printed_again() -> None:
+    newest = migrating.migrations()[-1][0]
+    assert "CREATE" not in migrating.migration_sql(after=newest)
+
+
+@pytest.fixture
+def newer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A version of this package that has one migration more."""
+    for number, text in migrating.migrations():
+        (tmp_path / f"{number:04}_old.sql").write_text(text, encoding="utf-8")
+    known = migrating.migrations
+    monkeypatch.setattr(migrating, "migrations", lambda: known(tmp_path))
+    return tmp_path
+
+
+def test_a_replica_runs_on_while_a_newer_one_upgrades(here: Place, newer: Path) -> None:
+    ran: list[str] = []
+
+    async def handle(event: JobEvent) -> None:
+        ran.append(event.id)
+
+    async def main() -> None:
+        async with here.scheduler(handle) as old:
+            await old.submit_job("before", Once(past()))
+            await old.run_due()
+            (newer / "0002_more.sql").write_text(
+                "ALTER TABLE @schema@.job ADD COLUMN more text; "
+                "ALTER TABLE @schema@.ledger ADD COLUMN more text;",
+                encoding="utf-8",
+            )
+            async with here.scheduler(handle) as new:
+                assert here.rows("SELECT value FROM @meta WHERE key = 'schema'") == [(2,)]
+                await old.submit_job("old", Once(past()))
+                await new.submit_job("new", Once(past()))
+                assert await old.run_due() + await new.run_due() == 2
+            (newer / "0002_more.sql").unlink()
+            async with here.scheduler(handle) as restarted:  # an old one, on the newer schema
+                await restarted.submit_job("after", Once(past()))
+                await restarted.run_due()
+
+    try:
+        anyio.run(main)
+    finally:
+        here.rows("DROP SCHEMA $ CASCADE".replace("$", here.schema))
+        anyio.run(opened, here.backend())
+    assert sorted(ran) == ["after", "before", "new", "old"]
+
+
+def test_a_schema_that_older_versions_cannot_work_with_is_refused(here: Place) -> None:
+    anyio.run(opened, here.backend())
+    here.rows("UPDATE @meta SET value = 99 WHERE key IN ('schema', 'oldest')")
+    try:
+        with pytest.raises(SchemaTooNew, match=r"has version 99.*upgrade sched-sql"):
+            anyio.run(opened, here.backend())
+        assert here.rows("SELECT value FROM @meta WHERE key = 'checks'") != [(0,)]
+    finally:
+        here.rows("UPDATE @meta SET value = 1 WHERE key IN ('schema', 'oldest')")
+
+
+def test_two_schemas_do_not_see_each_other(here: Place, fresh: Place) -> None:
+    ran: list[tuple[str, str]] = []
+
+    async def main() -> None:
+        async def one(event: JobEvent) -> None:
+            ran.append(("one", event.id))
+
+        async def two(event: JobEvent) -> None:
+            ran.append(("two", event.id))
+
+        async with here.scheduler(one) as first, fresh.scheduler(two) as second:
+            await first.submit_job("same", Once(past()))
+            await second.submit_job("same", Once(past()))
+            await second.submit_job("other", Once(past()))
+            await first.run_due()
+            assert [job.id async for job in second.list_jobs()] == ["other", "same"]
+            assert [line.job_id async for line in second.list_executions()] == []
+            await second.run_due()
+
+    anyio.run(main)
+    assert sorted(ran) == [("one", "same"), ("two", "other"), ("two", "same")]
+
+
+@pytest.mark.parametrize("name", ["Sched", 'with "quotes"', "50%", "ümlaut", "a'b", "x" * 63])
+def test_any_name_will_do(name: str) -> None:
+    quoted = '"' + name.replace('"', '""').replace("%", "%%") + '"'
+    here = Place(postgres_server.shared().address(), name)
+
+    async def main() -> None:
+        async def handle(event: JobEvent) -> None: ...
+
+        async with here.scheduler(handle) as scheduler:
+            await scheduler.submit_job("a", Once(past()), metadata={"k": "100% 'sure' \\ \"q\""})
+            assert await scheduler.run_due() == 1
+            await scheduler.remove_job("a")
+
+    try:
+        anyio.run(main)
+    finally:
+        with here.connect(autocommit=True) as connection:
+            connection.execute(f"DROP SCHEMA IF EXISTS {quoted} CASCADE", ())
