@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import sqlite3
 import weakref
 from collections.abc import Iterator
@@ -12,11 +13,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import nats
 import psycopg
 from tests import postgres_server
+from tests.jetstream.servers import delete_streams, shared_server
 from tests.proxy import Proxy
 
 from sched_core import MemoryBackend, MemoryStore, Undecodable
+from sched_jetstream import JetStreamBackend
+from sched_jetstream.subjects import token_of
 from sched_sql import SqlBackend
 from sched_testkit import Harness
 
@@ -79,6 +84,67 @@ class SqliteHarness(Harness):
     async def spoil(self, place: Any, job_id: str) -> None:
         with closing(sqlite3.connect(place)) as connection, connection:
             connection.execute("UPDATE sched_job SET format = 99 WHERE id = ?", (job_id,))
+
+
+class JetStreamHarness(Harness):
+    """On a real server that all examples share, each with streams of its own."""
+
+    name = "jetstream"
+    can_cut = can_spoil = True
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count()
+        self._proxy: Proxy | None = None
+
+    @property
+    def proxy(self) -> Proxy:
+        if self._proxy is None:
+            self._proxy = Proxy(("127.0.0.1", shared_server().port)).__enter__()
+        return self._proxy
+
+    @contextmanager
+    def place(self) -> Iterator[str]:
+        place = f"exam{next(self._numbers)}"
+        yield place
+        delete_streams(shared_server().url, f"KV_{place}", f"KV_{place}-lines")
+
+    def backend(self, place: Any) -> JetStreamBackend:
+        return JetStreamBackend(
+            f"nats://127.0.0.1:{self.proxy.port}",
+            job_bucket=place,
+            execution_bucket=f"{place}-lines",
+            time="clock",
+            lease=LEASE,
+            publish_retry_attempts=1,
+        )
+
+    async def cut(self, place: Any) -> None:
+        self.proxy.drop()
+
+    async def heal(self, place: Any) -> None:
+        self.proxy.heal()
+
+    async def crash(self, backend: Any) -> None:
+        """Take away the connection and the tasks, as the system does with a dead process."""
+        session, backend._session = backend._session, None
+        for task in session.tasks:
+            task.cancel()
+        await session.wire.close()
+
+    async def catch_up(self, backend: Any) -> None:
+        if backend._session is not None:
+            await backend.reconcile()
+
+    async def spoil(self, place: Any, job_id: str) -> None:
+        connection = await nats.connect(shared_server().url)
+        try:
+            js = connection.jetstream()
+            subject = f"$KV.{place}.{token_of(job_id)}"
+            stored = await js.get_last_msg(f"KV_{place}", subject)
+            body = (stored.data or b"").replace(b'"format":1', b'"format":99', 1)
+            await js.publish(subject, body)
+        finally:
+            await connection.close()
 
 
 class PostgresPlace:

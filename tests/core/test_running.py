@@ -49,7 +49,8 @@ from sched_core import (
     engine,
 )
 from sched_core import settler as settler_module
-from sched_core.testing import RecordingHandler
+from sched_core.clock import pause
+from sched_core.testing import FakeClock, RecordingHandler
 
 
 class Sleeper:
@@ -808,3 +809,38 @@ def test_a_backend_that_does_not_answer_holds_up_no_stop(
             backend.hangs.clear()
 
     run(loop, main)
+
+
+def test_retention_that_failed_is_tried_again_within_a_minute() -> None:
+    """A store that was away for a moment must not look ill for an hour."""
+    clock, store = FakeClock(), MemoryBackend()
+    calls: list[bool] = []
+    began = clock.now()
+
+    async def prune(before: datetime) -> int:
+        calls.append(True)
+        if len(calls) == 1:
+            raise BackendUnavailable("away")
+        return 0
+
+    store.prune = prune  # type: ignore[method-assign]  # what fails once
+
+    async def main() -> None:
+        async with (
+            Scheduler(store, handler=lambda event: None, clock=clock) as scheduler,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(scheduler.run_forever)
+            await scheduler.wait_until_running()
+            for wanted in (1, 2):
+                with anyio.fail_after(10):
+                    while len(calls) < wanted:
+                        clock.advance(timedelta(seconds=5))
+                        await pause(0.002)
+                await pause(0.02)
+                problems = (await scheduler.health()).problems
+                assert bool(problems) is (wanted == 1), problems
+            assert clock.now() - began < timedelta(minutes=3)
+            await scheduler.stop(0)
+
+    anyio.run(main)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests import postgres_server
+from tests.jetstream.servers import shared_server
 
 from sched_core import open_scheduler
 
@@ -68,6 +69,8 @@ def test_the_example_runs(page: Path, code: str, tmp_path: Path) -> None:
     environment = dict(os.environ)
     if '"postgresql://' in code:
         environment |= postgres_environment(f"docs_{page.stem.lower()}")
+    if "NATS_URL" in code:
+        environment["NATS_URL"] = shared_server().url
     command = [sys.executable, "-u", "-W", "error", program.name]
     with subprocess.Popen(
         command,

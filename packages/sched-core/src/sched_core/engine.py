@@ -343,11 +343,12 @@ class Engine:
         pause = RETENTION_BEGINS  # soon, or a service that restarts often would never prune
         while True:
             await self._clock.sleep_until(self._clock.now() + pause)
-            pause = RETENTION
             try:
                 await self._backend.prune(FIRST)
+                pause = RETENTION
                 self._observers.trouble("retention", None)
             except Exception as error:
+                pause = RETENTION_BEGINS  # health is bad until it succeeds
                 logger.exception("retention failed, it is tried again")
                 self._observers.trouble("retention", str(error))
 

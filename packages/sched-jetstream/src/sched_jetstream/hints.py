@@ -1,0 +1,359 @@
+"""Hints: what says that a job may be due, from the moment it is fired until somebody has the job.
+
+One durable consumer is shared by all replicas. A replica asks it for as many hints as it could run
+jobs, and reads the records that they point at as soon as they come, a little ahead of their moment.
+What is then due, or will be in a moment, waits here; the claim is a compare-and-set of what was
+read, so that whatever happened to the job meanwhile is noticed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import json
+import logging
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from attrs import define
+from nats.aio.msg import Msg
+
+from sched_core.clock import Alarm, cpu_seconds, pause
+from sched_core.errors import BackendError, BackendUnavailable
+from sched_jetstream.errors import OutcomeUnknown
+from sched_jetstream.options import Options
+from sched_jetstream.protocol import Found, Verdict, judge
+from sched_jetstream.provision import make_consumer
+from sched_jetstream.reading import Reader
+from sched_jetstream.wire import Channel, NoResponders, status_of
+
+logger = logging.getLogger("sched_jetstream")
+
+NEAR = timedelta(seconds=3)
+"""Hints of what is due later are dropped: there is a schedule for it."""
+MOST = 1000
+"""Hints at a time."""
+WAIT = 3.0
+"""Seconds for which the server holds an unanswered request for hints."""
+IDLE = 0.25
+"""Seconds after which due hints that nobody claims here are given to somebody else."""
+SHORTEST_NAK = timedelta(milliseconds=50)
+
+
+@define(eq=False)
+class Hint:
+    """One job that is due, or will be in a moment.
+
+    Attributes:
+        token: Of its subject.
+        at: When.
+        found: The record as it was read.
+        reply: Where to acknowledge the message; empty where there is none.
+    """
+
+    token: str
+    at: datetime
+    found: Found
+    reply: str = ""
+
+
+class Hints:
+    """The hints of one replica.
+
+    Args:
+        reader: Of records.
+        options: Of the backend.
+        now: Tells the time that decides.
+        alarm: Nudged when something has become due.
+        adopt: Called with a record's token and a reply subject where the hint is about a job that
+            is held; returns whether it is held here, and so takes the message over.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        options: Options,
+        *,
+        now: Callable[[], datetime],
+        alarm: Alarm,
+        adopt: Callable[[Found, str], bool],
+    ) -> None:
+        self._reader, self._wire, self._names = reader, reader.wire, reader.names
+        self._options, self._now, self._alarm, self._adopt = options, now, alarm, adopt
+        self._hints: dict[str, Hint] = {}
+        self._heap: list[tuple[datetime, int, Hint]] = []
+        self._order = itertools.count()
+        self._demand = 0
+        self._wanted = asyncio.Event()
+        self._asking = False
+        self._waiting: Channel | None = None
+        self._sweeping: Channel | None = None
+        self._give_back: asyncio.TimerHandle | None = None
+        self._to_say: deque[tuple[str, bytes]] = deque()
+        self._saying: asyncio.Task[None] | None = None
+        self._looked_at = cpu_seconds()
+        self.failure: BackendError | None = None
+        """Why nothing can come any more."""
+        self.dropped = 0
+
+    # -- what is there
+
+    def __len__(self) -> int:
+        return len(self._hints)
+
+    def earliest(self) -> datetime | None:
+        """Return when the first one is due."""
+        while self._heap and self._hints.get(self._heap[0][2].token) is not self._heap[0][2]:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def take(self, now: datetime, most: int) -> list[Hint]:
+        """Remove and return what is due, oldest first."""
+        taken: list[Hint] = []
+        while len(taken) < most and (at := self.earliest()) is not None and at <= now:
+            hint = heapq.heappop(self._heap)[2]
+            del self._hints[hint.token]
+            taken.append(hint)
+        return taken
+
+    def put(self, hint: Hint) -> None:
+        """Keep a hint, in the place of an older one about the same job."""
+        old = self._hints.get(hint.token)
+        if old is not None and old.reply and not hint.reply:
+            hint.reply = old.reply
+        self._hints[hint.token] = hint
+        heapq.heappush(self._heap, (hint.at, next(self._order), hint))
+
+    def forget(self, token: str) -> None:
+        """Drop the hint about a job that is known not to be due."""
+        hint = self._hints.pop(token, None)
+        if hint is not None:
+            self.done(hint.reply)
+
+    # -- demand
+
+    def want(self, demand: int) -> None:
+        """Say how many jobs could be run."""
+        self._demand = min(demand, MOST)
+        self._looked_at = cpu_seconds()
+        self._see_to_asking()
+
+    def satisfied(self) -> None:
+        """Say that nobody waits: no further hints are asked for."""
+        self._demand = 0
+        self._wanted.clear()
+        self._looked_at = cpu_seconds()
+        if self._hints and self._give_back is None:
+            loop = asyncio.get_running_loop()
+            self._give_back = loop.call_later(IDLE, self._give_surplus_back)
+
+    def _see_to_asking(self) -> None:
+        if self._demand > len(self._hints):
+            self._wanted.set()
+        else:
+            self._wanted.clear()
+
+    def _give_surplus_back(self) -> None:
+        """Hand what is due and not claimed here to whoever has the time."""
+        self._give_back = None
+        if not self._hints:
+            return
+        idle = cpu_seconds() - self._looked_at
+        if idle >= IDLE and not self._demand:
+            for hint in self.take(self._now(), MOST):
+                self.postpone(hint.reply, timedelta(0))
+        if self._hints:
+            self._give_back = asyncio.get_running_loop().call_later(IDLE, self._give_surplus_back)
+
+    def give_all_back(self) -> None:
+        """Hand everything to the other replicas."""
+        for hint in list(self._hints.values()):
+            self.postpone(hint.reply, timedelta(0))
+        self._hints.clear()
+        self._heap.clear()
+        if self._give_back is not None:
+            self._give_back.cancel()
+            self._give_back = None
+
+    # -- asking
+
+    async def feed(self) -> None:
+        """Ask for hints while they are wanted, for ever."""
+        failures = 0
+        while True:
+            try:
+                await self._wanted.wait()
+                most = self._demand - len(self._hints)
+                if most > 0:
+                    await self.ask(most, wait=WAIT)
+                else:
+                    self._wanted.clear()
+                failures, self.failure = 0, None
+            except NoResponders:
+                failures = await self._failed(failures, await self._restore())
+            except BackendUnavailable as error:
+                failures = await self._failed(failures, error)
+            except BackendError as error:
+                self.failure = error
+                self._alarm.nudge()
+                await pause(1.0)
+
+    async def _failed(self, failures: int, error: BackendError | None) -> int:
+        if error is not None and not isinstance(error, BackendUnavailable):
+            self.failure = error
+            self._alarm.nudge()
+            await pause(1.0)
+        elif error is not None:
+            await pause(min(0.05 * 2**failures, 1.0))
+        return failures + 1
+
+    async def _restore(self) -> BackendError | None:
+        """Make the consumer anew if somebody deleted it: that it replays every hint is harmless."""
+        try:
+            await self._reader.stream_exists(self._names.stream)
+            await make_consumer(self._wire, self._names, self._options)
+        except BackendError as error:
+            return error
+        logger.info("the consumer %s was not there; it has been made again", self._names.consumer)
+        return None
+
+    async def sweep(self, most: int) -> None:
+        """Ask for what is there already, unless somebody is asking: then it comes by itself."""
+        if self._asking or most <= 0:
+            return
+        try:
+            await self.ask(min(most, MOST))
+        except NoResponders:
+            error = await self._restore()
+            if error is not None:
+                raise error from None
+
+    async def ask(self, most: int, *, wait: float = 0.0) -> None:
+        """Ask the consumer for hints, and judge what comes."""
+        wire = self._wire
+        await wire.ready()
+        channel = self._waiting if wait else self._sweeping
+        if channel is None:
+            channel = await wire.channel()
+            if wait:
+                self._waiting = channel
+            else:
+                self._sweeping = channel
+        arrived: list[Msg] = []
+        ended: asyncio.Future[Msg | None] = asyncio.get_running_loop().create_future()
+
+        def message(msg: Msg) -> None:
+            arrived.append(msg)
+            if len(arrived) == most and not ended.done():
+                ended.set_result(None)  # all that was asked for: nothing more is said
+
+        def status(msg: Msg) -> None:
+            if not ended.done():
+                ended.set_result(msg)
+
+        channel.on_message, channel.on_status = message, status
+        body: dict[str, object] = {"batch": most, "no_wait": True}
+        if wait:
+            body["expires"] = int(wait * 1e9)
+        subject = f"{wire.api}.CONSUMER.MSG.NEXT.{self._names.stream}.{self._names.consumer}"
+        self._asking = self._asking or wait > 0
+        try:
+            await wire.send(subject, json.dumps(body).encode(), None, channel.begin())
+            done, _ = await asyncio.wait([ended], timeout=wait + wire.timeout)
+            channel.on_message = self._late
+            if arrived:
+                await self._judge_all(arrived)
+        except BaseException:
+            for msg in arrived:  # nobody has looked at them: somebody shall, and soon
+                self.postpone(msg.reply, SHORTEST_NAK)
+            raise
+        finally:
+            if wait:
+                self._asking = False
+            channel.on_message, channel.on_status = self._late, _nothing
+        if not done:
+            raise OutcomeUnknown(f"{subject}: no answer")
+        last = ended.result()
+        if last is not None and status_of(last) in {"503", "409"}:
+            raise NoResponders(f"{subject}: {last.headers}")
+
+    def _late(self, msg: Msg) -> None:
+        """A message of a request that was given up: somebody else shall have it."""
+        self.postpone(msg.reply, timedelta(0))
+
+    # -- judging
+
+    async def _judge_all(self, arrived: list[Msg]) -> None:
+        """Read the records that messages point at, and act on what *they* say."""
+        token_of = self._names.fire_token
+        found = await self._reader.many([token_of(msg.subject) for msg in arrived])
+        while arrived:
+            msg = arrived[-1]
+            token = token_of(msg.subject)
+            if not self.judge(found[token], msg.reply) and (
+                # Perhaps a replica answered that lags behind: the leader knows.
+                self._options.replicas == 1
+                or not self.judge(await self._reader.one(token), msg.reply)
+            ):
+                self.dropped += 1
+                self.done(msg.reply)
+            arrived.pop()
+        self._alarm.nudge()
+
+    def judge(self, found: Found, reply: str) -> bool:
+        """Keep, postpone or adopt a hint; return whether it is worth something."""
+        now = self._now()
+        judged = judge(found, now, near=NEAR)
+        if judged.verdict is Verdict.DUE and judged.at is not None:
+            self.put(Hint(found.token, judged.at, found, reply))
+            return True
+        if judged.verdict is Verdict.HELD and judged.at is not None:
+            if not self._adopt(found, reply):
+                self.postpone(reply, max(judged.at - now, SHORTEST_NAK))
+            return True
+        return False
+
+    # -- acknowledging
+
+    def done(self, reply: str) -> None:
+        """Acknowledge a message: its job is settled, or it was no use."""
+        self._say(reply, b"+ACK")
+
+    def working(self, reply: str) -> None:
+        """Keep a message from being handed to another replica for another while."""
+        self._say(reply, b"+WPI")
+
+    def postpone(self, reply: str, delay: timedelta) -> None:
+        """Hand a message back, to be delivered again after the delay."""
+        nanoseconds = int(delay.total_seconds() * 1e9)
+        self._say(reply, b'-NAK {"delay": %d}' % nanoseconds if nanoseconds else b"-NAK")
+
+    def _say(self, reply: str, what: bytes) -> None:
+        if not reply or not self._wire.connected:
+            return  # it is delivered again, and judged again
+        self._to_say.append((reply, what))
+        if self._saying is None or self._saying.done():
+            self._saying = asyncio.get_running_loop().create_task(self._say_all())
+
+    async def _say_all(self) -> None:
+        while self._to_say:
+            reply, what = self._to_say.popleft()
+            try:
+                await self._wire.send(reply, what)
+            except BackendError as error:
+                logger.debug("a hint was not acknowledged: %s", error)
+
+    async def close(self) -> None:
+        """Hand everything to the other replicas, what is still on its way included."""
+        for channel in (self._waiting, self._sweeping):
+            if channel is not None:
+                await channel.drain(self._wire.timeout)
+        self.give_all_back()
+        if self._saying is not None:
+            await self._saying
+
+
+def _nothing(_: Msg) -> None:
+    return

@@ -1,0 +1,243 @@
+"""What must exist on the server: two streams and a consumer, made once, and looked at each time.
+
+Creating is idempotent on the server, so replicas that start together need no lock. What decides is
+the configuration that the server *echoes*: an old one accepts everything and does half of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from sched_core.clock import cpu_seconds, pause
+from sched_core.errors import BackendError, BackendUnavailable, SchemaTooNew
+from sched_jetstream.errors import NatsServerTooOld, StreamUnsuitable
+from sched_jetstream.options import Options
+from sched_jetstream.reading import NO_STREAM
+from sched_jetstream.subjects import Names
+from sched_jetstream.wire import ApiError, Wire
+
+logger = logging.getLogger("sched_jetstream")
+
+T = TypeVar("T")
+
+LAYOUT = 1
+"""Of the streams; in their metadata. A newer one is refused."""
+MARK = "sched-jetstream"
+
+OLDEST = (2, 12, 12)
+KNOWN_BAD: tuple[tuple[tuple[int, int, int], tuple[int, int, int], str], ...] = (
+    ((2, 14, 0), (2, 14, 3), "may discard a schedule that an atomic batch rewrites"),
+)
+"""From, up to, and what is wrong: worked around here, and named in a warning."""
+
+NAME_IN_USE = 10058
+OVERLAP = 10065
+NO_CONSUMER = 10014
+_VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
+
+
+def check_version(text: str) -> str | None:
+    """Return a warning about a server, ``None`` if there is nothing to say.
+
+    Raises:
+        NatsServerTooOld: It is too old.
+    """
+    match = _VERSION.match(text.removeprefix("v"))
+    if match is None:
+        return f"the version {text!r} of the NATS server is not known here"
+    version = (int(match[1]), int(match[2]), int(match[3]))
+    if version < (2, 12, 0):
+        raise NatsServerTooOld(text, "knows no scheduled messages and no atomic batches")
+    if version < OLDEST:
+        raise NatsServerTooOld(
+            text, "corrupts schedules when it recovers, and discards some in atomic batches"
+        )
+    for first, fixed, problem in KNOWN_BAD:
+        if first <= version < fixed:
+            return f"nats-server {text} {problem}: run {'.'.join(map(str, fixed))} or later"
+    if version < (2, 14, 3):
+        return f"nats-server {text} is older than 2.14.3, which this is examined with"
+    return None
+
+
+async def provision(wire: Wire, options: Options) -> None:
+    """Make what is missing, and see that what is there will do.
+
+    Raises:
+        NatsServerTooOld, StreamUnsuitable, SchemaTooNew: As they say.
+        BackendUnavailable: It did not come about in time.
+    """
+    names = options.names
+    warning = check_version(wire.version)
+    if warning is not None:
+        logger.warning("%s", warning)
+    until = cpu_seconds() + options.startup_timeout.total_seconds()
+    for make in (_jobs, _executions, _consumer):
+        await _patiently(lambda make=make: make(wire, names, options), until)  # type: ignore[misc]
+
+
+async def _patiently(step: Callable[[], Awaitable[T]], until: float) -> T:
+    """Try on while the cluster elects."""
+    while True:
+        try:
+            return await step()
+        except ApiError as error:
+            if error.code != 503 and error.err_code not in {10008, 10009, 10023, 10074}:
+                raise
+            problem: BackendError = error
+        except BackendUnavailable as error:
+            problem = error
+        if cpu_seconds() > until:
+            raise BackendUnavailable(
+                f"JetStream is not ready: {problem}; is it enabled (-js), and has the cluster a "
+                "majority?"
+            ) from problem
+        await pause(0.1)
+
+
+async def _jobs(wire: Wire, names: Names, options: Options) -> None:
+    wanted = {
+        "name": names.stream,
+        "subjects": [names.record(">"), f"{names.prefix}.>"],
+        "retention": "limits",
+        "discard": "old",
+        "storage": options.storage,
+        "num_replicas": options.replicas,
+        "max_msgs_per_subject": 1,
+        "allow_msg_schedules": True,
+        "allow_msg_ttl": True,
+        "allow_atomic": True,
+        "allow_direct": True,
+        "metadata": {MARK: str(LAYOUT)},
+    }
+    found, made = await _stream(wire, wanted)
+    needs = {
+        "allow_msg_schedules": True,
+        "allow_atomic": True,
+        "allow_msg_ttl": True,
+        "allow_direct": True,
+        "max_msgs_per_subject": 1,
+        "retention": "limits",
+        "discard": "old",
+    }
+    _check(wire, names.stream, found, needs, made=made)
+    for name in ("max_msgs", "max_bytes", "max_age"):
+        if int(found.get(name) or -1) > 0:
+            logger.warning(
+                "the stream %s has %s = %s: when it is reached the server deletes jobs",
+                names.stream,
+                name,
+                found[name],
+            )
+
+
+async def _executions(wire: Wire, names: Names, options: Options) -> None:
+    wanted = {
+        "name": names.ledger_stream,
+        "retention": "limits",
+        "discard": "old",
+        "storage": options.storage,
+        "num_replicas": options.replicas,
+        "max_msgs_per_subject": 1_000_000_000,  # a bucket must have some limit
+        "allow_direct": True,
+        "sources": [
+            {
+                "name": names.stream,
+                "subject_transforms": [
+                    {
+                        "src": names.run("*", "*", "*"),
+                        "dest": names.line("{{wildcard(1)}}", "{{wildcard(2)}}"),
+                    }
+                ],
+            }
+        ],
+        "metadata": {MARK: str(LAYOUT)},
+    }
+    found, made = await _stream(wire, wanted)
+    needs = {"allow_direct": True, "retention": "limits"}
+    _check(wire, names.ledger_stream, found, needs, made=made)
+    sources = [source.get("name") for source in found.get("sources") or []]
+    if sources != [names.stream]:
+        raise StreamUnsuitable(names.ledger_stream, f"it copies {sources}, not {names.stream}")
+
+
+async def _stream(wire: Wire, wanted: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Return a stream's configuration as the server has it, and whether it was made just now."""
+    name = wanted["name"]
+    made = False
+    try:
+        info = await wire.call(f"STREAM.INFO.{name}")
+    except ApiError as error:
+        if error.err_code != NO_STREAM:
+            raise
+        try:
+            info = await wire.call(f"STREAM.CREATE.{name}", wanted)
+            made = True
+        except ApiError as refused:
+            if refused.err_code == NAME_IN_USE:  # somebody else was faster, and wants another one
+                info = await wire.call(f"STREAM.INFO.{name}")
+            elif refused.err_code == OVERLAP:
+                raise StreamUnsuitable(
+                    name, f"its subjects are taken ({refused.description})"
+                ) from refused
+            elif refused.err_code == 10025:
+                raise NatsServerTooOld(wire.version, f"says: {refused.description}") from refused
+            else:
+                raise
+    config: dict[str, Any] = info["config"]
+    return config, made
+
+
+def _check(
+    wire: Wire, name: str, found: dict[str, Any], needs: dict[str, Any], *, made: bool
+) -> None:
+    layout = (found.get("metadata") or {}).get(MARK)
+    missing = [
+        f"{key} is {found.get(key)!r} and must be {value!r}"
+        for key, value in needs.items()
+        if found.get(key) != value
+    ]
+    if made and missing:
+        # The server that we talk to may be newer than the one that keeps the stream.
+        raise NatsServerTooOld(
+            wire.version,
+            f"made the stream {name} otherwise than asked: {', '.join(missing)}",
+        )
+    if layout is None:
+        raise StreamUnsuitable(
+            name, "somebody else made it" + (f" ({', '.join(missing)})" if missing else "")
+        )
+    if not str(layout).isdigit() or int(layout) > LAYOUT:
+        raise SchemaTooNew(
+            f"the stream {name} has layout {layout}, and this version knows {LAYOUT}: run a newer "
+            "sched-jetstream"
+        )
+    if missing:
+        raise StreamUnsuitable(name, ", ".join(missing))
+
+
+async def _consumer(wire: Wire, names: Names, options: Options) -> None:
+    await make_consumer(wire, names, options)
+
+
+async def make_consumer(wire: Wire, names: Names, options: Options) -> None:
+    """Make the consumer that all replicas share, or bring it to what is configured now."""
+    config = {
+        "durable_name": names.consumer,
+        "name": names.consumer,
+        "filter_subject": names.fire("*"),
+        "ack_policy": "explicit",
+        "ack_wait": int(options.wait_for_ack.total_seconds() * 1e9),
+        "deliver_policy": "all",
+        "max_ack_pending": options.max_ack_pending,
+        "max_deliver": -1,
+        "max_waiting": 10_000,
+        "num_replicas": options.replicas,
+    }
+    await wire.call(
+        f"CONSUMER.CREATE.{names.stream}.{names.consumer}.{names.fire('*')}",
+        {"stream_name": names.stream, "config": config},
+    )

@@ -1,0 +1,193 @@
+"""Reading records: from the leader, many at a time, or all of them in passing."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Any
+
+from nats.aio.msg import Msg
+
+from sched_core.ports import Undecodable
+from sched_jetstream.errors import StreamLost
+from sched_jetstream.layout import OPERATION, REMOVED
+from sched_jetstream.protocol import Found
+from sched_jetstream.record import apart_of, decode, digest_of
+from sched_jetstream.subjects import Names, id_of
+from sched_jetstream.wire import ApiError, NoResponders, Wire
+
+MANY = 500
+"""Subjects in one request; the server refuses more than 1024."""
+AT_A_TIME = 128
+"""Reads of the leader under way: a server drops requests without a word when ten thousand wait."""
+NO_MESSAGE = 10037
+NO_STREAM = 10059
+
+_OPERATION = re.compile(rb"\r\nKV-Operation: *([A-Z]+)\r\n")
+
+
+class Reader:
+    """Reads the records of one deployment."""
+
+    def __init__(self, wire: Wire, names: Names) -> None:
+        self.wire, self.names = wire, names
+        self._definitions: dict[str, bytes] = {}
+        self._turn = asyncio.Semaphore(AT_A_TIME)
+
+    # -- one
+
+    async def one(self, token: str) -> Found:
+        """Read a record from the stream's leader: what it says stands.
+
+        Raises:
+            StreamLost, BackendUnavailable.
+        """
+        while True:
+            subject = self.names.record(token)
+            stored = await self._last(subject)
+            if stored is None:
+                return Found(token, 0, None)
+            sequence, operation, body = stored
+            if digest := apart_of(body):
+                definition = await self._last(self.names.definition(token))
+                text = b"" if definition is None else definition[2]
+                if digest_of(text) != digest:
+                    again = await self._last(subject)
+                    if again is not None and again[0] != sequence:
+                        continue  # it was edited between the two
+                self._keep(digest, text)
+            return self._found(token, sequence, operation, body)
+
+    async def _last(self, subject: str) -> tuple[int, str, bytes] | None:
+        try:
+            async with self._turn:
+                reply = await self.wire.call(
+                    f"STREAM.MSG.GET.{self.names.stream}", {"last_by_subj": subject}
+                )
+        except ApiError as error:
+            if error.err_code == NO_MESSAGE:
+                return None
+            if error.err_code == NO_STREAM:
+                raise StreamLost(self.names.stream) from error
+            raise
+        message = reply["message"]
+        headers = base64.b64decode(message.get("hdrs", ""))
+        operation = _OPERATION.search(headers)
+        removed = "" if operation is None else operation[1].decode()
+        return message["seq"], removed, base64.b64decode(message.get("data", ""))
+
+    # -- many
+
+    async def many(self, tokens: Sequence[str]) -> dict[str, Found]:
+        """Read records, possibly from a replica that lags behind the leader by a moment."""
+        found: dict[str, Found] = {}
+        apart: list[tuple[str, Msg, str]] = []
+
+        def each(msg: Msg) -> None:
+            headers = msg.headers or {}
+            token = self.names.record_token(headers["Nats-Subject"])
+            digest = apart_of(msg.data)
+            if digest is not None and digest not in self._definitions:
+                apart.append((token, msg, digest))
+            else:
+                found[token] = self._of(token, msg)
+
+        for start in range(0, len(tokens), MANY):
+            chunk = tokens[start : start + MANY]
+            await self.multi(self.names.stream, [self.names.record(token) for token in chunk], each)
+        if apart:
+            await self._fetch_definitions([token for token, _, _ in apart])
+            for token, msg, digest in apart:
+                known = digest in self._definitions
+                found[token] = self._of(token, msg) if known else await self.one(token)
+        return {token: found.get(token) or Found(token, 0, None) for token in tokens}
+
+    async def multi(
+        self, stream: str, subjects: Sequence[str], each: Callable[[Msg], None], **more: Any
+    ) -> None:
+        """Hand on the last message of each subject.
+
+        Raises:
+            StreamLost: There is no stream any more.
+        """
+        body = {"multi_last": list(subjects), **more}
+        try:
+            last = await self.wire.collect(f"{self.wire.api}.DIRECT.GET.{stream}", body, each=each)
+        except NoResponders:
+            await self.stream_exists(stream)
+            raise
+        status = (last.headers or {}).get("Status")
+        if status not in {"204", "404"}:
+            raise ApiError("DIRECT.GET", {"code": status, "description": str(last.headers)})
+
+    async def stream_exists(self, stream: str) -> None:
+        """Tell a stream that is gone from one that has no leader at the moment.
+
+        Raises:
+            StreamLost: It is gone.
+        """
+        try:
+            await self.wire.call(f"STREAM.INFO.{stream}")
+        except ApiError as error:
+            if error.err_code == NO_STREAM:
+                raise StreamLost(stream) from error
+            raise
+
+    async def _fetch_definitions(self, tokens: Iterable[str]) -> None:
+        def each(msg: Msg) -> None:
+            self._keep(digest_of(msg.data), msg.data)
+
+        subjects = [self.names.definition(token) for token in tokens]
+        for start in range(0, len(subjects), MANY):
+            await self.multi(self.names.stream, subjects[start : start + MANY], each)
+
+    def _keep(self, digest: str, text: bytes) -> None:
+        if len(self._definitions) >= 256:
+            self._definitions.pop(next(iter(self._definitions)))
+        self._definitions[digest] = text
+
+    # -- all
+
+    async def all(self, *, page: int = 500) -> AsyncIterator[list[Found]]:
+        """Read all records in passing, in no order that means anything, some of them twice."""
+        sequence = 1
+        while True:
+            batch: list[Msg] = []
+            body = {"seq": sequence, "next_by_subj": self.names.record("*"), "batch": page}
+            subject = f"{self.wire.api}.DIRECT.GET.{self.names.stream}"
+            try:
+                await self.wire.collect(subject, body, each=batch.append)
+            except NoResponders:
+                await self.stream_exists(self.names.stream)
+                raise
+            if not batch:
+                return
+            sequence = int((batch[-1].headers or {})["Nats-Sequence"]) + 1
+            found: list[Found] = []
+            for msg in batch:
+                token = self.names.record_token((msg.headers or {})["Nats-Subject"])
+                digest = apart_of(msg.data)
+                if digest is not None and digest not in self._definitions:
+                    found.append(await self.one(token))
+                else:
+                    found.append(self._of(token, msg))
+            yield found
+
+    # -- of messages
+
+    def _of(self, token: str, msg: Msg) -> Found:
+        headers = msg.headers or {}
+        operation = headers.get(OPERATION, "")
+        return self._found(token, int(headers["Nats-Sequence"]), operation, msg.data)
+
+    def _found(self, token: str, sequence: int, operation: str, body: bytes) -> Found:
+        if not body:
+            # The mark of a removal, ours or that of somebody with a tool.
+            removed = operation in {REMOVED, "PURGE"}
+            content = None if removed else Undecodable(id_of(token) or token, "it is empty", 0, b"")
+            return Found(token, sequence, content)
+        digest = apart_of(body)
+        definition = None if digest is None else self._definitions.get(digest)
+        return Found(token, sequence, decode(body, sequence, id_of(token) or token, definition))

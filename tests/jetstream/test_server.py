@@ -1,0 +1,485 @@
+"""What is done with servers and streams that will not do, and with operators' accidents."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import nats
+import pytest
+from nats.js import api
+from tests.jetstream.servers import delete_streams, shared_server
+from tests.nats_server import find_old, running
+
+from sched_core import (
+    BackendError,
+    BackendUnavailable,
+    Interval,
+    InvalidDefinition,
+    Job,
+    JobEvent,
+    JobNotFound,
+    Once,
+    Scheduler,
+    SchemaTooNew,
+    SystemClock,
+    Undecodable,
+)
+from sched_jetstream import (
+    JetStreamBackend,
+    NatsServerTooOld,
+    StreamLost,
+    StreamUnsuitable,
+)
+from sched_jetstream.provision import check_version
+
+BUCKET = "accidents"
+STREAM, LINES = f"KV_{BUCKET}", f"KV_{BUCKET}-lines"
+
+
+def backend(**settings: Any) -> JetStreamBackend:
+    settings = {"job_bucket": BUCKET, "execution_bucket": f"{BUCKET}-lines", **settings}
+    return JetStreamBackend(shared_server().url, **settings)
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Any:
+    yield
+    delete_streams(shared_server().url, STREAM, LINES)
+
+
+@asynccontextmanager
+async def tools() -> AsyncIterator[Any]:
+    """What an operator has."""
+    connection = await nats.connect(shared_server().url)
+    try:
+        yield connection.jetstream()
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def serving(
+    handler: Callable[[JobEvent], Any], store: JetStreamBackend | None = None, **options: Any
+) -> AsyncIterator[Scheduler]:
+    async with Scheduler(store or backend(), handler=handler, **options) as scheduler:
+        task = asyncio.create_task(scheduler.run_forever(signals=False))
+        await scheduler.wait_until_running()
+        yield scheduler
+        await scheduler.stop(1)
+        await task
+
+
+async def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
+    with anyio.fail_after(seconds):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+def soon(milliseconds: int = 0) -> Once:
+    return Once(datetime.now(UTC) + timedelta(milliseconds=milliseconds))
+
+
+# -- servers and streams -----------------------------------------------------
+
+
+def test_an_old_server_is_refused_by_name(tmp_path: Path) -> None:
+    async def main(url: str) -> None:
+        with pytest.raises(NatsServerTooOld, match=r"2\.9\.10 .*2\.14\.3"):
+            await JetStreamBackend(url).open(SystemClock(), worker="w")
+
+    with running(tmp_path, program=find_old()) as server:
+        asyncio.run(main(server.url))
+
+
+@pytest.mark.parametrize(
+    ("version", "verdict"),
+    [
+        ("2.9.10", NatsServerTooOld),
+        ("2.12.11", NatsServerTooOld),
+        ("2.12.12", "older than 2.14.3"),
+        ("2.14.0", "discard a schedule"),
+        ("2.14.3", None),
+        ("2.15.1", None),
+        ("3.0.0", None),
+        ("strange", "not known"),
+    ],
+)
+def test_known_versions(version: str, verdict: Any) -> None:
+    if isinstance(verdict, type):
+        with pytest.raises(verdict):
+            check_version(version)
+    elif verdict is None:
+        assert check_version(version) is None
+    else:
+        assert verdict in str(check_version(version))
+
+
+def test_no_server_is_unavailable_and_says_where() -> None:
+    async def main() -> None:
+        store = JetStreamBackend(
+            "nats://me:secret@127.0.0.1:9", startup_timeout=timedelta(seconds=0.5)
+        )
+        with pytest.raises(BackendUnavailable, match=r"127\.0\.0\.1:9") as caught:
+            await store.open(SystemClock(), worker="w")
+        assert "secret" not in str(caught.value)
+
+    asyncio.run(main())
+
+
+def test_a_server_without_jetstream_says_what_to_do(tmp_path: Path) -> None:
+    async def main(url: str) -> None:
+        store = JetStreamBackend(
+            url, startup_timeout=timedelta(seconds=1), timeout=timedelta(seconds=0.5)
+        )
+        with pytest.raises(BackendError, match=r"-js|not enabled"):
+            await store.open(SystemClock(), worker="w")
+
+    with running(tmp_path) as server:
+        conf = (tmp_path / "conf").read_text()
+        (tmp_path / "conf").write_text(
+            "\n".join(line for line in conf.splitlines() if "jetstream" not in line)
+        )
+        server.kill()
+        server.start()
+        asyncio.run(main(server.url))
+
+
+def test_a_stock_bucket_of_the_same_name_is_left_alone() -> None:
+    async def main() -> None:
+        async with tools() as js:
+            await js.create_key_value(bucket=BUCKET)
+        with pytest.raises(StreamUnsuitable, match="allow_msg_schedules is None"):
+            await backend().open(SystemClock(), worker="w")
+
+    asyncio.run(main())
+
+
+def test_a_newer_layout_is_refused_and_not_touched() -> None:
+    async def main() -> None:
+        store = backend()
+        await store.open(SystemClock(), worker="w")
+        await store.close()
+        async with tools() as js:
+            config = (await js.stream_info(STREAM)).config
+            config.metadata["sched-jetstream"] = "2"
+            await js.update_stream(config)
+        with pytest.raises(SchemaTooNew):
+            await backend().open(SystemClock(), worker="w")
+
+    asyncio.run(main())
+
+
+def test_a_limit_that_deletes_jobs_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        store = backend()
+        await store.open(SystemClock(), worker="w")
+        await store.close()
+        async with tools() as js:
+            config = (await js.stream_info(STREAM)).config
+            config.max_msgs = 1000
+            await js.update_stream(config)
+        with caplog.at_level(logging.WARNING):
+            await store.open(SystemClock(), worker="w")
+        await store.close()
+
+    asyncio.run(main())
+    assert "max_msgs" in caplog.text
+
+
+def test_many_replicas_start_together() -> None:
+    async def main() -> None:
+        stores = [backend() for _ in range(12)]
+        await asyncio.gather(
+            *(store.open(SystemClock(), worker=f"w{n}") for n, store in enumerate(stores))
+        )
+        await asyncio.gather(*(store.close() for store in stores))
+
+    asyncio.run(main())
+
+
+def test_trio_is_refused_with_a_sentence() -> None:
+    async def main() -> None:
+        with pytest.raises(BackendError, match="asyncio only"):
+            await backend().open(SystemClock(), worker="w")
+
+    anyio.run(main, backend="trio")
+
+
+def test_unknown_settings_are_refused() -> None:
+    with pytest.raises(InvalidDefinition, match="replikas"):
+        backend(replikas=3)
+    with pytest.raises(InvalidDefinition, match="storage"):
+        backend(storage="paper")
+
+
+def test_settings_without_a_meaning_are_accepted() -> None:
+    backend(stream_name="JOBS", once_key="x", load_concurrency=4)
+
+
+# -- what other tools see ----------------------------------------------------
+
+
+def test_records_are_entries_of_a_bucket() -> None:
+    async def main() -> None:
+        async with Scheduler(backend()) as scheduler, tools() as js:
+            await scheduler.ensure_job("nightly", Interval(hours=1), metadata={"a": "b"})
+            await scheduler.ensure_job("gone", Interval(hours=1))
+            await scheduler.remove_job("gone")
+            bucket = await js.key_value(BUCKET)
+            assert await bucket.keys() == ["nightly"]
+            first, second = (await bucket.get("nightly")).value.split(b"\n")
+            assert json.loads(first)["standing"]["state"] == "active"
+            assert json.loads(second)["metadata"] == {"a": "b"}
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("job_id", ["*", ">", "a.b", "a b", "😀", "x" * 255, "=2A", "日本" * 127])
+def test_any_id_runs(job_id: str) -> None:
+    ran: list[str] = []
+
+    async def handle(event: JobEvent) -> None:
+        ran.append(event.id)
+
+    async def main() -> None:
+        async with serving(handle) as scheduler:
+            await scheduler.submit_job(job_id, soon())
+            await until(lambda: ran)
+            await until_settled(scheduler, job_id)
+            await scheduler.remove_job(job_id)
+            with pytest.raises(JobNotFound):
+                await scheduler.get_job(job_id)
+
+    asyncio.run(main())
+    assert ran == [job_id]
+
+
+async def until_settled(scheduler: Scheduler, job_id: str) -> None:
+    with anyio.fail_after(10):
+        while not [line async for line in scheduler.list_executions(job_id)]:
+            await asyncio.sleep(0.02)
+
+
+def test_metadata_up_to_the_limit_lies_apart_and_comes_back() -> None:
+    large = {"k": "v" * (64 * 1024 - 1)}
+    seen: list[int] = []
+
+    async def handle(event: JobEvent) -> None:
+        seen.append(len(event.metadata["k"]))
+
+    async def main() -> None:
+        async with serving(handle) as scheduler, tools() as js:
+            await scheduler.submit_job("large", soon(), metadata=large)
+            await until(lambda: seen)
+            record = await js.get_last_msg(STREAM, f"$KV.{BUCKET}.large")
+            assert len(record.data) < 2000
+            assert dict((await scheduler.get_job("large")).spec.metadata) == large
+            listed = [job async for job in scheduler.list_jobs()]
+            assert [job.id for job in listed] == ["large"]
+
+    asyncio.run(main())
+    assert seen == [64 * 1024 - 1]
+
+
+def test_an_oversize_record_is_a_clear_error_and_the_connection_lives(tmp_path: Path) -> None:
+    async def main(url: str) -> None:
+        async with Scheduler(JetStreamBackend(url)) as scheduler:
+            with pytest.raises(InvalidDefinition, match="max_payload"):
+                await scheduler.submit_job("a", soon(), metadata={"k": "v" * 30_000})
+            await scheduler.submit_job("b", soon())
+            await scheduler.get_job("b")
+
+    with running(tmp_path, config="max_payload: 20000") as server:
+        asyncio.run(main(server.url))
+
+
+# -- accidents ---------------------------------------------------------------
+
+
+def test_foreign_messages_are_shown_and_stop_nothing() -> None:
+    ran: list[str] = []
+
+    async def handle(event: JobEvent) -> None:
+        ran.append(event.id)
+
+    async def main() -> None:
+        async with serving(handle) as scheduler, tools() as js:
+            await js.publish(f"$KV.{BUCKET}.strange", b"hello")
+            await js.publish(f"sched.{BUCKET}.fire.strange", b"what?")
+            await js.publish(f"sched.{BUCKET}.nonsense", b"")
+            await js.publish(f"sched.{BUCKET}.run.x.y.z", b"no line")
+            await scheduler.submit_job("fine", soon())
+            await until(lambda: ran)
+            await until_settled(scheduler, "fine")
+            listed = [job async for job in scheduler.list_jobs()]
+            assert [type(job) for job in listed] == [Job, Undecodable]
+            assert len([line async for line in scheduler.list_executions()]) == 1
+            assert (await scheduler.health()).healthy
+
+    asyncio.run(main())
+    assert ran == ["fine"]
+
+
+def test_a_deleted_consumer_is_made_again_and_replays_nothing() -> None:
+    ran: list[str] = []
+
+    async def handle(event: JobEvent) -> None:
+        ran.append(event.key)
+
+    async def main() -> None:
+        async with serving(handle) as scheduler, tools() as js:
+            for n in range(20):
+                await scheduler.submit_job(f"a{n}", soon())
+            await until(lambda: len(ran) == 20)
+            for _ in range(2):
+                await js.delete_consumer(STREAM, "workers")
+                await asyncio.sleep(0.2)
+            await scheduler.submit_job("after", soon())
+            await until(lambda: len(ran) == 21)
+            await asyncio.sleep(0.5)
+
+    asyncio.run(main())
+    assert len(ran) == len(set(ran)) == 21
+
+
+def test_purged_hints_and_schedules_are_made_good() -> None:
+    ran: list[str] = []
+
+    async def handle(event: JobEvent) -> None:
+        ran.append(event.id)
+
+    async def main() -> None:
+        store = backend(
+            reconcile_interval=timedelta(seconds=1), reconcile_grace=timedelta(seconds=0.2)
+        )
+        async with serving(handle, store) as scheduler, tools() as js:
+            await scheduler.submit_job("a", soon(2000))
+            await js.purge_stream(STREAM, subject=f"sched.{BUCKET}.sched.>")
+            await js.purge_stream(STREAM, subject=f"sched.{BUCKET}.fire.>")
+            await until(lambda: ran)
+
+    asyncio.run(main())
+    assert ran == ["a"]
+
+
+def test_purged_records_are_gone_and_a_run_in_flight_writes_nothing() -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def handle(event: JobEvent) -> None:
+        begun.set()
+        await go_on.wait()
+
+    async def main() -> None:
+        async with serving(handle) as scheduler, tools() as js:
+            await scheduler.submit_job("a", soon())
+            await begun.wait()
+            await js.purge_stream(STREAM, subject=f"$KV.{BUCKET}.>")
+            go_on.set()
+            await asyncio.sleep(0.3)
+            with pytest.raises(JobNotFound):
+                await scheduler.get_job("a")
+            assert not [line async for line in scheduler.list_executions()]
+            await scheduler.submit_job("a", Once(datetime.now(UTC) + timedelta(days=1)))
+
+    asyncio.run(main())
+
+
+def test_a_deleted_stream_is_said_to_be() -> None:
+    async def main() -> None:
+        async with serving(lambda event: None) as scheduler, tools() as js:
+            await scheduler.submit_job("a", Once(datetime.now(UTC) + timedelta(days=1)))
+            await js.delete_stream(STREAM)
+            with pytest.raises(StreamLost):
+                await scheduler.get_job("a")
+            with pytest.raises(StreamLost):
+                await scheduler.submit_job("b", soon())
+            health = await scheduler.health()
+            assert not health.healthy
+            assert STREAM in str(health.problems)
+        async with Scheduler(backend()) as scheduler:
+            await scheduler.submit_job("a", Once(datetime.now(UTC) + timedelta(days=1)))
+
+    asyncio.run(main())
+
+
+def test_a_stream_restored_from_a_backup_of_names_keeps_working() -> None:
+    """An operator may raise the number of copies and set limits: what we need is what we check."""
+
+    async def main() -> None:
+        store = backend()
+        await store.open(SystemClock(), worker="w")
+        await store.close()
+        async with tools() as js:
+            config: api.StreamConfig = (await js.stream_info(STREAM)).config
+            config.description = "do not touch"
+            await js.update_stream(config)
+        await store.open(SystemClock(), worker="w")
+        await store.check()
+        await store.close()
+
+    asyncio.run(main())
+
+
+# -- the connection ----------------------------------------------------------
+
+
+def test_a_connection_that_was_closed_for_good_is_replaced() -> None:
+    async def main() -> None:
+        store = backend()
+        async with Scheduler(store) as scheduler:
+            await scheduler.submit_job("a", soon(60_000))
+            assert store._session is not None
+            await store._session.wire.client.close()
+            await scheduler.get_job("a")
+            await scheduler.submit_job("b", soon(60_000))
+
+    asyncio.run(main())
+
+
+def test_a_restarted_server_needs_no_restart_of_the_process(tmp_path: Path) -> None:
+    ran: list[str] = []
+
+    async def handle(event: JobEvent) -> None:
+        ran.append(event.id)
+
+    async def main(server: Any) -> None:
+        store = JetStreamBackend(server.url, timeout=timedelta(seconds=1))
+        async with serving(handle, store) as scheduler:
+            await scheduler.submit_job("a", soon())
+            await until(lambda: ran == ["a"])
+            await scheduler.submit_job("b", soon(1500))
+            await asyncio.to_thread(server.kill)
+            health = await scheduler.health()
+            assert not health.healthy
+            await asyncio.sleep(2)
+            await asyncio.to_thread(server.start)
+            await until(lambda: ran == ["a", "b"])
+            with anyio.fail_after(20):
+                while not (await scheduler.health()).healthy:
+                    await asyncio.sleep(0.1)
+
+    with running(tmp_path) as server:
+        asyncio.run(main(server))
+
+
+def test_a_given_connection_is_used_and_left_open() -> None:
+    async def main() -> None:
+        connection = await nats.connect(shared_server().url, max_reconnect_attempts=-1)
+        settings = {"job_bucket": BUCKET, "execution_bucket": f"{BUCKET}-lines"}
+        store = JetStreamBackend(connection=connection, **settings)  # type: ignore[arg-type]  # strings
+        async with Scheduler(store) as scheduler:
+            await scheduler.submit_job("a", soon(60_000))
+        assert connection.is_connected
+        await connection.close()
+        with pytest.raises(BackendUnavailable, match="closed"):
+            await store.open(SystemClock(), worker="w")
+
+    asyncio.run(main())
