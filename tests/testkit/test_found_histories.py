@@ -315,6 +315,16 @@ async def an_edit_behind_a_trigger_that_lies_ahead_again(world: World) -> None:
     await world.run(0)
 
 
+async def a_late_occurrence_with_jitter(world: World) -> None:
+    """Jitter is no lateness: two of the five run, as if there were none."""
+    policy = Policy(misfire=RunAll(2, seconds(3600)), jitter=seconds(7))
+    await world.submit(0, evolve(MINUTELY, policy=policy), declared=False)
+    await world.advance(seconds(300))
+    await world.run(0)
+    await world.advance(seconds(10))
+    await world.run(0)
+
+
 async def a_retry_with_jitter(world: World) -> None:
     """It waits longer than the backoff, by a share that everybody derives alike."""
     policy = Policy(retry=Retry(3, seconds(20), jitter=0.5))
@@ -399,6 +409,7 @@ async def a_backlog_that_is_edited_away(world: World) -> None:
 
 
 FOUND = [
+    a_late_occurrence_with_jitter,
     an_edit_of_what_was_superseded_before_the_clock_was_set_back,
     an_edit_behind_a_trigger_that_lies_ahead_again,
     an_interruption_before_the_clock_was_set_back,

@@ -14,7 +14,7 @@ from sched_core import (
     Status,
 )
 from sched_testkit import occurrences
-from sched_testkit.annals import Call, Epoch, Hold, Life, Wrong
+from sched_testkit.annals import Call, Epoch, Hold, Life, Wrong, share
 
 ALWAYS_FINAL = {Status.SUCCEEDED, Status.MISSED, Status.SKIPPED, Status.SUPERSEDED}
 NEVER_FINAL = {Status.INTERRUPTED, Status.ABANDONED}
@@ -136,7 +136,7 @@ def _kept(life: Life, epoch: Epoch, since: datetime, now: datetime) -> int:
 
 def check_within_policy(line: Execution, life: Life, epoch: Epoch, policy: Policy) -> None:
     """Refuse a first attempt that the misfire policy forbids."""
-    if _too_late(life, epoch, line.scheduled_at, line.claimed_at, policy):
+    if _too_late(life, epoch, line.scheduled_at, _judged_at(line, policy), policy):
         raise Wrong(f"{title(line)} ran, though {policy.misfire} forbids it")
 
 
@@ -148,8 +148,13 @@ def check_missed(line: Execution, life: Life, epoch: Epoch, policy: Policy | Non
     pauses = life.ended_pauses(line.scheduled_at, line.claimed_at)
     if pauses and judged <= max(pause.began for pause in pauses):
         judged = line.scheduled_at  # what was due before a pause is judged as one
-    if not _too_late(life, epoch, judged, line.claimed_at, policy):
+    if not _too_late(life, epoch, judged, _judged_at(line, policy), policy):
         raise Wrong(f"{title(line)}: {policy.misfire} does not excuse it")
+
+
+def _judged_at(line: Execution, policy: Policy) -> datetime:
+    """Return when lateness is measured: jitter is none."""
+    return line.claimed_at - policy.jitter * share(f"{line.uid}:{line.number}")
 
 
 def _too_late(life: Life, epoch: Epoch, moment: datetime, now: datetime, policy: Policy) -> bool:
