@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -11,7 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
-from attrs import field, frozen
+from attrs import field, fields, frozen
 
 from sched_core import (
     Interval,
@@ -25,6 +26,7 @@ from sched_core.config import open_backend, read_config
 from sched_core.settings import Section, duration, setting, without_password
 from sched_core.testing import FakeClock, RecordingHandler
 from sched_sql import SqlBackend
+from sched_sql.opening import SqlSettings
 
 # The configuration of the original work, as it stands there; the mode is put in by the tests.
 ORIGINAL = """
@@ -429,6 +431,21 @@ def test_sql_options_reach_the_backend(tmp_path: Path) -> None:
     backend = open_backend(read_config(config, environ={}))
     assert isinstance(backend, SqlBackend)
     assert backend.capabilities.lease == timedelta(minutes=1)
+
+
+def test_every_option_of_the_sql_backend_has_its_key() -> None:
+    """Except who decides the time, which is for tests."""
+    options = set(inspect.signature(SqlBackend).parameters) - {"where", "time"}
+    assert options == {field.name for field in fields(SqlSettings)} - {"url"}
+    config = {
+        "mode": "sql",
+        "sql": {"url": "postgresql://me:hunter2@h/db", "schema": "mine", "migrate": "no"},
+    }
+    assert open_backend(read_config(config, environ={})).capabilities.time == "store"
+    message = refused(
+        lambda: open_scheduler({"mode": "sql", "sql": {"schema": "mine"}}, environ={})
+    )
+    assert message == "scheduler.sql.schema: is no option for SQLite"
 
 
 # -- secrets -----------------------------------------------------------------

@@ -21,13 +21,18 @@ class SqlSettings:
 
     Attributes:
         url: The database's address, as :class:`~sched_sql.SqlBackend` takes it.
-        lease, timeout, synchronous: As there.
+        lease, timeout: As there.
+        synchronous: As there, for SQLite.
+        schema, migrate, pooled: As there, for PostgreSQL.
     """
 
     url: str = setting(DEFAULT, aliases=("dsn", "database"), secret=True)
     lease: timedelta | None = None
     timeout: timedelta | None = None
     synchronous: str | None = None
+    schema: str | None = None
+    migrate: bool | None = None
+    pooled: bool | None = None
 
 
 def open_sql(section: Section) -> SqlBackend:
