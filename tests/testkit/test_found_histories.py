@@ -408,7 +408,17 @@ async def a_backlog_that_is_edited_away(world: World) -> None:
     await world.remove(0, "a")
 
 
+async def retries_that_all_fail(world: World) -> None:
+    policy = Policy(retry=Retry(2, seconds(10)))
+    await world.submit(0, evolve(MINUTELY, policy=policy), declared=False)
+    await world.advance(seconds(60))
+    await world.run(0, [Act(fails=True)])
+    await world.advance(seconds(10))
+    await world.run(0, [Act(fails=True)])
+
+
 FOUND = [
+    retries_that_all_fail,
     a_late_occurrence_with_jitter,
     an_edit_of_what_was_superseded_before_the_clock_was_set_back,
     an_edit_behind_a_trigger_that_lies_ahead_again,

@@ -18,7 +18,9 @@ from tests.testkit.test_found_histories import (
     a_third_pause_takes_away_what_a_lost_claim_had_begun,
     a_trigger_while_a_retry_waits,
     an_edit_after_the_clock_was_set_back,
+    an_interruption_before_the_clock_was_set_back,
     judge,
+    retries_that_all_fail,
 )
 
 from sched_core import Job, Policy, State, Status, lifecycle
@@ -151,7 +153,6 @@ def a_pause_ends_nothing(*arguments: Any, **options: Any) -> tuple[()]:
 
 MUTANTS: list[tuple[str, Any, str]] = [
     ("_fold", fold_one_less, "folds"),
-    ("finish", retry_forgets_failures, "must be the last"),
     ("pause", pause_is_ignored, "though it was paused"),
     ("finish", settle_reverts_the_edit, "."),
     ("skip_next", skip_twice_is_twice, "skip_next marked"),
@@ -160,7 +161,6 @@ MUTANTS: list[tuple[str, Any, str]] = [
     ("redefine", any_edit_moves_the_schedule, "moved its standing"),
     ("retire", removal_writes_nothing, "has no (final )?line"),
     ("backoff", retry_without_a_pause, "before its retry was due"),
-    ("finish", interruption_forgets_the_attempt, "after attempt|must go on with"),
     ("_jittered", jitter_is_ignored, "its jitter makes it due"),
     ("retire", only_the_first_is_superseded, "folds 0, not"),
     ("finish", what_returns_in_the_end_has_succeeded, "but the handler failed"),
@@ -203,6 +203,13 @@ def test_the_machine_lets_time_run_out(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("resume", resume_forgets_what_was_due, a_pause_with_a_backlog, "folds 1, not 3"),
         ("resume", resume_counts_what_lay_in_the_pause, a_pause_with_a_backlog, "folds 5, not 3"),
+        ("finish", retry_forgets_failures, retries_that_all_fail, "must be the last"),
+        (
+            "finish",
+            interruption_forgets_the_attempt,
+            an_interruption_before_the_clock_was_set_back,
+            "after attempt|must go on with",
+        ),
         ("backoff", jitter_of_retries_is_ignored, a_retry_with_jitter, "before its retry was due"),
         (
             "redefine",

@@ -282,7 +282,8 @@ class Chronicle:
         ):
             raise Wrong(f"{what}: its key {event.key} belongs to {earlier.event.scheduled_at}")
         call.failed_before = earlier.failures
-        if earlier.how == "succeeded":
+        # One that nobody could settle before its lease ended is repeated.
+        if earlier.how == "succeeded" and earlier.settled:
             raise Wrong(f"{what} again, though {earlier} succeeded")
         if earlier.how == "failed" and earlier.spec is not None and earlier.ended_at is not None:
             due = earlier.ended_at + backoff(earlier)

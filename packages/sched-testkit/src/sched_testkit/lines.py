@@ -80,6 +80,10 @@ def check_attempt(line: Execution, call: Call | None, hold: Hold | None) -> None
     seen = (call.event.token, call.worker, call.event.started_at, call.event.scheduled_at)
     if (line.token, line.worker, line.started_at, line.scheduled_at) != seen:
         raise Wrong(f"{about} and the handler's call differ: {seen}")
+    policy = hold.claim.job.spec.policy
+    over = policy.timeout is not None and line.finished_at - call.event.started_at >= policy.timeout
+    if call.how == "lost" and over and line.status is Status.FAILED:
+        call.how = "failed"  # its time was up as well
     if call.how != line.status.value:
         raise Wrong(f"{about}, but the handler {call.how}")
     call.line = line

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 
+import anyio
 from anyio.from_thread import start_blocking_portal
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -36,6 +37,7 @@ from sched_core import (
     RunAll,
     Schedule,
 )
+from sched_testkit.annals import Wrong
 from sched_testkit.harness import Harness, fresh
 from sched_testkit.world import Act, World
 
@@ -127,8 +129,11 @@ class Histories(RuleBasedStateMachine):
 
     def _step(self, act: Callable[..., Awaitable[None]], *arguments: Any, **options: Any) -> None:
         async def step() -> None:
-            await act(*arguments, **options)
-            await self.world.look()
+            with anyio.move_on_after(3 * self.harness.patience) as scope:
+                await act(*arguments, **options)
+                await self.world.look()
+            if scope.cancelled_caught:
+                raise Wrong("a step did not end")
 
         try:
             self._portal.call(step)

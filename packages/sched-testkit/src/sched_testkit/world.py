@@ -82,8 +82,11 @@ class World(Commands):
         what = f"{instance.name} runs {event.id!r} {kind}(attempt {event.attempt}{folds}){doing}"
         self.tell(what + end)
         try:
-            async with instance.turn:
-                await self._do(instance, event, act)
+            if act.does == "hang":
+                await self._hang_on(event)  # without its turn: the others do not wait for it
+            else:
+                async with instance.turn:
+                    await self._do(instance, event, act)
         except BaseException as error:
             planned = isinstance(error, Planned)
             if not planned and isinstance(error, Exception):
@@ -92,22 +95,24 @@ class World(Commands):
                 call, "failed" if isinstance(error, Exception) else instance.cancelled_means
             )
             raise
-        # Told that its time is up, it has failed, whatever it returns.
-        self._ended(call, "failed" if event.cancelled else "succeeded")
+        # Told that its time is up, or its claim lost, it does not count what it returns.
+        told_so = event.cancelled and instance.cancelled_means != "interrupted"
+        self._ended(call, instance.cancelled_means if told_so else "succeeded")
 
     def _ended(self, call: Call | None, how: str) -> None:
         if call is not None:
             with self.noting():
                 self.oracle.ended(call, how, self.clock.now())
 
+    async def _hang_on(self, event: JobEvent) -> None:
+        self.hanging = event
+        self.reached.set()
+        with anyio.CancelScope(shield=self.deaf):
+            await self.gate.wait()
+
     async def _do(self, instance: Instance, event: JobEvent, act: Act) -> None:
         index, job_id = self.instances.index(instance), event.id
-        if act.does == "hang":
-            self.hanging = event
-            self.reached.set()
-            with anyio.CancelScope(shield=self.deaf):
-                await self.gate.wait()
-        elif act.does == "die":
+        if act.does == "die":
             instance.watched.dead = True
             self.oracle.crashed(instance.watched.worker)
         elif act.does == "take a while":
@@ -179,15 +184,15 @@ class World(Commands):
             tasks.start_soon(work)
             await self.reached.wait()
             self.acts = []
-            if not done.is_set():
-                kind = self._possible(kind, instance)
-                try:
+            try:
+                if not done.is_set():
+                    kind = self._possible(kind, instance)
                     with anyio.fail_after(PATIENCE):
                         await self._while_it_hangs(kind, instance, other, done, scope)
-                except TimeoutError:
-                    self.gate.set()
-                    raise Wrong(f"{instance.name}: nothing happens, though it is {kind}") from None
-            self.gate.set()
+            except TimeoutError:
+                raise Wrong(f"{instance.name}: nothing happens, though it is {kind}") from None
+            finally:
+                self.gate.set()  # or a handler that does not stop would never end
         instance.cancelled_means, self.deaf = "lost", False
 
     def _possible(self, kind: str, instance: Instance) -> str:
