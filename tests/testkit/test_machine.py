@@ -175,7 +175,7 @@ def test_the_machine_kills_the_mutant(
 ) -> None:
     monkeypatch.setattr(lifecycle, name, mutant)
     with pytest.raises(Wrong, match=message):
-        run_histories(MemoryHarness(), examples=400, steps=30, shrink=False)
+        run_histories(MemoryHarness(), examples=5_000, steps=30, shrink=False)
 
 
 async def fails_in_silence(self: HandlerThread, *arguments: Any) -> Any:
@@ -188,14 +188,14 @@ async def fails_in_silence(self: HandlerThread, *arguments: Any) -> Any:
 def test_the_machine_runs_plain_functions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HandlerThread, "call", fails_in_silence)
     with pytest.raises(Wrong, match="but the handler failed"):
-        run_histories(MemoryHarness(), examples=400, steps=30, shrink=False)
+        run_histories(MemoryHarness(), examples=5_000, steps=30, shrink=False)
 
 
 def test_the_machine_lets_time_run_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Deadlines, "add", lambda *arguments: None)
     monkeypatch.setattr(world, "PATIENCE", 1)
     with pytest.raises(Wrong, match=r"nothing happens, though it is (timed out|deaf)"):
-        run_histories(MemoryHarness(), examples=400, steps=30, shrink=False)
+        run_histories(MemoryHarness(), examples=5_000, steps=30, shrink=False)
 
 
 @pytest.mark.parametrize(
