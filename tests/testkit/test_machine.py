@@ -155,7 +155,7 @@ MUTANTS: list[tuple[str, Any, str]] = [
     ("_fold", fold_one_less, "folds"),
     ("pause", pause_is_ignored, "though it was paused"),
     ("finish", settle_reverts_the_edit, "."),
-    ("skip_next", skip_twice_is_twice, "skip_next marked"),
+    ("skip_next", skip_twice_is_twice, "skip_next marked|nothing to skip"),
     ("trigger", trigger_is_lost_in_a_run, "was triggered at"),
     ("resume", resume_runs_at_once, "early|began at|inside|do not count"),
     ("redefine", any_edit_moves_the_schedule, "moved its standing"),
