@@ -183,7 +183,7 @@ class World:
         with self._judging():
             for line in reversed(new):
                 self.noted(None, "ledger:", f"{line.job_id} {line.id} {line.status.value}")
-                hold = oracle.holds.get(line.token)
+                hold = oracle.holds.get((line.job_id, line.token))
                 if hold is not None and line.status is Status.ABANDONED:
                     self.outcome.takeovers += 1
                     hold.open = False
@@ -308,7 +308,7 @@ class World:
     def unclaimed(self, claim: Claim, *, written: bool) -> None:
         """Tell the oracle."""
         oracle = self._oracle
-        hold = oracle.holds.get(claim.token)
+        hold = oracle.holds.get((claim.job.id, claim.token))
         if hold is not None and not written and hold.open:
             self._object(f"the claim {claim.token} of {claim.job.id!r} is told lost, and is not")
         if hold is None or hold.open:
@@ -603,7 +603,11 @@ class World:
         await last.run_due()
         await last.__aexit__(None, None, None)
         for call in self._oracle.calls.values():
-            if call.line is None and not call.settled and self._oracle.holds[call.event.token].open:
+            if (
+                call.line is None
+                and not call.settled
+                and self._oracle.holds[call.event.id, call.event.token].open
+            ):
                 call.how = "lost"  # nobody has taken it over yet: the job is paused
         with self._judging():
             lines = [line for _, line in self._store.lines]
@@ -665,7 +669,7 @@ POLICIES = {
     "run all": Policy(misfire=RunAll(3, 30 * S)),
     "run all, 2 attempts": Policy(misfire=RunAll(2, 100 * S), retry=Retry(2, 2 * S)),
     "drop after 3 s": Policy(misfire=Drop(3 * S)),
-    "drop at once, lost twice": Policy(misfire=Drop(0 * S), max_lost=2),
+    "drop at once, lost twice": Policy(misfire=Drop(S / 1000), max_lost=2),
     "lost once, kept 10 s": Policy(misfire=Coalesce(), max_lost=1, keep_finished=10 * S),
     "1 s at most": Policy(timeout=1 * S),
     "1 s at most, 2 attempts": Policy(timeout=1 * S, retry=Retry(2, 1 * S)),
