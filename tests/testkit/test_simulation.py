@@ -12,12 +12,6 @@ from sched_testkit.simulation import play
 
 HISTORIES = 800
 DEEP_HISTORIES = 100_000
-FOUND = {
-    "a claim handed back before an edit was written left no line": 4176,
-    "a trigger ran what a lost claim had begun before its time": 42938,
-    "a pause that ended during the run hurried the retry": 43962,
-}
-"""Seeds of histories that went wrong once."""
 
 
 def test_nothing_goes_wrong(deep: bool) -> None:
@@ -27,12 +21,6 @@ def test_nothing_goes_wrong(deep: bool) -> None:
         assert not outcome.finding, f"seed {seed}: {outcome.finding}\n{outcome.told()}"
         takeovers += outcome.takeovers
     assert takeovers > HISTORIES / 10, "hardly anything was taken over: this shows nothing"
-
-
-@pytest.mark.parametrize("seed", FOUND.values(), ids=FOUND.keys())
-def test_what_was_found_stays_mended(seed: int) -> None:
-    outcome = play(seed)
-    assert not outcome.finding, outcome.told()
 
 
 def test_a_seed_plays_the_same_history_again() -> None:
@@ -61,4 +49,4 @@ def test_a_seed_plays_the_same_history_in_another_process() -> None:
 @pytest.mark.parametrize("name", SIMULATED)
 def test_planted_faults_are_found(name: str) -> None:
     setup = SIMULATED[name]
-    assert any(play(seed, setup).finding for seed in range(600)), f"{name} was not found"
+    assert any(play(seed, setup).finding for seed in range(400)), f"{name} was not found"

@@ -195,20 +195,6 @@ class StopBeforeSettling(Scheduler):
         return parts
 
 
-class HeartbeatStopsFirst(Scheduler):
-    """Stopped, it renews no more, though handlers still run."""
-
-    def _parts(self, clock: Clock) -> Any:
-        parts = super()._parts(clock)
-        engine, renew = parts.engine, parts.workers.leases.renew
-
-        async def while_running() -> bool:
-            return True if engine._stop.requested.is_set() else await renew()
-
-        parts.workers.leases.renew = while_running  # type: ignore[method-assign]
-        return parts
-
-
 # -- rows: what a store may do wrong inside, for the simulation
 
 
@@ -247,11 +233,6 @@ class Nowhere:
 
     def append(self, line: Execution) -> None:
         return
-
-
-class ReleaseWithoutLine(_Row):
-    def release(self, claim: Claim, now: datetime, to: Ledger) -> bool:
-        return super().release(claim, now, cast("Ledger", Nowhere(to)))
 
 
 def with_rows(kind: type[_Row]) -> Setup:
@@ -301,14 +282,12 @@ WRAPPERS: dict[str, type[Wrapper]] = {
 SCHEDULERS: dict[str, type[Scheduler]] = {
     "release of what runs": ReleaseOfWhatRuns,
     "stop before settling": StopBeforeSettling,
-    "heartbeat stops first": HeartbeatStopsFirst,
 }
 ROWS: dict[str, type[_Row]] = {
     "token not checked": TokenNotChecked,
     "repeat taken for lost": RepeatTakenForLost,
     "no tombstone": NoTombstone,
     "no line for the lost": NoLineForTheLost,
-    "release without line": ReleaseWithoutLine,
 }
 SIMULATED: dict[str, Setup] = {
     **{name: wrapped(kind) for name, kind in WRAPPERS.items()},

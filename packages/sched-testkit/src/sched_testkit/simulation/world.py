@@ -146,6 +146,9 @@ class World:
         self._names, self._ids = itertools.count(1), itertools.count(1)
         self._lease = chance.choice((2, 4, 8)) * S
         self._quiet = False
+        self._ended: set[tuple[str, int]] = set()
+        self._harmed: set[str] = set()
+        """Workers to whom something happened; all of them where it may have been the network."""
         self._calm = CALM_SECONDS
 
     # -- telling
@@ -187,6 +190,8 @@ class World:
                 if hold is not None and line.status is Status.ABANDONED:
                     self.outcome.takeovers += 1
                     hold.open = False
+                    if not self._harmed & {"", line.worker}:
+                        raise Wrong(f"{line.id} is taken over, and nothing happened to its worker")
                 call = oracle.calls.get((line.uid, line.number, line.attempt))
                 if call is not None and call.event.token == line.token:
                     self._resolve(call, line.status, line.reason or "")
@@ -309,6 +314,13 @@ class World:
         """Tell the oracle."""
         oracle = self._oracle
         hold = oracle.holds.get((claim.job.id, claim.token))
+        fence = claim.job.id, claim.token
+        if written:
+            self._ended.add(fence)
+        elif fence in self._ended and any(
+            (line.job_id, line.token) == fence for _, line in self._store.lines
+        ):
+            self._object(f"the claim {claim.token} of {claim.job.id!r} has ended, and is told lost")
         if hold is not None and not written and hold.open:
             self._object(f"the claim {claim.token} of {claim.job.id!r} is told lost, and is not")
         if hold is None or hold.open:
@@ -369,6 +381,7 @@ class World:
             running.ended.set()
 
     async def _kill(self, running: _Running) -> None:
+        self._harmed.add(running.process.worker)
         self.noted(running.process, "is killed")
         running.process.kill()
         for call in self._oracle.calls.values():
@@ -526,6 +539,8 @@ class World:
                 await self._start(network)
             await self._commanded(self._running[0], "submit", "a")
             network.weather = self._weather()
+            if network.weather is not CALM:
+                self._harmed.add("")
             for _ in range(self._chance.randrange(4, 16)):
                 await anyio.sleep(self._chance.choice((0.0, 0.01, 0.4, 1.0, 3.0)))
                 await self._step(network)
@@ -565,10 +580,12 @@ class World:
             network.tasks.start_soon(self._stop, running, grace)
             await anyio.sleep(0.001)
         elif what < 0.80:
+            self._harmed.add(process.worker)
             self.noted(process, "is suspended")
             process.stop()
             network.tasks.start_soon(self._later, chance.random() * 2 * lease, process.go_on)
         elif what < 0.88:
+            self._harmed.add(process.worker)
             self.noted(process, "is cut off")
             process.cut = True
             network.tasks.start_soon(self._later, chance.random() * 2 * lease, process.heal)
@@ -576,6 +593,7 @@ class World:
             by = chance.choice((1, lease / 2, lease + 1, 60, 3600)) * S
             self.noted(None, "the clock is set forward by", by)
             self._clock.step(by)
+            self._harmed.add("")
             self._calm = CALM_SECONDS + 2 * STANDS.total_seconds()
         else:
             await self._start(network)
