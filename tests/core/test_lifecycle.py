@@ -479,7 +479,7 @@ class TestLate:
 
     def test_a_claim_handed_out_early_leaves_the_job_alone(self) -> None:
         job = admit(HOURLY)
-        assert lifecycle.begin(claimed(job, T0), now=T0) == Decision(None, ())
+        assert lifecycle.begin(claimed(job, T0), now=T0) == Decision(job.standing, ())
 
 
 class TestFailure:
@@ -938,7 +938,7 @@ class TestPostpone:
         claim = claimed(job, T0 + HOUR)
         paused = lifecycle.pause(job, until=None, reason=None, now=T0 + HOUR)
         decision = lifecycle.postpone(claim, until=T0 + 2 * HOUR, now=T0 + HOUR, stored=paused)
-        assert decision == Decision(None, ())
+        assert decision == Decision(paused.standing, ())
 
 
 class TestFinishOnAnotherJob:
@@ -1164,3 +1164,34 @@ def test_whatever_happens_the_invariants_hold(
     assert open_ones <= {(history.job.uid, standing.number)}
     if open_ones:
         assert standing.state is State.PAUSED or standing.due_at is not None
+
+
+class TestLostClaimsThatWereToEndAPause:
+    def test_a_trigger_does_not_run_what_they_have_begun_before_its_time(self) -> None:
+        """Found by simulation: the occurrence of the full hour ran when the trigger was given."""
+        job = admit(HOURLY)
+        paused = lifecycle.pause(job, until=T0 + SECOND, reason=None, now=T0)
+        at = T0 + 2 * SECOND
+        claim = evolve(claimed(paused, at), lost=LostClaim(1, "gone", T0 + SECOND))
+        woken = lifecycle.begin(claim, now=at)
+        assert isinstance(woken, Decision)
+        assert woken.standing is not None
+        assert woken.standing.attempts == 1
+        triggered = lifecycle.trigger(evolve(paused, standing=woken.standing), now=at + SECOND)
+        due_at, triggered_at = triggered.standing.due_at, triggered.standing.triggered_at
+        assert (due_at, triggered_at) == (T0 + HOUR, at + SECOND)
+
+
+class TestARetryAfterAPause:
+    def test_a_pause_that_ended_during_the_run_does_not_hurry_it(self) -> None:
+        """Found by simulation: the second attempt followed the first at once."""
+        job = admit(HOURLY, Policy(retry=Retry(attempts=2, backoff=60 * SECOND)))
+        due = T0 + HOUR
+        claim = claimed(job, due)
+        start = lifecycle.begin(claim, now=due)
+        assert isinstance(start, Start)
+        paused = lifecycle.pause(job, until=due + SECOND, reason=None, now=due)
+        ended = due + 2 * SECOND
+        after = lifecycle.finish(claim, start, FAILURE, started_at=due, now=ended, stored=paused)
+        assert after.standing is not None
+        assert after.standing.due_at == ended + 60 * SECOND

@@ -27,8 +27,10 @@ from sched_core import (
     JobUndecodable,
     LostClaim,
     RevisionConflict,
+    Settled,
     Settlement,
     Undecodable,
+    lifecycle,
 )
 from sched_core.codec import FORMAT, Record, decode_claim, encode_claim
 from sched_core.job import State, Status, superseded_line
@@ -246,3 +248,28 @@ def test_a_malformed_body_is_not_read_by_halves() -> None:
     row = Row.decode("a", record._replace(body=json.dumps(parts).encode()))
     assert isinstance(row.job, Undecodable)
     assert "ankor" in row.job.reason
+
+
+def test_an_edit_between_a_decision_and_its_write_is_noticed() -> None:
+    """It leaves the line of what is held to the claim, whose end must not be written without it."""
+    lines = Lines()
+    row = Row(admit(JobSpec("job", Interval(hours=1)), uid="u", declared=False, now=NOW))
+    due = NOW + timedelta(hours=1)
+    claim = row.claim(1, "worker", due, due + timedelta(seconds=30), lines)
+    assert claim is not None
+    paused = lifecycle.pause(claim.job, until=None, reason=None, now=due)
+    paused = row.replace(paused, (), 2, lines)
+    handed_back = lifecycle.postpone(claim, until=due, now=due, stored=paused)
+
+    spec = evolve(paused.spec, schedule=Interval(hours=2))
+    change = lifecycle.redefine(paused, spec, now=due)
+    assert change is not None
+    edited = row.replace(change.job, change.ledger, 3, lines)
+
+    late = Settlement(claim, paused.revision, handed_back.standing, handed_back.ledger)
+    assert row.settle(late, 4, lines) == Settled("conflict", edited)
+    again = lifecycle.postpone(claim, until=due, now=due, stored=edited)
+    assert row.settle(Settlement(claim, None, again.standing, again.ledger), 5, lines) == Settled(
+        "written"
+    )
+    assert lines.statuses() == ["superseded"]

@@ -6,7 +6,6 @@ the telling of time.
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -103,6 +102,11 @@ def boot_seconds() -> float:
     return time.clock_gettime(_BOOT)
 
 
+def loop_seconds() -> float:
+    """Return the event loop's monotonic seconds: what its own timers go by."""
+    return anyio.current_time()
+
+
 async def pause(seconds: float) -> None:
     """Wait in real time. For back-off against a real store only: a fake clock does not drive it."""
     await anyio.sleep(seconds)
@@ -114,7 +118,9 @@ async def backoff_pause(failures: int) -> None:
     No longer than that: a store that is back is used again within five seconds.
     """
     longest = min(0.05 * 2 ** min(failures - 1, 20), 3.0)
-    await pause(longest * (0.5 + secrets.randbelow(1000) / 2000))
+    # The last digits of the loop's clock differ between replicas, and repeat where a loop does.
+    jitter = int(loop_seconds() * 1e6) % 1000 / 2000
+    await pause(longest * (0.5 + jitter))
 
 
 def instant_after(moment: datetime, by: timedelta) -> datetime:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import anyio.abc
 
-from sched_core.clock import LAST, Alarm, cpu_seconds, elapsed, instant_after
+from sched_core.clock import LAST, Alarm, elapsed, instant_after, loop_seconds
 from sched_core.holdings import Holdings, Run
 from sched_core.job import Claim
 
@@ -41,7 +41,7 @@ class Leases:
             began = self._renewals[0] if self._renewals else None
             if began is None:
                 tasks.start_soon(self.renew)
-            elif began == seen and cpu_seconds() - began >= patience:
+            elif began == seen and loop_seconds() - began >= patience:
                 # A renewal that neither returns nor fails saves nothing. It was seen before:
                 # what only waits for a loop that was blocked comes back at once.
                 self._give_up(list(holdings.runs.values()))
@@ -78,7 +78,7 @@ class Leases:
         if not runs:
             holdings.on_trouble("renewing", None)  # nothing depends on it any more
             return True
-        renewals, began = self._renewals, cpu_seconds()
+        renewals, began = self._renewals, loop_seconds()
         renewals.append(began)
         try:
             renewed = await holdings.backend.renew([run.claim for run in runs])

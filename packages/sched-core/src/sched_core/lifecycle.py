@@ -394,10 +394,12 @@ def trigger(job: Job, *, now: datetime) -> Job:
     if _is_announced(job.standing):
         job = _activated(job, now)
     standing = job.standing
-    _, manual = pending(standing)
+    moment, manual = pending(standing)
+    # Claims that were to end a pause, and were lost, begin what is not yet due: it stays that.
+    retried = standing.attempts > 0 and moment is not None and (manual or moment <= now)
     if standing.triggered_at is not None:
         waits = standing.due_at is not None and standing.due_at > now
-        if standing.attempts > 0 and waits:
+        if retried and waits:
             # A retry waits, of it or before it: that runs now, under the name that it has.
             return evolve(job, standing=evolve(standing, due_at=now))
         if not manual:
@@ -408,10 +410,10 @@ def trigger(job: Job, *, now: datetime) -> Job:
     due_at = standing.due_at
     if standing.state is State.PAUSED and standing.paused_at is not None:
         due = _owed(job, standing.paused_at)
-        due_at = now if due or standing.attempts > 0 else due_at
+        due_at = now if due or retried else due_at
     else:
         due = due_at is not None and due_at <= now
-        if standing.attempts > 0 and due_at is not None:
+        if retried and due_at is not None:
             due_at = min(due_at, now)  # a retry that waits is made now
     if standing.next_run is not None and (standing.attempts > 0 or due):
         return evolve(job, standing=evolve(standing, triggered_at=now, due_at=due_at))
@@ -458,7 +460,7 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
     if moment is None or standing.due_at is None:
         return Decision(evolve(standing, due_at=None), ())
     if standing.due_at > claim.claimed_at and standing.due_at > now:
-        return Decision(None if claim.lost is None else standing, ())  # handed out early
+        return Decision(standing, ())  # handed out early
 
     paused = standing.state is State.PAUSED and not manual
     if paused and (standing.triggered_at is None or wake(job, now=now) is not job):
@@ -617,7 +619,9 @@ def postpone(claim: Claim, *, until: datetime, now: datetime, stored: Job | None
     if standing.number != claim.job.standing.number:
         return Decision(None, (superseded_line(claim, now),))
     if standing.due_at is None or standing.manual != claim.job.standing.manual:
-        return Decision(None if claim.lost is None else _with_lost(claim, standing), ())
+        # Also where nothing changes: an edit that comes in between must not go unnoticed, since
+        # it leaves the line of what is held to the claim.
+        return Decision(_with_lost(claim, standing), ())
     return Decision(_with_lost(claim, evolve(standing, due_at=max(until, standing.due_at))), ())
 
 
@@ -712,7 +716,9 @@ def finish(
         # As early as it was: a clock that is set back must not make it wait.
         due = now if standing.due_at is None else min(now, standing.due_at)
         again = evolve(
-            standing, attempts=start.attempt, due_at=_retry_due(standing, due, manual=start.manual)
+            standing,
+            attempts=start.attempt,
+            due_at=_retry_due(standing, due, now, manual=start.manual),
         )
         return Decision(again, (line,))
 
@@ -725,7 +731,7 @@ def finish(
                 standing,
                 attempts=start.attempt,
                 failures=failures,
-                due_at=_retry_due(standing, due, manual=start.manual),
+                due_at=_retry_due(standing, due, now, manual=start.manual),
             )
             line = evolve(line, final=False, folded=0, folded_until=None)
             return Decision(again, (line,))
@@ -733,10 +739,13 @@ def finish(
     return Decision(_advance(stored, standing, line, now, ran=True), (line,))
 
 
-def _retry_due(standing: Standing, due: datetime, *, manual: bool) -> datetime | None:
+def _retry_due(
+    standing: Standing, due: datetime, now: datetime, *, manual: bool
+) -> datetime | None:
     # A pause does not stop a trigger, nor what it waits behind.
     paused = standing.state is State.PAUSED and not manual and standing.triggered_at is None
-    return standing.paused_until if paused else due
+    until = standing.paused_until
+    return until if paused and (until is None or until > now) else due
 
 
 def _last_words(

@@ -55,8 +55,8 @@ def check_form(line: Execution, life: Life) -> None:
             raise Wrong(f"{about} was written after {title(life.finals[line.number])}")
     if line.manual:
         return  # owed from the call on, and the clock may have been set back since
-    # Begun is what a claim was lost of, also of one that was made to end a pause.
-    begun = line.status is Status.SUPERSEDED and line.number in life.attempts
+    # Begun is what a claim was lost of, or edited away from under one, that was to end a pause.
+    begun = line.status is Status.SUPERSEDED and (line.number in life.attempts or line.token > 0)
     early = line.finished_at < line.scheduled_at
     if early and line.status not in NEVER_FINAL and not begun:
         raise Wrong(f"{about} ended at {line.finished_at:%H:%M:%S}, before it was due")
@@ -179,8 +179,9 @@ def _too_late(life: Life, epoch: Epoch, moment: datetime, now: datetime, policy:
 
 
 def _begun_in_a_pause(line: Execution, life: Life, epoch: Epoch) -> bool:
-    """Whether only lost claims that were to end a pause have begun it: it does not count."""
-    if line.status is not Status.SUPERSEDED or line.number not in life.attempts:
+    """Whether only claims that were to end a pause have begun it: it does not count."""
+    claimed = line.number in life.attempts or line.token > 0
+    if line.status is not Status.SUPERSEDED or not claimed:
         return False
     inside = any(pause.covers(line.scheduled_at) for pause in life.pauses)
     return inside and line.scheduled_at != life.first_due(epoch)[0]

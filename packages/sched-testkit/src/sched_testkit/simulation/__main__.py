@@ -1,0 +1,76 @@
+"""Play many histories: ``python -m sched_testkit.simulation --histories 100000 --seed 1``.
+
+Says how many a minute, what they held, and tells each history that went wrong. Exits with 1 if one
+did, or if nothing ever went wrong in them: faults that never struck prove nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+
+from sched_testkit.simulation.world import Outcome, play
+
+CHUNK = 250
+
+
+def _chunk(seeds: range) -> tuple[list[Outcome], int, int, int, float]:
+    found, runs, takeovers, undecided, began = [], 0, 0, 0, time.process_time()
+    for seed in seeds:
+        outcome = play(seed)
+        runs, takeovers = runs + outcome.runs, takeovers + outcome.takeovers
+        undecided += bool(outcome.undecided)
+        if outcome.finding:
+            found.append(outcome)
+    return found, runs, takeovers, undecided, time.process_time() - began
+
+
+def main() -> int:
+    """Play them on all cores; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m sched_testkit.simulation")
+    parser.add_argument("--histories", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0, help="of the first; the next count on")
+    parser.add_argument("--cores", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--play", type=int, help="play this seed only, and tell it")
+    options = parser.parse_args()
+    if options.play is not None:
+        outcome = play(options.play)
+        print(outcome.told())
+        return int(bool(outcome.finding))
+    began = time.perf_counter()
+    runs = takeovers = undecided = 0
+    cpu, found = 0.0, list[Outcome]()
+    with ProcessPoolExecutor(options.cores) as pool:
+        chunks = _chunks(options.seed, options.histories)
+        for wrong, ran, taken, unsure, spent in pool.map(_chunk, chunks):
+            runs, takeovers, cpu = runs + ran, takeovers + taken, cpu + spent
+            undecided += unsure
+            found += wrong
+            for outcome in wrong:
+                print(f"seed {outcome.seed}: {outcome.finding}", flush=True)
+    minutes = (time.perf_counter() - began) / 60
+    rate, per_core = options.histories / minutes, options.histories / cpu * 60
+    print(
+        f"{options.histories} histories in {minutes:.1f} minutes: {rate:.0f} a minute on "
+        f"{options.cores} cores ({per_core:.0f} a minute and core of CPU); {runs} runs, "
+        f"{takeovers} takeovers, {len(found)} findings, {undecided} undecided"
+    )
+    if found:
+        print(f"\nseed {found[0].seed}, told:\n{found[0].told()}")
+        print(f"\nto see it again: python -m sched_testkit.simulation --play {found[0].seed}")
+    if not takeovers:
+        print("no claim was ever taken over: these histories show nothing")
+    return int(bool(found) or not takeovers)
+
+
+def _chunks(seed: int, histories: int) -> Iterator[range]:
+    for first in range(seed, seed + histories, CHUNK):
+        yield range(first, min(first + CHUNK, seed + histories))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,336 @@
+"""A backend that is far away: calls take time, overtake each other, fail, and lose their answers.
+
+The inner backend's calls are single steps. Around each of them lies the way there and back, and
+everything that can happen on it. The oracle is told what the store did, at the moment it did it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from random import Random
+from typing import Any, Protocol, TypeVar, cast
+
+import anyio
+import anyio.abc
+from attrs import define, frozen
+
+from sched_core import (
+    Backend,
+    BackendError,
+    BackendUnavailable,
+    Capabilities,
+    Claim,
+    Clock,
+    Execution,
+    ExecutionQuery,
+    Job,
+    JobQuery,
+    Settled,
+    Settlement,
+    Undecodable,
+)
+from sched_core.ports import Page
+from sched_testkit.simulation.clock import Process, SimulatedClock
+
+T = TypeVar("T")
+
+
+@frozen
+class Weather:
+    """What the way to the store is like.
+
+    Attributes:
+        latency: Typical seconds of one way.
+        spikes: Share of ways that take much longer.
+        spike: Seconds of the longest.
+        refused: Share of calls that do not arrive.
+        lost: Share of calls whose answer does not arrive.
+        late: Share of calls that fail for the caller and arrive all the same, later.
+    """
+
+    latency: float = 0.001
+    spikes: float = 0.0
+    spike: float = 0.0
+    refused: float = 0.0
+    lost: float = 0.0
+    late: float = 0.0
+
+
+CALM = Weather()
+
+
+class Witness(Protocol):
+    """Is told what the store did, in the step in which it did it."""
+
+    def noted(self, process: Process, what: str, detail: object) -> None:
+        """Something happened that belongs into the story."""
+        ...
+
+    def added(self, jobs: Sequence[Job], decided: datetime) -> None:
+        """These jobs were added."""
+        ...
+
+    def replaced(self, job: Job, decided: datetime) -> None:
+        """This job was stored in the place of its earlier revision."""
+        ...
+
+    def removed(self, job_id: str, decided: datetime) -> None:
+        """This job was removed."""
+        ...
+
+    def claimed(self, claims: Sequence[Claim]) -> None:
+        """These claims were made."""
+        ...
+
+    def answered(self, claims: Sequence[Claim]) -> None:
+        """These claims have reached who made them."""
+        ...
+
+    def renewed(self, claims: Sequence[Claim]) -> None:
+        """These claims were prolonged."""
+        ...
+
+    def unclaimed(self, claim: Claim, *, written: bool) -> None:
+        """This claim has ended, or (not written) was found to be lost."""
+        ...
+
+    def pruned(self) -> None:
+        """Something may have been deleted."""
+        ...
+
+    def wrote(self) -> None:
+        """Lines may have been written."""
+        ...
+
+
+@define
+class Network:
+    """What all processes share on their way to the store."""
+
+    clock: SimulatedClock
+    chance: Random
+    witness: Witness
+    tasks: anyio.abc.TaskGroup
+    weather: Weather = CALM
+
+    def delay(self) -> float:
+        """Return how long a way takes this time."""
+        weather, chance = self.weather, self.chance
+        if weather.spikes and chance.random() < weather.spikes:
+            return chance.random() * weather.spike
+        return chance.random() * 2 * weather.latency
+
+
+class RemoteBackend:
+    """The scheduler port over a network; it implements the ``Backend`` port.
+
+    Args:
+        inner: What is far away; none of its calls may wait, but for ``wait_due``.
+        process: Whose connection it is.
+        network: The way there and back.
+    """
+
+    def __init__(self, inner: Backend, process: Process, network: Network) -> None:
+        self._inner, self._process, self._network = inner, process, network
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._inner.capabilities
+
+    async def _call(
+        self,
+        name: str,
+        act: Callable[[], Awaitable[T]],
+        done: Callable[[T], None] = lambda _: None,
+        undo: Callable[[T], Awaitable[None]] | None = None,
+        *,
+        at_once: bool = False,
+    ) -> T:
+        """Go there, act, and come back.
+
+        Args:
+            name: Of the call.
+            act: The step of the store.
+            done: Tells the witness of it.
+            undo: Takes it back where the caller is cancelled before the answer has come.
+            at_once: The way there takes no time: what was decided on is what is stored.
+        """
+        process, network = self._process, self._network
+        weather, chance = network.weather, network.chance
+        await process.runs()
+        self._alive()
+        fate = chance.random()
+
+        async def step() -> T:
+            result = await act()
+            done(result)
+            network.witness.wrote()
+            return result
+
+        if fate < weather.refused or process.cut:
+            await anyio.sleep(network.delay())
+            raise BackendUnavailable(f"{name}: the store cannot be reached")
+        fate -= weather.refused
+        if fate < weather.late and not at_once:
+            network.witness.noted(process, f"{name} comes late", "")
+            network.tasks.start_soon(self._late, step, network.delay() * 3 + 0.05)
+            await anyio.sleep(network.delay())
+            raise BackendUnavailable(f"{name}: no answer")
+        fate -= weather.late
+        way = 0.0 if at_once else network.delay()
+        if way > weather.latency or chance.random() < 0.5:
+            await anyio.sleep(way)
+        if process.dead and chance.random() < 0.5:
+            self._alive()  # otherwise the call was on its way already
+        result = await step()
+        try:
+            await anyio.sleep(network.delay())
+            await process.runs()
+        except BaseException:
+            if undo is not None and not process.dead:
+                with anyio.CancelScope(shield=True):
+                    await undo(result)
+            raise
+        self._alive()
+        if fate < weather.lost:
+            network.witness.noted(process, f"the answer to {name} is lost", "")
+            raise BackendUnavailable(f"{name}: the answer was lost")
+        return result
+
+    async def _late(self, step: Callable[[], Awaitable[Any]], delay: float) -> None:
+        await anyio.sleep(delay)
+        with suppress(BackendError):
+            await step()
+
+    def _alive(self) -> None:
+        if self._process.dead:
+            raise BackendError("the process is dead")
+
+    def _now(self) -> datetime:
+        return self._network.clock.now()
+
+    # -- opening
+
+    async def open(self, clock: Clock, *, worker: str) -> Clock:
+        self._process.worker = worker
+        return await self._inner.open(clock, worker=worker)
+
+    async def close(self) -> None:
+        if not self._process.dead:  # or what is on its way would not arrive
+            await self._inner.close()
+
+    async def check(self) -> None:
+        await self._call("check", self._inner.check)
+
+    # -- definitions: what is decided at one moment is stored at it, or not at all
+
+    async def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        decided, witness = self._now(), self._network.witness
+
+        async def act() -> tuple[Sequence[Job], list[Job]]:
+            known = [await self._inner.get(job.id) for job in jobs]
+            stored = await self._inner.add(jobs)
+            return stored, [job for job, was in zip(stored, known, strict=True) if was is None]
+
+        stored, _ = await self._call(
+            "add", act, lambda both: witness.added(both[1], decided), at_once=True
+        )
+        return stored
+
+    async def get(self, job_id: str) -> Job | Undecodable | None:
+        return await self._call("get", lambda: self._inner.get(job_id))
+
+    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+        decided, witness = self._now(), self._network.witness
+        return await self._call(
+            "replace",
+            lambda: self._inner.replace(job, ledger),
+            lambda stored: witness.replaced(stored, decided),
+            at_once=True,
+        )
+
+    async def remove(
+        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
+    ) -> bool:
+        decided, witness = self._now(), self._network.witness
+
+        def done(removed: bool) -> None:
+            if removed:
+                witness.removed(job_id, decided)
+
+        return await self._call(
+            "remove",
+            lambda: self._inner.remove(job_id, ledger, expected=expected),
+            done,
+            at_once=True,
+        )
+
+    async def jobs(
+        self, query: JobQuery, *, after: str | None, limit: int
+    ) -> Page[Job | Undecodable]:
+        return await self._inner.jobs(query, after=after, limit=limit)
+
+    # -- claims
+
+    async def wait_due(self, limit: int) -> None:
+        await self._process.runs()
+        self._alive()
+        await self._inner.wait_due(limit)
+        await self._process.runs()
+        self._alive()
+
+    async def claim_due(self, limit: int) -> Sequence[Claim]:
+        witness = self._network.witness
+        claims = await self._call(
+            "claim_due",
+            lambda: self._inner.claim_due(limit),
+            witness.claimed,
+            self._release,
+        )
+        witness.answered(claims)
+        return claims
+
+    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        return await self._call(
+            "renew", lambda: self._inner.renew(claims), self._network.witness.renewed
+        )
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+        witness = self._network.witness
+
+        def done(outcomes: Sequence[Settled]) -> None:
+            for settlement, settled in zip(settlements, outcomes, strict=True):
+                if settled.outcome in {"written", "claim_lost"}:
+                    written = settled.outcome == "written"
+                    witness.unclaimed(settlement.claim, written=written)
+
+        return await self._call("settle", lambda: self._inner.settle(settlements), done)
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        await self._call("release", lambda: self._release(claims))
+
+    async def _release(self, claims: Sequence[Claim]) -> None:
+        await self._inner.release(claims)
+        for claim in claims:
+            self._network.witness.unclaimed(claim, written=True)
+
+    # -- the ledger
+
+    async def executions(
+        self, query: ExecutionQuery, *, after: str | None, limit: int
+    ) -> Page[Execution]:
+        return await self._inner.executions(query, after=after, limit=limit)
+
+    async def prune(self, before: datetime) -> int:
+        return await self._call(
+            "prune",
+            lambda: self._inner.prune(before),
+            lambda _: self._network.witness.pruned(),
+        )
+
+
+def remote(inner: Backend, process: Process, network: Network) -> Backend:
+    """Return the backend at the end of a network."""
+    return cast("Backend", RemoteBackend(inner, process, network))

@@ -1,0 +1,34 @@
+"""``python -m sched_testkit.torture my_package:Harness --minutes 5 --seed 7``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from sched_testkit.torture.run import Run, timeline
+
+TOLD = 3
+
+
+def main() -> int:
+    """Run it; return 0 if everything held."""
+    parser = argparse.ArgumentParser(prog="python -m sched_testkit.torture", description=__doc__)
+    parser.add_argument("harness", help="package.module:Class, a subclass of TortureHarness")
+    parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--every", type=float, default=2.0, help="seconds between two faults")
+    parser.add_argument("--scale", type=int, default=4, help="of the workload")
+    options = parser.parse_args()
+    run = Run(options.harness, options.seed, options.minutes * 60, options.every, options.scale)
+    report, evidence = run.play()
+    print(
+        f"{run.harness.name}, seed {options.seed}, {options.minutes:g} minutes, "
+        f"{run.harness.processes} processes, {len(run.faults)} faults: {report.summary()}"
+    )
+    for finding in report.findings[:TOLD]:
+        print(f"\n{finding.name.upper()}: {finding.about}\n{timeline(evidence, finding)}")
+    return int(bool(report.findings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

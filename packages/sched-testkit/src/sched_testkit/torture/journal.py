@@ -1,0 +1,35 @@
+"""Journals that survive whoever writes them: one line, one ``write`` to a file opened to append."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+
+def now() -> datetime:
+    """Return the machine's time."""
+    return datetime.now(UTC)
+
+
+class Journal:
+    """An append-only file of what one process did."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def write(self, what: str, **details: Any) -> None:
+        """Append a line with the time, by the wall clock and by one that nobody sets."""
+        line = {"what": what, "at": now().isoformat(), "mono": time.monotonic(), "pid": os.getpid()}
+        os.write(self._file, json.dumps({**line, **details}).encode() + b"\n")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the whole lines; a process may have died while it wrote the last."""
+    if not path.exists():
+        return []
+    whole, _, _ = path.read_text().rpartition("\n")
+    return [json.loads(line) for line in whole.splitlines()]

@@ -1,0 +1,103 @@
+"""One process that is tortured: ``python -m sched_testkit.torture.worker SPEC ADDRESS JOURNAL``."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import sys
+import zlib
+
+import anyio
+
+from sched_core import JobEvent
+from sched_testkit.torture.harness import TortureHarness
+from sched_testkit.torture.journal import Journal
+
+
+class Failed(Exception):
+    """As the job's kind and its key decide."""
+
+
+def load(spec: str) -> TortureHarness:
+    """Return the harness that ``package.module:Class`` names.
+
+    Raises:
+        ValueError: It names no such thing.
+    """
+    module, _, name = spec.partition(":")
+    sys.path.insert(0, os.getcwd())  # noqa: PTH109 -- as python -m does
+    found = getattr(importlib.import_module(module), name, None) if name else None
+    if not (isinstance(found, type) and issubclass(found, TortureHarness)):
+        raise ValueError(  # noqa: TRY004 -- what was typed on a command line is a value
+            f"{spec!r} must be package.module:Class, a subclass of TortureHarness"
+        )
+    return found()
+
+
+def chance(event: JobEvent, of: int) -> int:
+    """Return a number below *of* that is the same for an attempt in every process."""
+    return zlib.crc32(f"{event.key}/{event.attempt}".encode()) % of
+
+
+class Handler:
+    """Journals when it begins and ends; in between it does what the job's metadata say."""
+
+    def __init__(self, journal: Journal, lease: float) -> None:
+        self._journal, self._lease = journal, lease
+
+    async def __call__(self, event: JobEvent) -> None:
+        """Run."""
+        about = {"id": event.id, "key": event.key, "attempt": event.attempt, "token": event.token}
+        self._journal.write(
+            "start", **about, scheduled_at=event.scheduled_at.isoformat(), manual=event.manual
+        )
+        how = "cancelled"
+        try:
+            kind = event.metadata.get("kind", "")
+            if kind == "slow":
+                await anyio.sleep(0.4)
+            elif kind == "long":
+                await anyio.sleep(self._lease * 1.4)
+            elif kind == "suicide" and chance(event, 40) == 0:
+                self._journal.write("suicide", **about)
+                os.kill(os.getpid(), signal.SIGKILL)
+            elif kind == "block" and chance(event, 40) == 0:
+                self._journal.write("block", **about)
+                _block(self._lease * 1.5)
+            elif kind == "fails" and chance(event, 2) == 0:
+                how = "failed"
+                raise Failed("as decided by its key")
+            how = "end"
+        finally:
+            self._journal.write(how, **about)
+
+
+def _block(seconds: float) -> None:
+    """Hold up the whole event loop, as a handler should not."""
+    import time
+
+    time.sleep(seconds)
+
+
+async def main(spec: str, address: str, path: str) -> None:
+    """Run until stopped."""
+    harness, journal = load(spec), Journal(path)
+    handler = Handler(journal, harness.lease.total_seconds())
+    scheduler = harness.scheduler(harness.backend(address), handler=handler)
+    async with scheduler, anyio.create_task_group() as tasks:
+
+        async def ready() -> None:
+            await scheduler.wait_until_running()
+            journal.write("ready")
+
+        tasks.start_soon(ready)
+        await scheduler.run_forever()
+        health = await scheduler.health()
+        journal.write("stopped", claims_lost=health.claims_lost)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.ERROR)
+    anyio.run(main, sys.argv[1], sys.argv[2], sys.argv[3])

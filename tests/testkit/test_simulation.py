@@ -1,0 +1,52 @@
+"""Simulated histories: none goes wrong, each repeats exactly, and planted faults are found."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from tests.torture.planted import SIMULATED
+
+from sched_testkit.simulation import play
+
+HISTORIES = 800
+DEEP_HISTORIES = 100_000
+
+
+def test_nothing_goes_wrong(deep: bool) -> None:
+    takeovers = 0
+    for seed in range(DEEP_HISTORIES if deep else HISTORIES):
+        outcome = play(seed)
+        assert not outcome.finding, f"seed {seed}: {outcome.finding}\n{outcome.told()}"
+        takeovers += outcome.takeovers
+    assert takeovers > HISTORIES / 10, "hardly anything was taken over: this shows nothing"
+
+
+def test_a_seed_plays_the_same_history_again() -> None:
+    for seed in range(50):
+        first, second = play(seed), play(seed)
+        assert first.story == second.story
+        assert first.turns == second.turns
+
+
+def test_a_seed_plays_the_same_history_in_another_process() -> None:
+    code = "from sched_testkit.simulation import play\nfor s in range(20): print(play(s).told())"
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("1", "2")
+    ]
+    assert told[0] == told[1]
+    assert told[0].count("claimed:") > 20
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+def test_planted_faults_are_found(name: str) -> None:
+    setup = SIMULATED[name]
+    assert any(play(seed, setup).finding for seed in range(400)), f"{name} was not found"
