@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 
 from sched_core import Execution, Handler, Once, Scheduler, Status
+from sched_core.testing import FakeClock
 
 BACKENDS = ("asyncio", "trio")
 PATIENCE = 10.0
@@ -118,6 +119,7 @@ class Faulty:
         self.failures: dict[str, BaseException] = {}
         self.hangs: set[str] = set()
         self.calls: dict[str, int] = {}
+        self.returned: dict[str, int] = {}
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.backend, name)
@@ -130,6 +132,17 @@ class Faulty:
                 raise self.failures[name]
             while name in self.hangs:  # noqa: ASYNC110 -- the test may say so at any time
                 await anyio.sleep(0.005)
-            return await method(*arguments, **options)
+            result = await method(*arguments, **options)
+            self.returned[name] = self.returned.get(name, 0) + 1
+            return result
 
         return call
+
+
+async def outlive(leases: int, clock: FakeClock, backend: Faulty) -> None:
+    """Let so many leases pass on a clock that waits for each renewal, however slow the machine."""
+    wanted = backend.returned.get("renew", 0)
+    for _ in range(3 * leases):
+        wanted += 1
+        clock.advance(backend.capabilities.lease / 3)
+        await until(lambda: backend.returned.get("renew", 0) >= wanted)

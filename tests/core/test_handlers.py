@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from tests.core.running import (
     gate,
     ledger,
     lines_of,
+    outlive,
     run,
     running,
     seconds,
@@ -396,11 +398,11 @@ def test_a_timeout_that_does_not_come_changes_nothing(loop: str) -> None:
 def test_a_coroutine_that_swallows_its_timeout_keeps_its_claim_until_it_ends(
     ending: str, loop: str, make: Make
 ) -> None:
-    lease = 0.5
+    clock = FakeClock()
     runs: list[int] = []
 
     async def main() -> None:
-        let_go = anyio.Event()
+        let_go, backend = anyio.Event(), Faulty(make())
 
         async def handler(event: JobEvent) -> None:
             runs.append(event.attempt)
@@ -413,17 +415,18 @@ def test_a_coroutine_that_swallows_its_timeout_keeps_its_claim_until_it_ends(
             if ending == "raises":
                 raise ValueError("late")
 
-        async with (
-            running(make(lease), handler) as scheduler,
-            running(make(lease), handler),  # would take over what is not renewed
-        ):
-            await scheduler.submit_job("a", at_once(), policy=Policy(timeout=seconds(0.1)))
+        async with running(backend, handler, clock=clock) as scheduler:
+            policy = Policy(timeout=seconds(1))
+            await scheduler.submit_job("a", Once(clock.now()), policy=policy)
             await until(lambda: runs)
-            await anyio.sleep(4 * lease)
-            assert runs == [1]
-            assert await ledger(scheduler) == []
-            let_go.set()
-            (line,) = await lines_of(scheduler, 1)
+            async with running(make(), handler, clock=clock):  # takes what is not renewed
+                try:
+                    await outlive(4, clock, backend)
+                    assert runs == [1]
+                    assert await ledger(scheduler) == []
+                finally:
+                    let_go.set()
+                (line,) = await lines_of(scheduler, 1)
             assert (line.status, line.attempt, line.final) == (Status.FAILED, 1, True)
             assert (line.reason or "").startswith("timeout")
 
@@ -432,28 +435,30 @@ def test_a_coroutine_that_swallows_its_timeout_keeps_its_claim_until_it_ends(
 
 
 def test_a_sync_handler_is_told_of_its_timeout_and_keeps_its_claim(loop: str, make: Make) -> None:
-    lease = 0.5
-    told: list[bool] = []
+    clock, told = FakeClock(), list[bool]()
+    begun = threading.Event()
 
     async def main() -> None:
+        backend = Faulty(make())
         with gate() as let_go:
 
             def handler(event: JobEvent) -> None:
+                begun.set()
                 while not event.cancelled and not let_go.wait(0.005):
                     pass
                 told.append(event.cancelled)
                 let_go.wait()
 
-            async with (
-                running(make(lease), handler) as scheduler,
-                running(make(lease), handler),
-            ):
-                await scheduler.submit_job("a", at_once(), policy=Policy(timeout=seconds(0.1)))
-                await until(lambda: told)
-                await anyio.sleep(3 * lease)
-                assert await ledger(scheduler) == []
-                let_go.set()
-                (line,) = await lines_of(scheduler, 1)
+            async with running(backend, handler, clock=clock) as scheduler:
+                policy = Policy(timeout=seconds(1))
+                await scheduler.submit_job("a", Once(clock.now()), policy=policy)
+                await until(begun.is_set)
+                async with running(make(), handler, clock=clock):  # takes what is not renewed
+                    await outlive(3, clock, backend)
+                    await until(lambda: told)
+                    assert await ledger(scheduler) == []
+                    let_go.set()
+                    (line,) = await lines_of(scheduler, 1)
                 assert (line.status, line.attempt, line.final) == (Status.FAILED, 1, True)
                 assert (line.reason or "").startswith("timeout")
 
@@ -680,6 +685,44 @@ def test_one_job_never_runs_twice_at_a_time(
     run(loop, main)
     assert runs >= 20
     assert overlaps == 0
+
+
+# -- context variables -------------------------------------------------------
+
+
+REQUEST = ContextVar("request", default="clean")
+
+
+@pytest.mark.parametrize("ending", ["returns", "raises", "is cancelled"])
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_what_a_handler_leaves_in_context_variables_no_other_job_finds(
+    kind: str, ending: str, loop: str, make: Make
+) -> None:
+    found: dict[str, str] = {}
+
+    def note(event: JobEvent) -> None:
+        found[event.id] = REQUEST.get()
+        REQUEST.set(f"left by {event.id}")
+        if ending == "raises":
+            raise ValueError("on purpose")
+
+    async def handler(event: JobEvent) -> None:
+        note(event)
+        if ending == "is cancelled":
+            await anyio.sleep_forever()
+
+    async def main() -> None:
+        REQUEST.set("of the host")
+        policy = Policy(timeout=seconds(0.05))
+        async with running(
+            make(), handler if kind == "async" else note, max_concurrency=1
+        ) as scheduler:
+            for job_id in "abc":
+                await scheduler.submit_job(job_id, at_once(), policy=policy)
+            await lines_of(scheduler, 3)
+
+    run(loop, main)
+    assert found == dict.fromkeys("abc", "of the host")
 
 
 # -- handlers that never end -------------------------------------------------

@@ -115,10 +115,11 @@ class Engine:
         self._stop = Stop()
         self._stopped = anyio.Event()
         self._steps = StepWatch(clock)
-        self._waiting_for_capacity = False
         self._pruned_at: datetime | None = None
         self.running = False
         """Whether ``run_forever`` is running."""
+        self.full_since: datetime | None = None
+        """Since when all handlers are busy, while nothing more can be claimed."""
         self.looked_at: datetime | None = None
         """When the loop last looked for work."""
 
@@ -133,7 +134,7 @@ class Engine:
         looked_at = self.looked_at
         return (
             self.running
-            and not self._waiting_for_capacity
+            and self.full_since is None
             and looked_at is not None
             and self._clock.now() - looked_at > STALLED
         )
@@ -245,10 +246,10 @@ class Engine:
                 changed = workers.holdings.changed
                 free = workers.room()
                 if free <= 0:
-                    self._waiting_for_capacity = True
+                    self.full_since = self.full_since or self.looked_at
                     await stop.wait(changed.wait)
-                    self._waiting_for_capacity = False
                     continue
+                self.full_since = None
                 if self._steps.step() > workers.holdings.lease / 4:
                     await self._let_stand()
                     continue

@@ -39,7 +39,10 @@ class Health:
         unsettled: Claims held, those included that only wait to be written.
         completed: Runs ended since this scheduler was opened.
         looked_at: When the loop last looked for work.
-        oldest_due: The earliest due moment among what is claimed and not yet written.
+        full_since: Since when all handlers are busy and nothing more is claimed, ``None`` while
+            there is room.
+        oldest_due: The earliest due moment among what is claimed here and not yet written; what
+            waits in the store while all handlers are busy is not among it.
         lateness: How late the newest run began.
         claims_lost: Claims that others took over.
         backend_errors: Failures to reach the backend.
@@ -53,6 +56,7 @@ class Health:
     unsettled: int
     completed: int
     looked_at: datetime | None
+    full_since: datetime | None
     oldest_due: datetime | None
     lateness: timedelta | None
     claims_lost: int

@@ -611,6 +611,7 @@ class Scheduler:
             unsettled=len(workers.holdings.runs),
             completed=workers.completed,
             looked_at=engine.looked_at,
+            full_since=engine.full_since,
             oldest_due=workers.holdings.oldest_due(),
             lateness=workers.lateness,
             claims_lost=workers.holdings.claims_lost,

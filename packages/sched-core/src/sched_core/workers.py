@@ -17,6 +17,7 @@ import logging
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextvars import Context, copy_context
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -96,6 +97,8 @@ class Workers:
         self._host: Any = None
         """The asyncio task that runs the group, ``None`` on trio."""
         self._threads: list[HandlerThread] = []
+        self._context = copy_context()
+        """That every worker begins with."""
 
     def set_handler(self, handler: Handler) -> None:
         """Use this handler for every run that has not begun."""
@@ -109,6 +112,7 @@ class Workers:
     def start(self, tasks: anyio.abc.TaskGroup) -> None:
         """Start the standing tasks in the group; :meth:`close` ends them."""
         self._tasks = tasks
+        self._context = copy_context()
         self._host = _asyncio_task()
         self._closing = False
         self.active = 0
@@ -193,17 +197,27 @@ class Workers:
         if self._idle:
             self._waking += 1
             self._idle.pop().woken.set()
-        elif self._workers < self.max_concurrency and self._tasks is not None:
-            self._waking += 1
+        elif self._workers < self.max_concurrency:
             self._workers += 1
-            self._tasks.start_soon(self._work, Worker())
+            self._begin_work(Worker())
+
+    def _begin_work(self, worker: Worker) -> None:
+        if self._tasks is not None:
+            self._waking += 1
+            self._context.run(self._tasks.start_soon, self._work, worker)
 
     async def _work(self, worker: Worker) -> None:
         self._waking -= 1
-        queue = self._queue
+        queue, context = self._queue, copy_context()
         while not self._closing:
             with anyio.CancelScope() as worker.scope:
                 while not worker.scope.cancel_called:
+                    if _differ(copy_context(), context):
+                        # No job finds what another one left in context variables.
+                        successor = Worker()
+                        successor.thread = worker.thread
+                        self._begin_work(successor)
+                        return
                     if not queue:
                         worker.woken = anyio.Event()
                         self._idle.append(worker)
@@ -434,6 +448,13 @@ def _uncancel() -> None:
     task = _asyncio_task()
     while task is not None and task.cancelling():
         task.uncancel()
+
+
+def _differ(one: Context, other: Context) -> bool:
+    try:
+        return one != other
+    except Exception:  # noqa: BLE001 -- compares what handlers left there, if they left anything
+        return True
 
 
 def _later(now: datetime, seconds: float) -> datetime:
