@@ -342,12 +342,13 @@ def _takeovers(evidence: Evidence, report: Report) -> Iterator[Finding]:
         report.counts["takeovers"] += 1
         since, until = line.claimed_at - S, line.finished_at
         pid = pids.get(line.worker)
+        # Who is stopped may hold a lock of the store, and so keep all others from renewing.
         harm = [
             fault
             for fault in evidence.faults
             if fault["began"] <= until
             and fault["ended"] >= since
-            and (pid is None or fault["pid"] in {0, pid})
+            and (pid is None or fault["pid"] in {0, pid} or fault["what"] == "stop")
         ]
         if not harm:
             yield Finding("taken over without a fault", line.id, line.finished_at, line.job_id)
