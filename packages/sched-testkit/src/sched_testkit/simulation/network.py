@@ -92,7 +92,7 @@ class Witness(Protocol):
         """These claims were prolonged."""
         ...
 
-    def unclaimed(self, claim: Claim, *, written: bool) -> None:
+    def unclaimed(self, claim: Claim, ledger: Sequence[Execution], *, written: bool) -> None:
         """This claim has ended, or (not written) was found to be lost."""
         ...
 
@@ -304,7 +304,7 @@ class RemoteBackend:
             for settlement, settled in zip(settlements, outcomes, strict=True):
                 if settled.outcome in {"written", "claim_lost"}:
                     written = settled.outcome == "written"
-                    witness.unclaimed(settlement.claim, written=written)
+                    witness.unclaimed(settlement.claim, settlement.ledger, written=written)
 
         return await self._call("settle", lambda: self._inner.settle(settlements), done)
 
@@ -314,7 +314,7 @@ class RemoteBackend:
     async def _release(self, claims: Sequence[Claim]) -> None:
         await self._inner.release(claims)
         for claim in claims:
-            self._network.witness.unclaimed(claim, written=True)
+            self._network.witness.unclaimed(claim, (), written=True)
 
     # -- the ledger
 

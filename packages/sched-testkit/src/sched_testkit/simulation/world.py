@@ -146,7 +146,7 @@ class World:
         self._names, self._ids = itertools.count(1), itertools.count(1)
         self._lease = chance.choice((2, 4, 8)) * S
         self._quiet = False
-        self._ended: set[tuple[str, int]] = set()
+        self._ended: dict[tuple[str, int], set[tuple[str, Status]]] = {}
         self._harmed: set[str] = set()
         """Workers to whom something happened; all of them where it may have been the network."""
         self._calm = CALM_SECONDS
@@ -315,15 +315,21 @@ class World:
             for claim in claims:
                 self._oracle.renewed(claim)
 
-    def unclaimed(self, claim: Claim, *, written: bool) -> None:
-        """Tell the oracle."""
+    def unclaimed(self, claim: Claim, ledger: Sequence[Execution], *, written: bool) -> None:
+        """Tell the oracle.
+
+        Only what was written may not be told lost: of two settlements of one claim, decided before
+        and after an edit, the first may arrive when the other has been written.
+        """
         oracle = self._oracle
         hold = oracle.holds.get((claim.job.id, claim.token))
         fence = claim.job.id, claim.token
         if written:
-            self._ended.add(fence)
-        elif fence in self._ended and any(
-            (line.job_id, line.token) == fence for _, line in self._store.lines
+            self._ended[fence] = _fates(ledger)
+        elif (
+            ledger
+            and self._ended.get(fence) == _fates(ledger)
+            and all(self._store.line(line.id) is not None for line in ledger)
         ):
             self._object(f"the claim {claim.token} of {claim.job.id!r} has ended, and is told lost")
         if hold is not None and not written and hold.open:
@@ -702,6 +708,10 @@ POLICIES = {
     "1 s at most": Policy(timeout=1 * S),
     "1 s at most, 2 attempts": Policy(timeout=1 * S, retry=Retry(2, 1 * S)),
 }
+
+
+def _fates(ledger: Sequence[Execution]) -> set[tuple[str, Status]]:
+    return {(line.id, line.status) for line in ledger}
 
 
 def play(seed: int, setup: Setup | None = None) -> Outcome:
