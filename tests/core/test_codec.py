@@ -48,7 +48,7 @@ policies = st.builds(
     misfire=st.one_of(
         st.just(Coalesce()),
         st.builds(RunAll, st.integers(1, 10_000), positive),
-        st.builds(Drop, durations),
+        st.builds(Drop, positive),
     ),
     retry=st.builds(
         Retry,

@@ -337,6 +337,22 @@ async def a_retry_with_jitter(world: World) -> None:
     await world.run(0)
 
 
+async def a_trigger_and_a_pause_after_the_clock_was_set_back(world: World) -> None:
+    """What the trigger waited behind lies inside the pause then: the trigger waits no more."""
+    await world.submit(0, MINUTELY, declared=False)
+    await world.advance(seconds(61))
+    await world.operate(0, "trigger", "a")
+    await world.set_back(seconds(2))
+    await world.pause(0, "a", None)
+    await world.advance(seconds(1))
+    await world.run(0)
+    await world.advance(seconds(1))
+    await world.run(0)
+    await world.advance(seconds(100))
+    await world.operate(0, "resume", "a")
+    await world.run(0)
+
+
 async def a_fixed_delay_after_the_clock_was_set_back(world: World) -> None:
     """It counts from the newest moment that has run."""
     await world.submit(0, MINUTELY, declared=False)
@@ -427,6 +443,7 @@ FOUND = [
     an_edit_after_the_clock_was_set_back,
     a_removal_after_the_clock_was_set_back,
     a_retry_with_jitter,
+    a_trigger_and_a_pause_after_the_clock_was_set_back,
     a_fixed_delay_after_the_clock_was_set_back,
     a_plain_function_whose_time_is_up,
     a_handler_whose_time_is_up,

@@ -296,6 +296,11 @@ def pause(job: Job, *, until: datetime | None, reason: str | None, now: datetime
     standing = job.standing
     if standing.state is State.FINISHED:
         return job
+    _, manual = pending(standing)
+    waits_behind = standing.triggered_at is not None and not manual and standing.attempts == 0
+    if waits_behind and not _owed(job, now):
+        # The clock was set back meanwhile: what the trigger waits behind lies inside the pause.
+        standing = evolve(standing, manual=True, due_at=standing.triggered_at)
     paused = evolve(
         standing,
         state=State.PAUSED,

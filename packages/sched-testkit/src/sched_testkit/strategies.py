@@ -115,7 +115,7 @@ def policies() -> st.SearchStrategy[Policy]:
     misfires = st.one_of(
         st.just(Coalesce()),
         st.builds(RunAll, st.integers(1, 10_000), durations()),
-        st.builds(Drop, durations(timedelta(0))),
+        st.builds(Drop, durations(timedelta(microseconds=1))),
     )
     retries = st.builds(
         Retry,
