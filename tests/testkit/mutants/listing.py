@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from attrs import evolve
@@ -14,6 +16,8 @@ from sched_core import (
     Job,
     JobQuery,
     Page,
+    Settled,
+    Settlement,
     State,
     Undecodable,
 )
@@ -241,3 +245,42 @@ class FinalFalseIsNoFilter(LedgerOtherwise):
 
     def selected(self, line: Execution, query: ExecutionQuery) -> bool:
         return evolve(query, final=query.final or None).matches(line)
+
+
+@breaks("listings_show_what_was_written_elsewhere")
+class ListsFromACache(Sound):
+    """What was listed is remembered until this instance writes something itself."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.known: dict[tuple[str | None, int, str], Page[Job | Undecodable]] = {}
+
+    async def jobs(
+        self, query: JobQuery, *, after: str | None, limit: int
+    ) -> Page[Job | Undecodable]:
+        key = after, limit, repr(query)
+        if key not in self.known:
+            self.known[key] = await super().jobs(query, after=after, limit=limit)
+        return self.known[key]
+
+    async def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        self.known.clear()
+        return await super().add(jobs)
+
+    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+        self.known.clear()
+        return await super().replace(job, ledger)
+
+    async def remove(
+        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
+    ) -> bool:
+        self.known.clear()
+        return await super().remove(job_id, ledger, expected=expected)
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+        self.known.clear()
+        return await super().settle(settlements)
+
+    async def prune(self, before: datetime) -> int:
+        self.known.clear()
+        return await super().prune(before)

@@ -154,3 +154,19 @@ async def pages_of_the_ledger_are_stable(bench: Bench) -> None:
         page = await backend.executions(ExecutionQuery(), after=page.next, limit=4)
         found += [line.number for line in page.items]
     assert found == [9, 8, 7, 6, 5, 4, 3, 2]
+
+
+@law
+async def listings_show_what_was_written_elsewhere(bench: Bench) -> None:
+    """A listing shows every job and line that another instance wrote before it."""
+    one, other = await bench.open(), await bench.open()
+    assert await bench.jobs(other) == []
+    (job,) = await bench.added(one, bench.job("a"))
+    assert await bench.jobs(other) == [job]
+    claim = await bench.claim(one)
+    await bench.settle(one, bench.settlement(claim))
+    assert [line.id for line in await bench.lines(other)] == [bench.line(claim).id]
+    stored = await bench.stored(one, "a")
+    assert await bench.jobs(other) == [stored]
+    await one.remove("a")
+    assert await bench.jobs(other) == []
