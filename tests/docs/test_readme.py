@@ -66,7 +66,7 @@ def postgres_environment(database: str) -> dict[str, str]:
 def test_the_example_runs(page: Path, code: str, tmp_path: Path) -> None:
     program = tmp_path / page.with_suffix(".py").name
     program.write_text(code, encoding="utf-8")
-    environment = dict(os.environ)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "examples")}
     if '"postgresql://' in code:
         environment |= postgres_environment(f"docs_{page.stem.lower()}")
     if "NATS_URL" in code:
