@@ -12,8 +12,11 @@ from sched_core import Cron, Interval, JobEvent, Once, Policy, Schedule, Schedul
 from sched_core.testing import FakeClock, RecordingHandler
 
 
-async def until_noticed(scheduler: Scheduler) -> None:
+async def until_noticed(clock: FakeClock, scheduler: Scheduler) -> None:
+    """Wait until the loop looks again, which it does at the next poll at the latest."""
+
     async def noticed() -> bool:
+        clock.advance(seconds=0.1)
         return any("set forward" in each for each in (await scheduler.health()).problems)
 
     await until(noticed)
@@ -22,7 +25,7 @@ async def until_noticed(scheduler: Scheduler) -> None:
 async def let_stand(clock: FakeClock, *schedulers: Scheduler) -> None:
     """Let the clock go on until it counts as standing where it was set."""
     for scheduler in schedulers:
-        await until_noticed(scheduler)
+        await until_noticed(clock, scheduler)
 
     async def stands() -> bool:
         clock.advance(seconds=1)
@@ -64,7 +67,7 @@ def test_a_clock_that_is_put_right_at_once_silences_no_job(
         async with running(make(), handler, clock=clock) as scheduler:
             await scheduler.ensure_job("hourly", schedule)
             clock.jump(timedelta(days=1))
-            await until_noticed(scheduler)
+            await until_noticed(clock, scheduler)
             assert handler.events == []
             clock.jump(timedelta(days=-1))
             await anyio.sleep(0.1)
