@@ -402,6 +402,8 @@ class World:
         running.scope.cancel()
 
     async def _stop(self, running: _Running, grace: float) -> None:
+        if running not in self._running:
+            return  # it was killed or stopped before this had its turn
         self.noted(running.process, "is stopped, grace", grace)
         self._running.remove(running)
         calm = self._quiet
