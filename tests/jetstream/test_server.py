@@ -38,6 +38,7 @@ from sched_jetstream import (
     StreamLost,
     StreamUnsuitable,
 )
+from sched_jetstream.hints import Hints
 from sched_jetstream.provision import check_version
 
 BUCKET = "accidents"
@@ -468,6 +469,34 @@ def test_a_restarted_server_needs_no_restart_of_the_process(tmp_path: Path) -> N
 
     with running(tmp_path) as server:
         asyncio.run(main(server))
+
+
+def test_a_fault_in_a_task_of_the_backend_is_told_and_jobs_go_on(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Hints.ask
+    faults = iter([KeyError("planted")])
+
+    async def ask(self: Hints, most: int, *, wait: float = 0.0) -> None:
+        if wait and (fault := next(faults, None)):
+            raise fault
+        await asked(self, most, wait=wait)
+
+    async def main() -> None:
+        ran = asyncio.Event()
+
+        async def handler(event: JobEvent) -> None:
+            ran.set()
+
+        async with serving(handler) as scheduler:
+            await scheduler.submit_job("soon", Once(datetime.now(UTC)))
+            async with asyncio.timeout(10):
+                await ran.wait()
+
+    monkeypatch.setattr(Hints, "ask", ask)
+    with caplog.at_level(logging.ERROR, logger="sched_jetstream"):
+        asyncio.run(main())
+    assert "planted" in caplog.text
 
 
 def test_a_given_connection_is_used_and_left_open() -> None:

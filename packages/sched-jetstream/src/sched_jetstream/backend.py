@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -46,6 +47,8 @@ from sched_jetstream.reconcile import Reconciler
 from sched_jetstream.record import Record, with_revision
 from sched_jetstream.subjects import token_of
 from sched_jetstream.wire import Wire
+
+logger = logging.getLogger("sched_jetstream")
 
 BULK = 300
 """Most jobs in one add: three messages each fit into one atomic batch."""
@@ -95,7 +98,21 @@ class _Session:
         self.ledger = Ledger(self.reader, by_time=options.time == "store")
         self.listing = Listing(self.reader)
         self.reconciler = Reconciler(self.reader, self.clock.now)
-        self.tasks: list[asyncio.Task[Any]] = []
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def keep_up(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Have something done until the end; a fault in it is told, and it begins anew."""
+
+        async def forever() -> None:
+            while True:
+                try:
+                    await work()
+                except Exception as error:  # whatever it is: without these tasks, jobs stand still
+                    logger.exception("a task of the backend failed, and is started again")
+                    self.hints.fail(BackendError(f"a fault in sched-jetstream: {error!r}"))
+                    await pause(1.0)
+
+        self.tasks.append(asyncio.create_task(forever()))
 
     def _adopt(self, found: Found, reply: str) -> bool:
         mine = self.mine.get(found.token)
@@ -193,10 +210,10 @@ class JetStreamBackend:
         except BaseException:
             await wire.close()
             raise
-        session.tasks.append(asyncio.create_task(session.hints.feed()))
+        session.keep_up(session.hints.feed)
         if session.store_clock is not None:
-            session.tasks.append(asyncio.create_task(_measure_on(session)))
-            session.tasks.append(asyncio.create_task(_reconcile_on(session)))
+            session.keep_up(lambda: _measure_on(session))
+            session.keep_up(lambda: _reconcile_on(session))
         self._session = session
         return session.clock
 
@@ -735,7 +752,6 @@ async def _reconcile_on(session: _Session) -> None:
                 )
                 await session.ledger.trim()
         except StreamLost as error:
-            session.hints.failure = error
-            session.alarm.nudge()
+            session.hints.fail(error)
         except BackendError:
             continue

@@ -196,14 +196,17 @@ class Hints:
             except BackendUnavailable as error:
                 failures = await self._failed(failures, error)
             except BackendError as error:
-                self.failure = error
-                self._alarm.nudge()
+                self.fail(error)
                 await pause(1.0)
+
+    def fail(self, error: BackendError) -> None:
+        """Tell whoever waits for hints why none can come."""
+        self.failure = error
+        self._alarm.nudge()
 
     async def _failed(self, failures: int, error: BackendError | None) -> int:
         if error is not None and not isinstance(error, BackendUnavailable):
-            self.failure = error
-            self._alarm.nudge()
+            self.fail(error)
             await pause(1.0)
         elif error is not None:
             await pause(min(0.05 * 2**failures, 1.0))
