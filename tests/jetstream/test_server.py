@@ -471,6 +471,39 @@ def test_a_restarted_server_needs_no_restart_of_the_process(tmp_path: Path) -> N
         asyncio.run(main(server))
 
 
+def test_a_refusal_that_passes_is_got_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody asks for hints while the backend is red, so it has to see for itself."""
+    asked = Hints.ask
+    refused = False
+
+    async def ask(self: Hints, most: int, *, wait: float = 0.0) -> None:
+        if refused:
+            raise BackendError("planted: insufficient resources")
+        await asked(self, most, wait=wait)
+
+    async def main() -> None:
+        nonlocal refused
+        ran = asyncio.Event()
+
+        async def handler(event: JobEvent) -> None:
+            ran.set()
+
+        async with serving(handler) as scheduler:
+            refused = True
+            await scheduler.submit_job("soon", Once(datetime.now(UTC)))
+            with anyio.fail_after(10):
+                while (await scheduler.health()).healthy:
+                    await asyncio.sleep(0.05)
+            refused = False
+            with anyio.fail_after(10):
+                await ran.wait()
+                while not (await scheduler.health()).healthy:
+                    await asyncio.sleep(0.05)
+
+    monkeypatch.setattr(Hints, "ask", ask)
+    asyncio.run(main())
+
+
 def test_a_fault_in_a_task_of_the_backend_is_told_and_jobs_go_on(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

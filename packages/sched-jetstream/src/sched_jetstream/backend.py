@@ -106,7 +106,7 @@ class _Session:
         async def forever() -> None:
             while True:
                 try:
-                    await work()
+                    return await work()
                 except Exception as error:  # whatever it is: without these tasks, jobs stand still
                     logger.exception("a task of the backend failed, and is started again")
                     self.hints.fail(BackendError(f"a fault in sched-jetstream: {error!r}"))

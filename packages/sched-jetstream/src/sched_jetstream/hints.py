@@ -22,7 +22,7 @@ from nats.aio.msg import Msg
 
 from sched_core.clock import Alarm, cpu_seconds, pause
 from sched_core.errors import BackendError, BackendUnavailable
-from sched_jetstream.errors import OutcomeUnknown
+from sched_jetstream.errors import OutcomeUnknown, StreamLost
 from sched_jetstream.options import Options
 from sched_jetstream.protocol import Found, Verdict, judge
 from sched_jetstream.provision import make_consumer
@@ -180,17 +180,26 @@ class Hints:
     # -- asking
 
     async def feed(self) -> None:
-        """Ask for hints while they are wanted, for ever."""
+        """Ask for hints while they are wanted, until the stream is lost.
+
+        While something has failed, nobody waits for hints any more: one is asked for, to see
+        whether that is over.
+        """
         failures = 0
-        while True:
+        while not isinstance(self.failure, StreamLost):
             try:
-                await self._wanted.wait()
+                if self.failure is None:
+                    await self._wanted.wait()
                 most = self._demand - len(self._hints)
                 if most > 0:
                     await self.ask(most, wait=WAIT)
+                elif self.failure is not None:
+                    await self.ask(1)
                 else:
                     self._wanted.clear()
-                failures, self.failure = 0, None
+                failures = 0
+                if not isinstance(self.failure, StreamLost):  # another task may have seen that
+                    self.failure = None
             except NoResponders:
                 failures = await self._failed(failures, await self._restore())
             except BackendUnavailable as error:
