@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from random import Random
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import anyio.abc
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
 
 from sched_core import (
     Backend,
     BackendError,
-    Claim,
     Coalesce,
     Cron,
     Drop,
-    Execution,
     FixedDelay,
     Interval,
     InvalidDefinition,
-    Job,
     JobAlreadyExists,
     JobEvent,
     JobNotFound,
@@ -39,13 +35,12 @@ from sched_core import (
     RunAll,
     Schedule,
     Scheduler,
-    Status,
 )
 from sched_core.engine import STANDS
 from sched_core.memory import MemoryStore
-from sched_testkit.annals import Call, Mark, Wrong
+from sched_testkit.annals import Call, Wrong
 from sched_testkit.bench import START
-from sched_testkit.oracle import Oracle
+from sched_testkit.simulation.account import Account, Command, Outcome, commanded
 from sched_testkit.simulation.clock import Process, ProcessClock, SimulatedClock
 from sched_testkit.simulation.loop import SimulatedLoop, Stuck
 from sched_testkit.simulation.network import CALM, Network, Weather, remote
@@ -59,20 +54,10 @@ LATE = 7 * S
 """What is due longer than that at the end of the calm, and unclaimed, was forgotten."""
 
 logger = logging.getLogger("sched_core")
-_command: ContextVar[Command | None] = ContextVar("command", default=None)
 
 
 class Planned(Exception):
     """A handler was told to fail."""
-
-
-@frozen
-class Command:
-    """What somebody asked of a scheduler."""
-
-    kind: str
-    changes: dict[str, Any] = field(factory=dict)
-    until: datetime | None = None
 
 
 @frozen
@@ -93,34 +78,6 @@ class Setup:
 
 
 @define
-class Outcome:
-    """What came of a history.
-
-    Attributes:
-        seed: That makes it again.
-        finding: What was wrong; empty if nothing was.
-        undecided: Why the oracle cannot say whether anything was wrong; hardly ever.
-        story: What happened, in order: seconds, who, what.
-        runs: Calls of the handler.
-        takeovers: Claims that were lost to another.
-        turns: Of the event loop.
-    """
-
-    seed: int
-    finding: str = ""
-    undecided: str = ""
-    story: list[tuple[float, str, str]] = field(factory=list)
-    runs: int = 0
-    takeovers: int = 0
-    turns: int = 0
-
-    def told(self) -> str:
-        """Return the story as a list, each thing with its simulated second."""
-        lines = [f"{at:9.3f}  {who:<4} {what}" for at, who, what in self.story]
-        return "\n".join(lines)
-
-
-@define
 class _Running:
     process: Process
     scheduler: Scheduler
@@ -130,225 +87,21 @@ class _Running:
 
 
 class World:
-    """The stage of one history; it implements the network's ``Witness``."""
+    """The stage of one history."""
 
     def __init__(self, seed: int, setup: Setup) -> None:
-        self.outcome = Outcome(seed)
         self._setup = setup
         self._chance = chance = Random(seed)
         self._loop = SimulatedLoop(Random(chance.random()))  # type: ignore[abstract]  # only what is used
         self._clock = SimulatedClock(self._loop)
         self._store = setup.store()
-        self._oracle = Oracle()
-        self._read_up_to = 0
-        self._answered: dict[int, datetime] = {}
+        self._account = Account(seed, self._loop, self._clock, self._store)
+        self.outcome, self._oracle = self._account.outcome, self._account.oracle
         self._running: list[_Running] = []
         self._names, self._ids = itertools.count(1), itertools.count(1)
         self._lease = chance.choice((2, 4, 8)) * S
         self._quiet = False
-        self._ended: dict[tuple[str, int], set[tuple[str, Status]]] = {}
-        self._harmed: set[str] = set()
-        """Workers to whom something happened; all of them where it may have been the network."""
         self._calm = CALM_SECONDS
-
-    # -- telling
-
-    def noted(self, process: Process | None, what: str, detail: object = "") -> None:
-        """Add to the story."""
-        who = "" if process is None else process.name
-        self.outcome.story.append((self._loop.time(), who, f"{what} {detail}".rstrip()))
-
-    @contextmanager
-    def _judging(self) -> Iterator[None]:
-        try:
-            yield
-        except Wrong as wrong:
-            self._object(str(wrong))
-
-    def _object(self, finding: str) -> None:
-        if not self.outcome.finding and not self.outcome.undecided:
-            self.outcome.finding = finding
-            self.noted(None, "WRONG:", finding)
-
-    # -- what the store did
-
-    def wrote(self) -> None:
-        """Read the new lines."""
-        new = []
-        for position, line in reversed(self._store.lines):
-            if position <= self._read_up_to:
-                break
-            new.append(line)
-        if not new:
-            return
-        self._read_up_to = self._store.lines[-1][0]
-        oracle = self._oracle
-        with self._judging():
-            for line in reversed(new):
-                self.noted(None, "ledger:", f"{line.job_id} {line.id} {line.status.value}")
-                hold = oracle.holds.get((line.job_id, line.token))
-                if hold is not None and line.status is Status.ABANDONED:
-                    self.outcome.takeovers += 1
-                    hold.open = False
-                    if not self._harmed & {"", line.worker}:
-                        raise Wrong(f"{line.id} is taken over, and nothing happened to its worker")
-                call = oracle.calls.get((line.uid, line.number, line.attempt))
-                if call is not None and call.event.token == line.token:
-                    self._resolve(call, line.status, line.reason or "")
-                judged = self._judged(line)
-                try:
-                    oracle._read(evolve(line, claimed_at=judged))
-                except Wrong as wrong:
-                    life = oracle.lives.get(line.uid)
-                    kinds = ("schedule", "pause", "resume")
-                    overtaken = life and hold and life.commanded(hold.seq, *kinds)
-                    if not (overtaken and " folds " in str(wrong)):
-                        raise
-                    self.outcome.undecided = "an edit overtook a claim on its way"
-                    return
-                oracle.ledger[line.id] = line
-
-    def _judged(self, line: Execution) -> datetime:
-        """Return when a claim was judged: the oracle takes it that this is when it was made.
-
-        Here it travels first, and then may wait for an earlier run of the same job.
-        """
-        if line.attempt == 0 and line.status is not Status.SUPERSEDED:
-            return max(line.claimed_at, line.finished_at)
-        answered = self._answered.get(line.token, line.claimed_at)
-        waited = line.folded_until is not None and line.folded_until > answered
-        return line.started_at if waited and line.started_at is not None else answered
-
-    def _resolve(self, call: Call, status: Status, reason: str) -> None:
-        """Learn from its line how a call ended that was cancelled, or whose process is gone."""
-        if status is Status.ABANDONED:
-            if call.settled:
-                raise Wrong(f"{call} was settled, and is taken over all the same")
-            call.how = "lost"
-        elif call.how == "cancelled":
-            timed_out = status is Status.FAILED and reason.startswith("timeout")
-            if timed_out or status is Status.INTERRUPTED:
-                call.how = status.value
-
-    def added(self, jobs: Sequence[Job], decided: datetime) -> None:
-        """Tell the oracle."""
-        with self._judging():
-            for job in jobs:
-                self._oracle.added(job, job.spec, declared=job.declared, now=decided)
-
-    def replaced(self, job: Job, decided: datetime) -> None:
-        """Tell the oracle which command it was."""
-        command, oracle = _command.get(), self._oracle
-        assert command is not None
-        self.noted(None, "stored:", f"{command.kind} {job.id}")
-        with self._judging():
-            if command.kind in {"ensure", "update"}:
-                known = oracle.current.get(job.id)
-                spec = job.spec if known is None else evolve(known.spec, **command.changes)
-                declared = True if command.kind == "ensure" else None
-                epochs = 0 if known is None else len(known.epochs)
-                oracle.edited(job, spec, declared=declared, now=decided)
-                self._redefined(job, rescheduled=len(oracle.current[job.id].epochs) > epochs)
-            elif command.kind == "pause":
-                oracle.paused(job, command.until, decided)
-            elif command.kind == "resume":
-                oracle.resumed(job, decided)
-                for call in oracle.newest.values():
-                    if call.uid == job.uid and call.how == "failed":
-                        call.spec = None  # the end of a pause hurries what waits in it
-            elif command.kind == "trigger":
-                oracle.triggered(job, decided)
-            elif command.kind == "skip":
-                self._skipped(job, decided)
-            elif command.kind == "unskip":
-                oracle.unskipped(job, decided)
-
-    def _skipped(self, job: Job, decided: datetime) -> None:
-        """Tell the oracle; what has begun is not skipped, also where a claim was to end a pause."""
-        life, marked = self._oracle.lives[job.uid], job.standing.skipped_run
-        begun = job.standing.number in life.attempts or job.standing.attempts > 0
-        if begun and marked is not None and marked != self._oracle.to_skip(job.id, decided):
-            life.touched = self._oracle.seq
-            life.marks = [Mark(self._oracle.seq, decided, marked)]
-        else:
-            self._oracle.skipped(job, decided)
-
-    def _redefined(self, job: Job, *, rescheduled: bool) -> None:
-        """Tell the oracle what an edit means that comes between a run and its line, or too late."""
-        life = self._oracle.lives[job.uid]
-        for call in self._oracle.calls.values():
-            if call.uid == job.uid and not call.settled and call.spec is not None:
-                call.spec = life.spec
-            if call.uid == job.uid and call.event.manual and call.event.attempt > 1:
-                # Known: an edit while a manual occurrence is retried takes a newer trigger along.
-                life.answered = self._oracle.seq
-        if not rescheduled:
-            return
-        schedule, finals = life.epoch.schedule, life.finals.values()
-        past = [line.scheduled_at for line in finals if line.status is not Status.SUPERSEDED]
-        if isinstance(schedule, Once) and past and schedule.at <= max(past):
-            life.epoch.next = None  # what has passed once does not come again
-
-    def removed(self, job_id: str, decided: datetime) -> None:
-        """Tell the oracle."""
-        self.noted(None, "stored:", f"{job_id} is removed")
-        with self._judging():
-            if job_id not in self._oracle.current:
-                raise Wrong(f"job {job_id!r} was removed, though there is none")
-            self._oracle.removed(job_id, decided)
-
-    def claimed(self, claims: Sequence[Claim]) -> None:
-        """Tell the oracle."""
-        self.wrote()  # the lines of what was lost come first
-        with self._judging():
-            for claim in claims:
-                self.noted(None, "claimed:", f"{claim.job.id} {claim.token} by {claim.worker}")
-                self._oracle.claimed(claim, self._clock.now())
-
-    def answered(self, claims: Sequence[Claim]) -> None:
-        """Note when the claims reached who made them."""
-        self._answered.update((claim.token, self._clock.now()) for claim in claims)
-
-    def renewed(self, claims: Sequence[Claim]) -> None:
-        """Tell the oracle."""
-        with self._judging():
-            for claim in claims:
-                self._oracle.renewed(claim)
-
-    def unclaimed(self, claim: Claim, ledger: Sequence[Execution], *, written: bool) -> None:
-        """Tell the oracle.
-
-        Only what was written may not be told lost: of two settlements of one claim, decided before
-        and after an edit, the first may arrive when the other has been written.
-        """
-        oracle = self._oracle
-        hold = oracle.holds.get((claim.job.id, claim.token))
-        fence = claim.job.id, claim.token
-        if written:
-            self._ended[fence] = _fates(ledger)
-        elif (
-            ledger
-            and self._ended.get(fence) == _fates(ledger)
-            and all(self._store.line(line.id) is not None for line in ledger)
-        ):
-            self._object(f"the claim {claim.token} of {claim.job.id!r} has ended, and is told lost")
-        if hold is not None and not written and hold.open:
-            self._object(f"the claim {claim.token} of {claim.job.id!r} is told lost, and is not")
-        if hold is None or hold.open:
-            oracle.unclaimed(claim, written=written)
-        job, life = self._store.row(claim.job.id).job, oracle.current.get(claim.job.id)
-        if isinstance(job, Job) and life is not None:
-            with self._judging():
-                oracle._check_stored(life, job, self._clock.now())
-
-    def pruned(self) -> None:
-        """Have the oracle look which jobs have expired."""
-        with self._judging():
-            self._oracle._check_jobs(self._jobs(), self._clock.now())
-
-    def _jobs(self) -> dict[str, Job]:
-        rows = self._store.rows.items()
-        return {job_id: row.job for job_id, row in rows if isinstance(row.job, Job)}
 
     # -- processes
 
@@ -369,7 +122,7 @@ class World:
         )
         running = _Running(process, scheduler, inner)
         self._running.append(running)
-        self.noted(process, "starts")
+        self._account.noted(process, "starts")
         opened = anyio.Event()
         network.tasks.start_soon(self._live, running, opened)
         await opened.wait()
@@ -384,7 +137,7 @@ class World:
                     await scheduler.run_forever(signals=False)
         except BaseException as error:
             if not process.dead and isinstance(error, Exception):
-                self._object(f"the scheduler of {process.name} failed: {error!r}")
+                self._account.found(f"the scheduler of {process.name} failed: {error!r}")
             if not isinstance(error, Exception):
                 raise
         finally:
@@ -392,8 +145,8 @@ class World:
             running.ended.set()
 
     async def _kill(self, running: _Running) -> None:
-        self._harmed.add(running.process.worker)
-        self.noted(running.process, "is killed")
+        self._account.harmed.add(running.process.worker)
+        self._account.noted(running.process, "is killed")
         running.process.kill()
         for call in self._oracle.calls.values():
             if call.worker == running.process.worker and call.how == "running":
@@ -404,16 +157,18 @@ class World:
     async def _stop(self, running: _Running, grace: float) -> None:
         if running not in self._running:
             return  # it was killed or stopped before this had its turn
-        self.noted(running.process, "is stopped, grace", grace)
+        self._account.noted(running.process, "is stopped, grace", grace)
         self._running.remove(running)
         calm = self._quiet
         await running.scheduler.stop(grace)
         await running.ended.wait()
-        self.noted(running.process, "has ended")
+        self._account.noted(running.process, "has ended")
         for hold in self._oracle.holds.values():
             mine = hold.claim.worker == running.process.worker
             if mine and hold.open and calm and hold.expires_at > self._clock.now():
-                self._object(f"{running.process.name} has ended, and holds {hold.claim.job.id!r}")
+                self._account.found(
+                    f"{running.process.name} has ended, and holds {hold.claim.job.id!r}"
+                )
 
     # -- handlers
 
@@ -423,7 +178,7 @@ class World:
             raise BackendError("the process is dead")
         self.outcome.runs += 1
         call = self._called(event)
-        self.noted(process, "runs", f"{event.id} {event.key} attempt {event.attempt}")
+        self._account.noted(process, "runs", f"{event.id} {event.key} attempt {event.attempt}")
         how = "cancelled"
         try:
             if not self._quiet:
@@ -434,14 +189,14 @@ class World:
             how = "succeeded"
         finally:
             if call is not None and not running.process.dead:
-                self.noted(process, how, event.key)
+                self._account.noted(process, how, event.key)
                 self._oracle.ended(call, how, self._clock.now())
 
     def _called(self, event: JobEvent) -> Call | None:
         try:
             return self._oracle.called(event, self._clock.now())
         except Wrong as wrong:
-            self._object(str(wrong))
+            self._account.found(str(wrong))
             return None
 
     def _planned_to_fail(self) -> bool:
@@ -482,12 +237,12 @@ class World:
         elif kind == "pause" and chance.random() < 0.5:
             until = now + chance.choice((1, 5, 15)) * S
         said = ", ".join(f"{name} = {show(value)}" for name, value in changes.items() if value)
-        self.noted(process, f"{kind} {job_id!r}", said)
-        token = _command.set(Command(kind, changes, until))
+        self._account.noted(process, f"{kind} {job_id!r}", said)
+        token = commanded.set(Command(kind, changes, until))
         try:
             if kind == "submit":
                 spec = JobSpec(job_id, schedule, policy=policy)
-                self.noted(process, "submit", describe(spec))
+                self._account.noted(process, "submit", describe(spec))
                 await scheduler.submit_job(job_id, schedule, policy=policy)
             elif kind == "ensure":
                 await scheduler.ensure_job(job_id, schedule, policy=policy)
@@ -512,9 +267,9 @@ class World:
             InvalidDefinition,
             BackendError,
         ) as no:
-            self.noted(process, f"{kind} {job_id!r}:", f"{type(no).__name__} {no}")
+            self._account.noted(process, f"{kind} {job_id!r}:", f"{type(no).__name__} {no}")
         finally:
-            _command.reset(token)
+            commanded.reset(token)
 
     async def _command(self, running: _Running, kind: str, job_id: str) -> None:
         with suppress(Exception):
@@ -535,11 +290,11 @@ class World:
         try:
             self._loop.run_until_complete(self._main())
         except Stuck as stuck:
-            self._object(f"the schedulers hang: {stuck}")
+            self._account.found(f"the schedulers hang: {stuck}")
         finally:
             logger.disabled = disabled
         for problem in self._loop.problems:
-            self._object(
+            self._account.found(
                 f"in the event loop: {problem.get('message')} {problem.get('exception')!r}"
             )
         self.outcome.turns = self._loop.turns
@@ -547,13 +302,13 @@ class World:
 
     async def _main(self) -> None:
         async with anyio.create_task_group() as tasks:
-            network = Network(self._clock, self._chance, cast("Any", self), tasks)
+            network = Network(self._clock, self._chance, self._account, tasks)
             for _ in range(self._chance.choice((1, 2, 2, 3))):
                 await self._start(network)
             await self._commanded(self._running[0], "submit", "a")
             network.weather = self._weather()
             if network.weather is not CALM:
-                self._harmed.add("")
+                self._account.harmed.add("")
             for _ in range(self._chance.randrange(4, 16)):
                 await anyio.sleep(self._chance.choice((0.0, 0.01, 0.4, 1.0, 3.0)))
                 await self._step(network)
@@ -593,20 +348,20 @@ class World:
             network.tasks.start_soon(self._stop, running, grace)
             await anyio.sleep(0.001)
         elif what < 0.80:
-            self._harmed.add(process.worker)
-            self.noted(process, "is suspended")
+            self._account.harmed.add(process.worker)
+            self._account.noted(process, "is suspended")
             process.stop()
             network.tasks.start_soon(self._later, chance.random() * 2 * lease, process.go_on)
         elif what < 0.88:
-            self._harmed.add(process.worker)
-            self.noted(process, "is cut off")
+            self._account.harmed.add(process.worker)
+            self._account.noted(process, "is cut off")
             process.cut = True
             network.tasks.start_soon(self._later, chance.random() * 2 * lease, process.heal)
         elif what < 0.94:
             by = chance.choice((1, lease / 2, lease + 1, 60, 3600)) * S
-            self.noted(None, "the clock is set forward by", by)
+            self._account.noted(None, "the clock is set forward by", by)
             self._clock.step(by)
-            self._harmed.add("")
+            self._account.harmed.add("")
             self._calm = CALM_SECONDS + 2 * STANDS.total_seconds()
         else:
             await self._start(network)
@@ -624,7 +379,7 @@ class World:
             running.process.heal()
         if not self._running:
             await self._start(network)
-        self.noted(None, "everything is well from now on")
+        self._account.noted(None, "everything is well from now on")
         await anyio.sleep(self._calm + self._lease.total_seconds())
         self._forgotten()
         for running in list(self._running):
@@ -640,10 +395,10 @@ class World:
                 and self._oracle.holds[call.event.id, call.event.token].open
             ):
                 call.how = "lost"  # nobody has taken it over yet: the job is paused
-        with self._judging():
+        with self._account.judging():
             lines = [line for _, line in self._store.lines]
-            self._oracle.look(lines, list(self._jobs().values()), self._clock.now())
-            for job in self._jobs().values():
+            self._oracle.look(lines, list(self._account.jobs().values()), self._clock.now())
+            for job in self._account.jobs().values():
                 standing = job.standing
                 if standing.attempts and standing.next_run and standing.next_run > moment:
                     # Known: a trigger waits behind what lost claims began that were to end a pause.
@@ -672,7 +427,7 @@ class World:
         for job_id, row in self._store.rows.items():
             due = row.due()
             if due is not None and due < now - LATE:
-                self._object(f"job {job_id!r} is due since {now - due}, and nobody takes it")
+                self._account.found(f"job {job_id!r} is due since {now - due}, and nobody takes it")
 
 
 COMMANDS = (
@@ -710,10 +465,6 @@ POLICIES = {
     "1 s at most": Policy(timeout=1 * S),
     "1 s at most, 2 attempts": Policy(timeout=1 * S, retry=Retry(2, 1 * S)),
 }
-
-
-def _fates(ledger: Sequence[Execution]) -> set[tuple[str, Status]]:
-    return {(line.id, line.status) for line in ledger}
 
 
 def play(seed: int, setup: Setup | None = None) -> Outcome:
