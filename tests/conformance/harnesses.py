@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import fcntl
+import functools
 import itertools
 import sqlite3
 import weakref
@@ -17,6 +20,7 @@ import nats
 import psycopg
 from tests import postgres_server
 from tests.jetstream.servers import delete_streams, shared_server
+from tests.pgbouncer import pgbouncer
 from tests.proxy import Proxy
 
 from sched_core import MemoryBackend, MemoryStore, Undecodable
@@ -184,3 +188,25 @@ class PostgresHarness(Harness):
             connection.execute(
                 f"UPDATE {place.schema}.job SET format = 99 WHERE id = %s", (job_id,)
             )
+
+
+class PooledPostgresHarness(PostgresHarness):
+    """Behind a real PgBouncer in transaction mode."""
+
+    name = "postgres behind pgbouncer"
+
+    @contextmanager
+    def place(self) -> Iterator[PostgresPlace]:
+        with super().place() as place, Proxy(("127.0.0.1", self._port)) as proxy:
+            pooled = place.address.replace(f":{place.proxy.port}/", f":{proxy.target[1]}/")
+            yield PostgresPlace(pooled, place.schema, proxy)
+
+    @functools.cached_property
+    def _port(self) -> int:
+        stack = contextlib.ExitStack()
+        atexit.register(stack.close)
+        return stack.enter_context(pgbouncer(postgres_server.shared().port))
+
+    def backend(self, place: Any) -> SqlBackend:
+        options: dict[str, Any] = {"schema": place.schema, "time": "clock", "lease": LEASE}
+        return SqlBackend(place.address, pooled=True, **options)

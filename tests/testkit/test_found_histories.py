@@ -25,6 +25,31 @@ def seconds(number: float) -> timedelta:
     return timedelta(seconds=number)
 
 
+async def a_trigger_of_a_waiting_retry_after_the_clock_was_set_back(world: World) -> None:
+    """Its moment lies ahead again, and it has run all the same: the retry is made at once."""
+    policy = Policy(retry=Retry(3, seconds(20)))
+    await world.submit(0, JobSpec("a", Interval(seconds=60), policy=policy), declared=False)
+    await world.advance(seconds(60))
+    await world.run(0, [Act("nothing", fails=True)])
+    await world.set_back(seconds(1))
+    await world.operate(0, "trigger", "a")
+    await world.advance(seconds(1))
+    await world.run(0)
+
+
+async def a_trigger_and_an_edit_after_a_lost_claim_that_was_to_end_a_pause(world: World) -> None:
+    """The trigger comes behind the occurrence that became due when the pause had ended."""
+    await world.submit(0, MINUTELY, declared=False)
+    await world.advance(seconds(31))
+    await world.pause(0, "a", seconds(20))
+    await world.advance(seconds(29))
+    await world.mishap(0, "claimed")
+    await world.operate(0, "trigger", "a")
+    await world.update(0, "a", schedule=Interval(seconds=45))
+    await world.advance(seconds(31))
+    await world.run(0)
+
+
 async def an_edit_after_a_pause_that_ended_by_itself(world: World) -> None:
     """An occurrence after the end of the pause was due, and is edited away: it has its line."""
     await world.submit(0, MINUTELY, declared=False)
@@ -434,6 +459,8 @@ async def retries_that_all_fail(world: World) -> None:
 
 
 FOUND = [
+    a_trigger_of_a_waiting_retry_after_the_clock_was_set_back,
+    a_trigger_and_an_edit_after_a_lost_claim_that_was_to_end_a_pause,
     retries_that_all_fail,
     a_late_occurrence_with_jitter,
     an_edit_of_what_was_superseded_before_the_clock_was_set_back,

@@ -154,12 +154,9 @@ class Definitions:
 
     async def pause(self, job_id: str, *, until: datetime | None, reason: str | None) -> Job:
         """Pause a job."""
-
-        def act(job: Job, now: datetime) -> Job:
-            woken = lifecycle.wake(job, now=now)
-            return lifecycle.pause(woken, until=until, reason=reason, now=now)
-
-        return await self._operate(job_id, act)
+        return await self._operate(
+            job_id, lambda job, now: lifecycle.pause(job, until=until, reason=reason, now=now)
+        )
 
     async def resume(self, job_id: str) -> Job:
         """End a pause."""
@@ -178,11 +175,10 @@ class Definitions:
         return await self._operate(job_id, lambda job, _: lifecycle.unskip(job))
 
     async def _operate(self, job_id: str, act: Callable[[Job, datetime], Job | None]) -> Job:
-        def edit(job: Job) -> Change | None:
+        def edit(job: Job) -> Change:
             now = self._clock.now()
-            after = act(job, now)
-            if after is None:
-                return None
+            woken = lifecycle.wake(job, now=now)
+            after = act(woken, now) or woken
             return Change(after, lifecycle.left_behind(job, after, now=now))
 
         return await self._edit(job_id, edit)

@@ -1,0 +1,6 @@
+import pytest
+from tests.conformance.harnesses import PooledPostgresHarness
+
+from sched_testkit import conformance
+
+TestPooledPostgres = pytest.mark.deep(conformance(PooledPostgresHarness()))
