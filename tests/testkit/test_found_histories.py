@@ -50,6 +50,16 @@ async def a_trigger_and_an_edit_after_a_lost_claim_that_was_to_end_a_pause(world
     await world.run(0)
 
 
+async def a_jitter_that_comes_during_a_pause(world: World) -> None:
+    """What was due when the pause began stays owed, whatever jitter is given to it later."""
+    await world.submit(0, MINUTELY, declared=False)
+    await world.advance(seconds(60))
+    await world.pause(0, "a", seconds(20))
+    await world.update(0, "a", policy=Policy(jitter=seconds(7)))
+    await world.advance(seconds(29))
+    await world.run(0)
+
+
 async def an_edit_after_a_pause_that_ended_by_itself(world: World) -> None:
     """An occurrence after the end of the pause was due, and is edited away: it has its line."""
     await world.submit(0, MINUTELY, declared=False)
@@ -461,6 +471,7 @@ async def retries_that_all_fail(world: World) -> None:
 FOUND = [
     a_trigger_of_a_waiting_retry_after_the_clock_was_set_back,
     a_trigger_and_an_edit_after_a_lost_claim_that_was_to_end_a_pause,
+    a_jitter_that_comes_during_a_pause,
     retries_that_all_fail,
     a_late_occurrence_with_jitter,
     an_edit_of_what_was_superseded_before_the_clock_was_set_back,

@@ -239,10 +239,9 @@ def _was_due(job: Job, number: int, moment: datetime, now: datetime, *, manual: 
     standing = job.standing
     if manual:
         return True  # since it was asked for; its moment may lie a microsecond ahead of the clock
-    due = _jittered(job, number, moment)
     if standing.state is State.PAUSED:
-        return standing.paused_at is not None and due <= min(standing.paused_at, now)
-    return due <= now
+        return standing.paused_at is not None and _owed(job, min(standing.paused_at, now))
+    return _jittered(job, number, moment) <= now
 
 
 # -- 2. operate --------------------------------------------------------------
@@ -340,7 +339,7 @@ def resume(job: Job, *, at: datetime) -> Job | None:
 
     _, manual = pending(standing)
     due = _scheduled_due(job, moment)
-    owed = began is not None and due <= began
+    owed = began is not None and _owed(job, began)
     if owed or due > at or _is_last(job, moment):
         if owed and began is not None:
             active = evolve(active, backlog=_backlog(job, moment, began, at))
@@ -375,9 +374,12 @@ def _scheduled_due(job: Job, moment: datetime) -> datetime:
 
 
 def _owed(job: Job, began: datetime) -> bool:
-    """Whether the scheduled occurrence was due when the pause began."""
+    """Whether the scheduled occurrence's moment had come when the pause began.
+
+    Its jitter does not count: the policy may have been edited since.
+    """
     moment = job.standing.next_run
-    return moment is not None and _scheduled_due(job, moment) <= began
+    return moment is not None and moment <= began
 
 
 def _is_last(job: Job, moment: datetime) -> bool:
@@ -416,7 +418,10 @@ def trigger(job: Job, *, now: datetime) -> Job:
     due_at = standing.due_at
     if standing.state is State.PAUSED and standing.paused_at is not None:
         due = _owed(job, standing.paused_at)
-        due_at = now if due or retried else due_at
+        if retried:
+            due_at = now
+        elif due and standing.next_run is not None:
+            due_at = max(now, _scheduled_due(job, standing.next_run))
     else:
         due = due_at is not None and due_at <= now
         if retried and due_at is not None:
