@@ -27,6 +27,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks._processes import environment as of_process  # noqa: E402 -- the path comes first
+
 PEERS = ROOT / "benchmarks" / "_peers"
 OWN = ROOT / ".dev"
 OUT = OWN / "side_by_side"
@@ -92,7 +96,12 @@ def measure(workload: str, system: str, n: int) -> dict[str, Any] | None:
         command = [python(environment), str(PEERS / script), workload, store, folder, str(n)]
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, timeout=TIMEOUT, check=False
+                command,
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT,
+                check=False,
+                env=of_process(),
             )
         except subprocess.TimeoutExpired:
             return None
