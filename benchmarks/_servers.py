@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -41,6 +42,7 @@ class Places:
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
         self._postgres: postgres_server.Server | None = None
+        self._lock = threading.Lock()
         self._numbers = itertools.count(1)
 
     def __enter__(self) -> Places:
@@ -65,8 +67,9 @@ class Places:
 
     @contextlib.contextmanager
     def _database(self) -> Iterator[Place]:
-        if self._postgres is None:
-            self._postgres = self._stack.enter_context(postgres_server.server(**POSTGRES))
+        with self._lock:
+            if self._postgres is None:
+                self._postgres = self._stack.enter_context(postgres_server.server(**POSTGRES))
         server, name = self._postgres, f"bench{next(self._numbers)}"
         server.make_database(name)
         try:

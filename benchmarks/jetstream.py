@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import secrets
 import statistics
 import sys
 import tempfile
@@ -26,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import nats  # noqa: E402 -- after the path
+from benchmarks._peers import raw_jetstream  # noqa: E402 -- as above
 from benchmarks._processes import figures  # noqa: E402 -- as above
 from nats.aio.client import Client  # noqa: E402
 from tests.nats_server import Cluster, Server  # noqa: E402
@@ -42,7 +42,6 @@ from sched_core import (  # noqa: E402
 from sched_jetstream import JetStreamBackend  # noqa: E402
 
 ROUNDS = 3
-BATCH = 100
 
 
 class Bench:
@@ -74,9 +73,9 @@ class Bench:
         )
         try:
             for name, act, count in (
-                ("publishes, 100 at a time", _publish, 10_000),
-                ("publishes, one at a time", _publish_each, 2_000),
-                ("messages in atomic batches of 300", _batches, 30_000),
+                ("publishes, 100 at a time", raw_jetstream.publish, 10_000),
+                ("publishes, one at a time", raw_jetstream.publish_each, 2_000),
+                ("messages in atomic batches of 300", raw_jetstream.batches, 30_000),
             ):
                 rates = []
                 for _ in range(ROUNDS):
@@ -246,34 +245,7 @@ class Bench:
         await connection.close()
 
 
-# -- raw ---------------------------------------------------------------------
-
-
-async def _publish(connection: Client, count: int) -> None:
-    js = connection.jetstream()
-    for _ in range(count // BATCH):
-        await asyncio.gather(*(js.publish("raw.a", b"x" * 300) for _ in range(BATCH)))
-
-
-async def _publish_each(connection: Client, count: int) -> None:
-    js = connection.jetstream()
-    for _ in range(count):
-        await js.publish("raw.a", b"x" * 300)
-
-
-async def _batches(connection: Client, count: int) -> None:
-    size = 300
-    for _ in range(count // size):
-        batch = secrets.token_hex(8)
-        for number in range(1, size):
-            headers = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
-            await connection.publish(f"raw.{number}", b"x" * 300, headers=headers)
-        headers = {
-            "Nats-Batch-Id": batch,
-            "Nats-Batch-Sequence": str(size),
-            "Nats-Batch-Commit": "1",
-        }
-        await connection.request("raw.last", b"x" * 300, headers=headers, timeout=10)
+# -- lines -----------------------------------------------------------------
 
 
 async def _lines(connection: Client, prefix: str, which: range, now: datetime) -> None:

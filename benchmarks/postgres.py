@@ -14,7 +14,6 @@ keep schedules; 1,000 runs per second with a p99 lateness under 50 ms; a run cos
 from __future__ import annotations
 
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -27,26 +26,14 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks._processes import figures  # noqa: E402 -- the path comes first
+from benchmarks._servers import POSTGRES, Places  # noqa: E402
+from benchmarks._systems import SYSTEMS, measure, size_of  # noqa: E402
 from tests.postgres_server import Server, server  # noqa: E402 -- as above
 
 from sched_core import Interval, JobEvent, JobSpec, Once, Scheduler  # noqa: E402
 from sched_sql import SqlBackend  # noqa: E402
 
 ROUNDS = 3
-BURST = 10_000
-SLOW = {"procrastinate": 2_000, "apscheduler4": 500}
-"""So many for peers that would take minutes."""
-APSCHEDULER4 = ROOT / ".dev" / "apscheduler4"
-"""An environment of its own: it cannot be beside APScheduler 3."""
-
-DURABLE = {
-    "fsync": "on",
-    "full_page_writes": "on",
-    "shared_buffers": "256MB",
-    "max_wal_size": "4GB",
-    "autovacuum_naptime": "1min",
-    "max_connections": "100",
-}
 
 
 async def trivial(event: JobEvent) -> None:
@@ -87,58 +74,29 @@ async def ours(address: str, jobs: int) -> float:
     return jobs / spent
 
 
-def peer(name: str, address: str) -> float | None:
-    python = sys.executable
-    if name == "apscheduler4":
-        python = str(APSCHEDULER4 / "bin" / "python")
-        if not _apscheduler4():
-            return None
-    script = [python, str(ROOT / "benchmarks" / "_postgres_peers.py"), name, address]
-    count = SLOW.get(name, BURST)
-    done = subprocess.run([*script, str(count)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        print(f"  {name} failed: {done.stderr.strip().splitlines()[-1]}")
-        return None
-    return float(done.stdout.split()[-1])
-
-
-def _apscheduler4() -> bool:
-    if (APSCHEDULER4 / "ready").exists():
-        return True
-    pip = [str(APSCHEDULER4 / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-    for command in (
-        [sys._base_executable, "-m", "venv", str(APSCHEDULER4)],  # type: ignore[attr-defined]  # venv's own name for it  # noqa: SLF001
-        [*pip, "apscheduler==4.0.0a6", "sqlalchemy", "asyncpg", "greenlet", "sniffio"],
-    ):
-        if subprocess.run(command, check=False).returncode:
-            print("  APScheduler 4 cannot be installed here: it is left out")
-            return False
-    (APSCHEDULER4 / "ready").touch()
-    return True
-
-
 def burst(place: Server) -> list[str]:
-    print(f"burst: {BURST:,} one-shots that are due, one process, until all are recorded")
-    systems = ("sched-sql", "pgqueuer", "procrastinate", "apscheduler4", "raw")
-    found: dict[str, list[float]] = {name: [] for name in systems}
-    for _ in range(ROUNDS):
-        for name in systems:
-            address = fresh(place, "burst")
-            if name == "sched-sql":
-                found[name].append(anyio.run(ours, address, BURST))
-            elif (figure := peer(name, address)) is not None:
-                found[name].append(figure)
-    medians = {name: statistics.median(figures) for name, figures in found.items() if figures}
-    mine = medians["sched-sql"]
-    for name, figure in medians.items():
+    """The table's rows of PostgreSQL in side_by_side, with the promise that ours is level."""
+    print("burst: one-shots that are due, one process, until all are recorded")
+    systems = [system for system in SYSTEMS if system.store == "postgres"]
+    found: dict[str, list[float]] = {system.name: [] for system in systems}
+    with Places() as places:
+        for _ in range(ROUNDS):
+            for system in systems:
+                size = size_of(system, "burst", 1)
+                figure = measure(system, "burst", places, n=size, seconds=0)
+                if figure is not None:
+                    found[system.name].append(figure["rate"])
+    medians = {name: statistics.median(rates) for name, rates in found.items() if rates}
+    mine = medians["PostgreSQL"]
+    for name, rate in medians.items():
         spread = f"{min(found[name]):,.0f} to {max(found[name]):,.0f}"
-        print(f"  {name:<14}{figure:>9,.0f} runs/s ({spread}): ours is {mine / figure:.2f} times")
+        print(f"  {name:<26}{rate:>9,.0f} runs/s ({spread}): ours is {mine / rate:.2f} times")
     broken = []
     if "pgqueuer" in medians and mine < 0.8 * medians["pgqueuer"]:
         broken.append("a burst is not level with pgqueuer")
     broken += [
         f"a burst is not ten times {name}"
-        for name in ("procrastinate", "apscheduler4")
+        for name in ("Procrastinate", "APScheduler 4 PostgreSQL")
         if name in medians and mine < 10 * medians[name]
     ]
     return broken
@@ -277,7 +235,7 @@ PARTS: dict[str, Callable[[Server], list[str]]] = {
 def main() -> None:
     chosen = sys.argv[1:] or list(PARTS)
     broken: list[str] = []
-    with server(**DURABLE) as place:
+    with server(**POSTGRES) as place:
         ((version,),) = place.admin("SHOW server_version")
         print(f"PostgreSQL {version}")
         for name in chosen:

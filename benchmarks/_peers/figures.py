@@ -104,7 +104,13 @@ class Share:
 
     def __init__(self) -> None:
         self.ids: list[str] = []
-        self.last = time.time()
+        self.last = 0.0
+
+    def begins_in(self) -> float:
+        """Return in how many seconds to begin; called once the store is open."""
+        now, at = time.time(), float(os.environ["BENCH_AT"])
+        self.last = max(now, at)
+        return self.last - now
 
     def ran(self, job: str) -> None:
         self.ids.append(job)
@@ -113,15 +119,10 @@ class Share:
     @property
     def quiet(self) -> bool:
         """Whether nothing has run for a while."""
-        return time.time() - max(self.last, begin_at()) > QUIET
+        return time.time() - self.last > QUIET
 
     def told(self) -> dict[str, object]:
         return {"ids": self.ids, "last": self.last, "cpu_s": time.process_time()}
-
-
-def begin_at() -> float:
-    """Return when both of two processes begin."""
-    return float(os.environ["BENCH_AT"])
 
 
 def tell(found: dict[str, float] | dict[str, object]) -> None:

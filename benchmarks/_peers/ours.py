@@ -185,7 +185,7 @@ async def share(backend: Backend, n: int) -> Found:
         mine.ran(event.id)
 
     async with Scheduler(backend, handler=handle) as scheduler, anyio.create_task_group() as tasks:
-        await anyio.sleep(figures.begin_at() - time.time())
+        await anyio.sleep(mine.begins_in())
         tasks.start_soon(scheduler.run_forever)
         while not mine.quiet:  # noqa: ASYNC110 -- a look now and then is cheaper than an event
             await anyio.sleep(0.1)
