@@ -13,10 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import secrets
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import nats  # noqa: E402 -- after the path
+from benchmarks._peers import raw_jetstream  # noqa: E402 -- as above
+from benchmarks._processes import figures  # noqa: E402 -- as above
 from nats.aio.client import Client  # noqa: E402
 from tests.nats_server import Cluster, Server  # noqa: E402
 
@@ -43,7 +42,6 @@ from sched_core import (  # noqa: E402
 from sched_jetstream import JetStreamBackend  # noqa: E402
 
 ROUNDS = 3
-BATCH = 100
 
 
 class Bench:
@@ -75,9 +73,9 @@ class Bench:
         )
         try:
             for name, act, count in (
-                ("publishes, 100 at a time", _publish, 10_000),
-                ("publishes, one at a time", _publish_each, 2_000),
-                ("messages in atomic batches of 300", _batches, 30_000),
+                ("publishes, 100 at a time", raw_jetstream.publish, 10_000),
+                ("publishes, one at a time", raw_jetstream.publish_each, 2_000),
+                ("messages in atomic batches of 300", raw_jetstream.batches, 30_000),
             ):
                 rates = []
                 for _ in range(ROUNDS):
@@ -201,17 +199,13 @@ class Bench:
     async def start(self, bucket: str | None = None) -> None:
         stored = "nothing" if bucket is None else "100,000 jobs"
         bucket = bucket or f"e{next(self.names)}"
-        figures = []
-        for _ in range(ROUNDS):
-            command = [sys.executable, __file__, "--child", bucket, str(self.copies), *self.urls]
-            told = await asyncio.to_thread(
-                subprocess.run, command, capture_output=True, text=True, check=True
-            )
-            figures.append(json.loads(told.stdout))
-        seconds = statistics.median(each["seconds"] for each in figures)
+        call = ("ours", "start", "jetstream", f"{','.join(self.urls)}#{bucket}", 0)
+        await asyncio.to_thread(figures, *call)  # leaves bytecode
+        found = [await asyncio.to_thread(figures, *call) for _ in range(ROUNDS + 2)]
+        seconds = statistics.median(each["ready_ms"] for each in found) / 1000
         self.say(f"process start to first trigger, {stored} stored", seconds, "s")
-        memory = statistics.median(each["memory"] for each in figures)
-        self.say(f"    memory, {stored} stored", memory / 2**20, "MiB")
+        memory = statistics.median(each["memory_mb"] for each in found)
+        self.say(f"    highest memory, {stored} stored", memory, "MB")
 
     async def ledger(self) -> None:
         """A million lines, written as settlements write them."""
@@ -251,34 +245,7 @@ class Bench:
         await connection.close()
 
 
-# -- raw ---------------------------------------------------------------------
-
-
-async def _publish(connection: Client, count: int) -> None:
-    js = connection.jetstream()
-    for _ in range(count // BATCH):
-        await asyncio.gather(*(js.publish("raw.a", b"x" * 300) for _ in range(BATCH)))
-
-
-async def _publish_each(connection: Client, count: int) -> None:
-    js = connection.jetstream()
-    for _ in range(count):
-        await js.publish("raw.a", b"x" * 300)
-
-
-async def _batches(connection: Client, count: int) -> None:
-    size = 300
-    for _ in range(count // size):
-        batch = secrets.token_hex(8)
-        for number in range(1, size):
-            headers = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
-            await connection.publish(f"raw.{number}", b"x" * 300, headers=headers)
-        headers = {
-            "Nats-Batch-Id": batch,
-            "Nats-Batch-Sequence": str(size),
-            "Nats-Batch-Commit": "1",
-        }
-        await connection.request("raw.last", b"x" * 300, headers=headers, timeout=10)
+# -- lines -----------------------------------------------------------------
 
 
 async def _lines(connection: Client, prefix: str, which: range, now: datetime) -> None:
@@ -316,35 +283,6 @@ async def _lines(connection: Client, prefix: str, which: range, now: datetime) -
         await asyncio.gather(*sent)
 
 
-# -- a process that starts ---------------------------------------------------
-
-
-async def child(bucket: str, copies: int, urls: list[str]) -> None:
-    import os
-
-    first: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-
-    async def handle(event: JobEvent) -> None:
-        if not first.done():
-            first.set_result(time.time())
-
-    store = JetStreamBackend(
-        urls, job_bucket=bucket, execution_bucket=f"{bucket}-lines", replicas=copies
-    )
-    async with Scheduler(store, handler=handle) as scheduler:
-        await scheduler.submit_job(f"first-{os.getpid()}", Once(datetime.now(UTC)))
-        task = asyncio.create_task(scheduler.run_forever())
-        at = await asyncio.wait_for(first, 30)
-        ticks = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-        boot = time.time() - float(Path("/proc/uptime").read_text().split()[0])
-        started = boot + ticks / os.sysconf("SC_CLK_TCK")
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        memory = pages * os.sysconf("SC_PAGE_SIZE")
-        print(json.dumps({"seconds": at - started, "memory": memory}))
-        await scheduler.stop(1)
-        await task
-
-
 PARTS = ("limits", "register", "drain", "steady", "late", "start", "ledger")
 
 
@@ -364,9 +302,6 @@ async def run(bench: Bench, parts: list[str]) -> None:
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["--child"]:
-        asyncio.run(child(sys.argv[2], int(sys.argv[3]), sys.argv[4:]))
-        return
     parser = argparse.ArgumentParser()
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[])
     parser.add_argument("--cluster", action="store_true")

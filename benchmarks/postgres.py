@@ -13,41 +13,27 @@ keep schedules; 1,000 runs per second with a p99 lateness under 50 ms; a run cos
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import anyio
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.postgres_server import Server, server  # noqa: E402 -- the path comes first
+from benchmarks._processes import figures  # noqa: E402 -- the path comes first
+from benchmarks._servers import POSTGRES, Places  # noqa: E402
+from benchmarks._systems import SYSTEMS, measure, size_of  # noqa: E402
+from tests.postgres_server import Server, server  # noqa: E402 -- as above
 
 from sched_core import Interval, JobEvent, JobSpec, Once, Scheduler  # noqa: E402
 from sched_sql import SqlBackend  # noqa: E402
 
 ROUNDS = 3
-BURST = 10_000
-SLOW = {"procrastinate": 2_000, "apscheduler4": 500}
-"""So many for peers that would take minutes."""
-APSCHEDULER4 = ROOT / ".dev" / "apscheduler4"
-"""An environment of its own: it cannot be beside APScheduler 3."""
-
-DURABLE = {
-    "fsync": "on",
-    "full_page_writes": "on",
-    "shared_buffers": "256MB",
-    "max_wal_size": "4GB",
-    "autovacuum_naptime": "1min",
-    "max_connections": "100",
-}
 
 
 async def trivial(event: JobEvent) -> None:
@@ -88,58 +74,29 @@ async def ours(address: str, jobs: int) -> float:
     return jobs / spent
 
 
-def peer(name: str, address: str) -> float | None:
-    python = sys.executable
-    if name == "apscheduler4":
-        python = str(APSCHEDULER4 / "bin" / "python")
-        if not _apscheduler4():
-            return None
-    script = [python, str(ROOT / "benchmarks" / "_postgres_peers.py"), name, address]
-    count = SLOW.get(name, BURST)
-    done = subprocess.run([*script, str(count)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        print(f"  {name} failed: {done.stderr.strip().splitlines()[-1]}")
-        return None
-    return float(done.stdout.split()[-1])
-
-
-def _apscheduler4() -> bool:
-    if (APSCHEDULER4 / "ready").exists():
-        return True
-    pip = [str(APSCHEDULER4 / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-    for command in (
-        [sys._base_executable, "-m", "venv", str(APSCHEDULER4)],  # type: ignore[attr-defined]  # venv's own name for it  # noqa: SLF001
-        [*pip, "apscheduler==4.0.0a6", "sqlalchemy", "asyncpg", "greenlet", "sniffio"],
-    ):
-        if subprocess.run(command, check=False).returncode:
-            print("  APScheduler 4 cannot be installed here: it is left out")
-            return False
-    (APSCHEDULER4 / "ready").touch()
-    return True
-
-
 def burst(place: Server) -> list[str]:
-    print(f"burst: {BURST:,} one-shots that are due, one process, until all are recorded")
-    systems = ("sched-sql", "pgqueuer", "procrastinate", "apscheduler4", "raw")
-    found: dict[str, list[float]] = {name: [] for name in systems}
-    for _ in range(ROUNDS):
-        for name in systems:
-            address = fresh(place, "burst")
-            if name == "sched-sql":
-                found[name].append(anyio.run(ours, address, BURST))
-            elif (figure := peer(name, address)) is not None:
-                found[name].append(figure)
-    medians = {name: statistics.median(figures) for name, figures in found.items() if figures}
-    mine = medians["sched-sql"]
-    for name, figure in medians.items():
+    """The table's rows of PostgreSQL in side_by_side, with the promise that ours is level."""
+    print("burst: one-shots that are due, one process, until all are recorded")
+    systems = [system for system in SYSTEMS if system.store == "postgres"]
+    found: dict[str, list[float]] = {system.name: [] for system in systems}
+    with Places() as places:
+        for _ in range(ROUNDS):
+            for system in systems:
+                size = size_of(system, "burst", 1)
+                figure = measure(system, "burst", places, n=size, seconds=0)
+                if figure is not None:
+                    found[system.name].append(figure["rate"])
+    medians = {name: statistics.median(rates) for name, rates in found.items() if rates}
+    mine = medians["PostgreSQL"]
+    for name, rate in medians.items():
         spread = f"{min(found[name]):,.0f} to {max(found[name]):,.0f}"
-        print(f"  {name:<14}{figure:>9,.0f} runs/s ({spread}): ours is {mine / figure:.2f} times")
+        print(f"  {name:<26}{rate:>9,.0f} runs/s ({spread}): ours is {mine / rate:.2f} times")
     broken = []
     if "pgqueuer" in medians and mine < 0.8 * medians["pgqueuer"]:
         broken.append("a burst is not level with pgqueuer")
     broken += [
         f"a burst is not ten times {name}"
-        for name in ("procrastinate", "apscheduler4")
+        for name in ("Procrastinate", "APScheduler 4 PostgreSQL")
         if name in medians and mine < 10 * medians[name]
     ]
     return broken
@@ -250,46 +207,16 @@ def bulk(place: Server) -> list[str]:
 
 # -- start
 
-START = """
-import sys, time, json
-import anyio
-from sched_core import Scheduler
-from sched_sql import SqlBackend
-
-async def handle(event): ...
-
-async def main():
-    async with Scheduler(SqlBackend(sys.argv[1]), handler=handle) as scheduler:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(scheduler.run_forever)
-            await scheduler.wait_until_running()
-            assert (await scheduler.health()).healthy
-            print(json.dumps({"ready": time.time()}), flush=True)
-            await anyio.sleep(0.5)
-            with open("/proc/self/status") as file:
-                lines = dict(line.split(":", 1) for line in file)
-            print(json.dumps({"rss": int(lines["VmHWM"].split()[0]) / 1024}), flush=True)
-            await scheduler.stop()
-
-anyio.run(main)
-"""
-
 
 def start(place: Server) -> list[str]:
-    print("start: until a process has declared itself healthy; highest memory")
+    print("start: until a process runs a job that is due at once; its highest memory")
     broken = []
     for count in (0, 1_000_000):
-        address = stored(place, "start", count)
-        readies, sizes = [], []
-        for _ in range(ROUNDS + 2):
-            began = time.time()
-            out = subprocess.run(
-                [sys.executable, "-c", START, address], capture_output=True, text=True, check=True
-            ).stdout.splitlines()
-            told: dict[str, Any] = {**json.loads(out[0]), **json.loads(out[1])}
-            readies.append(told["ready"] - began)
-            sizes.append(told["rss"])
-        ready, size = statistics.median(readies), statistics.median(sizes)
+        call = ("ours", "start", "postgres", stored(place, "start", count), 0)
+        figures(*call)  # leaves bytecode
+        found = [figures(*call) for _ in range(ROUNDS + 2)]
+        ready = statistics.median(each["ready_ms"] for each in found) / 1000
+        size = statistics.median(each["memory_mb"] for each in found)
         print(f"  {count:>9,} jobs stored: ready in {ready:.2f} s, {size:.0f} MB")
         if ready > 0.4 or size > 60:
             broken.append(f"start with {count:,} jobs: over 0.4 s or 60 MB")
@@ -308,7 +235,7 @@ PARTS: dict[str, Callable[[Server], list[str]]] = {
 def main() -> None:
     chosen = sys.argv[1:] or list(PARTS)
     broken: list[str] = []
-    with server(**DURABLE) as place:
+    with server(**POSTGRES) as place:
         ((version,),) = place.admin("SHOW server_version")
         print(f"PostgreSQL {version}")
         for name in chosen:

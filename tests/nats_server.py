@@ -205,6 +205,7 @@ class Server:
         folder: Where it stores, and writes its log.
         program: The binary; found unless given.
         config: More lines of its configuration.
+        synced: Whether each write is on the disk before it is acknowledged.
         cluster: Its name, the port for the other nodes, and theirs.
         name: Of the node.
     """
@@ -215,6 +216,7 @@ class Server:
         *,
         program: Path | None = None,
         config: str = "",
+        synced: bool = False,
         name: str = "node",
         cluster: tuple[int, Sequence[int]] | None = None,
     ) -> None:
@@ -222,12 +224,13 @@ class Server:
         self.program = find() if program is None else program
         folder.mkdir(parents=True, exist_ok=True)
         self.port, self.monitor = free_ports(2)
+        sync = ", sync_interval: always" if synced else ""
         lines = [
             'host: "127.0.0.1"',
             f"port: {self.port}",
             f'http: "127.0.0.1:{self.monitor}"',
             f'server_name: "{name}"',
-            f'jetstream {{ store_dir: "{folder / "store"}" }}',
+            f'jetstream {{ store_dir: "{folder / "store"}"{sync} }}',
             f'log_file: "{folder / "log"}"',
             config,
         ]

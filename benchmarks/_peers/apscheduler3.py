@@ -1,31 +1,27 @@
 # mypy: ignore-errors
 # Run in an environment of its own, beside which the types of this one mean nothing.
-"""APScheduler 3, one measurement per call: ``python apscheduler3.py WORKLOAD STORE FOLDER N``."""
+"""APScheduler 3, one measurement per call: ``WORKLOAD STORE PLACE N``. It keeps no record."""
 
 import asyncio
-import json
-import random
-import sys
 import time
 from datetime import datetime, timedelta, timezone
 
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from benchmarks._peers import figures
+from benchmarks._peers.figures import DUE_BESIDE_MANY, FAR, SECONDS, Meter, Share
 from sqlalchemy import create_engine, event
 
-FAR = datetime.now(timezone.utc) + timedelta(days=365)
-RAN = 0
 LATE = []
-DONE = None
-WANTED = 0
+SHARE = Share()
+STATE = {"ran": 0, "wanted": 0, "done": None}
 
 
 async def trivial():
-    global RAN
-    RAN += 1
-    if RAN == WANTED:
-        DONE.set()
+    STATE["ran"] += 1
+    if STATE["ran"] == STATE["wanted"]:
+        STATE["done"].set()
 
 
 async def timed(at):
@@ -33,14 +29,19 @@ async def timed(at):
 
 
 async def recurring(phase):
-    now = time.time()
-    LATE.append(((now - phase) % 1.0) * 1000)
+    LATE.append(((time.time() - phase) % 1.0) * 1000)
 
 
-def store(name, folder):
+async def shared(job):
+    SHARE.ran(job)
+
+
+def store(name, place):
     if name == "memory":
         return MemoryJobStore()
-    engine = create_engine(f"sqlite:///{folder}/jobs.db")
+    if name == "postgres":
+        return SQLAlchemyJobStore(url=place.replace("postgresql://", "postgresql+psycopg://"))
+    engine = create_engine(f"sqlite:///{place}/jobs.db")
 
     @event.listens_for(engine, "connect")
     def pragmas(connection, record):
@@ -50,79 +51,88 @@ def store(name, folder):
     return SQLAlchemyJobStore(engine=engine)
 
 
+def now():
+    return datetime.now(timezone.utc)
+
+
 async def main():
-    global DONE, WANTED
-    workload, name, folder, n = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
-    DONE = asyncio.Event()
+    asked = figures.call()
+    n, workload = asked.n, asked.workload
+    STATE["done"] = asyncio.Event()
     defaults = {"misfire_grace_time": None, "max_instances": 100, "coalesce": True}
-    scheduler = AsyncIOScheduler(jobstores={"default": store(name, folder)}, job_defaults=defaults)
+    scheduler = AsyncIOScheduler(
+        jobstores={"default": store(asked.store, asked.place)}, job_defaults=defaults
+    )
     scheduler.start(paused=True)
+
+    def others(count):
+        for i in range(count):
+            scheduler.add_job(trivial, "interval", hours=1000, id=f"o{i}")
+
+    def due(count):
+        STATE["wanted"], at = count, now()
+        for i in range(count):
+            scheduler.add_job(trivial, "date", run_date=at, id=f"j{i}")
+
     result = {}
     if workload in {"register", "register-bulk"}:
-        began, cpu = time.perf_counter(), time.process_time()
+        meter = Meter()
         for i in range(n):
             scheduler.add_job(trivial, "date", run_date=FAR, id=f"j{i}")
-        result = rate(n, began, cpu)
+        result = meter.rate(n)
     elif workload in {"burst", "growth"}:
         if workload == "growth":
-            for i in range(n):
-                scheduler.add_job(trivial, "date", run_date=FAR, id=f"o{i}")
-            n = 2000
-        WANTED, now = n, datetime.now(timezone.utc)
-        for i in range(n):
-            scheduler.add_job(trivial, "date", run_date=now, id=f"j{i}")
-        began, cpu = time.perf_counter(), time.process_time()
+            others(n)
+            n = DUE_BESIDE_MANY
+        due(n)
+        meter = Meter()
         scheduler.resume()
-        await DONE.wait()
-        result = rate(n, began, cpu)
-    elif workload == "steady":
-        start = datetime.now(timezone.utc) + timedelta(seconds=4)
-        for i in range(n):
-            at = start + timedelta(seconds=i / n)
-            scheduler.add_job(
-                recurring, "interval", seconds=1, start_date=at, id=f"j{i}", args=[at.timestamp()]
-            )
-        cpu = time.process_time()
+        await STATE["done"].wait()
+        result = meter.rate(n)
+    elif workload == "start":
+        if asked.store == "memory":
+            others(n)
+        due(1)
         scheduler.resume()
-        await asyncio.sleep((start - datetime.now(timezone.utc)).total_seconds() + 8)
-        result = {**percentiles(), "runs": len(LATE)}
-        result["cpu_us"] = (time.process_time() - cpu) / max(len(LATE), 1) * 1e6
+        await STATE["done"].wait()
+        result = figures.since_start()
+    elif workload == "fill":
+        others(n)
+    elif workload == "fill-due":
+        at = now()
+        for i in range(n):
+            scheduler.add_job(shared, "date", run_date=at, id=f"j{i}", args=[f"j{i}"])
+    elif workload == "share":
+        await asyncio.sleep(SHARE.begins_in())
+        scheduler.resume()
+        while not SHARE.quiet:
+            await asyncio.sleep(0.1)
+        result = SHARE.told()
     else:
-        seconds, count = (10, 200) if workload == "lateness" else (8, 100)
-        if workload == "lateness":
+        if workload == "steady":
+            base = now() + timedelta(seconds=1 + n / 400)
             for i in range(n):
-                scheduler.add_job(trivial, "interval", hours=1000, id=f"o{i}")
-        chance, base = random.Random(1), datetime.now(timezone.utc) + timedelta(seconds=1)
-        for i in range(count):
-            at = base + timedelta(seconds=chance.uniform(0, seconds))
-            scheduler.add_job(timed, "date", run_date=at, id=f"j{i}", args=[at.timestamp()])
-        cpu = time.process_time()
+                at = base + timedelta(seconds=i / n)
+                phase = [at.timestamp()]
+                scheduler.add_job(
+                    recurring, "interval", seconds=1, start_date=at, id=f"j{i}", args=phase
+                )
+        else:
+            if workload == "lateness":
+                others(n)
+            base = now() + timedelta(seconds=1)
+            for i, at in enumerate(figures.moments(base)):
+                scheduler.add_job(timed, "date", run_date=at, id=f"j{i}", args=[at.timestamp()])
+        meter = Meter()
         scheduler.resume()
-        await asyncio.sleep(seconds + 2)
-        result = {**percentiles(), "runs": len(LATE)}
-        result["cpu_us"] = (time.process_time() - cpu) / max(len(LATE), 1) * 1e6
+        await asyncio.sleep((base - now()).total_seconds() + SECONDS + 0.5)
+        result = meter.late(LATE)
     scheduler.shutdown(wait=False)
-    print(json.dumps({**result, "memory_mb": memory_mb()}))
+    figures.tell(result)
 
 
-def rate(n, began, cpu):
-    spent = time.process_time() - cpu
-    return {"rate": n / (time.perf_counter() - began), "cpu_us": spent / n * 1e6}
+if __name__ == "__main__":
+    import importlib
 
-
-def percentiles():
-    values = sorted(LATE)
-
-    def at(share):
-        return values[min(int(len(values) * share), len(values) - 1)] if values else float("nan")
-
-    return {"p50_ms": at(0.5), "p99_ms": at(0.99), "p999_ms": at(0.999), "max_ms": at(1.0)}
-
-
-def memory_mb():
-    with open("/proc/self/status") as status:
-        line = next(line for line in status if line.startswith("VmHWM:"))
-    return int(line.split()[1]) / 1024
-
-
-asyncio.run(main())
+    # Under its own name: jobs are stored by the name of their function.
+    asyncio.run(importlib.import_module("benchmarks._peers.apscheduler3").main())

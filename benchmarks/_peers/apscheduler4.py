@@ -1,11 +1,8 @@
 # mypy: ignore-errors
 # Run in an environment of its own, beside which the types of this one mean nothing.
-"""APScheduler 4, one measurement per call: ``python apscheduler4.py WORKLOAD STORE FOLDER N``."""
+"""APScheduler 4, one measurement per call: ``WORKLOAD STORE PLACE N``."""
 
-import json
 import logging
-import random
-import sys
 import time
 from datetime import datetime, timedelta, timezone
 
@@ -15,13 +12,16 @@ from apscheduler.datastores.memory import MemoryDataStore
 from apscheduler.datastores.sqlalchemy import SQLAlchemyDataStore
 from apscheduler.triggers.date import DateTrigger
 from apscheduler.triggers.interval import IntervalTrigger
+from benchmarks._peers import figures
+from benchmarks._peers.figures import FAR, SECONDS, Meter, Share
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import create_async_engine
 
 logging.disable(logging.CRITICAL)
-FAR = datetime.now(timezone.utc) + timedelta(days=365)
 LATE = []
+SHARE = Share()
 STATE = {"ran": 0, "wanted": 0, "done": None}
+DUE_BESIDE_MANY = 500  # a quarter of what the others get: it would take minutes
 
 
 async def trivial():
@@ -38,10 +38,17 @@ async def recurring(phase):
     LATE.append(((time.time() - phase) % 1.0) * 1000)
 
 
-def store(name, folder):
+async def shared(job):
+    SHARE.ran(job)
+
+
+def store(name, place):
     if name == "memory":
         return MemoryDataStore()
-    engine = create_async_engine(f"sqlite+aiosqlite:///{folder}/jobs.db")
+    if name == "postgres":
+        address = place.replace("postgresql://", "postgresql+asyncpg://")
+        return SQLAlchemyDataStore(create_async_engine(address))
+    engine = create_async_engine(f"sqlite+aiosqlite:///{place}/jobs.db")
 
     @event.listens_for(engine.sync_engine, "connect")
     def pragmas(connection, record):
@@ -51,75 +58,86 @@ def store(name, folder):
     return SQLAlchemyDataStore(engine)
 
 
+def now():
+    return datetime.now(timezone.utc)
+
+
 async def main():
-    workload, name, folder, n = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+    asked = figures.call()
+    n, workload = asked.n, asked.workload
     STATE["done"] = anyio.Event()
     result = {}
-    async with AsyncScheduler(store(name, folder), max_concurrent_jobs=100) as scheduler:
+    async with AsyncScheduler(
+        store(asked.store, asked.place), max_concurrent_jobs=100
+    ) as scheduler:
+
+        async def others(count):
+            trigger = IntervalTrigger(hours=1000, start_time=FAR)
+            for i in range(count):
+                await scheduler.add_schedule(trivial, trigger, id=f"o{i}")
+
+        async def due(count):
+            STATE["wanted"], at = count, now()
+            for i in range(count):
+                await scheduler.add_schedule(trivial, DateTrigger(at), id=f"j{time.time_ns()}-{i}")
+
         if workload in {"register", "register-bulk"}:
-            began, cpu = time.perf_counter(), time.process_time()
+            meter = Meter()
             for i in range(n):
                 await scheduler.add_schedule(trivial, DateTrigger(FAR), id=f"j{i}")
-            result = rate(n, began, cpu)
+            result = meter.rate(n)
         elif workload in {"burst", "growth"}:
             if workload == "growth":
-                for i in range(n):
-                    await scheduler.add_schedule(trivial, DateTrigger(FAR), id=f"o{i}")
-                n = 500
-            STATE["wanted"], now = n, datetime.now(timezone.utc)
-            for i in range(n):
-                await scheduler.add_schedule(trivial, DateTrigger(now), id=f"j{i}")
-            began, cpu = time.perf_counter(), time.process_time()
+                await others(n)
+                n = DUE_BESIDE_MANY
+            await due(n)
+            meter = Meter()
             await scheduler.start_in_background()
             await STATE["done"].wait()
-            result = rate(n, began, cpu)
+            result = meter.rate(n)
+        elif workload == "start":
+            if asked.store == "memory":
+                await others(n)
+            await due(1)
+            await scheduler.start_in_background()
+            await STATE["done"].wait()
+            result = figures.since_start()
+        elif workload == "fill":
+            await others(n)
+        elif workload == "fill-due":
+            at = now()
+            for i in range(n):
+                await scheduler.add_schedule(shared, DateTrigger(at), id=f"j{i}", args=[f"j{i}"])
+        elif workload == "share":
+            await anyio.sleep(SHARE.begins_in())
+            await scheduler.start_in_background()
+            while not SHARE.quiet:
+                await anyio.sleep(0.1)
+            result = SHARE.told()
         else:
-            seconds, count = (10, 200) if workload == "lateness" else (8, 100)
-            base = datetime.now(timezone.utc) + timedelta(seconds=2)
             if workload == "steady":
+                base = now() + timedelta(seconds=1 + n / 100)
                 for i in range(n):
-                    at = base + timedelta(seconds=10 + i / n)
+                    at = base + timedelta(seconds=i / n)
                     trigger = IntervalTrigger(seconds=1, start_time=at)
-                    await scheduler.add_schedule(
-                        recurring, trigger, id=f"j{i}", args=[at.timestamp()]
-                    )
-                seconds = (base - datetime.now(timezone.utc)).total_seconds() + 18
+                    phase = [at.timestamp()]
+                    await scheduler.add_schedule(recurring, trigger, id=f"j{i}", args=phase)
             else:
-                for i in range(n if workload == "lateness" else 0):
-                    await scheduler.add_schedule(trivial, IntervalTrigger(hours=1000), id=f"o{i}")
-                chance, base = random.Random(1), datetime.now(timezone.utc) + timedelta(seconds=2)
-                for i in range(count):
-                    at = base + timedelta(seconds=chance.uniform(0, seconds))
+                await others(n if workload == "lateness" else 0)
+                base = now() + timedelta(seconds=2)
+                for i, at in enumerate(figures.moments(base)):
                     await scheduler.add_schedule(
                         timed, DateTrigger(at), id=f"j{i}", args=[at.timestamp()]
                     )
-                seconds += 3
-            cpu = time.process_time()
+            meter = Meter()
             await scheduler.start_in_background()
-            await anyio.sleep(seconds)
-            result = {**percentiles(), "runs": len(LATE)}
-            result["cpu_us"] = (time.process_time() - cpu) / max(len(LATE), 1) * 1e6
-    print(json.dumps({**result, "memory_mb": memory_mb()}))
+            await anyio.sleep((base - now()).total_seconds() + SECONDS + 1)
+            result = meter.late(LATE)
+    figures.tell(result)
 
 
-def rate(n, began, cpu):
-    spent = time.process_time() - cpu
-    return {"rate": n / (time.perf_counter() - began), "cpu_us": spent / n * 1e6}
+if __name__ == "__main__":
+    import importlib
 
-
-def percentiles():
-    values = sorted(LATE)
-
-    def at(share):
-        return values[min(int(len(values) * share), len(values) - 1)] if values else float("nan")
-
-    return {"p50_ms": at(0.5), "p99_ms": at(0.99), "p999_ms": at(0.999), "max_ms": at(1.0)}
-
-
-def memory_mb():
-    with open("/proc/self/status") as status:
-        line = next(line for line in status if line.startswith("VmHWM:"))
-    return int(line.split()[1]) / 1024
-
-
-anyio.run(main)
+    # Under its own name: jobs are stored by the name of their function.
+    anyio.run(importlib.import_module("benchmarks._peers.apscheduler4").main)

@@ -1,22 +1,20 @@
-"""Our own backends, one measurement per call: ``python ours.py WORKLOAD BACKEND FOLDER N``."""
+"""Our own backends, one measurement per call: ``python -m … WORKLOAD STORE PLACE N``."""
 
 from __future__ import annotations
 
-import json
-import random
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import anyio
-import anyio.to_thread
+from benchmarks._peers import figures
+from benchmarks._peers.figures import DUE_BESIDE_MANY, FAR, SECONDS, Meter, Share
 
 from sched_core import Backend, Interval, JobEvent, JobSpec, MemoryBackend, Once, Scheduler
 
-FAR = datetime.now(UTC) + timedelta(days=365)
+Found = dict[str, float] | dict[str, object]
 
 
 def sqlite(folder: str, synchronous: Literal["FULL", "NORMAL"]) -> Backend:
@@ -25,10 +23,34 @@ def sqlite(folder: str, synchronous: Literal["FULL", "NORMAL"]) -> Backend:
     return SqlBackend(Path(folder) / "jobs.db", synchronous=synchronous)
 
 
+def postgres(address: str) -> Backend:
+    from sched_sql import SqlBackend
+
+    return SqlBackend(address)
+
+
+def jetstream(place: str, durability: Literal["process", "machine"]) -> Backend:
+    """The servers' addresses, and the bucket after ``#``; a copy for each server."""
+    from sched_jetstream import JetStreamBackend
+
+    addresses, _, bucket = place.partition("#")
+    urls = addresses.split(",")
+    return JetStreamBackend(
+        urls,
+        job_bucket=bucket,
+        execution_bucket=f"{bucket}-lines",
+        replicas=len(urls),
+        durability=durability,
+    )
+
+
 BACKENDS: dict[str, Callable[[str], Backend]] = {
     "memory": lambda _: MemoryBackend(),
     "sqlite-full": lambda folder: sqlite(folder, "FULL"),
     "sqlite-normal": lambda folder: sqlite(folder, "NORMAL"),
+    "postgres": postgres,
+    "jetstream": lambda place: jetstream(place, "process"),
+    "jetstream-synced": lambda place: jetstream(place, "machine"),
 }
 
 
@@ -36,32 +58,51 @@ async def trivial(event: JobEvent) -> None:
     """Do nothing."""
 
 
-async def register(backend: Backend, n: int, *, bulk: bool) -> dict[str, float]:
+async def store_jobs(scheduler: Scheduler, n: int) -> None:
+    """Store recurring jobs of which none is due."""
+    specs = [JobSpec(f"o{i}", Interval(hours=1000)) for i in range(n)]
+    await scheduler.submit_jobs(specs, atomic=False)
+
+
+async def store_due(scheduler: Scheduler, n: int) -> None:
+    now = datetime.now(UTC)
+    await scheduler.submit_jobs([JobSpec(f"j{i}", Once(now)) for i in range(n)], atomic=False)
+
+
+# -- the workloads
+
+
+async def register(backend: Backend, n: int) -> Found:
     async with Scheduler(backend) as scheduler:
-        began, cpu = time.perf_counter(), time.process_time()
-        if bulk:
-            await scheduler.submit_jobs(
-                [JobSpec(f"j{i}", Once(FAR)) for i in range(n)], atomic=False
-            )
-        else:
-            for i in range(n):
-                await scheduler.submit_job(f"j{i}", Once(FAR))
-        return rate(n, began, cpu)
+        meter = Meter()
+        for i in range(n):
+            await scheduler.submit_job(f"j{i}", Once(FAR))
+        return meter.rate(n)
 
 
-async def burst(backend: Backend, n: int, *, others: int = 0) -> dict[str, float]:
+async def register_bulk(backend: Backend, n: int) -> Found:
+    async with Scheduler(backend) as scheduler:
+        meter = Meter()
+        specs = [JobSpec(f"j{i}", Once(FAR)) for i in range(n)]
+        await scheduler.submit_jobs(specs, atomic=False)
+        return meter.rate(n)
+
+
+async def burst(backend: Backend, n: int, *, others: int = 0) -> Found:
     async with Scheduler(backend, handler=trivial) as scheduler:
-        stored = [JobSpec(f"o{i}", Once(FAR)) for i in range(others)]
-        await scheduler.submit_jobs(stored, atomic=False)
-        now = datetime.now(UTC)
-        await scheduler.submit_jobs([JobSpec(f"j{i}", Once(now)) for i in range(n)], atomic=False)
-        began, cpu = time.perf_counter(), time.process_time()
+        await store_jobs(scheduler, others)
+        await store_due(scheduler, n)
+        meter = Meter()
         ran = await scheduler.run_due()
         assert ran == n, ran
-        return rate(n, began, cpu)
+        return meter.rate(n)
 
 
-async def steady(backend: Backend, n: int, seconds: float) -> dict[str, float]:
+async def growth(backend: Backend, n: int) -> Found:
+    return await burst(backend, DUE_BESIDE_MANY, others=n)
+
+
+async def steady(backend: Backend, n: int) -> Found:
     """Each of n jobs every second, phases spread over the second."""
     late: list[float] = []
 
@@ -75,74 +116,102 @@ async def steady(backend: Backend, n: int, seconds: float) -> dict[str, float]:
             for i in range(n)
         ]
         await scheduler.submit_jobs(specs, atomic=False)
-        return await running(scheduler, late, (start - datetime.now(UTC)).total_seconds() + seconds)
+        return await running(scheduler, late, start)
 
 
-async def idle(backend: Backend, n: int, seconds: float, others: int = 0) -> dict[str, float]:
-    """N one-shots at random moments; ``others`` recurring jobs are stored that are not due."""
+async def idle(backend: Backend, n: int, *, others: int = 0) -> Found:
+    """One-shots at random moments; ``others`` recurring jobs are stored that are not due."""
     late: list[float] = []
 
     async def handle(event: JobEvent) -> None:
         late.append(event.delay.total_seconds() * 1000)
 
-    chance = random.Random(1)
     async with Scheduler(backend, handler=handle) as scheduler:
-        stored = [JobSpec(f"o{i}", Interval(hours=1000)) for i in range(others)]
-        await scheduler.submit_jobs(stored, atomic=False)
+        await store_jobs(scheduler, others)
         base = datetime.now(UTC) + timedelta(seconds=1)
-        specs = [
-            JobSpec(f"j{i}", Once(base + timedelta(seconds=chance.uniform(0, seconds))))
-            for i in range(n)
-        ]
-        await scheduler.submit_jobs(specs, atomic=False)
-        return await running(scheduler, late, seconds + 2)
+        moments = figures.moments(base)
+        await scheduler.submit_jobs([JobSpec(f"j{i}", Once(at)) for i, at in enumerate(moments)])
+        return await running(scheduler, late, base)
 
 
-async def running(scheduler: Scheduler, late: list[float], seconds: float) -> dict[str, float]:
-    cpu = time.process_time()
+async def lateness(backend: Backend, n: int) -> Found:
+    return await idle(backend, 0, others=n)
+
+
+async def running(scheduler: Scheduler, late: list[float], start: datetime) -> Found:
+    meter = Meter()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(scheduler.run_forever)
-        await anyio.sleep(seconds)
+        await anyio.sleep((start - datetime.now(UTC)).total_seconds() + SECONDS + 0.5)
         await scheduler.stop(5)
-    spent = time.process_time() - cpu
-    return {**percentiles(late), "runs": len(late), "cpu_us": spent / max(len(late), 1) * 1e6}
+    return meter.late(late)
 
 
-def rate(n: int, began: float, cpu: float) -> dict[str, float]:
-    spent = time.process_time() - cpu
-    return {"rate": n / (time.perf_counter() - began), "cpu_us": spent / n * 1e6}
+async def start(backend: Backend, n: int) -> Found:
+    """Until the first run of a job that is due at once; what is in memory is stored again."""
+    ready: Found = {}
+
+    async def handle(event: JobEvent) -> None:
+        nonlocal ready
+        ready = figures.since_start()
+        await scheduler.stop(1)
+
+    scheduler = Scheduler(backend, handler=handle)
+    async with scheduler:
+        if isinstance(backend, MemoryBackend):
+            await store_jobs(scheduler, n)
+        await scheduler.submit_job(f"first-{time.time_ns()}", Once(datetime.now(UTC)))
+        await scheduler.run_forever()
+    return ready
 
 
-def percentiles(values: list[float]) -> dict[str, float]:
-    values = sorted(values)
-
-    def at(share: float) -> float:
-        return values[min(int(len(values) * share), len(values) - 1)] if values else float("nan")
-
-    return {"p50_ms": at(0.5), "p99_ms": at(0.99), "p999_ms": at(0.999), "max_ms": at(1.0)}
+async def fill(backend: Backend, n: int) -> Found:
+    async with Scheduler(backend) as scheduler:
+        await store_jobs(scheduler, n)
+    return {}
 
 
-def memory_mb() -> float:
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return float("nan")
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) / 1024
+async def fill_due(backend: Backend, n: int) -> Found:
+    async with Scheduler(backend) as scheduler:
+        await store_due(scheduler, n)
+    return {}
+
+
+async def share(backend: Backend, n: int) -> Found:
+    """Run what is due beside another process that does the same."""
+    mine = Share()
+
+    async def handle(event: JobEvent) -> None:
+        mine.ran(event.id)
+
+    async with Scheduler(backend, handler=handle) as scheduler, anyio.create_task_group() as tasks:
+        await anyio.sleep(mine.begins_in())
+        tasks.start_soon(scheduler.run_forever)
+        while not mine.quiet:  # noqa: ASYNC110 -- a look now and then is cheaper than an event
+            await anyio.sleep(0.1)
+        await scheduler.stop(5)
+    return mine.told()
+
+
+WORKLOADS: dict[str, Callable[[Backend, int], Awaitable[Found]]] = {
+    "register": register,
+    "register-bulk": register_bulk,
+    "burst": burst,
+    "growth": growth,
+    "steady": steady,
+    "idle": idle,
+    "lateness": lateness,
+    "start": start,
+    "fill": fill,
+    "fill-due": fill_due,
+    "share": share,
+}
 
 
 def main() -> None:
-    workload, name, folder, n = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
-    backend = BACKENDS[name](folder)
-    works: dict[str, Callable[[], Any]] = {
-        "register": lambda: register(backend, n, bulk=False),
-        "register-bulk": lambda: register(backend, n, bulk=True),
-        "burst": lambda: burst(backend, n),
-        "steady": lambda: steady(backend, n, 8),
-        "idle": lambda: idle(backend, 100, 8),
-        "growth": lambda: burst(backend, 2000, others=n),
-        "lateness": lambda: idle(backend, 200, 10, others=n),
-    }
-    print(json.dumps({**anyio.run(works[workload]), "memory_mb": memory_mb()}))
+    asked = figures.call()
+    backend = BACKENDS[asked.store](asked.place)
+    figures.tell(anyio.run(WORKLOADS[asked.workload], backend, asked.n))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the stores can do by themselves: ``python raw.py WORKLOAD STORE FOLDER N``.
+"""What memory and SQLite can do by themselves: ``WORKLOAD STORE PLACE N``.
 
 Claim a batch of a hundred, advance it, write a line each; nothing else, no scheduler.
 """
@@ -6,65 +6,76 @@ Claim a batch of a hundred, advance it, write a line each; nothing else, no sche
 from __future__ import annotations
 
 import heapq
-import json
 import sqlite3
-import sys
-import time
 from pathlib import Path
+
+from benchmarks._peers import figures
+from benchmarks._peers.figures import Meter
 
 BATCH = 100
 
 
-def sqlite(folder: str, name: str) -> sqlite3.Connection:
+def memory(workload: str, n: int) -> dict[str, float]:
+    rows = [(i, f"j{i}") for i in range(n)]
+    meter = Meter()
+    if workload.startswith("register"):
+        jobs = {name: row for row, name in rows}
+        assert len(jobs) == n
+    else:
+        heapq.heapify(rows)
+        lines = [heapq.heappop(rows)[1] for _ in range(n)]
+        assert len(lines) == n
+    return meter.rate(n)
+
+
+def sqlite(folder: str, synchronous: str) -> sqlite3.Connection:
     connection = sqlite3.connect(Path(folder) / "raw.db", isolation_level=None)
     connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute(f"PRAGMA synchronous={name.removeprefix('sqlite-').upper()}")
+    connection.execute(f"PRAGMA synchronous={synchronous.upper()}")
     connection.execute("CREATE TABLE job(id TEXT PRIMARY KEY, due INT, token INT) WITHOUT ROWID")
     connection.execute("CREATE INDEX job_due ON job(due)")
     connection.execute("CREATE TABLE line(id TEXT PRIMARY KEY, ended INT) WITHOUT ROWID")
     return connection
 
 
-def main() -> None:
-    workload, name, folder, n = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+def register(connection: sqlite3.Connection, n: int, *, bulk: bool) -> dict[str, float]:
     rows = [(f"j{i}", i, 0) for i in range(n)]
-    if name == "memory":
-        began, cpu = time.perf_counter(), time.process_time()
-        if workload.startswith("register"):
-            jobs = {row[0]: row for row in rows}
-            assert len(jobs) == n
-        else:
-            heap = [(row[1], row[0]) for row in rows]
-            heapq.heapify(heap)
-            lines = [heapq.heappop(heap)[1] for _ in range(n)]
-            assert len(lines) == n
+    insert = "INSERT INTO job VALUES (?, ?, ?)"
+    meter = Meter()
+    if bulk:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany(insert, rows)
+        connection.execute("COMMIT")
     else:
-        connection = sqlite(folder, name)
-        insert = "INSERT INTO job VALUES (?, ?, ?)"
-        began, cpu = time.perf_counter(), time.process_time()
-        if workload == "register":
-            for row in rows:
-                connection.execute(insert, row)
-        else:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(insert, rows)
-            connection.execute("COMMIT")
-        if workload == "burst":
-            began, cpu = time.perf_counter(), time.process_time()
-            for _ in range(0, n, BATCH):
-                connection.execute("BEGIN IMMEDIATE")
-                due = connection.execute(
-                    "SELECT id FROM job WHERE due IS NOT NULL ORDER BY due LIMIT ?", (BATCH,)
-                ).fetchall()
-                connection.executemany("UPDATE job SET token = 1 WHERE id = ?", due)
-                connection.execute("COMMIT")
-                connection.execute("BEGIN IMMEDIATE")
-                connection.executemany("UPDATE job SET due = NULL WHERE id = ?", due)
-                connection.executemany("INSERT INTO line VALUES (?, 1)", due)
-                connection.execute("COMMIT")
-    spent = time.process_time() - cpu
-    result = {"rate": n / (time.perf_counter() - began), "cpu_us": spent / n * 1e6}
-    print(json.dumps(result))
+        for row in rows:
+            connection.execute(insert, row)
+    return meter.rate(n)
+
+
+def burst(connection: sqlite3.Connection, n: int) -> dict[str, float]:
+    meter = Meter()
+    for _ in range(0, n, BATCH):
+        connection.execute("BEGIN IMMEDIATE")
+        due = connection.execute(
+            "SELECT id FROM job WHERE due IS NOT NULL ORDER BY due LIMIT ?", (BATCH,)
+        ).fetchall()
+        connection.executemany("UPDATE job SET token = 1 WHERE id = ?", due)
+        connection.execute("COMMIT")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany("UPDATE job SET due = NULL WHERE id = ?", due)
+        connection.executemany("INSERT INTO line VALUES (?, 1)", due)
+        connection.execute("COMMIT")
+    return meter.rate(n)
+
+
+def main() -> None:
+    asked = figures.call()
+    if asked.store == "memory":
+        figures.tell(memory(asked.workload, asked.n))
+        return
+    connection = sqlite(asked.place, asked.store.removeprefix("sqlite-"))
+    found = register(connection, asked.n, bulk=asked.workload != "register")
+    figures.tell(burst(connection, asked.n) if asked.workload == "burst" else found)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -184,6 +183,8 @@ def _table(config: Source) -> tuple[Mapping[str, Any], str]:
         document: Mapping[str, Any] = config
     elif isinstance(config, str | os.PathLike):
         source = os.fspath(config)
+        import tomllib  # here: who reads no file starts sooner
+
         try:
             document = tomllib.loads(Path(config).read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from difflib import get_close_matches
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
@@ -82,6 +81,8 @@ def duration(value: object) -> timedelta:
 
 def nearest(name: str, known: list[str]) -> str:
     """Return a hint at what was meant: the nearest name, or all there are."""
+    from difflib import get_close_matches  # here: a start without mistakes does not need it
+
     spellings = {plain(each): _spelt_like(name, each) for each in known}
     close = get_close_matches(plain(name), spellings, n=1, cutoff=0.6)
     if close:
