@@ -8,10 +8,11 @@ lease at most. A clock that does not decide excuses nothing.
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from operator import itemgetter
 
 from sched_core import Execution, Status
 from sched_core.ports import MAX_POLL
@@ -122,19 +123,19 @@ def _late(evidence: Evidence, report: Report) -> Iterator[Finding]:
     """First attempts begin in time, once the job's run before has ended."""
     touched, calm = evidence.touched(), Calm(evidence)
     kinds = {job.id: job.spec.metadata.get("kind", "") for job in evidence.jobs}
-    freed: dict[str, list[datetime]] = defaultdict(list)
+    freed: dict[str, list[tuple[int, datetime]]] = defaultdict(list)
     for line in evidence.lines:
-        freed[line.job_id].append(line.finished_at)
+        freed[line.job_id].append((line.token, line.finished_at))
     for ends in freed.values():
         ends.sort()
     for entry in evidence.starts():
         job_id, at = entry["id"], moment(entry)
         if entry["attempt"] > 1 or job_id in touched or kinds.get(job_id) != "quick":
             continue
-        before = bisect_right(freed[job_id], at)
         due = datetime.fromisoformat(entry["scheduled_at"])
+        before = bisect_left(freed[job_id], entry["token"], key=itemgetter(0))
         if before:
-            due = max(due, freed[job_id][before - 1])
+            due = max(due, freed[job_id][before - 1][1])
         waited = calm.between(due, at)
         if waited > LATE:
             yield Finding("late", f"{entry['key']} by {waited} of calm", at, job_id)
