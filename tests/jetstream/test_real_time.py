@@ -26,7 +26,7 @@ from sched_core import (
     Scheduler,
     SystemClock,
 )
-from sched_core.clock import cpu_seconds
+from sched_core.clock import boot_seconds
 from sched_jetstream import JetStreamBackend
 from sched_jetstream.clock import StoreClock
 
@@ -300,7 +300,21 @@ def test_a_step_of_the_servers_clock_is_followed_and_guarded() -> None:
     clock.measured(now, 100.0, 100.001)
     clock.measured(now + timedelta(seconds=10.002), 110.0, 110.001)
     assert (clock.steps, clock.stands) == (0, True), "an ordinary drift is no step"
-    moment = cpu_seconds()
+    moment = boot_seconds()
     clock.measured(now + timedelta(days=1), moment, moment + 0.001)
     assert (clock.steps, clock.stands) == (1, False), "claims are taken over after a jump"
     assert abs(clock.now() - now - timedelta(days=1)) < timedelta(seconds=5)
+
+
+def test_the_estimate_of_the_servers_clock_is_never_ahead() -> None:
+    """However slow the answer was: what is begun by it would be early."""
+    clock, now = StoreClock(SystemClock(), timedelta(seconds=2)), datetime.now(UTC)
+    asked = boot_seconds()
+    clock.measured(now + timedelta(seconds=0.1), asked, asked + 1)  # answered at once, late here
+    assert clock.now() <= now + timedelta(seconds=boot_seconds() - asked)
+    assert clock.vague, "another look is worth having"
+    clock.measured(now + timedelta(seconds=2), asked + 2, asked + 2.001)
+    assert (clock.steps, clock.vague) == (1, False)
+    assert abs(clock.now() - now - timedelta(seconds=boot_seconds() - asked)) < timedelta(
+        seconds=0.01
+    )

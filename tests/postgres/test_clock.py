@@ -161,6 +161,13 @@ def test_an_estimate_is_never_behind_a_reply() -> None:
         assert clock.now() >= told - timedelta(microseconds=2)
 
 
+def test_an_estimate_is_not_ahead_of_the_store() -> None:
+    """However slow the first reply was: what is begun by it would be early."""
+    clock, at = StoreClock(SystemClock()), boot_seconds()
+    clock.observe(NOW, at, at + 5)  # told at once, and five seconds under way
+    assert read(clock, at) <= 0
+
+
 def test_sleeping_ends_when_the_servers_clock_says_so() -> None:
     async def main() -> None:
         clock = StoreClock(SkewedClock(-HOUR))

@@ -20,6 +20,7 @@ from tests.postgres_server import Server
 from tests.proxy import Proxy
 
 from sched_core import Execution, JobEvent, JobSpec, Once, Scheduler, Status
+from sched_core.clock import SystemClock
 
 LEASE = timedelta(seconds=3)
 TIMEOUT = timedelta(seconds=1)
@@ -137,6 +138,33 @@ def test_a_server_that_crashes_under_load(server: Server, deep: bool) -> None:
             assert (await load.scheduler.health()).healthy
 
     anyio.run(main)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["claimed", "taken over"])
+def test_a_claim_survives_a_crash_of_the_server(again: bool) -> None:
+    """Its handler has begun: the same attempt must not run again, nor its token be another's."""
+
+    async def main(server: Server) -> None:
+        first = Place(server.address(), "claimed").backend(lease=timedelta(seconds=0.5))
+        other = Place(server.address(), "claimed").backend(lease=LEASE)
+        await first.open(SystemClock(), worker="first")
+        await other.open(SystemClock(), worker="other")
+        async with Scheduler(Place(server.address(), "claimed").backend()) as scheduler:
+            await scheduler.submit_job("a", Once(datetime.now(UTC)))
+            if again:
+                first._table._heartbeat.drop(await first.claim_due(1))  # type: ignore[attr-defined]
+                await anyio.sleep(LEASE.total_seconds() + 0.5)
+            claims = await other.claim_due(1)
+            await anyio.to_thread.run_sync(server.restart)
+            assert [claim.attempt for claim in claims] == [2 if again else 1]
+            assert len(await other.renew(claims)) == 1, "the crash took the claim back"
+            lines = [line.status async for line in scheduler.list_executions()]
+            assert lines == [Status.ABANDONED] * again
+        await first.close()
+        await other.close()
+
+    with postgres_server.server(wal_writer_delay="10s") as server:
+        anyio.run(main, server)
 
 
 Trouble = Callable[[Proxy], Coroutine[Any, Any, None]]

@@ -1,21 +1,39 @@
-"""Backends under torture."""
+"""Backends under torture.
+
+``python -m sched_testkit.torture tests.torture.harnesses:Postgres --minutes 2 --seed 7``, from the
+root of the repository.
+"""
 
 from __future__ import annotations
 
+import os
+import random
+import signal
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from datetime import timedelta
 from pathlib import Path
 
+from tests import nats_server, postgres_server
+from tests.proxy import Proxy
+
 from sched_core import Backend
+from sched_jetstream import JetStreamBackend
 from sched_sql import SqlBackend
 from sched_testkit.torture import Fault, TortureHarness
+
+TIMEOUT = timedelta(seconds=1)
+"""For an answer of the store: half of the lease."""
+BUCKET = "torture"
 
 
 class Sqlite(TortureHarness):
     name = "SQLite"
     processes = 3
+    dead_are_free = True
+    owns_file = True
 
     @contextmanager
     def place(self, folder: str) -> Iterator[str]:
@@ -36,3 +54,175 @@ class Sqlite(TortureHarness):
                 held.execute("ROLLBACK")
 
         return {"locked": locked}
+
+
+def way_faults(proxies: Sequence[Proxy]) -> dict[str, Fault]:
+    """Return what can happen on the way to a server."""
+
+    def lasting(begin: Callable[[Proxy], None]) -> Fault:
+        def fault(seconds: float) -> None:
+            for proxy in proxies:
+                begin(proxy)
+            time.sleep(seconds)
+            for proxy in proxies:
+                proxy.heal()
+
+        return fault
+
+    def cut(seconds: float) -> None:
+        """Again and again."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            for proxy in proxies:
+                proxy.hang_up()
+            time.sleep(0.2)
+
+    return {
+        "connections cut": cut,
+        "connections refused": lasting(Proxy.drop),
+        "connections stalled": lasting(Proxy.stall),
+        "black hole": lasting(Proxy.black_hole),
+    }
+
+
+class Postgres(TortureHarness):
+    name = "PostgreSQL"
+    processes = 4
+
+    def __init__(self) -> None:
+        self._server: postgres_server.Server | None = None
+        self._proxy: Proxy | None = None
+
+    @contextmanager
+    def place(self, folder: str) -> Iterator[str]:
+        with (
+            postgres_server.server(full_page_writes="on") as server,
+            Proxy(("127.0.0.1", server.port)) as proxy,
+        ):
+            self._server, self._proxy = server, proxy
+            yield server.address(port=proxy.port)
+
+    def backend(self, address: str) -> Backend:
+        return SqlBackend(address, lease=self.lease, timeout=TIMEOUT)
+
+    def faults(self, address: str) -> Mapping[str, Fault]:
+        server, proxy = self._server, self._proxy
+        assert server is not None
+        assert proxy is not None
+
+        def restarted(seconds: float) -> None:
+            """As `pg_ctl restart -m immediate`, with some time in between."""
+            server.stop("immediate")
+            time.sleep(seconds)
+            server.start()
+
+        def crashed(seconds: float) -> None:
+            """A process of the server is killed: all sessions end, and it recovers from the WAL."""
+            ((pid,),) = server.admin(
+                "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' "
+                "ORDER BY application_name <> 'sched', random() LIMIT 1"
+            )
+            assert isinstance(pid, int)
+            os.kill(pid, signal.SIGKILL)
+            server.wait()
+
+        return {"server restarted": restarted, "server crashed": crashed, **way_faults([proxy])}
+
+
+class JetStream(TortureHarness):
+    name = "JetStream R1"
+    processes = 4
+    nodes = 1
+
+    def __init__(self) -> None:
+        self._cluster: nats_server.Cluster | None = None
+        self._proxies: list[Proxy] = []
+        self._servers: list[nats_server.Server] = []
+        self._chance = random.Random(7)
+
+    @contextmanager
+    def place(self, folder: str) -> Iterator[str]:
+        with (
+            nats_server.running(Path(folder) / "node") as server,
+            self._behind([server]) as address,
+        ):
+            yield address
+
+    @contextmanager
+    def _behind(self, servers: list[nats_server.Server]) -> Iterator[str]:
+        with ExitStack() as stack:
+            self._servers = servers
+            self._proxies = [
+                stack.enter_context(Proxy(("127.0.0.1", server.port))) for server in servers
+            ]
+            yield ",".join(f"nats://127.0.0.1:{proxy.port}" for proxy in self._proxies)
+
+    def backend(self, address: str) -> Backend:
+        return JetStreamBackend(
+            address.split(","),
+            job_bucket=BUCKET,
+            execution_bucket=f"{BUCKET}-lines",
+            lease=self.lease,
+            timeout=TIMEOUT,
+            replicas=self.nodes,
+            reconcile_interval=timedelta(seconds=10),
+            reconcile_grace=timedelta(seconds=3),
+        )
+
+    def _kill(self, server: nats_server.Server, seconds: float) -> None:
+        server.kill()
+        time.sleep(seconds)
+        server.start()
+
+    def faults(self, address: str) -> Mapping[str, Fault]:
+        (server,) = self._servers
+
+        def killed(seconds: float) -> None:
+            self._kill(server, seconds)
+
+        return {"server killed": killed, **way_faults(self._proxies)}
+
+
+class JetStreamCluster(JetStream):
+    name = "JetStream R3"
+    nodes = 3
+    recovery = timedelta(seconds=15)
+
+    @contextmanager
+    def place(self, folder: str) -> Iterator[str]:
+        cluster = self._cluster = nats_server.Cluster(Path(folder))
+        try:
+            cluster.start()
+            with self._behind(cluster.nodes) as address:
+                yield address
+        finally:
+            cluster.end()
+
+    def faults(self, address: str) -> Mapping[str, Fault]:
+        cluster = self._cluster
+        assert cluster is not None
+
+        def led(seconds: float) -> None:
+            """Wait until both streams have a leader again."""
+            until = time.monotonic() + seconds
+            for stream in (f"KV_{BUCKET}", f"KV_{BUCKET}-lines"):
+                while (leader := cluster.leader_of(stream)) is None or leader.process is None:
+                    assert time.monotonic() < until, f"{stream} has no leader"
+                    time.sleep(0.1)
+
+        def leader_killed(seconds: float) -> None:
+            led(60)
+            leader = cluster.leader_of(f"KV_{BUCKET}")
+            if leader is not None:
+                self._kill(leader, seconds)
+                led(60)
+
+        def node_killed(seconds: float) -> None:
+            self._kill(self._chance.choice(cluster.nodes), seconds)
+            led(60)
+
+        return {
+            "leader killed": leader_killed,
+            "node killed": node_killed,
+            **way_faults(self._proxies),
+        }

@@ -22,7 +22,7 @@ CAUGHT = {
 
 def caught(name: str, seconds: float, seed: int) -> set[str]:
     run = Run(f"tests.torture.planted:{name}", seed, seconds, 1.0, scale=3)
-    return run.play()[0].names()
+    return run.play().names()
 
 
 def test_one_is_caught_quickly() -> None:

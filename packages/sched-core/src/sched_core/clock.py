@@ -178,6 +178,7 @@ class StoreClock:
     Each reply says what the store's clock showed at some moment of the round trip, so it bounds the
     distance between that clock and this machine's monotonic one. The estimate moves only as far as
     a reply demands: slow replies do not disturb what quick ones have shown, and drift is followed.
+    It begins with the least that the first reply allows: never ahead, so that nothing is early.
 
     Args:
         clock: Only waits. What it says of the time plays no role, however wrong it is, once the
@@ -220,7 +221,7 @@ class StoreClock:
         with self._lock:
             offset = self._offset
             if offset is None:
-                self._offset = (least + most) / 2
+                self._offset = least
                 return timedelta(0)
             self._offset = min(max(offset, least), most)
             return timedelta(seconds=self._offset - offset)

@@ -137,7 +137,10 @@ class Claims:
         self._malformed: set[str] = set()
         """``id:revision`` of rows whose header was fine and whose body was not."""
         job, now = names.job, f"coalesce(%(now)s::bigint, {NOW})"
-        self._clock = f"clk AS MATERIALIZED (SELECT {now} AS t, {HASTY})"
+        hasty = f"clk AS MATERIALIZED (SELECT {now} AS t, {HASTY})"
+        # What a handler begins with must not be taken back by a crash of the server: the same
+        # attempt would run again, perhaps with a token that was handed out before.
+        durable = f"clk AS MATERIALIZED (SELECT {now} AS t, {DURABLE})"
         readable = (
             "format <= %(format)s AND tag = ANY(%(tags)s::text[]) "
             "AND (%(malformed)s::text[] IS NULL "
@@ -147,7 +150,7 @@ class Claims:
             f"NULL::{type_of(name)}" for name in [*JOBS.names[1:], "place", "token"]
         )
         self._claim = f"""
-            WITH {self._clock}, due AS MATERIALIZED (
+            WITH {durable}, due AS MATERIALIZED (
                 SELECT ctid AS place, id, due_at,
                     lease_until IS NULL AND lost = 0 AND NOT removed AS plain
                 FROM {job}
@@ -171,7 +174,7 @@ class Claims:
             ORDER BY 2 NULLS FIRST
         """
         self._expired = f"""
-            WITH {self._clock}
+            WITH {durable}
             SELECT clk.t, {of("j", HOLD_COLUMNS)}, j.removed, {of("j", JOB_COLUMNS)}
             FROM clk, {job} j
             WHERE j.id = ANY(%(ids)s::text[]) AND j.due_at <= clk.t
@@ -188,7 +191,7 @@ class Claims:
         """
         self._delete = f"DELETE FROM {job} WHERE id = ANY(%s::text[])"
         self._look = f"""
-            WITH {self._clock}
+            WITH {hasty}
             SELECT clk.t,
                 (SELECT due_at FROM {job} WHERE due_at > %(above)s AND lease_until IS NULL
                     AND {readable} ORDER BY due_at LIMIT 1),
@@ -200,7 +203,7 @@ class Claims:
             FROM clk
         """
         self._renew = f"""
-            WITH {self._clock},
+            WITH {hasty},
             i AS MATERIALIZED (SELECT * FROM unnest(%(ids)s::text[], %(tokens)s::bigint[],
                 %(workers)s::text[]) WITH ORDINALITY AS i(id, token, worker, n)),
             mine AS MATERIALIZED (
@@ -217,7 +220,7 @@ class Claims:
             WHERE j.token = i.token AND j.worker = i.worker AND j.lease_until IS NOT NULL
         """
         self._lock_mine = f"""
-            WITH clk AS MATERIALIZED (SELECT {now} AS t, {DURABLE})
+            WITH {durable}
             SELECT clk.t, {of("j", HOLD_COLUMNS)}, j.removed, {of("j", JOB_COLUMNS)}
             FROM clk, unnest(%(ids)s::text[], %(tokens)s::bigint[], %(workers)s::text[])
                 AS i(id, token, worker)
@@ -232,7 +235,7 @@ class Claims:
         """
 
         self._prune = f"""
-            WITH {self._clock}, old AS MATERIALIZED (
+            WITH {hasty}, old AS MATERIALIZED (
                 SELECT id FROM {job}
                 WHERE expires_at <= (SELECT t FROM clk) AND lease_until IS NULL AND NOT removed
                     AND {readable}

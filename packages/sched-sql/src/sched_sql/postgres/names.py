@@ -51,7 +51,7 @@ NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 """The server's clock in microseconds; not ``now()``, which stands still in a transaction."""
 
 HASTY = "set_config('synchronous_commit', 'off', true)"
-"""For claims and renewals: the fence is made of the worker, too, so they may be lost."""
+"""For looks and renewals: a crash of the server that takes one back ends a lease earlier."""
 
 DURABLE = (
     "CASE current_setting('synchronous_commit') WHEN 'off' "

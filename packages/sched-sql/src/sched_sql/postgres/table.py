@@ -102,7 +102,8 @@ class PostgresTable:
         self._definitions.fixed = lambda: self._fixed(now)
         self._queue = Queue(self._lease)
         edit = self._lanes["edit"]
-        self._observe(self._told)
+        for _ in range(2):  # the first one also waits for the connection
+            self._observe(self._told)
         found = edit.run(lambda: migrating.version(self._names, self._schema))
         if migrating.check(self._schema, found, migrate=self._migrate):
             edit.run(lambda: migrating.apply(self._names, self._schema))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from sched_testkit.torture.run import Run, timeline
+from sched_testkit.torture.run import Run
+from sched_testkit.torture.timeline import timeline
 
 TOLD = 3
 
@@ -20,13 +21,15 @@ def main() -> int:
     parser.add_argument("--scale", type=int, default=4, help="of the workload")
     options = parser.parse_args()
     run = Run(options.harness, options.seed, options.minutes * 60, options.every, options.scale)
-    report, evidence = run.play()
+    report = run.play()
     print(
         f"{run.harness.name}, seed {options.seed}, {options.minutes:g} minutes, "
-        f"{run.harness.processes} processes, {len(run.faults)} faults: {report.summary()}"
+        f"{run.harness.processes} processes, {run.faults()}: {report.summary()}"
     )
+    for left_out, why in run.left_out().items():
+        print(f"left out: {left_out}: {why}")
     for finding in report.findings[:TOLD]:
-        print(f"\n{finding.name.upper()}: {finding.about}\n{timeline(evidence, finding)}")
+        print(f"\n{finding.name.upper()}: {finding.about}\n{timeline(run.evidence, finding)}")
     return int(bool(report.findings))
 
 

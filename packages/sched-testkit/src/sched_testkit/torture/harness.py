@@ -11,21 +11,29 @@ from typing import Any
 from sched_core import Backend, Scheduler
 
 Fault = Callable[[float], None]
-"""Does harm for so many seconds, and undoes it before it returns; called in a thread."""
+"""Does harm for so many seconds, and returns when the store is whole again; called in a thread."""
 
 
 class TortureHarness(ABC):
-    """Subclass it. It is made anew in every worker process, so it keeps nothing.
+    """Subclass it. It is made anew in every worker process.
 
     Attributes:
         name: How the report calls the backend.
         processes: Worker processes at a time.
         lease: Of the backends it makes; short, so that much is taken over.
+        recovery: How long after a fault of the store it may take until something runs again.
+        dead_are_free: Whether a claim may be taken over before its lease ends once its process is
+            known to be dead.
+        owns_file: Whether the worker processes themselves write the store's file, so that a full
+            disk is theirs.
     """
 
     name: str = ""
     processes: int = 3
     lease: timedelta = timedelta(seconds=2)
+    recovery: timedelta = timedelta(seconds=8)
+    dead_are_free: bool = False
+    owns_file: bool = False
 
     @abstractmethod
     def place(self, folder: str) -> AbstractContextManager[str]:
@@ -37,15 +45,19 @@ class TortureHarness(ABC):
 
     @abstractmethod
     def backend(self, address: str) -> Backend:
-        """Return a backend at the address, with ``lease``; called in each process."""
+        """Return a backend at the address, with ``lease``; called in each process.
+
+        The run itself uses one, too, to issue commands and to read what came of them.
+        """
 
     def scheduler(self, backend: Backend, **options: Any) -> Scheduler:
         """Return the scheduler that a worker runs; exchanged to plant faults."""
         return Scheduler(backend, **options)
 
     def faults(self, address: str) -> Mapping[str, Fault]:
-        """Return the faults that only this store can have, by name: a server killed, a full disk.
+        """Return the faults that only this store can have, by name: a server killed, a line cut.
 
-        Those that every process can have (kill, stop, termination) are not asked for.
+        Asked of the instance whose ``place`` was entered, inside of it. Those that every process
+        can have (kill, stop, termination, a clock that is set) are not asked for.
         """
         return {}

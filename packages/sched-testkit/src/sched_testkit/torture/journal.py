@@ -11,7 +11,7 @@ from typing import Any
 
 
 def now() -> datetime:
-    """Return the machine's time."""
+    """Return the machine's time, whatever the clocks are that workers are given."""
     return datetime.now(UTC)
 
 

@@ -1,4 +1,7 @@
-"""One process that is tortured: ``python -m sched_testkit.torture.worker SPEC ADDRESS JOURNAL``."""
+"""One process that is tortured: ``python -m sched_testkit.torture.worker SPEC ADDRESS JOURNAL``.
+
+A fourth argument names the file that sets its clock.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,14 @@ import logging
 import os
 import signal
 import sys
+import time
 import zlib
+from contextlib import AsyncExitStack
 
 import anyio
 
-from sched_core import JobEvent
+from sched_core import BackendUnavailable, JobEvent, Scheduler
+from sched_testkit.torture.clock import SetClock
 from sched_testkit.torture.harness import TortureHarness
 from sched_testkit.torture.journal import Journal
 
@@ -76,28 +82,45 @@ class Handler:
 
 def _block(seconds: float) -> None:
     """Hold up the whole event loop, as a handler should not."""
-    import time
-
     time.sleep(seconds)
 
 
-async def main(spec: str, address: str, path: str) -> None:
+async def _opened(
+    harness: TortureHarness, stack: AsyncExitStack, address: str, handler: Handler, clock: str
+) -> Scheduler:
+    """Open a scheduler, as often as the store is not there yet: as what restarts services does."""
+    while True:
+        scheduler = harness.scheduler(
+            harness.backend(address),
+            handler=handler,
+            clock=SetClock(clock) if clock else None,
+            worker=f"pid{os.getpid()}",
+        )
+        try:
+            return await stack.enter_async_context(scheduler)
+        except BackendUnavailable:
+            await anyio.sleep(0.3)
+
+
+async def main(spec: str, address: str, path: str, clock: str = "") -> None:
     """Run until stopped."""
     harness, journal = load(spec), Journal(path)
     handler = Handler(journal, harness.lease.total_seconds())
-    scheduler = harness.scheduler(harness.backend(address), handler=handler)
-    async with scheduler, anyio.create_task_group() as tasks:
+    async with AsyncExitStack() as stack:
+        scheduler = await _opened(harness, stack, address, handler, clock)
+        async with anyio.create_task_group() as tasks:
 
-        async def ready() -> None:
-            await scheduler.wait_until_running()
-            journal.write("ready")
+            async def ready() -> None:
+                await scheduler.wait_until_running()
+                journal.write("ready")
 
-        tasks.start_soon(ready)
-        await scheduler.run_forever()
-        health = await scheduler.health()
-        journal.write("stopped", claims_lost=health.claims_lost)
+            tasks.start_soon(ready)
+            await scheduler.run_forever()
+            health = await scheduler.health()
+            journal.write("stopped", claims_lost=health.claims_lost)
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.ERROR)
-    anyio.run(main, sys.argv[1], sys.argv[2], sys.argv[3])
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
+    _spec, _address, _path, *_clock = sys.argv[1:]
+    anyio.run(main, _spec, _address, _path, "".join(_clock))

@@ -1,0 +1,203 @@
+"""Invariants that ask what was done to whom: takeovers need a reason, recovery has a bound.
+
+Faults excuse what they cause and nothing else. A fault of the store keeps everybody waiting while
+it lasts, and for ``recovery`` afterwards; a process that ends or stops keeps its own claims for a
+lease at most. A clock that does not decide excuses nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from operator import itemgetter
+
+from sched_core import Execution, Status
+from sched_core.ports import MAX_POLL
+from sched_testkit.torture.evidence import Evidence, Finding, Report, moment
+
+S = timedelta(seconds=1)
+LATE = MAX_POLL + 1 * S
+"""How late a first attempt may begin while nothing is wrong: a lost notification, and some more."""
+FLUSH = 5 * S
+"""For how long a process that stops tries to hand back what it holds."""
+WORKER = re.compile(r"pid(\d+)-")
+
+
+def _pid(worker: str) -> int | None:
+    found = WORKER.match(worker)
+    return int(found[1]) if found else None
+
+
+def _takeovers(evidence: Evidence, report: Report) -> Iterator[Finding]:
+    """A claim is lost for a reason, and not before its lease has ended."""
+    rules = evidence.rules
+    stopped = {e["pid"]: moment(e) for e in evidence.entries if e["what"] == "stopped"}
+    for line in evidence.lines:
+        if line.status is Status.INTERRUPTED and not _was_told_to_stop(evidence, line):
+            yield Finding("interrupted without a stop", line.id, line.finished_at, line.job_id)
+        if line.status is not Status.ABANDONED:
+            continue
+        report.counts["takeovers"] += 1
+        since, until = line.claimed_at - S, line.finished_at
+        pid = _pid(line.worker)
+        # Who is stopped may hold a lock of the store, and so keep all others from renewing.
+        harms = [
+            harm
+            for harm in evidence.harms
+            if harm.excuses
+            and harm.began <= until
+            and harm.ended >= since
+            and (pid is None or harm.pid in {0, pid} or harm.what == "stop")
+        ]
+        if not harms:
+            yield Finding("taken over without a fault", line.id, until, line.job_id)
+        deadly = [harm for harm in harms if harm.deadly]
+        free = bool(deadly) and rules.dead_are_free
+        if not free and until - line.claimed_at < rules.lease - S / 100:
+            yield Finding("taken over early", line.id, until, line.job_id)
+        left = stopped.get(pid) if pid is not None else None
+        if left is not None and line.claimed_at < left < until and not _cut_off(evidence, left):
+            yield Finding("left behind by a stop", line.id, until, line.job_id)
+        for harm in deadly:
+            killed = harm.what in {"kill", "suicide"} and harm.pid == pid
+            if killed and line.claimed_at <= harm.began:
+                report.recovery["a kill"].append((until - harm.began).total_seconds())
+
+
+def _was_told_to_stop(evidence: Evidence, line: Execution) -> bool:
+    pid = _pid(line.worker)
+    return any(
+        harm.what == "terminate"
+        and harm.pid in {0, pid}
+        and harm.began <= line.finished_at <= harm.ended + 30 * S
+        for harm in evidence.harms
+    )
+
+
+def _cut_off(evidence: Evidence, stopped: datetime) -> bool:
+    """Whether a process that ended then could perhaps not reach the store to hand back claims."""
+    return any(
+        harm.store
+        and harm.began <= stopped
+        and harm.ended >= stopped - evidence.rules.recovery - FLUSH
+        for harm in evidence.harms
+    )
+
+
+class Calm:
+    """When nothing was wrong.
+
+    Args:
+        evidence: Of the run.
+    """
+
+    def __init__(self, evidence: Evidence) -> None:
+        self._begins: list[datetime] = []
+        self._ends: list[datetime] = []
+        rules = evidence.rules
+        for harm in sorted(evidence.harms, key=lambda harm: harm.began):
+            if not harm.excuses:
+                continue
+            ended = harm.ended + (rules.recovery if harm.store else rules.lease)
+            if self._ends and harm.began <= self._ends[-1]:
+                self._ends[-1] = max(ended, self._ends[-1])
+            else:
+                self._begins.append(harm.began)
+                self._ends.append(ended)
+
+    def between(self, since: datetime, until: datetime) -> timedelta:
+        """Return how much of the span was calm."""
+        calm = until - since
+        first = max(0, bisect_right(self._begins, since) - 1)
+        for begin, end in zip(self._begins[first:], self._ends[first:], strict=True):
+            if begin >= until:
+                break
+            calm -= max(min(end, until) - max(begin, since), timedelta(0))
+        return calm
+
+
+def _late(evidence: Evidence, report: Report) -> Iterator[Finding]:
+    """First attempts begin in time, once the job's run before has ended."""
+    touched, calm = evidence.touched(), Calm(evidence)
+    kinds = {job.id: job.spec.metadata.get("kind", "") for job in evidence.jobs}
+    freed: dict[str, list[tuple[int, datetime]]] = defaultdict(list)
+    for line in evidence.lines:
+        freed[line.job_id].append((line.token, line.finished_at))
+    for ends in freed.values():
+        ends.sort()
+    for entry in evidence.starts():
+        job_id, at = entry["id"], moment(entry)
+        if entry["attempt"] > 1 or job_id in touched or kinds.get(job_id) != "quick":
+            continue
+        due = datetime.fromisoformat(entry["scheduled_at"])
+        before = bisect_left(freed[job_id], entry["token"], key=itemgetter(0))
+        if before:
+            due = max(due, freed[job_id][before - 1][1])
+        waited = calm.between(due, at)
+        if waited > LATE:
+            yield Finding("late", f"{entry['key']} by {waited} of calm", at, job_id)
+        if at >= due and waited == at - due:
+            report.lateness.append(waited.total_seconds())
+
+
+def _recovery(evidence: Evidence, report: Report) -> Iterator[Finding]:
+    """After a fault of the store something runs again soon."""
+    starts = sorted(moment(entry) for entry in evidence.starts())
+    store = sorted((harm for harm in evidence.harms if harm.store), key=lambda harm: harm.began)
+    for harm, following in zip(store, [*store[1:], None], strict=True):
+        report.counts["faults of the store"] += 1
+        place = bisect_right(starts, harm.ended)
+        again = starts[place] if place < len(starts) else evidence.rested
+        if following is not None and following.began < again:
+            continue  # it was hurt again before it could be seen
+        took = again - harm.ended
+        report.recovery[harm.what].append(took.total_seconds())
+        if took > evidence.rules.recovery and not _all_held_up(evidence, harm.ended, again):
+            yield Finding("slow to recover", f"{harm.what}: {took}", again)
+
+
+def _all_held_up(evidence: Evidence, since: datetime, until: datetime) -> bool:
+    """Whether some process was stopped or blocked: it may have held a lock of the store."""
+    return any(
+        harm.what in {"stop", "block"} and harm.began < until and harm.ended > since
+        for harm in evidence.harms
+    )
+
+
+def _rest(evidence: Evidence, report: Report) -> Iterator[Finding]:
+    """After a calm nothing is due and forgotten."""
+    rested, lease = evidence.rested, evidence.rules.lease
+    running = {
+        entry["id"]
+        for entry in evidence.starts()
+        if moment(entry) <= rested and rested - moment(entry) < 3 * lease
+    }
+    for job in evidence.resting:
+        due = job.standing.due_at
+        if due is not None and due < rested - LATE and job.id not in running:
+            yield Finding("left lying", f"{job.id} is due since {rested - due}", rested, job.id)
+
+
+def _exits(evidence: Evidence, report: Report) -> Iterator[Finding]:
+    """Processes end when they are made to, and then they do."""
+    by_pid: dict[int, set[str]] = defaultdict(set)
+    for harm in evidence.harms:
+        by_pid[harm.pid].add(harm.what)
+    for end in evidence.exits:
+        made = by_pid[end.pid] | by_pid[0]
+        codes: set[int] = set()
+        if made & {"kill", "suicide"}:
+            codes.add(-9)
+        if "terminate" in made:
+            codes |= {0, -15}
+        if end.code not in codes and end.pid not in evidence.hanging:
+            told = f"pid {end.pid} ended with {end.code}: ...{end.log}"
+            yield Finding("died by itself", told, end.at)
+    for pid in evidence.hanging:
+        yield Finding("does not stop", f"pid {pid}", evidence.rested)
+
+
+PARTS = (_takeovers, _late, _recovery, _rest, _exits)

@@ -1,0 +1,136 @@
+"""What the checker sees of a run, and what it says."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from attrs import define, field, frozen
+
+from sched_core import Execution, Job
+from sched_testkit.torture.commands import Command
+from sched_testkit.torture.faults import Harm
+from sched_testkit.torture.processes import Exit
+
+
+@frozen
+class Finding:
+    """Something that must not be.
+
+    Attributes:
+        name: Of the invariant.
+        about: What broke it.
+        at: When, for the timeline.
+        job_id: Of the job.
+    """
+
+    name: str
+    about: str
+    at: datetime
+    job_id: str = ""
+
+
+@frozen
+class Rules:
+    """What the backend is allowed; see the attributes of the harness.
+
+    Attributes:
+        lease: Of the claims.
+        recovery: How long after a fault of the store it may take until something runs again.
+        dead_are_free: Whether the claims of a dead process may be taken over at once.
+        store_faults: Whether the run was to make faults of the store.
+        clocks: Whether its processes have clocks of their own, because the store's decides.
+    """
+
+    lease: timedelta
+    recovery: timedelta
+    dead_are_free: bool
+    store_faults: bool
+    clocks: bool
+
+
+@define
+class Evidence:
+    """All that the checker sees.
+
+    Attributes:
+        rules: What the backend is allowed.
+        jobs: As stored at the end.
+        lines: The ledger, oldest line first.
+        entries: What the workers wrote, in order of time.
+        commands: What was commanded, one after the other.
+        harms: What was done to whom.
+        exits: How the processes ended.
+        hanging: Those that did not end when asked to.
+        rested: When everything had been well for a while.
+        resting: The jobs as stored then.
+    """
+
+    rules: Rules
+    jobs: Sequence[Job]
+    lines: Sequence[Execution]
+    entries: Sequence[dict[str, Any]]
+    commands: Sequence[Command]
+    harms: Sequence[Harm]
+    exits: Sequence[Exit]
+    hanging: Sequence[int]
+    rested: datetime
+    resting: Sequence[Job]
+
+    def starts(self) -> list[dict[str, Any]]:
+        """Return the entries of handlers that began."""
+        return [entry for entry in self.entries if entry["what"] == "start"]
+
+    def touched(self) -> set[str]:
+        """Return the ids of jobs that commands were about."""
+        return {command.job_id for command in self.commands if command.what != "submit"}
+
+
+def moment(entry: dict[str, Any]) -> datetime:
+    """Return when a journal's line was written."""
+    return datetime.fromisoformat(entry["at"])
+
+
+@define
+class Report:
+    """What came of a run.
+
+    Attributes:
+        findings: What must not be, in order of time.
+        counts: Of what was seen.
+        recovery: By fault, seconds: from a kill until a run that it cut off was taken over; from
+            the end of a fault of the store until something ran again.
+        lateness: Seconds by which undisturbed first attempts began late while nothing was wrong.
+    """
+
+    findings: list[Finding] = field(factory=list)
+    counts: Counter[str] = field(factory=Counter)
+    recovery: dict[str, list[float]] = field(factory=lambda: defaultdict(list))
+    lateness: list[float] = field(factory=list)
+
+    def names(self) -> set[str]:
+        """Return the names of the invariants that were broken."""
+        return {finding.name for finding in self.findings}
+
+    def summary(self) -> str:
+        """Return it in one paragraph."""
+        parts = [", ".join(f"{count} {name}" for name, count in sorted(self.counts.items()))]
+        for what, took in sorted(self.recovery.items()):
+            parts.append(
+                f"recovery after {what}: {len(took)}, p50 {statistics.median(took):.2f} s, "
+                f"max {max(took):.2f} s"
+            )
+        if self.lateness:
+            ordered = sorted(self.lateness)
+            p50, p99 = (ordered[int(share * (len(ordered) - 1))] for share in (0.5, 0.99))
+            parts.append(
+                f"lateness of {len(ordered)} runs in calm: p50 {1000 * p50:.1f} ms, "
+                f"p99 {1000 * p99:.1f} ms, max {1000 * ordered[-1]:.1f} ms"
+            )
+        found = Counter(finding.name for finding in self.findings)
+        told = ", ".join(f"{count} {name}" for name, count in found.items())
+        parts.append(f"findings: {told or 'none'}")
+        return "; ".join(parts)

@@ -1,0 +1,154 @@
+"""What is done to processes and to the store, and when: drawn from the seed."""
+
+from __future__ import annotations
+
+import random
+import resource
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+from attrs import define, field
+
+from sched_testkit.torture.clock import set_clock
+from sched_testkit.torture.harness import Fault, TortureHarness
+from sched_testkit.torture.journal import now
+from sched_testkit.torture.processes import Processes, Worker
+
+S = timedelta(seconds=1)
+NEVER = 3600 * S
+CLOCK, DISK = "clock", "disk full"
+STEPS = (0, 3600, -3600)
+"""Seconds by which a worker's clock is off."""
+ROOM = 16_384
+"""Bytes for what a handler still has to write into its journal while the disk is full."""
+
+
+@define(eq=False)
+class Harm:
+    """A fault that was made.
+
+    Attributes:
+        what: Its name.
+        pid: Of the process that had it, 0 where all of them may feel it.
+        began: When it began.
+        ended: When it was undone.
+        store: Whether it befell the store, or the way there.
+    """
+
+    what: str
+    pid: int = 0
+    began: datetime = field(factory=now)
+    ended: datetime = field(factory=lambda: now() + NEVER)
+    store: bool = False
+
+    @property
+    def excuses(self) -> bool:
+        """Whether anything may come of it. A clock that does not decide changes nothing."""
+        return self.what != CLOCK
+
+    @property
+    def deadly(self) -> bool:
+        """Whether the process ends by it."""
+        return self.what in {"kill", "suicide", "terminate"}
+
+
+class Faults:
+    """Makes them, one after the other; those that last go on beside the next.
+
+    Args:
+        harness: Supplies those of the store.
+        address: Of the place.
+        processes: Who has them.
+        chance: Of the run.
+        each: Seconds between two, on average.
+    """
+
+    def __init__(
+        self,
+        harness: TortureHarness,
+        address: str,
+        processes: Processes,
+        chance: random.Random,
+        each: float,
+    ) -> None:
+        self.harms: list[Harm] = []
+        self._lease = harness.lease.total_seconds()
+        self._processes, self._chance, self._each = processes, chance, each
+        special: dict[str, Fault] = dict(harness.faults(address))
+        if harness.owns_file:
+            special[DISK] = self._fill_disk
+        self.special: Mapping[str, Fault] = special
+        self.kinds = ["kill", "kill", "stop", "terminate", *special]
+        if processes.clocks:
+            self.kinds.append(CLOCK)
+
+    @contextmanager
+    def harm(self, what: str, pid: int = 0, *, store: bool = False) -> Iterator[Harm]:
+        """Note a fault for as long as it lasts."""
+        harm = Harm(what, pid, store=store)
+        self.harms.append(harm)
+        try:
+            yield harm
+        finally:
+            harm.ended = now()
+
+    async def make(self, tasks: anyio.abc.TaskGroup) -> None:
+        """Make faults until cancelled; what has begun is undone in the task group."""
+        await anyio.sleep(1.0)
+        bag: list[str] = []
+        while True:
+            await anyio.sleep(self._chance.expovariate(1 / self._each))
+            if not bag:  # each kind comes once in a round, in another order each time
+                bag = self._chance.sample(self.kinds, len(self.kinds))
+            if alive := self._processes.alive():
+                await self._make(bag.pop(), self._chance.choice(alive), tasks)
+
+    async def _make(self, kind: str, worker: Worker, tasks: anyio.abc.TaskGroup) -> None:
+        pid = worker.process.pid
+        if kind == "stop":
+            tasks.start_soon(self._stop, worker, self._lease * self._chance.uniform(0.3, 2.5))
+        elif kind in self.special:
+            lasts = self._chance.uniform(0.2, 1.5 * self._lease)
+            with self.harm(kind, store=True), anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self.special[kind], lasts)
+        elif kind == CLOCK:
+            with self.harm(kind, pid):
+                assert worker.clock is not None
+                set_clock(worker.clock, self._chance.choice(STEPS))
+        else:
+            with self.harm(kind, pid):
+                worker.signal(signal.SIGKILL if kind == "kill" else signal.SIGTERM)
+                await anyio.sleep(0.05 if kind == "kill" else 0.5)
+
+    async def _stop(self, worker: Worker, seconds: float) -> None:
+        with self.harm("stop", worker.process.pid), anyio.CancelScope(shield=True):
+            worker.signal(signal.SIGSTOP)
+            await anyio.sleep(seconds)
+            if worker.alive:
+                worker.signal(signal.SIGCONT)
+                await anyio.sleep(0.5)
+
+    def _fill_disk(self, seconds: float) -> None:
+        """Let no file of theirs grow any more, apart from their journals."""
+        workers: Sequence[Worker] = self._processes.alive()
+        written = [worker.journal.stat().st_size for worker in workers if worker.journal.exists()]
+        for worker in workers:
+            worker.limit_files(max(written, default=0) + ROOM)
+        time.sleep(seconds)
+        for worker in workers:
+            worker.limit_files(resource.RLIM_INFINITY)
+
+    def note(self, entries: Sequence[dict[str, Any]]) -> None:
+        """Take in what handlers did to themselves."""
+        for entry in entries:
+            lasts = {"suicide": 2 * S, "block": 2 * self._lease * S}.get(entry["what"])
+            if lasts is not None:
+                at = datetime.fromisoformat(entry["at"])
+                self.harms.append(Harm(entry["what"], entry["pid"], at, at + lasts))

@@ -1,0 +1,154 @@
+"""The worker processes of a run: started, replaced when dead, ended."""
+
+from __future__ import annotations
+
+import random
+import resource
+import signal
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import anyio
+from attrs import define, field, frozen
+
+from sched_testkit.torture.clock import set_clock
+from sched_testkit.torture.journal import now
+
+PATIENCE = 60.0
+"""Seconds in which a process must end after SIGTERM: more than its grace."""
+TOLD = 1500
+"""Characters of a log that a finding quotes."""
+
+
+@define(eq=False)
+class Worker:
+    """A process.
+
+    Attributes:
+        process: It.
+        journal: Where its handlers write.
+        log: Where it complains.
+        clock: The file that sets its clock; ``None``: it has the machine's.
+    """
+
+    process: subprocess.Popen[bytes]
+    journal: Path
+    log: Path
+    clock: Path | None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self.process.poll() is None
+
+    def signal(self, number: int) -> None:
+        """Signal it, unless it has ended."""
+        self.process.send_signal(number)
+
+    def limit_files(self, size: int) -> None:
+        """Let no file that it writes grow beyond so many bytes: to it, the disk is full."""
+        try:
+            _, most = resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (size, most))
+        except ProcessLookupError:
+            return
+
+
+@frozen
+class Exit:
+    """A process that ended.
+
+    Attributes:
+        pid: Of it.
+        code: As the system has it: the negative number of a signal, or what it returned.
+        at: When that was noticed.
+        log: The end of its log.
+    """
+
+    pid: int
+    code: int
+    at: datetime
+    log: str
+
+
+@define
+class Processes:
+    """All of a run.
+
+    Args:
+        spec: Names the harness.
+        address: Of the place.
+        folder: Where they write.
+        count: How many there are to be.
+        chance: Of the run.
+        clocks: Whether they have clocks of their own, which disagree.
+    """
+
+    spec: str
+    address: str
+    folder: Path
+    count: int
+    chance: random.Random
+    clocks: bool
+    workers: list[Worker] = field(factory=list)
+    journals: list[Path] = field(factory=list)
+    exits: list[Exit] = field(factory=list)
+
+    def start(self) -> Worker:
+        """Start one more."""
+        number = len(self.journals)
+        journal, log = self.folder / f"journal-{number}.jsonl", self.folder / f"log-{number}.txt"
+        command = [sys.executable, "-m", "sched_testkit.torture.worker", self.spec, self.address]
+        command.append(str(journal))
+        clock = None
+        if self.clocks:
+            clock = self.folder / f"clock-{number}"
+            set_clock(clock, self.chance.choice((0, 0, 3600, -3600)))
+            command.append(str(clock))
+        with log.open("wb") as file:
+            process = subprocess.Popen(command, stdout=file, stderr=file)
+        self.journals.append(journal)
+        worker = Worker(process, journal, log, clock)
+        self.workers.append(worker)
+        return worker
+
+    def alive(self) -> list[Worker]:
+        """Return those that run."""
+        return [worker for worker in self.workers if worker.alive]
+
+    async def replace_dead(self) -> None:
+        """Start another one in the place of each that ends, until cancelled."""
+        while True:
+            await anyio.sleep(0.2)
+            for worker in [w for w in self.workers if not w.alive]:
+                self._ended(worker)
+                await anyio.sleep(self.chance.random() * 0.5)
+                self.start()
+
+    def _ended(self, worker: Worker) -> None:
+        self.workers.remove(worker)
+        log = worker.log.read_text(errors="replace")[-TOLD:]
+        self.exits.append(Exit(worker.process.pid, worker.process.returncode, now(), log))
+
+    def stop(self) -> list[int]:
+        """Terminate all; return the pids of those that do not end."""
+        hanging = []
+        for worker in (alive := self.alive()):
+            worker.signal(signal.SIGTERM)
+        for worker in alive:
+            try:
+                worker.process.wait(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                hanging.append(worker.process.pid)
+        self.end()
+        return hanging
+
+    def end(self) -> None:
+        """Kill whatever is left."""
+        for worker in list(self.workers):
+            if worker.alive:
+                worker.process.kill()
+            worker.process.wait(timeout=PATIENCE)
+            self._ended(worker)

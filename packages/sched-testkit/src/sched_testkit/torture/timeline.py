@@ -1,0 +1,40 @@
+"""What happened around a finding, for a person to follow."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sched_testkit.torture.evidence import Evidence, Finding
+
+S = timedelta(seconds=1)
+MOST = 80
+"""Lines."""
+
+
+def timeline(evidence: Evidence, finding: Finding, *, span: timedelta = 6 * S) -> str:
+    """Return what happened around a finding, in order; of other jobs nothing."""
+    events: list[tuple[datetime, str]] = []
+    job = finding.job_id
+    for entry in evidence.entries:
+        if entry["what"] in {"ready", "stopped"} or entry.get("id") == job:
+            at, about = datetime.fromisoformat(entry["at"]), entry["what"]
+            if "key" in entry:
+                about += f" {entry['key']} attempt {entry['attempt']} token {entry['token']}"
+            events.append((at, f"pid {entry['pid']}: {about}"))
+    for line in evidence.lines:
+        if line.job_id == job:
+            told = f"{line.id} {line.status.value}, token {line.token} of {line.worker}"
+            events.append((line.claimed_at, f"ledger: claimed, token {line.token}"))
+            events.append((line.finished_at, f"ledger: {told}{', final' if line.final else ''}"))
+    for harm in evidence.harms:
+        who = f" pid {harm.pid}" if harm.pid else ""
+        events.append((harm.began, f"fault: {harm.what}{who}"))
+        events.append((harm.ended, f"fault ends: {harm.what}{who}"))
+    for command in evidence.commands:
+        if command.job_id == job:
+            events.append((command.began, f"command: {command.what}"))
+            events.append((command.ended, f"command: {command.what}: {command.outcome}"))
+    near = [e for e in sorted(events) if abs(e[0] - finding.at) <= span]
+    middle = sum(at <= finding.at for at, _ in near)
+    first = max(0, middle - MOST // 2)
+    return "\n".join(f"  {at:%H:%M:%S.%f} {what}" for at, what in near[first : first + MOST])
