@@ -27,11 +27,11 @@ router = JobRouter(group="service", version=3)
 
 @router.job("heartbeat", Interval(milliseconds=200), metadata={"kind": "beat"})
 async def heartbeat(event):
-    print("beat", flush=True)
+    print("beat\\n", end="", flush=True)
 
 @router.job("nightly", Cron("30 2 * * *", tz="Europe/Berlin"), name="Clean up")
 def nightly(event):
-    print("nightly", event.manual, flush=True)
+    print(f"nightly {event.manual}\\n", end="", flush=True)
 
 @router.job("broken", Once(datetime(2026, 1, 1, tzinfo=UTC)))
 async def broken(event):

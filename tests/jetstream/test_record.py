@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from attrs import evolve
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sched_core import Job, JobSpec, LostClaim, Once, Undecodable
@@ -80,7 +80,12 @@ def test_the_first_line_is_json_and_begins_with_its_header(record: Record) -> No
     assert list(fields)[:3] == ["format", "tag", "id"]
 
 
+BLANK = Record("\xa0", None)
+
+
 @given(records(), st.integers(0, 10**6), st.integers(0, 255))
+@example(BLANK, encode(BLANK).index("\xa0".encode()), 1)  # no UTF-8 any more
+@example(BLANK, encode(BLANK).index("\xa0".encode()), ord("\\"))  # no JSON, either
 def test_a_damaged_record_is_undecodable_and_nothing_else(
     record: Record, place: int, byte: int
 ) -> None:

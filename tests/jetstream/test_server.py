@@ -320,8 +320,11 @@ def test_foreign_messages_are_shown_and_stop_nothing() -> None:
             await scheduler.submit_job("fine", soon())
             await until(lambda: ran)
             await until_settled(scheduler, "fine")
+            record = await js.get_last_msg(STREAM, f"$KV.{BUCKET}.fine")
+            await js.publish(f"$KV.{BUCKET}.copied", record.data)
             listed = [job async for job in scheduler.list_jobs()]
-            assert [type(job) for job in listed] == [Job, Undecodable]
+            assert [type(job) for job in listed] == [Undecodable, Job, Undecodable]
+            assert [job.id for job in listed] == ["copied", "fine", "strange"]
             assert len([line async for line in scheduler.list_executions()]) == 1
             assert (await scheduler.health()).healthy
 

@@ -60,6 +60,16 @@ async def a_jitter_that_comes_during_a_pause(world: World) -> None:
     await world.run(0)
 
 
+async def a_trigger_that_lies_ahead_again_and_a_pause(world: World) -> None:
+    """The trigger does not wait for its moment to come a second time, nor does the pause's end."""
+    await world.submit(0, MINUTELY, declared=False)
+    await world.operate(0, "trigger", "a")
+    await world.set_back(seconds(31))
+    await world.pause(0, "a", seconds(20))
+    await world.advance(seconds(29))
+    await world.run(0)
+
+
 async def an_edit_after_a_pause_that_ended_by_itself(world: World) -> None:
     """An occurrence after the end of the pause was due, and is edited away: it has its line."""
     await world.submit(0, MINUTELY, declared=False)
@@ -472,6 +482,7 @@ FOUND = [
     a_trigger_of_a_waiting_retry_after_the_clock_was_set_back,
     a_trigger_and_an_edit_after_a_lost_claim_that_was_to_end_a_pause,
     a_jitter_that_comes_during_a_pause,
+    a_trigger_that_lies_ahead_again_and_a_pause,
     retries_that_all_fail,
     a_late_occurrence_with_jitter,
     an_edit_of_what_was_superseded_before_the_clock_was_set_back,

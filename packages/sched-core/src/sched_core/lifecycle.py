@@ -300,11 +300,16 @@ def pause(job: Job, *, until: datetime | None, reason: str | None, now: datetime
     if waits_behind and not _owed(job, now):
         # The clock was set back meanwhile: what the trigger waits behind lies inside the pause.
         standing = evolve(standing, manual=True, due_at=standing.triggered_at)
+    due_at = until
+    if standing.triggered_at is not None:
+        # A pause does not stop a trigger, nor what it waits behind.
+        due_at = standing.due_at
+        if due_at is not None and due_at > now and (manual or standing.attempts > 0):
+            due_at = now  # the clock was set back: it must not outlast the pause
     paused = evolve(
         standing,
         state=State.PAUSED,
-        # A pause does not stop a trigger, nor what it waits behind.
-        due_at=until if standing.triggered_at is None else standing.due_at,
+        due_at=due_at,
         paused_until=until,
         pause_reason=None if reason is None else bounded(reason),
         paused_at=now if standing.state is State.ACTIVE else standing.paused_at,

@@ -14,8 +14,8 @@ from sched_core.ports import Undecodable
 from sched_jetstream.errors import StreamLost
 from sched_jetstream.layout import OPERATION, REMOVED
 from sched_jetstream.protocol import Found
-from sched_jetstream.record import apart_of, decode, digest_of
-from sched_jetstream.subjects import Names, id_of
+from sched_jetstream.record import Record, apart_of, decode, digest_of
+from sched_jetstream.subjects import Names, id_of, token_of
 from sched_jetstream.wire import ApiError, NoResponders, Wire
 
 MANY = 500
@@ -190,4 +190,8 @@ class Reader:
             return Found(token, sequence, content)
         digest = apart_of(body)
         definition = None if digest is None else self._definitions.get(digest)
-        return Found(token, sequence, decode(body, sequence, id_of(token) or token, definition))
+        read = decode(body, sequence, id_of(token) or token, definition)
+        if isinstance(read, Record) and token_of(read.id) != token:
+            reason = f"it lies under the subject of another job than {read.id!r}"
+            read = Undecodable(id_of(token) or token, reason, 0, body)
+        return Found(token, sequence, read)

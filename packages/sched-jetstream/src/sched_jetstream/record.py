@@ -389,8 +389,11 @@ def decode(
     if head is None:
         foreign = "this is no record of a job; somebody else wrote it"
         return Undecodable(job_id or "", foreign, 0, body)
-    number, tag = int(head["format"]), json.loads(head["tag"])
-    named: str = json.loads(head["id"])
+    try:
+        number, tag = int(head["format"]), json.loads(head["tag"])
+        named: str = json.loads(head["id"])
+    except ValueError as error:
+        return Undecodable(job_id or "", f"the record's header is malformed: {error}", 0, body)
     reason = codec.readable(number, tag) if tag != "gone" else codec.readable(number, "once")
     if reason is not None:
         return Undecodable(named, reason, number, body, tag)
