@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -17,6 +18,7 @@ import pytest
 from nats.js import api
 from tests.jetstream.servers import delete_streams, shared_server
 from tests.nats_server import find_old, running
+from tests.proxy import Proxy
 
 from sched_core import (
     BackendError,
@@ -533,6 +535,28 @@ def test_a_fault_in_a_task_of_the_backend_is_told_and_jobs_go_on(
     with caplog.at_level(logging.ERROR, logger="sched_jetstream"):
         asyncio.run(main())
     assert "planted" in caplog.text
+
+
+def test_attempts_to_connect_that_fail_leave_nothing_open(tmp_path: Path) -> None:
+    def opened() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    async def main(server: Any, port: int) -> None:
+        store = JetStreamBackend(f"nats://127.0.0.1:{port}", timeout=timedelta(seconds=1))
+        async with Scheduler(store) as scheduler:
+            before = opened()
+            await asyncio.to_thread(server.kill)
+            await asyncio.sleep(3)  # the proxy takes every call, and hangs up
+            assert opened() <= before + 2
+            await asyncio.to_thread(server.start)
+            await scheduler.submit_job("a", soon(60_000))
+
+    gc.disable()  # it would close them, sometime
+    try:
+        with running(tmp_path) as server, Proxy(("127.0.0.1", server.port)) as proxy:
+            asyncio.run(main(server, proxy.port))
+    finally:
+        gc.enable()
 
 
 def test_a_given_connection_is_used_and_left_open() -> None:

@@ -14,7 +14,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -117,6 +116,14 @@ def _ignore(_: Msg) -> None:
     return
 
 
+class _Client(Client):
+    async def _connect_to_server(self, server: Any) -> None:
+        """Close what an attempt that failed has left open, before the next one: nats-py forgets."""
+        if self._transport is not None:
+            self._transport.close()  # type: ignore[no-untyped-call]  # nats-py's
+        await super()._connect_to_server(server)
+
+
 class Wire:
     """One connection.
 
@@ -179,7 +186,7 @@ class Wire:
             await channel.attach(nc)
         self._nc = nc
 
-    async def _dial(self) -> Client:
+    async def _try_to_dial(self) -> Client:
         options: dict[str, Any] = {
             "reconnect_time_wait": 0.2,
             "connect_timeout": 2,
@@ -189,10 +196,19 @@ class Wire:
             "error_cb": _ignore_error,
             **self._options,
         }
+        nc = _Client()
         try:
-            return await asyncio.wait_for(
-                nats.connect(servers=self._servers, **options), self.connect_timeout
+            await asyncio.wait_for(
+                nc.connect(servers=self._servers, **options), self.connect_timeout
             )
+        except BaseException:
+            await _close(nc, self.timeout)
+            raise
+        return nc
+
+    async def _dial(self) -> Client:
+        try:
+            return await self._try_to_dial()
         except (TimeoutError, OSError, NoServersError) as error:
             raise BackendUnavailable(
                 f"no NATS server answered within {self.connect_timeout} s at "
