@@ -125,7 +125,8 @@ class Calm:
 
 
 def _late(evidence: Evidence, report: Report) -> Iterator[Finding]:
-    """First attempts begin in time, once the job's run before has ended."""
+    """First attempts begin in time, once there are workers and the job's run before has ended."""
+    ready = [moment(entry) for entry in evidence.entries if entry["what"] == "ready"]
     touched, calm = evidence.touched(), Calm(evidence)
     kinds = {job.id: job.spec.metadata.get("kind", "") for job in evidence.jobs}
     freed: dict[str, list[tuple[int, datetime]]] = defaultdict(list)
@@ -137,7 +138,7 @@ def _late(evidence: Evidence, report: Report) -> Iterator[Finding]:
         job_id, at = entry["id"], moment(entry)
         if entry["attempt"] > 1 or job_id in touched or kinds.get(job_id) != "quick":
             continue
-        due = datetime.fromisoformat(entry["scheduled_at"])
+        due = max(datetime.fromisoformat(entry["scheduled_at"]), min(ready, default=at))
         before = bisect_left(freed[job_id], entry["token"], key=itemgetter(0))
         if before:
             due = max(due, freed[job_id][before - 1][1])
