@@ -181,3 +181,27 @@ async def patiently(call: Callable[[], Awaitable[object]]) -> None:
             assert time.monotonic() < until
             continue
         return
+
+
+def test_opening_waits_until_all_nodes_have_joined(tmp_path: Path) -> None:
+    """Cluster and replicas are started together, as on a new machine: that is no error."""
+    cluster = Cluster(tmp_path / "joining")
+    backend = JetStreamBackend(cluster.urls[0], job_bucket="joining", replicas=3)
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            opening = tasks.create_task(opened())
+            await asyncio.sleep(8)  # two of three have elected, and are too few for three copies
+            assert not opening.done()
+            await asyncio.to_thread(cluster.nodes[2].start)
+
+    async def opened() -> None:
+        async with Scheduler(backend) as scheduler:
+            await scheduler.submit_job("a", Once(datetime.now(UTC)))
+
+    try:
+        for node in cluster.nodes[:2]:
+            node.start()
+        asyncio.run(main())
+    finally:
+        cluster.end()

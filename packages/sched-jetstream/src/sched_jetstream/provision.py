@@ -79,13 +79,17 @@ async def provision(wire: Wire, options: Options) -> None:
         await _patiently(lambda make=make: make(wire, names, options), until)  # type: ignore[misc]
 
 
+PASSING = {10005, 10008, 10009, 10023, 10074}
+"""What JetStream says while its nodes find each other: too few peers, no leader, no quorum yet."""
+
+
 async def _patiently(step: Callable[[], Awaitable[T]], until: float) -> T:
     """Try on while the cluster elects."""
     while True:
         try:
             return await step()
         except ApiError as error:
-            if error.code != 503 and error.err_code not in {10008, 10009, 10023, 10074}:
+            if error.code != 503 and error.err_code not in PASSING:
                 raise
             problem: BackendError = error
         except BackendUnavailable as error:

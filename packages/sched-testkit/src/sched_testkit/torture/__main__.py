@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 
 from sched_testkit.torture.run import Run
@@ -20,6 +21,7 @@ def main() -> int:
     parser.add_argument("--every", type=float, default=2.0, help="seconds between two faults")
     parser.add_argument("--scale", type=int, default=4, help="of the workload")
     options = parser.parse_args()
+    logging.basicConfig(level=logging.ERROR)  # that the store is away is what is wanted
     run = Run(options.harness, options.seed, options.minutes * 60, options.every, options.scale)
     report = run.play()
     print(

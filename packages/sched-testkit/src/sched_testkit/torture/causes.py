@@ -33,7 +33,7 @@ def _pid(worker: str) -> int | None:
 
 def _takeovers(evidence: Evidence, report: Report) -> Iterator[Finding]:
     """A claim is lost for a reason, and not before its lease has ended."""
-    rules = evidence.rules
+    rules, calm, touched = evidence.rules, Calm(evidence), evidence.touched()
     stopped = {e["pid"]: moment(e) for e in evidence.entries if e["what"] == "stopped"}
     for line in evidence.lines:
         if line.status is Status.INTERRUPTED and not _was_told_to_stop(evidence, line):
@@ -63,8 +63,13 @@ def _takeovers(evidence: Evidence, report: Report) -> Iterator[Finding]:
             yield Finding("left behind by a stop", line.id, until, line.job_id)
         for harm in deadly:
             killed = harm.what in {"kill", "suicide"} and harm.pid == pid
-            if killed and line.claimed_at <= harm.began:
+            # Of a job that is paused nobody takes a claim over: it is due never.
+            if killed and line.claimed_at <= harm.began and line.job_id not in touched:
                 report.recovery["a kill"].append((until - harm.began).total_seconds())
+                waited = calm.between(harm.began + rules.lease, until)
+                if waited > LATE:
+                    told = f"{line.id}: {waited} of calm after its lease"
+                    yield Finding("taken over late", told, until, line.job_id)
 
 
 def _was_told_to_stop(evidence: Evidence, line: Execution) -> bool:
@@ -120,7 +125,8 @@ class Calm:
 
 
 def _late(evidence: Evidence, report: Report) -> Iterator[Finding]:
-    """First attempts begin in time, once the job's run before has ended."""
+    """First attempts begin in time, once there are workers and the job's run before has ended."""
+    ready = [moment(entry) for entry in evidence.entries if entry["what"] == "ready"]
     touched, calm = evidence.touched(), Calm(evidence)
     kinds = {job.id: job.spec.metadata.get("kind", "") for job in evidence.jobs}
     freed: dict[str, list[tuple[int, datetime]]] = defaultdict(list)
@@ -132,7 +138,7 @@ def _late(evidence: Evidence, report: Report) -> Iterator[Finding]:
         job_id, at = entry["id"], moment(entry)
         if entry["attempt"] > 1 or job_id in touched or kinds.get(job_id) != "quick":
             continue
-        due = datetime.fromisoformat(entry["scheduled_at"])
+        due = max(datetime.fromisoformat(entry["scheduled_at"]), min(ready, default=at))
         before = bisect_left(freed[job_id], entry["token"], key=itemgetter(0))
         if before:
             due = max(due, freed[job_id][before - 1][1])

@@ -17,6 +17,7 @@ from sched_core import Execution, FixedDelay, Interval, Job, Once, Status
 from sched_testkit.torture import causes
 from sched_testkit.torture.commands import Command
 from sched_testkit.torture.evidence import Evidence, Finding, Report, moment
+from sched_testkit.torture.journal import ENDS
 
 S = timedelta(seconds=1)
 
@@ -68,7 +69,7 @@ def _runs(evidence: Evidence, report: Report) -> Iterator[Finding]:
     ends = {
         (entry["key"], entry["attempt"], entry["token"]): entry
         for entry in evidence.entries
-        if entry["what"] in {"end", "failed", "cancelled"}
+        if entry["what"] in ENDS
     }
     starts: dict[tuple[str, int], dict[str, Any]] = {}
     by_job: dict[str, list[dict[str, Any]]] = defaultdict(list)

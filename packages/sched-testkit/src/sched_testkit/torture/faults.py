@@ -24,6 +24,8 @@ from sched_testkit.torture.processes import Processes, Worker
 S = timedelta(seconds=1)
 NEVER = 3600 * S
 CLOCK, DISK = "clock", "disk full"
+KILL = "kill at work"
+"""Of a process that is running handlers; it counts as a kill, as those at any moment do."""
 STEPS = (0, 3600, -3600)
 """Seconds by which a worker's clock is off."""
 ROOM = 16_384
@@ -85,7 +87,7 @@ class Faults:
         if harness.owns_file:
             special[DISK] = self._fill_disk
         self.special: Mapping[str, Fault] = special
-        self.kinds = ["kill", "kill", "stop", "terminate", *special]
+        self.kinds = ["kill", KILL, "stop", "terminate", *special]
         if processes.clocks:
             self.kinds.append(CLOCK)
 
@@ -102,7 +104,7 @@ class Faults:
     async def make(self, tasks: anyio.abc.TaskGroup) -> None:
         """Make faults until cancelled; what has begun is undone in the task group."""
         await anyio.sleep(1.0)
-        bag: list[str] = []
+        bag = [KILL]  # first, so that also a short run takes something over
         while True:
             await anyio.sleep(self._chance.expovariate(1 / self._each))
             if not bag:  # each kind comes once in a round, in another order each time
@@ -111,6 +113,8 @@ class Faults:
                 await self._make(bag.pop(), self._chance.choice(alive), tasks)
 
     async def _make(self, kind: str, worker: Worker, tasks: anyio.abc.TaskGroup) -> None:
+        if kind == KILL:
+            worker, kind = await self._at_work(worker), "kill"
         pid = worker.process.pid
         if kind == "stop":
             tasks.start_soon(self._stop, worker, self._lease * self._chance.uniform(0.3, 2.5))
@@ -126,6 +130,14 @@ class Faults:
             with self.harm(kind, pid):
                 worker.signal(signal.SIGKILL if kind == "kill" else signal.SIGTERM)
                 await anyio.sleep(0.05 if kind == "kill" else 0.5)
+
+    async def _at_work(self, otherwise: Worker) -> Worker:
+        """Return a process that runs handlers, if one does before long."""
+        for _ in range(100):
+            if busy := [worker for worker in self._processes.alive() if worker.at_work()]:
+                return self._chance.choice(busy)
+            await anyio.sleep(0.02)
+        return otherwise
 
     async def _stop(self, worker: Worker, seconds: float) -> None:
         with self.harm("stop", worker.process.pid), anyio.CancelScope(shield=True):

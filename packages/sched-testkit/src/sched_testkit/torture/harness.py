@@ -31,7 +31,7 @@ class TortureHarness(ABC):
     name: str = ""
     processes: int = 3
     lease: timedelta = timedelta(seconds=2)
-    recovery: timedelta = timedelta(seconds=8)
+    recovery: timedelta = timedelta(seconds=5)
     dead_are_free: bool = False
     owns_file: bool = False
 

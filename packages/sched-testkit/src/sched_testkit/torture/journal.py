@@ -9,6 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+ENDS = ("end", "failed", "cancelled")
+"""What a handler writes last, one of them."""
+
 
 def now() -> datetime:
     """Return the machine's time, whatever the clocks are that workers are given."""

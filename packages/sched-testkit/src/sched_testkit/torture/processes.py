@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -14,10 +15,13 @@ import anyio
 from attrs import define, field, frozen
 
 from sched_testkit.torture.clock import set_clock
-from sched_testkit.torture.journal import now
+from sched_testkit.torture.journal import ENDS, now, read
 
 PATIENCE = 60.0
 """Seconds in which a process must end after SIGTERM: more than its grace."""
+MOMENT = 0.05
+START = 30.0
+"""Seconds in which processes get ready, or nothing is waited for any longer."""
 TOLD = 1500
 """Characters of a log that a finding quotes."""
 
@@ -42,6 +46,21 @@ class Worker:
     def alive(self) -> bool:
         """Whether it runs."""
         return self.process.poll() is None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it looks for work."""
+        return any(entry["what"] == "ready" for entry in read(self.journal))
+
+    def at_work(self) -> bool:
+        """Whether a handler of it has been running for a moment."""
+        running: dict[tuple[str, int], float] = {}
+        for entry in read(self.journal):
+            if entry["what"] == "start":
+                running[entry["id"], entry["token"]] = entry["mono"]
+            elif entry["what"] in ENDS:
+                running.pop((entry["id"], entry["token"]), None)
+        return any(since < time.monotonic() - MOMENT for since in running.values())
 
     def signal(self, number: int) -> None:
         """Signal it, unless it has ended."""
@@ -113,6 +132,12 @@ class Processes:
         worker = Worker(process, journal, log, clock)
         self.workers.append(worker)
         return worker
+
+    async def ready(self) -> None:
+        """Wait until all of them look for work."""
+        with anyio.move_on_after(START):
+            while not all(worker.ready for worker in self.workers):  # noqa: ASYNC110 -- elsewhere
+                await anyio.sleep(0.05)
 
     def alive(self) -> list[Worker]:
         """Return those that run."""

@@ -77,6 +77,7 @@ class Run:
             await commands.submit(workload(base, self.seconds, self.scale))
             for _ in range(processes.count):
                 processes.start()
+            await processes.ready()
             async with anyio.create_task_group() as tasks:
                 with anyio.move_on_after(self.seconds):
                     async with anyio.create_task_group() as disturbing:
@@ -84,7 +85,7 @@ class Run:
                         disturbing.start_soon(faults.make, tasks)
                         disturbing.start_soon(processes.replace_dead)
             # Let everything be well for long enough, suicides apart.
-            calm = 2 * harness.lease + harness.recovery + MAX_POLL + 2 * S
+            calm = max(2 * harness.lease, harness.recovery) + MAX_POLL + 2 * S
             with anyio.move_on_after(calm.total_seconds()):
                 await processes.replace_dead()
             resting = [job async for job in scheduler.list_jobs() if isinstance(job, Job)]
