@@ -70,6 +70,20 @@ async def a_trigger_that_lies_ahead_again_and_a_pause(world: World) -> None:
     await world.run(0)
 
 
+async def a_pause_while_a_retry_of_a_trigger_waits(world: World) -> None:
+    """It goes on waiting, and is not stopped by the pause."""
+    policy = Policy(retry=Retry(3, seconds(20)))
+    await world.submit(0, JobSpec("a", Interval(seconds=60), policy=policy), declared=False)
+    await world.operate(0, "trigger", "a")
+    await world.advance(seconds(1))
+    await world.run(0, [Act("nothing", fails=True)])
+    await world.pause(0, "a", None)
+    await world.advance(seconds(1))
+    await world.run(0)
+    await world.advance(seconds(19))
+    await world.run(0)
+
+
 async def an_edit_after_a_pause_that_ended_by_itself(world: World) -> None:
     """An occurrence after the end of the pause was due, and is edited away: it has its line."""
     await world.submit(0, MINUTELY, declared=False)
@@ -483,6 +497,7 @@ FOUND = [
     a_trigger_and_an_edit_after_a_lost_claim_that_was_to_end_a_pause,
     a_jitter_that_comes_during_a_pause,
     a_trigger_that_lies_ahead_again_and_a_pause,
+    a_pause_while_a_retry_of_a_trigger_waits,
     retries_that_all_fail,
     a_late_occurrence_with_jitter,
     an_edit_of_what_was_superseded_before_the_clock_was_set_back,

@@ -304,7 +304,7 @@ def pause(job: Job, *, until: datetime | None, reason: str | None, now: datetime
     if standing.triggered_at is not None:
         # A pause does not stop a trigger, nor what it waits behind.
         due_at = standing.due_at
-        if due_at is not None and due_at > now and (manual or standing.attempts > 0):
+        if due_at is not None and due_at > now and manual and standing.attempts == 0:
             due_at = now  # the clock was set back: it must not outlast the pause
     paused = evolve(
         standing,
