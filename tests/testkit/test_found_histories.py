@@ -84,6 +84,34 @@ async def a_pause_while_a_retry_of_a_trigger_waits(world: World) -> None:
     await world.run(0)
 
 
+async def an_occurrence_before_a_trigger_that_lies_ahead_again_and_a_pause(world: World) -> None:
+    """What the trigger waits behind runs inside the pause, whatever the clock says of both."""
+    await world.submit(0, MINUTELY, declared=False)
+    await world.advance(seconds(100))
+    await world.operate(0, "trigger", "a")
+    await world.set_back(seconds(31))
+    await world.pause(0, "a", None)
+    await world.advance(seconds(1))
+    await world.run(0)
+
+
+async def an_edit_ends_a_trigger_that_is_retried_and_lost(world: World) -> None:
+    """Its line comes with the takeover; nothing of it is owed before."""
+    policy = Policy(retry=Retry(3, seconds(20)))
+    await world.submit(0, JobSpec("a", Interval(seconds=60), policy=policy), declared=False)
+    await world.operate(0, "trigger", "a")
+    await world.advance(seconds(8))
+    await world.run(0, [Act("nothing", fails=True)])
+    await world.operate(0, "trigger", "a")
+    await world.advance(seconds(1))
+    await world.mishap(0, "claimed")
+    await world.update(0, "a", schedule=Interval(seconds=45))
+    await world.advance(seconds(30))
+    await world.run(0)
+    await world.advance(seconds(60))
+    await world.run(0)
+
+
 async def an_edit_after_a_pause_that_ended_by_itself(world: World) -> None:
     """An occurrence after the end of the pause was due, and is edited away: it has its line."""
     await world.submit(0, MINUTELY, declared=False)
@@ -498,6 +526,8 @@ FOUND = [
     a_jitter_that_comes_during_a_pause,
     a_trigger_that_lies_ahead_again_and_a_pause,
     a_pause_while_a_retry_of_a_trigger_waits,
+    an_occurrence_before_a_trigger_that_lies_ahead_again_and_a_pause,
+    an_edit_ends_a_trigger_that_is_retried_and_lost,
     retries_that_all_fail,
     a_late_occurrence_with_jitter,
     an_edit_of_what_was_superseded_before_the_clock_was_set_back,

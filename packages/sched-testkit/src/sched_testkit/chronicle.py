@@ -56,6 +56,8 @@ class Chronicle:
         life.jitters.add(spec.policy.jitter)
         begins = occurrences.first(spec.schedule, now)
         life.epochs.append(Epoch(spec.schedule, now, job.standing.number, begins))
+        if self._retries_a_trigger(job.uid):
+            life.answered = self.seq  # the edit ends it, and who asked once more meant the same one
         self.lives[job.uid] = self.current[job.id] = life
         self._check_stored(life, job, now)
 
@@ -94,9 +96,20 @@ class Chronicle:
             else:
                 begins = occurrences.after(spec.schedule, since, now)
         life.epochs.append(Epoch(spec.schedule, now, job.standing.number, begins))
+        if self._retries_a_trigger(job.uid):
+            life.answered = self.seq  # the edit ends it, and who asked once more meant the same one
         life.old_marks += life.marks
         life.marks = []
         self._check_stored(life, job, now)
+
+    def _retries_a_trigger(self, uid: str) -> bool:
+        return any(
+            hold.open
+            and hold.claim.job.uid == uid
+            and hold.claim.attempt > 1
+            and hold.claim.job.standing.manual
+            for hold in self.holds.values()
+        )
 
     def removed(self, job_id: str, now: datetime) -> None:
         """``remove_job`` returned."""
@@ -207,7 +220,7 @@ class Chronicle:
                 hold.open = False
         self._check_stored(life, job, now)
         # What a trigger waits behind is brought to its end also in a pause.
-        paused = life.paused(now) and self._unanswered(life, now) is None
+        paused = life.paused(now) and self._unanswered(life, None) is None
         self.holds[job.id, claim.token] = Hold(claim, seq, claim.expires_at, paused)
 
     def renewed(self, claim: Claim) -> None:
