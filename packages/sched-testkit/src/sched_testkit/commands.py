@@ -198,6 +198,22 @@ class Commands:
         if moment is not None and begins < moment <= now:
             await self.advance(jitter)
 
+    async def up_to_what_is_claimed(self, job_id: str) -> None:
+        """Let time pass until a claimed occurrence has come again, if the clock was set back.
+
+        A trigger before it takes its number and, if that claim is lost, goes on with its attempts.
+        """
+        now = self.clock.now()
+        claimed = [
+            hold.claim.job.standing
+            for hold in self.oracle.holds.values()
+            if hold.open and hold.claim.job.id == job_id
+        ]
+        moments = [one.next_run for one in claimed if one.next_run and not one.manual]
+        ahead = max(moments, default=now)
+        if ahead > now:
+            await self.advance(ahead - now)
+
     async def pause(self, index: int, job_id: str, lasts: timedelta | None) -> None:
         """Pause a job; one with jitter without an end, which might lie in its jitter."""
         if max(self.oracle.current[job_id].jitters):
@@ -210,11 +226,13 @@ class Commands:
 
     async def operate(self, index: int, what: str, job_id: str) -> None:
         """Resume, trigger, skip the next occurrence of, or unskip a job."""
-        scheduler, oracle, now = self.instances[index].scheduler, self.oracle, self.clock.now()
+        scheduler, oracle = self.instances[index].scheduler, self.oracle
         self.tell(f"{what} {job_id!r}")
         if what == "resume" and max(oracle.current[job_id].jitters):
             await self.out_of_jitter(job_id)
-            now = self.clock.now()
+        elif what == "trigger":
+            await self.up_to_what_is_claimed(job_id)
+        now = self.clock.now()
         calls: dict[str, tuple[Callable[[str], Awaitable[Job]], Callable[[Job, datetime], None]]]
         calls = {
             "resume": (scheduler.resume_job, oracle.resumed),
