@@ -151,6 +151,9 @@ def _late(evidence: Evidence, report: Report) -> Iterator[Finding]:
 
 def _recovery(evidence: Evidence, report: Report) -> Iterator[Finding]:
     """After a fault of the store something runs again soon."""
+    report.counts["failures of the store seen by workers"] += sum(
+        entry.get("errors", 0) for entry in evidence.entries
+    )
     starts = sorted(moment(entry) for entry in evidence.starts())
     store = sorted((harm for harm in evidence.harms if harm.store), key=lambda harm: harm.began)
     for harm, following in zip(store, [*store[1:], None], strict=True):

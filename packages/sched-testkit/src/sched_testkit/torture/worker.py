@@ -117,7 +117,7 @@ async def main(spec: str, address: str, path: str, clock: str = "") -> None:
             tasks.start_soon(ready)
             await scheduler.run_forever()
             health = await scheduler.health()
-            journal.write("stopped", claims_lost=health.claims_lost)
+            journal.write("stopped", errors=health.backend_errors)
 
 
 if __name__ == "__main__":
