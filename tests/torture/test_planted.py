@@ -11,7 +11,7 @@ import pytest
 
 CAUGHT = {
     "planted:RenewalThatNeverFires": {"taken over without a fault"},
-    "planted:RenewalEveryThirdTime": {"doubled", "token not growing", "two at a time"},
+    "planted:RenewalEveryThirdTime": {"taken over without a fault"},
     "planted:AckBeforeCommit": {"left behind by a stop", "run without a line"},
     "planted:ClaimWithoutHold": {"doubled", "two at a time"},
     "planted:LossForgotten": {"line of another claim", "attempts not in order", "doubled"},
