@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -190,12 +191,19 @@ def _apt(args: Sequence[str], folder: Path) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that were free a moment ago."""
+    """Return ports that were free a moment ago.
+
+    None of those that the system gives to outgoing connections: while a server is down, one of its
+    clients could get its port, and be connected to itself.
+    """
+    found: list[int] = []
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        while len(found) < count:
+            probe = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", 20_000 + secrets.randbelow(12_000)))
+                found.append(probe.getsockname()[1])
+    return found
 
 
 class Server:

@@ -35,11 +35,13 @@ def settle_in_two_transactions(inside: SqliteTable) -> None:
     def settle(settlements: Sequence[Settlement]) -> Sequence[Settled]:
         database, ledger = inside._database, inside._ledger
         with database.write() as serial:
-            held = [one for one in settlements if holds(inside, one.claim)]
-            ledger.write([line for one in held for line in one.ledger], serial)
+            held = {one.claim.token for one in settlements if holds(inside, one.claim)}
+            lines = [line for one in settlements if one.claim.token in held for line in one.ledger]
+            ledger.write(lines, serial)
         time.sleep(GAP)
+        rest = [evolve(one, ledger=()) if one.claim.token in held else one for one in settlements]
         with database.write() as serial:
-            return Settling(database.connection, ledger, serial).settle(settlements)
+            return Settling(database.connection, ledger, serial).settle(rest)
 
     inside.settle = settle  # type: ignore[method-assign]
 
@@ -102,7 +104,7 @@ def the_living_taken_for_dead(inside: SqliteTable) -> None:
     """Who has not been seen for a moment is dead."""
 
     def locked(path: Any) -> bool:
-        return time.monotonic_ns() % 20 > 0
+        return int(time.monotonic()) % 5 > 0
 
     vars(table)["is_locked"] = locked
 

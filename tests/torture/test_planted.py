@@ -11,7 +11,7 @@ import pytest
 
 CAUGHT = {
     "planted:RenewalThatNeverFires": {"taken over without a fault"},
-    "planted:RenewalEveryThirdTime": {"doubled", "token not growing", "two at a time"},
+    "planted:RenewalEveryThirdTime": {"taken over without a fault"},
     "planted:AckBeforeCommit": {"left behind by a stop", "run without a line"},
     "planted:ClaimWithoutHold": {"doubled", "two at a time"},
     "planted:LossForgotten": {"line of another claim", "attempts not in order", "doubled"},
@@ -19,6 +19,18 @@ CAUGHT = {
     "planted:ReleaseOfWhatRuns": {"run without a line"},
     "planted:StopBeforeSettling": {"left behind by a stop"},
     "planted:LeaseByAnotherClock": {"early"},
+    "planted:WakeUpLost": {"left lying", "late"},
+    "planted:SettleResurrects": {"resurrected", "claimed after its removal"},
+    "planted_stores:SettleInTwoTransactions": {"doubled"},
+    "planted_stores:TokenNotChecked": {"doubled", "token not growing", "attempts not in order"},
+    "planted_stores:NoTombstone": {"run without a line", "no end after its removal"},
+    "planted_stores:NoLineForTheLost": {"attempts not in order", "run without a line"},
+    "planted_stores:TakeoverBeforeTheEnd": {"taken over early"},
+    "planted_stores:TheLivingTakenForDead": {"taken over early"},
+    "planted_stores:ClaimByWhatWasRead": {"doubled", "two at a time"},
+    "planted_stores:TokensOfEachProcess": {"token not growing"},
+    "planted_stores:ClaimsThatDoNotWait": {"doubled", "line of another claim"},
+    "planted_stores:LeaseByTheLocalClock": {"early"},
 }
 """By harness: at least one of the invariants that must be broken."""
 WITHIN = 300.0

@@ -23,10 +23,10 @@ LATE = MAX_POLL + 1 * S
 """How late a first attempt may begin while nothing is wrong: a lost notification, and some more."""
 FLUSH = 5 * S
 """For how long a process that stops tries to hand back what it holds."""
-WORKER = re.compile(r"pid(\d+)-")
+WORKER = re.compile(r"w(\d+)-")
 
 
-def _pid(worker: str) -> int | None:
+def _number(worker: str) -> int | None:
     found = WORKER.match(worker)
     return int(found[1]) if found else None
 
@@ -34,7 +34,7 @@ def _pid(worker: str) -> int | None:
 def _takeovers(evidence: Evidence, report: Report) -> Iterator[Finding]:
     """A claim is lost for a reason, and not before its lease has ended."""
     rules, calm, touched = evidence.rules, Calm(evidence), evidence.touched()
-    stopped = {e["pid"]: moment(e) for e in evidence.entries if e["what"] == "stopped"}
+    stopped = {e["worker"]: moment(e) for e in evidence.entries if e["what"] == "stopped"}
     for line in evidence.lines:
         if line.status is Status.INTERRUPTED and not _was_told_to_stop(evidence, line):
             yield Finding("interrupted without a stop", line.id, line.finished_at, line.job_id)
@@ -42,7 +42,7 @@ def _takeovers(evidence: Evidence, report: Report) -> Iterator[Finding]:
             continue
         report.counts["takeovers"] += 1
         since, until = line.claimed_at - S, line.finished_at
-        pid = _pid(line.worker)
+        number = _number(line.worker)
         # Who is stopped may hold a lock of the store, and so keep all others from renewing.
         harms = [
             harm
@@ -50,7 +50,7 @@ def _takeovers(evidence: Evidence, report: Report) -> Iterator[Finding]:
             if harm.excuses
             and harm.began <= until
             and harm.ended >= since
-            and (pid is None or harm.pid in {0, pid} or harm.what == "stop")
+            and (number is None or harm.worker in {0, number} or harm.what == "stop")
         ]
         if not harms:
             yield Finding("taken over without a fault", line.id, until, line.job_id)
@@ -58,11 +58,11 @@ def _takeovers(evidence: Evidence, report: Report) -> Iterator[Finding]:
         free = bool(deadly) and rules.dead_are_free
         if not free and until - line.claimed_at < rules.lease - S / 100:
             yield Finding("taken over early", line.id, until, line.job_id)
-        left = stopped.get(pid) if pid is not None else None
+        left = stopped.get(number) if number is not None else None
         if left is not None and line.claimed_at < left < until and not _cut_off(evidence, left):
             yield Finding("left behind by a stop", line.id, until, line.job_id)
         for harm in deadly:
-            killed = harm.what in {"kill", "suicide"} and harm.pid == pid
+            killed = harm.what in {"kill", "suicide"} and harm.worker == number
             # Of a job that is paused nobody takes a claim over: it is due never.
             if killed and line.claimed_at <= harm.began and line.job_id not in touched:
                 report.recovery["a kill"].append((until - harm.began).total_seconds())
@@ -73,10 +73,10 @@ def _takeovers(evidence: Evidence, report: Report) -> Iterator[Finding]:
 
 
 def _was_told_to_stop(evidence: Evidence, line: Execution) -> bool:
-    pid = _pid(line.worker)
+    number = _number(line.worker)
     return any(
         harm.what == "terminate"
-        and harm.pid in {0, pid}
+        and harm.worker in {0, number}
         and harm.began <= line.finished_at <= harm.ended + 30 * S
         for harm in evidence.harms
     )
@@ -151,6 +151,9 @@ def _late(evidence: Evidence, report: Report) -> Iterator[Finding]:
 
 def _recovery(evidence: Evidence, report: Report) -> Iterator[Finding]:
     """After a fault of the store something runs again soon."""
+    report.counts["failures of the store seen by workers"] += sum(
+        entry.get("errors", 0) for entry in evidence.entries
+    )
     starts = sorted(moment(entry) for entry in evidence.starts())
     store = sorted((harm for harm in evidence.harms if harm.store), key=lambda harm: harm.began)
     for harm, following in zip(store, [*store[1:], None], strict=True):
@@ -189,21 +192,21 @@ def _rest(evidence: Evidence, report: Report) -> Iterator[Finding]:
 
 def _exits(evidence: Evidence, report: Report) -> Iterator[Finding]:
     """Processes end when they are made to, and then they do."""
-    by_pid: dict[int, set[str]] = defaultdict(set)
+    made_to: dict[int, set[str]] = defaultdict(set)
     for harm in evidence.harms:
-        by_pid[harm.pid].add(harm.what)
+        made_to[harm.worker].add(harm.what)
     for end in evidence.exits:
-        made = by_pid[end.pid] | by_pid[0]
+        made = made_to[end.worker] | made_to[0]
         codes: set[int] = set()
         if made & {"kill", "suicide"}:
             codes.add(-9)
         if "terminate" in made:
             codes |= {0, -15}
-        if end.code not in codes and end.pid not in evidence.hanging:
-            told = f"pid {end.pid} ended with {end.code}: ...{end.log}"
+        if end.code not in codes and end.worker not in evidence.hanging:
+            told = f"worker {end.worker} ended with {end.code}: ...{end.log}"
             yield Finding("died by itself", told, end.at)
-    for pid in evidence.hanging:
-        yield Finding("does not stop", f"pid {pid}", evidence.rested)
+    for number in evidence.hanging:
+        yield Finding("does not stop", f"worker {number}", evidence.rested)
 
 
 PARTS = (_takeovers, _late, _recovery, _rest, _exits)

@@ -38,14 +38,14 @@ class Harm:
 
     Attributes:
         what: Its name.
-        pid: Of the process that had it, 0 where all of them may feel it.
+        worker: The number of the one that had it, 0 where all of them may feel it.
         began: When it began.
         ended: When it was undone.
         store: Whether it befell the store, or the way there.
     """
 
     what: str
-    pid: int = 0
+    worker: int = 0
     began: datetime = field(factory=now)
     ended: datetime = field(factory=lambda: now() + NEVER)
     store: bool = False
@@ -92,9 +92,9 @@ class Faults:
             self.kinds.append(CLOCK)
 
     @contextmanager
-    def harm(self, what: str, pid: int = 0, *, store: bool = False) -> Iterator[Harm]:
+    def harm(self, what: str, worker: int = 0, *, store: bool = False) -> Iterator[Harm]:
         """Note a fault for as long as it lasts."""
-        harm = Harm(what, pid, store=store)
+        harm = Harm(what, worker, store=store)
         self.harms.append(harm)
         try:
             yield harm
@@ -115,7 +115,6 @@ class Faults:
     async def _make(self, kind: str, worker: Worker, tasks: anyio.abc.TaskGroup) -> None:
         if kind == KILL:
             worker, kind = await self._at_work(worker), "kill"
-        pid = worker.process.pid
         if kind == "stop":
             tasks.start_soon(self._stop, worker, self._lease * self._chance.uniform(0.3, 2.5))
         elif kind in self.special:
@@ -123,11 +122,11 @@ class Faults:
             with self.harm(kind, store=True), anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self.special[kind], lasts)
         elif kind == CLOCK:
-            with self.harm(kind, pid):
+            with self.harm(kind, worker.number):
                 assert worker.clock is not None
                 set_clock(worker.clock, self._chance.choice(STEPS))
         else:
-            with self.harm(kind, pid):
+            with self.harm(kind, worker.number):
                 worker.signal(signal.SIGKILL if kind == "kill" else signal.SIGTERM)
                 await anyio.sleep(0.05 if kind == "kill" else 0.5)
 
@@ -140,7 +139,7 @@ class Faults:
         return otherwise
 
     async def _stop(self, worker: Worker, seconds: float) -> None:
-        with self.harm("stop", worker.process.pid), anyio.CancelScope(shield=True):
+        with self.harm("stop", worker.number), anyio.CancelScope(shield=True):
             worker.signal(signal.SIGSTOP)
             await anyio.sleep(seconds)
             if worker.alive:
@@ -163,4 +162,4 @@ class Faults:
             lasts = {"suicide": 2 * S, "block": 2 * self._lease * S}.get(entry["what"])
             if lasts is not None:
                 at = datetime.fromisoformat(entry["at"])
-                self.harms.append(Harm(entry["what"], entry["pid"], at, at + lasts))
+                self.harms.append(Harm(entry["what"], entry["worker"], at, at + lasts))

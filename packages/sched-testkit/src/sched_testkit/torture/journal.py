@@ -19,15 +19,23 @@ def now() -> datetime:
 
 
 class Journal:
-    """An append-only file of what one process did."""
+    """An append-only file of what one process did.
 
-    def __init__(self, path: str | Path) -> None:
+    Args:
+        path: Of the file.
+        worker: The number of the process; the system gives its own numbers again before long.
+    """
+
+    def __init__(self, path: str | Path, worker: int) -> None:
+        self._worker = worker
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def write(self, what: str, **details: Any) -> None:
         """Append a line with the time, by the wall clock and by one that nobody sets."""
-        line = {"what": what, "at": now().isoformat(), "mono": time.monotonic(), "pid": os.getpid()}
-        os.write(self._file, json.dumps({**line, **details}).encode() + b"\n")
+        line = {"what": what, "at": now().isoformat(), "mono": time.monotonic()}
+        os.write(
+            self._file, json.dumps({**line, "worker": self._worker, **details}).encode() + b"\n"
+        )
 
 
 def read(path: Path) -> list[dict[str, Any]]:

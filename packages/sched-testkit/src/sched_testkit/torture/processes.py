@@ -32,12 +32,14 @@ class Worker:
 
     Attributes:
         process: It.
+        number: Of it in this run, from 1.
         journal: Where its handlers write.
         log: Where it complains.
         clock: The file that sets its clock; ``None``: it has the machine's.
     """
 
     process: subprocess.Popen[bytes]
+    number: int
     journal: Path
     log: Path
     clock: Path | None
@@ -80,13 +82,13 @@ class Exit:
     """A process that ended.
 
     Attributes:
-        pid: Of it.
+        worker: Its number.
         code: As the system has it: the negative number of a signal, or what it returned.
         at: When that was noticed.
         log: The end of its log.
     """
 
-    pid: int
+    worker: int
     code: int
     at: datetime
     log: str
@@ -117,10 +119,10 @@ class Processes:
 
     def start(self) -> Worker:
         """Start one more."""
-        number = len(self.journals)
+        number = len(self.journals) + 1
         journal, log = self.folder / f"journal-{number}.jsonl", self.folder / f"log-{number}.txt"
         command = [sys.executable, "-m", "sched_testkit.torture.worker", self.spec, self.address]
-        command.append(str(journal))
+        command += [str(journal), str(number)]
         clock = None
         if self.clocks:
             clock = self.folder / f"clock-{number}"
@@ -129,7 +131,7 @@ class Processes:
         with log.open("wb") as file:
             process = subprocess.Popen(command, stdout=file, stderr=file)
         self.journals.append(journal)
-        worker = Worker(process, journal, log, clock)
+        worker = Worker(process, number, journal, log, clock)
         self.workers.append(worker)
         return worker
 
@@ -155,10 +157,10 @@ class Processes:
     def _ended(self, worker: Worker) -> None:
         self.workers.remove(worker)
         log = worker.log.read_text(errors="replace")[-TOLD:]
-        self.exits.append(Exit(worker.process.pid, worker.process.returncode, now(), log))
+        self.exits.append(Exit(worker.number, worker.process.returncode, now(), log))
 
     def stop(self) -> list[int]:
-        """Terminate all; return the pids of those that do not end."""
+        """Terminate all; return the numbers of those that do not end."""
         hanging = []
         for worker in (alive := self.alive()):
             worker.signal(signal.SIGTERM)
@@ -166,7 +168,7 @@ class Processes:
             try:
                 worker.process.wait(timeout=PATIENCE)
             except subprocess.TimeoutExpired:
-                hanging.append(worker.process.pid)
+                hanging.append(worker.number)
         self.end()
         return hanging
 

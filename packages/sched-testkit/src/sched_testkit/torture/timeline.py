@@ -20,14 +20,14 @@ def timeline(evidence: Evidence, finding: Finding, *, span: timedelta = 6 * S) -
             at, about = datetime.fromisoformat(entry["at"]), entry["what"]
             if "key" in entry:
                 about += f" {entry['key']} attempt {entry['attempt']} token {entry['token']}"
-            events.append((at, f"pid {entry['pid']}: {about}"))
+            events.append((at, f"worker {entry['worker']}: {about}"))
     for line in evidence.lines:
         if line.job_id == job:
             told = f"{line.id} {line.status.value}, token {line.token} of {line.worker}"
             events.append((line.claimed_at, f"ledger: claimed, token {line.token}"))
             events.append((line.finished_at, f"ledger: {told}{', final' if line.final else ''}"))
     for harm in evidence.harms:
-        who = f" pid {harm.pid}" if harm.pid else ""
+        who = f" of worker {harm.worker}" if harm.worker else ""
         events.append((harm.began, f"fault: {harm.what}{who}"))
         events.append((harm.ended, f"fault ends: {harm.what}{who}"))
     for command in evidence.commands:

@@ -1,6 +1,6 @@
-"""One process that is tortured: ``python -m sched_testkit.torture.worker SPEC ADDRESS JOURNAL``.
+"""One process that is tortured: ``python -m sched_testkit.torture.worker SPEC ADDRESS JOURNAL N``.
 
-A fourth argument names the file that sets its clock.
+A fifth argument names the file that sets its clock.
 """
 
 from __future__ import annotations
@@ -86,7 +86,12 @@ def _block(seconds: float) -> None:
 
 
 async def _opened(
-    harness: TortureHarness, stack: AsyncExitStack, address: str, handler: Handler, clock: str
+    harness: TortureHarness,
+    stack: AsyncExitStack,
+    address: str,
+    handler: Handler,
+    number: int,
+    clock: str,
 ) -> Scheduler:
     """Open a scheduler, as often as the store is not there yet: as what restarts services does."""
     while True:
@@ -94,7 +99,7 @@ async def _opened(
             harness.backend(address),
             handler=handler,
             clock=SetClock(clock) if clock else None,
-            worker=f"pid{os.getpid()}",
+            worker=f"w{number}",
         )
         try:
             return await stack.enter_async_context(scheduler)
@@ -102,12 +107,12 @@ async def _opened(
             await anyio.sleep(0.3)
 
 
-async def main(spec: str, address: str, path: str, clock: str = "") -> None:
+async def main(spec: str, address: str, path: str, number: int, clock: str = "") -> None:
     """Run until stopped."""
-    harness, journal = load(spec), Journal(path)
+    harness, journal = load(spec), Journal(path, number)
     handler = Handler(journal, harness.lease.total_seconds())
     async with AsyncExitStack() as stack:
-        scheduler = await _opened(harness, stack, address, handler, clock)
+        scheduler = await _opened(harness, stack, address, handler, number, clock)
         async with anyio.create_task_group() as tasks:
 
             async def ready() -> None:
@@ -117,10 +122,10 @@ async def main(spec: str, address: str, path: str, clock: str = "") -> None:
             tasks.start_soon(ready)
             await scheduler.run_forever()
             health = await scheduler.health()
-            journal.write("stopped", claims_lost=health.claims_lost)
+            journal.write("stopped", errors=health.backend_errors)
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
-    _spec, _address, _path, *_clock = sys.argv[1:]
-    anyio.run(main, _spec, _address, _path, "".join(_clock))
+    _spec, _address, _path, _number, *_clock = sys.argv[1:]
+    anyio.run(main, _spec, _address, _path, int(_number), "".join(_clock))
