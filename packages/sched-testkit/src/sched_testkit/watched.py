@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import anyio
@@ -34,6 +34,7 @@ class Watched:
         self.dead = self.cut = False
         self.stall: anyio.Event | None = None
         self.renewals = 0
+        self._under_way = 0
         self._clock: Clock | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -46,6 +47,19 @@ class Watched:
         self.worker = worker
         self._clock = await self.inner.open(clock, worker=worker)
         return self._clock
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+
+    async def at_rest(self) -> None:
+        """Wait for the answers to claims and settlements: what they did is not known before."""
+        while self._under_way:
+            await anyio.sleep(0.001)
 
     def _check(self) -> None:
         if self.dead:
@@ -63,7 +77,8 @@ class Watched:
     async def claim_due(self, limit: int) -> Sequence[Claim]:
         """Report every claim."""
         self._check()
-        claims = await self.inner.claim_due(limit)
+        with self._counted():
+            claims = await self.inner.claim_due(limit)
         assert self._clock is not None
         with self.noting():
             for claim in claims:
@@ -89,7 +104,8 @@ class Watched:
         self._die("settling")
         if self.dead:
             raise BackendError("the process is dead")
-        outcomes = await self.inner.settle(settlements)
+        with self._counted():
+            outcomes = await self.inner.settle(settlements)
         with self.noting():
             for settlement, settled in zip(settlements, outcomes, strict=True):
                 if settled.outcome in {"written", "claim_lost"}:

@@ -45,12 +45,16 @@ class World(Commands):
     async def run(self, index: int, acts: Sequence[Act] = ()) -> None:
         """Run what is due on a healthy instance: afterwards nothing may be left."""
         instance, since, moment = self.instances[index], self.oracle.seq, self.clock.now()
+        for each in self.instances:
+            await each.watched.at_rest()
         self.acts = list(acts)
         told = len(self.story)
         await instance.scheduler.run_due()
         self.acts = []
         if len(self.story) == told:
             self.tell(f"{instance.name} finds nothing to run")
+        for each in self.instances:
+            await each.watched.at_rest()
         await self.look()
         self.oracle.nothing_left(moment, since)
 
