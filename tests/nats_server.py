@@ -24,6 +24,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".dev" / "nats-server"
@@ -333,6 +334,15 @@ def running(folder: Path, **options: object) -> Iterator[Server]:
             server.kill()
 
 
+def _leads(name: str, group: dict[str, Any]) -> bool:
+    """Whether a node says that it leads, with all copies at its side."""
+    cluster = group.get("cluster", {})
+    replicas = cluster.get("replicas") or []
+    return cluster.get("leader") == name and all(
+        each.get("current") and not each.get("offline") for each in replicas
+    )
+
+
 class Cluster:
     """Three nodes on loopback."""
 
@@ -373,6 +383,27 @@ class Cluster:
                         name = each["cluster"]["leader"]
                         return next(other for other in self.nodes if other.name == name)
         return None
+
+    def is_whole(self, *streams: str) -> bool:
+        """Whether all nodes run, the streams and their consumers are led, and no copy is behind.
+
+        A leader counts only if it says so itself: others believe for seconds in one that is dead.
+        """
+        led: set[str] = set()
+        for node in self.nodes:
+            try:
+                found = node.ask("jsz?streams=true&consumers=true")
+            except OSError:
+                return False
+            details = found.get("account_details")
+            for account in details if isinstance(details, list) else []:
+                for stream in account.get("stream_detail") or []:
+                    if _leads(node.name, stream):
+                        led.add(stream["name"])
+                    groups = [stream, *(stream.get("consumer_detail") or [])]
+                    if not all(each.get("cluster", {}).get("leader") for each in groups):
+                        return False
+        return led.issuperset(streams)
 
     def end(self) -> None:
         """End whatever runs."""

@@ -202,24 +202,22 @@ class JetStreamCluster(JetStream):
         cluster = self._cluster
         assert cluster is not None
 
-        def led(seconds: float) -> None:
-            """Wait until both streams have a leader again."""
-            until = time.monotonic() + seconds
-            for stream in (f"KV_{BUCKET}", f"KV_{BUCKET}-lines"):
-                while (leader := cluster.leader_of(stream)) is None or leader.process is None:
-                    assert time.monotonic() < until, f"{stream} has no leader"
-                    time.sleep(0.1)
+        def mend() -> None:
+            """Wait until both streams are led again, and all copies are there."""
+            until = time.monotonic() + 60
+            while not cluster.is_whole(f"KV_{BUCKET}", f"KV_{BUCKET}-lines"):
+                assert time.monotonic() < until, "the cluster does not become whole again"
+                time.sleep(0.1)
 
         def leader_killed(seconds: float) -> None:
-            led(60)
             leader = cluster.leader_of(f"KV_{BUCKET}")
             if leader is not None:
                 self._kill(leader, seconds)
-                led(60)
+                mend()
 
         def node_killed(seconds: float) -> None:
             self._kill(self._chance.choice(cluster.nodes), seconds)
-            led(60)
+            mend()
 
         return {
             "leader killed": leader_killed,

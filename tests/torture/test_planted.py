@@ -15,7 +15,6 @@ CAUGHT = {
     "planted:AckBeforeCommit": {"left behind by a stop", "run without a line"},
     "planted:ClaimWithoutHold": {"doubled", "two at a time"},
     "planted:LossForgotten": {"line of another claim", "attempts not in order", "doubled"},
-    "planted:SettleAfterTheLease": {"left lying"},
     "planted:ReleaseOfWhatRuns": {"run without a line"},
     "planted:StopBeforeSettling": {"left behind by a stop"},
     "planted:LeaseByAnotherClock": {"early"},

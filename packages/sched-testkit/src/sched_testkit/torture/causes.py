@@ -12,6 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from itertools import pairwise
 from operator import itemgetter
 
 from sched_core import Execution, Status
@@ -164,6 +165,9 @@ def _recovery(evidence: Evidence, report: Report) -> Iterator[Finding]:
             continue  # it was hurt again before it could be seen
         took = again - harm.ended
         report.recovery[harm.what].append(took.total_seconds())
+        during = [harm.began, *starts[bisect_left(starts, harm.began) : place], again]
+        silence = max(after - before for before, after in pairwise(during))
+        report.silence[harm.what].append(silence.total_seconds())
         if took > evidence.rules.recovery and not _all_held_up(evidence, harm.ended, again):
             yield Finding("slow to recover", f"{harm.what}: {took}", again)
 

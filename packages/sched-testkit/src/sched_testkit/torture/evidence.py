@@ -103,12 +103,15 @@ class Report:
         counts: Of what was seen.
         recovery: By fault, seconds: from a kill until a run that it cut off was taken over; from
             the end of a fault of the store until something ran again.
+        silence: By fault of the store, seconds: the longest time in which nothing began, from its
+            beginning until something ran again.
         lateness: Seconds by which undisturbed first attempts began late while nothing was wrong.
     """
 
     findings: list[Finding] = field(factory=list)
     counts: Counter[str] = field(factory=Counter)
     recovery: dict[str, list[float]] = field(factory=lambda: defaultdict(list))
+    silence: dict[str, list[float]] = field(factory=lambda: defaultdict(list))
     lateness: list[float] = field(factory=list)
 
     def names(self) -> set[str]:
@@ -118,11 +121,13 @@ class Report:
     def summary(self) -> str:
         """Return it in one paragraph."""
         parts = [", ".join(f"{count} {name}" for name, count in sorted(self.counts.items()))]
-        for what, took in sorted(self.recovery.items()):
-            parts.append(
-                f"recovery after {what}: {len(took)}, p50 {statistics.median(took):.2f} s, "
-                f"max {max(took):.2f} s"
-            )
+        for title, all_of_them in (
+            ("recovery after", self.recovery),
+            ("nothing began during", self.silence),
+        ):
+            for what, took in sorted(all_of_them.items()):
+                p50 = statistics.median(took)
+                parts.append(f"{title} {what}: {len(took)}, p50 {p50:.2f} s, max {max(took):.2f} s")
         if self.lateness:
             ordered = sorted(self.lateness)
             p50, p99 = (ordered[int(share * (len(ordered) - 1))] for share in (0.5, 0.99))
