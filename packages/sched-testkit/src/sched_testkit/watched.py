@@ -35,6 +35,7 @@ class Watched:
         self.stall: anyio.Event | None = None
         self.renewals = 0
         self._under_way = 0
+        self._rested = anyio.Event()
         self._clock: Clock | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -50,16 +51,20 @@ class Watched:
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
+        if not self._under_way:
+            self._rested = anyio.Event()
         self._under_way += 1
         try:
             yield
         finally:
             self._under_way -= 1
+            if not self._under_way:
+                self._rested.set()
 
     async def at_rest(self) -> None:
         """Wait for the answers to claims and settlements: what they did is not known before."""
         while self._under_way:
-            await anyio.sleep(0.001)
+            await self._rested.wait()
 
     def _check(self) -> None:
         if self.dead:
