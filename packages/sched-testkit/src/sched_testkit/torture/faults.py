@@ -23,7 +23,7 @@ from sched_testkit.torture.processes import Processes, Worker
 
 S = timedelta(seconds=1)
 NEVER = 3600 * S
-CLOCK, DISK = "clock", "disk full"
+CLOCK, DISK, STARVED = "clock", "disk full", "machine overloaded"
 KILL = "kill at work"
 """Of a process that is running handlers; it counts as a kill, as those at any moment do."""
 STEPS = (0, 3600, -3600)
@@ -111,6 +111,14 @@ class Faults:
                 bag = self._chance.sample(self.kinds, len(self.kinds))
             if alive := self._processes.alive():
                 await self._make(bag.pop(), self._chance.choice(alive), tasks)
+
+    async def watch_machine(self) -> None:
+        """Note when this process is held up itself: then so are the others, by nobody's fault."""
+        while True:
+            before = now()
+            await anyio.sleep(0.1)
+            if (after := now()) - before > self._lease / 4 * S:
+                self.harms.append(Harm(STARVED, began=before, ended=after))
 
     async def _make(self, kind: str, worker: Worker, tasks: anyio.abc.TaskGroup) -> None:
         if kind == KILL:

@@ -16,7 +16,7 @@ from sched_core.ports import MAX_POLL
 from sched_testkit.torture.checker import check
 from sched_testkit.torture.commands import Commands, S, workload
 from sched_testkit.torture.evidence import Evidence, Report, Rules
-from sched_testkit.torture.faults import CLOCK, DISK, Faults
+from sched_testkit.torture.faults import CLOCK, DISK, STARVED, Faults
 from sched_testkit.torture.harness import TortureHarness
 from sched_testkit.torture.journal import now, read
 from sched_testkit.torture.processes import Processes
@@ -78,16 +78,19 @@ class Run:
             for _ in range(processes.count):
                 processes.start()
             await processes.ready()
-            async with anyio.create_task_group() as tasks:
-                with anyio.move_on_after(self.seconds):
-                    async with anyio.create_task_group() as disturbing:
-                        disturbing.start_soon(commands.issue)
-                        disturbing.start_soon(faults.make, tasks)
-                        disturbing.start_soon(processes.replace_dead)
-            # Let everything be well for long enough, suicides apart.
-            calm = max(2 * harness.lease, harness.recovery) + MAX_POLL + 2 * S
-            with anyio.move_on_after(calm.total_seconds()):
-                await processes.replace_dead()
+            async with anyio.create_task_group() as watching:
+                watching.start_soon(faults.watch_machine)
+                async with anyio.create_task_group() as tasks:
+                    with anyio.move_on_after(self.seconds):
+                        async with anyio.create_task_group() as disturbing:
+                            disturbing.start_soon(commands.issue)
+                            disturbing.start_soon(faults.make, tasks)
+                            disturbing.start_soon(processes.replace_dead)
+                # Let everything be well for long enough, suicides apart.
+                calm = max(2 * harness.lease, harness.recovery) + MAX_POLL + 2 * S
+                with anyio.move_on_after(calm.total_seconds()):
+                    await processes.replace_dead()
+                watching.cancel_scope.cancel()
             resting = [job async for job in scheduler.list_jobs() if isinstance(job, Job)]
             rested = now()
             with faults.harm("terminate"):
@@ -120,8 +123,10 @@ class Run:
     def faults(self) -> str:
         """Return how many faults of each kind there were."""
         counted = Counter(harm.what for harm in self.evidence.harms)
+        overloads = counted.pop(STARVED, 0)
         made = ", ".join(f"{count} {what}" for what, count in sorted(counted.items()))
-        return f"{counted.total()} faults ({made})"
+        told = f"{counted.total()} faults ({made})"
+        return f"{told}, {overloads} times {STARVED}" if overloads else told
 
     def left_out(self) -> dict[str, str]:
         """Return the faults that this backend cannot have, with the reason."""
