@@ -112,6 +112,18 @@ async def an_edit_ends_a_trigger_that_is_retried_and_lost(world: World) -> None:
     await world.run(0)
 
 
+async def a_pause_hurries_a_retry_after_the_clock_was_set_back(world: World) -> None:
+    """The end of a pause ends the wait for a retry, though the failure lies ahead again."""
+    policy = Policy(retry=Retry(3, seconds(20)))
+    await world.submit(0, JobSpec("a", Interval(seconds=60), policy=policy), declared=False)
+    await world.advance(seconds(100))
+    await world.run(0, [Act("nothing", fails=True)])
+    await world.set_back(seconds(31))
+    await world.pause(0, "a", seconds(20))
+    await world.advance(seconds(29))
+    await world.run(0)
+
+
 async def an_edit_after_a_pause_that_ended_by_itself(world: World) -> None:
     """An occurrence after the end of the pause was due, and is edited away: it has its line."""
     await world.submit(0, MINUTELY, declared=False)
@@ -528,6 +540,7 @@ FOUND = [
     a_pause_while_a_retry_of_a_trigger_waits,
     an_occurrence_before_a_trigger_that_lies_ahead_again_and_a_pause,
     an_edit_ends_a_trigger_that_is_retried_and_lost,
+    a_pause_hurries_a_retry_after_the_clock_was_set_back,
     retries_that_all_fail,
     a_late_occurrence_with_jitter,
     an_edit_of_what_was_superseded_before_the_clock_was_set_back,

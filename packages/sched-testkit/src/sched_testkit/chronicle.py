@@ -301,8 +301,12 @@ class Chronicle:
         if earlier.how == "failed" and earlier.spec is not None and earlier.ended_at is not None:
             due = earlier.ended_at + backoff(earlier)
             asked = any(trigger.seq > earlier.seq for trigger in life.triggers)
+            # By the order of things, too: the clock may have been set back before the pause.
+            paused_since = life.commanded(earlier.end_seq, "pause")
             paused = any(
-                pause.end is not None and earlier.ended_at <= pause.end <= event.started_at
+                pause.end is not None
+                and pause.end <= event.started_at
+                and (paused_since or earlier.ended_at <= pause.end)
                 for pause in life.pauses
             )
             if event.started_at < due and not asked and not paused:
