@@ -8,6 +8,7 @@ environment: ``BENCH_SERVER``, the id of the server's process, where the store h
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -127,3 +128,9 @@ class Share:
 
 def tell(found: dict[str, float] | dict[str, object]) -> None:
     print(json.dumps({**found, "memory_mb": memory_mb()}), flush=True)
+
+
+async def until_quiet(share: Share) -> None:
+    """Return when nothing has run for a while."""
+    while not share.quiet:  # noqa: ASYNC110 -- a look now and then is cheaper than an event
+        await asyncio.sleep(0.1)

@@ -105,11 +105,6 @@ async def timed(bench: Bench, workload: str, n: int) -> dict[str, float]:
     return meter.late(bench.late)
 
 
-async def until_quiet(share: Share) -> None:
-    while not share.quiet:  # noqa: ASYNC110 -- a look now and then is cheaper than an event
-        await asyncio.sleep(0.1)
-
-
 async def main() -> None:
     asked = figures.call()
     workload, n = asked.workload, asked.n
@@ -134,7 +129,7 @@ async def main() -> None:
             await bench.shared.batch_defer_async(*jobs)
         else:
             await asyncio.sleep(bench.share.begins_in())
-            await bench.run(until_quiet(bench.share))
+            await bench.run(figures.until_quiet(bench.share))
             found = bench.share.told()
     figures.tell(found)
 

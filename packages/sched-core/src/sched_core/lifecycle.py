@@ -408,8 +408,11 @@ def trigger(job: Job, *, now: datetime) -> Job:
     standing = job.standing
     moment, manual = pending(standing)
     # Claims that were to end a pause, and were lost, begin what is not yet due: it stays that.
-    ran = standing.failures > 0 or (moment is not None and moment <= now)
-    retried = standing.attempts > 0 and moment is not None and (manual or ran)
+    retried = (
+        standing.attempts > 0
+        and moment is not None
+        and (manual or standing.failures > 0 or moment <= now)
+    )
     if standing.triggered_at is not None:
         waits = standing.due_at is not None and standing.due_at > now
         if retried and waits:
