@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from benchmarks._processes import Failed, Figures, Process, figures, interpreter
@@ -164,8 +165,17 @@ def size_of(system: System, name: str, divide: int) -> int:
     return max(n // divide, 50) if n else 0
 
 
-def measure(system: System, name: str, places: Places, *, n: int, seconds: float) -> Figures | None:
+def measure(
+    system: System, name: str, places: Places, *, n: int, told: Mapping[str, float]
+) -> Figures | None:
     """Return what one system does in one workload, ``None`` where it takes too long.
+
+    Args:
+        system: Which.
+        name: The workload's.
+        places: Where to keep the jobs.
+        n: How many.
+        told: What else the process is told, as ``BENCH_`` and the name.
 
     Raises:
         Failed: A process ended with an error.
@@ -186,7 +196,7 @@ def measure(system: System, name: str, places: Places, *, n: int, seconds: float
             n,
             python=python,
             server=place.server,
-            seconds=seconds,
+            **told,
         )
         return process.figures(TIMEOUT)
 

@@ -86,15 +86,18 @@ def behind(results: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{name}: {ours} is {ratio:.2f} times {peer}; {meant:g} is meant"
 
 
-def noise(results: Mapping[str, Any]) -> float:
-    """Return how far apart least and most are, as a share of the median, in the median row."""
+def noise(results: Mapping[str, Any]) -> float | None:
+    """Return how far apart least and most are, as a share of the median, in the median row.
+
+    After a single round nobody knows.
+    """
     shares = [
         (row[f"{found['counts']}_most"] - row[f"{found['counts']}_least"]) / row[found["counts"]]
         for found in results["workloads"].values()
         for row in found["rows"].values()
         if row["rounds"] > 1 and row[found["counts"]]
     ]
-    return statistics.median(shares) if shares else float("nan")
+    return statistics.median(shares) if shares else None
 
 
 def compared(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:

@@ -3,6 +3,7 @@
     ./dev bench side_by_side                       everything
     ./dev bench side_by_side burst register        these workloads only
     ./dev bench side_by_side start-0 postgres      this workload, on this store only
+    ./dev bench side_by_side lateness --ours --runs 2000 --seconds 20    without the peers
     ./dev bench side_by_side --quick               small numbers, one round: whether it works at all
     ./dev bench side_by_side --compare A.json B.json
 
@@ -16,8 +17,9 @@ SVG) for each workload.
 Register: one-shots due in a year. Burst: one-shots all due now, until all have run and are recorded
 as far as the system records. Two: the same with two processes. Growth: 2,000 due one-shots beside n
 recurring jobs. Start: from the start of a process until it runs a job that is due at once, n others
-stored. Steady: a thousand jobs every second. Idle: one-shots at random moments. Lateness: idle
-beside n stored recurring jobs. Schedule arithmetic has a table of its own: cron_rate.
+stored. Steady: a thousand jobs every second. Idle: a hundred one-shots at random moments, which the
+slowest can do too. Lateness: idle beside n stored recurring jobs that are not due. Schedule
+arithmetic has a table of its own: cron_rate.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,7 +53,7 @@ from benchmarks._systems import (  # noqa: E402
 
 OUT = OWN / "side_by_side"
 STORES = ("memory", "sqlite", "postgres", "jetstream")
-ROUNDS, SECONDS = 3, 8.0
+ROUNDS, SECONDS, RUNS = 3, 8.0, 100
 QUICK_SECONDS, QUICK_DIVIDES, QUICK_AT_A_TIME = 1.5, 20, 6
 
 
@@ -61,11 +63,20 @@ class Run:
     Args:
         systems: Its rows.
         rounds: How often each figure is made.
+        told: What each process is told: for how long to look, and how many runs to spread over it.
         quick: Small numbers, and several processes at a time: the figures mean nothing.
     """
 
-    def __init__(self, systems: Sequence[System], *, rounds: int, quick: bool) -> None:
+    def __init__(
+        self,
+        systems: Sequence[System],
+        *,
+        rounds: int,
+        told: Mapping[str, float],
+        quick: bool,
+    ) -> None:
         self._systems, self._rounds, self._quick = systems, 1 if quick else rounds, quick
+        self._told = {**told, "seconds": QUICK_SECONDS} if quick else told
         self.failed: list[str] = []
 
     def table(self, name: str, places: Places) -> _tables.Rows:
@@ -87,9 +98,8 @@ class Run:
 
     def _measured(self, system: System, name: str, places: Places) -> Figures | None:
         n = size_of(system, name, QUICK_DIVIDES if self._quick else 1)
-        seconds = QUICK_SECONDS if self._quick else SECONDS
         try:
-            found = measure(system, name, places, n=n, seconds=seconds)
+            found = measure(system, name, places, n=n, told=self._told)
         except (Failed, subprocess.CalledProcessError) as error:
             self._fail(f"{name}: {system.name}: {error}")
             return None
@@ -108,7 +118,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Ours beside the peers; see the file's beginning")
     parser.add_argument("chosen", nargs="*", metavar="WORKLOAD|STORE")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--ours", action="store_true", help="without peers and raw limits")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of steady and idle")
+    parser.add_argument("--runs", type=int, default=RUNS, help="of idle and lateness")
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("BEFORE", "AFTER"))
     arguments = parser.parse_args()
     if arguments.compare:
@@ -121,8 +134,13 @@ def main() -> int:
     known = {*WORKLOADS, *STORES, *(workload.act for workload in WORKLOADS.values())}
     if unknown := chosen - known:
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
-    systems = [system for system in SYSTEMS if system.store.startswith(tuple(stores))]
-    run = Run(systems, rounds=arguments.rounds, quick=arguments.quick)
+    systems = [
+        system
+        for system in SYSTEMS
+        if system.store.startswith(tuple(stores)) and (system.is_ours or not arguments.ours)
+    ]
+    told = {"seconds": arguments.seconds, "runs": arguments.runs}
+    run = Run(systems, rounds=arguments.rounds, told=told, quick=arguments.quick)
     return _report(run, workloads or list(WORKLOADS), quick=arguments.quick)
 
 
@@ -146,7 +164,8 @@ def _report(run: Run, workloads: Sequence[str], *, quick: bool) -> int:
             }
             print("\n".join(_tables.lines(name, rows)), flush=True)
             path.write_text(json.dumps(results, indent=1))
-    print(f"\nnoise: {_tables.noise(results):.0%} of the median between least and most")
+    if (noise := _tables.noise(results)) is not None:
+        print(f"\nnoise: {noise:.0%} of the median between least and most")
     for line in _tables.behind(results):
         print(f"behind: {line}")
     if run.failed:

@@ -3,7 +3,8 @@
 Plain Python, for it runs in the peers' environments. What is the same for all is in the process's
 environment: ``BENCH_SERVER``, the id of the server's process, where the store has one;
 ``BENCH_BEGAN``, when the process was started; ``BENCH_AT``, when to begin to run what is due;
-``BENCH_SECONDS``, for how long to look where time is what is measured.
+``BENCH_SECONDS``, for how long to look where time is what is measured, and ``BENCH_RUNS``, how many
+runs to spread over it.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from typing import NamedTuple
 
 FAR = datetime.now(UTC) + timedelta(days=365)
 SECONDS = float(os.environ.get("BENCH_SECONDS", "8"))
-IDLE = 100
-"""So many one-shots are spread over the time."""
+RUNS = int(os.environ.get("BENCH_RUNS", "100"))
+"""So many one-shots are spread over the time, where it is not busy."""
 DUE_BESIDE_MANY = 2_000
 TICKS = os.sysconf("SC_CLK_TCK")
 QUIET = 2.0
@@ -45,7 +46,7 @@ def call() -> Call:
 def moments(base: datetime) -> list[datetime]:
     """Return the same random moments for all."""
     chance = random.Random(1)
-    return [base + timedelta(seconds=chance.uniform(0, SECONDS)) for _ in range(IDLE)]
+    return [base + timedelta(seconds=chance.uniform(0, SECONDS)) for _ in range(RUNS)]
 
 
 class Meter:

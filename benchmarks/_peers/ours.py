@@ -142,7 +142,8 @@ async def idle(backend: Backend, n: int, *, others: int = 0) -> Found:
         await store_jobs(scheduler, others)
         base = datetime.now(UTC) + timedelta(seconds=1)
         moments = figures.moments(base)
-        await scheduler.submit_jobs([JobSpec(f"j{i}", Once(at)) for i, at in enumerate(moments)])
+        specs = [JobSpec(f"j{i}", Once(at)) for i, at in enumerate(moments)]
+        await scheduler.submit_jobs(specs, atomic=False)
         return await running(scheduler, late, base)
 
 

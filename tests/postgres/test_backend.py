@@ -273,7 +273,7 @@ def test_a_commit_whose_reply_is_lost_is_repeated_without_harm(here: Place) -> N
     anyio.run(main)
 
 
-def test_settles_are_durable_where_the_roles_default_is_not(here: Place) -> None:
+def test_writes_are_durable_where_the_roles_default_is_not(here: Place) -> None:
     async def main() -> None:
         backend = await opened(here)
         for lane in backend._table._lanes.values():  # type: ignore[attr-defined]  # ours
@@ -283,6 +283,8 @@ def test_settles_are_durable_where_the_roles_default_is_not(here: Place) -> None
         for name in ("_runs", "_rows"):
             statement = getattr(settling, name)
             assert "set_config('synchronous_commit', 'on', true)" in statement
+        definitions = backend._table._definitions  # type: ignore[attr-defined]
+        assert "set_config('synchronous_commit', 'on', true)" in definitions._add_one
         await backend.add([job("a")])
         (claim,) = await backend.claim_due(1)
         await backend.settle([settlement(claim)])

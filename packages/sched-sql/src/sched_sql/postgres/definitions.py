@@ -10,7 +10,7 @@ from sched_core.errors import JobAlreadyExists, JobNotFound, JobUndecodable, Rev
 from sched_core.job import Execution, Job
 from sched_core.ports import MAX_POLL, Undecodable
 from sched_sql.postgres.ledger import Ledger
-from sched_sql.postgres.names import JOBS, NOW, Names, Query, Steps, texts
+from sched_sql.postgres.names import DURABLE, JOBS, NOW, Names, Query, Steps, texts
 from sched_sql.rows import (
     HOLD_COLUMNS,
     JOB_COLUMNS,
@@ -66,9 +66,13 @@ class Definitions:
         """
         self._delete = f"DELETE FROM {names.job} WHERE id = %s"
         # One announcement for each transaction: the server drops repeats, but not for free.
-        self._announce = f"""
-            SELECT pg_notify('{names.channel}', '')
-            WHERE %s <= coalesce(%s::bigint, {NOW}) + {_SOON}
+        notify = f"pg_notify('{names.channel}', '')"
+        is_soon = f"%s <= coalesce(%s::bigint, {NOW}) + {_SOON}"
+        self._announce = f"SELECT {notify} WHERE {is_soon}"
+        self._add_one = f"""
+            WITH added AS ({self._insert})
+            SELECT revision, CASE WHEN {is_soon} THEN {notify} END
+            FROM added, (SELECT {DURABLE}) durable
         """
         self.fixed: Callable[[], int | None] = lambda: None
         """Tells the moment where the clock decides, and not the server's."""
@@ -94,6 +98,13 @@ class Definitions:
                     yield from self._meet(part, stored)
         yield from self.announce(micros_or_none(job.standing.due_at) for job in jobs)
         return [stored[job.id] for job in jobs]
+
+    def add_one(self, job: Job) -> Steps[Job | None]:
+        """Store a new job, and wake everybody, in one statement; ``None`` if the id is taken."""
+        values = JOBS.values([job_values(job, 0)])
+        due_at = micros_or_none(job.standing.due_at)
+        rows = yield Query(self._add_one, (*values, due_at, self.fixed()))
+        return revised(job, rows[0][0]) if rows else None
 
     def _meet(self, part: dict[str, Job], stored: dict[str, Job]) -> Steps[None]:
         """Deal with ids that are taken; what is gone meanwhile stays in the part."""

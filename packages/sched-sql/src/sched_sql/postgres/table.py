@@ -164,9 +164,15 @@ class PostgresTable:
         return self._lanes["edit"].run(durable)
 
     def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
-        added = self._edit(lambda: self._definitions.add(jobs))
+        added = self._added_alone(jobs[0]) if len(jobs) == 1 else None
+        stored = self._edit(lambda: self._definitions.add(jobs)) if added is None else [added]
         self._queue.disturb()
-        return added
+        return stored
+
+    def _added_alone(self, job: Job) -> Job | None:
+        # Nearly every add is of one new job: one exchange with the server instead of five.
+        add_one = self._definitions.add_one
+        return self._lanes["edit"].run(lambda: add_one(job), transaction=False)
 
     def get(self, job_id: str) -> Job | Undecodable | None:
         return self._lanes["edit"].run(lambda: self._definitions.get(job_id), transaction=False)
