@@ -14,7 +14,18 @@ import anyio
 from attrs import evolve
 from tests.torture.harnesses import Sqlite
 
-from sched_core import Backend, Claim, Clock, Execution, Job, Scheduler, Settled, Settlement
+from sched_core import (
+    Backend,
+    Claim,
+    Clock,
+    Execution,
+    Job,
+    Scheduler,
+    Settled,
+    Settlement,
+    Status,
+    engine,
+)
 from sched_core.memory import MemoryBackend, MemoryStore, _Row
 from sched_core.row import CLAIM_LOST, WRITTEN, Ledger
 from sched_testkit.simulation import Setup
@@ -85,8 +96,27 @@ class AckBeforeCommit(Wrapper):
 
 
 class StopDropsClaims(Wrapper):
+    """What is handed back at a stop, begun or not, never reaches the store."""
+
     async def release(self, claims: Sequence[Claim]) -> None:
         return
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+        kept = [one for one in settlements if not is_interrupted(one)]
+        written = iter(await self.inner.settle(kept) if kept else ())
+        return [WRITTEN_ALL if is_interrupted(one) else next(written) for one in settlements]
+
+
+def is_interrupted(settlement: Settlement) -> bool:
+    return any(line.status is Status.INTERRUPTED for line in settlement.ledger)
+
+
+class SlowToSettle(Wrapper):
+    """No fault: the store is far away."""
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+        await anyio.sleep(0.3)
+        return await self.inner.settle(settlements)
 
 
 class LeaseByAnotherClock(Wrapper):
@@ -304,12 +334,16 @@ class Planted(Sqlite):
 
     wrapper: type[Wrapper] | None = None
     kind: type[Scheduler] = Scheduler
+    patient = True
+    """Whether a stop waits for handlers, or cancels them."""
 
     def backend(self, address: str) -> Backend:
         backend = super().backend(address)
         return backend if self.wrapper is None else cast("Backend", self.wrapper(backend))
 
     def scheduler(self, backend: Backend, **options: Any) -> Scheduler:
+        if not self.patient:
+            vars(engine)["DEFAULT_GRACE"] = timedelta(0)
         return self.kind(backend, **options)
 
 
@@ -318,10 +352,19 @@ def harness_name(name: str) -> str:
 
 
 for _name, _wrapper in WRAPPERS.items():
+    _patient = _wrapper is not StopDropsClaims
     globals()[harness_name(_name)] = type(
-        harness_name(_name), (Planted,), {"name": _name, "wrapper": _wrapper}
+        harness_name(_name), (Planted,), {"name": _name, "wrapper": _wrapper, "patient": _patient}
     )
 for _name, _kind in SCHEDULERS.items():
     globals()[harness_name(_name)] = type(
-        harness_name(_name), (Planted,), {"name": _name, "kind": _kind}
+        harness_name(_name), (Planted,), {"name": _name, "kind": _kind, "wrapper": SlowToSettle}
     )
+
+
+class NothingPlanted(Planted):
+    """The control: as slow to settle, and as hasty to stop, as some of those above."""
+
+    name = "nothing planted"
+    wrapper = SlowToSettle
+    patient = False

@@ -16,6 +16,7 @@ CAUGHT = {
     "planted:ClaimWithoutHold": {"doubled", "two at a time"},
     "planted:LossForgotten": {"line of another claim", "attempts not in order", "doubled"},
     "planted:ReleaseOfWhatRuns": {"run without a line"},
+    "planted:StopThatDropsClaims": {"left behind by a stop", "run without a line"},
     "planted:StopBeforeSettling": {"left behind by a stop"},
     "planted:LeaseByAnotherClock": {"early"},
     "planted:WakeUpLost": {"left lying", "late"},
@@ -48,6 +49,12 @@ def caught(name: str, seconds: float, seed: int) -> set[str]:
 
 def test_one_is_caught_quickly() -> None:
     assert "early" in caught("planted:LeaseByAnotherClock", 4.0, 3)
+
+
+@pytest.mark.deep
+def test_nothing_is_found_where_nothing_is_planted() -> None:
+    for seed in (3, 4):
+        assert caught("planted:NothingPlanted", 40.0, seed) == set()
 
 
 @pytest.mark.deep

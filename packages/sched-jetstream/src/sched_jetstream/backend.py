@@ -55,6 +55,8 @@ BULK = 300
 MORE = 900
 """Hints that a waiting replica may have beyond what it can run at once: they come ahead of their
 moment, and quick handlers are done with many before the last of them is due."""
+PATIENCE = 0.25
+"""The part of a lease for which claims that are written wait for those that are not yet."""
 MEASURE = 5.0
 """Seconds between two looks at the server's clock."""
 SAMPLES = 5
@@ -460,9 +462,16 @@ class JetStreamBackend:
             if session.store_clock is None:
                 await self._scan(session)
             due = hints.take(clock.now(), limit)
+        until = clock.now() + session.options.lease * PATIENCE
         while due:
-            claims += await self._claim(session, due)
-            due = hints.take(clock.now(), limit - len(claims))
+            try:
+                claims += await self._claim(session, due)
+            except BackendError:
+                if not claims:
+                    raise
+                break  # what is claimed is not to wait, or be lost, because of what is not
+            now = clock.now()
+            due = hints.take(now, limit - len(claims)) if now < until else []
         return claims
 
     async def _claim(self, session: _Session, due: Sequence[Hint]) -> list[Claim]:
@@ -494,9 +503,12 @@ class JetStreamBackend:
             taken.append((hint, decided.claim, step, session.committer.submit(step)))
         claims: list[Claim] = []
         failure: BackendError | None = None
+        patience = (session.options.lease * PATIENCE).total_seconds()
+        if taken:
+            await asyncio.wait([future for *_, future in taken], timeout=patience)
         for hint, claim, step, future in taken:
             try:
-                (sequence,) = await future
+                (sequence,) = _outcome(future)
             except Mismatch:
                 again.append(hint)
             except BackendError as error:
@@ -513,14 +525,23 @@ class JetStreamBackend:
                 claims.append(claim)
         if failure is not None and not claims:
             raise failure
-        for found, hint in zip(
-            await asyncio.gather(*(session.reader.one(hint.token) for hint in again)),
-            again,
-            strict=True,
-        ):
-            if not session.hints.judge(found, hint.reply):
-                session.hints.done(hint.reply)
+        await self._judge_again(session, again, patience)
         return claims
+
+    async def _judge_again(self, session: _Session, hints: Sequence[Hint], patience: float) -> None:
+        """Read what was not as a hint said; what cannot be read in time is looked at later."""
+
+        async def judge(hint: Hint) -> None:
+            try:
+                with anyio.fail_after(patience):
+                    found = await session.reader.one(hint.token)
+            except (BackendError, TimeoutError):
+                session.hints.postpone(hint.reply, timedelta(seconds=1))
+            else:
+                if not session.hints.judge(found, hint.reply):
+                    session.hints.done(hint.reply)
+
+        await asyncio.gather(*map(judge, hints))
 
     def _may_take_over(self, session: _Session) -> bool:
         return session.store_clock is None or session.store_clock.stands
@@ -694,6 +715,17 @@ class JetStreamBackend:
         """
         session = self._opened()
         return await session.reconciler.go_through(grace=timedelta(0))
+
+
+def _outcome(future: asyncio.Future[list[int]]) -> list[int]:
+    """Return what a write has led to by now.
+
+    Raises:
+        OutcomeUnknown: It is not decided yet.
+    """
+    if not future.done():
+        raise OutcomeUnknown("the server takes long to answer")
+    return future.result()
 
 
 def _ours(session: _Session, token: str, claim: Claim) -> _Mine | None:

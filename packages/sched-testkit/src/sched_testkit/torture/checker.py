@@ -71,6 +71,13 @@ def _runs(evidence: Evidence, report: Report) -> Iterator[Finding]:
         for entry in evidence.entries
         if entry["what"] in ENDS
     }
+    # What a process held that died just before the end, nobody could take over yet.
+    since = evidence.rested - evidence.rules.lease - causes.LATE
+    died = {
+        harm.worker
+        for harm in evidence.harms
+        if harm.what in {"kill", "suicide"} and harm.began > since
+    }
     starts: dict[tuple[str, int], dict[str, Any]] = {}
     by_job: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for entry in evidence.starts():
@@ -80,7 +87,9 @@ def _runs(evidence: Evidence, report: Report) -> Iterator[Finding]:
             yield Finding("doubled", f"{name[0]} attempt {name[1]} ran twice", at, job_id)
         starts[name] = entry
         line = ledger.get(name)
-        if line is None:
+        if line is None and entry["worker"] in died:
+            report.counts["runs of who died at the end"] += 1
+        elif line is None:
             yield Finding("run without a line", f"{name[0]} attempt {name[1]}", at, job_id)
         elif line.token != entry["token"]:
             yield Finding("line of another claim", f"{line.id}", at, job_id)

@@ -30,6 +30,8 @@ STEPS = (0, 3600, -3600)
 """Seconds by which a worker's clock is off."""
 ROOM = 16_384
 """Bytes for what a handler still has to write into its journal while the disk is full."""
+IMPATIENT = 0.5
+"""The share of terminations in which a process is told a second time, and cancels its handlers."""
 
 
 @define(eq=False)
@@ -135,8 +137,19 @@ class Faults:
                 set_clock(worker.clock, self._chance.choice(STEPS))
         else:
             with self.harm(kind, worker.number):
-                worker.signal(signal.SIGKILL if kind == "kill" else signal.SIGTERM)
-                await anyio.sleep(0.05 if kind == "kill" else 0.5)
+                if kind == "kill":
+                    worker.signal(signal.SIGKILL)
+                    await anyio.sleep(0.05)
+                else:
+                    await self._terminate(worker)
+
+    async def _terminate(self, worker: Worker) -> None:
+        worker.signal(signal.SIGTERM)
+        if self._chance.random() < IMPATIENT:
+            await anyio.sleep(self._chance.uniform(0, 0.2))
+            if worker.alive:
+                worker.signal(signal.SIGTERM)
+        await anyio.sleep(0.5)
 
     async def _at_work(self, otherwise: Worker) -> Worker:
         """Return a process that runs handlers, if one does before long."""
