@@ -44,7 +44,7 @@ from sched_jetstream.protocol import CLAIM_LOST, LONG_AGO, WRITTEN, Found, Write
 from sched_jetstream.provision import provision
 from sched_jetstream.reading import Reader
 from sched_jetstream.reconcile import Reconciler
-from sched_jetstream.record import Record, with_revision
+from sched_jetstream.record import Hold, Record, with_revision
 from sched_jetstream.subjects import token_of
 from sched_jetstream.wire import Wire
 
@@ -118,9 +118,16 @@ class _Session:
 
         self.tasks.append(asyncio.create_task(forever()))
 
+    def is_orphan(self, hold: Hold | None) -> bool:
+        """Whether this worker wrote it, and handed nobody the claim."""
+        return hold is not None and hold.worker == self.worker and hold.token in self.orphans
+
     def _adopt(self, found: Found, reply: str) -> bool:
         mine = self.mine.get(found.token)
         record = found.content
+        if isinstance(record, Record) and self.is_orphan(record.hold):
+            self.hints.put(Hint(found.token, self.clock.now(), found, reply))
+            return True
         if mine is None or not isinstance(record, Record):
             return False
         if not protocol.same(record, mine.claim):
@@ -481,11 +488,7 @@ class JetStreamBackend:
         for hint in due:
             record = hint.found.content
             hold = record.hold if isinstance(record, Record) else None
-            orphaned = (
-                hold is not None
-                and hold.worker == session.worker
-                and (hold.token in session.orphans)
-            )
+            orphaned = session.is_orphan(hold)
             if hold is not None and not orphaned and not self._may_take_over(session):
                 session.hints.postpone(hint.reply, timedelta(seconds=1))
                 continue
@@ -522,6 +525,7 @@ class JetStreamBackend:
                     continue
                 written = _written(hint.token, sequence, step)
                 session.mine[hint.token] = _Mine(claim, written, hint.reply)
+                session.orphans.discard(_held(hint.found))
                 claims.append(claim)
         if failure is not None and not claims:
             raise failure
@@ -715,6 +719,12 @@ class JetStreamBackend:
         """
         session = self._opened()
         return await session.reconciler.go_through(grace=timedelta(0))
+
+
+def _held(found: Found) -> int:
+    """Return the token of the hold that was read, 0 for none."""
+    record = found.content
+    return record.hold.token if isinstance(record, Record) and record.hold is not None else 0
 
 
 def _outcome(future: asyncio.Future[list[int]]) -> list[int]:

@@ -68,7 +68,8 @@ class Hints:
         now: Tells the time that decides.
         alarm: Nudged when something has become due.
         adopt: Called with a record's token and a reply subject where the hint is about a job that
-            is held; returns whether it is held here, and so takes the message over.
+            is held; returns whether it is held here, and so takes the message over, or is free for
+            this worker all the same.
     """
 
     def __init__(

@@ -57,6 +57,11 @@ class Harm:
         """Whether anything may come of it. A clock that does not decide changes nothing."""
         return self.what != CLOCK
 
+    def befalls(self, other: Harm) -> bool:
+        """Whether it is of the same process, and at the same time, as the other."""
+        overlap = self.began <= other.ended and other.began <= self.ended
+        return self.worker == other.worker and overlap
+
     @property
     def deadly(self) -> bool:
         """Whether the process ends by it."""
@@ -115,12 +120,18 @@ class Faults:
                 await self._make(bag.pop(), self._chance.choice(alive), tasks)
 
     async def watch_machine(self) -> None:
-        """Note when this process is held up itself: then so are the others, by nobody's fault."""
-        while True:
-            before = now()
-            await anyio.sleep(0.1)
-            if (after := now()) - before > self._lease / 4 * S:
-                self.harms.append(Harm(STARVED, began=before, ended=after))
+        """Note when this process is held up itself, or a byte on its way into a file.
+
+        Then so are the others, by nobody's fault: by too few processors, or by a file system that
+        lets all wait while somebody else's writes are synced.
+        """
+        with (self._processes.folder / "watched").open("ab", buffering=0) as file:
+            while True:
+                before = now()
+                await anyio.sleep(0.1)
+                await anyio.to_thread.run_sync(file.write, b".")
+                if (after := now()) - before > self._lease / 4 * S:
+                    self.harms.append(Harm(STARVED, began=before, ended=after))
 
     async def _make(self, kind: str, worker: Worker, tasks: anyio.abc.TaskGroup) -> None:
         if kind == KILL:
@@ -178,9 +189,16 @@ class Faults:
             worker.limit_files(resource.RLIM_INFINITY)
 
     def note(self, entries: Sequence[dict[str, Any]]) -> None:
-        """Take in what handlers did to themselves."""
+        """Take in what handlers did to themselves, and what the machine did to processes."""
         for entry in entries:
             lasts = {"suicide": 2 * S, "block": 2 * self._lease * S}.get(entry["what"])
             if lasts is not None:
                 at = datetime.fromisoformat(entry["at"])
                 self.harms.append(Harm(entry["what"], entry["worker"], at, at + lasts))
+        made = [harm for harm in self.harms if harm.what in {"stop", "block"}]
+        for entry in entries:
+            if entry["what"] == "held up":
+                until = datetime.fromisoformat(entry["at"])
+                starved = Harm(STARVED, entry["worker"], until - entry["seconds"] * S, until)
+                if not any(harm.befalls(starved) for harm in made):
+                    self.harms.append(starved)

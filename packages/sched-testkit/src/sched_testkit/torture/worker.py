@@ -107,6 +107,16 @@ async def _opened(
             await anyio.sleep(0.3)
 
 
+async def watch(journal: Journal, lease: float) -> None:
+    """Journal when the machine lets this process stand: late, and nothing was computed."""
+    while True:
+        before, computed = time.monotonic(), time.process_time()
+        await anyio.sleep(0.1)
+        late, computed = time.monotonic() - before, time.process_time() - computed
+        if late > lease / 4 and computed < late / 4:
+            journal.write("held up", seconds=late)
+
+
 async def main(spec: str, address: str, path: str, number: int, clock: str = "") -> None:
     """Run until stopped."""
     harness, journal = load(spec), Journal(path, number)
@@ -120,9 +130,11 @@ async def main(spec: str, address: str, path: str, number: int, clock: str = "")
                 journal.write("ready")
 
             tasks.start_soon(ready)
+            tasks.start_soon(watch, journal, harness.lease.total_seconds())
             await scheduler.run_forever()
             health = await scheduler.health()
             journal.write("stopped", errors=health.backend_errors)
+            tasks.cancel_scope.cancel()
 
 
 if __name__ == "__main__":

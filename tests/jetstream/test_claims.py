@@ -1,0 +1,170 @@
+"""What is claimed is handed out in time, whatever becomes of what is claimed beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from tests.jetstream.servers import delete_streams, shared_server
+
+from sched_core import Claim, JobSpec, Once, Scheduler, SystemClock
+from sched_core.errors import BackendUnavailable
+from sched_jetstream import JetStreamBackend
+from sched_jetstream.batch import Mismatch
+from sched_jetstream.layout import Step
+from sched_jetstream.protocol import Found
+from sched_jetstream.subjects import token_of
+
+BUCKET = "claims"
+LEASE = timedelta(seconds=4)
+SLOW = token_of("slow")
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Any:
+    yield
+    delete_streams(shared_server().url, f"KV_{BUCKET}", f"KV_{BUCKET}-lines")
+
+
+@asynccontextmanager
+async def three_are_due() -> AsyncIterator[JetStreamBackend]:
+    """Store ``a``, ``slow`` and ``z``, and open a backend to claim them."""
+
+    def backend() -> JetStreamBackend:
+        return JetStreamBackend(
+            shared_server().url,
+            job_bucket=BUCKET,
+            execution_bucket=f"{BUCKET}-lines",
+            lease=LEASE,
+        )
+
+    async with Scheduler(backend()) as scheduler:
+        past = Once(datetime.now(UTC) - timedelta(seconds=1))
+        await scheduler.submit_jobs([JobSpec(job_id, past) for job_id in ("a", "slow", "z")])
+    opened = backend()
+    await opened.open(SystemClock(), worker="one")
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+def exchange(
+    backend: JetStreamBackend, write: Callable[[Callable[[], Any]], asyncio.Future[list[int]]]
+) -> Callable[[], None]:
+    """Have claims of the slow one written otherwise; return what puts that right."""
+    assert backend._session is not None
+    committer = backend._session.committer
+    submit = committer.submit
+
+    def exchanged(*steps: Step) -> asyncio.Future[list[int]]:
+        if steps[0].record is not None and token_of(steps[0].record.id) == SLOW:
+            return write(lambda: submit(*steps))
+        return submit(*steps)
+
+    committer.submit = exchanged  # type: ignore[method-assign]
+
+    def undo() -> None:
+        committer.submit = submit  # type: ignore[method-assign]
+
+    return undo
+
+
+async def claimed(backend: JetStreamBackend) -> set[str]:
+    return {claim.job.id for claim in await backend.claim_due(10)}
+
+
+async def until(look: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not await look():
+            await asyncio.sleep(0.1)
+
+
+def test_claims_do_not_wait_for_one_whose_outcome_is_open() -> None:
+    async def main() -> None:
+        async with three_are_due() as backend:
+            assert backend._session is not None
+            sent: list[Callable[[], Any]] = []
+
+            def keep(send: Callable[[], Any]) -> asyncio.Future[list[int]]:
+                sent.append(send)
+                return asyncio.get_running_loop().create_future()
+
+            undo = exchange(backend, keep)
+            began = time.monotonic()
+            assert await claimed(backend) == {"a", "z"}
+            assert time.monotonic() - began < LEASE.total_seconds() / 2
+            undo()
+            await sent[0]()  # it is stored after all, and nobody was handed it
+            again: list[Claim] = []
+
+            async def look() -> bool:
+                again.extend(await backend.claim_due(10))
+                return bool(again)
+
+            await until(look)
+            (claim,) = again  # before any lease has ended
+            assert claim.job.id == "slow"
+            assert claim.lost is None
+            assert not backend._session.orphans
+
+    asyncio.run(main())
+
+
+def test_claims_are_not_lost_with_one_that_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        async with three_are_due() as backend:
+            assert backend._session is not None
+            one = backend._session.reader.one
+
+            def refuse(_: Callable[[], Any]) -> asyncio.Future[list[int]]:
+                future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+                future.set_exception(Mismatch("a record has changed"))
+                return future
+
+            async def unreadable(token: str) -> Found:
+                if token == SLOW:
+                    raise BackendUnavailable("no answer")
+                return await one(token)
+
+            undo = exchange(backend, refuse)
+            monkeypatch.setattr(backend._session.reader, "one", unreadable)
+            assert await claimed(backend) == {"a", "z"}
+            undo()
+            monkeypatch.undo()
+
+            async def look() -> bool:
+                return await claimed(backend) == {"slow"}
+
+            await until(look)
+
+    asyncio.run(main())
+
+
+def test_claims_are_not_lost_when_the_next_ones_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with three_are_due() as backend:
+            real = backend._claim
+            calls: list[int] = []
+
+            async def claim(session: Any, due: Any) -> Any:
+                calls.append(len(due))
+                if len(calls) == 2:
+                    raise BackendUnavailable("no answer")
+                claims = await real(session, due[:2])
+                for hint in due[2:]:
+                    session.hints.put(hint)
+                return claims
+
+            monkeypatch.setattr(backend, "_claim", claim)
+            assert len(await claimed(backend)) == 2
+            assert calls == [3, 1]
+
+    asyncio.run(main())
