@@ -39,7 +39,7 @@ class Memory:
 
 
 class Sqlite:
-    """A file, with those beside it."""
+    """A file, the log of what is written to it, and those beside them."""
 
     def __init__(self, folder: Path) -> None:
         from sched_sql import SqlBackend
@@ -48,8 +48,12 @@ class Sqlite:
         self.backend = SqlBackend(folder / "jobs.db")
 
     async def look(self) -> dict[str, float]:
-        files = [file for file in self._folder.rglob("*") if file.is_file()]
-        return {"files MB": sum(file.stat().st_size for file in files) / 1e6}
+        sizes = {file.name: file.stat().st_size / 1e6 for file in self._folder.rglob("*")}
+        return {
+            "database MB": sizes.pop("jobs.db"),
+            "log MB": sizes.pop("jobs.db-wal", 0.0),
+            "others MB": sum(sizes.values()),
+        }
 
 
 class Postgres:

@@ -113,6 +113,8 @@ class Database:
         self._seen = 0
         self._checkpointed = 0
         self._checkpoint_at = 0
+        self._pages_each = 0.0
+        """Of the WAL, for each row that is changed."""
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -161,7 +163,7 @@ class Database:
         self._connection, self._level = connection, ""
         self._identity = self._identify()
         self._checkpointed = connection.total_changes
-        self._checkpoint_at = self._checkpointed + 2_000
+        self._checkpoint_at = self._checkpointed + WAL_PAGES // 2
 
     @staticmethod
     def _version(connection: sqlite3.Connection) -> int:
@@ -255,9 +257,11 @@ class Database:
             _, pages, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.Error:
             pages = WAL_PAGES  # what was committed is safe in the WAL: this can wait
-        guess = (changes - self._checkpointed) * WAL_PAGES // max(pages, 1)
+        # Deletions in bulk change many rows and few pages: what comes next is not as cheap.
+        found = max(pages, 1) / max(changes - self._checkpointed, 1)
+        self._pages_each = max(found, 0.9 * self._pages_each)
         self._checkpointed = changes
-        self._checkpoint_at = changes + min(max(guess, 200), 50_000)
+        self._checkpoint_at = changes + min(max(int(WAL_PAGES / self._pages_each), 200), 50_000)
 
     def _identify(self) -> tuple[int, int]:
         try:
