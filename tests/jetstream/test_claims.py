@@ -16,6 +16,7 @@ from sched_core import Claim, JobSpec, Once, Scheduler, SystemClock
 from sched_core.errors import BackendUnavailable
 from sched_jetstream import JetStreamBackend
 from sched_jetstream.batch import Mismatch
+from sched_jetstream.errors import OutcomeUnknown
 from sched_jetstream.layout import Step
 from sched_jetstream.protocol import Found
 from sched_jetstream.subjects import token_of
@@ -85,22 +86,79 @@ async def until(look: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> N
             await asyncio.sleep(0.1)
 
 
-def test_claims_do_not_wait_for_one_whose_outcome_is_open() -> None:
+def test_claims_do_not_wait_for_one_that_is_not_decided() -> None:
     async def main() -> None:
         async with three_are_due() as backend:
-            assert backend._session is not None
-            sent: list[Callable[[], Any]] = []
+            sent: list[tuple[Callable[[], Any], asyncio.Future[list[int]]]] = []
 
             def keep(send: Callable[[], Any]) -> asyncio.Future[list[int]]:
-                sent.append(send)
-                return asyncio.get_running_loop().create_future()
+                future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+                sent.append((send, future))
+                return future
 
             undo = exchange(backend, keep)
             began = time.monotonic()
             assert await claimed(backend) == {"a", "z"}
             assert time.monotonic() - began < LEASE.total_seconds() / 2
             undo()
-            await sent[0]()  # it is stored after all, and nobody was handed it
+            ((send, future),) = sent
+            future.set_result(await send())  # it is written after all
+            await backend.wait_due(10)
+            (claim,) = await backend.claim_due(10)
+            assert claim.job.id == "slow"
+            assert len(await backend.renew([claim])) == 1
+
+    asyncio.run(main())
+
+
+def test_a_claim_that_is_decided_too_late_is_given_back() -> None:
+    async def main() -> None:
+        async with three_are_due() as backend:
+            sent: list[tuple[Callable[[], Any], asyncio.Future[list[int]]]] = []
+
+            def keep(send: Callable[[], Any]) -> asyncio.Future[list[int]]:
+                future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+                sent.append((send, future))
+                return future
+
+            undo = exchange(backend, keep)
+            assert await claimed(backend) == {"a", "z"}
+            undo()
+            ((send, future),) = sent
+            await asyncio.sleep(LEASE.total_seconds() / 2)
+            future.set_result(await send())
+            await backend.wait_due(10)
+            assert await claimed(backend) == set()
+            claims: list[Claim] = []
+
+            async def look() -> bool:
+                claims.extend(await backend.claim_due(10))
+                return bool(claims)
+
+            await until(look, LEASE.total_seconds() / 4)
+            (claim,) = claims
+            assert claim.job.id == "slow"
+            assert claim.lost is None
+
+    asyncio.run(main())
+
+
+def test_a_claim_whose_answer_is_missing_is_free_for_its_worker() -> None:
+    async def main() -> None:
+        async with three_are_due() as backend:
+            assert backend._session is not None
+            sent: list[asyncio.Future[list[int]]] = []
+
+            def lose(send: Callable[[], Any]) -> asyncio.Future[list[int]]:
+                sent.append(send())
+                future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+                future.set_exception(OutcomeUnknown("no answer"))
+                return future
+
+            undo = exchange(backend, lose)
+            assert await claimed(backend) == {"a", "z"}
+            undo()
+            await sent[0]
             again: list[Claim] = []
 
             async def look() -> bool:

@@ -7,6 +7,7 @@ import logging
 import secrets
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import anyio
@@ -35,7 +36,7 @@ from sched_jetstream import layout, protocol
 from sched_jetstream.batch import Committer, Mismatch
 from sched_jetstream.clock import StoreClock
 from sched_jetstream.errors import OutcomeUnknown, StreamLost
-from sched_jetstream.hints import Hint, Hints
+from sched_jetstream.hints import SHORTEST_NAK, Hint, Hints
 from sched_jetstream.layout import TTL, Message, Step
 from sched_jetstream.ledger import Ledger
 from sched_jetstream.listing import Listing
@@ -96,6 +97,8 @@ class _Session:
         self.mine: dict[str, _Mine] = {}
         self.orphans: set[int] = set()
         """Tokens of claims whose writing has an unknown outcome: nobody was handed them."""
+        self.late: list[Claim] = []
+        """Claims that were written only after those beside them had been handed out."""
         self.hints = Hints(
             self.reader, options, now=self.clock.now, alarm=self.alarm, adopt=self._adopt
         )
@@ -125,10 +128,16 @@ class _Session:
     def _adopt(self, found: Found, reply: str) -> bool:
         mine = self.mine.get(found.token)
         record = found.content
-        if isinstance(record, Record) and self.is_orphan(record.hold):
-            self.hints.put(Hint(found.token, self.clock.now(), found, reply))
+        if not isinstance(record, Record):
+            return False
+        if self.is_orphan(record.hold):
+            due = None if record.job is None else record.job.standing.due_at
+            if record.job is not None and due is None:
+                return False
+            now = self.clock.now()
+            self.hints.put(Hint(found.token, now if due is None else max(due, now), found, reply))
             return True
-        if mine is None or not isinstance(record, Record):
+        if mine is None:
             return False
         if not protocol.same(record, mine.claim):
             return False
@@ -238,6 +247,10 @@ class JetStreamBackend:
         await asyncio.gather(*session.tasks, return_exceptions=True)
         session.alarm.nudge()
         await session.committer.close()
+        try:
+            await self._release_all(session, session.late)
+        except BackendError as error:
+            logger.warning("claims could not be released, their leases must run out: %s", error)
         await session.hints.close()
         await session.wire.close()
 
@@ -275,6 +288,7 @@ class JetStreamBackend:
 
     async def _change(
         self,
+        session: _Session,
         token: str,
         decide: Callable[[Found, bool], Write | Any],
         budget: timedelta | None = None,
@@ -282,6 +296,7 @@ class JetStreamBackend:
         """Read, decide, and write, until the write was made on what stands.
 
         Args:
+            session: What is open.
             token: Of the record.
             decide: Takes what was read, and whether an earlier try has an unknown outcome.
             budget: For how long a server that does not answer is tried again.
@@ -289,7 +304,6 @@ class JetStreamBackend:
         Returns:
             What stands now, and what was decided if it was no write.
         """
-        session = self._opened()
         until = cpu_seconds() + (budget or timedelta(0)).total_seconds()
         unsure = False
         while True:
@@ -391,7 +405,7 @@ class JetStreamBackend:
             return protocol.replace(found, job, ledger)
 
         budget = self.options.write_budget
-        found, known = await self._change(token_of(job.id), decide, budget)
+        found, known = await self._change(self._opened(), token_of(job.id), decide, budget)
         if isinstance(known, Job):
             return known
         return evolve(job, revision=found.sequence)
@@ -403,7 +417,8 @@ class JetStreamBackend:
             write = protocol.remove(found, job_id, ledger, expected)
             return unsure if write is None else write
 
-        _, known = await self._change(token_of(job_id), decide, self.options.write_budget)
+        budget = self.options.write_budget
+        _, known = await self._change(self._opened(), token_of(job_id), decide, budget)
         return known is None or bool(known)
 
     async def jobs(
@@ -427,7 +442,7 @@ class JetStreamBackend:
                 hints.want(limit + MORE)
                 now = clock.now()
                 earliest = hints.earliest()
-                if now >= last or (earliest is not None and earliest <= now):
+                if session.late or now >= last or (earliest is not None and earliest <= now):
                     return
                 until = last if earliest is None else min(earliest, last)
                 await alarm.sleep(clock, until, seen)
@@ -459,6 +474,8 @@ class JetStreamBackend:
             raise hints.failure
         if limit <= 0:
             return []
+        if session.late:
+            return await self._take_late(session, limit)
         claims: list[Claim] = []
         due = hints.take(clock.now(), limit)
         if len(due) < limit:
@@ -510,27 +527,76 @@ class JetStreamBackend:
         if taken:
             await asyncio.wait([future for *_, future in taken], timeout=patience)
         for hint, claim, step, future in taken:
+            if not future.done():
+                decided_late = partial(self._decided_late, session, hint, claim, step)
+                future.add_done_callback(decided_late)
+                continue
             try:
-                (sequence,) = _outcome(future)
+                made = self._made(session, hint, claim, step, future)
             except Mismatch:
                 again.append(hint)
             except BackendError as error:
-                if isinstance(error, OutcomeUnknown) and claim is not None:
-                    session.orphans.add(claim.token)
                 failure = error
                 session.hints.postpone(hint.reply, timedelta(seconds=1))
             else:
-                if claim is None:
-                    session.hints.done(hint.reply)
-                    continue
-                written = _written(hint.token, sequence, step)
-                session.mine[hint.token] = _Mine(claim, written, hint.reply)
-                session.orphans.discard(_held(hint.found))
-                claims.append(claim)
+                claims += made
         if failure is not None and not claims:
             raise failure
         await self._judge_again(session, again, patience)
         return claims
+
+    def _made(
+        self,
+        session: _Session,
+        hint: Hint,
+        claim: Claim | None,
+        step: Step,
+        future: asyncio.Future[list[int]],
+    ) -> list[Claim]:
+        """Take in that a claim is decided; return it if it was written.
+
+        Raises:
+            Mismatch, BackendError: As the committer's.
+        """
+        try:
+            (sequence,) = future.result()
+        except OutcomeUnknown:
+            if claim is not None:
+                session.orphans.add(claim.token)
+            raise
+        if claim is None:
+            session.hints.done(hint.reply)
+            return []
+        session.mine[hint.token] = _Mine(claim, _written(hint.token, sequence, step), hint.reply)
+        session.orphans.discard(_held(hint.found))
+        return [claim]
+
+    def _decided_late(
+        self,
+        session: _Session,
+        hint: Hint,
+        claim: Claim | None,
+        step: Step,
+        future: asyncio.Future[list[int]],
+    ) -> None:
+        try:
+            session.late += self._made(session, hint, claim, step, future)
+            session.alarm.nudge()
+        except Mismatch:
+            session.hints.postpone(hint.reply, SHORTEST_NAK)
+        except BackendError:
+            session.hints.postpone(hint.reply, timedelta(seconds=1))
+
+    async def _take_late(self, session: _Session, limit: int) -> list[Claim]:
+        """Hand out what was decided late; what has little left of its lease is given back."""
+        claims, session.late = session.late[:limit], session.late[limit:]
+        since = session.clock.now() + session.options.lease / 2
+        spent = [claim for claim in claims if claim.expires_at < since]
+        try:
+            await self._release_all(session, spent)
+        except BackendError as error:
+            logger.warning("claims could not be released, their leases must run out: %s", error)
+        return [claim for claim in claims if claim.expires_at >= since]
 
     async def _judge_again(self, session: _Session, hints: Sequence[Hint], patience: float) -> None:
         """Read what was not as a hint said; what cannot be read in time is looked at later."""
@@ -580,7 +646,9 @@ class JetStreamBackend:
             return evolve(claim, expires_at=until, lost=lost)
 
     async def release(self, claims: Sequence[Claim]) -> None:
-        session = self._opened()
+        await self._release_all(self._opened(), claims)
+
+    async def _release_all(self, session: _Session, claims: Sequence[Claim]) -> None:
         await asyncio.gather(*(self._release(session, claim) for claim in claims))
 
     async def _release(self, session: _Session, claim: Claim) -> None:
@@ -590,7 +658,7 @@ class JetStreamBackend:
         def decide(found: Found, _unsure: bool) -> Write | None:
             return protocol.release(found, claim, session.clock.now())
 
-        await self._change(token, decide)
+        await self._change(session, token, decide)
         if mine is not None:
             self._let_go(session, token, mine)
 
@@ -725,17 +793,6 @@ def _held(found: Found) -> int:
     """Return the token of the hold that was read, 0 for none."""
     record = found.content
     return record.hold.token if isinstance(record, Record) and record.hold is not None else 0
-
-
-def _outcome(future: asyncio.Future[list[int]]) -> list[int]:
-    """Return what a write has led to by now.
-
-    Raises:
-        OutcomeUnknown: It is not decided yet.
-    """
-    if not future.done():
-        raise OutcomeUnknown("the server takes long to answer")
-    return future.result()
 
 
 def _ours(session: _Session, token: str, claim: Claim) -> _Mine | None:
