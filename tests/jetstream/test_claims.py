@@ -16,6 +16,7 @@ from sched_core import Claim, JobSpec, Once, Scheduler, SystemClock
 from sched_core.errors import BackendUnavailable
 from sched_jetstream import JetStreamBackend
 from sched_jetstream.batch import Mismatch
+from sched_jetstream.claiming import Claiming
 from sched_jetstream.errors import OutcomeUnknown
 from sched_jetstream.layout import Step
 from sched_jetstream.protocol import Found
@@ -209,19 +210,20 @@ def test_claims_are_not_lost_with_one_that_cannot_be_read(
 def test_claims_are_not_lost_when_the_next_ones_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async with three_are_due() as backend:
-            real = backend._claim
+            assert backend._session is not None
+            session, real = backend._session, Claiming._claim
             calls: list[int] = []
 
-            async def claim(session: Any, due: Any) -> Any:
+            async def claim(self: Claiming, due: Any) -> Any:
                 calls.append(len(due))
                 if len(calls) == 2:
                     raise BackendUnavailable("no answer")
-                claims = await real(session, due[:2])
+                claims = await real(self, due[:2])
                 for hint in due[2:]:
                     session.hints.put(hint)
                 return claims
 
-            monkeypatch.setattr(backend, "_claim", claim)
+            monkeypatch.setattr(Claiming, "_claim", claim)
             assert len(await claimed(backend)) == 2
             assert calls == [3, 1]
 

@@ -1,0 +1,263 @@
+"""Everything of a backend that lives from open to close, and how a record is changed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import timedelta
+from typing import Any
+
+from attrs import define
+
+from sched_core.clock import Alarm, Clock, boot_seconds, cpu_seconds, pause
+from sched_core.codec import decode_moment
+from sched_core.errors import BackendError, BackendUnavailable
+from sched_core.job import Claim, Execution
+from sched_jetstream import layout, protocol
+from sched_jetstream.batch import Committer, Mismatch
+from sched_jetstream.clock import StoreClock
+from sched_jetstream.errors import OutcomeUnknown, StreamLost
+from sched_jetstream.hints import Hint, Hints
+from sched_jetstream.layout import Step
+from sched_jetstream.ledger import Ledger
+from sched_jetstream.listing import Listing
+from sched_jetstream.options import Options
+from sched_jetstream.protocol import Found, Write
+from sched_jetstream.reading import Reader
+from sched_jetstream.reconcile import Reconciler
+from sched_jetstream.record import Hold, Record, with_revision
+from sched_jetstream.wire import Wire
+
+logger = logging.getLogger("sched_jetstream")
+
+MEASURE = 5.0
+"""Seconds between two looks at the server's clock."""
+SAMPLES = 5
+"""Most looks at it before anything is decided by it: the first answers may come late."""
+
+
+@define(eq=False)
+class Mine:
+    """A claim that this process made and has not ended.
+
+    Attributes:
+        claim: As handed out.
+        found: The record as last written here.
+        reply: The hint's message: acknowledged when the claim ends.
+    """
+
+    claim: Claim
+    found: Found
+    reply: str
+
+
+class Session:
+    """Everything that lives from open to close."""
+
+    def __init__(self, wire: Wire, options: Options, clock: Clock, worker: str) -> None:
+        self.wire, self.options, self.worker = wire, options, worker
+        self.names = options.names
+        self.store_clock = StoreClock(clock, options.lease) if options.time == "store" else None
+        self.clock: Clock = clock if self.store_clock is None else self.store_clock
+        self.alarm = Alarm()
+        self.reader = Reader(wire, self.names)
+        self.committer = Committer(
+            self.reader,
+            budget=options.write_budget.total_seconds(),
+            batch_all=options.durability == "machine",
+        )
+        self.mine: dict[str, Mine] = {}
+        self.orphans: set[int] = set()
+        """Tokens of claims whose writing has an unknown outcome: nobody was handed them."""
+        self.late: list[Claim] = []
+        """Claims that were written only after those beside them had been handed out."""
+        self.hints = Hints(
+            self.reader, options, now=self.clock.now, alarm=self.alarm, adopt=self._adopt
+        )
+        self.ledger = Ledger(self.reader, by_time=options.time == "store")
+        self.listing = Listing(self.reader)
+        self.reconciler = Reconciler(self.reader, self.clock.now)
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def keep_up(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Have something done until the end; a fault in it is told, and it begins anew."""
+
+        async def forever() -> None:
+            while True:
+                try:
+                    return await work()
+                except Exception as error:  # whatever it is: without these tasks, jobs stand still
+                    logger.exception("a task of the backend failed, and is started again")
+                    self.hints.fail(BackendError(f"a fault in sched-jetstream: {error!r}"))
+                    await pause(1.0)
+
+        self.tasks.append(asyncio.create_task(forever()))
+
+    def is_orphan(self, hold: Hold | None) -> bool:
+        """Whether this worker wrote it, and handed nobody the claim."""
+        return hold is not None and hold.worker == self.worker and hold.token in self.orphans
+
+    def _adopt(self, found: Found, reply: str) -> bool:
+        mine = self.mine.get(found.token)
+        record = found.content
+        if not isinstance(record, Record):
+            return False
+        if self.is_orphan(record.hold):
+            due = None if record.job is None else record.job.standing.due_at
+            if record.job is not None and due is None:
+                return False
+            now = self.clock.now()
+            self.hints.put(Hint(found.token, now if due is None else max(due, now), found, reply))
+            return True
+        if mine is None:
+            return False
+        if not protocol.same(record, mine.claim):
+            return False
+        mine.reply = reply
+        self.hints.working(reply)
+        return True
+
+    # -- holding
+
+    def ours(self, token: str, claim: Claim) -> Mine | None:
+        """Return what is known of a claim that this process made and has not ended."""
+        mine = self.mine.get(token)
+        if mine is None:
+            return None
+        same = mine.claim.token == claim.token and mine.claim.worker == claim.worker
+        return mine if same else None
+
+    def let_go(self, token: str, mine: Mine) -> None:
+        """The claim has ended, and what comes next has a hint or a schedule of its own."""
+        if self.mine.get(token) is mine:
+            del self.mine[token]
+        self.hints.done(mine.reply)
+
+    # -- writing
+
+    def step(
+        self,
+        found: Found,
+        write: Write,
+        lines: Sequence[Execution] | None = None,
+    ) -> Step:
+        """Return the messages that make a write, on what was found."""
+        return layout.step(
+            self.names,
+            found,
+            write,
+            self.clock.now(),
+            new_generation=_new_generation,
+            outbox_ttl=self.options.outbox,
+            expire=self.options.time == "store",
+            lines=lines,
+        )
+
+    async def change(
+        self,
+        token: str,
+        decide: Callable[[Found, bool], Write | Any],
+        budget: timedelta | None = None,
+    ) -> tuple[Found, Any]:
+        """Read, decide, and write, until the write was made on what stands.
+
+        Args:
+            token: Of the record.
+            decide: Takes what was read, and whether an earlier try has an unknown outcome.
+            budget: For how long a server that does not answer is tried again.
+
+        Returns:
+            What stands now, and what was decided if it was no write.
+        """
+        until = cpu_seconds() + (budget or timedelta(0)).total_seconds()
+        unsure = False
+        while True:
+            try:
+                found = await self.reader.one(token)
+                decided = decide(found, unsure)
+                if not isinstance(decided, Write):
+                    return found, decided
+                lines = await self._new_lines(decided)
+                step = self.step(found, decided, lines)
+                (sequence,) = await self.committer.write(step)
+                return written(token, sequence, step), None
+            except Mismatch:
+                continue
+            except OutcomeUnknown:
+                unsure = True
+                if cpu_seconds() > until:
+                    raise
+            except BackendUnavailable:
+                if cpu_seconds() > until:
+                    raise
+                await pause(0.1)
+
+    async def _new_lines(self, write: Write) -> Sequence[Execution]:
+        """Leave out what is stored already."""
+        if not write.unsure:
+            return write.lines
+        known, taken = await self.ledger.stored(write.lines)
+        return [line for line in write.lines if line.id not in known and line.id not in taken]
+
+    # -- looking
+
+    async def scan(self) -> None:
+        """On a clock that the server's timers do not know, looking is the only way to find out."""
+        for at, found in await self.reconciler.scan():
+            self.hints.put(Hint(found.token, at, found))
+
+
+def written(token: str, sequence: int, step: Step) -> Found:
+    """Return what stands after a step: a revision that was left open is its sequence."""
+    record = step.record
+    return Found(token, sequence, None if record is None else with_revision(record, sequence))
+
+
+def _new_generation() -> str:
+    return secrets.token_hex(6)
+
+
+async def measure(session: Session) -> None:
+    """Look at the server's clock, if it is the one that decides."""
+    clock = session.store_clock
+    if clock is None:
+        return
+    before = boot_seconds()
+    info = await session.wire.call(f"STREAM.INFO.{session.names.stream}")
+    clock.measured(decode_moment(_to_microseconds(info["ts"])), before, boot_seconds())
+
+
+def _to_microseconds(text: str) -> str:
+    """Cut the nanoseconds that the server tells, which datetime cannot keep."""
+    head, dot, rest = text.rstrip("Z").partition(".")
+    return f"{head}{dot}{rest[:6]}Z"
+
+
+async def measure_on(session: Session) -> None:
+    """Keep looking at the server's clock."""
+    while True:
+        await pause(MEASURE)
+        try:
+            await measure(session)
+        except BackendError:
+            continue  # whoever writes will say so
+
+
+async def reconcile_on(session: Session) -> None:
+    """Keep making good what hints have missed, in turn with the other replicas."""
+    options, clock = session.options, session.clock
+    while True:
+        share = 0.5 + secrets.randbelow(1000) / 2000
+        await clock.sleep_until(clock.now() + options.reconcile_interval * share)
+        try:
+            if await session.reconciler.my_turn(options.reconcile_interval / 2):
+                await session.reconciler.go_through(
+                    grace=options.reconcile_grace, rate=options.reconcile_rate
+                )
+                await session.ledger.trim()
+        except StreamLost as error:
+            session.hints.fail(error)
+        except BackendError:
+            continue
