@@ -20,6 +20,7 @@ from sched_jetstream.claiming import Claiming
 from sched_jetstream.errors import OutcomeUnknown
 from sched_jetstream.layout import Step
 from sched_jetstream.protocol import Found
+from sched_jetstream.record import Record
 from sched_jetstream.subjects import token_of
 
 BUCKET = "claims"
@@ -171,6 +172,31 @@ def test_a_claim_whose_answer_is_missing_is_free_for_its_worker() -> None:
             assert claim.job.id == "slow"
             assert claim.lost is None
             assert not backend._session.orphans
+
+    asyncio.run(main())
+
+
+def test_a_claim_that_was_written_at_the_second_try_is_no_orphan() -> None:
+    async def main() -> None:
+        async with three_are_due() as backend:
+            assert backend._session is not None
+
+            def lose(_: Callable[[], Any]) -> asyncio.Future[list[int]]:
+                future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+                future.set_exception(OutcomeUnknown("no answer, and nothing was stored"))
+                return future
+
+            undo = exchange(backend, lose)
+            assert await claimed(backend) == {"a", "z"}
+            undo()
+
+            async def look() -> bool:
+                return await claimed(backend) == {"slow"}
+
+            await until(look)
+            stored = await backend._session.reader.one(SLOW)
+            assert isinstance(stored.content, Record)
+            assert not backend._session.is_orphan(stored.content.hold)
 
     asyncio.run(main())
 

@@ -145,7 +145,8 @@ class Claiming:
         self._session.mine[hint.token] = Mine(
             claim, written(hint.token, sequence, step), hint.reply
         )
-        self._session.orphans.discard(_held(hint.found))
+        # An earlier try with the same token, on the same revision, was not stored then.
+        self._session.orphans -= {claim.token, _held(hint.found)}
         return [claim]
 
     def _decided_late(

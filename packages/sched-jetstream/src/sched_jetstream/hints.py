@@ -302,18 +302,20 @@ class Hints:
         """Read the records that messages point at, and act on what *they* say."""
         token_of = self._names.fire_token
         found = await self._reader.many([token_of(msg.subject) for msg in arrived])
-        while arrived:
-            msg = arrived[-1]
-            token = token_of(msg.subject)
-            if not self.judge(found[token], msg.reply) and (
-                # Perhaps a replica answered that lags behind: the leader knows.
-                self._options.replicas == 1
-                or not self.judge(await self._reader.one(token), msg.reply)
-            ):
-                self.dropped += 1
-                self.done(msg.reply)
-            arrived.pop()
+        useless = [msg for msg in arrived if not self.judge(found[token_of(msg.subject)], msg.reply)]
+        arrived[:] = useless  # what is left there is handed back if this fails
         self._alarm.nudge()
+        if useless and self._options.replicas > 1:
+            # Perhaps a replica answered that lags behind: the leader knows.
+            tokens = [token_of(msg.subject) for msg in useless]
+            known = await asyncio.gather(*(self._reader.one(token) for token in tokens))
+            pairs = zip(useless, known, strict=True)
+            useless = [msg for msg, stands in pairs if not self.judge(stands, msg.reply)]
+            self._alarm.nudge()
+        self.dropped += len(useless)
+        for msg in useless:
+            self.done(msg.reply)
+        arrived.clear()
 
     def judge(self, found: Found, reply: str) -> bool:
         """Keep, postpone or adopt a hint; return whether it is worth something."""

@@ -122,6 +122,14 @@ class Reader:
         if status not in {"204", "404"}:
             raise ApiError("DIRECT.GET", {"code": status, "description": str(last.headers)})
 
+    async def sequences(self, subjects: Sequence[str]) -> dict[str, int]:
+        """Return where the last message of each subject is, as the leader knows; 0 for none."""
+        stored = await asyncio.gather(*(self._last(subject) for subject in subjects))
+        return {
+            subject: 0 if last is None else last[0]
+            for subject, last in zip(subjects, stored, strict=True)
+        }
+
     async def stream_exists(self, stream: str) -> None:
         """Tell a stream that is gone from one that has no leader at the moment.
 

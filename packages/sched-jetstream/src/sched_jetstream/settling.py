@@ -37,28 +37,33 @@ class Settling:
                 if isinstance(decided, Write) and not decided.unsure:
                     future = self._session.committer.submit(self._session.step(mine.found, decided))
             sent.append((settlement, token, mine, future))
+        looked = await asyncio.gather(
+            *(self._answer(token, settlement, future) for settlement, token, _, future in sent)
+        )
         answers: list[Settled | BackendError] = []
-        for settlement, token, mine, future in sent:
-            answer: Settled | BackendError | None = None
-            try:
-                if future is not None:
-                    await future
-                    answer = WRITTEN
-            except Mismatch:
-                pass
-            except BackendError as error:
-                answer = error
-            if answer is None:
-                try:
-                    answer = await self._settle(token, settlement)
-                except BackendError as error:
-                    answer = error
+        for (_, token, mine, _), answer in zip(sent, looked, strict=True):
             if mine is not None and answer is WRITTEN:
                 self._session.let_go(token, mine)
             elif mine is not None and answer is CLAIM_LOST:
                 self._session.mine.pop(token, None)
             answers.append(answer)
         return answers
+
+    async def _answer(
+        self, token: str, settlement: Settlement, future: asyncio.Future[list[int]] | None
+    ) -> Settled | BackendError:
+        try:
+            if future is not None:
+                await future
+                return WRITTEN
+        except Mismatch:
+            pass
+        except BackendError as error:
+            return error
+        try:
+            return await self._settle(token, settlement)
+        except BackendError as error:
+            return error
 
     async def _settle(self, token: str, settlement: Settlement) -> Settled:
         """Settle by what the leader says."""

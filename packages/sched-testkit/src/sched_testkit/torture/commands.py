@@ -15,6 +15,7 @@ from sched_core import (
     Cron,
     FixedDelay,
     Interval,
+    InvalidDefinition,
     JobAlreadyExists,
     JobNotFound,
     JobSpec,
@@ -156,6 +157,10 @@ class Commands:
             outcome = "ok"
         except (JobNotFound, JobAlreadyExists, NothingToSkip):
             outcome = "fail"
+        except InvalidDefinition:
+            if what != "pause":
+                raise
+            outcome = "fail"  # the store was away for so long that the pause was over
         except BackendError:
             outcome = "info"  # it may have been done, or not
         changes = what in {"update", "ensure", "submit", "remove"}
