@@ -302,7 +302,9 @@ class Hints:
         """Read the records that messages point at, and act on what *they* say."""
         token_of = self._names.fire_token
         found = await self._reader.many([token_of(msg.subject) for msg in arrived])
-        useless = [msg for msg in arrived if not self.judge(found[token_of(msg.subject)], msg.reply)]
+        useless = [
+            msg for msg in arrived if not self.judge(found[token_of(msg.subject)], msg.reply)
+        ]
         arrived[:] = useless  # what is left there is handed back if this fails
         self._alarm.nudge()
         if useless and self._options.replicas > 1:
