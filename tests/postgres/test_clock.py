@@ -295,6 +295,19 @@ def test_a_lease_that_ends_below_the_floor_is_looked_for() -> None:
     assert queue.wants_sweep(1010 * SECOND)
 
 
+def test_what_a_costly_sweep_passed_over_is_looked_for_once() -> None:
+    """Else a row that was locked would be seen again only after the longest poll."""
+    queue = queue_with_history()
+    asked = queue.ask(10, 30 * SECOND, None, 1000 * SECOND)
+    assert asked is not None
+    queue.claimed(asked, Claimed(1000 * SECOND, [], [], None), 0.1)
+    assert not queue.wants_sweep(1000 * SECOND)
+    assert queue.looks_everywhere(1000 * SECOND)
+    moments = queue.looked(Look(1000 * SECOND, None, True, None), sweep=True, cost=0.1)
+    assert moments == [1000 * SECOND + SECOND // 2]
+    assert not queue.looks_everywhere(1000 * SECOND)
+
+
 def test_a_locked_row_is_not_looked_at_in_a_tight_loop() -> None:
     queue = queue_with_history()
     swept(queue, 0.0001)

@@ -58,6 +58,8 @@ class Queue:
         """Whether the newest claim got as much as it asked for."""
         self._locked_until = 0.0
         self._cost = 0.0
+        self._unlooked = False
+        """Whether a sweep has claimed, and nobody has looked yet what it had to pass over."""
         self._takeovers_from = boot_seconds() + self._lease
         self._claims_from = 0.0
         self.steps = 0
@@ -100,6 +102,10 @@ class Queue:
             or (self._held is not None and self._held <= now)
         )
 
+    def looks_everywhere(self, now: int) -> bool:
+        """Whether the next look begins at the beginning, too: after each sweep, one does."""
+        return self._unlooked or self.wants_sweep(now)
+
     def ask(self, limit: int, lease: int, at: int | None, now: int) -> Asked | None:
         """Return what to ask for, ``None`` for nothing yet.
 
@@ -131,6 +137,7 @@ class Queue:
         if asked.floor == EVER:
             self._swept, self._cost = boot_seconds(), cost
             self._locked_until = 0.0
+            self._unlooked = True
         self._more = claimed.last is not None
         if claimed.last is None:
             self.empty_at = claimed.at
@@ -152,6 +159,7 @@ class Queue:
         seconds = self._looked = boot_seconds()
         if sweep:
             self._swept, self._cost = seconds, cost
+            self._unlooked = False
             self._held = look.held
         moments = [] if look.free is None else [look.free]
         if self._held is not None:

@@ -234,7 +234,7 @@ class PostgresTable:
 
     def earliest(self, now: Now, horizon: datetime) -> datetime | None:
         queue, at = self._queue, self._fixed(now)
-        sweep = at is not None or queue.wants_sweep(micros(now()))
+        sweep = at is not None or queue.looks_everywhere(micros(now()))
         floor = EVER if sweep else queue.floor
         above = queue.empty_at if at is None else EVER
         until = micros(horizon)
