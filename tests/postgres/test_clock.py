@@ -300,6 +300,8 @@ def test_what_a_costly_sweep_passed_over_is_looked_for_once() -> None:
     queue = queue_with_history()
     asked = queue.ask(10, 30 * SECOND, None, 1000 * SECOND)
     assert asked is not None
+    swept(queue, 0.1)
+    assert not queue.looks_everywhere(1000 * SECOND)
     queue.claimed(asked, Claimed(1000 * SECOND, [], [], None), 0.1)
     assert not queue.wants_sweep(1000 * SECOND)
     assert queue.looks_everywhere(1000 * SECOND)
