@@ -78,6 +78,24 @@ def exchange(
     return undo
 
 
+class Kept:
+    """Keeps a write back, and leaves open what becomes of it."""
+
+    def __call__(self, send: Callable[[], Any]) -> asyncio.Future[list[int]]:
+        self._send = send
+        self._future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        return self._future
+
+    async def send(self) -> None:
+        self._future.set_result(await self._send())
+
+
+def failed(error: Exception) -> asyncio.Future[list[int]]:
+    future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+    future.set_exception(error)
+    return future
+
+
 async def claimed(backend: JetStreamBackend) -> set[str]:
     return {claim.job.id for claim in await backend.claim_due(10)}
 
@@ -91,20 +109,13 @@ async def until(look: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> N
 def test_claims_do_not_wait_for_one_that_is_not_decided() -> None:
     async def main() -> None:
         async with three_are_due() as backend:
-            sent: list[tuple[Callable[[], Any], asyncio.Future[list[int]]]] = []
-
-            def keep(send: Callable[[], Any]) -> asyncio.Future[list[int]]:
-                future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
-                sent.append((send, future))
-                return future
-
-            undo = exchange(backend, keep)
+            kept = Kept()
+            undo = exchange(backend, kept)
             began = time.monotonic()
             assert await claimed(backend) == {"a", "z"}
             assert time.monotonic() - began < LEASE.total_seconds() / 2
             undo()
-            ((send, future),) = sent
-            future.set_result(await send())  # it is written after all
+            await kept.send()  # it is written after all
             await backend.wait_due(10)
             (claim,) = await backend.claim_due(10)
             assert claim.job.id == "slow"
@@ -116,19 +127,12 @@ def test_claims_do_not_wait_for_one_that_is_not_decided() -> None:
 def test_a_claim_that_is_decided_too_late_is_given_back() -> None:
     async def main() -> None:
         async with three_are_due() as backend:
-            sent: list[tuple[Callable[[], Any], asyncio.Future[list[int]]]] = []
-
-            def keep(send: Callable[[], Any]) -> asyncio.Future[list[int]]:
-                future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
-                sent.append((send, future))
-                return future
-
-            undo = exchange(backend, keep)
+            kept = Kept()
+            undo = exchange(backend, kept)
             assert await claimed(backend) == {"a", "z"}
             undo()
-            ((send, future),) = sent
             await asyncio.sleep(LEASE.total_seconds() / 2)
-            future.set_result(await send())
+            await kept.send()
             await backend.wait_due(10)
             assert await claimed(backend) == set()
             claims: list[Claim] = []
@@ -153,9 +157,7 @@ def test_a_claim_whose_answer_is_missing_is_free_for_its_worker() -> None:
 
             def lose(send: Callable[[], Any]) -> asyncio.Future[list[int]]:
                 sent.append(send())
-                future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
-                future.set_exception(OutcomeUnknown("no answer"))
-                return future
+                return failed(OutcomeUnknown("no answer"))
 
             undo = exchange(backend, lose)
             assert await claimed(backend) == {"a", "z"}
@@ -182,9 +184,7 @@ def test_a_claim_that_was_written_at_the_second_try_is_no_orphan() -> None:
             assert backend._session is not None
 
             def lose(_: Callable[[], Any]) -> asyncio.Future[list[int]]:
-                future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
-                future.set_exception(OutcomeUnknown("no answer, and nothing was stored"))
-                return future
+                return failed(OutcomeUnknown("no answer, and nothing was stored"))
 
             undo = exchange(backend, lose)
             assert await claimed(backend) == {"a", "z"}
@@ -210,9 +210,7 @@ def test_claims_are_not_lost_with_one_that_cannot_be_read(
             one = backend._session.reader.one
 
             def refuse(_: Callable[[], Any]) -> asyncio.Future[list[int]]:
-                future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
-                future.set_exception(Mismatch("a record has changed"))
-                return future
+                return failed(Mismatch("a record has changed"))
 
             async def unreadable(token: str) -> Found:
                 if token == SLOW:

@@ -13,7 +13,7 @@ messages need none of it; their laws are these.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -231,7 +231,7 @@ class Row:
         hold, job = self.hold, self.job
         if hold is None or not self.is_held_by(settlement.claim):
             fence = settlement.claim.token, settlement.claim.worker
-            return WRITTEN if self.ended == fence or _is_written(settlement, to) else CLAIM_LOST
+            return WRITTEN if self.ended == fence or is_written(settlement, to.line) else CLAIM_LOST
         if isinstance(job, Undecodable):
             return CLAIM_LOST
         standing = settlement.standing
@@ -307,11 +307,16 @@ def _is_about(line: Execution, claim: Claim) -> bool:
     return line.number == claim.job.standing.number and line.uid == claim.job.uid
 
 
-def _is_written(settlement: Settlement, ledger: Ledger) -> bool:
-    """Whether an earlier try of the same settlement wrote its lines."""
+def is_written(settlement: Settlement, known: Callable[[str], Execution | None]) -> bool:
+    """Whether an earlier try of the same settlement wrote its lines.
+
+    Args:
+        settlement: The later try.
+        known: Returns the line that is stored under an id.
+    """
     claim = settlement.claim
     for line in settlement.ledger:
-        stored = ledger.line(line.id)
+        stored = known(line.id)
         if stored is None or (stored.status, stored.token, stored.worker) != (
             line.status,
             claim.token,

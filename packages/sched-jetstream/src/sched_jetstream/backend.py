@@ -152,10 +152,7 @@ class JetStreamBackend:
         await asyncio.gather(*session.tasks, return_exceptions=True)
         session.alarm.nudge()
         await session.committer.close()
-        try:
-            await Claiming(session).release(session.late)
-        except BackendError as error:
-            logger.warning("claims could not be released, their leases must run out: %s", error)
+        await Claiming(session).give_back(session.late)
         await session.hints.close()
         await session.wire.close()
 
@@ -192,7 +189,7 @@ class JetStreamBackend:
         while True:
             try:
                 if looked:
-                    founds = await self._read_now(session, list(by_token))
+                    founds = await session.reader.now(list(by_token))
                 return await self._add(session, by_token, founds)
             except Mismatch:
                 looked = True
@@ -218,12 +215,6 @@ class JetStreamBackend:
             for token, sequence in zip(steps, sequences, strict=True):
                 results[token] = evolve(by_token[token], revision=sequence)
         return [results[token] for token in by_token]
-
-    async def _read_now(self, session: Session, tokens: Sequence[str]) -> dict[str, Found]:
-        if session.options.replicas == 1 and len(tokens) > 1:
-            return await session.reader.many(tokens)
-        found = await asyncio.gather(*(session.reader.one(token) for token in tokens))
-        return {each.token: each for each in found}
 
     async def get(self, job_id: str) -> Job | Undecodable | None:
         session = self._opened()

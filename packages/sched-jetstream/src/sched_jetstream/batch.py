@@ -241,7 +241,6 @@ class Committer:
         if len(jobs) == 1:
             _fail(jobs[0], Mismatch("a record has changed"))
             return []
-        # Not from any replica: one that lags behind would have us find out by ever smaller batches.
         subjects = [step.messages[0].subject for job in jobs for step in job.steps]
         stored = await self._reader.sequences(subjects)
         rest = [job for job in jobs if not _in_conflict(job, stored)]

@@ -169,10 +169,7 @@ class Claiming:
         claims, self._session.late = self._session.late[:limit], self._session.late[limit:]
         since = self._session.clock.now() + self._session.options.lease / 2
         spent = [claim for claim in claims if claim.expires_at < since]
-        try:
-            await self.release(spent)
-        except BackendError as error:
-            logger.warning("claims could not be released, their leases must run out: %s", error)
+        await self.give_back(spent)
         return [claim for claim in claims if claim.expires_at >= since]
 
     async def _judge_again(self, hints: Sequence[Hint], patience: float) -> None:
@@ -225,6 +222,13 @@ class Claiming:
     async def release(self, claims: Sequence[Claim]) -> None:
         """Give claims back: what they held is due again at once."""
         await asyncio.gather(*(self._release(claim) for claim in claims))
+
+    async def give_back(self, claims: Sequence[Claim]) -> None:
+        """Release claims that nobody was handed, if that is possible."""
+        try:
+            await self.release(claims)
+        except BackendError as error:
+            logger.warning("claims could not be released, their leases must run out: %s", error)
 
     async def _release(self, claim: Claim) -> None:
         token = token_of(claim.job.id)

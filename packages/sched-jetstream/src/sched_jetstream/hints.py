@@ -307,12 +307,12 @@ class Hints:
         ]
         arrived[:] = useless  # what is left there is handed back if this fails
         self._alarm.nudge()
-        if useless and self._options.replicas > 1:
+        if useless and self._reader.may_lag:
             # Perhaps a replica answered that lags behind: the leader knows.
-            tokens = [token_of(msg.subject) for msg in useless]
-            known = await asyncio.gather(*(self._reader.one(token) for token in tokens))
-            pairs = zip(useless, known, strict=True)
-            useless = [msg for msg, stands in pairs if not self.judge(stands, msg.reply)]
+            known = await self._reader.now([token_of(msg.subject) for msg in useless])
+            useless = [
+                msg for msg in useless if not self.judge(known[token_of(msg.subject)], msg.reply)
+            ]
             self._alarm.nudge()
         self.dropped += len(useless)
         for msg in useless:

@@ -29,10 +29,17 @@ _OPERATION = re.compile(rb"\r\nKV-Operation: *([A-Z]+)\r\n")
 
 
 class Reader:
-    """Reads the records of one deployment."""
+    """Reads the records of one deployment.
 
-    def __init__(self, wire: Wire, names: Names) -> None:
+    Args:
+        wire: To the server.
+        names: Of the deployment.
+        copies: Of its streams: with more than one, any of them may lag behind the leader.
+    """
+
+    def __init__(self, wire: Wire, names: Names, *, copies: int) -> None:
         self.wire, self.names = wire, names
+        self.may_lag = copies > 1
         self._definitions: dict[str, bytes] = {}
         self._turn = asyncio.Semaphore(AT_A_TIME)
 
@@ -122,13 +129,28 @@ class Reader:
         if status not in {"204", "404"}:
             raise ApiError("DIRECT.GET", {"code": status, "description": str(last.headers)})
 
+    async def now(self, tokens: Sequence[str]) -> dict[str, Found]:
+        """Read records as they stand."""
+        if not self.may_lag and len(tokens) > 1:
+            return await self.many(tokens)
+        found = await asyncio.gather(*(self.one(token) for token in tokens))
+        return {each.token: each for each in found}
+
     async def sequences(self, subjects: Sequence[str]) -> dict[str, int]:
-        """Return where the last message of each subject is, as the leader knows; 0 for none."""
-        stored = await asyncio.gather(*(self._last(subject) for subject in subjects))
-        return {
-            subject: 0 if last is None else last[0]
-            for subject, last in zip(subjects, stored, strict=True)
-        }
+        """Return where the last message of each subject is, as it stands."""
+        if self.may_lag:
+            stored = await asyncio.gather(*(self._last(subject) for subject in subjects))
+            pairs = zip(subjects, stored, strict=True)
+            return {subject: last[0] for subject, last in pairs if last is not None}
+        sequences: dict[str, int] = {}
+
+        def each(msg: Msg) -> None:
+            headers = msg.headers or {}
+            sequences[headers["Nats-Subject"]] = int(headers["Nats-Sequence"])
+
+        for start in range(0, len(subjects), MANY):
+            await self.multi(self.names.stream, subjects[start : start + MANY], each)
+        return sequences
 
     async def stream_exists(self, stream: str) -> None:
         """Tell a stream that is gone from one that has no leader at the moment.

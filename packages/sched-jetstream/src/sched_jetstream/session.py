@@ -62,7 +62,7 @@ class Session:
         self.store_clock = StoreClock(clock, options.lease) if options.time == "store" else None
         self.clock: Clock = clock if self.store_clock is None else self.store_clock
         self.alarm = Alarm()
-        self.reader = Reader(wire, self.names)
+        self.reader = Reader(wire, self.names, copies=options.replicas)
         self.committer = Committer(
             self.reader,
             budget=options.write_budget.total_seconds(),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from sched_core.errors import BackendError
 from sched_core.job import Execution, Job, Settled, Settlement
+from sched_core.row import is_written
 from sched_jetstream import protocol
 from sched_jetstream.batch import Mismatch
 from sched_jetstream.protocol import CLAIM_LOST, LONG_AGO, WRITTEN, Found, Write
@@ -88,17 +89,8 @@ class Settling:
 
     async def _by_the_ledger(self, settlement: Settlement) -> Settled:
         """Whether an earlier try of the same settlement wrote its lines."""
-        claim, lines = settlement.claim, settlement.ledger
-        known, _ = await self._session.ledger.stored(lines)
-        for line in lines:
-            stored = known.get(line.id)
-            if stored is None or (stored.status, stored.token, stored.worker) != (
-                line.status,
-                claim.token,
-                claim.worker,
-            ):
-                return CLAIM_LOST
-        return WRITTEN if lines else CLAIM_LOST
+        known, _ = await self._session.ledger.stored(settlement.ledger)
+        return WRITTEN if is_written(settlement, known.get) else CLAIM_LOST
 
 
 def _job(found: Found) -> Job | None:
