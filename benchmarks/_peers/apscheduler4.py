@@ -72,8 +72,9 @@ async def main():
     ) as scheduler:
 
         async def others(count):
-            trigger = IntervalTrigger(hours=1000, start_time=FAR)
             for i in range(count):
+                # One for each: where the store is memory, a shared one would go on and on.
+                trigger = IntervalTrigger(hours=1000, start_time=FAR)
                 await scheduler.add_schedule(trivial, trigger, id=f"o{i}")
 
         async def due(count):

@@ -13,7 +13,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,8 @@ class Database:
         self._checkpoint_at = 0
         self._pages_each = 0.0
         """Of the WAL, for each row that is changed."""
+        self._syncing: threading.Thread | None = None
+        """Syncs the WAL, or has synced it for the next checkpoint."""
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -247,8 +249,27 @@ class Database:
             except BaseException:
                 _roll_back(connection)
                 raise
-            if connection.total_changes >= self._checkpoint_at:
+            if connection.total_changes >= self._checkpoint_at and self._is_log_synced():
                 self._checkpoint(connection)
+
+    def _is_log_synced(self) -> bool:
+        """Whether the disk has what commits left to it; where not, a thread sees to it.
+
+        A checkpoint begins with that, under the lock: everybody would wait for thousands of pages.
+        """
+        if self._durable == "FULL":
+            return True
+        syncing = self._syncing
+        if syncing is None:
+            self._syncing = syncing = threading.Thread(
+                target=_sync, args=(f"{self.path}-wal",), name="sched-sync", daemon=True
+            )
+            syncing.start()
+            return False
+        if syncing.is_alive():
+            return False
+        self._syncing = None
+        return True
 
     def _checkpoint(self, connection: sqlite3.Connection) -> None:
         """Write the WAL back, and guess after how many changed rows it is due again."""
@@ -278,6 +299,16 @@ class Database:
         self._connection = None
         self._connect()
         return self.connection
+
+
+def _sync(path: str) -> None:
+    # SQLite has no POSIX lock on its log, which closing another descriptor would take away.
+    with suppress(OSError):  # the checkpoint finds the same trouble
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
 
 
 def _lenient_text(text: bytes) -> str:
