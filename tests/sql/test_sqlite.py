@@ -679,45 +679,6 @@ def test_lines_are_found_before_and_after_they_are_indexed(
     on_file(test, tmp_path)
 
 
-def test_the_write_ahead_log_stays_small_and_all_is_there(tmp_path: Path) -> None:
-    async def test(store: Store) -> None:
-        backend = await store.open()
-        await backend.add([job(f"{number:04}") for number in range(500)])
-        for _ in range(20):
-            claims = await backend.claim_due(500)
-            await backend.settle([done(claim, next_run=NOW) for claim in claims])
-        wal = Path(f"{store.path}-wal").stat().st_size
-        assert wal < 30_000_000
-        await backend.close()
-        with by_hand(store.path) as connection:
-            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-            assert connection.execute("SELECT count(*) FROM sched_ledger").fetchone() == (10_000,)
-
-    on_file(test, tmp_path)
-
-
-def test_deleting_in_bulk_does_not_put_off_checkpoints(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sched_sql.sqlite.database.WAL_PAGES", 200)
-    path, sizes = tmp_path / "jobs.db", set()
-
-    async def main() -> None:
-        backend = SqlBackend(path, synchronous="NORMAL")
-        await backend.open(SystemClock(), worker="one")
-        await backend.add([job("a")])
-        for _ in range(8):
-            for _ in range(150):
-                (claim,) = await backend.claim_due(1)
-                await backend.settle([done(claim, next_run=NOW)])
-            sizes.add(Path(f"{path}-wal").stat().st_size // 4096)
-            assert await backend.prune(NOW + timedelta(microseconds=1)) == 150
-        await backend.close()
-
-    anyio.run(main)
-    assert max(sizes) < 800
-
-
 def test_nothing_is_left_beside_a_closed_database(tmp_path: Path) -> None:
     async def main() -> None:
         await (await opened(tmp_path / "jobs.db")).close()

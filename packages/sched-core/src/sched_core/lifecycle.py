@@ -94,9 +94,12 @@ SUCCESS = Ended(Status.SUCCEEDED)
 def admit(spec: JobSpec, *, uid: str, declared: bool, now: datetime) -> Job:
     """Return a new job, anchored at ``now``; one whose schedule has no moment is finished."""
     first = _moment(spec.schedule.first(now))
-    standing = Standing(state=State.ACTIVE, number=1, next_run=first, due_at=None)
-    job = Job(spec=spec, uid=uid, declared=declared, anchor=now, standing=standing)
-    return evolve(job, standing=_await_next(job, standing, now))
+    if first is None:
+        expires_at = _expiry(spec.policy, now, declared=declared)
+        standing = Standing(State.FINISHED, 1, None, None, expires_at=expires_at)
+    else:
+        standing = Standing(State.ACTIVE, 1, first, _shifted(spec.policy, uid, 1, first))
+    return Job(spec, uid, declared, now, standing)
 
 
 def announce(spec: JobSpec, *, uid: str, now: datetime) -> Job:
@@ -907,10 +910,14 @@ def backoff(policy: Policy, failures: int, key: str, attempt: int) -> timedelta:
 
 
 def _jittered(job: Job, number: int, moment: datetime) -> datetime:
-    jitter = job.spec.policy.jitter
+    return _shifted(job.spec.policy, job.uid, number, moment)
+
+
+def _shifted(policy: Policy, uid: str, number: int, moment: datetime) -> datetime:
+    jitter = policy.jitter
     if not jitter:
         return moment
-    return instant_after(moment, jitter * _fraction(occurrence_key(job.uid, number)))
+    return instant_after(moment, jitter * _fraction(occurrence_key(uid, number)))
 
 
 def _fraction(text: str) -> float:
