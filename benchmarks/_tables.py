@@ -55,14 +55,14 @@ def lines(name: str, rows: Rows) -> Iterator[str]:
     yield ""
     yield f"{name}: {workload.unit}"
     yield (
-        f"  {'':<28}{'jobs':>8}{'median':>11}{'least':>11}{'most':>11}{'CPU µs':>9}{'server':>8}"
+        f"  {'':<28}{'jobs':>8}{'median':>13}{'least':>13}{'most':>13}{'CPU µs':>9}{'server':>8}"
         f"{'MB':>5}"
     )
     beside = {ours: f"{times:.1f} x {peer}" for ours, peer, times in _worst_first(name, rows)}
     for system, row in rows.items():
         yield (
-            f"  {system:<28}{row['n']:>8,.0f}{row[counts]:>11,.1f}{row[counts + '_least']:>11,.1f}"
-            f"{row[counts + '_most']:>11,.1f}{row.get('cpu_us', 0):>9,.0f}"
+            f"  {system:<28}{row['n']:>8,.0f}{row[counts]:>13,.1f}{row[counts + '_least']:>13,.1f}"
+            f"{row[counts + '_most']:>13,.1f}{row.get('cpu_us', 0):>9,.0f}"
             f"{row.get('server_us', 0):>8,.0f}{row['memory_mb']:>5,.0f}  {beside.get(system, '')}"
         )
         if counts == "p99_ms":
@@ -102,7 +102,7 @@ def noise(results: Mapping[str, Any]) -> float | None:
 
 def compared(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     """Yield a line for each figure in both results: how many times better the second is."""
-    yield f"{'':<18}{'':<28}{'before':>11}{'after':>11}{'times':>8}"
+    yield f"{'':<18}{'':<28}{'before':>13}{'after':>13}{'times':>8}"
     for name, earlier in before["workloads"].items():
         later = after["workloads"].get(name, {"rows": {}})
         counts = earlier["counts"]
@@ -119,6 +119,6 @@ def compared(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[st
             if other["n"] != row["n"]:
                 verdict = "  of other numbers of jobs"
             yield (
-                f"{name:<18}{system:<28}{row[counts]:>11,.1f}{other[counts]:>11,.1f}"
+                f"{name:<18}{system:<28}{row[counts]:>13,.1f}{other[counts]:>13,.1f}"
                 f"{ratio:>8.2f}{verdict}"
             )
