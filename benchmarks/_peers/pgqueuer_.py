@@ -88,7 +88,7 @@ class Bench:
         return meter.rate(n)
 
 
-async def rates(bench: Bench, workload: str, n: int) -> Any:
+async def rates(bench: Bench, workload: str, n: int) -> dict[str, float]:
     if workload == "register":
         meter = Meter()
         for _ in range(n):
@@ -101,7 +101,8 @@ async def rates(bench: Bench, workload: str, n: int) -> Any:
     if workload == "growth":
         await bench.others(n)
         await bench.due(DUE_BESIDE_MANY)
-        return await bench.run(bench.rate(DUE_BESIDE_MANY))
+        found: dict[str, float] = await bench.run(bench.rate(DUE_BESIDE_MANY))
+        return found
     await bench.due(n)
     meter = Meter()
     await bench.drain()

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -107,5 +108,45 @@ def test_at_normal_writes_go_on_while_a_thread_syncs_the_log_for_a_checkpoint(
     assert set(synced) == {f"{path}-wal"}
 
 
-def test_a_log_that_cannot_be_synced_is_left_to_the_checkpoint(tmp_path: Path) -> None:
-    database._sync(str(tmp_path / "missing-wal"))
+def no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "sched-sync":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
+def no_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    sync = database._sync
+    monkeypatch.setattr(database, "_sync", lambda path: sync(f"{path}-missing"))
+
+
+@pytest.mark.parametrize("trouble", [no_thread, no_log])
+def test_a_log_that_cannot_be_synced_before_is_left_to_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    trouble(monkeypatch)
+    monkeypatch.setattr(database, "WAL_PAGES", 200)
+    checkpoint = Database._checkpoint
+    checkpoints: list[sqlite3.Connection] = []
+
+    def counted(self: Database, connection: sqlite3.Connection) -> None:
+        checkpoints.append(connection)
+        checkpoint(self, connection)
+
+    monkeypatch.setattr(Database, "_checkpoint", counted)
+
+    async def main() -> None:
+        backend = SqlBackend(tmp_path / "jobs.db", synchronous="NORMAL")
+        await backend.open(SystemClock(), worker="one")
+        await backend.add([job("a")])
+        with anyio.fail_after(60):
+            while len(checkpoints) < 2:
+                (claim,) = await backend.claim_due(1)
+                await backend.settle([done(claim, next_run=NOW)])
+        await backend.close()
+
+    anyio.run(main)

@@ -94,12 +94,10 @@ SUCCESS = Ended(Status.SUCCEEDED)
 def admit(spec: JobSpec, *, uid: str, declared: bool, now: datetime) -> Job:
     """Return a new job, anchored at ``now``; one whose schedule has no moment is finished."""
     first = _moment(spec.schedule.first(now))
-    if first is None:
-        expires_at = _expiry(spec.policy, now, declared=declared)
-        standing = Standing(State.FINISHED, 1, None, None, expires_at=expires_at)
-    else:
-        standing = Standing(State.ACTIVE, 1, first, _shifted(spec.policy, uid, 1, first))
-    return Job(spec, uid, declared, now, standing)
+    due_at = None if first is None else _shifted(spec.policy, uid, 1, first)
+    standing = Standing(state=State.ACTIVE, number=1, next_run=first, due_at=due_at)
+    job = Job(spec=spec, uid=uid, declared=declared, anchor=now, standing=standing)
+    return job if first is not None else evolve(job, standing=_await_next(job, standing, now))
 
 
 def announce(spec: JobSpec, *, uid: str, now: datetime) -> Job:

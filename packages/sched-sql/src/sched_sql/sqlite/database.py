@@ -249,24 +249,26 @@ class Database:
             except BaseException:
                 _roll_back(connection)
                 raise
-            if connection.total_changes >= self._checkpoint_at and self._is_log_synced():
+            if connection.total_changes >= self._checkpoint_at and self._have_log_synced():
                 self._checkpoint(connection)
 
-    def _is_log_synced(self) -> bool:
-        """Whether the disk has what commits left to it; where not, a thread sees to it.
+    def _have_log_synced(self) -> bool:
+        """Return whether a checkpoint may begin; first, have a thread sync what commits did not.
 
         A checkpoint begins with that, under the lock: everybody would wait for thousands of pages.
         """
         if self._durable == "FULL":
             return True
-        syncing = self._syncing
-        if syncing is None:
-            self._syncing = syncing = threading.Thread(
+        if self._syncing is None:
+            syncing = threading.Thread(
                 target=_sync, args=(f"{self.path}-wal",), name="sched-sync", daemon=True
             )
-            syncing.start()
-            return False
-        if syncing.is_alive():
+            try:
+                syncing.start()
+            except RuntimeError:
+                return True  # no thread can be had: the checkpoint does it
+            self._syncing = syncing
+        if self._syncing.is_alive():
             return False
         self._syncing = None
         return True
