@@ -33,6 +33,7 @@ class Sqlite(TortureHarness):
     name = "SQLite"
     processes = 3
     dead_are_free = True
+    stopped_may_lock = True
     owns_file = True
 
     @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, cast
 
 import anyio
@@ -155,6 +156,14 @@ class EditWithoutComparison(Wrapper):
         return await self.inner.replace(current, ledger)
 
 
+class EditOfWhatWasRead(EditWithoutComparison):
+    """And between reading and writing goes a while."""
+
+    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+        await anyio.sleep(0.3)
+        return await super().replace(job, ledger)
+
+
 class SettleResurrects(Wrapper):
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         outcomes = await self.inner.settle(settlements)
@@ -162,6 +171,17 @@ class SettleResurrects(Wrapper):
             if settled.outcome == "conflict" and settled.job is None and settlement.standing:
                 job = evolve(settlement.claim.job, standing=settlement.standing)
                 await self.inner.add([job])
+        return outcomes
+
+
+class SettleRevertsEdits(Wrapper):
+    """What was edited meanwhile gets back the definition that the run was claimed with."""
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+        outcomes = await self.inner.settle(settlements)
+        for settlement, settled in zip(settlements, outcomes, strict=True):
+            if settled.outcome == "conflict" and settled.job is not None:
+                await self.inner.replace(evolve(settled.job, spec=settlement.claim.job.spec))
         return outcomes
 
 
@@ -223,6 +243,16 @@ class StopBeforeSettling(Scheduler):
 
         parts.workers.until_settled = at_once  # type: ignore[method-assign]
         return parts
+
+
+class EndsByItself(Scheduler):
+    """After a while it stops, though nobody has told it to."""
+
+    async def run_forever(self, *args: Any, **options: Any) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(super().run_forever, *args, **options))
+            await anyio.sleep(5)
+            await self.stop()
 
 
 # -- rows: what a store may do wrong inside, for the simulation
@@ -313,6 +343,11 @@ SCHEDULERS: dict[str, type[Scheduler]] = {
     "release of what runs": ReleaseOfWhatRuns,
     "stop before settling": StopBeforeSettling,
 }
+TORTURED: dict[str, type[Wrapper]] = {
+    "settle reverts edits": SettleRevertsEdits,
+    "edit of what was read": EditOfWhatWasRead,
+}
+"""What the simulation's own faults are not like."""
 ROWS: dict[str, type[_Row]] = {
     "token not checked": TokenNotChecked,
     "repeat taken for lost": RepeatTakenForLost,
@@ -351,12 +386,12 @@ def harness_name(name: str) -> str:
     return "".join(word.capitalize() for word in name.replace("-", " ").split())
 
 
-for _name, _wrapper in WRAPPERS.items():
+for _name, _wrapper in (WRAPPERS | TORTURED).items():
     _patient = _wrapper is not StopDropsClaims
     globals()[harness_name(_name)] = type(
         harness_name(_name), (Planted,), {"name": _name, "wrapper": _wrapper, "patient": _patient}
     )
-for _name, _kind in SCHEDULERS.items():
+for _name, _kind in (SCHEDULERS | {"ends by itself": EndsByItself}).items():
     globals()[harness_name(_name)] = type(
         harness_name(_name), (Planted,), {"name": _name, "kind": _kind, "wrapper": SlowToSettle}
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -20,6 +21,10 @@ CAUGHT = {
     "planted:StopBeforeSettling": {"left behind by a stop"},
     "planted:LeaseByAnotherClock": {"early"},
     "planted:WakeUpLost": {"left lying", "late"},
+    "planted:SettleRevertsEdits": {"edit reverted"},
+    "planted:EditOfWhatWasRead": {"doubled", "two final lines"},
+    "planted:SettleWithoutRevision": {"claimed in a pause", "edit reverted"},
+    "planted:EndsByItself": {"died by itself"},
     "planted:SettleResurrects": {"resurrected", "claimed after its removal"},
     "planted_stores:SettleInTwoTransactions": {"doubled"},
     "planted_stores:TokenNotChecked": {"doubled", "token not growing", "attempts not in order"},
@@ -42,6 +47,8 @@ def caught(name: str, seconds: float, seed: int) -> set[str]:
     command = [sys.executable, "-m", "sched_testkit.torture", f"tests.torture.{name}"]
     command += [word for key, value in options.items() for word in (f"--{key}", str(value))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
+    for kept in re.findall(r"journals and logs are kept in (.*)", done.stderr):
+        shutil.rmtree(kept)
     told = re.search(r"findings: (.*)", done.stdout)
     assert told is not None, done.stderr[-5000:]
     return {re.sub(r"^\d+ ", "", found) for found in told[1].split(", ")} - {"none"}

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 
+from sched_testkit.numbers import above_zero
 from sched_testkit.simulation.world import Outcome, play
 
 CHUNK = 250
@@ -32,9 +33,9 @@ def _chunk(seeds: range) -> tuple[list[Outcome], int, int, int, float]:
 def main() -> int:
     """Play them on all cores; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m sched_testkit.simulation")
-    parser.add_argument("--histories", type=int, default=10_000)
+    parser.add_argument("--histories", type=above_zero(int), default=10_000)
     parser.add_argument("--seed", type=int, default=0, help="of the first; the next count on")
-    parser.add_argument("--cores", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--cores", type=above_zero(int), default=os.cpu_count() or 1)
     parser.add_argument("--play", type=int, help="play this seed only, and tell it")
     options = parser.parse_args()
     if options.play is not None:

@@ -5,7 +5,8 @@ fault plan drawn from the seed, and a checker that reads nothing but the ledger,
 and what handlers, commands and faults wrote into their journals.
 """
 
-from sched_testkit.torture.evidence import Finding, Report
+from sched_testkit.torture.evidence import Report
+from sched_testkit.torture.finding import Finding
 from sched_testkit.torture.harness import Fault, TortureHarness
 
 __all__ = ["Fault", "Finding", "Report", "TortureHarness"]

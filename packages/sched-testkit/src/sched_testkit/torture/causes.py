@@ -17,7 +17,9 @@ from operator import itemgetter
 
 from sched_core import Execution, Status
 from sched_core.ports import MAX_POLL
-from sched_testkit.torture.evidence import Evidence, Finding, Report, moment
+from sched_testkit.torture.evidence import Evidence, Report, Rules, moment
+from sched_testkit.torture.faults import STARVED, Harm
+from sched_testkit.torture.finding import Finding
 
 S = timedelta(seconds=1)
 LATE = MAX_POLL + 1 * S
@@ -44,14 +46,13 @@ def _takeovers(evidence: Evidence, report: Report) -> Iterator[Finding]:
         report.counts["takeovers"] += 1
         since, until = line.claimed_at - S, line.finished_at
         number = _number(line.worker)
-        # Who is stopped may hold a lock of the store, and so keep all others from renewing.
         harms = [
             harm
             for harm in evidence.harms
             if harm.excuses
             and harm.began <= until
             and harm.ended >= since
-            and (number is None or harm.worker in {0, number} or harm.what == "stop")
+            and (number is None or harm.worker in {0, number} or _locks_all(harm, rules))
         ]
         if not harms:
             yield Finding("taken over without a fault", line.id, until, line.job_id)
@@ -157,7 +158,7 @@ def _recovery(evidence: Evidence, report: Report) -> Iterator[Finding]:
     )
     starts = sorted(moment(entry) for entry in evidence.starts())
     store = sorted((harm for harm in evidence.harms if harm.store), key=lambda harm: harm.began)
-    for harm, following in zip(store, [*store[1:], None], strict=True):
+    for harm, following in zip(store, [*store[1:], None], strict=False):  # there may be none
         report.counts["faults of the store"] += 1
         place = bisect_right(starts, harm.ended)
         again = starts[place] if place < len(starts) else evidence.rested
@@ -168,14 +169,21 @@ def _recovery(evidence: Evidence, report: Report) -> Iterator[Finding]:
         during = [harm.began, *starts[bisect_left(starts, harm.began) : place], again]
         silence = max(after - before for before, after in pairwise(during))
         report.silence[harm.what].append(silence.total_seconds())
-        if took > evidence.rules.recovery and not _all_held_up(evidence, harm.ended, again):
+        if took > evidence.rules.recovery and not _held_up(evidence, harm.ended, again):
             yield Finding("slow to recover", f"{harm.what}: {took}", again)
 
 
-def _all_held_up(evidence: Evidence, since: datetime, until: datetime) -> bool:
-    """Whether some process was stopped or blocked: it may have held a lock of the store."""
+def _locks_all(harm: Harm, rules: Rules) -> bool:
+    """Whether a process was stopped that may then hold what all others need."""
+    return harm.what == "stop" and rules.stopped_may_lock
+
+
+def _held_up(evidence: Evidence, since: datetime, until: datetime) -> bool:
+    """Whether none can be blamed: all may have waited for one, or the machine let them stand."""
     return any(
-        harm.what in {"stop", "block"} and harm.began < until and harm.ended > since
+        (_locks_all(harm, evidence.rules) or harm.what == STARVED)
+        and harm.began < until
+        and harm.ended > since
         for harm in evidence.harms
     )
 
@@ -196,11 +204,12 @@ def _rest(evidence: Evidence, report: Report) -> Iterator[Finding]:
 
 def _exits(evidence: Evidence, report: Report) -> Iterator[Finding]:
     """Processes end when they are made to, and then they do."""
-    made_to: dict[int, set[str]] = defaultdict(set)
+    made_to: dict[int, list[Harm]] = defaultdict(list)
     for harm in evidence.harms:
-        made_to[harm.worker].add(harm.what)
+        made_to[harm.worker].append(harm)
     for end in evidence.exits:
-        made = made_to[end.worker] | made_to[0]
+        befell = made_to[end.worker] + made_to[0]
+        made = {harm.what for harm in befell if harm.began <= end.at}
         codes: set[int] = set()
         if made & {"kill", "suicide"}:
             codes.add(-9)

@@ -2,7 +2,7 @@
 
 Each invariant has a name, by which a finding is told and a planted fault is known to be caught.
 This file has those that hold whatever is done to processes and stores; ``causes`` those that ask
-what was done.
+what was done, ``commanded`` those that ask what was commanded.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sched_core import Execution, FixedDelay, Interval, Job, Once, Status
-from sched_testkit.torture import causes
-from sched_testkit.torture.commands import Command
-from sched_testkit.torture.evidence import Evidence, Finding, Report, moment
+from sched_testkit.torture import causes, commanded
+from sched_testkit.torture.evidence import Evidence, Report, moment
+from sched_testkit.torture.finding import Finding
 from sched_testkit.torture.journal import ENDS
 
 S = timedelta(seconds=1)
@@ -25,7 +25,8 @@ S = timedelta(seconds=1)
 def check(evidence: Evidence) -> Report:
     """Judge a run."""
     report = Report()
-    for part in (_lines, _runs, _chains, _early, _edits, _removals, *causes.PARTS, _vacuous):
+    report.findings += evidence.broken
+    for part in (_lines, _runs, _chains, _early, *commanded.PARTS, *causes.PARTS, _vacuous):
         report.findings += part(evidence, report)
     report.findings.sort(key=lambda finding: finding.at)
     return report
@@ -71,13 +72,7 @@ def _runs(evidence: Evidence, report: Report) -> Iterator[Finding]:
         for entry in evidence.entries
         if entry["what"] in ENDS
     }
-    # What a process held that died just before the end, nobody could take over yet.
-    since = evidence.rested - evidence.rules.lease - causes.LATE
-    died = {
-        harm.worker
-        for harm in evidence.harms
-        if harm.what in {"kill", "suicide"} and harm.began > since
-    }
+    died = _died_last(evidence)
     starts: dict[tuple[str, int], dict[str, Any]] = {}
     by_job: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for entry in evidence.starts():
@@ -87,7 +82,8 @@ def _runs(evidence: Evidence, report: Report) -> Iterator[Finding]:
             yield Finding("doubled", f"{name[0]} attempt {name[1]} ran twice", at, job_id)
         starts[name] = entry
         line = ledger.get(name)
-        if line is None and entry["worker"] in died:
+        end = ends.get((*name, entry["token"]))
+        if line is None and _cut_off(end, died.get(entry["worker"]), evidence.rules.lease):
             report.counts["runs of who died at the end"] += 1
         elif line is None:
             yield Finding("run without a line", f"{name[0]} attempt {name[1]}", at, job_id)
@@ -110,6 +106,21 @@ def _runs(evidence: Evidence, report: Report) -> Iterator[Finding]:
         end = ends.get((*name, line.token))
         if line.status is Status.ABANDONED and end is not None:
             report.counts["refused late ends"] += 1
+
+
+def _died_last(evidence: Evidence) -> dict[int, datetime]:
+    """Return who died so late that nobody could take over yet what it held, and when."""
+    since = evidence.rested - evidence.rules.lease - causes.LATE
+    return {
+        harm.worker: harm.began
+        for harm in evidence.harms
+        if harm.what in {"kill", "suicide"} and harm.began > since
+    }
+
+
+def _cut_off(end: dict[str, Any] | None, died: datetime | None, lease: timedelta) -> bool:
+    """Whether the process died during the run, or before it can have written how it ended."""
+    return died is not None and (end is None or moment(end) > died - 2 * lease)
 
 
 def _beside(
@@ -184,57 +195,6 @@ def _early(evidence: Evidence, report: Report) -> Iterator[Finding]:
         at, scheduled = moment(entry), datetime.fromisoformat(entry["scheduled_at"])
         if at < scheduled:
             yield Finding("early", f"{entry['key']} by {scheduled - at}", at, entry["id"])
-
-
-def _edits(evidence: Evidence, report: Report) -> Iterator[Finding]:
-    """What was accepted last is what is stored; what was removed is gone."""
-    stored = {job.id: job for job in evidence.jobs}
-    by_job: dict[str, list[Command]] = defaultdict(list)
-    for command in evidence.commands:
-        report.counts[f"commands {command.outcome}"] += 1
-        if command.outcome != "fail" and command.changes:
-            by_job[command.job_id].append(command)
-    for job_id, commands in by_job.items():
-        known = [command for command in commands if command.outcome == "ok"]
-        if not known:
-            continue
-        last = known[-1]
-        unknown = [c for c in commands if c.outcome == "info" and c.began > last.began]
-        possible = [last, *unknown]
-        job, at = stored.get(job_id), last.ended
-        removes = [command.what == "remove" for command in possible]
-        if job is None:
-            if not any(removes):
-                yield Finding("job vanished", job_id, at, job_id)
-            continue
-        if all(removes):
-            yield Finding("resurrected", job_id, at, job_id)
-        versions = {command.version for command in possible if command.version}
-        if versions and not any(removes) and last.version:
-            found = job.spec.metadata.get("version")
-            if found not in versions:
-                yield Finding("edit reverted", f"{job_id}: {found}, not {versions}", at, job_id)
-
-
-def _removals(evidence: Evidence, report: Report) -> Iterator[Finding]:
-    removed = {
-        command.uid: command.ended
-        for command in evidence.commands
-        if command.what == "remove" and command.outcome == "ok"
-    }
-    attempted: dict[str, set[int]] = defaultdict(set)
-    ended: dict[str, set[int]] = defaultdict(set)
-    for line in evidence.lines:
-        gone = removed.get(line.uid)
-        if line.attempt > 0:
-            attempted[line.uid].add(line.number)
-            if gone is not None and line.claimed_at > gone:
-                yield Finding("claimed after its removal", line.id, line.claimed_at, line.job_id)
-        if line.final:
-            ended[line.uid].add(line.number)
-    for uid, gone in removed.items():
-        for number in attempted[uid] - ended[uid]:
-            yield Finding("no end after its removal", f"{uid}:{number}", gone)
 
 
 def _vacuous(evidence: Evidence, report: Report) -> Iterator[Finding]:

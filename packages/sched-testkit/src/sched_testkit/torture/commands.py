@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -27,9 +28,14 @@ from sched_core import (
     Schedule,
     Scheduler,
 )
+from sched_testkit.torture.finding import Finding
 from sched_testkit.torture.journal import now
 
 S = timedelta(seconds=1)
+_log = logging.getLogger(__name__)
+CHANGES = frozenset({"update", "reschedule", "ensure", "submit", "remove"})
+VERSIONED = CHANGES - {"remove"}
+RESCHEDULING = VERSIONED - {"update"}
 KEPT: dict[str, Any] = {"max_lost": 1_000_000, "keep_executions": None, "keep_finished": None}
 
 
@@ -78,8 +84,10 @@ class Command:
         began: When it was sent.
         ended: When its outcome was known.
         changes: Whether it changes what the checker knows of the definition.
-        version: That it leaves in the metadata.
+        version: That it leaves in the metadata, 0 where it leaves none; they grow.
+        schedule: That it leaves.
         uid: Of the incarnation that it removed.
+        until: When the pause that it makes ends by itself.
     """
 
     what: str
@@ -88,8 +96,10 @@ class Command:
     began: datetime
     ended: datetime
     changes: bool
-    version: str = ""
+    version: int = 0
+    schedule: Schedule | None = None
     uid: str = ""
+    until: datetime | None = None
 
 
 class Commands:
@@ -99,10 +109,15 @@ class Commands:
         scheduler: An open one.
         chance: Of the run.
         jobs: How many jobs there are to choose from.
+
+    Attributes:
+        record: What was commanded, and what came of it.
+        broken: What raised something that is no answer.
     """
 
     def __init__(self, scheduler: Scheduler, chance: random.Random, jobs: int) -> None:
         self.record: list[Command] = []
+        self.broken: list[Finding] = []
         self._scheduler, self._chance, self._jobs = scheduler, chance, jobs
         self._version = 0
 
@@ -125,45 +140,83 @@ class Commands:
 
     async def _command(self, what: str, job_id: str) -> None:
         self._version += 1
-        metadata = {"kind": "slow", "version": str(self._version)}
-        every = Interval(milliseconds=600 + 90 * self._chance.randrange(8))
-        policy, version, uid = Policy(**KEPT), "", ""
-        scheduler, began = self._scheduler, now()
+        began = now()
+        order = Order(what, job_id, self._version, *self._drawn(what, began))
         try:
-            if what == "update":
-                version = str(self._version)
-                await scheduler.update_job(job_id, metadata=metadata)
-            elif what == "reschedule":
-                await scheduler.update_job(job_id, every)
-            elif what in {"ensure", "submit"}:
-                version = str(self._version)
-                add = scheduler.ensure_job if what == "ensure" else scheduler.submit_job
-                await add(job_id, every, metadata=metadata, policy=policy)
-            elif what == "remove":
-                job = await scheduler.get_job(job_id)
-                uid = job.uid
-                await scheduler.remove_job(job_id)
-            elif what == "pause":
-                until = now() + self._chance.choice((1, 3)) * S
-                await scheduler.pause_job(job_id, until=until if self._version % 2 else None)
-            else:
-                act = {
-                    "resume": scheduler.resume_job,
-                    "trigger": scheduler.trigger_job,
-                    "skip": scheduler.skip_next,
-                    "unskip": scheduler.unskip,
-                }[what]
-                await act(job_id)
+            uid = await order.give(self._scheduler)
             outcome = "ok"
         except (JobNotFound, JobAlreadyExists, NothingToSkip):
-            outcome = "fail"
-        except InvalidDefinition:
-            if what != "pause":
-                raise
-            outcome = "fail"  # the store was away for so long that the pause was over
+            uid, outcome = "", "fail"
         except BackendError:
-            outcome = "info"  # it may have been done, or not
-        changes = what in {"update", "ensure", "submit", "remove"}
+            uid, outcome = "", "info"  # it may have been done, or not
+        except Exception as error:
+            if what == "pause" and isinstance(error, InvalidDefinition):
+                uid, outcome = "", "fail"  # the store was away for so long that it was over
+            else:
+                uid, outcome = "", "info"
+                self.broken.append(Finding("command failed", f"{what}: {error!r}", now(), job_id))
+                _log.exception("%s %s", what, job_id)
         self.record.append(
-            Command(what, job_id, outcome, began, now(), changes=changes, version=version, uid=uid)
+            Command(
+                what,
+                job_id,
+                outcome,
+                began,
+                now(),
+                changes=what in CHANGES,
+                version=order.version if what in VERSIONED else 0,
+                schedule=order.every if what in RESCHEDULING else None,
+                uid=uid,
+                until=order.until,
+            )
         )
+
+    def _drawn(self, what: str, at: datetime) -> tuple[Interval, datetime | None]:
+        every = Interval(milliseconds=600 + 90 * self._chance.randrange(8))
+        lasts = self._chance.choice((1, 3)) * S
+        return every, at + lasts if what == "pause" and self._version % 2 else None
+
+
+@frozen
+class Order:
+    """A command before it is given.
+
+    Attributes:
+        what: It.
+        job_id: Of the job.
+        version: For the metadata.
+        every: For the schedule.
+        until: For a pause.
+    """
+
+    what: str
+    job_id: str
+    version: int
+    every: Interval
+    until: datetime | None
+
+    async def give(self, scheduler: Scheduler) -> str:
+        """Do it; return the uid of what was removed."""
+        job_id, metadata = self.job_id, {"kind": "slow", "version": str(self.version)}
+        if self.what == "update":
+            await scheduler.update_job(job_id, metadata=metadata)
+        elif self.what == "reschedule":
+            await scheduler.update_job(job_id, self.every, metadata=metadata)
+        elif self.what in {"ensure", "submit"}:
+            add = scheduler.ensure_job if self.what == "ensure" else scheduler.submit_job
+            await add(job_id, self.every, metadata=metadata, policy=Policy(**KEPT))
+        elif self.what == "remove":
+            uid = (await scheduler.get_job(job_id)).uid
+            await scheduler.remove_job(job_id)
+            return uid
+        elif self.what == "pause":
+            await scheduler.pause_job(job_id, until=self.until)
+        else:
+            act = {
+                "resume": scheduler.resume_job,
+                "trigger": scheduler.trigger_job,
+                "skip": scheduler.skip_next,
+                "unskip": scheduler.unskip,
+            }[self.what]
+            await act(job_id)
+        return ""

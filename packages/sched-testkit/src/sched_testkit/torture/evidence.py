@@ -13,24 +13,8 @@ from attrs import define, field, frozen
 from sched_core import Execution, Job
 from sched_testkit.torture.commands import Command
 from sched_testkit.torture.faults import Harm
+from sched_testkit.torture.finding import Finding
 from sched_testkit.torture.processes import Exit
-
-
-@frozen
-class Finding:
-    """Something that must not be.
-
-    Attributes:
-        name: Of the invariant.
-        about: What broke it.
-        at: When, for the timeline.
-        job_id: Of the job.
-    """
-
-    name: str
-    about: str
-    at: datetime
-    job_id: str = ""
 
 
 @frozen
@@ -43,6 +27,7 @@ class Rules:
         dead_are_free: Whether the claims of a dead process may be taken over at once.
         store_faults: Whether the run was to make faults of the store.
         clocks: Whether its processes have clocks of their own, because the store's decides.
+        stopped_may_lock: Whether a process that is stopped may hold a lock that all others need.
     """
 
     lease: timedelta
@@ -50,6 +35,7 @@ class Rules:
     dead_are_free: bool
     store_faults: bool
     clocks: bool
+    stopped_may_lock: bool
 
 
 @define
@@ -67,6 +53,7 @@ class Evidence:
         hanging: Those that did not end when asked to.
         rested: When everything had been well for a while.
         resting: The jobs as stored then.
+        broken: What of the run itself did not work.
     """
 
     rules: Rules
@@ -79,6 +66,7 @@ class Evidence:
     hanging: Sequence[int]
     rested: datetime
     resting: Sequence[Job]
+    broken: Sequence[Finding] = ()
 
     def starts(self) -> list[dict[str, Any]]:
         """Return the entries of handlers that began."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import random
-import resource
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,13 +14,15 @@ from typing import Any
 import anyio
 import anyio.abc
 import anyio.to_thread
-from attrs import define, field
+from attrs import define, field, frozen
 
 from sched_testkit.torture.clock import set_clock
+from sched_testkit.torture.finding import Finding
 from sched_testkit.torture.harness import Fault, TortureHarness
 from sched_testkit.torture.journal import now
-from sched_testkit.torture.processes import Processes, Worker
+from sched_testkit.torture.processes import Processes, Worker, can_limit_files
 
+_log = logging.getLogger(__name__)
 S = timedelta(seconds=1)
 NEVER = 3600 * S
 CLOCK, DISK, STARVED = "clock", "disk full", "machine overloaded"
@@ -68,6 +70,52 @@ class Harm:
         return self.what in {"kill", "suicide", "terminate"}
 
 
+@frozen
+class Planned:
+    """A fault before it is made; whom it befalls depends on who is there then.
+
+    Attributes:
+        after: Seconds since the one before was made.
+        kind: Of it.
+        lasts: Seconds, for a stop and for what befalls the store.
+        step: Seconds by which a clock is off then.
+        again: Seconds until a termination is told a second time, ``None``: it is not.
+    """
+
+    after: float
+    kind: str
+    lasts: float
+    step: int
+    again: float | None
+
+
+def plan(
+    seed: int, kinds: Sequence[str], special: Container[str], each: float, lease: float
+) -> Iterator[Planned]:
+    """Draw faults without end; each kind comes once in a round, in another order each time.
+
+    Args:
+        seed: The same one draws the same faults.
+        kinds: To draw from.
+        special: Those of the kinds that befall the store.
+        each: Seconds between two, on average.
+        lease: Seconds.
+    """
+    chance = random.Random(seed)
+    bag = [KILL]  # first, so that also a short run takes something over
+    while True:
+        bag = bag or chance.sample(kinds, len(kinds))
+        kind = bag.pop()
+        shortest, longest = (0.2, 1.5 * lease) if kind in special else (0.3 * lease, 2.5 * lease)
+        yield Planned(
+            chance.expovariate(1 / each),
+            kind,
+            chance.uniform(shortest, longest),
+            chance.choice(STEPS),
+            chance.uniform(0, 0.2) if chance.random() < IMPATIENT else None,
+        )
+
+
 class Faults:
     """Makes them, one after the other; those that last go on beside the next.
 
@@ -75,8 +123,13 @@ class Faults:
         harness: Supplies those of the store.
         address: Of the place.
         processes: Who has them.
-        chance: Of the run.
+        seed: Of the run.
         each: Seconds between two, on average.
+
+    Attributes:
+        harms: What was done, and what the machine did.
+        special: Those of the store.
+        broken: What raised instead of doing harm; after that none are made.
     """
 
     def __init__(
@@ -84,19 +137,21 @@ class Faults:
         harness: TortureHarness,
         address: str,
         processes: Processes,
-        chance: random.Random,
+        seed: int,
         each: float,
     ) -> None:
         self.harms: list[Harm] = []
+        self.broken: list[Finding] = []
         self._lease = harness.lease.total_seconds()
-        self._processes, self._chance, self._each = processes, chance, each
+        self._processes, self._whom = processes, random.Random(seed)
         special: dict[str, Fault] = dict(harness.faults(address))
-        if harness.owns_file:
+        if harness.owns_file and can_limit_files():
             special[DISK] = self._fill_disk
         self.special: Mapping[str, Fault] = special
-        self.kinds = ["kill", KILL, "stop", "terminate", *special]
+        kinds = ["kill", KILL, "stop", "terminate", *special]
         if processes.clocks:
-            self.kinds.append(CLOCK)
+            kinds.append(CLOCK)
+        self._plan = plan(seed, kinds, special, each, self._lease)
 
     @contextmanager
     def harm(self, what: str, worker: int = 0, *, store: bool = False) -> Iterator[Harm]:
@@ -111,13 +166,15 @@ class Faults:
     async def make(self, tasks: anyio.abc.TaskGroup) -> None:
         """Make faults until cancelled; what has begun is undone in the task group."""
         await anyio.sleep(1.0)
-        bag = [KILL]  # first, so that also a short run takes something over
-        while True:
-            await anyio.sleep(self._chance.expovariate(1 / self._each))
-            if not bag:  # each kind comes once in a round, in another order each time
-                bag = self._chance.sample(self.kinds, len(self.kinds))
-            if alive := self._processes.alive():
-                await self._make(bag.pop(), self._chance.choice(alive), tasks)
+        for planned in self._plan:
+            await anyio.sleep(planned.after)
+            while not (alive := self._processes.alive()):  # noqa: ASYNC110 -- elsewhere
+                await anyio.sleep(0.05)
+            if planned.kind in self.special:
+                if not await self._hurt_store(planned):
+                    return
+            else:
+                await self._hurt(planned, self._whom.choice(alive), tasks)
 
     async def watch_machine(self) -> None:
         """Note when this process is held up itself, or a byte on its way into a file.
@@ -133,31 +190,39 @@ class Faults:
                 if (after := now()) - before > self._lease / 4 * S:
                     self.harms.append(Harm(STARVED, began=before, ended=after))
 
-    async def _make(self, kind: str, worker: Worker, tasks: anyio.abc.TaskGroup) -> None:
+    async def _hurt_store(self, planned: Planned) -> bool:
+        """Make a fault of the store; return whether it came to its end."""
+        kind = planned.kind
+        with self.harm(kind, store=True), anyio.CancelScope(shield=True):
+            try:
+                await anyio.to_thread.run_sync(self.special[kind], planned.lasts)
+            except Exception as error:
+                _log.exception("the harness's fault %r", kind)
+                self.broken.append(Finding("fault failed", f"{kind}: {error!r}", now()))
+                return False
+        return True
+
+    async def _hurt(self, planned: Planned, worker: Worker, tasks: anyio.abc.TaskGroup) -> None:
+        kind = planned.kind
         if kind == KILL:
             worker, kind = await self._at_work(worker), "kill"
         if kind == "stop":
-            tasks.start_soon(self._stop, worker, self._lease * self._chance.uniform(0.3, 2.5))
-        elif kind in self.special:
-            lasts = self._chance.uniform(0.2, 1.5 * self._lease)
-            with self.harm(kind, store=True), anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self.special[kind], lasts)
-        elif kind == CLOCK:
-            with self.harm(kind, worker.number):
+            tasks.start_soon(self._stop, worker, planned.lasts)
+            return
+        with self.harm(kind, worker.number):
+            if kind == CLOCK:
                 assert worker.clock is not None
-                set_clock(worker.clock, self._chance.choice(STEPS))
-        else:
-            with self.harm(kind, worker.number):
-                if kind == "kill":
-                    worker.signal(signal.SIGKILL)
-                    await anyio.sleep(0.05)
-                else:
-                    await self._terminate(worker)
+                set_clock(worker.clock, planned.step)
+            elif kind == "kill":
+                worker.signal(signal.SIGKILL)
+                await anyio.sleep(0.05)
+            else:
+                await self._terminate(worker, planned.again)
 
-    async def _terminate(self, worker: Worker) -> None:
+    async def _terminate(self, worker: Worker, again: float | None) -> None:
         worker.signal(signal.SIGTERM)
-        if self._chance.random() < IMPATIENT:
-            await anyio.sleep(self._chance.uniform(0, 0.2))
+        if again is not None:
+            await anyio.sleep(again)
             if worker.alive:
                 worker.signal(signal.SIGTERM)
         await anyio.sleep(0.5)
@@ -166,7 +231,7 @@ class Faults:
         """Return a process that runs handlers, if one does before long."""
         for _ in range(100):
             if busy := [worker for worker in self._processes.alive() if worker.at_work()]:
-                return self._chance.choice(busy)
+                return self._whom.choice(busy)
             await anyio.sleep(0.02)
         return otherwise
 
@@ -186,7 +251,7 @@ class Faults:
             worker.limit_files(max(written, default=0) + ROOM)
         time.sleep(seconds)
         for worker in workers:
-            worker.limit_files(resource.RLIM_INFINITY)
+            worker.limit_files(None)
 
     def note(self, entries: Sequence[dict[str, Any]]) -> None:
         """Take in what handlers did to themselves, and what the machine did to processes."""

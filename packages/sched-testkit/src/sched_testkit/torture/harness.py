@@ -24,6 +24,8 @@ class TortureHarness(ABC):
         recovery: How long after a fault of the store it may take until something runs again.
         dead_are_free: Whether a claim may be taken over before its lease ends once its process is
             known to be dead.
+        stopped_may_lock: Whether a process that is stopped may hold a lock that all others need,
+            as that of a file: then nobody is blamed for what it keeps waiting.
         owns_file: Whether the worker processes themselves write the store's file, so that a full
             disk is theirs.
     """
@@ -33,6 +35,7 @@ class TortureHarness(ABC):
     lease: timedelta = timedelta(seconds=2)
     recovery: timedelta = timedelta(seconds=5)
     dead_are_free: bool = False
+    stopped_may_lock: bool = False
     owns_file: bool = False
 
     @abstractmethod
@@ -47,7 +50,8 @@ class TortureHarness(ABC):
     def backend(self, address: str) -> Backend:
         """Return a backend at the address, with ``lease``; called in each process.
 
-        The run itself uses one, too, to issue commands and to read what came of them.
+        The run itself uses one, too, to issue commands and to read what came of them. A worker
+        knows nothing but the address: ``place`` was entered in the run's process, not in its own.
         """
 
     def scheduler(self, backend: Backend, **options: Any) -> Scheduler:

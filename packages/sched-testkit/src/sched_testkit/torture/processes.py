@@ -20,8 +20,8 @@ from sched_testkit.torture.journal import ENDS, now, read
 PATIENCE = 60.0
 """Seconds in which a process must end after SIGTERM: more than its grace."""
 MOMENT = 0.05
-START = 30.0
-"""Seconds in which processes get ready, or nothing is waited for any longer."""
+START = 60.0
+"""Seconds in which processes get ready."""
 TOLD = 1500
 """Characters of a log that a finding quotes."""
 
@@ -64,17 +64,32 @@ class Worker:
                 running.pop((entry["id"], entry["token"]), None)
         return any(since < time.monotonic() - MOMENT for since in running.values())
 
+    def told(self) -> str:
+        """Return the end of its log."""
+        return self.log.read_text(errors="replace")[-TOLD:]
+
     def signal(self, number: int) -> None:
         """Signal it, unless it has ended."""
         self.process.send_signal(number)
 
-    def limit_files(self, size: int) -> None:
+    def limit_files(self, size: int | None) -> None:
         """Let no file that it writes grow beyond so many bytes: to it, the disk is full."""
+        assert sys.platform == "linux"
         try:
             _, most = resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE)
-            resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (size, most))
+            limits = (resource.RLIM_INFINITY if size is None else size, most)
+            resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, limits)
         except ProcessLookupError:
             return
+
+
+def can_limit_files() -> bool:
+    """Whether the system lets one process limit the files of another."""
+    return sys.platform == "linux"
+
+
+class NotReady(Exception):
+    """A worker process ended, or took too long, before it looked for work."""
 
 
 @frozen
@@ -136,10 +151,25 @@ class Processes:
         return worker
 
     async def ready(self) -> None:
-        """Wait until all of them look for work."""
-        with anyio.move_on_after(START):
-            while not all(worker.ready for worker in self.workers):  # noqa: ASYNC110 -- elsewhere
-                await anyio.sleep(0.05)
+        """Wait until all of them look for work.
+
+        Raises:
+            NotReady: One of them does not come so far.
+        """
+        until = time.monotonic() + START
+        while waiting := [worker for worker in self.workers if not worker.ready]:
+            for worker in waiting:
+                if not worker.alive:
+                    raise NotReady(
+                        f"worker process {worker.number} of the harness ended with "
+                        f"{worker.process.returncode} before it looked for work:\n{worker.told()}"
+                    )
+            if time.monotonic() > until:
+                raise NotReady(
+                    f"worker process {waiting[0].number} of the harness does not look for work "
+                    f"after {START:.0f} s:\n{waiting[0].told()}"
+                )
+            await anyio.sleep(0.05)
 
     def alive(self) -> list[Worker]:
         """Return those that run."""
@@ -151,13 +181,14 @@ class Processes:
             await anyio.sleep(0.2)
             for worker in [w for w in self.workers if not w.alive]:
                 self._ended(worker)
+            # By their number: whoever was cancelled here may have left one out.
+            while len(self.workers) < self.count:
                 await anyio.sleep(self.chance.random() * 0.5)
                 self.start()
 
     def _ended(self, worker: Worker) -> None:
         self.workers.remove(worker)
-        log = worker.log.read_text(errors="replace")[-TOLD:]
-        self.exits.append(Exit(worker.number, worker.process.returncode, now(), log))
+        self.exits.append(Exit(worker.number, worker.process.returncode, now(), worker.told()))
 
     def stop(self) -> list[int]:
         """Terminate all; return the numbers of those that do not end."""

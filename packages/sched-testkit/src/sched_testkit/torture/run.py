@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import random
+import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import anyio
 import anyio.to_thread
 from attrs import define, field
 
-from sched_core import Job, Scheduler
+from sched_core import BackendUnavailable, Execution, Job, Scheduler
 from sched_core.ports import MAX_POLL
 from sched_testkit.torture.checker import check
 from sched_testkit.torture.commands import Commands, S, workload
@@ -19,8 +23,12 @@ from sched_testkit.torture.evidence import Evidence, Report, Rules
 from sched_testkit.torture.faults import CLOCK, DISK, STARVED, Faults
 from sched_testkit.torture.harness import TortureHarness
 from sched_testkit.torture.journal import now, read
-from sched_testkit.torture.processes import Processes
+from sched_testkit.torture.processes import Processes, can_limit_files
 from sched_testkit.torture.worker import load
+
+Read = TypeVar("Read")
+TRIES = 30
+"""For reading what is stored, about a second each."""
 
 
 @define
@@ -35,6 +43,7 @@ class Run:
         scale: Of the workload.
         harness: Once it has played.
         evidence: Once it has played.
+        kept: The folder with the journals and logs, if there was a finding, or no verdict at all.
     """
 
     spec: str
@@ -44,31 +53,47 @@ class Run:
     scale: int = 4
     harness: TortureHarness = field(init=False)
     evidence: Evidence = field(init=False)
+    kept: Path | None = field(init=False, default=None)
 
     def play(self) -> Report:
-        """Play it to the end, and judge."""
-        harness = self.harness = load(self.spec)
-        with tempfile.TemporaryDirectory(prefix="torture-") as name:
-            folder, store = Path(name), Path(name) / "store"
-            store.mkdir()
-            with harness.place(str(store)) as address:
-                backend = harness.backend(address)
-                processes = Processes(
-                    self.spec,
-                    address,
-                    folder,
-                    harness.processes,
-                    random.Random(self.seed + 1),
-                    clocks=backend.capabilities.time == "store",
-                )
-                chance = random.Random(self.seed)
-                faults = Faults(harness, address, processes, chance, self.faults_each)
-                scheduler = Scheduler(backend)
-                try:
-                    self.evidence = anyio.run(self._play, scheduler, processes, faults)
-                finally:
-                    processes.end()
-        return check(self.evidence)
+        """Play it to the end, and judge.
+
+        Raises:
+            ValueError: The spec names no harness.
+            NotReady: The worker processes cannot be started.
+            BackendError: The store cannot be read at the end.
+        """
+        self.harness = load(self.spec)
+        self.kept = folder = Path(tempfile.mkdtemp(prefix="torture-"))
+        store = folder / "store"
+        store.mkdir()
+        try:
+            self.evidence = self._played(folder, store)
+        finally:
+            shutil.rmtree(store, ignore_errors=True)  # servers have gone; it may be large
+        report = check(self.evidence)
+        if not report.findings:
+            shutil.rmtree(folder)
+            self.kept = None
+        return report
+
+    def _played(self, folder: Path, store: Path) -> Evidence:
+        harness = self.harness
+        with harness.place(str(store)) as address:
+            backend = harness.backend(address)
+            processes = Processes(
+                self.spec,
+                address,
+                folder,
+                harness.processes,
+                random.Random(self.seed + 1),
+                clocks=backend.capabilities.time == "store",
+            )
+            faults = Faults(harness, address, processes, self.seed, self.faults_each)
+            try:
+                return anyio.run(self._play, Scheduler(backend), processes, faults)
+            finally:
+                processes.end()
 
     async def _play(self, scheduler: Scheduler, processes: Processes, faults: Faults) -> Evidence:
         harness, base = self.harness, now() + 2 * S
@@ -84,19 +109,20 @@ class Run:
                     with anyio.move_on_after(self.seconds):
                         async with anyio.create_task_group() as disturbing:
                             disturbing.start_soon(commands.issue)
-                            disturbing.start_soon(faults.make, tasks)
                             disturbing.start_soon(processes.replace_dead)
+                            await faults.make(tasks)
+                            disturbing.cancel_scope.cancel()  # a fault failed: it is judged now
                 # Let everything be well for long enough, suicides apart.
                 calm = max(2 * harness.lease, harness.recovery) + MAX_POLL + 2 * S
                 with anyio.move_on_after(calm.total_seconds()):
                     await processes.replace_dead()
                 watching.cancel_scope.cancel()
-            resting = [job async for job in scheduler.list_jobs() if isinstance(job, Job)]
+            resting = await _read(partial(_jobs, scheduler))
             rested = now()
             with faults.harm("terminate"):
                 hanging = await anyio.to_thread.run_sync(processes.stop)
-            jobs = [job async for job in scheduler.list_jobs() if isinstance(job, Job)]
-            lines = [line async for line in scheduler.list_executions()][::-1]
+            jobs = await _read(partial(_jobs, scheduler))
+            lines = await _read(partial(_lines, scheduler))
         entries = [entry for path in processes.journals for entry in read(path)]
         entries.sort(key=lambda entry: entry["mono"])
         faults.note(entries)
@@ -106,6 +132,7 @@ class Run:
             harness.dead_are_free,
             bool(faults.special),
             processes.clocks,
+            harness.stopped_may_lock,
         )
         return Evidence(
             rules,
@@ -118,6 +145,7 @@ class Run:
             hanging,
             rested,
             resting,
+            [*faults.broken, *commands.broken],
         )
 
     def faults(self) -> str:
@@ -135,4 +163,24 @@ class Run:
             missing[CLOCK] = "all processes share the machine's clock, which decides"
         if not self.harness.owns_file:
             missing[DISK] = "its processes write no file of the store"
+        elif not can_limit_files():
+            missing[DISK] = "this system cannot limit the files of another process"
         return missing
+
+
+async def _jobs(scheduler: Scheduler) -> list[Job]:
+    return [job async for job in scheduler.list_jobs() if isinstance(job, Job)]
+
+
+async def _lines(scheduler: Scheduler) -> list[Execution]:
+    return [line async for line in scheduler.list_executions()][::-1]
+
+
+async def _read(read: Callable[[], Awaitable[Read]]) -> Read:
+    """Read what is stored, also if the store does not answer at once: a whole run hangs on it."""
+    for _ in range(TRIES):
+        try:
+            return await read()
+        except BackendUnavailable:
+            await anyio.sleep(1.0)
+    return await read()

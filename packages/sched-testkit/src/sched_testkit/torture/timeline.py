@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sched_testkit.torture.evidence import Evidence, Finding
+from sched_testkit.torture.evidence import Evidence
+from sched_testkit.torture.finding import Finding
 
 S = timedelta(seconds=1)
 MOST = 80

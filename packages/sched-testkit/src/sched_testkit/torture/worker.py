@@ -6,6 +6,7 @@ A fifth argument names the file that sets its clock.
 from __future__ import annotations
 
 import importlib
+import inspect
 import logging
 import os
 import signal
@@ -30,15 +31,23 @@ def load(spec: str) -> TortureHarness:
     """Return the harness that ``package.module:Class`` names.
 
     Raises:
-        ValueError: It names no such thing.
+        ValueError: It names no such thing, or one that lacks a method.
     """
     module, _, name = spec.partition(":")
+    if not (module and name):
+        raise ValueError(f"{spec!r} must be package.module:Class")
     sys.path.insert(0, os.getcwd())  # noqa: PTH109 -- as python -m does
-    found = getattr(importlib.import_module(module), name, None) if name else None
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ImportError as error:
+        raise ValueError(f"{module!r} cannot be imported: {error}") from error
     if not (isinstance(found, type) and issubclass(found, TortureHarness)):
         raise ValueError(  # noqa: TRY004 -- what was typed on a command line is a value
-            f"{spec!r} must be package.module:Class, a subclass of TortureHarness"
+            f"{module!r} has no class {name!r} that is a subclass of TortureHarness"
         )
+    if inspect.isabstract(found):
+        lacking = ", ".join(sorted(found.__abstractmethods__))
+        raise ValueError(f"{spec!r} does not define {lacking}")
     return found()
 
 
@@ -57,7 +66,11 @@ class Handler:
         """Run."""
         about = {"id": event.id, "key": event.key, "attempt": event.attempt, "token": event.token}
         self._journal.write(
-            "start", **about, scheduled_at=event.scheduled_at.isoformat(), manual=event.manual
+            "start",
+            **about,
+            scheduled_at=event.scheduled_at.isoformat(),
+            manual=event.manual,
+            version=event.metadata.get("version", "0"),
         )
         how = "cancelled"
         try:

@@ -1,0 +1,24 @@
+"""What a run is accused of."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from attrs import frozen
+
+
+@frozen
+class Finding:
+    """Something that must not be.
+
+    Attributes:
+        name: Of the invariant.
+        about: What broke it.
+        at: When, for the timeline.
+        job_id: Of the job.
+    """
+
+    name: str
+    about: str
+    at: datetime
+    job_id: str = ""

@@ -1,0 +1,477 @@
+"""The judge of the torture, shown hand-made evidence: guilty in one way, and its innocent twin.
+
+What is planted in real processes (``test_planted``) shows that the torture provokes what it looks
+for; this shows that each invariant can be broken at all, and what does not break it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+from attrs import evolve
+
+from sched_core import Execution, Interval, Job, JobSpec, Status
+from sched_core.job import Standing, State
+from sched_testkit import torture
+from sched_testkit.torture.checker import check
+from sched_testkit.torture.commands import Command
+from sched_testkit.torture.evidence import Evidence, Rules
+from sched_testkit.torture.faults import Harm
+from sched_testkit.torture.finding import Finding
+from sched_testkit.torture.processes import Exit
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+LEASE = timedelta(seconds=2)
+Entry: TypeAlias = dict[str, Any]
+Change: TypeAlias = Callable[[Evidence], Evidence]
+
+
+def at(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+def line(number: int, attempt: int, token: int, claimed: float, **changes: Any) -> Execution:
+    job_id, uid = changes.pop("job_id", "a"), changes.pop("uid", "u")
+    plain = Execution(
+        id=f"{uid}:{number}:{attempt}",
+        job_id=job_id,
+        uid=uid,
+        number=number,
+        scheduled_at=at(10 * number),
+        manual=False,
+        attempt=attempt,
+        status=Status.SUCCEEDED,
+        final=True,
+        token=token,
+        worker="w2-x",
+        claimed_at=at(claimed),
+        started_at=at(claimed),
+        finished_at=at(claimed + 0.01),
+    )
+    return evolve(plain, **changes)
+
+
+def entry(what: str, of: Execution, seconds: float, **changes: Any) -> Entry:
+    found = re.match(r"w(\d+)-", of.worker)
+    assert found is not None
+    plain = {
+        "what": what,
+        "at": at(seconds).isoformat(),
+        "mono": seconds,
+        "worker": int(found[1]),
+        "id": of.job_id,
+        "key": f"{of.uid}:{of.number}",
+        "attempt": of.attempt,
+        "token": of.token,
+    }
+    if what == "start":
+        plain |= {"scheduled_at": of.scheduled_at.isoformat(), "manual": of.manual, "version": "0"}
+    return plain | changes
+
+
+def ran(of: Execution, **changes: Any) -> list[Entry]:
+    """Return what the handler wrote that ran for such a line."""
+    seconds = (of.claimed_at - START).total_seconds()
+    return [entry("start", of, seconds + 0.001, **changes), entry("end", of, seconds + 0.01)]
+
+
+def harm(what: str, worker: int, began: float, ended: float, *, store: bool = False) -> Harm:
+    return Harm(what, worker, at(began), at(ended), store)
+
+
+def command(what: str, seconds: float, **changes: Any) -> Command:
+    changing = what in {"update", "reschedule", "ensure", "submit", "remove"}
+    plain = Command(what, "b", "ok", at(seconds), at(seconds + 0.1), changes=changing)
+    return evolve(plain, **changes)
+
+
+SPEC = JobSpec("a", Interval(seconds=10), None, {"kind": "quick"})
+JOB = Job(SPEC, "u", False, START, Standing(State.ACTIVE, 4, at(40), at(40)))
+FIRST = line(1, 1, 1, 10.0, worker="w1-x")
+LOST = line(
+    2, 1, 2, 20.0, worker="w1-x", status=Status.ABANDONED, final=False, finished_at=at(22.1)
+)
+AGAIN = line(2, 2, 3, 22.1)
+THIRD = line(3, 1, 4, 30.0)
+READY = {"what": "ready", "at": at(0).isoformat(), "mono": 0.0, "worker": 1}
+EDITED = JobSpec("b", Interval(seconds=7), None, {"kind": "slow", "version": "5"})
+B = Job(EDITED, "v", False, START, Standing(State.ACTIVE, 2, at(40), at(40)))
+RUN_OF_B = line(1, 1, 1, 30.0, job_id="b", uid="v")
+
+
+def sound() -> Evidence:
+    """Return a run in which a process is killed, and all goes as it must."""
+    return Evidence(
+        rules=Rules(
+            lease=LEASE,
+            recovery=timedelta(seconds=5),
+            dead_are_free=False,
+            store_faults=False,
+            clocks=False,
+            stopped_may_lock=False,
+        ),
+        jobs=[JOB],
+        lines=[FIRST, LOST, AGAIN, THIRD],
+        entries=[READY, *ran(FIRST), entry("start", LOST, 20.001), *ran(AGAIN), *ran(THIRD)],
+        commands=[command("submit", 0, job_id="a")],
+        harms=[harm("kill", 1, 20.005, 20.05), harm("terminate", 0, 39, 39.2)],
+        exits=[Exit(1, -9, at(20.04), ""), Exit(2, 0, at(39.1), "")],
+        hanging=[],
+        rested=at(39),
+        resting=[JOB],
+    )
+
+
+def lines(*of: Execution) -> Change:
+    return lambda evidence: evolve(evidence, lines=list(of))
+
+
+def entries(*of: Entry) -> Change:
+    return lambda evidence: evolve(evidence, entries=[READY, *of])
+
+
+def exchanged(old: Execution, **changes: Any) -> Change:
+    """Change a line, as the ledger has it."""
+
+    def change(evidence: Evidence) -> Evidence:
+        new = [evolve(one, **changes) if one is old else one for one in evidence.lines]
+        return evolve(evidence, lines=new)
+
+    return change
+
+
+def without(what: str, of: Execution) -> Change:
+    """Leave out what a handler wrote."""
+
+    def is_meant(one: Entry) -> bool:
+        return bool(one["what"] == what and one.get("token") == of.token)
+
+    return lambda evidence: evolve(
+        evidence, entries=[one for one in evidence.entries if not is_meant(one)]
+    )
+
+
+def harmed(*more: Harm) -> Change:
+    return lambda evidence: evolve(evidence, harms=[*evidence.harms, *more])
+
+
+def rules(**changes: Any) -> Change:
+    return lambda evidence: evolve(evidence, rules=evolve(evidence.rules, **changes))
+
+
+def commanded(*more: Command, job: Job | None = B, runs: Sequence[Execution] = ()) -> Change:
+    """Let there be a job ``b``, what it was commanded, and how it ran."""
+
+    def change(evidence: Evidence) -> Evidence:
+        new = [entry for run in runs for entry in ran(run, version=VERSIONS.get(run.token, "0"))]
+        return evolve(
+            evidence,
+            jobs=[*evidence.jobs, *([job] if job else [])],
+            commands=[*evidence.commands, *more],
+            lines=[*evidence.lines, *runs],
+            entries=[*evidence.entries, *new],
+        )
+
+    return change
+
+
+VERSIONS = {1: "4", 2: "5"}
+"""By token: which version of ``b`` its run was given."""
+
+
+def standing(**changes: Any) -> Job:
+    return evolve(JOB, standing=evolve(JOB.standing, **changes))
+
+
+def same(evidence: Evidence) -> Evidence:
+    return evidence
+
+
+def both(*changes: Change) -> Change:
+    def change(evidence: Evidence) -> Evidence:
+        for one in changes:
+            evidence = one(evidence)
+        return evidence
+
+    return change
+
+
+def exits(*more: Exit) -> Change:
+    return lambda evidence: evolve(evidence, exits=[*evidence.exits, *more])
+
+
+def resting(job: Job) -> Change:
+    return lambda evidence: evolve(evidence, resting=[job])
+
+
+def jobs(job: Job) -> Change:
+    return lambda evidence: evolve(evidence, jobs=[job])
+
+
+UPDATED = command("update", 20, version=5)
+SET = command("ensure", 10, version=4, schedule=EDITED.schedule)
+REMOVED = command("remove", 20, uid="v")
+LATER = line(2, 1, 2, 31.0, job_id="b", uid="v")
+TAKEN = evolve(LOST, finished_at=at(21))
+SLOW = harm("black hole", 0, 22.2, 24.5, store=True)
+STOPPED = harm("stop", 3, 20.5, 22)
+
+CASES: list[tuple[str, Change, Change]] = [
+    ("token not growing", exchanged(THIRD, token=3), same),
+    ("two final lines", exchanged(LOST, final=True), same),
+    ("attempts not in order", lines(FIRST, AGAIN, THIRD), same),
+    (
+        "attempt after the final line",
+        both(exchanged(LOST, final=True), exchanged(AGAIN, final=False)),
+        same,
+    ),
+    (
+        "doubled",
+        entries(*ran(FIRST), entry("start", LOST, 20.001), *ran(AGAIN), *ran(THIRD), *ran(THIRD)),
+        same,
+    ),
+    ("doubled", exchanged(LOST, final=True), same),
+    (
+        "run without a line",
+        lines(FIRST, LOST, AGAIN),
+        both(lines(FIRST, LOST, AGAIN), harmed(harm("kill", 2, 31.5, 31.6))),
+    ),
+    (
+        "run without a line",  # who dies later had time enough to write it
+        both(lines(FIRST, LOST, AGAIN), harmed(harm("kill", 2, 38.9, 39))),
+        both(
+            lines(FIRST, LOST, AGAIN),
+            without("end", THIRD),
+            harmed(harm("kill", 2, 38.9, 39)),
+        ),
+    ),
+    ("line of another claim", exchanged(THIRD, token=5), same),
+    (
+        "line without a run",
+        without("start", THIRD),
+        both(without("start", THIRD), exchanged(THIRD, attempt=0, status=Status.SKIPPED)),
+    ),
+    (
+        "success without an end",
+        without("end", THIRD),
+        both(without("end", THIRD), exchanged(THIRD, status=Status.FAILED)),
+    ),
+    (
+        "two at a time",
+        entries(
+            *ran(FIRST),
+            entry("start", LOST, 20.001),
+            entry("start", AGAIN, 22.101),
+            *ran(THIRD),
+            entry("end", AGAIN, 30.05),
+        ),
+        same,
+    ),
+    (
+        "lost",
+        jobs(standing(number=5, next_run=at(50), due_at=at(50))),
+        both(
+            jobs(standing(number=5, next_run=at(50), due_at=at(50))),
+            commanded(command("skip", 1, job_id="a"), job=None),
+        ),
+    ),
+    (
+        "chain broken",
+        exchanged(THIRD, scheduled_at=at(29)),
+        both(  # folded
+            lines(FIRST, LOST, evolve(AGAIN, folded=1, folded_until=at(30))),
+            entries(*ran(FIRST), entry("start", LOST, 20.001), *ran(AGAIN)),
+            jobs(standing(number=3)),
+        ),
+    ),
+    (
+        "early",
+        entries(
+            *ran(FIRST), entry("start", LOST, 20.001), *ran(AGAIN), entry("start", THIRD, 29.999)
+        ),
+        same,
+    ),
+    (
+        "job vanished",
+        commanded(UPDATED, job=None),
+        commanded(UPDATED, command("remove", 21, outcome="info"), job=None),
+    ),
+    (
+        "resurrected",
+        commanded(REMOVED),
+        commanded(REMOVED, command("ensure", 21, outcome="info", version=5)),
+    ),
+    (
+        "edit reverted",
+        commanded(evolve(UPDATED, version=6)),
+        commanded(UPDATED, command("update", 21, outcome="info", version=6)),
+    ),
+    (
+        "edit reverted",
+        commanded(
+            SET,
+            command("reschedule", 20, version=5, schedule=Interval(seconds=8)),
+        ),
+        commanded(SET, UPDATED),
+    ),
+    ("edit reverted", commanded(UPDATED, runs=[RUN_OF_B]), commanded(UPDATED, runs=[LATER])),
+    (
+        "edit reverted",  # what was claimed before ran with what was before
+        commanded(UPDATED, runs=[RUN_OF_B]),
+        commanded(evolve(UPDATED, began=at(29.95), ended=at(30.05)), runs=[RUN_OF_B]),
+    ),
+    (
+        "claimed in a pause",
+        commanded(command("pause", 20), runs=[RUN_OF_B]),
+        commanded(command("pause", 20, until=at(30)), runs=[RUN_OF_B]),
+    ),
+    (
+        "claimed in a pause",
+        commanded(command("pause", 20), command("resume", 30.5), runs=[RUN_OF_B]),
+        commanded(command("pause", 20), command("resume", 29), runs=[RUN_OF_B]),
+    ),
+    (
+        "claimed in a pause",
+        commanded(command("pause", 20), runs=[RUN_OF_B]),
+        commanded(command("pause", 20), runs=[evolve(RUN_OF_B, manual=True)]),
+    ),
+    (
+        "trigger lost",
+        commanded(command("trigger", 1), runs=[RUN_OF_B]),
+        commanded(command("trigger", 1), runs=[evolve(RUN_OF_B, manual=True)]),
+    ),
+    (
+        "trigger lost",
+        commanded(command("trigger", 1)),
+        commanded(command("trigger", 1), command("remove", 20), job=None),
+    ),
+    (
+        "claimed after its removal",
+        commanded(REMOVED, job=None, runs=[RUN_OF_B]),
+        commanded(evolve(REMOVED, ended=at(30.5)), job=None, runs=[RUN_OF_B]),
+    ),
+    (
+        "no end after its removal",
+        commanded(REMOVED, job=None, runs=[evolve(RUN_OF_B, final=False, claimed_at=at(19))]),
+        commanded(REMOVED, job=None, runs=[evolve(RUN_OF_B, claimed_at=at(19))]),
+    ),
+    (
+        "interrupted without a stop",
+        exchanged(LOST, status=Status.INTERRUPTED),
+        both(
+            exchanged(LOST, status=Status.INTERRUPTED),
+            harmed(harm("terminate", 1, 20.5, 21)),
+        ),
+    ),
+    (
+        "taken over without a fault",
+        lambda evidence: evolve(evidence, harms=evidence.harms[1:], exits=evidence.exits[1:]),
+        same,
+    ),
+    (
+        "taken over without a fault",  # by a stop of somebody else
+        lambda evidence: evolve(evidence, harms=[evidence.harms[1], STOPPED]),
+        both(
+            lambda evidence: evolve(evidence, harms=[evidence.harms[1], STOPPED]),
+            rules(stopped_may_lock=True),
+        ),
+    ),
+    ("taken over early", lines(FIRST, TAKEN, AGAIN, THIRD), same),
+    (
+        "taken over early",
+        lines(FIRST, TAKEN, AGAIN, THIRD),
+        both(lines(FIRST, TAKEN, AGAIN, THIRD), rules(dead_are_free=True)),
+    ),
+    (
+        "left behind by a stop",
+        lambda evidence: evolve(
+            evidence,
+            entries=[*evidence.entries, entry("stopped", LOST, 20.5)],
+            harms=[harm("terminate", 1, 20.4, 20.9), evidence.harms[1]],
+        ),
+        lambda evidence: evolve(
+            evidence,
+            entries=[*evidence.entries, entry("stopped", LOST, 20.5)],
+            harms=[
+                harm("terminate", 1, 20.4, 20.9),
+                harm("black hole", 0, 20.3, 22, store=True),
+                evidence.harms[1],
+            ],
+        ),
+    ),
+    (
+        "taken over late",
+        exchanged(LOST, finished_at=at(29.9)),
+        both(exchanged(LOST, finished_at=at(29.9)), harmed(harm("stop", 3, 23, 29))),
+    ),
+    (
+        "late",
+        both(
+            lines(FIRST, LOST, AGAIN, late := evolve(THIRD, claimed_at=at(37))),
+            entries(*ran(FIRST), entry("start", LOST, 20.001), *ran(AGAIN), *ran(late)),
+        ),
+        both(
+            lines(FIRST, LOST, AGAIN, late),
+            entries(*ran(FIRST), entry("start", LOST, 20.001), *ran(AGAIN), *ran(late)),
+            harmed(harm("black hole", 0, 29, 31, store=True)),
+        ),
+    ),
+    ("slow to recover", harmed(SLOW), harmed(evolve(SLOW, ended=at(25.5)))),
+    (
+        "slow to recover",
+        both(harmed(SLOW), harmed(harm("stop", 3, 24, 26))),
+        both(harmed(SLOW), harmed(harm("stop", 3, 24, 26)), rules(stopped_may_lock=True)),
+    ),
+    (
+        "left lying",
+        resting(standing(due_at=at(32))),
+        resting(standing(due_at=at(34))),
+    ),
+    ("died by itself", exits(Exit(3, 1, at(15), "")), exits(Exit(3, 0, at(39.1), ""))),
+    (
+        "died by itself",  # before anybody told it to
+        exits(Exit(3, 0, at(15), "")),
+        both(exits(Exit(3, 0, at(15), "")), harmed(harm("terminate", 3, 14.9, 15.4))),
+    ),
+    ("died by itself", exits(Exit(3, -9, at(15), "")), exits(Exit(1, -9, at(20.2), ""))),
+    ("does not stop", lambda evidence: evolve(evidence, hanging=[2]), same),
+    ("vacuous", rules(store_faults=True), both(rules(store_faults=True), harmed(SLOW))),
+    ("vacuous", lines(FIRST, AGAIN, THIRD), same),
+    *(
+        (
+            name,
+            lambda evidence, name=name: evolve(evidence, broken=[Finding(name, "", START)]),
+            same,
+        )
+        for name in ("fault failed", "command failed")
+    ),
+]
+
+
+def names(change: Change) -> set[str]:
+    return check(change(sound())).names()
+
+
+def test_what_is_sound_is_not_accused() -> None:
+    assert names(same) == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "guilty", "innocent"),
+    CASES,
+    ids=[f"{number}-{case[0]}" for number, case in enumerate(CASES)],
+)
+def test_each_invariant_can_be_broken(name: str, guilty: Change, innocent: Change) -> None:
+    assert name in names(guilty)
+    assert name not in names(innocent)
+
+
+def test_none_is_left_out() -> None:
+    """Every name by which the judge accuses is among the cases."""
+    source = "".join(path.read_text() for path in Path(torture.__path__[0]).glob("*.py"))
+    assert set(re.findall(r'Finding\(\s*"([^"]+)"', source)) == {name for name, *_ in CASES}

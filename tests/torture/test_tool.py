@@ -1,0 +1,130 @@
+"""What the torture says of harnesses and command lines that are wrong, and what a seed draws."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import cast
+
+import anyio
+import pytest
+
+from sched_core import Scheduler
+from sched_testkit.torture.__main__ import main
+from sched_testkit.torture.commands import Commands
+from sched_testkit.torture.faults import CLOCK, KILL, plan
+from sched_testkit.torture.processes import Processes, Worker
+
+KINDS = ("kill", KILL, "stop", "terminate", "locked", CLOCK)
+
+
+def tortured(harness: str, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sched_testkit.torture", harness, *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    for said in done.stderr.splitlines():
+        if said.startswith("journals and logs are kept in "):
+            shutil.rmtree(said.removeprefix("journals and logs are kept in "))
+    return done
+
+
+def test_a_seed_draws_the_same_faults() -> None:
+    def drawn(seed: int) -> list[object]:
+        return list(islice(plan(seed, KINDS, {"locked"}, 2.0, 2.0), 100))
+
+    assert drawn(7) == drawn(7) != drawn(8)
+
+
+def test_each_kind_of_fault_comes_once_in_a_round() -> None:
+    first, *round_ = islice(plan(7, KINDS, {"locked"}, 2.0, 2.0), 1 + len(KINDS))
+    assert first.kind == KILL
+    assert sorted(planned.kind for planned in round_) == sorted(KINDS)
+
+
+@pytest.mark.parametrize(
+    ("harness", "told"),
+    [
+        ("bad", "'bad' must be package.module:Class"),
+        ("no_such_module:Harness", "'no_such_module' cannot be imported"),
+        ("tests.torture.harnesses:Nope", "has no class 'Nope'"),
+        ("tests.torture.harnesses:Proxy", "that is a subclass of TortureHarness"),
+        ("sched_testkit.torture:TortureHarness", "does not define backend, place"),
+    ],
+)
+def test_what_is_no_harness_is_named(
+    harness: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["torture", harness])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--minutes", "--every", "--scale"])
+@pytest.mark.parametrize("number", ["0", "-1", "nan", "many"])
+def test_a_number_that_is_not_above_zero_is_named(
+    option: str,
+    number: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["torture", "tests.torture.harnesses:Sqlite", option, number])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert f"{option}: '{number}' must be a number above 0" in capsys.readouterr().err
+
+
+def test_workers_that_cannot_start_end_the_run_at_once_with_their_log() -> None:
+    done = tortured("tests.torture.broken:KnowsTheAddressOnlyWhereItWasEntered")
+    assert done.returncode == 2
+    assert "before it looked for work" in done.stderr
+    assert "AttributeError" in done.stderr
+
+
+def test_a_fault_that_raises_is_a_finding() -> None:
+    done = tortured("tests.torture.broken:FaultRaises", "--every", "0.2", "--scale", "1")
+    assert done.returncode == 1
+    assert "FAULT FAILED: raises: RuntimeError('the tool for this is not installed')" in done.stdout
+
+
+class Sleeping(Processes):
+    """Their processes do nothing."""
+
+    def start(self) -> Worker:
+        log = self.folder / "log"
+        log.touch()
+        process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        self.workers.append(Worker(process, len(self.workers) + 1, log, log, None))
+        return self.workers[-1]
+
+
+def test_whoever_a_cancellation_left_out_is_started_later(tmp_path: Path) -> None:
+    async def play(processes: Processes) -> None:
+        with anyio.move_on_after(1.5):
+            await processes.replace_dead()
+        assert len(processes.alive()) == 2
+
+    processes = Sleeping("", "", tmp_path, 2, random.Random(1), clocks=False)
+    try:
+        anyio.run(play, processes)
+    finally:
+        processes.end()
+
+
+def test_a_command_that_raises_what_is_no_answer_is_a_finding() -> None:
+    class Raises:
+        def __getattr__(self, name: str) -> object:
+            raise ZeroDivisionError(name)
+
+    commands = Commands(cast("Scheduler", Raises()), random.Random(1), 2)
+
+    async def play() -> None:
+        with anyio.move_on_after(2):
+            await commands.issue()
+
+    anyio.run(play)
+    assert {finding.name for finding in commands.broken} == {"command failed"}
+    assert {command.outcome for command in commands.record} == {"info"}
