@@ -50,6 +50,18 @@ async def a_trigger_and_an_edit_after_a_lost_claim_that_was_to_end_a_pause(world
     await world.run(0)
 
 
+async def a_pause_that_covers_what_had_begun_before_the_clock_was_set_back(world: World) -> None:
+    """It began before the pause, which covers its moment only since the clock was set."""
+    await world.submit(0, MINUTELY, declared=False)
+    await world.advance(seconds(60))
+    await world.mishap(0, "die")
+    await world.set_back(seconds(1))
+    await world.ensure(0, JobSpec("a", Interval(seconds=45)))
+    await world.pause(0, "a", seconds(20))
+    await world.advance(seconds(31))
+    await world.mishap(0, "die")
+
+
 async def a_jitter_that_comes_during_a_pause(world: World) -> None:
     """What was due when the pause began stays owed, whatever jitter is given to it later."""
     await world.submit(0, MINUTELY, declared=False)
@@ -561,6 +573,7 @@ FOUND = [
     a_second_pause_after_a_lost_claim_that_was_to_end_the_first,
     a_mark_on_a_fixed_delay_is_used_up,
     a_removal_while_a_retry_of_the_last_occurrence_waits,
+    a_pause_that_covers_what_had_begun_before_the_clock_was_set_back,
     a_trigger_while_a_retry_waits,
     a_backlog_that_is_edited_away,
     a_lost_claim_that_was_to_end_a_pause_is_none_too_many,

@@ -160,6 +160,8 @@ class Life:
     old_marks: list[Mark] = field(factory=list)
     triggers: list[Trigger] = field(factory=list)
     commands: list[tuple[int, str]] = field(factory=list)
+    called: set[tuple[int, datetime]] = field(factory=set)
+    """For which scheduled occurrences the handler was called: epoch's number, and moment."""
     finals: dict[int, Execution] = field(factory=dict)
     attempts: dict[int, list[Execution]] = field(factory=dict)
     jitters: set[timedelta] = field(factory=set)
@@ -212,13 +214,14 @@ class Life:
     def first_due(self, epoch: Epoch) -> tuple[datetime | None, datetime | None]:
         """Return the first occurrence without a final line that counts, and when it is due at last.
 
-        Occurrences inside a pause do not count, but for the last that a schedule has: that is due
-        when the pause ends; ``None`` as the second if nobody knows when.
+        Occurrences inside a pause do not count, but for those that have begun (a clock that is set
+        back can lay a pause over them), and for the last that a schedule has: that is due when the
+        pause ends; ``None`` as the second if nobody knows when.
         """
         moment, jitter = epoch.next, max(self.jitters)
         while moment is not None:
             pause = next((pause for pause in self.pauses if pause.covers(moment)), None)
-            if pause is None:
+            if pause is None or (epoch.number, moment) in self.called:
                 return moment, moment + jitter
             if epoch.is_last(moment) or pause.end is None:
                 return moment, pause.end and max(pause.end, moment + jitter)

@@ -282,6 +282,8 @@ class Chronicle:
         self.calls[uid, number, event.attempt] = self.newest[uid, number] = call
         if event.manual:
             life.answered = seq
+        else:
+            life.called.add((life.epoch_of(number).number, event.scheduled_at))
         return call
 
     def _check_again(self, call: Call, earlier: Call | None, life: Life, what: str) -> None:
