@@ -149,6 +149,64 @@ def test_a_claim_that_is_decided_too_late_is_given_back() -> None:
     asyncio.run(main())
 
 
+def test_what_is_decided_late_does_not_wait_for_what_is_given_back() -> None:
+    async def main() -> None:
+        async with three_are_due() as backend:
+            session = backend._session
+            assert session is not None
+            kept = Kept()
+            undo = exchange(backend, kept)
+            fast = {claim.job.id: claim for claim in await backend.claim_due(10)}
+            undo()
+            await asyncio.sleep(LEASE.total_seconds() / 2)
+            await kept.send()
+            await until(lambda: _is(bool(session.late)))
+            session.late += await backend.renew([fast["a"]])  # as if it had come late, but not so
+            change, free = session.change, asyncio.Event()
+
+            async def stalled(*args: Any, **options: Any) -> Any:
+                await free.wait()
+                return await change(*args, **options)
+
+            session.change = stalled  # type: ignore[method-assign]
+            async with asyncio.timeout(LEASE.total_seconds() / 4):
+                assert await claimed(backend) == {"a"}
+            free.set()
+            await until(lambda: _has(backend, "slow"), LEASE.total_seconds() / 4)
+
+    asyncio.run(main())
+
+
+def test_claims_do_not_wait_for_what_has_to_be_read_again() -> None:
+    async def main() -> None:
+        async with three_are_due() as backend:
+            session = backend._session
+            assert session is not None
+            one, free = session.reader.one, asyncio.Event()
+
+            async def stalled(token: str) -> Any:
+                await free.wait()
+                return await one(token)
+
+            undo = exchange(backend, lambda _: failed(Mismatch("somebody was faster")))
+            session.reader.one = stalled  # type: ignore[method-assign]
+            async with asyncio.timeout(LEASE.total_seconds() * 0.2):
+                assert await claimed(backend) == {"a", "z"}
+            undo()
+            free.set()
+            await until(lambda: _has(backend, "slow"), LEASE.total_seconds() / 2)
+
+    asyncio.run(main())
+
+
+async def _is(it: bool) -> bool:
+    return it
+
+
+async def _has(backend: JetStreamBackend, job_id: str) -> bool:
+    return job_id in await claimed(backend)
+
+
 def test_a_claim_whose_answer_is_missing_is_free_for_its_worker() -> None:
     async def main() -> None:
         async with three_are_due() as backend:

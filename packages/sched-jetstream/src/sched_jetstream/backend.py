@@ -151,6 +151,7 @@ class JetStreamBackend:
             task.cancel()
         await asyncio.gather(*session.tasks, return_exceptions=True)
         session.alarm.nudge()
+        await asyncio.gather(*session.beside, return_exceptions=True)
         await session.committer.close()
         await Claiming(session).give_back(session.late)
         await session.hints.close()

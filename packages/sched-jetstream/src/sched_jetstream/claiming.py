@@ -51,7 +51,7 @@ class Claiming:
         if limit <= 0:
             return []
         if self._session.late:
-            return await self._take_late(limit)
+            return self._take_late(limit)
         claims: list[Claim] = []
         due = hints.take(clock.now(), limit)
         if len(due) < limit:
@@ -116,7 +116,8 @@ class Claiming:
                 self._session.hints.postpone(hint.reply, timedelta(seconds=1))
             else:
                 claims += made
-        await self._judge_again(again, patience)
+        if again:
+            self._session.do_beside(self._judge_again(again, patience))
         if failure is not None and not claims:
             raise failure
         return claims
@@ -164,12 +165,16 @@ class Claiming:
         except BackendError:
             self._session.hints.postpone(hint.reply, timedelta(seconds=1))
 
-    async def _take_late(self, limit: int) -> list[Claim]:
-        """Hand out what was decided late; what has little left of its lease is given back."""
+    def _take_late(self, limit: int) -> list[Claim]:
+        """Hand out what was decided late; what has little left of its lease is given back.
+
+        Beside it: a store that decides late may also take back late, and leases run meanwhile.
+        """
         claims, self._session.late = self._session.late[:limit], self._session.late[limit:]
         since = self._session.clock.now() + self._session.options.lease / 2
         spent = [claim for claim in claims if claim.expires_at < since]
-        await self.give_back(spent)
+        if spent:
+            self._session.do_beside(self.give_back(spent))
         return [claim for claim in claims if claim.expires_at >= since]
 
     async def _judge_again(self, hints: Sequence[Hint], patience: float) -> None:
@@ -186,6 +191,7 @@ class Claiming:
                     self._session.hints.done(hint.reply)
 
         await asyncio.gather(*map(judge, hints))
+        self._session.alarm.nudge()
 
     def _may_take_over(self) -> bool:
         return self._session.store_clock is None or self._session.store_clock.stands

@@ -80,6 +80,7 @@ class Session:
         self.listing = Listing(self.reader)
         self.reconciler = Reconciler(self.reader, self.clock.now)
         self.tasks: list[asyncio.Task[None]] = []
+        self.beside: set[asyncio.Task[None]] = set()
 
     def keep_up(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Have something done until the end; a fault in it is told, and it begins anew."""
@@ -94,6 +95,12 @@ class Session:
                     await pause(1.0)
 
         self.tasks.append(asyncio.create_task(forever()))
+
+    def do_beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have something done that claims are not to wait for; it is over before the session is."""
+        task = asyncio.create_task(work)
+        self.beside.add(task)
+        task.add_done_callback(self.beside.discard)
 
     def is_orphan(self, hold: Hold | None) -> bool:
         """Whether this worker wrote it, and handed nobody the claim."""
