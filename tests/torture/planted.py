@@ -6,7 +6,7 @@ store are rows (for the simulation).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, cast
@@ -30,6 +30,7 @@ from sched_core import (
 from sched_core.memory import MemoryBackend, MemoryStore, _Row
 from sched_core.row import CLAIM_LOST, WRITTEN, Ledger
 from sched_testkit.simulation import Setup
+from sched_testkit.torture import Fault
 
 WRITTEN_ALL = Settled("written")
 
@@ -391,9 +392,21 @@ for _name, _wrapper in (WRAPPERS | TORTURED).items():
     globals()[harness_name(_name)] = type(
         harness_name(_name), (Planted,), {"name": _name, "wrapper": _wrapper, "patient": _patient}
     )
+
+
+class BadEnd(Planted):
+    """Its store is well: that could not be reached would excuse what a stop leaves behind."""
+
+    wrapper = SlowToSettle
+    owns_file = False
+
+    def faults(self, address: str) -> Mapping[str, Fault]:
+        return {}
+
+
 for _name, _kind in (SCHEDULERS | {"ends by itself": EndsByItself}).items():
     globals()[harness_name(_name)] = type(
-        harness_name(_name), (Planted,), {"name": _name, "kind": _kind, "wrapper": SlowToSettle}
+        harness_name(_name), (BadEnd,), {"name": _name, "kind": _kind}
     )
 
 
