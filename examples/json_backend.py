@@ -33,6 +33,7 @@ from sched_core import (
     Settlement,
     Undecodable,
 )
+from sched_core.affinity import Affinity
 from sched_core.codec import Record, decode_execution, encode_execution
 from sched_core.ports import MAX_POLL
 from sched_core.row import Row
@@ -95,6 +96,7 @@ class JsonBackend:
     def __init__(self, path: Path, *, lease: timedelta = timedelta(seconds=30)) -> None:
         self._path, self._lease = Path(path), lease
         self._clock: Clock | None = None
+        self._affinity = Affinity("this JsonBackend")
         self._worker = ""
 
     @property
@@ -106,6 +108,7 @@ class JsonBackend:
 
     async def open(self, clock: Clock, *, worker: str) -> Clock:
         self._clock, self._worker = clock, worker
+        self._affinity = Affinity("this JsonBackend")
         return clock
 
     async def close(self) -> None:
@@ -119,6 +122,7 @@ class JsonBackend:
     def clock(self) -> Clock:
         if self._clock is None:
             raise BackendError("this JsonBackend is not open")
+        self._affinity.check()
         return self._clock
 
     @contextmanager

@@ -31,6 +31,14 @@ class CheckLeavesAJob(Sound):
         self._add(evolve(row.job, spec=evolve(row.job.spec, id="__check__"), uid="check"))
 
 
+@breaks("another_event_loop_is_refused")
+class AnyLoopWillDo(Sound):
+    """A connection is used in whatever event loop calls."""
+
+    async def get(self, job_id: str) -> Job | Undecodable | None:
+        return self.store.row(job_id).job
+
+
 @breaks("an_unreachable_store_is_said_to_be")
 class CheckIsARead(Sound):
     """Check looks at what it has in its cache."""

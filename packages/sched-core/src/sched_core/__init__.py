@@ -29,6 +29,7 @@ from sched_core.errors import (
     SchedulerRunning,
     ScheduleWarning,
     SchemaTooNew,
+    WrongEventLoop,
 )
 from sched_core.job import (
     Backlog,
@@ -145,6 +146,7 @@ __all__ = [
     "Synced",
     "SystemClock",
     "Undecodable",
+    "WrongEventLoop",
     "dst_warnings",
     "open_scheduler",
     "upcoming",

@@ -1,7 +1,8 @@
 """Errors, arranged by whose fault it is.
 
 * The caller's: :class:`InvalidDefinition`, :class:`JobAlreadyExists`, :class:`JobNotFound`,
-  :class:`GroupConflict`, :class:`SchedulerNotStarted`, :class:`HandlerNotSet`. Change the call.
+  :class:`GroupConflict`, :class:`SchedulerNotStarted`, :class:`SchedulerForked`,
+  :class:`WrongEventLoop`, :class:`HandlerNotSet`. Change the call.
 * The record's: :class:`JobUndecodable`. Run a version that can read it.
 * The backend's: :class:`BackendUnavailable` (try again), :class:`BackendError` (don't).
 * Nobody's: :class:`RevisionConflict`, :class:`ClaimLost`. Somebody else was first; read again and
@@ -149,6 +150,10 @@ class SchedulerRunning(SchedError):
 
 class SchedulerForked(SchedError):
     """A scheduler opened by the parent process was used in a forked child. Open a new one there."""
+
+
+class WrongEventLoop(SchedError):
+    """What one event loop opened was used in another one. Hand the call over to the first loop."""
 
 
 class HandlerNotSet(SchedError):

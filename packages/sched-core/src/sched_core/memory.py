@@ -15,6 +15,7 @@ from operator import itemgetter
 
 from attrs import define
 
+from sched_core.affinity import Affinity
 from sched_core.clock import Alarm, Clock
 from sched_core.errors import BackendError, JobAlreadyExists
 from sched_core.job import Claim, Execution, Job, Settled, Settlement
@@ -140,6 +141,7 @@ class MemoryBackend:
         self._lease = lease
         self._alarm = Alarm()
         self._clock: Clock | None = None
+        self._opened_in: Affinity | None = None
         self._worker = ""
 
     @property
@@ -148,6 +150,7 @@ class MemoryBackend:
 
     async def open(self, clock: Clock, *, worker: str) -> Clock:
         self._clock, self._worker = clock, worker
+        self._opened_in = Affinity("this MemoryBackend")
         self.store.alarms.append(self._alarm)
         return clock
 
@@ -161,8 +164,9 @@ class MemoryBackend:
         self._now()
 
     def _now(self) -> datetime:
-        if self._clock is None:
+        if self._clock is None or self._opened_in is None:
             raise BackendError("this MemoryBackend is not open: use it through a Scheduler")
+        self._opened_in.check()
         return self._clock.now()
 
     # -- definitions

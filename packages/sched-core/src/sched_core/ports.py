@@ -243,7 +243,11 @@ class JobStore(Protocol):
 
 
 class Backend(JobStore, Protocol):
-    """The scheduler port."""
+    """The scheduler port.
+
+    A backend works in the process and the event loop that opened it. Elsewhere every call raises
+    ``SchedulerForked`` or ``WrongEventLoop``: :class:`~sched_core.affinity.Affinity` does it.
+    """
 
     @property
     def capabilities(self) -> Capabilities:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -12,6 +11,7 @@ from typing import Any, Self, cast
 import anyio
 from attrs import frozen
 
+from sched_core.affinity import Affinity
 from sched_core.clock import Clock, SystemClock
 from sched_core.definitions import (
     UNSET,
@@ -27,7 +27,6 @@ from sched_core.errors import (
     HandlerNotSet,
     InvalidDefinition,
     JobAlreadyExists,
-    SchedulerForked,
     SchedulerNotStarted,
     SchedulerRunning,
 )
@@ -165,7 +164,7 @@ class Scheduler:
             workers=workers,
             engine=Engine(self._backend, clock, workers, self._observers, self._handler_set),
             definitions=self._definitions(clock),
-            process=os.getpid(),
+            affinity=Affinity("this scheduler"),
         )
 
     def _definitions(self, clock: Clock) -> Definitions:
@@ -187,15 +186,15 @@ class Scheduler:
         with anyio.CancelScope(shield=True):
             await self._backend.close()
 
-    def _open(self) -> _Opened:
+    def _open(self, *, any_loop: bool = False) -> _Opened:
         if self._opened is None:
             raise SchedulerNotStarted(
                 "the scheduler is not open: use it inside `async with scheduler:`"
             )
-        if self._opened.process != os.getpid():
-            raise SchedulerForked(
-                "this scheduler was opened by the parent process: open a new one after forking"
-            )
+        if any_loop:
+            self._opened.affinity.check_process()
+        else:
+            self._opened.affinity.check()
         return self._opened
 
     def set_handler(self, handler: Handler) -> None:
@@ -393,7 +392,7 @@ class Scheduler:
             BackendError: The backend has no transactions.
             InvalidDefinition: The connection is none of its driver's, or commits each statement.
         """
-        opened = self._open()
+        opened = self._open(any_loop=True)  # what runs on the caller's connection is the caller's
         if not self._backend.capabilities.transactions:
             raise BackendError("this backend has no transactions: use the scheduler's own methods")
         store = cast("Transactional", self._backend).within(connection)
@@ -567,6 +566,7 @@ class Scheduler:
                 their occurrences run again elsewhere or later (``interrupted``).
         """
         if self._opened is not None:
+            self._opened.affinity.check()
             seconds = grace.total_seconds() if isinstance(grace, timedelta) else float(grace)
             await self._opened.engine.stop(seconds)
 
@@ -628,4 +628,4 @@ class _Opened:
     workers: Workers
     engine: Engine
     definitions: Definitions
-    process: int
+    affinity: Affinity

@@ -13,6 +13,7 @@ import anyio.lowlevel
 from attrs import evolve
 from nats.aio.client import Client
 
+from sched_core.affinity import Affinity
 from sched_core.clock import Clock, cpu_seconds, pause
 from sched_core.errors import (
     BackendError,
@@ -93,6 +94,7 @@ class JetStreamBackend:
         self._api = "$JS.API" if domain is None else f"$JS.{domain}.API"
         self._nats = dict(nats or {})
         self._session: Session | None = None
+        self._affinity = Affinity("this JetStreamBackend")
         self._capabilities = Capabilities(
             durable=True,
             shared=True,
@@ -117,6 +119,7 @@ class JetStreamBackend:
                 "JetStreamBackend runs on asyncio only, as nats-py does: start the scheduler with "
                 "asyncio.run or anyio.run(..., backend='asyncio')"
             ) from None
+        self._affinity = Affinity("this JetStreamBackend")
         options = self.options
         wire = Wire(
             self._servers,
@@ -144,9 +147,11 @@ class JetStreamBackend:
         return session.clock
 
     async def close(self) -> None:
-        session, self._session = self._session, None
-        if session is None:
+        session = self._session
+        if session is None or not self._affinity.is_of_this_process:
             return
+        self._affinity.check()
+        self._session = None
         for task in session.tasks:
             task.cancel()
         await asyncio.gather(*session.tasks, return_exceptions=True)
@@ -160,6 +165,7 @@ class JetStreamBackend:
     def _opened(self) -> Session:
         if self._session is None:
             raise BackendError("this JetStreamBackend is not open: use it through a Scheduler")
+        self._affinity.check()
         return self._session
 
     async def check(self) -> None:

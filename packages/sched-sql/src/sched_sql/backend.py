@@ -19,8 +19,9 @@ import anyio
 from anyio import from_thread, to_thread
 from anyio.lowlevel import checkpoint_if_cancelled
 
+from sched_core.affinity import Affinity
 from sched_core.clock import Alarm, Clock, cpu_seconds, pause
-from sched_core.errors import BackendError, InvalidDefinition, SchedError, SchedulerForked
+from sched_core.errors import BackendError, InvalidDefinition, SchedError
 from sched_core.job import Claim, Execution, Job, Settled, Settlement, check_text
 from sched_core.ports import (
     MAX_POLL,
@@ -118,7 +119,8 @@ class SqlBackend:
         )
         self._lease = lease
         self._clock: Clock | None = None
-        self._process = self._loop_thread = 0
+        self._affinity = Affinity("this SqlBackend")
+        self._loop_thread = 0
         self._lanes: dict[str, _Turn] | None = None
         self._alarm = Alarm()
         self._sleeps_until: datetime | None = None
@@ -134,7 +136,7 @@ class SqlBackend:
         lanes = self._lanes
         if lanes is None:
             raise BackendError("this SqlBackend is not open: use it through a Scheduler")
-        self._refuse_fork()
+        self._affinity.check()
         name = self._table.lane(function.__name__)
         turn = lanes.get(name)
         if turn is None:
@@ -157,12 +159,6 @@ class SqlBackend:
                     raise
                 raise failure from error
 
-    def _refuse_fork(self) -> None:
-        if self._process != os.getpid():
-            raise SchedulerForked(
-                "this SqlBackend was opened by the parent process: open a new one in the child"
-            )
-
     def _now(self) -> datetime:
         if self._clock is None:
             raise BackendError("this SqlBackend is not open: use it through a Scheduler")
@@ -170,9 +166,9 @@ class SqlBackend:
 
     async def open(self, clock: Clock, *, worker: str) -> Clock:
         if self._lanes is not None:
-            self._refuse_fork()
+            self._affinity.check_process()
             raise BackendError("this SqlBackend is open already: use one for each Scheduler")
-        self._process, self._loop_thread = os.getpid(), threading.get_ident()
+        self._affinity, self._loop_thread = Affinity("this SqlBackend"), threading.get_ident()
         self._lanes = {}
         decides = self._table.clock(clock)
         try:
@@ -191,8 +187,9 @@ class SqlBackend:
         return decides
 
     async def close(self) -> None:
-        if self._lanes is None or self._process != os.getpid():
+        if self._lanes is None or not self._affinity.is_of_this_process:
             return
+        self._affinity.check()
         _OPEN.discard(self)
         with anyio.CancelScope(shield=True):
             try:
@@ -247,7 +244,7 @@ class SqlBackend:
         committed: Callable[[Settlement], None],
     ) -> Transaction:
         """Return a transaction that ends with a settlement; see ``ports.Transactional``."""
-        self._refuse_fork()
+        self._affinity.check_process()
 
         def done(settlement: Settlement) -> None:
             committed(settlement)

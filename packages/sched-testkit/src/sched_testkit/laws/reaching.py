@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import anyio
+import anyio.to_thread
 from attrs import evolve
 
 from sched_core import (
@@ -16,6 +17,7 @@ from sched_core import (
     JobUndecodable,
     State,
     Undecodable,
+    WrongEventLoop,
 )
 from sched_testkit.bench import Bench
 from sched_testkit.laws.law import cuttable, law, spoilable
@@ -30,6 +32,37 @@ async def check_succeeds_on_a_working_store(bench: Bench) -> None:
     await backend.check()
     assert await bench.jobs(backend) == [job]
     assert not await bench.lines(backend)
+
+
+@law
+async def another_event_loop_is_refused(bench: Bench) -> None:
+    """Called in an event loop that did not open it, a backend raises WrongEventLoop at once."""
+    backend = await bench.open()
+    await bench.added(backend, bench.job())
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "add": lambda: backend.add([bench.job("other")]),
+        "get": lambda: backend.get("job"),
+        "claim_due": lambda: backend.claim_due(1),
+        "check": backend.check,
+    }
+    for name, call in calls.items():
+        end = functools.partial(_end_elsewhere, call, bench.harness.patience)
+        ended = await anyio.to_thread.run_sync(end, abandon_on_cancel=True)
+        assert isinstance(ended, WrongEventLoop), f"{name} in another event loop: {ended!r}"
+    assert (await bench.claim(backend)).job.id == "job"
+
+
+def _end_elsewhere(call: Callable[[], Awaitable[object]], seconds: float) -> object:
+    """Return what a call returns or raises in an event loop of this thread."""
+
+    async def main() -> object:
+        with anyio.fail_after(seconds):
+            return await call()
+
+    try:
+        return anyio.run(main)
+    except Exception as error:  # noqa: BLE001 -- returned
+        return error
 
 
 @law(needs=cuttable)
