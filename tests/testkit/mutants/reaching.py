@@ -36,7 +36,8 @@ class AnyLoopWillDo(Sound):
     """A connection is used in whatever event loop calls."""
 
     async def get(self, job_id: str) -> Job | Undecodable | None:
-        return self.store.row(job_id).job
+        stored: Job | Undecodable | None = self.store.row(job_id).job
+        return stored
 
 
 @breaks("an_unreachable_store_is_said_to_be")
