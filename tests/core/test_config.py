@@ -23,7 +23,8 @@ from sched_core import (
     open_scheduler,
 )
 from sched_core.config import open_backend, read_config
-from sched_core.settings import Section, duration, setting, without_password
+from sched_core.redaction import without_password
+from sched_core.settings import Section, duration, setting
 from sched_core.testing import FakeClock, RecordingHandler
 from sched_sql import SqlBackend
 from sched_sql.opening import SqlSettings
@@ -458,6 +459,11 @@ def test_secrets_are_never_shown() -> None:
         {"mode": "sql", "sql": {"url": ["x", secret]}},
         {"mode": "sql", "sql": {"ulr": f"mysql://me:{secret}@host/db"}},
         {"mode": "sql", "sql": {"lease": f"mysql://me:{secret}@host/db"}},
+        {"mode": "sql", "sql": {"lease": f"mysql://me:a/{secret}@host/db"}},
+        {"mode": "sql", "sql": {"lease": f"host=h password=a {secret}"}},
+        {"mode": "sql", "sql": {"url": "postgresql:///db", "schema": f"pg_://me:a/{secret}@host"}},
+        {"mode": f"postgresql://me:a/{secret}@host/db"},
+        {"mode": f"host=h password=a {secret}"},
     ):
         assert secret not in refused(lambda config=config: open_scheduler(config, environ={}))  # type: ignore[misc]  # bound now
     read = Section("scheduler.nats", {"authToken": secret}).read(Original)

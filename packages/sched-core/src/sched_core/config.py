@@ -22,6 +22,7 @@ from sched_core.errors import InvalidDefinition, ModeNotConfigured
 from sched_core.memory import MemoryBackend
 from sched_core.observing import Observer
 from sched_core.ports import Backend, Handler
+from sched_core.redaction import without_password
 from sched_core.scheduler import Scheduler
 from sched_core.settings import Section, nearest, plain
 
@@ -136,7 +137,8 @@ def open_backend(config: Config) -> Backend:
             raise ModeNotConfigured(
                 mode, f"the package {package} is not installed: pip install '{wanted}'"
             )
-        raise InvalidDefinition(f"{TABLE}.mode", f"{mode!r} is no mode: {nearest(mode, _modes())}")
+        shown = "an address" if "://" in mode else repr(without_password(mode))
+        raise InvalidDefinition(f"{TABLE}.mode", f"{shown} is no mode: {nearest(mode, _modes())}")
     try:
         opening: Callable[[Section], Backend] = point.load()
     except ImportError as error:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 import attrs
 
 from sched_core.errors import InvalidDefinition
+from sched_core.redaction import without_password
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -34,7 +35,6 @@ _UNITS = {
     "w": timedelta(weeks=1),
 }
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)(us|µs|ms|s|m|h|d|w)", re.ASCII)
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*(?=@)")
 
 
 def setting(
@@ -50,11 +50,6 @@ def setting(
     return attrs.field(
         default=default, repr=not secret, metadata={_ALIASES: aliases, _SECRET: secret}
     )
-
-
-def without_password(text: str) -> str:
-    """Return a text with the credentials of every address in it left out."""
-    return _CREDENTIALS.sub("***", text)
 
 
 def duration(value: object) -> timedelta:
@@ -171,7 +166,7 @@ class Section(Mapping[str, Any]):
     def _value(self, key: str, value: object, hint: Any, *, secret: bool) -> Any:
         if attrs.has(hint):
             if not isinstance(value, Mapping):
-                raise InvalidDefinition(self.where(key), f"must be a table, not {value!r}")
+                raise InvalidDefinition(self.where(key), "must be a table")
             prefix = f"{plain(key)}."
             sources = {
                 name.removeprefix(prefix): source

@@ -8,7 +8,8 @@ from typing import Any
 from attrs import asdict, frozen
 
 from sched_core.errors import InvalidDefinition
-from sched_core.settings import Section, setting, without_password
+from sched_core.redaction import without_password
+from sched_core.settings import Section, setting
 from sched_jetstream.backend import JetStreamBackend
 
 DEFAULT = "nats://127.0.0.1:4222"

@@ -27,6 +27,7 @@ from nats.errors import (
 
 from sched_core.clock import cpu_seconds, pause
 from sched_core.errors import BackendError, BackendUnavailable, InvalidDefinition
+from sched_core.redaction import shown_address
 from sched_jetstream.errors import NotSent, OutcomeUnknown
 from sched_jetstream.layout import Message
 
@@ -212,7 +213,7 @@ class Wire:
         except (TimeoutError, OSError, NoServersError) as error:
             raise BackendUnavailable(
                 f"no NATS server answered within {self.connect_timeout} s at "
-                f"{', '.join(_redacted(server) for server in self._servers)}: {_text(error)}"
+                f"{', '.join(shown_address(server) for server in self._servers)}: {_text(error)}"
             ) from error
         except Error as error:
             raise BackendError(f"the NATS server refused: {_text(error)}") from error
@@ -494,9 +495,3 @@ async def _ignore_error(error: Exception) -> None:
 
 def _text(error: BaseException) -> str:
     return str(error) or type(error).__name__
-
-
-def _redacted(server: str) -> str:
-    """Return a server's address without its password."""
-    scheme, separator, rest = server.rpartition("://")
-    return scheme + separator + rest.rpartition("@")[2]

@@ -7,7 +7,6 @@ and settles must go on meanwhile.
 from __future__ import annotations
 
 import os
-import re
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -33,6 +32,7 @@ from sched_core.ports import (
     Transaction,
     Undecodable,
 )
+from sched_sql.address import Postgres, address_of
 from sched_sql.table import Table
 
 T = TypeVar("T")
@@ -91,12 +91,12 @@ class SqlBackend:
     ) -> None:
         _check_duration("lease", lease, least=timedelta(milliseconds=1))
         _check_duration("timeout", timeout, least=timedelta(0))
-        text = os.fspath(where)
-        if _is_postgres(text):
+        address = address_of(where)
+        if isinstance(address, Postgres):
             _refuse("PostgreSQL", synchronous=synchronous)
             time = "store" if time is None else time
             self._table = _postgres_table(
-                text,
+                address.uri,
                 schema="sched" if schema is None else schema,
                 time=time,
                 lease=lease,
@@ -107,15 +107,15 @@ class SqlBackend:
         else:
             _refuse("SQLite", time=time, schema=schema, migrate=migrate, pooled=pooled)
             time = "clock"
-            self._table = _sqlite_table(text, synchronous=synchronous, timeout=timeout)
+            self._table = _sqlite_table(address.path, synchronous=synchronous, timeout=timeout)
         self._capabilities = Capabilities(
             durable=True,
             shared=True,
             time=time,
             granularity=timedelta(microseconds=1),
             lease=lease,
-            transactions=_is_postgres(text),
-            notified=_is_postgres(text) and pooled is not True,
+            transactions=isinstance(address, Postgres),
+            notified=isinstance(address, Postgres) and pooled is not True,
         )
         self._lease = lease
         self._clock: Clock | None = None
@@ -125,6 +125,10 @@ class SqlBackend:
         self._alarm = Alarm()
         self._sleeps_until: datetime | None = None
         self._buried = 0.0
+
+    def __str__(self) -> str:
+        """Return which database this is, without user's password, for people."""
+        return str(self._table)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -409,13 +413,6 @@ def _refuse(database: str, **options: object) -> None:
             raise InvalidDefinition(name, f"is no option for {database}")
 
 
-_POSTGRES = ("postgresql://", "postgres://", "postgresql+psycopg://")
-
-
-def _is_postgres(where: str) -> bool:
-    return where.startswith(_POSTGRES)
-
-
 def _postgres_table(
     where: str,
     *,
@@ -443,7 +440,7 @@ def _postgres_table(
             "jobs in PostgreSQL need psycopg: pip install 'sched-sql[postgres]'"
         ) from None
     return PostgresTable(
-        where.replace("postgresql+psycopg://", "postgresql://", 1),
+        where,
         schema=schema,
         time="store" if time == "store" else "clock",
         lease=lease,
@@ -461,30 +458,14 @@ def _sqlite_table(
         raise InvalidDefinition("synchronous", f"must be 'FULL' or 'NORMAL', not {synchronous!r}")
     from sched_sql.sqlite import SqliteTable  # as above: nobody needs both
 
-    return SqliteTable(_path(where), synchronous=synchronous, timeout=timeout.total_seconds())
+    return SqliteTable(_absolute(where), synchronous=synchronous, timeout=timeout.total_seconds())
 
 
-def _path(text: str) -> str:
-    """Return the absolute path of an address."""
-    where = text
-    scheme, found, rest = text.partition("://")
-    if found:
-        if scheme != "sqlite" or not rest.startswith("/"):
-            raise InvalidDefinition(
-                "where",
-                f"{_without_password(text)!r} is not understood: write 'sqlite:///relative.db', "
-                "'sqlite:////absolute.db' or 'postgresql://user@host/database'",
-            )
-        text = rest[1:]
-    if not text or text == ":memory:" or "\0" in text:
-        raise InvalidDefinition(
-            "where", f"{where!r} names no file; for jobs in memory use MemoryBackend"
-        )
-    return str(Path(text).absolute())
-
-
-def _without_password(where: str) -> str:
-    return re.sub(r"://[^/]*@", "://…@", where)
+def _absolute(path: str) -> str:
+    absolute = Path(path).absolute()
+    if absolute.is_dir():
+        raise InvalidDefinition("where", f"{absolute} is a directory: name a file in it")
+    return str(absolute)
 
 
 _OPEN: weakref.WeakSet[SqlBackend] = weakref.WeakSet()

@@ -8,7 +8,8 @@ from typing import Any
 from attrs import asdict, frozen
 
 from sched_core.errors import BackendError, InvalidDefinition, ModeNotConfigured
-from sched_core.settings import Section, setting, without_password
+from sched_core.redaction import without_password
+from sched_core.settings import Section, setting
 from sched_sql.backend import SqlBackend
 
 DEFAULT = "sqlite:///scheduler.db"
@@ -51,7 +52,9 @@ def open_sql(section: Section) -> SqlBackend:
     try:
         return SqlBackend(settings.url, **options)
     except InvalidDefinition as error:
-        key = "url" if error.field == "where" else error.field
-        raise InvalidDefinition(section.where(key), without_password(error.problem)) from None
+        if error.field == "where":
+            raise InvalidDefinition(section.where("url"), error.problem) from None
+        problem = without_password(error.problem)
+        raise InvalidDefinition(section.where(error.field), problem) from None
     except BackendError as error:
         raise ModeNotConfigured(section.name.rpartition(".")[2], str(error)) from error

@@ -51,14 +51,13 @@ class Address:
     """
 
     def __init__(self, where: str, *, timeout: float, settings: Mapping[str, str]) -> None:
-        try:
-            given = conninfo.conninfo_to_dict(where)
-        except psycopg.ProgrammingError:
+        given = _understood(where)
+        if given is None:  # raised here: libpq's own error, which quotes passwords, is no context
             raise InvalidDefinition(
                 "where",
                 "libpq does not understand it: write 'postgresql://user@host:5432/database', with "
                 "what is special in user and password percent-encoded",
-            ) from None
+            )
         quick = str(max(1, min(10, round(timeout))))
         defaults = {
             "application_name": "sched",
@@ -82,6 +81,13 @@ class Address:
         text = f"PostgreSQL service {service}" if service else text
         text += f", database {database}" if database else ""
         return text + (f", user {user}" if user else "")
+
+
+def _understood(where: str) -> dict[str, Any] | None:
+    try:
+        return dict(conninfo.conninfo_to_dict(where))
+    except psycopg.ProgrammingError:
+        return None
 
 
 class Session(Connection[Row]):

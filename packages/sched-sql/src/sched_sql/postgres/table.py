@@ -83,6 +83,9 @@ class PostgresTable:
         self._queue = Queue(lease)
         self._clock: StoreClock | None = None
 
+    def __str__(self) -> str:
+        return f"{self._address}, schema {self._schema}"
+
     def failure(self, error: Exception) -> Exception:
         return translate(error, str(self._address), self._schema)
 

@@ -65,6 +65,9 @@ class SqliteTable:
         self._claims = Claims(self._database, self._ledger)
         self._version: int | None = None
 
+    def __str__(self) -> str:
+        return f"SQLite at {self._path}"
+
     def failure(self, error: Exception) -> Exception:
         return translate(error, self._path)
 
