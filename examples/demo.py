@@ -111,7 +111,7 @@ class Board(logging.Handler):
 
     async def look_back(self, scheduler: Scheduler) -> None:
         """Read what an earlier start has left in the file."""
-        lines = [line async for line in scheduler.list_executions()]
+        lines = [line async for line in scheduler.list_executions() if isinstance(line, Execution)]
         self.jobs = [job async for job in scheduler.list_jobs() if isinstance(job, Job)]
         self.texts = {job.id: reminder(job.spec.metadata) for job in self.jobs}
         self.before = sum(line.attempt > 0 for line in lines)

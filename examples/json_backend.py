@@ -32,6 +32,7 @@ from sched_core import (
     Settled,
     Settlement,
     Undecodable,
+    UndecodableExecution,
 )
 from sched_core.affinity import Affinity
 from sched_core.codec import Record, decode_execution, encode_execution
@@ -225,7 +226,7 @@ class JsonBackend:
 
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int
-    ) -> Page[Execution]:
+    ) -> Page[Execution | UndecodableExecution]:
         with self._transaction() as data:
             found = [
                 (position, line)

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 
 from sched_core import Execution, Handler, Once, Scheduler, Status
-from sched_core.testing import FakeClock
+from sched_core.testing import FakeClock, history
 
 BACKENDS = ("asyncio", "trio")
 PATIENCE = 10.0
@@ -47,8 +47,7 @@ def seconds(number: float) -> timedelta:
 
 async def ledger(scheduler: Scheduler, job_id: str | None = None) -> list[Execution]:
     """Return the lines, oldest first."""
-    lines = [line async for line in scheduler.list_executions(job_id)]
-    return lines[::-1]
+    return (await history(scheduler, job_id))[::-1]
 
 
 async def statuses(scheduler: Scheduler, job_id: str | None = None) -> list[Status]:

@@ -32,7 +32,7 @@ from sched_core import (
     State,
     Status,
 )
-from sched_core.testing import EPOCH, FakeClock
+from sched_core.testing import EPOCH, FakeClock, history
 
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 DUE = EPOCH + HOUR
@@ -147,7 +147,7 @@ class World:
 
     async def lines(self) -> list[Execution]:
         """Return the ledger, oldest first."""
-        return [line async for line in self.two.scheduler.list_executions()][::-1]
+        return (await history(self.two.scheduler))[::-1]
 
     async def told(self) -> list[tuple[int, int, str]]:
         """Return number, attempt and status of the first incarnation's lines, oldest first."""

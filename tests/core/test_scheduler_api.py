@@ -40,7 +40,7 @@ from sched_core import (
     State,
     Status,
 )
-from sched_core.testing import EPOCH, FakeClock, RecordingHandler
+from sched_core.testing import EPOCH, FakeClock, RecordingHandler, history
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 HOURLY = Interval(hours=1)
@@ -60,7 +60,7 @@ class World:
         )
 
     async def lines(self, query: ExecutionQuery | str | None = None) -> list[Execution]:
-        return [line async for line in self.scheduler.list_executions(query)]
+        return await history(self.scheduler, query)
 
     async def ids(self, query: JobQuery | None = None) -> list[str]:
         return [job.id async for job in self.scheduler.list_jobs(query)]

@@ -40,7 +40,7 @@ from sched_core import (
     lifecycle,
 )
 from sched_core.syncing import Syncing, marker_id, version_of
-from sched_core.testing import FakeClock, RecordingHandler
+from sched_core.testing import FakeClock, RecordingHandler, history
 
 HOUR = timedelta(hours=1)
 HOURLY, DAILY = Interval(hours=1), Interval(days=1)
@@ -356,9 +356,7 @@ def test_five_pods_in_a_rolling_deploy(store: Open) -> None:
             after = await scheduler.get_job("kept")
             assert after.uid == kept.uid
             assert after.anchor == kept.anchor
-            lines = [
-                line async for line in scheduler.list_executions(ExecutionQuery(job_id="kept"))
-            ]
+            lines = await history(scheduler, ExecutionQuery(job_id="kept"))
             hours = (clock.now() - begun) // HOUR
             assert sorted(line.scheduled_at for line in lines if line.final) == [
                 begun + n * HOUR for n in range(1, hours + 1)

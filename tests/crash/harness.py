@@ -16,6 +16,7 @@ from typing import Any
 import anyio
 
 from sched_core import Execution, Job, Scheduler
+from sched_core.testing import history
 from sched_sql import SqlBackend
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -77,7 +78,7 @@ class Service:
         """Return all jobs, and the ledger, oldest first."""
         async with Scheduler(SqlBackend(self.database)) as scheduler:
             jobs = [job async for job in scheduler.list_jobs() if isinstance(job, Job)]
-            lines = [line async for line in scheduler.list_executions()]
+            lines = await history(scheduler)
         return jobs, lines[::-1]
 
     def ledger(self) -> list[Execution]:

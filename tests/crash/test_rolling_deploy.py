@@ -15,6 +15,7 @@ import anyio
 from tests.crash.deployed import HALF, SETS
 
 from sched_core import Execution, Interval, Job, Scheduler, Status
+from sched_core.testing import history
 from sched_sql import SqlBackend
 
 POD = Path(__file__).with_name("deployed.py")
@@ -68,7 +69,7 @@ def look(database: Path) -> tuple[dict[str, Job], list[Execution]]:
     async def main() -> tuple[dict[str, Job], list[Execution]]:
         async with Scheduler(SqlBackend(database)) as scheduler:
             jobs = {job.id: job async for job in scheduler.list_jobs() if isinstance(job, Job)}
-            return jobs, [line async for line in scheduler.list_executions()]
+            return jobs, await history(scheduler)
 
     return anyio.run(main)
 

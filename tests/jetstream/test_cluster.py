@@ -18,6 +18,7 @@ from tests.nats_server import Cluster, Server
 from tests.proxy import Proxy
 
 from sched_core import BackendUnavailable, Execution, Interval, JobSpec, Once, Policy, Scheduler
+from sched_core.testing import history
 from sched_jetstream import JetStreamBackend
 
 KEPT = Policy(max_lost=1_000_000, keep_finished=None, keep_executions=None)
@@ -134,7 +135,7 @@ def test_cluster_trouble(deep: bool, tmp_path: Path) -> None:
                 while not all(healthy for _, healthy, _ in replicas.health()[-3:]):
                     await asyncio.sleep(1)
             await asyncio.to_thread(replicas.stop)
-            return [line async for line in scheduler.list_executions()]
+            return await history(scheduler)
 
     try:
         cluster.start()

@@ -13,6 +13,7 @@ from tests.jetstream.servers import delete_streams, shared_server
 from tests.jetstream.waiting import unfinished
 
 from sched_core import Execution, Interval, JobSpec, Once, Policy, Scheduler
+from sched_core.testing import history
 from sched_jetstream import JetStreamBackend
 
 KEPT = Policy(max_lost=1_000_000, keep_finished=None, keep_executions=None)
@@ -64,7 +65,7 @@ def test_four_replicas_one_firing(deep: bool, tmp_path: Path) -> None:
                 assert time.monotonic() < until, f"{len(left)} are left: {sorted(left)[:5]}"
                 await asyncio.sleep(1)
             await asyncio.to_thread(replicas.stop)
-            return [line async for line in scheduler.list_executions()]
+            return await history(scheduler)
 
     try:
         lines = asyncio.run(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.jetstream.replicas import Replicas
 
 from sched_core import BackendUnavailable, ExecutionQuery, Job, Scheduler
+from sched_core.testing import history
 
 
 async def unfinished(scheduler: Scheduler, replicas: Replicas) -> set[str]:
@@ -18,7 +19,7 @@ async def unfinished(scheduler: Scheduler, replicas: Replicas) -> set[str]:
         begun = {start.key for start in replicas.starts()}
         ended = {
             f"{line.uid}:{line.number}"
-            async for line in scheduler.list_executions(ExecutionQuery(final=True))
+            for line in await history(scheduler, ExecutionQuery(final=True))
         }
     except BackendUnavailable:
         return {"whatever there is: the server does not answer"}

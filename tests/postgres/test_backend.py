@@ -28,6 +28,7 @@ from sched_core import (
     Undecodable,
 )
 from sched_core.job import Job
+from sched_core.testing import history
 from sched_sql import SqlBackend
 
 LEASE = timedelta(seconds=1)
@@ -72,7 +73,7 @@ def block(here: Place, leases: float) -> list[str]:
                 )
                 await anyio.sleep(0.3)
                 await scheduler.stop()
-            lines = [line.status.value async for line in scheduler.list_executions()][::-1]
+            lines = [line.status.value for line in await history(scheduler)][::-1]
             return ["taken over", *lines] if found else lines
 
     return anyio.run(main)

@@ -11,6 +11,7 @@ from tests.postgres.places import Place
 from sched_core import Execution, Interval, JobEvent, Once, Policy, Retry, Scheduler, SystemClock
 from sched_core.clock import StoreClock, boot_seconds
 from sched_core.job import Job
+from sched_core.testing import history
 from sched_sql.postgres.claims import EVER, Claimed, Look
 from sched_sql.postgres.queue import Queue
 
@@ -68,7 +69,7 @@ def test_replicas_whose_clocks_are_off(here: Place) -> None:
                 health = await scheduler.health()
                 assert (health.claims_lost, health.healthy) == (0, True)
                 await scheduler.stop()
-            return [line async for line in scheduler.list_executions()]
+            return await history(scheduler)
 
     async def main() -> list[Execution]:
         begin = anyio.Event()

@@ -21,6 +21,7 @@ from tests.proxy import Proxy
 
 from sched_core import Execution, JobEvent, JobSpec, Once, Scheduler, Status
 from sched_core.clock import SystemClock
+from sched_core.testing import history
 
 LEASE = timedelta(seconds=3)
 TIMEOUT = timedelta(seconds=1)
@@ -75,7 +76,7 @@ class Load:
     async def done(self) -> list[Execution]:
         with anyio.fail_after(30):
             while True:
-                lines = [line async for line in self.scheduler.list_executions()]
+                lines = await history(self.scheduler)
                 if sum(line.final for line in lines) >= self.submitted:
                     return lines
                 await anyio.sleep(0.1)
@@ -158,7 +159,7 @@ def test_a_claim_survives_a_crash_of_the_server(again: bool) -> None:
             await anyio.to_thread.run_sync(server.restart)
             assert [claim.attempt for claim in claims] == [2 if again else 1]
             assert len(await other.renew(claims)) == 1, "the crash took the claim back"
-            lines = [line.status async for line in scheduler.list_executions()]
+            lines = [line.status for line in await history(scheduler)]
             assert lines == [Status.ABANDONED] * again
         await first.close()
         await other.close()

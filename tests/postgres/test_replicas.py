@@ -26,6 +26,7 @@ from tests.postgres import replica
 from tests.postgres.places import Place
 
 from sched_core import Execution, Interval, JobSpec, Once, Scheduler, State, Status
+from sched_core.testing import history
 
 LEASE = 1.5
 
@@ -97,7 +98,7 @@ async def settled(here: Place, once: int) -> list[Execution]:
                 if done == (once, 0):
                     break
                 await anyio.sleep(0.2)
-        return [line async for line in scheduler.list_executions()][::-1]
+        return (await history(scheduler))[::-1]
 
 
 async def pause_recurring(here: Place, often: int) -> None:

@@ -27,10 +27,11 @@ from sched_core import (
     Scheduler,
     Status,
 )
+from sched_core.testing import history
 
 
 async def statuses(scheduler: Scheduler) -> list[str]:
-    return [line.status.value async for line in scheduler.list_executions()][::-1]
+    return [line.status.value for line in await history(scheduler)][::-1]
 
 
 def effects(here: Place) -> list[str]:

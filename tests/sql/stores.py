@@ -172,7 +172,9 @@ async def ledger(backend: Backend, job_id: str | None = None, **query: Any) -> l
         page = await backend.executions(
             ExecutionQuery(job_id=job_id, **query), after=after, limit=3
         )
-        found += page.items
+        for each in page.items:
+            assert isinstance(each, Execution), each
+            found.append(each)
         after = page.next
         if after is None:
             return found[::-1]

@@ -20,6 +20,7 @@ from sched_core import (
     Settlement,
     State,
     Undecodable,
+    UndecodableExecution,
 )
 
 
@@ -156,7 +157,7 @@ class LedgerOtherwise(Sound):
 
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int
-    ) -> Page[Execution]:
+    ) -> Page[Execution | UndecodableExecution]:
         self._now()
         found = [entry for entry in self.store.lines if self.selected(entry[1], query)]
         found.sort(key=lambda entry: self.key(entry[0], entry[1].job_id))
@@ -175,7 +176,7 @@ class LedgerPagesByOffset(Sound):
 
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int
-    ) -> Page[Execution]:
+    ) -> Page[Execution | UndecodableExecution]:
         self._now()
         found = [line for _, line in reversed(self.store.lines) if query.matches(line)]
         start = int(after or 0)
@@ -197,7 +198,7 @@ class LedgerOfOnePage(Sound):
 
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int
-    ) -> Page[Execution]:
+    ) -> Page[Execution | UndecodableExecution]:
         return Page((await super().executions(query, after=after, limit=limit)).items, None)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from sched_core import ExecutionQuery, Job, Scheduler, State, Status
+from sched_core import ExecutionQuery, Job, Scheduler, State, Status, UndecodableExecution
 from sched_core.lint import lint
 
 OVERDUE = timedelta(minutes=1)
@@ -55,14 +55,25 @@ async def examine(scheduler: Scheduler) -> Findings:
         found.advice.extend(f"job {job.id!r}: {each}" for each in lint(job.spec, now=now))
     fates: Counter[str] = Counter()
     failed: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
     async for line in scheduler.list_executions(ExecutionQuery(since=now - RECENT)):
+        if isinstance(line, UndecodableExecution):
+            fates["unreadable"] += 1
+            reasons[line.reason] += 1
+            continue
         fates[line.status.value] += 1
         if line.final and line.status is Status.FAILED:
             failed[line.job_id] += 1
     for job_id, number in sorted(failed.items()):
         found.problems.append(f"job {job_id!r} failed {_times(number)} in the last day")
+    for reason, number in sorted(reasons.items()):
+        found.problems.append(f"the history has {_records(number)} cannot be read here: {reason}")
     found.facts.update(jobs=dict(states), executions=dict(fates))
     return found
+
+
+def _records(number: int) -> str:
+    return "a record that" if number == 1 else f"{number} records that"
 
 
 def _times(number: int) -> str:

@@ -36,6 +36,7 @@ from sched_cli.words import (
     schedule_text,
 )
 from sched_core import (
+    Execution,
     ExecutionQuery,
     Job,
     JobQuery,
@@ -45,6 +46,7 @@ from sched_core import (
     Status,
     SystemClock,
     Undecodable,
+    UndecodableExecution,
     upcoming,
 )
 from sched_core.config import read_config
@@ -177,6 +179,11 @@ def history(
             "ended", "job", "status", "scheduled", "took", "try", "reason", box=None, pad_edge=False
         )
         for line in found:
+            if isinstance(line, UndecodableExecution):
+                ended = local(line.finished_at, utc=utc)
+                job = Text(line.job_id or "-")
+                table.add_row(ended, job, "[red]unreadable[/]", "-", "-", "-", Text(line.reason))
+                continue
             took = (
                 "-"
                 if line.started_at is None
@@ -250,7 +257,7 @@ def day(
         lines = [
             line
             async for line in scheduler.list_executions(query)
-            if line.job_id.startswith(prefix)
+            if isinstance(line, Execution) and line.job_id.startswith(prefix)
         ]
         stored = [job for job in listed if isinstance(job, Job)]
         rows = plot(stored, lines, now=now, reach=reach)

@@ -19,6 +19,7 @@ from sched_core import (
     Once,
     Schedule,
     Undecodable,
+    UndecodableExecution,
     codec,
 )
 from sched_core.settings import duration
@@ -168,11 +169,21 @@ def job_fields(job: Job | Undecodable) -> dict[str, Any]:
     }
 
 
-def execution_fields(line: Execution) -> dict[str, Any]:
-    """Return a ledger line for programs."""
+def execution_fields(line: Execution | UndecodableExecution) -> dict[str, Any]:
+    """Return a record of the history for programs."""
+    if isinstance(line, UndecodableExecution):
+        return {
+            "id": line.id,
+            "job_id": line.job_id,
+            "readable": False,
+            "reason": line.reason,
+            "finished_at": None if line.finished_at is None else iso(line.finished_at),
+            "record": line.record.decode(errors="backslashreplace"),
+        }
     return {
         "id": line.id,
         "job_id": line.job_id,
+        "readable": True,
         "key": f"{line.uid}:{line.number}",
         "scheduled_at": iso(line.scheduled_at),
         "started_at": None if line.started_at is None else iso(line.started_at),

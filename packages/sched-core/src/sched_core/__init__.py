@@ -58,6 +58,7 @@ from sched_core.ports import (
     JobStore,
     Page,
     Undecodable,
+    UndecodableExecution,
 )
 from sched_core.router import JobRouter
 from sched_core.schedule import (
@@ -146,6 +147,7 @@ __all__ = [
     "Synced",
     "SystemClock",
     "Undecodable",
+    "UndecodableExecution",
     "WrongEventLoop",
     "dst_warnings",
     "open_scheduler",

@@ -26,6 +26,7 @@ from sched_core.ports import (
     JobQuery,
     Page,
     Undecodable,
+    UndecodableExecution,
 )
 from sched_core.row import Row
 
@@ -277,7 +278,7 @@ class MemoryBackend:
 
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int
-    ) -> Page[Execution]:
+    ) -> Page[Execution | UndecodableExecution]:
         self._now()
         lines = self.store.lines
         index = len(lines)

@@ -138,7 +138,7 @@ class Observers:
             logger.exception("observers miss lines of job %r", query.job_id)
             return
         for line in reversed(page.items):
-            if line.id in ids:
+            if isinstance(line, Execution) and line.id in ids:
                 self.tell(line)
 
     def tell(self, what: Execution | HealthChange) -> None:

@@ -101,6 +101,30 @@ class Undecodable:
 
 
 @frozen
+class UndecodableExecution:
+    """A record of the history that this version cannot read. It is listed, otherwise left alone.
+
+    Attributes:
+        id: Of the record where the store tells it apart from the body; else a name within the
+            store that stays the same.
+        job_id: Of the job, where that can be read; else empty.
+        reason: Why it cannot be read.
+        record: Its bytes, unchanged; where a store keeps columns, these, as its documentation
+            says.
+        finished_at: When it ended, where that can be read: by it the record is selected and
+            pruned as others are.
+        expires_at: When it may be deleted, where that can be read and there is such a moment.
+    """
+
+    id: str
+    job_id: str
+    reason: str
+    record: bytes
+    finished_at: datetime | None = None
+    expires_at: datetime | None = None
+
+
+@frozen
 class Page(Generic[T]):
     """A part of a listing.
 
@@ -138,7 +162,11 @@ class JobQuery:
 
 @frozen
 class ExecutionQuery:
-    """Which ledger lines to list: ``finished_at`` in ``[since, until)``."""
+    """Which records of the history to list: ``finished_at`` in ``[since, until)``.
+
+    An undecodable one is listed unless its job or its ``finished_at``, where these can be read,
+    exclude it: nobody knows the rest of it.
+    """
 
     job_id: str | None = None
     statuses: frozenset[Status] = frozenset()
@@ -146,14 +174,25 @@ class ExecutionQuery:
     since: datetime | None = None
     until: datetime | None = None
 
-    def matches(self, line: Execution) -> bool:
+    def matches(self, line: Execution | UndecodableExecution) -> bool:
         """Whether to list it: for backends that select in Python."""
+        if isinstance(line, UndecodableExecution):
+            return (not line.job_id or self._of_the_job(line.job_id)) and (
+                line.finished_at is None or self._in_time(line.finished_at)
+            )
         return (
-            (self.job_id is None or line.job_id == self.job_id)
+            self._of_the_job(line.job_id)
             and (not self.statuses or line.status in self.statuses)
             and (self.final is None or line.final is self.final)
-            and (self.since is None or line.finished_at >= self.since)
-            and (self.until is None or line.finished_at < self.until)
+            and self._in_time(line.finished_at)
+        )
+
+    def _of_the_job(self, job_id: str) -> bool:
+        return self.job_id is None or job_id == self.job_id
+
+    def _in_time(self, finished_at: datetime) -> bool:
+        return (self.since is None or finished_at >= self.since) and (
+            self.until is None or finished_at < self.until
         )
 
 
@@ -330,12 +369,18 @@ class Backend(JobStore, Protocol):
 
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int
-    ) -> Page[Execution]:
-        """List ledger lines, newest first, in the order in which they were written."""
+    ) -> Page[Execution | UndecodableExecution]:
+        """List records of the history, newest first, in the order in which they were written.
+
+        What cannot be read is listed in its place, and keeps no other call from its work.
+        """
         ...
 
     async def prune(self, before: datetime) -> int:
         """Delete ledger lines with ``finished_at < before``, and whatever has expired.
+
+        A line that cannot be read is deleted as others are where its age can be read, and is left
+        alone where it cannot: until a version that knows it prunes.
 
         Returns:
             How many ledger lines and jobs were deleted.

@@ -41,6 +41,7 @@ from sched_core.ports import (
     JobQuery,
     Transactional,
     Undecodable,
+    UndecodableExecution,
 )
 from sched_core.schedule import Schedule
 from sched_core.syncing import Synced, Syncing, version_of
@@ -421,8 +422,11 @@ class Scheduler:
 
     async def list_executions(
         self, query: ExecutionQuery | str | None = None
-    ) -> AsyncIterator[Execution]:
-        """Iterate over the ledger, newest first; a string is a job's id."""
+    ) -> AsyncIterator[Execution | UndecodableExecution]:
+        """Iterate over the history, newest first; a string is a job's id.
+
+        A record that this version cannot read comes in its place, with its bytes and the reason.
+        """
         self._open()
         if isinstance(query, str):
             query = ExecutionQuery(job_id=query)

@@ -1,4 +1,4 @@
-"""Tools for tests: a clock that moves only when told, and a handler that remembers."""
+"""Tools for tests: a clock moved by hand, a handler that remembers, the history as a list."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import anyio
 import anyio.lowlevel
 
 from sched_core.errors import InvalidDefinition
-from sched_core.job import JobEvent
+from sched_core.job import Execution, JobEvent
+from sched_core.ports import ExecutionQuery
 from sched_core.schedule import utc
+from sched_core.scheduler import Scheduler
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -89,3 +91,19 @@ class RecordingHandler:
     def ids(self) -> list[str]:
         """The ids of the jobs that ran, in order."""
         return [event.id for event in self.events]
+
+
+async def history(
+    scheduler: Scheduler, query: ExecutionQuery | str | None = None
+) -> list[Execution]:
+    """Return the history as a list, newest first; a string is a job's id.
+
+    Raises:
+        AssertionError: A record cannot be read.
+    """
+    found = [line async for line in scheduler.list_executions(query)]
+    lines = [line for line in found if isinstance(line, Execution)]
+    if len(lines) < len(found):
+        unreadable = [line for line in found if not isinstance(line, Execution)]
+        raise AssertionError(f"{len(unreadable)} records cannot be read: {unreadable[0].reason}")
+    return lines

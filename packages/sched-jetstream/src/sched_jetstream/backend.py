@@ -29,6 +29,7 @@ from sched_core.ports import (
     JobQuery,
     Page,
     Undecodable,
+    UndecodableExecution,
 )
 from sched_jetstream import protocol
 from sched_jetstream.batch import Mismatch
@@ -321,7 +322,7 @@ class JetStreamBackend:
 
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int
-    ) -> Page[Execution]:
+    ) -> Page[Execution | UndecodableExecution]:
         return await self._opened().ledger.page(query, after, limit)
 
     async def prune(self, before: datetime) -> int:

@@ -23,7 +23,7 @@ from sched_core.clock import cpu_seconds, pause
 from sched_core.codec import Malformed, encode_moment
 from sched_core.errors import BackendError
 from sched_core.job import Execution
-from sched_core.ports import ExecutionQuery, Page
+from sched_core.ports import ExecutionQuery, Page, UndecodableExecution
 from sched_jetstream.errors import StreamLost
 from sched_jetstream.layout import FOR_EVER, KEEPS
 from sched_jetstream.reading import NO_MESSAGE, NO_STREAM, Reader
@@ -71,7 +71,9 @@ class Ledger:
 
     # -- reading
 
-    async def page(self, query: ExecutionQuery, after: str | None, limit: int) -> Page[Execution]:
+    async def page(
+        self, query: ExecutionQuery, after: str | None, limit: int
+    ) -> Page[Execution | UndecodableExecution]:
         """List lines, newest first."""
         found: list[tuple[Execution, str]] = []
         async for entry in self._newest_first(query, after):

@@ -31,6 +31,7 @@ from sched_core.ports import (
     Page,
     Transaction,
     Undecodable,
+    UndecodableExecution,
 )
 from sched_sql.address import Postgres, address_of
 from sched_sql.table import Table
@@ -380,7 +381,7 @@ class SqlBackend:
 
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int
-    ) -> Page[Execution]:
+    ) -> Page[Execution | UndecodableExecution]:
         return await self._call(self._table.executions, query, after, limit)
 
     async def prune(self, before: datetime) -> int:

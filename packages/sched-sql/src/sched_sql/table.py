@@ -13,7 +13,15 @@ from typing import Protocol
 
 from sched_core.clock import Clock
 from sched_core.job import Claim, Execution, Job, Settled, Settlement
-from sched_core.ports import ExecutionQuery, JobQuery, JobStore, Page, Transaction, Undecodable
+from sched_core.ports import (
+    ExecutionQuery,
+    JobQuery,
+    JobStore,
+    Page,
+    Transaction,
+    Undecodable,
+    UndecodableExecution,
+)
 
 Now = Callable[[], datetime]
 """Tells the time; called after the transaction has its lock, so that no wait makes it stale."""
@@ -134,7 +142,9 @@ class Table(Protocol):
         """Return a transaction that ends with a settlement."""
         ...
 
-    def executions(self, query: ExecutionQuery, after: str | None, limit: int) -> Page[Execution]:
+    def executions(
+        self, query: ExecutionQuery, after: str | None, limit: int
+    ) -> Page[Execution | UndecodableExecution]:
         """List ledger lines, newest first."""
         ...
 

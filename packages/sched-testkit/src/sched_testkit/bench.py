@@ -32,6 +32,7 @@ from sched_core import (
     State,
     Status,
     Undecodable,
+    UndecodableExecution,
 )
 from sched_core.testing import FakeClock
 from sched_testkit.harness import Harness, inspect_backend
@@ -194,11 +195,21 @@ class Bench:
         return job
 
     async def lines(self, backend: Backend, **query: Any) -> list[Execution]:
-        """Return the whole ledger, newest first, through small pages."""
-        found: list[Execution] = []
+        """Return the whole ledger, newest first, through small pages; all of it can be read."""
+        found = await self.records(backend, **query)
+        lines = [line for line in found if isinstance(line, Execution)]
+        assert lines == found, f"records cannot be read: {found}"
+        return lines
+
+    async def records(
+        self, backend: Backend, limit: int = 3, **query: Any
+    ) -> list[Execution | UndecodableExecution]:
+        """Return the whole history, newest first, through small pages."""
+        found: list[Execution | UndecodableExecution] = []
         after: str | None = None
         while True:
-            page = await backend.executions(ExecutionQuery(**query), after=after, limit=3)
+            page = await backend.executions(ExecutionQuery(**query), after=after, limit=limit)
+            assert len(page.items) <= limit, "a page is longer than its limit"
             found += page.items
             after = page.next
             if after is None:

@@ -66,7 +66,9 @@ class World(Commands):
         lines: list[Execution] = []
         for job_id in sorted(self.ids):
             query = ExecutionQuery(job_id=job_id)
-            found: list[Execution] = list(await _all(backend.executions, query))
+            found = list(await _all(backend.executions, query))
+            if unreadable := [line for line in found if not isinstance(line, Execution)]:
+                raise Wrong(f"records of {job_id!r} cannot be read: {unreadable}")
             lines += reversed(found)
         jobs: list[Job | Undecodable] = list(await _all(backend.jobs, JobQuery()))
         known = [job for job in jobs if isinstance(job, Job)]

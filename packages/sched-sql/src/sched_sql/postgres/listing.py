@@ -9,7 +9,7 @@ from typing import Any
 
 from sched_core import codec
 from sched_core.job import Execution, Job
-from sched_core.ports import ExecutionQuery, JobQuery, Page, Undecodable
+from sched_core.ports import ExecutionQuery, JobQuery, Page, Undecodable, UndecodableExecution
 from sched_sql.postgres.names import Names, Query, Steps, texts
 from sched_sql.rows import (
     JOB_COLUMNS,
@@ -82,7 +82,7 @@ def _wanted(query: JobQuery) -> tuple[list[str], list[Any]]:
 
 def executions(
     names: Names, query: ExecutionQuery, after: str | None, limit: int
-) -> Steps[Page[Execution]]:
+) -> Steps[Page[Execution | UndecodableExecution]]:
     """Return a page of ledger lines, newest first."""
     conditions, values = ["true"], list[Any]()
     if after is not None:

@@ -10,7 +10,15 @@ from typing import Literal, TypeVar
 from sched_core.clock import FIRST, Clock, StoreClock, boot_seconds
 from sched_core.errors import BackendError
 from sched_core.job import Claim, Execution, Job, Settled, Settlement
-from sched_core.ports import ExecutionQuery, JobQuery, JobStore, Page, Transaction, Undecodable
+from sched_core.ports import (
+    ExecutionQuery,
+    JobQuery,
+    JobStore,
+    Page,
+    Transaction,
+    Undecodable,
+    UndecodableExecution,
+)
 from sched_sql.postgres import listing, migrating
 from sched_sql.postgres.claims import EVER, Claims, fence_of, micros_of
 from sched_sql.postgres.definitions import Definitions
@@ -386,7 +394,9 @@ class PostgresTable:
 
     # -- the ledger
 
-    def executions(self, query: ExecutionQuery, after: str | None, limit: int) -> Page[Execution]:
+    def executions(
+        self, query: ExecutionQuery, after: str | None, limit: int
+    ) -> Page[Execution | UndecodableExecution]:
         return self._lanes["edit"].run(lambda: listing.executions(self._names, query, after, limit))
 
     def prune(self, before: datetime, now: Now, cursor: int) -> tuple[int, int | None]:

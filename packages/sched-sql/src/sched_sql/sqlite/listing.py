@@ -11,7 +11,7 @@ from typing import Any
 
 from sched_core import codec
 from sched_core.job import Execution, Job
-from sched_core.ports import ExecutionQuery, JobQuery, Page, Undecodable
+from sched_core.ports import ExecutionQuery, JobQuery, Page, Undecodable, UndecodableExecution
 from sched_sql.rows import (
     JOB_COLUMNS,
     LEDGER_COLUMNS,
@@ -85,7 +85,7 @@ def _wanted(query: JobQuery) -> tuple[list[str], list[Any]]:
 
 def executions(
     connection: sqlite3.Connection, query: ExecutionQuery, after: str | None, limit: int
-) -> Page[Execution]:
+) -> Page[Execution | UndecodableExecution]:
     """Return a page of ledger lines, newest first."""
     conditions, values = ["1"], list[Any]()
     if after is not None:

@@ -24,7 +24,15 @@ from sched_core.job import (
     Settled,
     Settlement,
 )
-from sched_core.ports import ExecutionQuery, JobQuery, JobStore, Page, Transaction, Undecodable
+from sched_core.ports import (
+    ExecutionQuery,
+    JobQuery,
+    JobStore,
+    Page,
+    Transaction,
+    Undecodable,
+    UndecodableExecution,
+)
 from sched_sql.rows import (
     JOB_COLUMNS,
     Row,
@@ -269,7 +277,9 @@ class SqliteTable:
 
     # -- the ledger
 
-    def executions(self, query: ExecutionQuery, after: str | None, limit: int) -> Page[Execution]:
+    def executions(
+        self, query: ExecutionQuery, after: str | None, limit: int
+    ) -> Page[Execution | UndecodableExecution]:
         return listing.executions(self._database.connection, query, after, limit)
 
     def prune(self, before: datetime, now: Now, cursor: int) -> tuple[int, int | None]:

@@ -30,6 +30,7 @@ from sched_core import (
     Settled,
     Settlement,
     Undecodable,
+    UndecodableExecution,
 )
 from sched_core.ports import Page
 from sched_testkit.simulation.clock import Process, SimulatedClock
@@ -320,7 +321,7 @@ class RemoteBackend:
 
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int
-    ) -> Page[Execution]:
+    ) -> Page[Execution | UndecodableExecution]:
         return await self._inner.executions(query, after=after, limit=limit)
 
     async def prune(self, before: datetime) -> int:

@@ -17,6 +17,7 @@ from attrs import define, field
 
 from sched_core import BackendUnavailable, Execution, Job, Scheduler
 from sched_core.ports import MAX_POLL
+from sched_core.testing import history
 from sched_testkit.torture.checker import check
 from sched_testkit.torture.commands import Commands, S, workload
 from sched_testkit.torture.evidence import Evidence, Report, Rules
@@ -173,7 +174,7 @@ async def _jobs(scheduler: Scheduler) -> list[Job]:
 
 
 async def _lines(scheduler: Scheduler) -> list[Execution]:
-    return [line async for line in scheduler.list_executions()][::-1]
+    return (await history(scheduler))[::-1]
 
 
 async def _read(read: Callable[[], Awaitable[Read]]) -> Read:
