@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sched_core.errors import BackendError, SchemaTooNew
 from sched_sql.postgres.names import Names, Query, Steps
+from sched_sql.postgres.session import MEANING
 
 _KNOWN = """
 SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -32,7 +33,10 @@ def migration_sql(schema: str = "sched", *, after: int = 0) -> str:
     """
     names = Names(schema)
     quoted = names.schema.replace("%%", "%")
-    parts = [f"SELECT pg_advisory_xact_lock({names.lock});"]
+    parts = [
+        f"SET LOCAL search_path = {MEANING['search_path']};",
+        f"SELECT pg_advisory_xact_lock({names.lock});",
+    ]
     if after == 0:
         parts.append(f"CREATE SCHEMA IF NOT EXISTS {quoted};")
     for number, text in migrations():

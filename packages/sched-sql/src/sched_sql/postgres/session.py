@@ -23,6 +23,18 @@ from sched_sql.rows import Row
 
 T = TypeVar("T")
 
+MEANING: Mapping[str, str] = {
+    # Names that are not qualified are the server's own: of functions, operators and types, too.
+    # pg_temp is named because it would come first otherwise.
+    "search_path": "pg_catalog, pg_temp",
+    "client_encoding": "UTF8",
+    "array_nulls": "on",
+    "standard_conforming_strings": "on",
+    "transform_null_equals": "off",
+    "row_security": "on",
+}
+"""What our statements mean depends on these; they are set in sessions of others, too."""
+
 SETTINGS: Mapping[str, str] = {
     # The statements are written for their indexes, whatever statistics say or miss; planned once.
     "enable_seqscan": "off",
@@ -31,10 +43,25 @@ SETTINGS: Mapping[str, str] = {
     "enable_mergejoin": "off",
     "plan_cache_mode": "force_generic_plan",
     "jit": "off",
+    "enable_indexscan": "on",
+    "enable_indexonlyscan": "on",
+    "enable_nestloop": "on",
+    "enable_tidscan": "on",
+    "enable_sort": "on",
+    "enable_material": "on",
+    "max_parallel_workers_per_gather": "0",
     "default_transaction_isolation": "read committed",
     # A process that freezes inside a transaction must not keep its locks.
     "idle_in_transaction_session_timeout": "10s",
+    # A role's or a database's default must not end sessions that wait for work.
+    "idle_session_timeout": "0",
+    "default_table_access_method": "heap",  # a claim names the place of its row
+    **MEANING,
 }
+"""Of every session of ours, whatever the role's and the database's defaults are.
+
+Not among them: default_transaction_read_only, by which a DBA fences a server off.
+"""
 
 
 class Address:
@@ -67,7 +94,9 @@ class Address:
             "keepalives_count": "3",
             "tcp_user_timeout": str(round(timeout * 1000)),
         }
-        self.conninfo = conninfo.make_conninfo("", **{**defaults, **given})
+        # As what the role or the database has for a default, nothing but ASCII might pass.
+        always = {"client_encoding": "UTF8"}
+        self.conninfo = conninfo.make_conninfo("", **{**defaults, **given, **always})
         self.timeout = timeout
         self.settings = dict(settings)
 
@@ -213,8 +242,30 @@ def _is_stale(session: Session) -> bool:
 
 
 def _settings_query(settings: Mapping[str, str], *, local: bool) -> tuple[str, list[str]]:
-    calls = ", ".join(f"set_config(%s, %s, {str(local).lower()})" for _ in settings)
-    return f"SELECT {calls}", [part for setting in settings.items() for part in setting]
+    # Qualified, because the search path is not set yet.
+    calls = ", ".join(f"pg_catalog.set_config(%s, %s, {str(local).lower()})" for _ in settings)
+    return f"SELECT {calls}", _flat(settings)
+
+
+def _flat(settings: Mapping[str, str]) -> list[str]:
+    return [part for setting in settings.items() for part in setting]
+
+
+def borrowed(steps: Steps[T]) -> Steps[T]:
+    """Run steps in a session of somebody else's: its settings are put back afterwards.
+
+    Inside a savepoint or at the end of a transaction: what raises takes the settings back with it.
+    """
+    (row,) = yield Query(f"SELECT {_ASK}, {_SET}", _flat(MEANING))
+    # Where the client's encoding was none, what was read before it was set came as bytes.
+    before = [value.decode() if isinstance(value, bytes) else value for value in row]
+    result = yield from steps
+    yield Query(f"SELECT {_SET}", _flat(dict(zip(MEANING, before, strict=False))))
+    return result
+
+
+_ASK = ", ".join(f"pg_catalog.current_setting('{name}')" for name in MEANING)
+_SET = ", ".join("pg_catalog.set_config(%s, %s, true)" for _ in MEANING)
 
 
 def run(connection: Connection[Any], steps: Steps[T]) -> T:

@@ -73,7 +73,11 @@ class PostgresTable:
         migrate: bool,
         pooled: bool,
     ) -> None:
-        settings = {**SETTINGS, "lock_timeout": f"{max(1, round(timeout * 900))}ms"}
+        settings = {
+            **SETTINGS,
+            "lock_timeout": f"{max(1, round(timeout * 900))}ms",
+            "statement_timeout": f"{max(1, round(timeout * 1000))}ms",
+        }
         self._address = Address(where, timeout=timeout, settings=settings)
         self._schema, self._migrate, self._pooled = schema, migrate, pooled
         self._time, self._lease = time, lease

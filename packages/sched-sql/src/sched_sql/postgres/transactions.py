@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import anyio
 import psycopg
 from anyio import to_thread
-from psycopg import AsyncConnection, Connection
+from psycopg import AsyncConnection, Connection, IsolationLevel
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
@@ -24,7 +24,7 @@ from sched_core.job import Claim, Execution, Job, Settlement
 from sched_core.ports import Undecodable
 from sched_sql.postgres.definitions import Definitions
 from sched_sql.postgres.names import Query, Steps
-from sched_sql.postgres.session import Address, run, run_async
+from sched_sql.postgres.session import Address, borrowed, run, run_async
 from sched_sql.postgres.settling import Settling
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ IDLE = 4
 
 _CLEAN = (
     "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; "
-    "SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES"
+    "SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES"
 )
 """What DISCARD ALL does, except that what the driver has prepared stays."""
 
@@ -81,7 +81,7 @@ class CallersStore:
                 if connection.info.transaction_status == TransactionStatus.IDLE:
                     await connection.execute(_BEGIN)
                 async with connection.transaction():
-                    return await run_async(connection, steps())
+                    return await run_async(connection, borrowed(steps()))
             return await to_thread.run_sync(_in_savepoint, connection, steps)
         except Exception as error:
             failure = self._translate(error)
@@ -112,7 +112,7 @@ def _in_savepoint(connection: Connection[Any], steps: Callable[[], Steps[T]]) ->
     if connection.info.transaction_status == TransactionStatus.IDLE:
         connection.execute(_BEGIN)
     with connection.transaction():
-        return run(connection, steps())
+        return run(connection, borrowed(steps()))
 
 
 # -- a handler's -------------------------------------------------------------
@@ -254,6 +254,7 @@ class HandlersTransaction:
     def __enter__(self) -> Connection[Any]:
         try:
             connection = self._connections.take()
+            connection.isolation_level = IsolationLevel.READ_COMMITTED  # not the role's default
             block = connection.transaction()
             block.__enter__()
         except Exception as error:
@@ -271,7 +272,7 @@ class HandlersTransaction:
                 block.__exit__(kind, error, trace)
                 return
             try:
-                settlement = run(connection, self._settle())
+                settlement = run(connection, borrowed(self._settle()))
             except BaseException as failure:
                 block.__exit__(type(failure), failure, failure.__traceback__)
                 raise
@@ -290,6 +291,7 @@ class HandlersTransaction:
     async def __aenter__(self) -> AsyncConnection[Any]:
         try:
             connection = await self._connections.take_async()
+            await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
             block = connection.transaction()
             await block.__aenter__()
         except Exception as error:
@@ -309,7 +311,7 @@ class HandlersTransaction:
                     await block.__aexit__(kind, error, trace)
                     return
                 try:
-                    settlement = await run_async(connection, self._settle())
+                    settlement = await run_async(connection, borrowed(self._settle()))
                 except BaseException as failure:
                     await block.__aexit__(type(failure), failure, failure.__traceback__)
                     raise
