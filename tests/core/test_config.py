@@ -435,8 +435,8 @@ def test_sql_options_reach_the_backend(tmp_path: Path) -> None:
 
 
 def test_every_option_of_the_sql_backend_has_its_key() -> None:
-    """Except who decides the time, which is for tests."""
-    options = set(inspect.signature(SqlBackend).parameters) - {"where", "time"}
+    """Except who decides the time, which is for tests, and what the caller knows."""
+    options = set(inspect.signature(SqlBackend).parameters) - {"where", "time", "create"}
     assert options == {field.name for field in fields(SqlSettings)} - {"url"}
     config = {
         "mode": "sql",

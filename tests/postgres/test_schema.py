@@ -13,7 +13,7 @@ import pytest
 from tests import postgres_server
 from tests.postgres.places import Place, past
 
-from sched_core import BackendError, JobEvent, Once, SchemaTooNew, SystemClock
+from sched_core import BackendError, JobEvent, Once, SchemaTooNew, StoreNotFound, SystemClock
 from sched_sql import SqlBackend
 from sched_sql.postgres import migrating
 
@@ -162,3 +162,19 @@ def test_any_name_will_do(name: str) -> None:
     finally:
         with here.connect(autocommit=True) as connection:
             connection.execute(f"DROP SCHEMA IF EXISTS {quoted} CASCADE", ())
+
+
+async def look(here: Place) -> None:
+    async with here.scheduler(create=False) as scheduler:
+        assert [job async for job in scheduler.list_jobs()] == []
+
+
+def test_who_only_looks_makes_no_schema(fresh: Place) -> None:
+    with pytest.raises(StoreNotFound, match=f"no schema {NEW}"):
+        anyio.run(look, fresh)
+    assert fresh.rows(f"SELECT 1 FROM pg_namespace WHERE nspname = '{NEW}'") == []
+    elsewhere = Place(fresh.address.rpartition("/")[0] + "/no_such_jobs", NEW)
+    with pytest.raises(StoreNotFound, match='database "no_such_jobs" does not exist'):
+        anyio.run(look, elsewhere)
+    anyio.run(opened, fresh.backend())
+    anyio.run(look, fresh)

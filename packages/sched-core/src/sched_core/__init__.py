@@ -29,6 +29,7 @@ from sched_core.errors import (
     SchedulerRunning,
     ScheduleWarning,
     SchemaTooNew,
+    StoreNotFound,
     WrongEventLoop,
 )
 from sched_core.job import (
@@ -144,6 +145,7 @@ __all__ = [
     "StartAtInterval",
     "State",
     "Status",
+    "StoreNotFound",
     "Synced",
     "SystemClock",
     "Undecodable",

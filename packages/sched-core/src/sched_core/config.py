@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve, frozen
 
 from sched_core.clock import Clock
-from sched_core.errors import InvalidDefinition, ModeNotConfigured
+from sched_core.errors import InvalidDefinition, ModeNotConfigured, StoreNotFound
 from sched_core.memory import MemoryBackend
 from sched_core.observing import Observer
 from sched_core.ports import Backend, Handler
@@ -88,6 +88,7 @@ def open_scheduler(
     worker: str | None = None,
     max_concurrency: int | None = None,
     environ: Mapping[str, str] | None = None,
+    create: bool = True,
 ) -> Scheduler:
     """Return the scheduler that a configuration describes; ``async with`` opens it.
 
@@ -98,6 +99,8 @@ def open_scheduler(
         handler, clock, observers: As for :class:`~sched_core.Scheduler`.
         worker, max_concurrency: As there; they win over the configuration.
         environ: The environment; the process's unless given. It wins over ``config``.
+        create: Whether to make the store where there is none. False for programs that look and
+            operate: opening raises :class:`~sched_core.errors.StoreNotFound` then.
 
     Raises:
         InvalidDefinition: A key is unknown or its value cannot be; the message names it.
@@ -105,7 +108,7 @@ def open_scheduler(
         OSError: The file cannot be read.
     """
     found = read_config(config, environ=environ)
-    backend = open_backend(found)
+    backend = open_backend(found, create=create)
     general = found.general
     return Scheduler(
         backend,
@@ -117,8 +120,12 @@ def open_scheduler(
     )
 
 
-def open_backend(config: Config) -> Backend:
+def open_backend(config: Config, *, create: bool = True) -> Backend:
     """Return the backend of a configuration, not open yet.
+
+    Args:
+        config: It.
+        create: As for :func:`open_scheduler`.
 
     Raises:
         ModeNotConfigured, InvalidDefinition: As :func:`open_scheduler` does.
@@ -145,7 +152,7 @@ def open_backend(config: Config) -> Backend:
         raise ModeNotConfigured(
             mode, f"{point.value} cannot be imported: {error}; install what is missing"
         ) from error
-    return opening(config.section)
+    return opening(config.section if create else config.section.existing())
 
 
 def read_config(
@@ -281,4 +288,8 @@ class MemorySettings:
 
 def open_memory(section: Section) -> Backend:
     """Return the backend of ``mode = "memory"``."""
+    if not section.create:
+        raise StoreNotFound(
+            "mode 'memory' keeps jobs inside the process of the service: no other process sees them"
+        )
     return MemoryBackend(lease=section.read(MemorySettings).lease)

@@ -180,5 +180,12 @@ class BackendUnavailable(BackendError):
     """The store cannot be reached or is busy: the outcome may be unknown; try the same again."""
 
 
+class StoreNotFound(BackendError):
+    """There is no store of jobs at the address, and with ``create=False`` none was made.
+
+    Usually the address has a typing error, or the service that makes the store never ran.
+    """
+
+
 class SchemaTooNew(BackendError):
     """The store was written by a newer version of this package, which this one must not touch."""

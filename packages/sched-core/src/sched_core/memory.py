@@ -145,6 +145,10 @@ class MemoryBackend:
         self._opened_in: Affinity | None = None
         self._worker = ""
 
+    def __str__(self) -> str:
+        """Return where jobs are, for people."""
+        return "memory"
+
     @property
     def capabilities(self) -> Capabilities:
         return self._capabilities

@@ -110,6 +110,11 @@ class Scheduler:
         if handler is not None:
             self.set_handler(handler)
 
+    @property
+    def backend(self) -> Backend:
+        """Where jobs are kept; its ``str`` is for people."""
+        return self._backend
+
     # -- opening
 
     async def __aenter__(self) -> Self:

@@ -8,7 +8,7 @@ usual ways: ``stream_name``, ``streamName``, ``stream-name``, ``STREAM_NAME``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
@@ -100,12 +100,19 @@ class Section(Mapping[str, Any]):
         name: For messages, for example ``scheduler.nats``.
         values: What was said.
         sources: For keys that came from the environment, the variable's name.
+        create: Whether the backend may make its store where there is none.
     """
 
     def __init__(
-        self, name: str, values: Mapping[str, Any], sources: Mapping[str, str] | None = None
+        self,
+        name: str,
+        values: Mapping[str, Any],
+        sources: Mapping[str, str] | None = None,
+        *,
+        create: bool = True,
     ) -> None:
         self.name = name
+        self.create = create
         self._values = dict(values)
         self._sources = dict(sources or {})
 
@@ -120,6 +127,27 @@ class Section(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"<Section {self.name}: {', '.join(self._values) or 'empty'}>"
+
+    def existing(self) -> Section:
+        """Return the same section for a store that must be there already."""
+        return Section(self.name, self._values, self._sources, create=False)
+
+    def with_value(
+        self, key: str, value: object, *, source: str, instead_of: Sequence[str] = ()
+    ) -> Section:
+        """Return the section with another value.
+
+        Args:
+            key: Of the value.
+            value: It.
+            source: Where it comes from, for messages.
+            instead_of: Other names of the key, whose values go.
+        """
+        names = {plain(name) for name in (key, *instead_of)}
+        values = {name: each for name, each in self._values.items() if plain(name) not in names}
+        sources = {name: each for name, each in self._sources.items() if name not in names}
+        values[key], sources[plain(key)] = value, source
+        return Section(self.name, values, sources, create=self.create)
 
     def where(self, key: str) -> str:
         """Return what a message calls a key."""

@@ -31,6 +31,7 @@ from sched_core.ports import (
     Undecodable,
     UndecodableExecution,
 )
+from sched_core.redaction import shown_address
 from sched_jetstream import protocol
 from sched_jetstream.batch import Mismatch
 from sched_jetstream.claiming import Claiming
@@ -62,6 +63,8 @@ class JetStreamBackend:
             been made with ``max_reconnect_attempts=-1`` to survive a restart of the server.
         options: An :class:`~sched_jetstream.Options`; or its fields as keywords.
         domain: The JetStream domain, where the account's own is not meant.
+        create: False: open streams that are there, and make none; opening raises
+            :class:`~sched_core.errors.StoreNotFound` where there are none.
         nats: What else ``nats.connect`` takes: ``tls``, ``user_credentials``, ``token`` and so on.
         settings: Fields of :class:`~sched_jetstream.Options`.
 
@@ -76,6 +79,7 @@ class JetStreamBackend:
         connection: Client | None = None,
         options: Options | None = None,
         domain: str | None = None,
+        create: bool = True,
         nats: dict[str, Any] | None = None,
         **settings: Any,
     ) -> None:
@@ -91,7 +95,7 @@ class JetStreamBackend:
             options = Options(**settings)
         self.options = options
         self._names = options.names
-        self._servers, self._connection = servers, connection
+        self._servers, self._connection, self._create = servers, connection, create
         self._api = "$JS.API" if domain is None else f"$JS.{domain}.API"
         self._nats = dict(nats or {})
         self._session: Session | None = None
@@ -105,6 +109,13 @@ class JetStreamBackend:
             bulk_limit=BULK,
             loops=frozenset({"asyncio"}),
         )
+
+    def __str__(self) -> str:
+        """Return which streams these are, without the user's password, for people."""
+        servers = [self._servers] if isinstance(self._servers, str) else self._servers
+        where = ", ".join(map(shown_address, servers))
+        place = "a connection that was given" if self._connection is not None else where
+        return f"NATS JetStream at {place}, bucket {self.options.job_bucket}"
 
     @property
     def capabilities(self) -> Capabilities:
@@ -132,7 +143,7 @@ class JetStreamBackend:
         )
         await wire.open()
         try:
-            await provision(wire, options)
+            await provision(wire, options, create=self._create)
             session = Session(wire, options, clock, worker)
             for _ in range(SAMPLES):
                 if session.store_clock is not None and session.store_clock.vague:

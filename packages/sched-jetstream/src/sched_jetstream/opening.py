@@ -100,7 +100,7 @@ def open_jetstream(section: Section) -> JetStreamBackend:
         values["publish_retry_backoff"] = retry.backoff
     servers = [server.strip() for server in settings.url.split(",")]
     try:
-        return JetStreamBackend(servers, nats=login, **values)
+        return JetStreamBackend(servers, nats=login, create=section.create, **values)
     except InvalidDefinition as error:
         raise InvalidDefinition(
             section.where(error.field), without_password(error.problem)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from sched_core.clock import cpu_seconds, pause
-from sched_core.errors import BackendError, BackendUnavailable, SchemaTooNew
+from sched_core.errors import BackendError, BackendUnavailable, SchemaTooNew, StoreNotFound
 from sched_jetstream.errors import NatsServerTooOld, StreamUnsuitable
 from sched_jetstream.options import Options
 from sched_jetstream.reading import NO_STREAM
@@ -63,10 +63,16 @@ def check_version(text: str) -> str | None:
     return None
 
 
-async def provision(wire: Wire, options: Options) -> None:
+async def provision(wire: Wire, options: Options, *, create: bool = True) -> None:
     """Make what is missing, and see that what is there will do.
 
+    Args:
+        wire: The connection.
+        options: What is wanted.
+        create: False: make nothing, and change nothing that is there.
+
     Raises:
+        StoreNotFound: There are no streams, and none may be made.
         NatsServerTooOld, StreamUnsuitable, SchemaTooNew: As they say.
         BackendUnavailable: It did not come about in time.
     """
@@ -75,6 +81,9 @@ async def provision(wire: Wire, options: Options) -> None:
     if warning is not None:
         logger.warning("%s", warning)
     until = cpu_seconds() + options.startup_timeout.total_seconds()
+    if not create:
+        await _patiently(lambda: _require(wire, names), until)
+        return
     for make in (_jobs, _executions, _consumer):
         await _patiently(lambda make=make: make(wire, names, options), until)  # type: ignore[misc]
 
@@ -100,6 +109,19 @@ async def _patiently(step: Callable[[], Awaitable[T]], until: float) -> T:
                 "majority?"
             ) from problem
         await pause(0.1)
+
+
+async def _require(wire: Wire, names: Names) -> None:
+    for name in (names.stream, names.ledger_stream):
+        try:
+            info = await wire.call(f"STREAM.INFO.{name}")
+        except ApiError as error:
+            if error.err_code != NO_STREAM:
+                raise
+            raise StoreNotFound(
+                f"there is no stream {name} on the NATS server: no service has used these buckets"
+            ) from None
+        _check(wire, name, info["config"], {}, made=False)
 
 
 async def _jobs(wire: Wire, names: Names, options: Options) -> None:

@@ -72,6 +72,8 @@ class SqlBackend:
         pooled: PostgreSQL only. The address is that of a pooler which may give each transaction
             another session (PgBouncer in transaction mode): nothing is prepared or listened to, and
             other processes' jobs are found by looking.
+        create: False: open a store that is there, and make or migrate none; opening raises
+            :class:`~sched_core.errors.StoreNotFound` where there is none.
 
     Raises:
         InvalidDefinition: The address or an option cannot be.
@@ -89,6 +91,7 @@ class SqlBackend:
         schema: str | None = None,
         migrate: bool | None = None,
         pooled: bool | None = None,
+        create: bool = True,
     ) -> None:
         _check_duration("lease", lease, least=timedelta(milliseconds=1))
         _check_duration("timeout", timeout, least=timedelta(0))
@@ -102,13 +105,16 @@ class SqlBackend:
                 time=time,
                 lease=lease,
                 timeout=timeout,
-                migrate=migrate is not False,
+                migrate=migrate is not False and create,
                 pooled=pooled is True,
+                create=create,
             )
         else:
             _refuse("SQLite", time=time, schema=schema, migrate=migrate, pooled=pooled)
             time = "clock"
-            self._table = _sqlite_table(address.path, synchronous=synchronous, timeout=timeout)
+            self._table = _sqlite_table(
+                address.path, synchronous=synchronous, timeout=timeout, create=create
+            )
         self._capabilities = Capabilities(
             durable=True,
             shared=True,
@@ -423,6 +429,7 @@ def _postgres_table(
     timeout: timedelta,
     migrate: bool,
     pooled: bool,
+    create: bool,
 ) -> Table:
     if time not in {"store", "clock"}:
         raise InvalidDefinition("time", f"must be 'store' or 'clock', not {time!r}")
@@ -448,18 +455,28 @@ def _postgres_table(
         timeout=timeout.total_seconds(),
         migrate=migrate,
         pooled=pooled,
+        create=create,
     )
 
 
 def _sqlite_table(
-    where: str, *, synchronous: Literal["FULL", "NORMAL"] | None, timeout: timedelta
+    where: str,
+    *,
+    synchronous: Literal["FULL", "NORMAL"] | None,
+    timeout: timedelta,
+    create: bool,
 ) -> Table:
     synchronous = "FULL" if synchronous is None else synchronous
     if synchronous not in {"FULL", "NORMAL"}:
         raise InvalidDefinition("synchronous", f"must be 'FULL' or 'NORMAL', not {synchronous!r}")
     from sched_sql.sqlite import SqliteTable  # as above: nobody needs both
 
-    return SqliteTable(_absolute(where), synchronous=synchronous, timeout=timeout.total_seconds())
+    return SqliteTable(
+        _absolute(where),
+        synchronous=synchronous,
+        timeout=timeout.total_seconds(),
+        create=create,
+    )
 
 
 def _absolute(path: str) -> str:

@@ -50,7 +50,7 @@ def open_sql(section: Section) -> SqlBackend:
         if name != "url" and value is not None
     }
     try:
-        return SqlBackend(settings.url, **options)
+        return SqlBackend(settings.url, create=section.create, **options)
     except InvalidDefinition as error:
         if error.field == "where":
             raise InvalidDefinition(section.where("url"), error.problem) from None

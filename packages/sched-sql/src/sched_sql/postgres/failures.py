@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 import psycopg
 from psycopg import errors
 
-from sched_core.errors import BackendError, BackendUnavailable, InvalidDefinition, SchedError
+from sched_core.errors import (
+    BackendError,
+    BackendUnavailable,
+    InvalidDefinition,
+    SchedError,
+    StoreNotFound,
+)
 
 _AGAIN = frozenset(
     {
@@ -29,6 +37,7 @@ _REFUSED = (
     "permission denied for database",
 )
 """What trying again does not mend; libpq tells no code before there is a session."""
+_NO_DATABASE = re.compile(r'database ".*" does not exist')
 
 
 def translate(error: Exception, where: str, schema: str) -> Exception:
@@ -66,6 +75,8 @@ def translate(error: Exception, where: str, schema: str) -> Exception:
     if code in _AGAIN or code.startswith(_AGAIN_CLASSES):
         return BackendUnavailable(f"{where}: {text}")
     if not code and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError, OSError)):
+        if _NO_DATABASE.search(text):
+            return StoreNotFound(f"{where}: {text}")
         refused = next((reason for reason in _REFUSED if reason in text), None)
         if refused is not None:
             return BackendError(f"{where}: {text}: check user, password, database and pg_hba.conf")

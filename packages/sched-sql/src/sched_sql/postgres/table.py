@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Literal, TypeVar
 
 from sched_core.clock import FIRST, Clock, StoreClock, boot_seconds
-from sched_core.errors import BackendError
+from sched_core.errors import BackendError, StoreNotFound
 from sched_core.job import Claim, Execution, Job, Settled, Settlement
 from sched_core.ports import (
     ExecutionQuery,
@@ -60,6 +60,7 @@ class PostgresTable:
         timeout: Seconds to wait for an answer, and for a lock.
         migrate: Whether to make the schema, and bring it up to date.
         pooled: Whether a pooler may give each transaction another session.
+        create: Whether the schema may be missing.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class PostgresTable:
         timeout: float,
         migrate: bool,
         pooled: bool,
+        create: bool = True,
     ) -> None:
         settings = {
             **SETTINGS,
@@ -80,6 +82,7 @@ class PostgresTable:
         }
         self._address = Address(where, timeout=timeout, settings=settings)
         self._schema, self._migrate, self._pooled = schema, migrate, pooled
+        self._create = create
         self._time, self._lease = time, lease
         self._timeout = timeout
         names = self._names = Names(schema)
@@ -120,6 +123,8 @@ class PostgresTable:
         for _ in range(2):  # the first one also waits for the connection
             self._observe(self._told)
         found = edit.run(lambda: migrating.version(self._names, self._schema))
+        if not self._create and not found[0]:
+            raise StoreNotFound(f"{self._address}: there is no schema {self._schema} in it")
         if migrating.check(self._schema, found, migrate=self._migrate):
             edit.run(lambda: migrating.apply(self._names, self._schema))
         if self._time == "store":

@@ -44,6 +44,7 @@ from sched_sql.rules import at_same_occurrence, is_doubtful, refuse_twins, revis
 from sched_sql.sqlite import listing
 from sched_sql.sqlite.claims import Claims
 from sched_sql.sqlite.database import Database, translate
+from sched_sql.sqlite.existing import require
 from sched_sql.sqlite.ledger import CHUNK, Ledger
 from sched_sql.sqlite.settling import Settling
 from sched_sql.sqlite.workers import WorkerFiles, is_locked
@@ -63,10 +64,12 @@ class SqliteTable:
         path: Of the file.
         synchronous: Of adds, edits and settles: ``FULL`` or ``NORMAL``.
         timeout: Seconds to wait for a lock.
+        create: Whether to make the file if it is missing.
     """
 
-    def __init__(self, path: str, *, synchronous: str, timeout: float) -> None:
+    def __init__(self, path: str, *, synchronous: str, timeout: float, create: bool = True) -> None:
         self._path = path
+        self._create = create
         self._database = Database(path, synchronous=synchronous, timeout=timeout)
         self._workers = WorkerFiles(f"{path}-workers")
         self._ledger = Ledger(self._database)
@@ -97,6 +100,8 @@ class SqliteTable:
 
     def open(self, worker: str, now: Now) -> None:
         self._claims.worker = worker
+        if not self._create:
+            require(self._path)
         self._database.open()
         with self._database.lock:
             self._workers.register(worker)
