@@ -7,6 +7,7 @@ import signal
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
+from tools import budgets
 
 DEEP = os.environ.get("SCHED_DEEP", "") not in {"", "0"}
 
@@ -48,3 +49,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+class Seconds:
+    """Tells what each part of ``./dev test`` took, beside its budget."""
+
+    def __init__(self, lint: float) -> None:
+        self._lint = lint
+        self._spent: dict[str, float] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        file = report.nodeid.partition("::")[0]
+        self._spent[file] = self._spent.get(file, 0.0) + report.duration
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        terminalreporter.section("seconds of each part; tests: of both processes")
+        for row in budgets.rows(self._lint, self._spent):
+            terminalreporter.write_line(row, red="OVER" in row)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    told = os.environ.get(budgets.LINT_SPENT)
+    if told and not hasattr(config, "workerinput"):  # a process of xdist tells the first one
+        config.pluginmanager.register(Seconds(float(told)), "seconds")

@@ -25,9 +25,3 @@ def holds(harness: str, seconds: float, every: float) -> None:
 @pytest.mark.parametrize("harness", ["Sqlite", "Postgres", "JetStream"])
 def test_it_holds_for_some_seconds(harness: str) -> None:
     holds(harness, 6.0, 0.5)
-
-
-@pytest.mark.deep
-@pytest.mark.parametrize("harness", ["Sqlite", "Postgres", "JetStream", "JetStreamCluster"])
-def test_it_holds_for_twenty_minutes(harness: str) -> None:
-    holds(harness, 20 * 60.0, 4.0)

@@ -1,0 +1,149 @@
+"""This checkout beside another revision of itself, in one run: whether something got slower.
+
+    ./dev bench against REVISION                         burst on each store
+    ./dev bench against REVISION postgres jetstream      on these stores only
+    ./dev bench against REVISION steady postgres         another workload of side_by_side
+    ./dev bench against REVISION --rounds 9
+
+The revision gets a worktree and an environment of its own in a temporary folder. The load is this
+checkout's for both. The two take turns, and who begins a round changes; a figure is the median of
+the rounds, a ratio the median of the rounds' ratios, with least and most. Processor time for each
+run, of the client and of the server, depends less on what else the machine does than the rate.
+
+A store is slower when the later code loses every round and 5 % or more in the median. Then the exit
+code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks._processes import Figures, figures  # noqa: E402 -- the path comes first
+from benchmarks._servers import Places  # noqa: E402
+from benchmarks._systems import SYSTEMS, WORKLOADS, System, Workload  # noqa: E402
+from benchmarks._tables import times  # noqa: E402
+
+ROUNDS = 5
+SLOWER = 0.95
+"""The ratio below which a difference is not called noise, if no round contradicts."""
+OURS = {system.store: system for system in SYSTEMS if system.is_ours}
+COMPARED = [name for name, workload in WORKLOADS.items() if workload.act != "two"]
+USUAL = ("memory", "sqlite-full", "postgres", "jetstream")
+"""The stores that are compared unless others are named."""
+
+
+@contextlib.contextmanager
+def environment_of(revision: str) -> Iterator[str]:
+    """Make a worktree of a revision; return the interpreter that imports its packages."""
+    with tempfile.TemporaryDirectory(prefix="sched-against-") as folder:
+        tree = Path(folder) / "tree"
+        git = ["git", "-C", str(ROOT), "worktree"]
+        subprocess.run([*git, "add", "--quiet", "--detach", str(tree), revision], check=True)
+        try:
+            subprocess.run([tree / "dev", "setup"], check=True)
+            yield str(tree / ".venv" / "bin" / "python")
+        finally:
+            subprocess.run([*git, "remove", "--force", str(tree)], check=True)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Measures two revisions in turn.
+
+    Attributes:
+        pythons: The interpreters of the earlier and of the later revision.
+        places: Where jobs are kept.
+        rounds: How often each figure is made.
+        seconds: For how long to look where time is what is measured.
+    """
+
+    pythons: tuple[str, str]
+    places: Places
+    rounds: int
+    seconds: float
+
+    def is_slower(self, name: str, system: System) -> bool:
+        """Print a line of the table; return whether the later revision is slower than the noise."""
+        workload = WORKLOADS[name]
+        found: tuple[list[Figures], list[Figures]] = ([], [])
+        for number in range(self.rounds):
+            for side in (1, 0) if number % 2 else (0, 1):
+                found[side].append(self._measured(workload, system, self.pythons[side]))
+        counts = workload.counts
+        ratios = [
+            times(workload, now[counts], then[counts]) for then, now in zip(*found, strict=True)
+        ]
+        then, now = (median(each[counts] for each in side) for side in found)
+        slower = max(ratios) < 1 and median(ratios) < SLOWER
+        print(
+            f"  {system.name:<18}{then:>12,.1f}{now:>12,.1f}{median(ratios):>8.2f}"
+            f"{f'{min(ratios):.2f} to {max(ratios):.2f}':>16}"
+            f"{both(found, 'cpu_us'):>16}{both(found, 'server_us'):>16}"
+            f"{'   SLOWER' if slower else ''}",
+            flush=True,
+        )
+        return slower
+
+    def _measured(self, workload: Workload, system: System, python: str) -> Figures:
+        """Return the figures of one process that imports what *python* has installed."""
+        with self.places.fresh(system.store) as place:
+            call = (system.store, place.address, workload.n)
+            if workload.act == "start" and system.store != "memory":
+                figures("ours", "fill", *call, python=python)
+            told = {"server": place.server, "seconds": self.seconds}
+            return figures("ours", workload.act, *call, python=python, **told)
+
+
+def both(found: tuple[list[Figures], list[Figures]], key: str) -> str:
+    """Return the medians of processor time before and after, where it was measured."""
+    medians = [median(each.get(key, 0) for each in side) for side in found]
+    return " → ".join(f"{each:,.0f}" for each in medians) if any(medians) else ""
+
+
+def main() -> int:
+    """Measure both revisions in turn; return 1 where the later one is slower."""
+    parser = argparse.ArgumentParser(description="Two revisions; see the file's beginning")
+    parser.add_argument("revision")
+    parser.add_argument("chosen", nargs="*", metavar="WORKLOAD|STORE")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--seconds", type=float, default=8.0, help="of steady, idle and lateness")
+    wanted = parser.parse_args()
+    chosen = {"sqlite-full" if each == "sqlite" else each for each in wanted.chosen}
+    if unknown := chosen - set(COMPARED) - OURS.keys():
+        known = ", ".join((*COMPARED, *OURS))
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {known}")
+    systems = [OURS[store] for store in OURS if store in (chosen & OURS.keys() or USUAL)]
+    slower = []
+    with environment_of(wanted.revision) as then, Places() as places:
+        comparison = Comparison((then, sys.executable), places, wanted.rounds, wanted.seconds)
+        for name in [each for each in COMPARED if each in (chosen & set(COMPARED) or {"burst"})]:
+            print(
+                f"\n{name}: {WORKLOADS[name].unit}; {wanted.rounds} rounds, load average "
+                f"{os.getloadavg()[0]:.1f}\n  {'':<18}{wanted.revision[:11]:>12}{'now':>12}"
+                f"{'times':>8}{'least to most':>16}{'client CPU µs':>16}{'server µs':>16}"
+            )
+            slower += [
+                f"{name} on {system.name}"
+                for system in systems
+                if comparison.is_slower(name, system)
+            ]
+    print(f"\nload average {os.getloadavg()[0]:.1f}")
+    for each in slower:
+        print(f"slower: {each}")
+    return int(bool(slower))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""Seconds that each part of `./dev test` may take on two cores; more is told, and fails nothing.
+
+`./dev test` is to end within ten minutes: see :func:`total`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+LINT = 60
+COLLECTING = 20
+"""Starting pytest, and finding the tests."""
+TESTS: dict[str, int] = {
+    "cli": 60,
+    "conformance": 240,
+    "core": 120,
+    "crash": 60,
+    "docs": 90,
+    "jetstream": 120,
+    "postgres": 150,
+    "sql": 60,
+    "testkit": 90,
+    "torture": 60,
+}
+"""By folder of tests/; two processes run them, so that each costs half of it."""
+PROCESSES = 2
+LIMIT = 600
+
+LINT_SPENT = "SCHED_LINT_SECONDS"
+"""The variable in which `./dev test` tells pytest what lint took."""
+SLOWEST = 3
+
+
+def total() -> float:
+    """Return the seconds that everything may take."""
+    return LINT + COLLECTING + sum(TESTS.values()) / PROCESSES
+
+
+def rows(lint: float, spent: Mapping[str, float]) -> list[str]:
+    """Return a line for each part: its seconds beside its budget.
+
+    Args:
+        lint: The seconds of what comes before the tests.
+        spent: The seconds of each file of tests, setup and teardown included, by its path.
+    """
+    found = [_row("lint", lint, LINT, [])]
+    for folder in sorted({folder_of(file) for file in spent}):
+        files = {file: took for file, took in spent.items() if folder_of(file) == folder}
+        slowest = sorted(files, key=lambda file: -files[file])[:SLOWEST]
+        named = [f"{file.rpartition('/')[2]} {files[file]:.0f}" for file in slowest]
+        found.append(_row(folder, sum(files.values()), TESTS.get(folder, 0), named))
+    return found
+
+
+def folder_of(file: str) -> str:
+    """Return the part that a file of tests belongs to."""
+    return file.split("/")[1]
+
+
+def _row(name: str, spent: float, budget: int, slowest: Sequence[str]) -> str:
+    row = f"{name:<14}{spent:>6.0f} s of {budget:>4}"
+    if spent <= budget:
+        return row
+    return f"{row}   OVER ITS BUDGET by {spent - budget:.0f} s   {', '.join(slowest)}".rstrip()

@@ -1,0 +1,51 @@
+"""Where things lie, starting programs of the environment, and what is said to people."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+ROOT = Path(__file__).resolve().parent.parent
+OWN = ROOT / ".dev"
+VENV = ROOT / ".venv"
+BIN = VENV / "bin"
+
+
+def step(program: str, *args: str) -> float:
+    """Run a program of the environment and return its seconds; if it fails, end with its code."""
+    name = shlex.join([program, *args])
+    say(name)
+    began = time.monotonic()
+    code = subprocess.call([BIN / program, *args], cwd=ROOT)
+    took = time.monotonic() - began
+    if code:
+        fail(f"{name} failed after {took:.1f} s", code=code if code > 0 else 128 - code)
+    say(f"{name}: ok, {took:.1f} s")
+    return took
+
+
+def become(program: str, *args: str) -> NoReturn:
+    """Turn into a program of the environment: signals and the terminal are its own."""
+    os.chdir(ROOT)
+    flush()
+    os.execv(BIN / program, [program if program != "python" else str(BIN / program), *args])
+
+
+def say(text: str) -> None:
+    print(f"· {text}", flush=True)
+
+
+def flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def fail(text: str, *, code: int = 1) -> NoReturn:
+    flush()
+    print(f"dev: {text}", file=sys.stderr)
+    sys.exit(code)
