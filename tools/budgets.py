@@ -15,7 +15,7 @@ COLLECTING = 20
 """Starting pytest, and finding the tests."""
 TESTS: dict[str, int] = {
     "cli": 60,
-    "conformance": 240,
+    "conformance": 220,
     "core": 120,
     "crash": 60,
     "docs": 90,
