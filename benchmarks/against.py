@@ -3,7 +3,7 @@
     ./dev bench against REVISION                         burst on each store
     ./dev bench against REVISION postgres jetstream      on these stores only
     ./dev bench against REVISION steady postgres         another workload of side_by_side
-    ./dev bench against REVISION --rounds 9
+    ./dev bench against REVISION --rounds 9 --jobs 2000
 
 The revision gets a worktree and an environment of its own in a temporary folder. The load is this
 checkout's for both. The two take turns, and who begins a round changes; a figure is the median of
@@ -11,7 +11,7 @@ the rounds, a ratio the median of the rounds' ratios, with least and most. Proce
 run, of the client and of the server, depends less on what else the machine does than the rate.
 
 A store is slower when the later code loses every round and 5 % or more in the median. Then the exit
-code is 1.
+code is 1, and also where a process fails or takes too long.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from statistics import median
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks._processes import Figures, figures  # noqa: E402 -- the path comes first
+from benchmarks._processes import Failed, Figures, figures  # noqa: E402 -- the path comes first
 from benchmarks._servers import Places  # noqa: E402
 from benchmarks._systems import SYSTEMS, WORKLOADS, System, Workload  # noqa: E402
 from benchmarks._tables import times  # noqa: E402
@@ -67,15 +67,21 @@ class Comparison:
         places: Where jobs are kept.
         rounds: How often each figure is made.
         seconds: For how long to look where time is what is measured.
+        jobs: How many, where it is not the workload's own number.
     """
 
     pythons: tuple[str, str]
     places: Places
     rounds: int
     seconds: float
+    jobs: int | None
 
     def is_slower(self, name: str, system: System) -> bool:
-        """Print a line of the table; return whether the later revision is slower than the noise."""
+        """Print a line of the table; return whether the later revision is slower than the noise.
+
+        Raises:
+            Failed: A process ended with an error, or not in time.
+        """
         workload = WORKLOADS[name]
         found: tuple[list[Figures], list[Figures]] = ([], [])
         for number in range(self.rounds):
@@ -99,7 +105,8 @@ class Comparison:
     def _measured(self, workload: Workload, system: System, python: str) -> Figures:
         """Return the figures of one process that imports what *python* has installed."""
         with self.places.fresh(system.store) as place:
-            call = (system.store, place.address, workload.n)
+            n = workload.n if self.jobs is None else self.jobs
+            call = (system.store, place.address, n)
             if workload.act == "start" and system.store != "memory":
                 figures("ours", "fill", *call, python=python)
             told = {"server": place.server, "seconds": self.seconds}
@@ -119,30 +126,32 @@ def main() -> int:
     parser.add_argument("chosen", nargs="*", metavar="WORKLOAD|STORE")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seconds", type=float, default=8.0, help="of steady, idle and lateness")
+    parser.add_argument("--jobs", type=int, help="instead of the workload's own number")
     wanted = parser.parse_args()
     chosen = {"sqlite-full" if each == "sqlite" else each for each in wanted.chosen}
     if unknown := chosen - set(COMPARED) - OURS.keys():
         known = ", ".join((*COMPARED, *OURS))
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {known}")
     systems = [OURS[store] for store in OURS if store in (chosen & OURS.keys() or USUAL)]
-    slower = []
+    bad: list[str] = []
     with environment_of(wanted.revision) as then, Places() as places:
-        comparison = Comparison((then, sys.executable), places, wanted.rounds, wanted.seconds)
+        pythons = (then, sys.executable)
+        comparison = Comparison(pythons, places, wanted.rounds, wanted.seconds, wanted.jobs)
         for name in [each for each in COMPARED if each in (chosen & set(COMPARED) or {"burst"})]:
             print(
                 f"\n{name}: {WORKLOADS[name].unit}; {wanted.rounds} rounds, load average "
                 f"{os.getloadavg()[0]:.1f}\n  {'':<18}{wanted.revision[:11]:>12}{'now':>12}"
                 f"{'times':>8}{'least to most':>16}{'client CPU µs':>16}{'server µs':>16}"
             )
-            slower += [
-                f"{name} on {system.name}"
-                for system in systems
-                if comparison.is_slower(name, system)
-            ]
+            for system in systems:
+                try:
+                    if comparison.is_slower(name, system):
+                        bad.append(f"slower: {name} on {system.name}")
+                except Failed as error:
+                    bad.append(f"failed: {name} on {system.name}: {error}")
     print(f"\nload average {os.getloadavg()[0]:.1f}")
-    for each in slower:
-        print(f"slower: {each}")
-    return int(bool(slower))
+    print("\n".join(bad))
+    return int(bool(bad))
 
 
 if __name__ == "__main__":
