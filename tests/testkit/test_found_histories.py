@@ -448,6 +448,15 @@ async def a_retry_with_jitter(world: World) -> None:
     await world.run(0)
 
 
+async def a_schedule_with_jitter(world: World) -> None:
+    """Each occurrence is due later than its moment, by a share that everybody derives alike."""
+    policy = Policy(jitter=seconds(30))
+    await world.submit(0, evolve(MINUTELY, policy=policy), declared=False)
+    for _ in range(4):
+        await world.advance(seconds(30))
+        await world.run(0)
+
+
 async def a_trigger_and_a_pause_after_the_clock_was_set_back(world: World) -> None:
     """What the trigger waited behind lies inside the pause then: the trigger waits no more."""
     await world.submit(0, MINUTELY, declared=False)
@@ -562,6 +571,7 @@ FOUND = [
     an_edit_after_the_clock_was_set_back,
     a_removal_after_the_clock_was_set_back,
     a_retry_with_jitter,
+    a_schedule_with_jitter,
     a_trigger_and_a_pause_after_the_clock_was_set_back,
     a_fixed_delay_after_the_clock_was_set_back,
     a_plain_function_whose_time_is_up,

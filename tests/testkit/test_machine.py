@@ -15,6 +15,7 @@ from tests.testkit.test_found_histories import (
     History,
     a_pause_with_a_backlog,
     a_retry_with_jitter,
+    a_schedule_with_jitter,
     a_third_pause_takes_away_what_a_lost_claim_had_begun,
     a_trigger_while_a_retry_waits,
     an_edit_after_the_clock_was_set_back,
@@ -161,7 +162,6 @@ MUTANTS: list[tuple[str, Any, str]] = [
     ("redefine", any_edit_moves_the_schedule, "moved its standing"),
     ("retire", removal_writes_nothing, "has no (final )?line"),
     ("backoff", retry_without_a_pause, "before its retry was due"),
-    ("_jittered", jitter_is_ignored, "its jitter makes it due"),
     ("retire", only_the_first_is_superseded, "folds 0, not"),
     ("finish", what_returns_in_the_end_has_succeeded, "but the handler failed"),
 ]
@@ -210,6 +210,7 @@ def test_the_machine_lets_time_run_out(monkeypatch: pytest.MonkeyPatch) -> None:
             an_interruption_before_the_clock_was_set_back,
             "after attempt|must go on with",
         ),
+        ("_jittered", jitter_is_ignored, a_schedule_with_jitter, "its jitter makes it due"),
         ("backoff", jitter_of_retries_is_ignored, a_retry_with_jitter, "before its retry was due"),
         (
             "redefine",
