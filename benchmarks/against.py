@@ -10,8 +10,9 @@ checkout's for both. The two take turns, and who begins a round changes; a figur
 the rounds, a ratio the median of the rounds' ratios, with least and most. Processor time for each
 run, of the client and of the server, depends less on what else the machine does than the rate.
 
-A store is slower when the later code loses every round and 5 % or more in the median. Then the exit
-code is 1, and also where a process fails or takes too long.
+Without a revision it is HEAD: what is not committed yet is compared. A store is slower when the
+later code loses every one of three rounds or more, and 5 % in the median. Then the exit code is 1,
+and also where a process fails or takes too long.
 """
 
 from __future__ import annotations
@@ -36,12 +37,19 @@ from benchmarks._systems import SYSTEMS, WORKLOADS, System, Workload  # noqa: E4
 from benchmarks._tables import times  # noqa: E402
 
 ROUNDS = 5
+ENOUGH = 3
+"""With fewer rounds nothing is called slower."""
 SLOWER = 0.95
 """The ratio below which a difference is not called noise, if no round contradicts."""
 OURS = {system.store: system for system in SYSTEMS if system.is_ours}
 COMPARED = [name for name, workload in WORKLOADS.items() if workload.act != "two"]
 USUAL = ("memory", "sqlite-full", "postgres", "jetstream")
 """The stores that are compared unless others are named."""
+
+
+def is_revision(name: str) -> bool:
+    ask = ["git", "-C", str(ROOT), "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"]
+    return subprocess.run(ask, stdout=subprocess.DEVNULL, check=False).returncode == 0
 
 
 @contextlib.contextmanager
@@ -92,7 +100,7 @@ class Comparison:
             times(workload, now[counts], then[counts]) for then, now in zip(*found, strict=True)
         ]
         then, now = (median(each[counts] for each in side) for side in found)
-        slower = max(ratios) < 1 and median(ratios) < SLOWER
+        slower = self.rounds >= ENOUGH and max(ratios) < 1 and median(ratios) < SLOWER
         print(
             f"  {system.name:<18}{then:>12,.1f}{now:>12,.1f}{median(ratios):>8.2f}"
             f"{f'{min(ratios):.2f} to {max(ratios):.2f}':>16}"
@@ -122,25 +130,26 @@ def both(found: tuple[list[Figures], list[Figures]], key: str) -> str:
 def main() -> int:
     """Measure both revisions in turn; return 1 where the later one is slower."""
     parser = argparse.ArgumentParser(description="Two revisions; see the file's beginning")
-    parser.add_argument("revision")
-    parser.add_argument("chosen", nargs="*", metavar="WORKLOAD|STORE")
+    parser.add_argument("chosen", nargs="*", metavar="REVISION|WORKLOAD|STORE")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seconds", type=float, default=8.0, help="of steady, idle and lateness")
     parser.add_argument("--jobs", type=int, help="instead of the workload's own number")
     wanted = parser.parse_args()
     chosen = {"sqlite-full" if each == "sqlite" else each for each in wanted.chosen}
-    if unknown := chosen - set(COMPARED) - OURS.keys():
+    others = sorted(chosen - set(COMPARED) - OURS.keys()) or ["HEAD"]
+    if unknown := [each for each in others if not is_revision(each)] or others[1:]:
         known = ", ".join((*COMPARED, *OURS))
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {known}")
+        parser.error(f"{', '.join(unknown)}: one revision can be named, and of {known} any")
+    revision = others[0]
     systems = [OURS[store] for store in OURS if store in (chosen & OURS.keys() or USUAL)]
     bad: list[str] = []
-    with environment_of(wanted.revision) as then, Places() as places:
+    with environment_of(revision) as then, Places() as places:
         pythons = (then, sys.executable)
         comparison = Comparison(pythons, places, wanted.rounds, wanted.seconds, wanted.jobs)
         for name in [each for each in COMPARED if each in (chosen & set(COMPARED) or {"burst"})]:
             print(
                 f"\n{name}: {WORKLOADS[name].unit}; {wanted.rounds} rounds, load average "
-                f"{os.getloadavg()[0]:.1f}\n  {'':<18}{wanted.revision[:11]:>12}{'now':>12}"
+                f"{os.getloadavg()[0]:.1f}\n  {'':<18}{revision[:11]:>12}{'now':>12}"
                 f"{'times':>8}{'least to most':>16}{'client CPU µs':>16}{'server µs':>16}"
             )
             for system in systems:
