@@ -161,7 +161,7 @@ class PostgresPlace:
 
 class PostgresHarness(Harness):
     name = "postgres"
-    can_cut = can_spoil = True
+    can_cut = can_spoil = can_lock = True
 
     @contextmanager
     def place(self) -> Iterator[PostgresPlace]:
@@ -188,6 +188,17 @@ class PostgresHarness(Harness):
             connection.execute(
                 f"UPDATE {place.schema}.job SET format = 99 WHERE id = %s", (job_id,)
             )
+
+    @contextmanager
+    def lock(self, place: Any, job_id: str) -> Iterator[None]:
+        local = postgres_server.shared().local.replace("dbname=postgres", "dbname=sched")
+        with psycopg.connect(local) as connection:
+            locked = connection.execute(
+                f"SELECT id FROM {place.schema}.job WHERE id = %s FOR UPDATE", (job_id,)
+            )
+            assert locked.fetchone() == (job_id,)
+            yield
+            connection.rollback()
 
 
 class PooledPostgresHarness(PostgresHarness):

@@ -142,17 +142,17 @@ def settlement(claim: Claim) -> Settlement:
 def test_claiming(planner: Planner) -> None:
     for floor in (EVER, 0):
         used = planner.used(planner.claims.claim([], asked(floor=floor)))
-        assert used == ({"job_due", "ctid"}, set())
+        assert used == ({"job_due", "ctid", "renewal_pkey"}, set())
 
 
 def test_looking(planner: Planner) -> None:
     for sweep in (False, True):
         steps = planner.claims.look(None, 2**60, floor=EVER, above=0, sweep=sweep)
-        assert planner.used(steps) == ({"job_due"}, set())
+        assert planner.used(steps) == ({"job_due", "renewal_pkey"}, set())
 
 
 def test_renewing(planner: Planner) -> None:
-    steps = planner.claims.renew(claimed(planner, 50), LEASE, None)
+    steps = planner.claims.renewals.renew(claimed(planner, 50), LEASE, None)
     assert planner.used(steps) == ({"job_pkey"}, set())
 
 
@@ -193,6 +193,9 @@ def test_a_claim_reads_no_more_than_it_claims(planner: Planner, full: Place) -> 
         ]
     scan = next(line for line in lines if "job_due" in line)
     assert "rows=5 " in scan.replace(".00", ""), scan
+    # What was never held costs no look at renewals.
+    beside = next(line for line in lines if "renewal_pkey" in line)
+    assert "never executed" in beside, beside
 
 
 def test_the_explained_statements_are_those_that_run(full: Place) -> None:

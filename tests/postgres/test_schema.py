@@ -13,11 +13,23 @@ import pytest
 from tests import postgres_server
 from tests.postgres.places import Place, past
 
-from sched_core import BackendError, JobEvent, Once, SchemaTooNew, StoreNotFound, SystemClock
+from sched_core import (
+    BackendError,
+    JobEvent,
+    Once,
+    SchemaTooNew,
+    StoreNotFound,
+    SystemClock,
+    codec,
+)
 from sched_sql import SqlBackend
 from sched_sql.postgres import migrating
 
 NEW = "fresh"
+COLUMNS = """
+    SELECT table_name, column_name, data_type, is_nullable FROM information_schema.columns
+    WHERE table_schema = %s ORDER BY 1, 2
+"""
 
 
 @pytest.fixture
@@ -55,11 +67,7 @@ def test_what_is_printed_makes_the_same_schema(fresh: Place, here: Place) -> Non
         connection.execute(printed)
     anyio.run(opened, fresh.backend(migrate=False))
     anyio.run(opened, here.backend())
-    columns = """
-        SELECT table_name, column_name, data_type, is_nullable FROM information_schema.columns
-        WHERE table_schema = %s ORDER BY 1, 2
-    """
-    assert fresh.rows(columns, (NEW,)) == fresh.rows(columns, (here.schema,))
+    assert fresh.rows(COLUMNS, (NEW,)) == fresh.rows(COLUMNS, (here.schema,))
 
 
 def test_what_has_been_applied_is_not_printed_again() -> None:
@@ -87,17 +95,20 @@ def test_a_replica_runs_on_while_a_newer_one_upgrades(here: Place, newer: Path) 
         async with here.scheduler(handle) as old:
             await old.submit_job("before", Once(past()))
             await old.run_due()
-            (newer / "0002_more.sql").write_text(
+            more = newer / f"{migrating.migrations()[-1][0] + 1:04}_more.sql"
+            more.write_text(
                 "ALTER TABLE @schema@.job ADD COLUMN more text; "
                 "ALTER TABLE @schema@.ledger ADD COLUMN more text;",
                 encoding="utf-8",
             )
             async with here.scheduler(handle) as new:
-                assert here.rows("SELECT value FROM @meta WHERE key = 'schema'") == [(2,)]
+                assert here.rows("SELECT value FROM @meta WHERE key = 'schema'") == [
+                    (int(more.name[:4]),)
+                ]
                 await old.submit_job("old", Once(past()))
                 await new.submit_job("new", Once(past()))
                 assert await old.run_due() + await new.run_due() == 2
-            (newer / "0002_more.sql").unlink()
+            more.unlink()
             async with here.scheduler(handle) as restarted:  # an old one, on the newer schema
                 await restarted.submit_job("after", Once(past()))
                 await restarted.run_due()
@@ -110,6 +121,46 @@ def test_a_replica_runs_on_while_a_newer_one_upgrades(here: Place, newer: Path) 
     assert sorted(ran) == ["after", "before", "new", "old"]
 
 
+def test_a_schema_of_the_first_version_is_brought_up_to_date(
+    here: Place, fresh: Place, newer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all that is in it: a job that runs, and one that is due."""
+    ran: list[str] = []
+
+    async def handle(event: JobEvent) -> None:
+        ran.append(event.id)
+
+    async def main() -> None:
+        async with fresh.scheduler(handle) as scheduler:
+            await scheduler.run_due()
+
+    for path in newer.glob("*.sql"):
+        if not path.name.startswith("0001"):
+            path.unlink()
+    anyio.run(opened, fresh.backend())
+    assert fresh.rows("SELECT value FROM @meta WHERE key = 'schema'") == [(1,)]
+    fresh.rows(
+        "INSERT INTO @job (id, revision, tag, schedule, uid, declared, anchor, state, number, "
+        "next_run, due_at) SELECT id, nextval('@serial'), 'once', %s, id, false, 0, "
+        "'active', 1, 0, 0 FROM unnest(ARRAY['due', 'held']) id",
+        (codec.encode_schedule(Once(past())),),
+    )
+    fresh.rows("UPDATE @job SET token = 7, worker = 'w', lease_until = 2^60 WHERE id = 'held'")
+    monkeypatch.undo()
+
+    newest = migrating.migrations()[-1][0]
+    remedy = rf"has version 1, {newest} is needed.*--schema {NEW} --after 1"
+    with pytest.raises(BackendError, match=remedy):
+        anyio.run(opened, fresh.backend(migrate=False))
+    with fresh.connect(autocommit=True) as connection:
+        connection.execute(migrating.migration_sql(NEW, after=1))
+    anyio.run(opened, fresh.backend(migrate=False))
+    anyio.run(opened, here.backend())
+    assert fresh.rows(COLUMNS, (NEW,)) == fresh.rows(COLUMNS, (here.schema,))
+    anyio.run(main)
+    assert ran == ["due"]
+
+
 def test_a_schema_that_older_versions_cannot_work_with_is_refused(here: Place) -> None:
     anyio.run(opened, here.backend())
     here.rows("UPDATE @meta SET value = 99 WHERE key IN ('schema', 'oldest')")
@@ -118,7 +169,9 @@ def test_a_schema_that_older_versions_cannot_work_with_is_refused(here: Place) -
             anyio.run(opened, here.backend())
         assert here.rows("SELECT value FROM @meta WHERE key = 'checks'") != [(0,)]
     finally:
-        here.rows("UPDATE @meta SET value = 1 WHERE key IN ('schema', 'oldest')")
+        here.rows("UPDATE @meta SET value = 1 WHERE key = 'oldest'")
+        newest = migrating.migrations()[-1][0]
+        here.rows("UPDATE @meta SET value = %s WHERE key = 'schema'", (newest,))
 
 
 def test_two_schemas_do_not_see_each_other(here: Place, fresh: Place) -> None:

@@ -287,6 +287,43 @@ class RenewLooksAtTheClock(Sound):
         return await super().renew([claim for claim in claims if claim.expires_at > now])
 
 
+@breaks("a_locked_record_can_be_renewed")
+class RenewsInTheRecordOnly(Sound):
+    """Renew passes over a record that others have locked: its lease goes on to its end."""
+
+    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        locked = [claim for claim in claims if claim.job.id in self.store.locked]
+        free = [claim for claim in claims if claim.job.id not in self.store.locked]
+        return [*locked, *await super().renew(free)]
+
+
+@breaks("a_locked_record_can_be_renewed")
+class ALockedRecordIsLost(Sound):
+    """Renew says that a claim is lost where others have its record locked."""
+
+    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        free = [claim for claim in claims if claim.job.id not in self.store.locked]
+        return await super().renew(free)
+
+
+class KeepsWhatWasLocked(Store):
+    """What was locked is left to its owner for another lease, whether there is one or not."""
+
+    def unlock(self, job_id: str) -> None:
+        super().unlock(job_id)
+        row = self.rows[job_id]
+        if row.hold is not None:
+            row.hold = evolve(row.hold, expires_at=row.hold.expires_at + LEASE)
+            self.save(job_id, row)
+
+
+@breaks("a_locked_record_outlives_no_lease")
+class GivesTheLockedMoreTime(Sound):
+    """A claim whose record was locked gets a further lease, though nobody renews it."""
+
+    makes = KeepsWhatWasLocked
+
+
 @breaks("a_lost_claim_is_not_renewed")
 class RenewsWhatIsLost(Sound):
     """Renew returns all that it was asked for."""

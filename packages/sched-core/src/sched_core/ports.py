@@ -344,7 +344,10 @@ class Backend(JobStore, Protocol):
     async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
         """Extend the leases of those still held; return these with their new ``expires_at``.
 
-        An expired claim that nobody took is still held.
+        An expired claim that nobody took is still held. A lease that ends because somebody else
+        has locked the record is no reason to take over before its owner could renew: where a
+        store's records can be locked by others, a renewal must be possible beside the record, and
+        a takeover must look there, in one step with what it writes.
         """
         ...
 

@@ -205,7 +205,11 @@ class Row:
         return LostClaim(earlier + 1, hold.worker, hold.claimed_at)
 
     def renew(self, claim: Claim, expires_at: datetime) -> Claim | None:
-        """Extend the lease, also one that has ended; ``None`` if the claim holds nothing."""
+        """Extend the lease, also one that has ended; ``None`` if the claim holds nothing.
+
+        Where others can lock the stored row, store the renewal beside it: a lease that ended
+        because its row was locked is no reason to :meth:`claim` before its owner could renew.
+        """
         hold = self.hold
         if hold is None or not self.is_held_by(claim):
             return None

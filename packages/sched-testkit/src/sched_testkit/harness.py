@@ -95,6 +95,13 @@ class Harness(ABC):
         """Turn a stored job's record into one that a newer version wrote and this cannot read."""
         raise NotImplementedError
 
+    can_lock: bool = False
+    """Whether :meth:`lock` does something: whether the store lets others lock single records."""
+
+    def lock(self, place: Any, job_id: str) -> AbstractContextManager[Any]:
+        """Return a context in which somebody else keeps a stored job's record locked."""
+        raise NotImplementedError
+
 
 @contextmanager
 def fresh(harness: Harness) -> Iterator[Any]:

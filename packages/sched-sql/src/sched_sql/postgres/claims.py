@@ -34,6 +34,7 @@ from sched_sql.postgres.names import (
     texts,
     type_of,
 )
+from sched_sql.postgres.renewals import Fence, Places, Renewals, arrays
 from sched_sql.rows import (
     HOLD_COLUMNS,
     JOB_COLUMNS,
@@ -51,27 +52,7 @@ from sched_sql.rules import at_same_occurrence
 EVER = -(2**62)
 """Before all moments."""
 
-Fence = tuple[str, int, str]
-"""Id, token and worker of a claim."""
-
 _HOLD_WIDTH = HOLD_COLUMNS.count(",") + 1
-
-
-class Places(dict[int, str]):
-    """Where the rows of claims are, by token: what a settle need not look up.
-
-    While an old snapshot is open, an index leads to every version of a row that there was since.
-    A row that has moved meanwhile is found by its id all the same, only slower.
-    """
-
-    def of(self, token: int) -> str:
-        """Return where a claim's row was last seen, or where no row is."""
-        return self.get(token, "(0,0)")
-
-    def forget(self, claims: Sequence[Claim]) -> None:
-        """Forget claims that have ended."""
-        for claim in claims:
-            self.pop(claim.token, None)
 
 
 class Asked(NamedTuple):
@@ -130,13 +111,14 @@ class Claims:
     """The claims on the jobs of a schema, and on behalf of one worker."""
 
     def __init__(self, names: Names, ledger: Ledger, definitions: Definitions) -> None:
+        self.places = Places()
         self._ledger = ledger
         self._definitions = definitions
+        self.renewals = Renewals(names, self.places)
         self.worker = ""
-        self.places = Places()
         self._malformed: set[str] = set()
         """``id:revision`` of rows whose header was fine and whose body was not."""
-        job, now = names.job, f"coalesce(%(now)s::bigint, {NOW})"
+        job, renewal, now = names.job, names.renewal, f"coalesce(%(now)s::bigint, {NOW})"
         hasty = f"clk AS MATERIALIZED (SELECT {now} AS t, {HASTY})"
         # What a handler begins with must not be taken back by a crash of the server: the same
         # attempt would run again, perhaps with a token that was handed out before.
@@ -157,7 +139,9 @@ class Claims:
                 WHERE due_at >= %(floor)s
                     AND due_at <= (SELECT t FROM clk WHERE t BETWEEN %(least)s AND %(most)s)
                     AND (lease_until IS NULL
-                        OR (%(takeovers)s AND lease_until <= (SELECT t FROM clk)))
+                        OR (%(takeovers)s AND lease_until <= (SELECT t FROM clk)
+                            AND NOT EXISTS (SELECT FROM {renewal} r WHERE r.token = job.token
+                                AND r.worker = job.worker AND r.lease_until > (SELECT t FROM clk))))
                     AND {readable}
                 ORDER BY due_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
             ), taken AS (
@@ -197,27 +181,12 @@ class Claims:
                     AND {readable} ORDER BY due_at LIMIT 1),
                 EXISTS (SELECT FROM {job} WHERE due_at BETWEEN %(floor)s AND %(above)s
                     AND lease_until IS NULL AND {readable}),
-                (SELECT min(greatest(due_at, lease_until)) FROM {job}
+                (SELECT min(greatest(due_at, CASE WHEN lease_until > clk.t THEN lease_until
+                        ELSE greatest(lease_until, (SELECT r.lease_until FROM {renewal} r
+                            WHERE r.token = job.token AND r.worker = job.worker)) END)) FROM {job}
                     WHERE %(sweep)s AND due_at <= %(horizon)s AND lease_until IS NOT NULL
                         AND {readable})
             FROM clk
-        """
-        self._renew = f"""
-            WITH {hasty},
-            i AS MATERIALIZED (SELECT * FROM unnest(%(ids)s::text[], %(tokens)s::bigint[],
-                %(workers)s::text[]) WITH ORDINALITY AS i(id, token, worker, n)),
-            mine AS MATERIALIZED (
-                SELECT i.n, j.id FROM i JOIN {job} j ON j.id = i.id
-                WHERE j.token = i.token AND j.worker = i.worker AND j.lease_until IS NOT NULL
-                ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
-            ), renewed AS (
-                UPDATE {job} j SET lease_until = clk.t + %(lease)s FROM mine, clk
-                WHERE j.id = mine.id RETURNING mine.n, j.ctid::text AS place
-            )
-            SELECT clk.t, renewed.n, renewed.place FROM clk, renewed
-            UNION ALL
-            SELECT clk.t, i.n, NULL FROM clk, i JOIN {job} j ON j.id = i.id
-            WHERE j.token = i.token AND j.worker = i.worker AND j.lease_until IS NOT NULL
         """
         self._lock_mine = f"""
             WITH {durable}
@@ -307,7 +276,9 @@ class Claims:
         Returns:
             How many rows were claimed or cleared away; the others were locked.
         """
-        rows = yield Query(self._expired, {"now": now, "ids": texts(ids)})
+        rows = yield from self.renewals.end(
+            (yield Query(self._expired, {"now": now, "ids": texts(ids)}))
+        )
         taken: list[tuple[Job, LostClaim | None]] = []
         gone: list[str] = []
         lines: list[Execution] = []
@@ -351,31 +322,14 @@ class Claims:
     def prune(self, now: int | None) -> Steps[int]:
         """Delete a chunk of the jobs that have expired."""
         ((deleted,),) = yield Query(self._prune, {"now": now, **self.readable()})
+        yield from self.renewals.prune(now)
         return int(deleted)
 
     # -- keeping and giving back
 
-    def renew(
-        self, claims: Sequence[Claim], lease: int, now: int | None
-    ) -> Steps[tuple[int | None, list[Claim]]]:
-        """Return the moment, if anything is held, and what is; locked rows keep their leases."""
-        fences = [fence_of(claim) for claim in claims]
-        rows = yield Query(self._renew, {"now": now, "lease": lease, **_arrays(fences)})
-        if not rows:
-            return None, []
-        at: int = rows[0][0]
-        extended = {number: place for _, number, place in rows if place is not None}
-        for number, place in extended.items():
-            self.places[claims[number - 1].token] = place
-        until, held = moment(at + lease), sorted({number for _, number, _ in rows})
-        return at, [
-            _renewed(claims[n - 1], until if n in extended else claims[n - 1].expires_at)
-            for n in held
-        ]
-
     def release(self, fences: Sequence[Fence], now: int | None) -> Steps[None]:
         """Free claims whose handlers were never called."""
-        rows = yield Query(self._lock_mine, {"now": now, **_arrays(fences)})
+        rows = yield Query(self._lock_mine, {"now": now, **arrays(fences)})
         free: list[tuple[str, bool]] = []
         gone: list[str] = []
         lines: list[Execution] = []
@@ -420,20 +374,6 @@ def _lost(
         return None
     earlier = 0 if claim.lost is None else claim.lost.count
     return LostClaim(earlier + 1, claim.worker, claim.claimed_at)
-
-
-def fence_of(claim: Claim) -> Fence:
-    """Return what tells a claim from all others."""
-    return claim.job.spec.id, claim.token, claim.worker
-
-
-def _arrays(fences: Sequence[Fence]) -> dict[str, str]:
-    ids, tokens, workers = zip(*fences, strict=True)
-    return {"ids": texts(ids), "tokens": numbers(tokens), "workers": texts(workers)}
-
-
-def _renewed(claim: Claim, expires_at: datetime) -> Claim:
-    return Claim(claim.job, claim.token, claim.worker, claim.claimed_at, expires_at, claim.lost)
 
 
 def micros_of(duration: timedelta) -> int:

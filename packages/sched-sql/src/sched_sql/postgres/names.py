@@ -39,6 +39,7 @@ class Names:
         self.job = f"{quoted}.job"
         self.ledger = f"{quoted}.ledger"
         self.meta = f"{quoted}.meta"
+        self.renewal = f"{quoted}.renewal"
         self.next = "nextval('" + f"{quoted}.serial".replace("'", "''") + "')"
         digest = hashlib.blake2b(schema.encode(), digest_size=8).digest()
         self.channel = f"sched_{digest.hex()}"

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Literal, TypeVar
 
+from psycopg.errors import LockNotAvailable
+
 from sched_core.clock import FIRST, Clock, StoreClock, boot_seconds
 from sched_core.errors import BackendError, StoreNotFound
 from sched_core.job import Claim, Execution, Job, Settled, Settlement
@@ -20,7 +22,7 @@ from sched_core.ports import (
     UndecodableExecution,
 )
 from sched_sql.postgres import listing, migrating
-from sched_sql.postgres.claims import EVER, Claims, fence_of, micros_of
+from sched_sql.postgres.claims import EVER, Claims, micros_of
 from sched_sql.postgres.definitions import Definitions
 from sched_sql.postgres.failures import translate
 from sched_sql.postgres.heartbeat import Heartbeat
@@ -28,6 +30,7 @@ from sched_sql.postgres.ledger import CHUNK, Ledger
 from sched_sql.postgres.listening import Listening
 from sched_sql.postgres.names import DURABLE, NOW, Names, Query, Steps
 from sched_sql.postgres.queue import Queue
+from sched_sql.postgres.renewals import fence_of
 from sched_sql.postgres.session import SETTINGS, Address, Lane
 from sched_sql.postgres.settling import Settling, is_run
 from sched_sql.postgres.transactions import CallersStore, Connections, HandlersTransaction
@@ -90,8 +93,14 @@ class PostgresTable:
         self._definitions = Definitions(names, self._ledger)
         self._claims = Claims(names, self._ledger, self._definitions)
         self._settling = Settling(names, self._ledger)
-        lanes = ("edit", "claim", "settle", "renew")
+        lanes = ("edit", "claim", "settle")
         self._lanes = {name: Lane(self._address, pooled=pooled) for name in lanes}
+        # A renewal must have time left to be made beside what it cannot lock.
+        patient = max(1, min(round(timeout * 900), micros_of(lease) // 4000))
+        renewing = {**settings, "lock_timeout": f"{patient}ms"}
+        self._lanes["renew"] = Lane(
+            Address(where, timeout=timeout, settings=renewing), pooled=pooled
+        )
         self._listening = Listening(Lane(self._address, pooled=pooled), names, enabled=not pooled)
         self._connections = Connections(self._address, pooled=pooled)
         self._heartbeat = Heartbeat(self._beat)
@@ -346,12 +355,18 @@ class PostgresTable:
             return []
         renewed: list[Claim] = []
 
+        lane, renewals, lease = self._lanes["renew"], self._claims.renewals, micros_of(self._lease)
+
         def ask() -> int | None:
-            told, held = self._lanes["renew"].run(
-                lambda: self._claims.renew(claims, micros_of(self._lease), at), transaction=False
-            )
-            renewed.extend(held)
-            return told
+            try:
+                found = lane.run(lambda: renewals.renew(claims, lease, at), transaction=False)
+            except LockNotAvailable:
+                # The table as a whole is locked: for CREATE INDEX, say.
+                found = lane.run(
+                    lambda: renewals.renew_beside(claims, lease, at), transaction=False
+                )
+            renewed.extend(found.claims)
+            return found.at
 
         sent = boot_seconds()
         self._observe(ask)

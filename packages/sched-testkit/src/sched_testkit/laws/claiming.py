@@ -8,7 +8,7 @@ from attrs import evolve
 
 from sched_core import Claim, Status
 from sched_testkit.bench import Bench
-from sched_testkit.laws.law import granular, law
+from sched_testkit.laws.law import granular, law, lockable
 
 
 @law
@@ -164,6 +164,48 @@ async def an_expired_claim_nobody_took_is_still_held(bench: Bench) -> None:
     assert len(await backend.renew([claims["a"]])) == 1
     settled = await bench.settle(backend, bench.settlement(claims["b"]))
     assert settled.outcome == "written"
+
+
+@law(needs=lockable)
+async def a_locked_record_can_be_renewed(bench: Bench) -> None:
+    """A claim that is renewed is not taken over because others locked its record past its lease."""
+    one = await bench.open()
+    two = await bench.open()
+    await bench.added(one, bench.job())
+    claim = await bench.claim(one)
+    for _ in range(2):
+        with bench.harness.lock(bench.place, "job"):
+            for _ in range(3):
+                await bench.advance(bench.lease / 2)
+                renewed = await one.renew([claim])
+                assert [each.token for each in renewed] == [claim.token], "the claim was given up"
+                assert not list(await two.claim_due(10))
+        assert not list(await two.claim_due(10)), "a healthy owner's claim was taken over"
+    assert (await bench.settle(one, bench.settlement(claim))).outcome == "written"
+    assert bench.fates(await bench.lines(two)) == [(1, 1, "succeeded")]
+
+
+@law(needs=lockable)
+async def a_locked_record_outlives_no_lease(bench: Bench) -> None:
+    """A lost claim is taken over a lease after its last renewal, also if others had it locked."""
+    one = await bench.open()
+    two = await bench.open()
+    await bench.added(one, bench.job())
+    claim = await bench.claim(one)
+    with bench.harness.lock(bench.place, "job"):
+        await bench.advance(bench.lease / 2)
+        assert len(await one.renew([claim])) == 1
+        await bench.advance(bench.lease - granular(one))
+    assert not list(await two.claim_due(10)), "a renewed claim was taken over"
+    await bench.advance(granular(one))
+    taken = await bench.claim(two)
+    assert taken.lost is not None
+    assert not list(await one.renew([claim])), "a claim that was taken over is said to be held"
+    with bench.harness.lock(bench.place, "job"):
+        await bench.advance(bench.lease)
+    again = await bench.claim(one)
+    assert again.lost is not None
+    assert again.lost.count == 2
 
 
 @law

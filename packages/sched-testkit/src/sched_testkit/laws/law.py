@@ -79,6 +79,11 @@ def spoilable(capabilities: Capabilities, harness: Harness) -> str | None:
     return None if harness.can_spoil else "the harness cannot make a record unreadable"
 
 
+def lockable(capabilities: Capabilities, harness: Harness) -> str | None:
+    """Applies where the harness can lock a record."""
+    return None if harness.can_lock else "the harness cannot lock a record"
+
+
 @overload
 def law(check: LawFunction) -> Law: ...
 @overload
