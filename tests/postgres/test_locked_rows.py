@@ -1,4 +1,4 @@
-"""Rows and tables that others keep locked for longer than a lease: no second run beside the first."""
+"""Rows and tables that others lock for longer than a lease: no second run beside the first."""
 
 from __future__ import annotations
 
@@ -211,13 +211,13 @@ def test_a_slow_request_and_its_rollback(here: Place) -> None:
                 for each in (one, two):
                     tasks.start_soon(lambda each=each: each.run_forever(signals=False))
                 with anyio.fail_after(20):
-                    while sum(running.values()) < 6:
+                    while sum(running.values()) < 6:  # noqa: ASYNC110
                         await anyio.sleep(0.02)
                 async with anyio.create_task_group() as requests:
                     for number in range(6):
                         requests.start_soon(request, web, number)
                 with anyio.fail_after(20):
-                    while len([1 async for _ in web.list_executions()]) < 6:
+                    while len([1 async for _ in web.list_executions()]) < 6:  # noqa: ASYNC110
                         await anyio.sleep(0.1)
                 for each in (one, two):
                     await each.stop()
