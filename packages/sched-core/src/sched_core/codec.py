@@ -36,6 +36,7 @@ from sched_core.schedule import (
     Once,
     Schedule,
 )
+from sched_core.schedule.combined import MOST_PARTS
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -46,6 +47,11 @@ logger = logging.getLogger("sched_core")
 
 FORMAT = 1
 """The newest format that this version reads, and the one it writes."""
+
+
+LARGEST_SCHEDULE = 256 * 1024
+"""Characters of a stored schedule: more than the largest built-in one takes, and little enough to
+be read again and again where it cannot be understood."""
 
 
 class Malformed(SchedError, ValueError):
@@ -187,10 +193,20 @@ _ONCE_START, _ONCE_END = '{"at":"', '"}'
 
 
 def encode_schedule(schedule: Schedule) -> str:
-    """Return the body of a schedule as compact JSON; its kind is :func:`tag_of`'s."""
+    """Return the body of a schedule as compact JSON; its kind is :func:`tag_of`'s.
+
+    Raises:
+        InvalidDefinition: It is of no kind that can be stored, or too large.
+    """
     if type(schedule) is Once:
         return _ONCE_START + encode_moment(schedule.at) + _ONCE_END
-    return _dump(_KINDS[tag_of(schedule)].encode(schedule))
+    text = _dump(_KINDS[tag_of(schedule)].encode(schedule))
+    if len(text) > LARGEST_SCHEDULE:
+        raise InvalidDefinition(
+            "schedule",
+            f"must be at most {LARGEST_SCHEDULE} characters when it is stored, not {len(text)}",
+        )
+    return text
 
 
 def decode_schedule(tag: str, text: str) -> Schedule:
@@ -204,6 +220,8 @@ def decode_schedule(tag: str, text: str) -> Schedule:
             return Once(datetime.fromisoformat(text[7:-2]))
         except ValueError as error:
             raise Malformed(f"schedule: {error}") from error
+    if len(text) > LARGEST_SCHEDULE:
+        raise Malformed(f"schedule: more than {LARGEST_SCHEDULE} characters")
     return _schedule(tag, text)
 
 
@@ -519,11 +537,16 @@ def _decode_excluding(value: Any) -> Excluding:
     return Excluding(_decode_part(body["schedule"]), dates, body["tz"])
 
 
+def _decode_any_of(value: Any) -> AnyOf:
+    # One more than may be is enough to be refused; the rest need not be read for that.
+    return AnyOf(*map(_decode_part, _fields(value, "schedules")["schedules"][: MOST_PARTS + 1]))
+
+
 register(
     "any_of",
     AnyOf,
     lambda schedule: {"schedules": [_encode_part(part) for part in schedule.schedules]},
-    lambda value: AnyOf(*map(_decode_part, _fields(value, "schedules")["schedules"])),
+    _decode_any_of,
 )
 register("between", Between, _encode_between, _decode_between)
 register("excluding", Excluding, _encode_excluding, _decode_excluding)

@@ -33,6 +33,21 @@ class InvalidDefinition(SchedError, ValueError):
         return type(self), (self.field, self.problem)
 
 
+LONGEST_SHOWN = 200
+"""Characters of a value in a message: enough to know it by."""
+
+
+def shown(value: object) -> str:
+    """Return what a message says of a value that was refused, however large or odd it is."""
+    if isinstance(value, str | bytes | bytearray) and len(value) > LONGEST_SHOWN:
+        return f"{value[:LONGEST_SHOWN]!r} and {len(value) - LONGEST_SHOWN} more"
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 -- anything may fail at that, as an int of 5,000 digits does
+        return f"a {type(value).__name__} that cannot be shown"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+
+
 class ModeNotConfigured(SchedError):
     """The package of a mode, or what it connects to, is missing.
 

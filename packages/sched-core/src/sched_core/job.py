@@ -13,7 +13,7 @@ from typing import Any, Literal, NoReturn, Protocol
 
 from attrs import field, frozen
 
-from sched_core.errors import BackendError, InvalidDefinition
+from sched_core.errors import BackendError, InvalidDefinition, shown
 from sched_core.policy import Policy
 from sched_core.schedule import Schedule
 
@@ -59,7 +59,7 @@ def check_text(name: str, value: object) -> None:
         InvalidDefinition: Not a string, empty, over 255 characters, or with a control character.
     """
     if not isinstance(value, str):
-        raise InvalidDefinition(name, f"must be a string, not {value!r}")
+        raise InvalidDefinition(name, f"must be a string, not {shown(value)}")
     if not value:
         raise InvalidDefinition(name, "must not be empty")
     if len(value) > LONGEST_TEXT:
@@ -76,20 +76,20 @@ def _copied(metadata: object) -> Mapping[str, str]:
     if not metadata:
         metadata = {} if metadata is None else metadata
     if not isinstance(metadata, Mapping):
-        raise InvalidDefinition("metadata", f"must map strings to strings, not {metadata!r}")
+        raise InvalidDefinition("metadata", f"must map strings to strings, not {shown(metadata)}")
     if not metadata:
         return _NOTHING
     size = 0
     for key, value in metadata.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise InvalidDefinition(
-                "metadata", f"must map strings to strings, not {key!r} to {value!r}: use str(...)"
+                "metadata", f"must map strings to strings, not {shown(key)} to {shown(value)}: use str(...)"
             )
         try:
             size += len(key.encode()) + len(value.encode())
         except UnicodeEncodeError as error:
             raise InvalidDefinition(
-                "metadata", f"the entry {key!r} is no valid Unicode text: {error.reason}"
+                "metadata", f"the entry {shown(key)} is no valid Unicode text: {error.reason}"
             ) from None
     if size > LARGEST_METADATA:
         raise InvalidDefinition(
@@ -131,12 +131,12 @@ class JobSpec:
             raise InvalidDefinition(
                 "schedule",
                 f"must be a schedule such as Cron('0 3 * * *') or Interval(hours=1), "
-                f"not {self.schedule!r}",
+                f"not {shown(self.schedule)}",
             )
         if self.name is not None:
             check_text("name", self.name)
         if not isinstance(self.policy, Policy):
-            raise InvalidDefinition("policy", f"must be a Policy, not {self.policy!r}")
+            raise InvalidDefinition("policy", f"must be a Policy, not {shown(self.policy)}")
         if self.group is not None:
             check_text("group", self.group)
 

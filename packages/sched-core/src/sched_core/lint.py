@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from sched_core.job import JobSpec
 from sched_core.policy import Drop
-from sched_core.schedule import Cron, Schedule, dst_warnings, parts, upcoming
+from sched_core.schedule import Cron, Schedule, dst_warnings, first_occurrence, parts, upcoming
 
 MOST = 3
 """Sentences about nights of one schedule; a year has two such nights in most zones."""
@@ -29,7 +29,7 @@ def lint(spec: JobSpec, *, now: datetime) -> list[str]:
     """
     schedule, policy = spec.schedule, spec.policy
     found = []
-    first = schedule.first(now)
+    first = first_occurrence(schedule, now)
     if first is None:
         found.append("the schedule has no occurrence: the job is finished at once")
     found += _of_crons(schedule, now.replace(hour=0, minute=0, second=0, microsecond=0))

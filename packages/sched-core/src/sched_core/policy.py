@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from attrs import frozen
 
-from sched_core.errors import InvalidDefinition
+from sched_core.errors import InvalidDefinition, shown
 
 
 def _duration(
@@ -16,11 +16,11 @@ def _duration(
         return None
     if not isinstance(value, timedelta):
         raise InvalidDefinition(
-            name, f"must be a timedelta{' or None' if optional else ''}, not {value!r}"
+            name, f"must be a timedelta{' or None' if optional else ''}, not {shown(value)}"
         )
     if value < timedelta(0) or (value == timedelta(0) and not zero):
         raise InvalidDefinition(
-            name, f"must be {'zero or more' if zero else 'more than zero'}, not {value!r}"
+            name, f"must be {'zero or more' if zero else 'more than zero'}, not {shown(value)}"
         )
     return value
 
@@ -28,14 +28,14 @@ def _duration(
 def _whole(name: str, value: object, *, least: int, most: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise InvalidDefinition(
-            name, f"must be a whole number from {least} to {most}, not {value!r}"
+            name, f"must be a whole number from {least} to {most}, not {shown(value)}"
         )
 
 
 def _number(name: str, value: object, *, least: float, most: float) -> None:
     fits = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not fits or not least <= value <= most:  # type: ignore[operator]  # narrowed by fits
-        raise InvalidDefinition(name, f"must be a number from {least:g} to {most:g}, not {value!r}")
+        raise InvalidDefinition(name, f"must be a number from {least:g} to {most:g}, not {shown(value)}")
 
 
 @frozen
@@ -132,10 +132,10 @@ class Policy:
         if not isinstance(self.misfire, (Coalesce, RunAll, Drop)):
             raise InvalidDefinition(
                 "policy.misfire",
-                f"must be Coalesce(), RunAll(...) or Drop(grace=...), not {self.misfire!r}",
+                f"must be Coalesce(), RunAll(...) or Drop(grace=...), not {shown(self.misfire)}",
             )
         if not isinstance(self.retry, Retry):
-            raise InvalidDefinition("policy.retry", f"must be Retry(...), not {self.retry!r}")
+            raise InvalidDefinition("policy.retry", f"must be Retry(...), not {shown(self.retry)}")
         _duration("policy.timeout", self.timeout, optional=True)
         _duration("policy.jitter", self.jitter, zero=True)
         _whole("policy.max_lost", self.max_lost, least=1, most=1_000_000)

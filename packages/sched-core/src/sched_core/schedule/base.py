@@ -3,6 +3,10 @@
 A third-party schedule inherits nothing. It implements :class:`Schedule`, and :class:`Countable`
 where it can count without stepping. All moments are timezone-aware ``datetime`` values with
 microsecond precision; the built-in kinds return them in UTC.
+
+A schedule is asked by :func:`first_occurrence`, :func:`next_occurrence`, :func:`count_occurrences`
+and :func:`last_occurrence`: they refuse an answer that cannot be true, so that a mistake in a third
+party's kind is an error with its name and not a job that runs without a pause.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import NamedTuple, Protocol, cast, runtime_checkable
 
-from sched_core.errors import InvalidDefinition
+from sched_core.errors import InvalidDefinition, shown
 
 STEPPING_LIMIT = 1000
 """How many occurrences core steps through before it says "at least"."""
@@ -129,7 +133,7 @@ def upcoming(
     found: list[datetime] = []
 
     while len(found) < n:
-        following = schedule.next_after(moment, anchor)
+        following = next_occurrence(schedule, moment, anchor)
 
         if following is None:
             break
@@ -173,38 +177,96 @@ def utc(moment: datetime, field: str) -> datetime:
         ) from None
 
 
+def first_occurrence(schedule: Schedule, anchor: datetime) -> datetime | None:
+    """Return the first occurrence for a job anchored at ``anchor``; ``None`` for never.
+
+    Raises:
+        InvalidDefinition: The schedule answered with something else than an aware moment.
+    """
+    found = schedule.first(anchor)
+    return None if found is None else _believed(schedule, "first", found)
+
+
+def next_occurrence(schedule: Schedule, moment: datetime, anchor: datetime) -> datetime | None:
+    """Return the first occurrence strictly after ``moment``; ``None`` for never again.
+
+    Raises:
+        InvalidDefinition: The schedule answered with something else than a later, aware moment.
+    """
+    found = schedule.next_after(moment, anchor)
+
+    if found is None:
+        return None
+
+    if _believed(schedule, "next_after", found) <= moment:
+        raise _unbelievable(
+            schedule,
+            "next_after",
+            f"{found.isoformat()}, which is not after the {moment.isoformat()} that it was given",
+        )
+
+    return found
+
+
 def count_occurrences(
-    schedule: Schedule, after: datetime, until: datetime, anchor: datetime
+    schedule: Schedule,
+    after: datetime,
+    until: datetime,
+    anchor: datetime,
+    *,
+    most: int = STEPPING_LIMIT,
 ) -> Counted:
     """Count the occurrences in ``(after, until]``: exactly where the schedule can.
 
-    A schedule that is not :class:`Countable` is stepped through, at most 1000 times.
+    A schedule that is not :class:`Countable` is stepped through, at most ``most`` times.
+
+    Raises:
+        InvalidDefinition: The schedule gave an answer that cannot be true.
     """
     if _is(type(schedule), Measured):
         return cast(Measured, schedule).measure(after, until, anchor)
 
     if _is(type(schedule), Countable):
-        return Counted(cast(Countable, schedule).count(after, until, anchor), exact=True)
+        number = cast(Countable, schedule).count(after, until, anchor)
+        if type(number) is not int or number < 0:
+            raise _unbelievable(schedule, "count", f"{shown(number)}, which is no number of them")
+        return Counted(number, exact=True)
 
-    number, _, exact = _step(schedule, after, until, anchor)
+    number, _, exact = step(schedule, after, until, anchor, most=most)
     return Counted(number, exact)
 
 
 def last_occurrence(
-    schedule: Schedule, after: datetime, until: datetime, anchor: datetime
+    schedule: Schedule,
+    after: datetime,
+    until: datetime,
+    anchor: datetime,
+    *,
+    most: int = STEPPING_LIMIT,
 ) -> Newest:
     """Find the newest occurrence in ``(after, until]``: exactly where the schedule can.
 
-    A schedule that is not :class:`Countable` is stepped through, at most 1000 times.
+    A schedule that is not :class:`Countable` is stepped through, at most ``most`` times.
+
+    Raises:
+        InvalidDefinition: The schedule gave an answer that cannot be true.
     """
     if _is(type(schedule), Measured):
         return cast(Measured, schedule).newest(after, until, anchor)
 
     if _is(type(schedule), Countable):
         newest = cast(Countable, schedule).last_until(until, anchor)
-        return Newest(newest if newest is not None and newest > after else None, exact=True)
+        if newest is None:
+            return Newest(None, exact=True)
+        if _believed(schedule, "last_until", newest) > until:
+            raise _unbelievable(
+                schedule,
+                "last_until",
+                f"{newest.isoformat()}, which is after the {until.isoformat()} that it was given",
+            )
+        return Newest(newest if newest > after else None, exact=True)
 
-    _, newest, exact = _step(schedule, after, until, anchor)
+    _, newest, exact = step(schedule, after, until, anchor, most=most)
     return Newest(newest, exact)
 
 
@@ -214,17 +276,49 @@ def _is(kind: type, protocol: type) -> bool:
     return issubclass(kind, protocol)
 
 
-def _step(
-    schedule: Schedule, after: datetime, until: datetime, anchor: datetime
+def is_stepped(schedule: Schedule) -> bool:
+    """Say whether a schedule can be counted by going from one occurrence to the next only."""
+    return not (_is(type(schedule), Measured) or _is(type(schedule), Countable))
+
+
+def step(
+    schedule: Schedule, after: datetime, until: datetime, anchor: datetime, *, most: int
 ) -> tuple[int, datetime | None, bool]:
+    """Go through the occurrences in ``(after, until]``, at most ``most`` of them.
+
+    Returns:
+        How many there are, the newest of them, and whether that was all.
+    """
     newest: datetime | None = None
 
-    for number in range(STEPPING_LIMIT):
-        following = schedule.next_after(after if newest is None else newest, anchor)
+    for number in range(most):
+        following = next_occurrence(schedule, after if newest is None else newest, anchor)
 
         if following is None or following > until:
             return number, newest, True
 
         newest = following
 
-    return STEPPING_LIMIT, newest, False
+    return max(most, 0), newest, False
+
+
+def _believed(schedule: Schedule, method: str, found: object) -> datetime:
+    """Return what a schedule answered, if it is a moment."""
+    if type(found) is datetime and found.tzinfo is UTC:
+        return found
+
+    if not isinstance(found, datetime):
+        raise _unbelievable(schedule, method, f"{shown(found)}, which is no datetime")
+
+    if found.utcoffset() is None:
+        raise _unbelievable(
+            schedule, method, f"{found.isoformat()}, which is naive: give it a time zone"
+        )
+
+    return found
+
+
+def _unbelievable(schedule: Schedule, method: str, answer: str) -> InvalidDefinition:
+    return InvalidDefinition(
+        "schedule", f"{type(schedule).__name__}.{method} returned {answer}: mend that method"
+    )

@@ -2,6 +2,11 @@
 
 They count as exactly as their parts do. A :class:`~sched_core.schedule.interval.FixedDelay` can be
 no part: its occurrences depend on when runs end, so there is nothing to combine.
+
+Combined schedules come from outside, and are asked in the event loop in which every other job
+waits. So what a question can cost is bounded twice. A definition that could need too many questions
+to its parts for one of its own is refused when it is made (:class:`_Extent`). Counting, which has
+no such bound, spends an :class:`_Effort`, and says "at least" when that is used up.
 """
 
 from __future__ import annotations
@@ -12,16 +17,21 @@ from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
 
-from attrs import frozen
+from attrs import field, frozen
 
-from sched_core.errors import InvalidDefinition
+from sched_core.errors import InvalidDefinition, shown
 from sched_core.schedule.base import (
+    STEPPING_LIMIT,
     BuiltIn,
     Counted,
     Newest,
     Schedule,
     count_occurrences,
+    first_occurrence,
+    is_stepped,
     last_occurrence,
+    next_occurrence,
+    step,
     utc,
 )
 from sched_core.schedule.cron import Cron
@@ -37,28 +47,180 @@ from sched_core.schedule.cron_dst import (
 from sched_core.schedule.interval import FixedDelay
 
 MOST_PARTS = 100
-"""Schedules in one ``AnyOf``."""
+"""Schedules in a combined one, over all levels; one that is used twice counts twice. More than
+people write, and few enough to be asked, compared and stored in a few milliseconds."""
 MOST_DATES = 5000
-"""Dates in one ``Excluding``."""
-COMPARED = 10_000
-"""How many occurrences ``AnyOf`` compares to find those that coincide; then it says "at least"."""
+"""Dates in a combined schedule, over all levels: the holidays of a lifetime, in 64 KiB."""
+DEEPEST = 10
+"""Levels of combined schedules: few enough for the stack, whoever's code goes through them."""
+MOST_ZONES = 40
+"""Time zones in a combined schedule, over all levels: more than there are offsets. Of each, the
+years that a question is about are read first."""
+MOST_QUESTIONS = 12_000
+"""Questions to its parts that one question to a combined schedule may take: less than a tenth of a
+second, in which nothing else runs; enough for all the dates around two schedules."""
 
+_PER_YEAR = 4
+"""Questions that a year of a ``Cron`` counts for where years are counted: nights of another offset
+have to be found."""
 _TICK = timedelta(microseconds=1)
 _MIN = datetime.min.replace(tzinfo=UTC)
 
 
+class _Extent(NamedTuple):
+    """How large a schedule is.
+
+    Attributes:
+        parts: Schedules that are not combined, over all levels.
+        dates: Dates left out, over all levels.
+        depth: Levels of combined schedules.
+        zones: Time zones, over all levels.
+        questions: Most questions to parts that the next occurrence takes to find.
+        joined: Whether an ``AnyOf`` is inside. Where none is, the search goes over all dates once;
+            an ``AnyOf`` asks each part again after each date that is left out around it.
+        stepped: Whether a schedule is inside that cannot count.
+    """
+
+    parts: int
+    dates: int
+    depth: int
+    zones: frozenset[str]
+    questions: int
+    joined: bool
+    stepped: bool
+
+
+def _extent(schedule: Schedule) -> _Extent:
+    if isinstance(schedule, _Combined):
+        return schedule.extent
+    zones = frozenset([schedule.tz]) if isinstance(schedule, Cron) else frozenset[str]()
+    return _Extent(1, 0, 0, zones, 1, joined=False, stepped=is_stepped(schedule))
+
+
+def _bounded(name: str, extent: _Extent) -> _Extent:
+    """Refuse what is too large.
+
+    Raises:
+        InvalidDefinition: It has too many parts, dates, levels or zones, or is too slow to ask.
+    """
+    if extent.depth > DEEPEST:
+        raise InvalidDefinition(
+            name, f"must be at most {DEEPEST} levels of combined schedules, not {extent.depth}"
+        )
+    if extent.parts > MOST_PARTS:
+        raise InvalidDefinition(
+            name, f"must be at most {MOST_PARTS} schedules over all levels, not {extent.parts}"
+        )
+    if extent.dates > MOST_DATES:
+        raise InvalidDefinition(
+            "dates", f"must be at most {MOST_DATES} over all levels, not {extent.dates}"
+        )
+    if len(extent.zones) > MOST_ZONES:
+        raise InvalidDefinition(
+            name, f"must be in at most {MOST_ZONES} time zones, not {len(extent.zones)}"
+        )
+    if extent.questions > MOST_QUESTIONS:
+        raise InvalidDefinition(
+            "dates",
+            f"are too many around so many schedules: to find one occurrence could take "
+            f"{extent.questions} questions to them, and {MOST_QUESTIONS} are the most; leave out "
+            "dates that have passed, or make several jobs",
+        )
+    return extent
+
+
+class _Effort:
+    """What counting may still cost, in questions to parts."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int = MOST_QUESTIONS) -> None:
+        self.left = left
+
+
+class _Combined(BuiltIn):
+    """What the kinds of this file share: they ask their parts, and keep the account of that."""
+
+    __slots__ = ()
+    extent: _Extent
+
+    def next_after(self, moment: datetime, anchor: datetime) -> datetime | None:
+        """Return the first occurrence strictly after ``moment``."""
+        return self._following(moment, anchor, _Effort())
+
+    def measure(self, after: datetime, until: datetime, anchor: datetime) -> Counted:
+        """Count the occurrences in ``(after, until]``; at least so many where it is not exact."""
+        return self._counted(after, until, anchor, _Effort())
+
+    def newest(self, after: datetime, until: datetime, anchor: datetime) -> Newest:
+        """Return the newest occurrence in ``(after, until]``."""
+        return self._newest(after, until, anchor, _Effort())
+
+    def _following(self, moment: datetime, anchor: datetime, effort: _Effort) -> datetime | None:
+        raise NotImplementedError
+
+    def _counted(
+        self, after: datetime, until: datetime, anchor: datetime, effort: _Effort
+    ) -> Counted:
+        raise NotImplementedError
+
+    def _newest(
+        self, after: datetime, until: datetime, anchor: datetime, effort: _Effort
+    ) -> Newest:
+        raise NotImplementedError
+
+
+def _following(
+    schedule: Schedule, moment: datetime, anchor: datetime, effort: _Effort
+) -> datetime | None:
+    if isinstance(schedule, _Combined):
+        return schedule._following(moment, anchor, effort)  # noqa: SLF001 -- one family
+    effort.left -= 1
+    return next_occurrence(schedule, moment, anchor)
+
+
+def _counted(
+    schedule: Schedule, after: datetime, until: datetime, anchor: datetime, effort: _Effort
+) -> Counted:
+    if isinstance(schedule, _Combined):
+        return schedule._counted(after, until, anchor, effort)  # noqa: SLF001 -- one family
+    found = count_occurrences(schedule, after, until, anchor, most=_steps(effort))
+    effort.left -= 1 + (found.number if is_stepped(schedule) else 0)
+    if isinstance(schedule, Cron):
+        effort.left -= _PER_YEAR * max((until - max(after, anchor)).days, 0) // 365
+    return found
+
+
+def _latest(
+    schedule: Schedule, after: datetime, until: datetime, anchor: datetime, effort: _Effort
+) -> Newest:
+    if isinstance(schedule, _Combined):
+        return schedule._newest(after, until, anchor, effort)  # noqa: SLF001 -- one family
+    if not is_stepped(schedule):
+        effort.left -= 1
+        return last_occurrence(schedule, after, until, anchor)
+    number, newest, exact = step(schedule, after, until, anchor, most=_steps(effort))
+    effort.left -= 1 + number
+    return Newest(newest, exact)
+
+
+def _steps(effort: _Effort) -> int:
+    return min(STEPPING_LIMIT, max(effort.left, 0))
+
+
 @frozen(init=False)
-class AnyOf(BuiltIn):
+class AnyOf(_Combined):
     """The occurrences of all parts; where several parts have the same moment, it occurs once.
 
     Args:
-        schedules: One to 100 schedules, other combined ones included.
+        schedules: One to 100 schedules, other combined ones and their parts included.
 
     Raises:
         InvalidDefinition: There is none, there are too many, or one of them cannot be a part.
     """
 
     schedules: tuple[Schedule, ...]
+    extent: _Extent = field(init=False, eq=False, repr=False)
 
     def __init__(self, *schedules: Schedule) -> None:
         if not 1 <= len(schedules) <= MOST_PARTS:
@@ -68,56 +230,75 @@ class AnyOf(BuiltIn):
         for schedule in schedules:
             _check_part("schedules", schedule)
         self.__attrs_init__(schedules)
+        inside = [_extent(schedule) for schedule in schedules]
+        extent = _Extent(
+            parts=sum(each.parts for each in inside),
+            dates=sum(each.dates for each in inside),
+            depth=1 + max(each.depth for each in inside),
+            zones=frozenset[str]().union(*(each.zones for each in inside)),
+            questions=sum(each.questions for each in inside),
+            joined=True,
+            stepped=any(each.stepped for each in inside),
+        )
+        object.__setattr__(self, "extent", _bounded("schedules", extent))
 
     def __reduce__(self) -> tuple[type[AnyOf], tuple[Schedule, ...]]:
         return type(self), self.schedules
 
     def first(self, anchor: datetime) -> datetime | None:
         """Return the earliest of the parts' first occurrences."""
-        return _earliest(schedule.first(anchor) for schedule in self.schedules)
+        return _earliest(first_occurrence(schedule, anchor) for schedule in self.schedules)
 
-    def next_after(self, moment: datetime, anchor: datetime) -> datetime | None:
-        """Return the earliest occurrence of any part strictly after ``moment``."""
-        return _earliest(schedule.next_after(moment, anchor) for schedule in self.schedules)
+    def _following(self, moment: datetime, anchor: datetime, effort: _Effort) -> datetime | None:
+        return _earliest(
+            _following(schedule, moment, anchor, effort) for schedule in self.schedules
+        )
 
-    def measure(self, after: datetime, until: datetime, anchor: datetime) -> Counted:
-        """Count the occurrences in ``(after, until]``, those that coincide once.
+    def _counted(
+        self, after: datetime, until: datetime, anchor: datetime, effort: _Effort
+    ) -> Counted:
+        """Count the occurrences, those that coincide once.
 
-        All of the part with the most occurrences are counted at once. Those of the other parts
-        are compared with it one by one, at most 10,000; then there are *at least* so many.
+        All of the part with the most occurrences are counted at once. Those of the other parts are
+        gone through, and looked for in that part, as long as the effort lasts.
         """
-        counts = [
-            (count_occurrences(schedule, after, until, anchor), schedule)
-            for schedule in self.schedules
-        ]
+        counts = []
+        for schedule in self.schedules:
+            if effort.left <= 0:
+                break
+            counts.append((_counted(schedule, after, until, anchor, effort), schedule))
         counts.sort(key=lambda pair: pair[0].number, reverse=True)
+        if not counts:
+            return Counted(0, exact=False)
         (total, exact), densest = counts[0]
-        counted, left = [densest], COMPARED
+        exact = exact and len(counts) == len(self.schedules)
+        others: set[datetime] = set()
 
         for (number, precise), schedule in counts[1:]:
             exact = exact and precise
             moment = after
             for _ in range(number):
-                following = schedule.next_after(moment, anchor)
+                following = _following(schedule, moment, anchor, effort)
                 if following is None or following > until:
                     break
-                if not left:
-                    return Counted(total, exact=False)
-                left -= 1
                 moment = following
-                total += not any(_occurs(other, moment, anchor) for other in counted)
-            counted.append(schedule)
+                if moment not in others:
+                    others.add(moment)
+                    total += not _occurs(densest, moment, anchor, effort)
+                if effort.left <= 0:
+                    return Counted(total, exact=False)
         return Counted(total, exact)
 
-    def newest(self, after: datetime, until: datetime, anchor: datetime) -> Newest:
-        """Return the newest occurrence of any part in ``(after, until]``."""
-        found = [last_occurrence(schedule, after, until, anchor) for schedule in self.schedules]
+    def _newest(
+        self, after: datetime, until: datetime, anchor: datetime, effort: _Effort
+    ) -> Newest:
+        found = [_latest(schedule, after, until, anchor, effort) for schedule in self.schedules]
         moments = [newest.moment for newest in found if newest.moment is not None]
         return Newest(max(moments, default=None), all(newest.exact for newest in found))
 
 
 @frozen(init=False)
-class Between(BuiltIn):
+class Between(_Combined):
     """The occurrences of a schedule in ``[start, end)``.
 
     The schedule keeps its grid: an ``Interval`` without a start of its own is anchored where the
@@ -131,12 +312,13 @@ class Between(BuiltIn):
 
     Raises:
         InvalidDefinition: A moment is naive, both are missing, they are in the wrong order, or the
-            schedule cannot be a part.
+            schedule cannot be a part or is too large for one.
     """
 
     schedule: Schedule
     start: datetime | None
     end: datetime | None
+    extent: _Extent = field(init=False, eq=False, repr=False)
 
     def __init__(
         self, schedule: Schedule, start: datetime | None = None, end: datetime | None = None
@@ -151,35 +333,43 @@ class Between(BuiltIn):
                 "end", f"must be after start ({start.isoformat()}), not {end.isoformat()}"
             )
         self.__attrs_init__(schedule, start, end)
+        inside = _extent(schedule)
+        extent = inside._replace(depth=inside.depth + 1)
+        object.__setattr__(self, "extent", _bounded("schedule", extent))
+
+    def __reduce__(self) -> tuple[type[Between], tuple[object, ...]]:
+        return type(self), (self.schedule, self.start, self.end)
 
     def first(self, anchor: datetime) -> datetime | None:
         """Return the first occurrence that is not before ``start``."""
-        return self._inside(self.schedule.first(anchor), anchor)
-
-    def next_after(self, moment: datetime, anchor: datetime) -> datetime | None:
-        """Return the first occurrence in the span strictly after ``moment``."""
-        return self._inside(self.schedule.next_after(moment, anchor), anchor)
-
-    def _inside(self, moment: datetime | None, anchor: datetime) -> datetime | None:
+        moment = first_occurrence(self.schedule, anchor)
         if moment is not None and self.start is not None and moment < self.start:
-            moment = self.schedule.next_after(_just_before(self.start), anchor)
-        if moment is None or (self.end is not None and moment >= self.end):
-            return None
-        return moment
+            return self.next_after(moment, anchor)
+        return self._before_end(moment)
 
-    def measure(self, after: datetime, until: datetime, anchor: datetime) -> Counted:
-        """Count the occurrences in ``(after, until]`` that lie in the span."""
+    def _following(self, moment: datetime, anchor: datetime, effort: _Effort) -> datetime | None:
+        if self.start is not None:
+            moment = max(moment, _just_before(self.start))
+        return self._before_end(_following(self.schedule, moment, anchor, effort))
+
+    def _before_end(self, moment: datetime | None) -> datetime | None:
+        return None if moment is None or (self.end is not None and moment >= self.end) else moment
+
+    def _counted(
+        self, after: datetime, until: datetime, anchor: datetime, effort: _Effort
+    ) -> Counted:
         after, until = self._clipped(after, until)
         if until <= after:
             return Counted(0, exact=True)
-        return count_occurrences(self.schedule, after, until, anchor)
+        return _counted(self.schedule, after, until, anchor, effort)
 
-    def newest(self, after: datetime, until: datetime, anchor: datetime) -> Newest:
-        """Return the newest occurrence in ``(after, until]`` that lies in the span."""
+    def _newest(
+        self, after: datetime, until: datetime, anchor: datetime, effort: _Effort
+    ) -> Newest:
         after, until = self._clipped(after, until)
         if until <= after:
             return Newest(None, exact=True)
-        return last_occurrence(self.schedule, after, until, anchor)
+        return _latest(self.schedule, after, until, anchor, effort)
 
     def _clipped(self, after: datetime, until: datetime) -> tuple[datetime, datetime]:
         if self.start is not None:
@@ -190,7 +380,7 @@ class Between(BuiltIn):
 
 
 @frozen(init=False)
-class Excluding(BuiltIn):
+class Excluding(_Combined):
     """The occurrences of a schedule, without those on some local dates.
 
     Args:
@@ -201,12 +391,15 @@ class Excluding(BuiltIn):
 
     Raises:
         InvalidDefinition: Something else than dates was given, the zone is unknown, the schedules
-            inside have several zones and none was given, or the schedule cannot be a part.
+            inside have several zones and none was given, there are too many dates around too many
+            schedules, or the schedule cannot be a part.
     """
 
     schedule: Schedule
     dates: tuple[date, ...]
     tz: str
+    extent: _Extent = field(init=False, eq=False, repr=False)
+    _blocks: list[_Block] = field(init=False, eq=False, repr=False)
 
     def __init__(self, schedule: Schedule, dates: Iterable[date], tz: str | None = None) -> None:
         _check_part("schedule", schedule)
@@ -217,54 +410,94 @@ class Excluding(BuiltIn):
                     "tz", f"is missing: the schedules inside are in {', '.join(zones)}; name one"
                 )
             tz = zones[0]
+        zone_named(tz)
         self.__attrs_init__(schedule, _dates(dates), tz)
-        _blocks(self.dates, self.tz)
+        inside, number = _extent(schedule), len(self.dates)
+        extent = _Extent(
+            parts=inside.parts,
+            dates=inside.dates + number,
+            depth=inside.depth + 1,
+            zones=inside.zones | {tz},
+            questions=(
+                inside.questions * (1 + number) if inside.joined else inside.questions + number
+            ),
+            joined=inside.joined,
+            stepped=inside.stepped,
+        )
+        object.__setattr__(self, "extent", _bounded("schedule", extent))
+        object.__setattr__(self, "_blocks", _blocks(self.dates, tz))
+
+    def __reduce__(self) -> tuple[type[Excluding], tuple[object, ...]]:
+        return type(self), (self.schedule, self.dates, self.tz)
 
     def first(self, anchor: datetime) -> datetime | None:
         """Return the first occurrence that is not on one of the dates."""
-        return self._outside(self.schedule.first(anchor), anchor)
+        return self._outside(first_occurrence(self.schedule, anchor), anchor, _Effort())
 
-    def next_after(self, moment: datetime, anchor: datetime) -> datetime | None:
-        """Return the first occurrence strictly after ``moment`` that is not on one of the dates."""
-        return self._outside(self.schedule.next_after(moment, anchor), anchor)
+    def _following(self, moment: datetime, anchor: datetime, effort: _Effort) -> datetime | None:
+        following = _following(self.schedule, moment, anchor, effort)
+        return self._outside(following, anchor, effort)
 
-    def _outside(self, moment: datetime | None, anchor: datetime) -> datetime | None:
+    def _outside(
+        self, moment: datetime | None, anchor: datetime, effort: _Effort
+    ) -> datetime | None:
         while moment is not None and (block := self._block(moment)) is not None:
             if block.end is None:
                 return None
-            moment = self.schedule.next_after(_just_before(block.end), anchor)
+            moment = _following(self.schedule, _just_before(block.end), anchor, effort)
         return moment
 
-    def measure(self, after: datetime, until: datetime, anchor: datetime) -> Counted:
-        """Count the occurrences in ``(after, until]`` that are not on one of the dates."""
-        number, exact = count_occurrences(self.schedule, after, until, anchor)
-        for block in _blocks(self.dates, self.tz):
-            low = max(after, _just_before(block.start))
-            high = until if block.end is None else min(until, _just_before(block.end))
-            if low < high:
-                left_out = count_occurrences(self.schedule, low, high, anchor)
-                number -= left_out.number
-                exact = exact and left_out.exact
-        # Where stepping gave up, less may have been counted than is to be left out.
-        return Counted(max(number, 0), exact)
+    def _counted(
+        self, after: datetime, until: datetime, anchor: datetime, effort: _Effort
+    ) -> Counted:
+        """Count the occurrences in each stretch between the dates."""
+        number = 0
+        index = max(bisect_right(self._blocks, after, key=_Block.begins) - 1, 0)
+        for block in [*self._blocks[index:], None]:
+            high = until if block is None else min(until, _just_before(block.start))
+            if after < high:
+                found = _counted(self.schedule, after, high, anchor, effort)
+                number += found.number
+                if not found.exact or effort.left <= 0:
+                    return Counted(number, exact=found.exact and high == until)
+            if high == until or block is None or block.end is None:
+                break
+            after = max(after, _just_before(block.end))
+        return Counted(number, exact=True)
 
-    def newest(self, after: datetime, until: datetime, anchor: datetime) -> Newest:
-        """Return the newest occurrence in ``(after, until]`` that is not on one of the dates."""
+    def _newest(
+        self, after: datetime, until: datetime, anchor: datetime, effort: _Effort
+    ) -> Newest:
+        if self.extent.stepped:
+            # To step once, over all dates, is cheaper than again before each of them.
+            return self._stepped_to(after, until, anchor, effort)
         while until > after:
-            found = last_occurrence(self.schedule, after, until, anchor)
+            found = _latest(self.schedule, after, until, anchor, effort)
             block = None if found.moment is None else self._block(found.moment)
             if block is None:
                 return found
             until = _just_before(block.start)
         return Newest(None, exact=True)
 
+    def _stepped_to(
+        self, after: datetime, until: datetime, anchor: datetime, effort: _Effort
+    ) -> Newest:
+        newest = None
+        for _ in range(STEPPING_LIMIT):
+            following = self._following(newest or after, anchor, effort)
+            if following is None or following > until:
+                return Newest(newest, exact=True)
+            newest = following
+            if effort.left <= 0:
+                break
+        return Newest(newest, exact=False)
+
     def _block(self, moment: datetime) -> _Block | None:
         """Return the stretch of excluded time that a moment lies in."""
-        blocks = _blocks(self.dates, self.tz)
-        index = bisect_right(blocks, moment, key=_Block.begins) - 1
+        index = bisect_right(self._blocks, moment, key=_Block.begins) - 1
         if index < 0:
             return None
-        block = blocks[index]
+        block = self._blocks[index]
         return block if block.end is None or moment < block.end else None
 
 
@@ -290,9 +523,14 @@ def _blocks(dates: tuple[date, ...], tz: str) -> list[_Block]:
         midnight = (day.toordinal() - 719_163) * DAY
         low = min(max(midnight - 2 * DAY, EARLIEST), LATEST + 1 - 5 * DAY)
         high = low + 5 * DAY
+        offset = offset_at(zone, low)
+        if offset == offset_at(zone, high):
+            # As in `transitions`: no zone changes its offset there and back within the time.
+            stretches.append((max(low, midnight - offset), min(high, midnight + DAY - offset)))
+            continue
         changes = transitions(zone, low, high)
         begins = [low, *(change.moment for change in changes)]
-        offsets = [offset_at(zone, low), *(change.after for change in changes)]
+        offsets = [offset, *(change.after for change in changes)]
         for begin, end, offset in zip(begins, [*begins[1:], high], offsets, strict=True):
             start, stop = max(begin, midnight - offset), min(end, midnight + DAY - offset)
             if start < stop:
@@ -315,28 +553,28 @@ def _moment(second: int) -> datetime | None:
 
 def _dates(dates: object) -> tuple[date, ...]:
     if isinstance(dates, (str, bytes, date)) or not isinstance(dates, Iterable):
-        raise InvalidDefinition("dates", f"must be several dates, not {dates!r}")
+        raise InvalidDefinition("dates", f"must be several dates, not {shown(dates)}")
     found = set()
     for day in dates:
         if not isinstance(day, date) or isinstance(day, datetime):
             raise InvalidDefinition(
-                "dates", f"must be dates such as date(2026, 12, 25), not {day!r}"
+                "dates", f"must be dates such as date(2026, 12, 25), not {shown(day)}"
             )
         found.add(day)
-    if len(found) > MOST_DATES:
-        raise InvalidDefinition("dates", f"must be at most {MOST_DATES}, not {len(found)}")
+        if len(found) > MOST_DATES:
+            raise InvalidDefinition("dates", f"must be at most {MOST_DATES}; more were given")
     return tuple(sorted(found))
 
 
-def _check_part(field: str, schedule: object) -> None:
+def _check_part(name: str, schedule: object) -> None:
     if isinstance(schedule, FixedDelay):
         raise InvalidDefinition(
-            field,
+            name,
             "FixedDelay cannot be combined, its occurrences depend on when runs end: use Interval",
         )
     if isinstance(schedule, type) or not isinstance(schedule, Schedule):
         raise InvalidDefinition(
-            field, f"must be a schedule such as Cron('0 3 * * *'), not {schedule!r}"
+            name, f"must be a schedule such as Cron('0 3 * * *'), not {shown(schedule)}"
         )
 
 
@@ -350,13 +588,14 @@ def parts(schedule: Schedule) -> tuple[Schedule, ...]:
 
 
 def _zones(schedule: Schedule) -> set[str]:
+    """Return the zones of the ``Cron`` inside; those of dates left out are another matter."""
     if isinstance(schedule, Cron):
         return {schedule.tz}
     return {zone for part in parts(schedule) for zone in _zones(part)}
 
 
-def _occurs(schedule: Schedule, moment: datetime, anchor: datetime) -> bool:
-    return last_occurrence(schedule, _just_before(moment), moment, anchor).moment == moment
+def _occurs(schedule: Schedule, moment: datetime, anchor: datetime, effort: _Effort) -> bool:
+    return _latest(schedule, _just_before(moment), moment, anchor, effort).moment == moment
 
 
 def _earliest(moments: Iterable[datetime | None]) -> datetime | None:

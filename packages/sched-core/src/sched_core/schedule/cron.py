@@ -14,7 +14,7 @@ from typing import Literal
 
 from attrs import field, frozen
 
-from sched_core.errors import InvalidDefinition
+from sched_core.errors import InvalidDefinition, shown
 from sched_core.schedule import cron_keywords
 from sched_core.schedule.base import BuiltIn, utc
 from sched_core.schedule.cron_calendar import Calendar
@@ -27,10 +27,20 @@ from sched_core.schedule.cron_dst import (
     transitions,
     zone_named,
 )
-from sched_core.schedule.cron_fields import parse
+from sched_core.schedule.cron_fields import bounded, parse
 
 _ELAPSED = DstRule(gap="skip", fold="both")
 _FIXED = DstRule(gap="once-after", fold="first")
+
+
+_FAR = 4 * DAY
+"""More than an offset can move a local time, and less than lies between two changes of a zone."""
+
+_CYCLE = 146_097 * DAY
+"""400 years, after which the calendar repeats, days of the week included."""
+
+_SETTLED = 7_258_118_400
+"""The year 2200: from then on every zone follows one rule, which repeats with the calendar."""
 
 
 class _Plan:
@@ -74,6 +84,11 @@ class _Plan:
             if found < end + offset:
                 return found - offset
 
+            # Nothing lies between, so the pieces between need not be made. They are looked at for
+            # as long as a clock that is set back can repeat what was before the one searched from.
+            if end + offset - searched > _FAR and found - (end + offset) > _FAR:
+                return self.next_from(found - 2 * DAY)
+
         return None
 
     def newest_until(self, second: int, lowest: int) -> int | None:
@@ -84,19 +99,31 @@ class _Plan:
             if end <= lowest:
                 return None
 
-            latest = min(second, end - 1) + offset
-            found = calendar.newest_until(latest, max(start, lowest) + offset)
+            latest, begins = min(second, end - 1) + offset, start + offset
+            found = calendar.newest_until(latest, lowest - 2 * DAY)
 
-            if found is not None:
+            if found is not None and found >= max(start, lowest) + offset:
                 return found - offset
 
-            if start >= lowest and calendar.count(missing, start + offset):
+            if start >= lowest and calendar.count(missing, begins):
                 return start
+
+            # As above, in the other direction.
+            if latest - begins > _FAR and (found is None or begins - found > _FAR):
+                return None if found is None else self.newest_until(found + 2 * DAY, lowest)
 
         return None
 
     def count(self, low: int, high: int) -> int:
         """Return how many occurrences there are in ``[low, high)``."""
+        settled = max(low, _SETTLED)
+        cycles = (high - settled) // _CYCLE
+
+        if cycles > 1:
+            end = settled + cycles * _CYCLE
+            cycle = self.count(settled, settled + _CYCLE)
+            return self.count(low, settled) + cycles * cycle + self.count(end, high)
+
         calendar = self.calendar
         number = 0
 
@@ -127,16 +154,12 @@ def _text(expression: object) -> str:
             "expression", f"must be text such as '0 3 * * *', not {type(expression).__name__}"
         )
 
-    return " ".join(expression.split())
+    return " ".join(bounded("expression", expression).split())
 
 
 def _zone_name(tz: object) -> str:
-    if not isinstance(tz, str):
-        raise InvalidDefinition(
-            "tz", f"must be the name of a time zone such as 'Europe/Berlin', not {tz!r}"
-        )
-
-    return tz
+    zone_named(tz)
+    return str(tz)
 
 
 def _rule(dst: object) -> Literal["debian"] | DstRule:
@@ -146,7 +169,7 @@ def _rule(dst: object) -> Literal["debian"] | DstRule:
     if dst == "debian":
         return "debian"
 
-    raise InvalidDefinition("dst", f"must be 'debian' or a DstRule, not {dst!r}")
+    raise InvalidDefinition("dst", f"must be 'debian' or a DstRule, not {shown(dst)}")
 
 
 @frozen(init=False)

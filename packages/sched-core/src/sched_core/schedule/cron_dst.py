@@ -10,14 +10,14 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 from attrs import frozen
 
-from sched_core.errors import InvalidDefinition
+from sched_core.errors import InvalidDefinition, shown
 
 Gap = Literal["once-after", "skip"]
 Fold = Literal["first", "both", "last"]
@@ -70,7 +70,9 @@ class DstRule:
 
 def _one_of(name: str, value: object, words: tuple[str, ...]) -> None:
     if value not in words:
-        raise InvalidDefinition(name, f"{value!r} is not one of {', '.join(map(repr, words))}")
+        raise InvalidDefinition(
+            name, f"{shown(value)} is not one of {', '.join(map(repr, words))}"
+        )
 
 
 class Transition(NamedTuple):
@@ -140,23 +142,53 @@ class Timeline:
             number -= 1
 
 
-def zone_named(name: str) -> tzinfo:
+def zone_named(name: object) -> tzinfo:
     """Return the zone of an IANA name.
 
+    The names are those of the package tzdata, and not whatever lies among the zones of a machine:
+    ``localtime`` and ``posixrules`` are another time on each, ``right/…`` counts leap seconds, and
+    ``europe/berlin`` is a file on some systems only.
+
     Raises:
-        InvalidDefinition: There is no such zone here.
+        InvalidDefinition: It is no such name, or there is no such zone here.
     """
+    if not isinstance(name, str):
+        raise InvalidDefinition(
+            "tz", f"must be the name of a time zone such as 'Europe/Berlin', not {shown(name)}"
+        )
+
     if name == "UTC":
         return UTC
 
     try:
-        return ZoneInfo(name)
+        if name in _names():
+            return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
-        raise InvalidDefinition(
-            "tz",
-            f"no time zone {name!r} is known here: use an IANA name such as 'Europe/Berlin' or "
-            "'UTC'; if the name is right, install the package tzdata",
-        ) from None
+        pass  # a zone that is listed and cannot be read is as good as none
+
+    raise InvalidDefinition("tz", _unknown(name))
+
+
+def _unknown(name: str) -> str:
+    for known in _names():
+        if len(known) == len(name) and known.lower() == name.lower():
+            return f"no time zone {name!r} is known here: its name is {known!r}"
+
+    return (
+        f"no time zone {shown(name)} is known here: use an IANA name such as 'Europe/Berlin' or "
+        "'UTC', which means the same on every machine; if the name is right, upgrade the package "
+        "tzdata"
+    )
+
+
+@cache
+def _names() -> frozenset[str]:
+    """Return IANA's names of zones."""
+    # Here and not at the top: it takes longer than the rest, and UTC needs none.
+    from importlib import resources
+
+    text = resources.files("tzdata").joinpath("zones").read_text("utf-8")
+    return frozenset(text.split()) - {"Factory"}  # which stands for a zone that nobody has set
 
 
 def transitions(zone: tzinfo, start: int, end: int) -> list[Transition]:
@@ -191,7 +223,7 @@ def offset_at(zone: tzinfo, second: int) -> int:
     return offset.days * DAY + offset.seconds
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
 def _block(zone: tzinfo, rule: DstRule, number: int) -> tuple[list[int], list[Piece]]:
     """Return the pieces of one block, and apart from them their ends, to search in."""
     if zone is UTC:

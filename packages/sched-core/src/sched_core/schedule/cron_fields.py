@@ -1,24 +1,25 @@
-"""Reads a cron expression. The only file that imports croniter.
+"""Reads a cron expression.
 
 The language is Vixie cron's as Debian ships it: numbers, names, ``*``, ranges, steps, lists and
-the ``@`` nicknames, with an optional field for seconds in front. croniter expands the fields; what
-it reads differently from Debian's cron is rewritten or refused before it sees it:
+the ``@`` nicknames, with an optional field for seconds in front. What other dialects add is
+refused, with the remedy:
 
-* ``a-a`` is ``a`` (croniter: the whole field), and ``a/n`` runs to the end of the field.
 * A reversed range is an error, as in Vixie cron, except in the day of week. There ``fri-mon``
   has one possible meaning, so it wraps; Vixie cron refuses it, which nobody can rely on.
 * ``R`` is refused: it draws a value at every parse. So is ``H``, which needs a hash of the job.
 * ``L``, ``W``, ``#``, ``?`` and years are refused: they are no part of Debian's cron.
+* A time zone in front, ``CRON_TZ=…``, is refused: it is an argument here.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 
 from attrs import frozen
 
-from sched_core.errors import InvalidDefinition
+from sched_core.errors import InvalidDefinition, shown
 
 NICKNAMES = {
     "@yearly": "0 0 1 1 *",
@@ -30,6 +31,10 @@ NICKNAMES = {
     "@hourly": "0 * * * *",
 }
 """Vixie cron's, except ``@reboot``, which names no moment."""
+
+LONGEST_EXPRESSION = 1000
+"""Characters in an expression. One that lists every value of all six fields has 530; a longer one
+only repeats itself, and takes time to read in which nothing else runs."""
 
 LONGEST_MONTHS = (0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
@@ -56,6 +61,7 @@ DAY_OF_WEEK = FieldKind("day of week", 0, 7, ("sun", "mon", "tue", "wed", "thu",
 # fmt: on
 KINDS = (SECOND, MINUTE, HOUR, DAY_OF_MONTH, MONTH, DAY_OF_WEEK)
 
+_ZONE_IN_FRONT = re.compile(r"(?:cron_)?tz=['\"]?([^\s'\"]*)['\"]?\s*(.*)", re.I | re.S)
 _TERM = re.compile(
     r"(?:(?P<star>\*)|(?P<low>\d{1,9}|[a-z]{3})(?:-(?P<high>\d{1,9}|[a-z]{3}))?)"
     r"(?:/(?P<step>\d{1,9}))?",
@@ -94,11 +100,10 @@ def parse(expression: str) -> Fields:
         InvalidDefinition: The expression is malformed, not Debian's, or can never fire.
     """
     texts = _columns(expression)
-    rewritten = [
-        ",".join(_rewritten(term, kind) for term in text.split(","))
+    seconds, minutes, hours, days, months, weekdays = (
+        tuple(sorted({value for term in text.split(",") for value in _values(term, kind)}))
         for text, kind in zip(texts, KINDS, strict=True)
-    ]
-    minutes, hours, days, months, weekdays, seconds = _expanded(expression, " ".join(rewritten))
+    )
     joined_by_and = texts[3].startswith("*") or texts[5].startswith("*")
 
     if joined_by_and and min(days) > max(LONGEST_MONTHS[month] for month in months):
@@ -119,9 +124,33 @@ def parse(expression: str) -> Fields:
     )
 
 
+def bounded(name: str, text: str) -> str:
+    """Refuse what is too long to be an expression, or a field of one.
+
+    Raises:
+        InvalidDefinition: It has more than 1,000 characters.
+    """
+    if len(text) > LONGEST_EXPRESSION:
+        raise InvalidDefinition(
+            name,
+            f"must have at most {LONGEST_EXPRESSION} characters, not {len(text)}: write ranges "
+            "and steps, such as 0-30/2",
+        )
+
+    return text
+
+
 def _columns(expression: str) -> list[str]:
     """Return the texts of six fields, seconds first."""
-    text = expression.lower()
+    text = bounded("expression", expression).lower()
+
+    if match := _ZONE_IN_FRONT.fullmatch(expression):
+        zone, rest = match.groups()
+        call = f"Cron({rest or '0 9 * * *'!r}, tz={zone or 'Europe/Berlin'!r})"
+        raise InvalidDefinition(
+            "expression",
+            f"{shown(expression)} has a time zone in front, which is an argument here: {call}",
+        )
 
     if text.startswith("@"):
         if text == "@reboot":
@@ -153,8 +182,8 @@ def _columns(expression: str) -> list[str]:
     )
 
 
-def _rewritten(term: str, kind: FieldKind) -> str:
-    """Return a term that croniter reads as Debian's cron reads the given one."""
+def _values(term: str, kind: FieldKind) -> Iterable[int]:
+    """Return what a term stands for, in Debian's cron."""
     match = _TERM.fullmatch(term)
 
     if match is None:
@@ -166,29 +195,26 @@ def _rewritten(term: str, kind: FieldKind) -> str:
         raise _refusal(term, kind, "a step is 1 or more")
 
     if match["star"] is not None:
-        return term
-
-    low = _value(match["low"], term, kind)
-
-    if match["high"] is not None:
+        low, high = kind.low, kind.high
+    elif match["high"] is not None:
+        low = _value(match["low"], term, kind)
         high = _value(match["high"], term, kind)
-    elif match["step"] is not None:
-        high = kind.high
     else:
-        high = low
+        low = _value(match["low"], term, kind)
+        high = low if match["step"] is None else kind.high
 
     if kind is DAY_OF_WEEK:
         if high < low:
             high += 7
 
-        return ",".join(str(day % 7) for day in range(low, high + 1, step))
+        return {day % 7 for day in range(low, high + 1, step)}
 
     if high < low:
         raise _refusal(
             term, kind, f"the range is reversed: write {low}-{kind.high},{kind.low}-{high}"
         )
 
-    return str(low) if low == high else f"{low}-{high}/{step}"
+    return range(low, high + 1, step)
 
 
 def _value(text: str, term: str, kind: FieldKind) -> int:
@@ -225,20 +251,3 @@ def _remedy(term: str) -> str:
         )
 
     return "use numbers, three-letter names, *, ranges (1-5), steps (*/5) and lists (1,2)"
-
-
-def _expanded(expression: str, rewritten: str) -> list[tuple[int, ...]]:
-    """Return croniter's expansion: minutes, hours, days, months, weekdays, seconds."""
-    # Here and not at the top: the import takes longer than everything else at process start.
-    from croniter import CroniterError, croniter
-
-    try:
-        columns, _ = croniter.expand(rewritten, second_at_beginning=True)
-    except CroniterError as error:
-        raise InvalidDefinition("expression", f"{expression!r} is no schedule: {error}") from error
-
-    bounds = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6), (0, 59))
-    return [
-        tuple(range(low, high + 1)) if "*" in values else tuple(sorted(map(int, values)))
-        for values, (low, high) in zip(columns, bounds, strict=True)
-    ]

@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 import warnings
 
-from sched_core.errors import InvalidDefinition, ScheduleWarning
-from sched_core.schedule.cron_fields import parse
+from sched_core.errors import InvalidDefinition, ScheduleWarning, shown
+from sched_core.schedule.cron_fields import bounded, parse
 
 # From large to small, with what stands for a field below the smallest one given.
 _STARTS = {
@@ -24,6 +24,8 @@ _STARTS = {
     "second": "0",
 }
 _ORDER = ("minute", "hour", "day", "month", "day_of_week")
+LARGEST = 10**9
+"""No field has so large a number; one of 5,000 digits is slow to write, or cannot be."""
 _NUMBER = re.compile(r"(?<![/\d])\d+")
 
 
@@ -52,10 +54,12 @@ def expression(given: dict[str, int | str | None]) -> str:
 def _text(name: str, value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise InvalidDefinition(
-            name, f"must be a number or text such as '*/5', not {type(value).__name__} ({value!r})"
+            name, f"must be a number or text such as '*/5', not {type(value).__name__} ({shown(value)})"
         )
-    text = str(value).strip()
-    if not text or " " in text:
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise InvalidDefinition(name, "is out of bounds: give a number of this field")
+    text = bounded(name, str(value)).strip()
+    if not text or len(text.split()) > 1:
         raise InvalidDefinition(name, f"must be one cron field such as '*/5', not {value!r}")
     return text
 

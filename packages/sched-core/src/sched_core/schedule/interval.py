@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from attrs import field, frozen
 
-from sched_core.errors import InvalidDefinition
+from sched_core.errors import InvalidDefinition, shown
 from sched_core.schedule.base import BuiltIn, utc
 
 SHORTEST = timedelta(milliseconds=1)
@@ -226,7 +226,7 @@ def _period(every: timedelta | None, **units: float) -> timedelta:
     if not isinstance(every, timedelta):
         raise InvalidDefinition(
             "every",
-            f"must be a timedelta, not {type(every).__name__} ({every!r}): write "
+            f"must be a timedelta, not {type(every).__name__} ({shown(every)}): write "
             "timedelta(seconds=...), or name the unit as in seconds=..., hours=...",
         )
 
@@ -244,7 +244,7 @@ def _sum_of(units: dict[str, float]) -> timedelta:
     for unit, amount in units.items():
         if isinstance(amount, bool) or not isinstance(amount, int | float):
             raise InvalidDefinition(
-                unit, f"must be a number of {unit}, not {type(amount).__name__} ({amount!r})"
+                unit, f"must be a number of {unit}, not {type(amount).__name__} ({shown(amount)})"
             )
 
     try:
