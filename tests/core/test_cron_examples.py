@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import subprocess
-import sys
 from calendar import leapdays
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -83,7 +83,8 @@ def _copied(metadata: object) -> Mapping[str, str]:
     for key, value in metadata.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise InvalidDefinition(
-                "metadata", f"must map strings to strings, not {shown(key)} to {shown(value)}: use str(...)"
+                "metadata",
+                f"must map strings to strings, not {shown(key)} to {shown(value)}: use str(...)",
             )
         try:
             size += len(key.encode()) + len(value.encode())

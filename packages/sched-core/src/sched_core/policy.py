@@ -35,7 +35,9 @@ def _whole(name: str, value: object, *, least: int, most: int) -> None:
 def _number(name: str, value: object, *, least: float, most: float) -> None:
     fits = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not fits or not least <= value <= most:  # type: ignore[operator]  # narrowed by fits
-        raise InvalidDefinition(name, f"must be a number from {least:g} to {most:g}, not {shown(value)}")
+        raise InvalidDefinition(
+            name, f"must be a number from {least:g} to {most:g}, not {shown(value)}"
+        )
 
 
 @frozen

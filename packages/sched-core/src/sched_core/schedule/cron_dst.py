@@ -70,9 +70,7 @@ class DstRule:
 
 def _one_of(name: str, value: object, words: tuple[str, ...]) -> None:
     if value not in words:
-        raise InvalidDefinition(
-            name, f"{shown(value)} is not one of {', '.join(map(repr, words))}"
-        )
+        raise InvalidDefinition(name, f"{shown(value)} is not one of {', '.join(map(repr, words))}")
 
 
 class Transition(NamedTuple):

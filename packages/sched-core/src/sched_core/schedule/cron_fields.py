@@ -61,7 +61,7 @@ DAY_OF_WEEK = FieldKind("day of week", 0, 7, ("sun", "mon", "tue", "wed", "thu",
 # fmt: on
 KINDS = (SECOND, MINUTE, HOUR, DAY_OF_MONTH, MONTH, DAY_OF_WEEK)
 
-_ZONE_IN_FRONT = re.compile(r"(?:cron_)?tz=['\"]?([^\s'\"]*)['\"]?\s*(.*)", re.I | re.S)
+_ZONE_IN_FRONT = re.compile(r"(?:cron_)?tz=['\"]?([^\s'\"]*)['\"]?\s*(.*)", re.IGNORECASE)
 _TERM = re.compile(
     r"(?:(?P<star>\*)|(?P<low>\d{1,9}|[a-z]{3})(?:-(?P<high>\d{1,9}|[a-z]{3}))?)"
     r"(?:/(?P<step>\d{1,9}))?",

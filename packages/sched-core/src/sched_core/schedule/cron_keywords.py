@@ -54,7 +54,8 @@ def expression(given: dict[str, int | str | None]) -> str:
 def _text(name: str, value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise InvalidDefinition(
-            name, f"must be a number or text such as '*/5', not {type(value).__name__} ({shown(value)})"
+            name,
+            f"must be a number or text such as '*/5', not {type(value).__name__} ({shown(value)})",
         )
     if isinstance(value, int) and abs(value) > LARGEST:
         raise InvalidDefinition(name, "is out of bounds: give a number of this field")
