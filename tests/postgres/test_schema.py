@@ -16,6 +16,7 @@ from tests.postgres.places import Place, past
 from sched_core import (
     BackendError,
     JobEvent,
+    JobSpec,
     Once,
     SchemaTooNew,
     StoreNotFound,
@@ -172,6 +173,72 @@ def test_a_schema_that_older_versions_cannot_work_with_is_refused(here: Place) -
         here.rows("UPDATE @meta SET value = 1 WHERE key = 'oldest'")
         newest = migrating.migrations()[-1][0]
         here.rows("UPDATE @meta SET value = %s WHERE key = 'schema'", (newest,))
+
+
+def behind(here: Place) -> int:
+    """Leave a sequence as logical replication does; return the highest number in the rows."""
+
+    async def main() -> None:
+        async with here.scheduler(lambda event: None) as scheduler:
+            await scheduler.submit_jobs([JobSpec(f"{n}", Once(past())) for n in range(20)])
+            await scheduler.run_due()
+            await scheduler.submit_job("waits", Once(past()))
+
+    anyio.run(main)
+    here.rows("SELECT setval('@serial', 1, false)")
+    ((highest,),) = here.rows(
+        "SELECT greatest((SELECT max(seq) FROM @ledger), (SELECT max(revision) FROM @job))"
+    )
+    assert isinstance(highest, int)
+    assert highest > 40
+    return highest
+
+
+@pytest.mark.parametrize("lost", ["nothing", "the ledger", "the jobs"])
+def test_a_sequence_behind_its_rows_is_set_forward(here: Place, lost: str) -> None:
+    """However many open at once; and what runs then is written as always."""
+    highest = behind(here)
+    if lost != "nothing":
+        here.rows("DELETE FROM @ledger" if lost == "the ledger" else "DELETE FROM @job")
+
+    async def main() -> None:
+        async with here.scheduler(lambda event: None) as scheduler:
+            await scheduler.submit_job("new", Once(past()))
+            await scheduler.run_due()
+
+    with ThreadPoolExecutor(5) as threads:
+        list(threads.map(lambda _: anyio.run(opened, here.backend()), range(5)))
+    ((first,),) = here.rows("SELECT last_value FROM @serial")
+    anyio.run(main)
+    assert here.rows("SELECT count(*) FROM @ledger WHERE job_id = 'new'") == [(1,)]
+    assert here.rows("SELECT min(token) > %s FROM @ledger WHERE job_id = 'new'", (highest,))[0][0]
+    # Set once, and not again by those that opened beside it or later.
+    anyio.run(opened, here.backend())
+    ((last,),) = here.rows("SELECT last_value FROM @serial")
+    assert first <= last < first + 100
+
+
+def test_who_may_not_set_a_sequence_says_what_to_run(here: Place) -> None:
+    behind(here)
+    server, schema = postgres_server.shared(), here.schema
+    server.admin("CREATE ROLE runner LOGIN")
+    server.admin(
+        f"GRANT USAGE ON SCHEMA {schema} TO runner; GRANT USAGE ON SEQUENCE {schema}.serial TO "
+        f"runner; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO runner",
+        "sched",
+    )
+    local = server.local.replace("user=postgres", "user=runner").replace("=postgres", "=sched")
+    where = f"postgresql:///?{'&'.join(local.split())}"
+    try:
+        backend = SqlBackend(where, schema=schema, migrate=False)
+        with pytest.raises(
+            BackendError, match=r"behind its rows.*may not set it: run SELECT"
+        ) as no:
+            anyio.run(opened, backend)
+        here.rows(str(no.value).partition("run ")[2])
+        anyio.run(opened, SqlBackend(where, schema=schema, migrate=False))
+    finally:
+        server.admin("DROP OWNED BY runner; DROP ROLE runner", "sched")
 
 
 def test_two_schemas_do_not_see_each_other(here: Place, fresh: Place) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from sched_core.errors import BackendError, SchemaTooNew
 from sched_sql.postgres.names import Names, Query, Steps
 from sched_sql.postgres.session import MEANING
+
+logger = logging.getLogger("sched_sql")
 
 _KNOWN = """
 SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -77,6 +80,62 @@ def check(schema: str, found: tuple[int, int], *, migrate: bool) -> bool:
             f"sched_sql.postgres --schema {schema} --after {present}` prints"
         )
     return present < newest
+
+
+_SAMPLE = 20_000
+"""Rows that an opening looks at, at most, to see that the sequence is not behind them."""
+
+_MARGIN = 100_000
+"""How far beyond all rows a sequence is set: others may draw from it at the same moment."""
+
+
+def is_behind(names: Names) -> Steps[bool]:
+    """Whether the sequence is behind the rows, as logical replication leaves it."""
+    ((drawn, highest),) = yield _drawn_and_highest(names, f"LIMIT {_SAMPLE}")
+    return bool(drawn < highest)
+
+
+def set_forward(names: Names, schema: str) -> Steps[None]:
+    """Set the sequence beyond all rows; safe where many begin at once, and never backwards.
+
+    Raises:
+        BackendError: This role may not.
+    """
+    yield Query("SELECT pg_advisory_xact_lock(%s)", (names.lock,))
+    yield Query("SELECT set_config('enable_seqscan', 'on', true)")  # no index would be shorter
+    ((drawn, highest),) = yield _drawn_and_highest(names)
+    if drawn >= highest:
+        return
+    target = highest + _MARGIN
+    ((may,),) = yield Query(f"SELECT has_sequence_privilege({names.serial}, 'UPDATE')")
+    if not may:
+        raise BackendError(
+            f"the sequence of schema {schema} is at {drawn}, behind its rows (up to {highest}), as "
+            "logical replication and partial restores leave it, and this role may not set it: run "
+            f"SELECT setval({names.serial.replace('%%', '%')}, {target})"
+        )
+    # In one statement: what others draw meanwhile is not taken back.
+    yield Query(
+        f"SELECT setval({names.serial}, %s) WHERE {_drawn(names)} < %s",
+        (target, highest),
+    )
+    logger.warning(
+        "the sequence of schema %s was at %s, behind its rows, and is set to %s",
+        schema,
+        drawn,
+        target,
+    )
+
+
+def _drawn(names: Names) -> str:
+    return f"coalesce(pg_sequence_last_value({names.serial}), 0)"
+
+
+def _drawn_and_highest(names: Names, limit: str = "") -> Query:
+    return Query(
+        f"SELECT {_drawn(names)}, greatest(0, (SELECT max(seq) FROM {names.ledger}), "  # noqa: S608 -- quoted
+        f"(SELECT max(greatest(revision, token)) FROM (SELECT * FROM {names.job} {limit}) jobs))"
+    )
 
 
 def apply(names: Names, schema: str) -> Steps[None]:

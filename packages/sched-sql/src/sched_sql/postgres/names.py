@@ -40,7 +40,9 @@ class Names:
         self.ledger = f"{quoted}.ledger"
         self.meta = f"{quoted}.meta"
         self.renewal = f"{quoted}.renewal"
-        self.next = "nextval('" + f"{quoted}.serial".replace("'", "''") + "')"
+        self.serial = "'" + f"{quoted}.serial".replace("'", "''") + "'"
+        """The sequence, as a literal."""
+        self.next = f"nextval({self.serial})"
         digest = hashlib.blake2b(schema.encode(), digest_size=8).digest()
         self.channel = f"sched_{digest.hex()}"
         """Where is announced that something will be due soon."""

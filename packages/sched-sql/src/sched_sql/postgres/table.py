@@ -136,6 +136,8 @@ class PostgresTable:
             raise StoreNotFound(f"{self._address}: there is no schema {self._schema} in it")
         if migrating.check(self._schema, found, migrate=self._migrate):
             edit.run(lambda: migrating.apply(self._names, self._schema))
+        if edit.run(lambda: migrating.is_behind(self._names), transaction=False):
+            edit.run(lambda: migrating.set_forward(self._names, self._schema))
         if self._time == "store":
             self._heartbeat.start(self._lease)
 
