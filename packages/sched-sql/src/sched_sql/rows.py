@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -30,6 +30,11 @@ Row = tuple[Any, ...]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+EARLIEST = (datetime.min.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
+LATEST = (datetime.max.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
+"""What lies before or after is no moment: nobody knows what was meant."""
+MOST = 2**53
+"""Numbers that only grow stay below it, in whatever time; what is above was not written here."""
 
 STANDING_COLUMNS = (
     "state, number, next_run, due_at, triggered_at, attempts, failures, skipped_run, paused_until, "
@@ -60,8 +65,8 @@ HOLD_COLUMNS = (
 _STATES = {state.value: state for state in State}
 _STATE_TEXTS = {state: state.value for state in State}
 _STATUS_TEXTS = {status: status.value for status in Status}
-_STATUSES: dict[str | None, Status | None] = {status.value: status for status in Status}
-_STATUSES[None] = None
+STATUSES: dict[str | None, Status | None] = {status.value: status for status in Status}
+STATUSES[None] = None
 
 
 def micros(moment: datetime) -> int:
@@ -82,6 +87,11 @@ def moment(number: int) -> datetime:
 def moment_or_none(number: int | None) -> datetime | None:
     """Return the moment that many microseconds after 1970, ``None`` for none."""
     return None if number is None else EPOCH + timedelta(0, 0, number)
+
+
+def nearest_moment(number: int) -> datetime:
+    """Return the moment that many microseconds after 1970, or the first or last there is."""
+    return moment(min(max(number, EARLIEST), LATEST))
 
 
 def duration_or_none(duration: timedelta | None) -> int | None:
@@ -237,6 +247,9 @@ def _job(row: Row) -> Job:
         paused_at,
         backlog,
     ) = row[:JOB_WIDTH]
+    for count in (number, attempts, failures):
+        if not 0 <= count < MOST:
+            raise codec.Malformed(f"no job has counted to {count}")
     due = None if due_at is None else EPOCH + timedelta(0, 0, due_at)
     # One-shots would push everything else out of the cache.
     read_spec = _spec if tag == "once" or metadata else _cached_spec
@@ -258,7 +271,7 @@ def _job(row: Row) -> Job:
             pause_reason,
             None if last_scheduled_at is None else EPOCH + timedelta(0, 0, last_scheduled_at),
             None if last_finished_at is None else EPOCH + timedelta(0, 0, last_finished_at),
-            _STATUSES[last_status],
+            STATUSES[last_status],
             None if expires_at is None else EPOCH + timedelta(0, 0, expires_at),
             manual == 1,
             None if paused_at is None else EPOCH + timedelta(0, 0, paused_at),
@@ -305,11 +318,55 @@ def read_job_or_undecodable(row: Row) -> Job | Undecodable:
     return Undecodable(job_id, reason, record_format, record)
 
 
+def odd_job(is_whole: str = "true") -> str:
+    """Return a condition that most rows meet that cannot be read, and few others.
+
+    By it a filter lets through what it cannot judge.
+
+    Args:
+        is_whole: Condition on a column that it is a whole number, in the words of the dialect.
+    """
+    strange = [f"state NOT IN ({quoted(_STATES)})", f"last_status NOT IN ({quoted(STATUSES)})"]
+    strange += [no_moment(name, is_whole) for name in ("anchor", *_JOB_MOMENTS)]
+    strange += [
+        f"NOT ({is_whole.format(name)} AND {name} BETWEEN 0 AND {MOST - 1})"
+        for name in ("number", "attempts", "failures")
+    ]
+    return f"({' OR '.join(strange)})"
+
+
+_JOB_MOMENTS = (
+    "next_run",
+    "due_at",
+    "triggered_at",
+    "skipped_run",
+    "paused_until",
+    "last_scheduled_at",
+    "last_finished_at",
+    "expires_at",
+    "paused_at",
+)
+
+
+def quoted(texts: Iterable[str | None]) -> str:
+    """Return constants as a list in a statement."""
+    return ", ".join(f"'{text}'" for text in texts if text is not None)
+
+
+def no_moment(column: str, is_whole: str) -> str:
+    """Return a condition that a column holds something, and no moment; see :func:`odd_job`."""
+    within = f"{is_whole.format(column)} AND {column} BETWEEN {EARLIEST} AND {LATEST}"
+    return f"({column} IS NOT NULL AND NOT ({within}))"
+
+
 # -- holds -------------------------------------------------------------------
 
 
 def held_claim(job_id: str, hold: Row, job: Job | None) -> Claim:
     """Return the claim of a row, as far as its ledger lines need it.
+
+    What makes no sense in the hold is left out: a lease has ended whoever had it, and its job goes
+    on.
 
     Args:
         job_id: Of the row.
@@ -318,23 +375,46 @@ def held_claim(job_id: str, hold: Row, job: Job | None) -> Claim:
     """
     token, worker, claimed_at, lease_until, lost, lost_worker, lost_claimed_at = hold[:7]
     uid, number, attempt, scheduled_at, manual, keep = hold[7:]
-    since = moment(claimed_at)
-    lost_claim = LostClaim(lost, lost_worker, moment_or_none(lost_claimed_at)) if lost else None
+    until = moment_if_any(lease_until) or EPOCH
+    since = moment_if_any(claimed_at) or until
+    token, worker = _count(token), worker if isinstance(worker, str) else ""
+    lost_claim = lost_of((lost, lost_worker, lost_claimed_at)) if lost else None
+    lost = 0 if lost_claim is None else lost_claim.count
     if number is not None or job is None:
-        at = moment_or_none(scheduled_at)
+        at = moment_if_any(scheduled_at)
+        number, attempt = _count(number), _count(attempt)
+        uid = uid if isinstance(uid, str) else None
+        keep = keep if type(keep) is int and 0 <= keep <= LATEST else None
         standing = Standing(
             State.ACTIVE,
-            number or 0,
+            number,
             next_run=None if manual else at,
             due_at=None,
             triggered_at=at if manual else None,
-            attempts=(attempt or 1) - 1 - lost,
+            attempts=max((attempt or 1) - 1 - lost, 0),
             manual=manual == 1,
         )
         policy = Policy(keep_executions=None if keep is None else timedelta(0, 0, keep))
         spec = JobSpec(job_id, Once(since), policy=policy)
         job = Job(spec, uid or "", False, since, standing)
-    return Claim(job, token, worker, since, moment(lease_until), lost_claim)
+    return Claim(job, token, worker, since, until, lost_claim)
+
+
+def lost_of(values: Sequence[Any]) -> LostClaim:
+    """Return what the columns ``lost, lost_worker, lost_claimed_at`` say, as far as it is sense."""
+    count, worker, claimed_at = values
+    return LostClaim(
+        _count(count), worker if isinstance(worker, str) else None, moment_if_any(claimed_at)
+    )
+
+
+def _count(value: Any) -> int:
+    return value if type(value) is int and 0 <= value < MOST else 0
+
+
+def moment_if_any(value: Any) -> datetime | None:
+    """Return the moment of a column, ``None`` where it holds none."""
+    return moment(value) if type(value) is int and EARLIEST <= value <= LATEST else None
 
 
 def held_values(claim: Claim) -> Row:
@@ -375,28 +455,4 @@ def line_values(line: Execution) -> Row:
         line.folded,
         None if folded_until is None else (folded_until - EPOCH) // _MICROSECOND,
         None if expires_at is None else (expires_at - EPOCH) // _MICROSECOND,
-    )
-
-
-def read_line(row: Sequence[Any]) -> Execution:
-    """Return the ledger line of the values of ``LEDGER_COLUMNS``."""
-    return Execution(
-        f"{row[1]}:{row[2]}:{row[3]}",
-        row[0],
-        row[1],
-        row[2],
-        moment(row[4]),
-        row[5] == 1,
-        row[3],
-        Status(row[6]),
-        row[7] == 1,
-        row[8],
-        row[9],
-        moment(row[10]),
-        moment_or_none(row[11]),
-        moment(row[12]),
-        row[13],
-        row[14],
-        moment_or_none(row[15]),
-        moment_or_none(row[16]),
     )

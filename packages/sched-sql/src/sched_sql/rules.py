@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 from sched_core.errors import JobAlreadyExists
 from sched_core.job import Execution, Job, Settled, Settlement
-from sched_core.ports import JobQuery, Undecodable
 from sched_sql.rows import differ_by_a_run
 
 WRITTEN = Settled("written")
@@ -114,13 +113,6 @@ def refuse_twins(jobs: Sequence[Job]) -> None:
 
 
 # -- listing -----------------------------------------------------------------
-
-
-def has_metadata(job: Job | Undecodable, query: JobQuery) -> bool:
-    """Whether a job has the metadata that is asked for; an unreadable one may."""
-    if not query.metadata or isinstance(job, Undecodable):
-        return True
-    return query.metadata.items() <= job.spec.metadata.items()
 
 
 def after_prefix(prefix: str) -> str | None:

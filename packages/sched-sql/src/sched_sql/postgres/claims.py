@@ -40,10 +40,10 @@ from sched_sql.rows import (
     JOB_COLUMNS,
     Row,
     held_claim,
+    lost_of,
     micros,
     micros_or_none,
     moment,
-    moment_or_none,
     read_job,
     read_job_or_undecodable,
 )
@@ -203,14 +203,14 @@ class Claims:
             FROM unnest(%s::text[], %s::boolean[]) AS i(id, stands) WHERE j.id = i.id
         """
 
-        self._prune = f"""
+        self._expired_jobs = f"""
             WITH {hasty}, old AS MATERIALIZED (
-                SELECT id FROM {job}
+                SELECT {JOB_COLUMNS} FROM {job}
                 WHERE expires_at <= (SELECT t FROM clk) AND lease_until IS NULL AND NOT removed
                     AND {readable}
                 ORDER BY expires_at LIMIT {CHUNK} FOR UPDATE SKIP LOCKED
-            ), gone AS (DELETE FROM {job} j USING old WHERE j.id = old.id RETURNING j.id)
-            SELECT count(*) FROM gone
+            )
+            SELECT * FROM old
         """
 
     # -- what can be read
@@ -319,11 +319,23 @@ class Claims:
             ]
         return len(gone) + len(taken)
 
-    def prune(self, now: int | None) -> Steps[int]:
-        """Delete a chunk of the jobs that have expired."""
-        ((deleted,),) = yield Query(self._prune, {"now": now, **self.readable()})
+    def prune(self, now: int | None) -> Steps[tuple[int, bool]]:
+        """Delete a chunk of the jobs that have expired, but for what turns out to be unreadable.
+
+        Returns:
+            How many were deleted, and whether there may be more.
+        """
+        rows = yield Query(self._expired_jobs, {"now": now, **self.readable()})
+        gone: list[str] = []
+        for row in rows:
+            if isinstance(read_job_or_undecodable(row), Undecodable):
+                self._malformed.add(f"{row[0]}:{row[1]}")
+            else:
+                gone.append(row[0])
+        if gone:
+            yield Query(self._delete, (texts(gone),))
         yield from self.renewals.prune(now)
-        return int(deleted)
+        return len(gone), len(rows) == CHUNK
 
     # -- keeping and giving back
 
@@ -366,7 +378,7 @@ def _lost(
     """Append the lines of a claim that was lost; return what the next one must know."""
     if hold[3] is None:
         # Released after a takeover: the lost attempts have their lines and keep their numbers.
-        return LostClaim(hold[4], hold[5], moment_or_none(hold[6]))
+        return lost_of(hold[4:7])
     claim = held_claim(job_id, hold, job)
     moved_on = job is None or not at_same_occurrence(claim.job, job)
     lines.extend(abandoned_lines(claim, at, moved_on=moved_on))

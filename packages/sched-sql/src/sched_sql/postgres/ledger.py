@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from sched_core.job import Execution
 from sched_sql.postgres.names import LINES, NOW, Names, Query, Steps, numbers, texts
-from sched_sql.rows import LEDGER_COLUMNS, line_values
+from sched_sql.rows import EARLIEST, LEDGER_COLUMNS, line_values
 
 CHUNK = 5_000
 """Rows that one transaction of a prune deletes at most."""
@@ -69,7 +69,7 @@ class Ledger:
         self._prune_old = f"""
             WITH old AS MATERIALIZED (
                 SELECT seq FROM {ledger}
-                WHERE seq BETWEEN %s AND %s AND finished_at < %s
+                WHERE seq BETWEEN %s AND %s AND finished_at < %s AND finished_at >= {EARLIEST}
                 ORDER BY seq LIMIT {CHUNK} FOR UPDATE SKIP LOCKED
             ), gone AS (DELETE FROM {ledger} l USING old WHERE l.seq = old.seq RETURNING l.seq)
             SELECT count(*), max(seq) FROM gone
@@ -77,6 +77,7 @@ class Ledger:
         self._prune_expired = f"""
             WITH old AS MATERIALIZED (
                 SELECT seq FROM {ledger} WHERE expires_at <= coalesce(%s::bigint, {NOW})
+                    AND expires_at >= {EARLIEST}
                 ORDER BY expires_at LIMIT {CHUNK} FOR UPDATE SKIP LOCKED
             ), gone AS (DELETE FROM {ledger} l USING old WHERE l.seq = old.seq RETURNING l.seq)
             SELECT count(*) FROM gone

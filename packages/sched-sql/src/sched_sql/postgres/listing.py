@@ -10,16 +10,10 @@ from typing import Any
 from sched_core import codec
 from sched_core.job import Execution, Job
 from sched_core.ports import ExecutionQuery, JobQuery, Page, Undecodable, UndecodableExecution
+from sched_sql.history import no_age, odd_execution, read_execution
 from sched_sql.postgres.names import Names, Query, Steps, texts
-from sched_sql.rows import (
-    JOB_COLUMNS,
-    LEDGER_COLUMNS,
-    Row,
-    micros,
-    read_job_or_undecodable,
-    read_line,
-)
-from sched_sql.rules import after_prefix, has_metadata
+from sched_sql.rows import JOB_COLUMNS, LEDGER_COLUMNS, micros, odd_job, read_job_or_undecodable
+from sched_sql.rules import after_prefix
 
 
 def jobs(
@@ -30,7 +24,7 @@ def jobs(
     while True:
         wanted = limit + 1 - len(items)
         rows = yield _job_rows(names, query, after, wanted)
-        items += [job for row in rows if has_metadata(job := read_job_or_undecodable(row), query)]
+        items += [job for row in rows if query.matches(job := read_job_or_undecodable(row))]
         if len(items) > limit:
             return Page(items[:limit], items[limit - 1].id if limit else None)
         if len(rows) < wanted:
@@ -52,7 +46,9 @@ def _job_rows(names: Names, query: JobQuery, after: str | None, limit: int) -> Q
             values.append(end)
     wanted, wanted_values = _wanted(query)
     if wanted:
-        conditions.append(f"(format > %s OR NOT tag = ANY(%s::text[]) OR ({' AND '.join(wanted)}))")
+        # What cannot be judged is let through, and looked at again after reading.
+        unreadable = f"format > %s OR NOT tag = ANY(%s::text[]) OR {odd_job()}"
+        conditions.append(f"({unreadable} OR ({' AND '.join(wanted)}))")
         values += [codec.FORMAT, texts(codec.known_tags()), *wanted_values]
     return Query(
         f"SELECT {JOB_COLUMNS} FROM {names.job} WHERE {' AND '.join(conditions)} "
@@ -83,7 +79,21 @@ def _wanted(query: JobQuery) -> tuple[list[str], list[Any]]:
 def executions(
     names: Names, query: ExecutionQuery, after: str | None, limit: int
 ) -> Steps[Page[Execution | UndecodableExecution]]:
-    """Return a page of ledger lines, newest first."""
+    """Return a page of the history, newest first."""
+    items: list[tuple[int, Execution | UndecodableExecution]] = []
+    while True:
+        wanted = limit + 1 - len(items)
+        rows = yield _execution_rows(names, query, after, wanted)
+        items += [(row[-1], each) for row in rows if query.matches(each := read_execution(row))]
+        if len(items) > limit:
+            following = str(items[limit - 1][0]) if limit else None
+            return Page([each for _, each in items[:limit]], following)
+        if len(rows) < wanted:
+            return Page([each for _, each in items], None)
+        after = str(rows[-1][-1])
+
+
+def _execution_rows(names: Names, query: ExecutionQuery, after: str | None, limit: int) -> Query:
     conditions, values = ["true"], list[Any]()
     if after is not None:
         conditions.append("seq < %s")
@@ -91,22 +101,24 @@ def executions(
     if query.job_id is not None:
         conditions.append("job_id = %s")
         values.append(query.job_id)
-    if query.statuses:
-        conditions.append("status = ANY(%s::text[])")
-        values.append(texts(sorted(status.value for status in query.statuses)))
-    if query.final is not None:
-        conditions.append("final = %s")
-        values.append(query.final)
     if query.since is not None:
-        conditions.append("finished_at >= %s")
+        conditions.append(f"(finished_at >= %s OR {no_age()})")
         values.append(micros(query.since))
     if query.until is not None:
-        conditions.append("finished_at < %s")
+        conditions.append(f"(finished_at < %s OR {no_age()})")
         values.append(micros(query.until))
-    rows: list[Row] = yield Query(
+    wanted = list[str]()
+    if query.statuses:
+        wanted.append("status = ANY(%s::text[])")
+        values.append(texts(sorted(status.value for status in query.statuses)))
+    if query.final is not None:
+        wanted.append("final = %s")
+        values.append(query.final)
+    if wanted:
+        # What cannot be judged is let through, and looked at again after reading.
+        conditions.append(f"({' AND '.join(wanted)} OR {odd_execution()})")
+    return Query(
         f"SELECT {LEDGER_COLUMNS}, seq FROM {names.ledger} WHERE {' AND '.join(conditions)} "
         "ORDER BY seq DESC LIMIT %s",
-        (*values, limit + 1),
+        (*values, limit),
     )
-    items = [read_line(row[:-1]) for row in rows[:limit]]
-    return Page(items, str(rows[limit - 1][-1]) if len(rows) > limit > 0 else None)

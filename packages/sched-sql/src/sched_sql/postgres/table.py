@@ -34,7 +34,7 @@ from sched_sql.postgres.renewals import fence_of
 from sched_sql.postgres.session import SETTINGS, Address, Lane
 from sched_sql.postgres.settling import Settling, is_run
 from sched_sql.postgres.transactions import CallersStore, Connections, HandlersTransaction
-from sched_sql.rows import micros, moment
+from sched_sql.rows import micros, moment, nearest_moment
 from sched_sql.rules import WRITTEN
 from sched_sql.table import Now
 
@@ -289,7 +289,7 @@ class PostgresTable:
             began = boot_seconds()
             self._observe(ask)
             moments = queue.looked(looks[0], sweep=sweep, cost=boot_seconds() - began)
-        return moment(min(moments)) if moments else None
+        return nearest_moment(min(moments)) if moments else None
 
     # -- claims
 
@@ -436,9 +436,10 @@ class PostgresTable:
             return deleted, -1 if following is None else following
         at = self._fixed(now)
         deleted = edit.run(lambda: self._ledger.prune_expired(at))
-        if deleted < CHUNK:
-            deleted += edit.run(lambda: self._claims.prune(at))
-        return deleted, None if deleted < CHUNK else -2
+        if deleted == CHUNK:
+            return deleted, -2
+        jobs, more = edit.run(lambda: self._claims.prune(at))
+        return deleted + jobs, -2 if more else None
 
 
 def _by_worker(settlements: Sequence[Settlement]) -> dict[str, list[int]]:

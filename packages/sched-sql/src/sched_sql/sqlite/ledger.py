@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Sequence
 
 from sched_core.job import Execution
-from sched_sql.rows import LEDGER_COLUMNS, Row, line_values
+from sched_sql.rows import EARLIEST, LEDGER_COLUMNS, Row, line_values
 from sched_sql.sqlite.database import Database, Serial
 
 _MARKS = ", ".join("?" * (LEDGER_COLUMNS.count(",") + 1))
@@ -33,6 +33,11 @@ CHUNK = 1_000
 
 _WINDOW = 20_000
 """Lines that one step of a prune looks at."""
+
+
+def _is_moment(column: str) -> str:
+    """Return a condition on what is compared with a later moment: what cannot be read stays."""
+    return f"typeof({column}) = 'integer' AND {column} >= {EARLIEST}"
 
 
 class Ledger:
@@ -88,12 +93,12 @@ class Ledger:
 
     def stored(self, line: Execution) -> tuple[str, int, str] | None:
         """Return status, token and worker of the line with the same id; of what is indexed."""
-        row: tuple[str, int, str] | None = self._database.connection.execute(
+        rows = self._database.read(
             "SELECT status, token, worker FROM sched_ledger "
             "WHERE uid = ? AND number = ? AND indexed = 1 AND attempt = ?",
             (line.uid, line.number, line.attempt),
-        ).fetchone()
-        return row
+        )
+        return rows[0] if rows else None
 
     def prune_old(self, before: int, cursor: int) -> tuple[int, int | None]:
         """Delete a chunk of the lines that finished before; return how many, and where to go on."""
@@ -107,7 +112,7 @@ class Ledger:
         end = first + _WINDOW
         found = connection.execute(
             "SELECT seq FROM sched_ledger WHERE seq BETWEEN ? AND ? AND finished_at < ? "
-            "ORDER BY seq LIMIT ?",
+            f"AND {_is_moment('finished_at')} ORDER BY seq LIMIT ?",
             (first, end, before, CHUNK),
         ).fetchall()
         if found:
@@ -124,6 +129,7 @@ class Ledger:
         """Delete a chunk of the lines that have expired; of what is indexed."""
         return self._database.connection.execute(
             "DELETE FROM sched_ledger WHERE seq IN (SELECT seq FROM sched_ledger "
-            "WHERE indexed = 1 AND expires_at IS NOT NULL AND expires_at <= ? LIMIT ?)",
+            "WHERE indexed = 1 AND expires_at IS NOT NULL AND expires_at <= ? "
+            f"AND {_is_moment('expires_at')} LIMIT ?)",
             (now, CHUNK),
         ).rowcount

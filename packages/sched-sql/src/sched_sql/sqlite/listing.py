@@ -5,23 +5,36 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from operator import itemgetter
 from typing import Any
 
 from sched_core import codec
 from sched_core.job import Execution, Job
 from sched_core.ports import ExecutionQuery, JobQuery, Page, Undecodable, UndecodableExecution
+from sched_sql.history import no_age, odd_execution, read_execution
 from sched_sql.rows import (
     JOB_COLUMNS,
     LEDGER_COLUMNS,
     Row,
     micros,
+    odd_job,
     read_job_or_undecodable,
-    read_line,
 )
-from sched_sql.rules import after_prefix, has_metadata
+from sched_sql.rules import after_prefix
 from sched_sql.sqlite.database import Database
+
+IS_WHOLE = "typeof({}) = 'integer'"
+_ODD_JOB, _NO_AGE = odd_job(IS_WHOLE), no_age(IS_WHOLE)
+# Any column may hold a value of any type.
+_ODD_EXECUTION = " OR ".join(
+    [
+        odd_execution(IS_WHOLE),
+        *(f"typeof({name}) <> 'text'" for name in ("job_id", "uid", "status", "worker")),
+        "typeof(reason) NOT IN ('text', 'null')",
+        "manual NOT IN (0, 1)",
+        "final NOT IN (0, 1)",
+    ]
+)
 
 
 def jobs(
@@ -33,7 +46,7 @@ def jobs(
         wanted = limit + 1 - len(items)
         rows = _job_rows(database, query, after, wanted)
         # Looked at again: SQLite's JSON functions end texts at a NUL.
-        items += [job for row in rows if has_metadata(job := read_job_or_undecodable(row), query)]
+        items += [job for row in rows if query.matches(job := read_job_or_undecodable(row))]
         if len(items) > limit:
             return Page(items[:limit], items[limit - 1].id if limit else None)
         if len(rows) < wanted:
@@ -56,7 +69,7 @@ def _job_rows(database: Database, query: JobQuery, after: str | None, limit: int
     wanted, wanted_values = _wanted(query)
     if wanted:
         tags = codec.known_tags()
-        unreadable = f"format > ? OR tag NOT IN ({', '.join('?' * len(tags))})"
+        unreadable = f"format > ? OR tag NOT IN ({', '.join('?' * len(tags))}) OR {_ODD_JOB}"
         conditions.append(f"({unreadable} OR ({' AND '.join(wanted)}))")
         values += [codec.FORMAT, *tags, *wanted_values]
     return database.read(
@@ -84,48 +97,72 @@ def _wanted(query: JobQuery) -> tuple[list[str], list[Any]]:
 
 
 def executions(
-    connection: sqlite3.Connection, query: ExecutionQuery, after: str | None, limit: int
+    database: Database, query: ExecutionQuery, after: str | None, limit: int
 ) -> Page[Execution | UndecodableExecution]:
-    """Return a page of ledger lines, newest first."""
+    """Return a page of the history, newest first."""
+    items: list[tuple[int, Execution | UndecodableExecution]] = []
+    while True:
+        wanted = limit + 1 - len(items)
+        rows = _execution_rows(database, query, after, wanted)
+        items += [(row[-1], each) for row in rows if query.matches(each := read_execution(row))]
+        if len(items) > limit:
+            following = str(items[limit - 1][0]) if limit else None
+            return Page([each for _, each in items[:limit]], following)
+        if len(rows) < wanted:
+            return Page([each for _, each in items], None)
+        after = str(rows[-1][-1])
+
+
+def _execution_rows(
+    database: Database, query: ExecutionQuery, after: str | None, limit: int
+) -> list[Row]:
     conditions, values = ["1"], list[Any]()
     if after is not None:
         conditions.append("seq < ?")
         values.append(int(after))
-    if query.statuses:
-        conditions.append(f"status IN ({', '.join('?' * len(query.statuses))})")
-        values += sorted(status.value for status in query.statuses)
-    if query.final is not None:
-        conditions.append("final = ?")
-        values.append(query.final)
     if query.since is not None:
-        conditions.append("finished_at >= ?")
+        conditions.append(f"(finished_at >= ? OR {_NO_AGE})")
         values.append(micros(query.since))
     if query.until is not None:
-        conditions.append("finished_at < ?")
+        conditions.append(f"(finished_at < ? OR {_NO_AGE})")
         values.append(micros(query.until))
+    wanted = list[str]()
+    if query.statuses:
+        wanted.append(f"status IN ({', '.join('?' * len(query.statuses))})")
+        values += sorted(status.value for status in query.statuses)
+    if query.final is not None:
+        wanted.append("final = ?")
+        values.append(query.final)
+    if wanted:
+        # What cannot be judged is let through, and looked at again after reading.
+        conditions.append(f"({' AND '.join(wanted)} OR {_ODD_EXECUTION})")
     where = " AND ".join(conditions)
     if query.job_id is None:
-        rows = _lines(connection, where, values, limit + 1)
-    else:
-        # What is not indexed yet is looked through: it is not much.
-        where += " AND job_id = ?"
-        values.append(query.job_id)
-        connection.execute("BEGIN")
-        try:
-            rows = _lines(connection, f"{where} AND indexed = 1", values, limit + 1)
-            rows += _lines(connection, f"{where} AND {_UNINDEXED}", values, limit + 1)
-        finally:
-            connection.execute("ROLLBACK")
-        rows.sort(key=itemgetter(-1), reverse=True)
-    items = [read_line(row[:-1]) for row in rows[:limit]]
-    return Page(items, str(rows[limit - 1][-1]) if len(rows) > limit > 0 else None)
+        return _rows(database, where, values, limit)
+    # What is not indexed yet is looked through: it is not much. Bytes in place of an id come after
+    # all texts, and might be anybody's.
+    database.connection.execute("BEGIN")
+    try:
+        rows = [
+            row
+            for whose in (
+                "job_id = ? AND indexed = 1",
+                "job_id >= x'' AND indexed = 1 AND ? IS NOT NULL",
+                f"(job_id = ? OR typeof(job_id) <> 'text') AND {_UNINDEXED}",
+            )
+            for row in _rows(database, f"{where} AND {whose}", [*values, query.job_id], limit)
+        ]
+    finally:
+        database.connection.execute("ROLLBACK")
+    rows.sort(key=itemgetter(-1), reverse=True)
+    return rows[:limit]
 
 
 _UNINDEXED = "indexed = 0 AND seq > (SELECT value FROM sched_meta WHERE key = 'indexed')"
 
 
-def _lines(connection: sqlite3.Connection, where: str, values: list[Any], limit: int) -> list[Row]:
-    return connection.execute(
+def _rows(database: Database, where: str, values: list[Any], limit: int) -> list[Row]:
+    return database.read(
         f"SELECT {LEDGER_COLUMNS}, seq FROM sched_ledger WHERE {where} ORDER BY seq DESC LIMIT ?",
         (*values, limit),
-    ).fetchall()
+    )

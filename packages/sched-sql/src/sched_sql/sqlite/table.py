@@ -285,7 +285,7 @@ class SqliteTable:
     def executions(
         self, query: ExecutionQuery, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
-        return listing.executions(self._database.connection, query, after, limit)
+        return listing.executions(self._database, query, after, limit)
 
     def prune(self, before: datetime, now: Now, cursor: int) -> tuple[int, int | None]:
         if cursor >= 0:
