@@ -13,9 +13,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import anyio
-from attrs import Factory, define
+from attrs import Factory, define, frozen
 
 from sched_core import (
     BackendError,
@@ -35,12 +36,27 @@ from sched_core import (
     UndecodableExecution,
 )
 from sched_core.affinity import Affinity
-from sched_core.codec import Record, decode_execution, encode_execution
+from sched_core.codec import Record, encode_execution, read_execution
 from sched_core.ports import MAX_POLL
 from sched_core.row import Row
 
 LOOK_EVERY = 0.1
 """Seconds of real time between looks whether another process has written."""
+
+
+@frozen
+class Line:
+    """A record of the history: where it lies, as it lies there, and what that says."""
+
+    position: int
+    stored: Any
+    value: Execution | UndecodableExecution
+
+    @classmethod
+    def load(cls, position: int, stored: Any) -> Line:
+        text = stored if isinstance(stored, str) else json.dumps(stored)
+        body = text.encode(errors="surrogatepass")
+        return cls(position, stored, read_execution(body, name=f"line {position}"))
 
 
 @define
@@ -49,7 +65,7 @@ class Data:
 
     serial: int = 0
     rows: dict[str, Row] = Factory(dict)
-    lines: dict[str, tuple[int, Execution]] = Factory(dict)
+    lines: list[Line] = Factory(list)
 
     def next(self) -> int:
         """A number that never came before: revisions, tokens, positions in the ledger."""
@@ -59,31 +75,32 @@ class Data:
     def row(self, job_id: str) -> Row:
         return self.rows.setdefault(job_id, Row())
 
-    def line(self, line_id: str) -> Execution | None:
-        return self.lines[line_id][1] if line_id in self.lines else None
+    def line(self, line_id: str) -> Execution | UndecodableExecution | None:
+        return next((line.value for line in self.lines if line.value.id == line_id), None)
 
     def has_final(self, uid: str, number: int) -> bool:
-        ends = ((line.uid, line.number) for _, line in self.lines.values() if line.final)
-        return (uid, number) in ends
+        lines = [line.value for line in self.lines if isinstance(line.value, Execution)]
+        return (uid, number) in {(line.uid, line.number) for line in lines if line.final}
 
     def append(self, line: Execution) -> None:
-        self.lines[line.id] = (self.next(), line)
+        self.lines.append(Line(self.next(), encode_execution(line).decode(), line))
 
     def dump(self) -> str:
         rows = {key: row.encode() for key, row in self.rows.items() if not row.is_empty()}
-        lines = [(at, encode_execution(line).decode()) for at, line in self.lines.values()]
-        texts = {key: (*head, body.decode()) for key, (*head, body) in rows.items()}
+        lines = [(line.position, line.stored) for line in self.lines]
+        texts = {
+            key: (*head, body.decode(errors="surrogatepass")) for key, (*head, body) in rows.items()
+        }
         return json.dumps({"serial": self.serial, "rows": texts, "lines": lines})
 
     @classmethod
     def load(cls, text: str) -> Data:
         found = json.loads(text)
-        lines = [(at, decode_execution(line.encode())) for at, line in found["lines"]]
         rows = {
-            key: Row.decode(key, Record(number, tag, body.encode()))
+            key: Row.decode(key, Record(number, tag, body.encode(errors="surrogatepass")))
             for key, (number, tag, body) in found["rows"].items()
         }
-        return cls(found["serial"], rows, {line.id: (at, line) for at, line in lines})
+        return cls(found["serial"], rows, [Line.load(*line) for line in found["lines"]])
 
 
 class JsonBackend:
@@ -133,14 +150,22 @@ class JsonBackend:
         try:
             with self._path.with_suffix(".lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                before = self._path.read_text("utf-8") if self._path.exists() else Data().dump()
-                data = Data.load(before)
+                before, data = self._read()
                 yield data
                 after = data.dump()
                 if after != before:
                     self._replace(after)
         except OSError as error:
             raise BackendUnavailable(f"{self._path}: {error}") from error
+
+    def _read(self) -> tuple[str, Data]:
+        if not self._path.exists():
+            return Data().dump(), Data()
+        try:
+            text = self._path.read_text("utf-8")
+            return text, Data.load(text)
+        except (ValueError, TypeError, LookupError) as error:
+            raise BackendError(f"{self._path} is no file of jobs: {error}") from error
 
     def _replace(self, text: str) -> None:
         new = self._path.with_suffix(".new")
@@ -229,24 +254,25 @@ class JsonBackend:
     ) -> Page[Execution | UndecodableExecution]:
         with self._transaction() as data:
             found = [
-                (position, line)
-                for position, line in reversed(data.lines.values())
-                if (after is None or position < int(after)) and query.matches(line)
+                line
+                for line in reversed(data.lines)
+                if (after is None or line.position < int(after)) and query.matches(line.value)
             ]
         more = len(found) > limit
-        return Page([line for _, line in found[:limit]], str(found[limit - 1][0]) if more else None)
+        items = [line.value for line in found[:limit]]
+        return Page(items, str(found[limit - 1].position) if more else None)
 
     async def prune(self, before: datetime) -> int:
         with self._transaction() as data:
             now = self.clock.now()
-            old = [line.id for _, line in data.lines.values() if _is_old(line, before, now)]
+            kept = [line for line in data.lines if not _is_old(line.value, before, now)]
+            old, data.lines = len(data.lines) - len(kept), kept
             expired = [key for key, row in data.rows.items() if row.has_expired(now)]
-            for line_id in old:
-                del data.lines[line_id]
             for key in expired:
                 del data.rows[key]
-        return len(old) + len(expired)
+        return old + len(expired)
 
 
-def _is_old(line: Execution, before: datetime, now: datetime) -> bool:
-    return line.finished_at < before or (line.expires_at is not None and line.expires_at <= now)
+def _is_old(line: Execution | UndecodableExecution, before: datetime, now: datetime) -> bool:
+    ended = line.finished_at is not None and line.finished_at < before
+    return ended or (line.expires_at is not None and line.expires_at <= now)

@@ -23,18 +23,21 @@ from tests.jetstream.servers import delete_streams, shared_server
 from tests.pgbouncer import pgbouncer
 from tests.proxy import Proxy
 
-from sched_core import MemoryBackend, MemoryStore, Undecodable
+from sched_core import MemoryBackend, MemoryStore, Undecodable, UndecodableExecution
 from sched_jetstream import JetStreamBackend
 from sched_jetstream.subjects import token_of
 from sched_sql import SqlBackend
+from sched_sql.rows import LEDGER_COLUMNS
 from sched_testkit import Harness
 
 LEASE = timedelta(seconds=30)
+PLANTED = LEDGER_COLUMNS.replace(" attempt,", " attempt + 100,").replace(" status,", " 'deferred',")
+"""A line as a newer version might write it, made of one that is there."""
 
 
 class MemoryHarness(Harness):
     name = "memory"
-    can_spoil = True
+    can_spoil = can_plant = True
 
     @contextmanager
     def place(self) -> Iterator[MemoryStore]:
@@ -48,10 +51,13 @@ class MemoryHarness(Harness):
         row.job = Undecodable(job_id, "format 99 is not known", 99, b"{}")
         place.save(job_id, row)
 
+    async def plant(self, place: Any, job_id: str) -> None:
+        place.append(UndecodableExecution("odd", job_id, "a field is not known", b"{}"))
+
 
 class SqliteHarness(Harness):
     name = "sqlite"
-    can_cut = can_spoil = True
+    can_cut = can_spoil = can_plant = True
 
     def __init__(self) -> None:
         self._made: weakref.WeakSet[SqlBackend] = weakref.WeakSet()
@@ -89,12 +95,23 @@ class SqliteHarness(Harness):
         with closing(sqlite3.connect(place)) as connection, connection:
             connection.execute("UPDATE sched_job SET format = 99 WHERE id = ?", (job_id,))
 
+    async def plant(self, place: Any, job_id: str) -> None:
+        with closing(sqlite3.connect(place)) as connection, connection:
+            connection.execute("UPDATE sched_meta SET value = value + 1 WHERE key = 'serial'")
+            newest = "FROM sched_ledger WHERE job_id = ? ORDER BY seq DESC LIMIT 1"
+            serial = "SELECT value FROM sched_meta WHERE key = 'serial'"
+            connection.execute(
+                f"INSERT INTO sched_ledger (seq, indexed, {LEDGER_COLUMNS}) "
+                f"SELECT ({serial}), 0, {PLANTED} {newest}",
+                (job_id,),
+            )
+
 
 class JetStreamHarness(Harness):
     """On a real server that all examples share, each with streams of its own."""
 
     name = "jetstream"
-    can_cut = can_spoil = True
+    can_cut = can_spoil = can_plant = True
 
     def __init__(self) -> None:
         self._numbers = itertools.count()
@@ -150,6 +167,15 @@ class JetStreamHarness(Harness):
         finally:
             await connection.close()
 
+    async def plant(self, place: Any, job_id: str) -> None:
+        names = JetStreamBackend(job_bucket=place, execution_bucket=f"{place}-lines").options.names
+        connection = await nats.connect(shared_server().url)
+        try:
+            subject = names.run("30d", token_of(job_id), "of-a-newer-version")
+            await connection.jetstream().publish(subject, b"\xff: no JSON")
+        finally:
+            await connection.close()
+
 
 class PostgresPlace:
     """A schema, and a way to it that can be cut."""
@@ -161,7 +187,7 @@ class PostgresPlace:
 
 class PostgresHarness(Harness):
     name = "postgres"
-    can_cut = can_spoil = can_lock = True
+    can_cut = can_spoil = can_lock = can_plant = True
 
     @contextmanager
     def place(self) -> Iterator[PostgresPlace]:
@@ -199,6 +225,16 @@ class PostgresHarness(Harness):
             assert locked.fetchone() == (job_id,)
             yield
             connection.rollback()
+
+    async def plant(self, place: Any, job_id: str) -> None:
+        local = postgres_server.shared().local.replace("dbname=postgres", "dbname=sched")
+        with psycopg.connect(local) as connection:
+            newest = f"FROM {place.schema}.ledger WHERE job_id = %s ORDER BY seq DESC LIMIT 1"
+            connection.execute(
+                f"INSERT INTO {place.schema}.ledger (seq, {LEDGER_COLUMNS}) "
+                f"SELECT nextval('{place.schema}.serial'), {PLANTED} {newest}",
+                (job_id,),
+            )
 
 
 class PooledPostgresHarness(PostgresHarness):

@@ -13,6 +13,7 @@ from tests.testkit.mutants import (  # noqa: F401 -- each registers its mutants
     reaching,
     removing,
     settling,
+    unreadable,
     waking,
 )
 from tests.testkit.mutants.base import MUTANTS, Mutant, MutantHarness, Sound

@@ -17,6 +17,7 @@ from sched_core import (
     MemoryBackend,
     MemoryStore,
     Undecodable,
+    UndecodableExecution,
 )
 from sched_testkit import Harness
 
@@ -43,6 +44,10 @@ class Store(MemoryStore):
             if self.line(line.id) is None:
                 self.append(line)
 
+    def readable(self) -> list[Execution]:
+        """Return the history but for what cannot be read."""
+        return [line for _, line in self.lines if isinstance(line, Execution)]
+
     def unreadable(self) -> list[str]:
         """Return the ids whose records cannot be read."""
         return [job_id for job_id, row in self.rows.items() if isinstance(row.job, Undecodable)]
@@ -54,8 +59,8 @@ class WritesOtherwise(Store):
     def change(self, line: Execution) -> Execution | None:
         raise NotImplementedError
 
-    def append(self, line: Execution) -> None:
-        changed = self.change(line)
+    def append(self, line: Execution | UndecodableExecution) -> None:
+        changed = line if isinstance(line, UndecodableExecution) else self.change(line)
         if changed is not None:
             super().append(changed)
 
@@ -102,7 +107,7 @@ class Mutant:
 class MutantHarness(Harness):
     """Examines one; with little patience, as mutants hang on purpose."""
 
-    can_cut = can_spoil = can_lock = True
+    can_cut = can_spoil = can_lock = can_plant = True
 
     def __init__(self, backend: type[Sound]) -> None:
         self.name = backend.__name__
@@ -137,6 +142,9 @@ class MutantHarness(Harness):
             yield
         finally:
             place.unlock(job_id)
+
+    async def plant(self, place: Any, job_id: str) -> None:
+        place.append(UndecodableExecution("odd", job_id, "a field is not known", b"{}"))
 
 
 MUTANTS: list[Mutant] = []

@@ -103,7 +103,7 @@ class OccurrencesAreMoments(Sound):
 
     class ByMoment(WritesOtherwise):
         def change(self, line: Execution) -> Execution | None:
-            known = {(other.job_id, other.scheduled_at) for _, other in self.lines}
+            known = {(other.job_id, other.scheduled_at) for other in self.readable()}
             same = line.final and (line.job_id, line.scheduled_at) in known
             return None if same else line
 

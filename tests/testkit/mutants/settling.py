@@ -275,7 +275,7 @@ class OneLineForAnOccurrence(Sound):
 
     class Keyed(WritesOtherwise):
         def change(self, line: Execution) -> Execution | None:
-            known = {(other.uid, other.number) for _, other in self.lines}
+            known = {(other.uid, other.number) for other in self.readable()}
             return None if (line.uid, line.number) in known else line
 
     makes = Keyed

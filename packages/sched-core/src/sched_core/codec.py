@@ -25,6 +25,7 @@ from attrs import frozen
 from sched_core.errors import InvalidDefinition, SchedError
 from sched_core.job import Claim, Execution, Job, JobSpec, LostClaim, Standing
 from sched_core.policy import Coalesce, Drop, Policy, RunAll
+from sched_core.ports import UndecodableExecution
 from sched_core.schedule import (
     AnyOf,
     Between,
@@ -379,6 +380,47 @@ def decode_execution(body: bytes) -> Execution:
     """
     with _Reading("execution"):
         return _converter().structure(json.loads(body), Execution)
+
+
+def read_execution(body: bytes, name: str, job_id: str = "") -> Execution | UndecodableExecution:
+    """Return a record of the history, or what can be told of one that cannot be read here.
+
+    Args:
+        body: Of the record.
+        name: Names it within its store, where it does not say its id.
+        job_id: As the store tells it; empty where only the body knows.
+    """
+    try:
+        return decode_execution(body)
+    except Malformed as error:
+        reason = str(error)
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        found = None
+    known = found if isinstance(found, dict) else {}
+    return UndecodableExecution(
+        _text_of(known.get("id")) or name,
+        job_id or _text_of(known.get("job_id")),
+        reason,
+        body,
+        _moment_of(known.get("finished_at")),
+        _moment_of(known.get("expires_at")),
+    )
+
+
+def _text_of(value: Any) -> str:
+    try:
+        return value if type(value) is str and value.encode() else ""
+    except UnicodeEncodeError:
+        return ""
+
+
+def _moment_of(value: Any) -> datetime | None:
+    try:
+        return decode_moment(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 # -- the smallest parts ------------------------------------------------------

@@ -42,9 +42,9 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.rows: dict[str, _Row] = {}
-        self.lines: list[tuple[int, Execution]] = []
+        self.lines: list[tuple[int, Execution | UndecodableExecution]] = []
         """The ledger in the order of writing, each line with its position in it."""
-        self.written: dict[str, Execution] = {}
+        self.written: dict[str, Execution | UndecodableExecution] = {}
         self.final: dict[str, set[int]] = {}
         self.due: list[tuple[datetime, str]] = []
         self.serial = 0
@@ -95,7 +95,7 @@ class MemoryStore:
 
     # -- the ledger
 
-    def line(self, line_id: str) -> Execution | None:
+    def line(self, line_id: str) -> Execution | UndecodableExecution | None:
         """Return the line with the id."""
         return self.written.get(line_id)
 
@@ -103,20 +103,20 @@ class MemoryStore:
         """Whether the occurrence has its final line."""
         return number in self.final.get(uid, ())
 
-    def append(self, line: Execution) -> None:
+    def append(self, line: Execution | UndecodableExecution) -> None:
         """Add a line that is not there."""
         self.lines.append((self.next_serial(), line))
         self._index(line)
 
-    def keep(self, lines: list[tuple[int, Execution]]) -> None:
+    def keep(self, lines: list[tuple[int, Execution | UndecodableExecution]]) -> None:
         """Delete all other lines."""
         self.lines, self.written, self.final = lines, {}, {}
         for _, line in lines:
             self._index(line)
 
-    def _index(self, line: Execution) -> None:
+    def _index(self, line: Execution | UndecodableExecution) -> None:
         self.written[line.id] = line
-        if line.final:
+        if isinstance(line, Execution) and line.final:
             self.final.setdefault(line.uid, set()).add(line.number)
 
 
@@ -288,7 +288,7 @@ class MemoryBackend:
         index = len(lines)
         if after is not None:
             index = bisect_left(lines, int(after), key=itemgetter(0))
-        found: list[tuple[int, Execution]] = []
+        found: list[tuple[int, Execution | UndecodableExecution]] = []
         while index > 0:
             index -= 1
             if query.matches(lines[index][1]):
@@ -302,7 +302,8 @@ class MemoryBackend:
         kept = [
             (position, line)
             for position, line in store.lines
-            if line.finished_at >= before and (line.expires_at is None or line.expires_at > now)
+            if (line.finished_at is None or line.finished_at >= before)
+            and (line.expires_at is None or line.expires_at > now)
         ]
         expired = [job_id for job_id, row in store.rows.items() if row.has_expired(now)]
         for job_id in expired:

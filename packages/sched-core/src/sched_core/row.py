@@ -39,7 +39,7 @@ from sched_core.job import (
     abandoned_lines,
     superseded_line,
 )
-from sched_core.ports import Undecodable
+from sched_core.ports import Undecodable, UndecodableExecution
 
 WRITTEN = Settled("written")
 CLAIM_LOST = Settled("claim_lost")
@@ -48,7 +48,7 @@ CLAIM_LOST = Settled("claim_lost")
 class Ledger(Protocol):
     """The lines of all jobs, as far as a row must know them."""
 
-    def line(self, line_id: str) -> Execution | None:
+    def line(self, line_id: str) -> Execution | UndecodableExecution | None:
         """Return the line with the id."""
         ...
 
@@ -285,6 +285,8 @@ class Row:
                 return cls._decode(json.loads(record.body))
             except Malformed as error:
                 reason = str(error)
+            except Exception as error:  # noqa: BLE001 -- whatever bytes of others make of the parts
+                reason = f"the row is malformed: {type(error).__name__}: {error}"[:500]
         return cls(Undecodable(job_id, reason, record.format, record.body, record.tag))
 
     @classmethod
@@ -311,8 +313,10 @@ def _is_about(line: Execution, claim: Claim) -> bool:
     return line.number == claim.job.standing.number and line.uid == claim.job.uid
 
 
-def is_written(settlement: Settlement, known: Callable[[str], Execution | None]) -> bool:
-    """Whether an earlier try of the same settlement wrote its lines.
+def is_written(
+    settlement: Settlement, known: Callable[[str], Execution | UndecodableExecution | None]
+) -> bool:
+    """Whether an earlier try of the same settlement wrote its lines: none that it cannot read.
 
     Args:
         settlement: The later try.
@@ -321,7 +325,7 @@ def is_written(settlement: Settlement, known: Callable[[str], Execution | None])
     claim = settlement.claim
     for line in settlement.ledger:
         stored = known(line.id)
-        if stored is None or (stored.status, stored.token, stored.worker) != (
+        if not isinstance(stored, Execution) or (stored.status, stored.token, stored.worker) != (
             line.status,
             claim.token,
             claim.worker,

@@ -102,6 +102,13 @@ class Harness(ABC):
         """Return a context in which somebody else keeps a stored job's record locked."""
         raise NotImplementedError
 
+    can_plant: bool = False
+    """Whether :meth:`plant` does something."""
+
+    async def plant(self, place: Any, job_id: str) -> None:
+        """Add a record to a job's history, the newest, that this version cannot read."""
+        raise NotImplementedError
+
 
 @contextmanager
 def fresh(harness: Harness) -> Iterator[Any]:

@@ -15,6 +15,7 @@ from sched_testkit.laws import (
     reaching,
     removal,
     settling,
+    unreadable,
     waking,
 )
 from sched_testkit.laws.law import GeneratedLaw, Law, laws_of
@@ -30,6 +31,7 @@ LAWS: tuple[Law, ...] = tuple(
         keeping,
         waking,
         reaching,
+        unreadable,
     )
     for found in laws_of(module)
 )

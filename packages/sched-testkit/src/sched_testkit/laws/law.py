@@ -84,6 +84,11 @@ def lockable(capabilities: Capabilities, harness: Harness) -> str | None:
     return None if harness.can_lock else "the harness cannot lock a record"
 
 
+def plantable(capabilities: Capabilities, harness: Harness) -> str | None:
+    """Applies where the harness can add an unreadable record to the history."""
+    return None if harness.can_plant else "the harness cannot plant a record of the history"
+
+
 @overload
 def law(check: LawFunction) -> Law: ...
 @overload

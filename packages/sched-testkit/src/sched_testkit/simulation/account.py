@@ -109,7 +109,8 @@ class Account:
         for position, line in reversed(self._store.lines):
             if position <= self._read_up_to:
                 break
-            new.append(line)
+            if isinstance(line, Execution):
+                new.append(line)
         if not new:
             return
         self._read_up_to = self._store.lines[-1][0]

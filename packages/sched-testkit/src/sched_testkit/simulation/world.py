@@ -20,6 +20,7 @@ from sched_core import (
     Coalesce,
     Cron,
     Drop,
+    Execution,
     FixedDelay,
     Interval,
     InvalidDefinition,
@@ -396,7 +397,7 @@ class World:
             ):
                 call.how = "lost"  # nobody has taken it over yet: the job is paused
         with self._account.judging():
-            lines = [line for _, line in self._store.lines]
+            lines = [line for _, line in self._store.lines if isinstance(line, Execution)]
             self._oracle.look(lines, list(self._account.jobs().values()), self._clock.now())
             for job in self._account.jobs().values():
                 standing = job.standing

@@ -1,0 +1,86 @@
+"""Records of the history that cannot be read: shown, left alone, and in nobody's way."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from sched_core import Backend, Execution, Status, UndecodableExecution
+from sched_testkit.bench import Bench
+from sched_testkit.laws.law import law, plantable
+
+
+@law(needs=plantable)
+async def an_unreadable_line_is_shown_in_its_place(bench: Bench) -> None:
+    """A line of the ledger that cannot be read is listed where it lies, with reason and bytes."""
+    backend = await bench.open()
+    oldest, odd, newest = await _history(bench, backend)
+    assert isinstance(odd, UndecodableExecution), f"expected an UndecodableExecution, got {odd!r}"
+    assert odd.id, "it has no name"
+    assert odd.job_id in {"", "job"}
+    assert odd.reason, "it says no reason"
+    assert isinstance(odd.record, bytes)
+    for limit in (1, 2, 7):
+        listed = await bench.records(backend, limit=limit)
+        assert listed == [newest, odd, oldest], f"pages of {limit} are not complete"
+    assert await bench.records(backend, job_id="job") == [newest, odd, oldest]
+    missed = await bench.records(backend, statuses=frozenset({Status.MISSED}))
+    assert missed == [odd], "a filter by status hid it, or hid no other"
+    assert await bench.records(backend, final=False) == [odd], "a filter hid it, or hid no other"
+    later = bench.clock.now() + timedelta(days=1)
+    assert (odd in await bench.records(backend, since=later)) is (odd.finished_at is None)
+    assert (odd in await bench.records(backend, job_id="other")) is (not odd.job_id)
+
+
+@law(needs=plantable)
+async def an_unreadable_line_stops_nothing_else(bench: Bench) -> None:
+    """Beside an unreadable line, claims, settlements and takeovers go on and write what they do."""
+    backend, other = await bench.open(), await bench.open()
+    await _history(bench, backend)
+    claim = await bench.claim(backend)
+    due = await bench.advance(minutes=1)
+    settlement = bench.settlement(claim, due=due)
+    assert (await bench.settle(backend, settlement)).outcome == "written"
+    await bench.claim(backend)
+    await bench.advance(bench.lease * 2)
+    taken = await bench.claim(other)
+    assert taken.attempt == 2, "the lost attempt is not counted"
+    assert (await bench.settle(other, settlement)).outcome == "written", "a repeat is not known"
+    assert (await bench.settle(other, bench.settlement(taken))).outcome == "written"
+    await bench.added(backend, bench.job("another", due=None))
+    assert await backend.remove("another")
+    lines = [line for line in await bench.records(other) if isinstance(line, Execution)]
+    assert bench.fates(lines) == [
+        (1, 1, "succeeded"),
+        (2, 1, "succeeded"),
+        (3, 1, "succeeded"),
+        (4, 1, "abandoned"),
+        (4, 2, "succeeded"),
+    ]
+
+
+@law(needs=plantable)
+async def an_unreadable_line_is_pruned_by_its_age(bench: Bench) -> None:
+    """Prune deletes an unreadable line as others where its age can be read, or leaves it alone."""
+    backend = await bench.open()
+    _, odd, _ = await _history(bench, backend)
+    assert isinstance(odd, UndecodableExecution)
+    assert await backend.prune(bench.clock.now() - timedelta(days=1)) == 0
+    assert len(await bench.records(backend)) == 3
+    await bench.advance(days=4000)
+    aged = odd.finished_at is not None
+    assert await backend.prune(bench.clock.now()) == 2 + aged
+    assert await bench.records(backend) == ([] if aged else [odd])
+
+
+async def _history(bench: Bench, backend: Backend) -> list[Execution | UndecodableExecution]:
+    """Run a job, plant a line, and run it again; return the ledger, oldest first."""
+    await bench.added(backend, bench.job())
+    for planted in (False, True):
+        if planted:
+            await bench.harness.plant(bench.place, "job")
+        claim = await bench.claim(backend)
+        due = await bench.advance(minutes=1)
+        assert (await bench.settle(backend, bench.settlement(claim, due=due))).outcome == "written"
+    found = await bench.records(backend)
+    assert len(found) == 3, f"expected two runs and what was planted between them, got {found!r}"
+    return found[::-1]

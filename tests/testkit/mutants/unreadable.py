@@ -1,0 +1,118 @@
+"""Lines of the ledger that cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from attrs import evolve
+from tests.testkit.mutants.base import Sound, Store, breaks
+
+from sched_core import (
+    Claim,
+    Execution,
+    ExecutionQuery,
+    Page,
+    Settled,
+    Settlement,
+    UndecodableExecution,
+)
+
+
+@breaks("an_unreadable_line_is_shown_in_its_place")
+class UnreadableLinesAreLeftOut(Sound):
+    """What cannot be read is not listed: nobody learns of it."""
+
+    async def executions(
+        self, query: ExecutionQuery, *, after: str | None, limit: int
+    ) -> Page[Execution | UndecodableExecution]:
+        page = await super().executions(query, after=after, limit=limit)
+        return Page([line for line in page.items if isinstance(line, Execution)], page.next)
+
+
+@breaks("an_unreadable_line_is_shown_in_its_place")
+class OneUnreadableLineHidesAll(Sound):
+    """A page is decoded as a whole, so one line that cannot be read takes all others with it."""
+
+    async def executions(
+        self, query: ExecutionQuery, *, after: str | None, limit: int
+    ) -> Page[Execution | UndecodableExecution]:
+        page = await super().executions(query, after=after, limit=limit)
+        for line in page.items:
+            if isinstance(line, UndecodableExecution):
+                raise ValueError(line.reason)  # noqa: TRY004 -- as a decoder does
+        return page
+
+
+@breaks("an_unreadable_line_is_shown_in_its_place")
+class UnreadableLinesMatchNothing(Sound):
+    """A filter takes it that what cannot be read is not what is asked for."""
+
+    async def executions(
+        self, query: ExecutionQuery, *, after: str | None, limit: int
+    ) -> Page[Execution | UndecodableExecution]:
+        page = await super().executions(query, after=after, limit=limit)
+        if query == ExecutionQuery(job_id=query.job_id):
+            return page
+        return Page([line for line in page.items if isinstance(line, Execution)], page.next)
+
+
+@breaks("an_unreadable_line_is_shown_in_its_place")
+class UnreadableLinesComeLast(Sound):
+    """What cannot be read is appended to each page."""
+
+    async def executions(
+        self, query: ExecutionQuery, *, after: str | None, limit: int
+    ) -> Page[Execution | UndecodableExecution]:
+        page = await super().executions(query, after=after, limit=limit)
+        odd = [line for line in page.items if isinstance(line, UndecodableExecution)]
+        return Page([*(line for line in page.items if line not in odd), *odd], page.next)
+
+
+@breaks("an_unreadable_line_stops_nothing_else")
+class UnreadableLinesStopTakeovers(Sound):
+    """To write an abandoned line, all lines are read."""
+
+    async def claim_due(self, limit: int) -> Sequence[Claim]:
+        earliest = self.store.earliest()
+        held = earliest is not None and self.store.rows[self.store.due[0][1]].hold is not None
+        if held and earliest <= self._now():
+            _all_readable(self.store)
+        return await super().claim_due(limit)
+
+
+@breaks("an_unreadable_line_stops_nothing_else")
+class UnreadableLinesStopRepeats(Sound):
+    """To know a repeated settlement, all lines are read."""
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+        for settlement in settlements:
+            if not self.store.row(settlement.claim.job.id).is_held_by(settlement.claim):
+                _all_readable(self.store)
+        return await super().settle(settlements)
+
+
+@breaks("an_unreadable_line_is_pruned_by_its_age")
+class UnreadableLinesStopPruning(Sound):
+    """Prune looks at the age of what has none."""
+
+    async def prune(self, before: datetime) -> int:
+        _all_readable(self.store)
+        return await super().prune(before)
+
+
+@breaks("an_unreadable_line_is_pruned_by_its_age")
+class UnreadableLinesAreOld(Sound):
+    """What tells no age is taken to be older than everything."""
+
+    async def prune(self, before: datetime) -> int:
+        self.store.lines = [
+            (at, evolve(line, finished_at=self._now()) if line.finished_at is None else line)
+            for at, line in self.store.lines
+        ]
+        return await super().prune(before)
+
+
+def _all_readable(store: Store) -> None:
+    if len(store.readable()) < len(store.lines):
+        raise ValueError("a line cannot be read")
