@@ -17,6 +17,7 @@ from sched_core import codec
 from sched_core.errors import InvalidDefinition
 from sched_core.job import Backlog, Execution, Job, JobSpec, Standing, State, Status
 from sched_core.policy import Coalesce, Drop, Policy, Retry, RunAll
+from sched_core.ports import UndecodableExecution
 from sched_core.schedule import Cron, DstRule, FixedDelay, Interval, Once, Schedule
 
 NOW = datetime(2026, 2, 28, 23, 59, 59, 999_999, tzinfo=UTC)
@@ -136,6 +137,51 @@ def test_a_job_comes_back_as_it_was(job: Job) -> None:
 @given(executions)
 def test_a_ledger_line_comes_back_as_it_was(line: Execution) -> None:
     assert codec.decode_execution(codec.encode_execution(line)) == line
+
+
+LINE = Execution(
+    *("u:1:1", "job", "u", 1, NOW, False, 1, Status.SUCCEEDED, True, 1, "worker", NOW, NOW, NOW)
+)
+
+
+@pytest.mark.parametrize(
+    ("changed", "known"),
+    [
+        ({"status": "deferred"}, True),
+        ({"host": "a field of the next version"}, True),
+        ({"claimed_at": "10000-01-01T00:00:00Z"}, True),
+        ({"scheduled_at": "0001-01-01T00:00:00+14:00"}, True),
+        ({"number": None}, True),
+        ({"final": 1}, True),
+        ({"finished_at": "9999-12-31T23:59:59-14:00"}, False),
+        ({"finished_at": 1_700_000_000}, False),
+        ({"finished_at": None}, False),
+    ],
+    ids=str,
+)
+def test_a_line_that_cannot_be_read_tells_what_it_can(changed: dict[str, Any], known: bool) -> None:
+    body = json.dumps(json.loads(codec.encode_execution(LINE)) | changed).encode()
+    found = codec.read_execution(body, "line 5")
+    assert isinstance(found, UndecodableExecution)
+    assert (found.id, found.job_id, found.record) == ("u:1:1", "job", body)
+    assert found.finished_at == (NOW if known else None)
+    assert found.reason
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"\xff", b"[1]", b"null", b'{"id":', b"[" * 100_000, b'{"id":"\\udcff"}'],
+    ids=repr,
+)
+def test_a_line_that_is_none_has_the_name_that_its_store_gives_it(body: bytes) -> None:
+    found = codec.read_execution(body, "line 5", "job")
+    assert isinstance(found, UndecodableExecution)
+    assert (found.id, found.job_id, found.record) == ("line 5", "job", body)
+    assert (found.finished_at, found.expires_at) == (None, None)
+
+
+def test_a_line_that_can_be_read_is_one() -> None:
+    assert codec.read_execution(codec.encode_execution(LINE), "line 5") == LINE
 
 
 @given(schedules, policies)

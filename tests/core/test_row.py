@@ -250,6 +250,17 @@ def test_a_malformed_body_is_not_read_by_halves() -> None:
     assert "ankor" in row.job.reason
 
 
+@pytest.mark.parametrize(
+    "body", [b"", b"\xff", b"[]", b"{}", b'{"job": 5, "hold": null}'], ids=repr
+)
+def test_bytes_that_are_no_row_are_kept_as_they_are(body: bytes) -> None:
+    record = Record(FORMAT, "interval", body)
+    row = Row.decode("a", record)
+    assert isinstance(row.job, Undecodable)
+    assert row.job.reason
+    assert row.encode() == record
+
+
 def test_an_edit_between_a_decision_and_its_write_is_noticed() -> None:
     """It leaves the line of what is held to the claim, whose end must not be written without it."""
     lines = Lines()

@@ -55,19 +55,22 @@ async def examine(scheduler: Scheduler) -> Findings:
         found.advice.extend(f"job {job.id!r}: {each}" for each in lint(job.spec, now=now))
     fates: Counter[str] = Counter()
     failed: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
+    newest: UndecodableExecution | None = None
     async for line in scheduler.list_executions(ExecutionQuery(since=now - RECENT)):
         if isinstance(line, UndecodableExecution):
             fates["unreadable"] += 1
-            reasons[line.reason] += 1
+            newest = newest or line
             continue
         fates[line.status.value] += 1
         if line.final and line.status is Status.FAILED:
             failed[line.job_id] += 1
     for job_id, number in sorted(failed.items()):
         found.problems.append(f"job {job_id!r} failed {_times(number)} in the last day")
-    for reason, number in sorted(reasons.items()):
-        found.problems.append(f"the history has {_records(number)} cannot be read here: {reason}")
+    if newest is not None:
+        found.problems.append(
+            f"the history of the last day has {_records(fates['unreadable'])} cannot be read here; "
+            f"the newest is {newest.id!r} of job {newest.job_id!r}: {newest.reason}"
+        )
     found.facts.update(jobs=dict(states), executions=dict(fates))
     return found
 

@@ -51,7 +51,10 @@ def local(moment: datetime | None, *, utc: bool, tz: str | None = None) -> str:
     """Return a moment in UTC, in a zone, or in this machine's zone, to the second."""
     if moment is None:
         return "-"
-    shown = moment.astimezone(UTC if utc else None if tz is None else ZoneInfo(tz))
+    try:
+        shown = moment.astimezone(UTC if utc else None if tz is None else ZoneInfo(tz))
+    except (OverflowError, ValueError):  # at the ends of the calendar there is no local time
+        shown, utc = moment.astimezone(UTC), True
     return f"{shown:%Y-%m-%d %H:%M:%S}{'Z' if utc else f'{shown:%z}'}"
 
 

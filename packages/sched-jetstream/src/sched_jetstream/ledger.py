@@ -9,7 +9,6 @@ which a copy names in a header.
 from __future__ import annotations
 
 import base64
-import logging
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -19,18 +18,18 @@ from attrs import frozen
 from nats.aio.msg import Msg
 
 from sched_core import codec
-from sched_core.clock import cpu_seconds, pause
-from sched_core.codec import Malformed, encode_moment
+from sched_core.clock import FIRST, cpu_seconds, pause
+from sched_core.codec import encode_moment
 from sched_core.errors import BackendError
 from sched_core.job import Execution
 from sched_core.ports import ExecutionQuery, Page, UndecodableExecution
 from sched_jetstream.errors import StreamLost
-from sched_jetstream.layout import FOR_EVER, KEEPS
+from sched_jetstream.layout import FOR_EVER, KEEPS, OPERATION, REMOVED
 from sched_jetstream.reading import NO_MESSAGE, NO_STREAM, Reader
-from sched_jetstream.subjects import Names, token_of
+from sched_jetstream.subjects import Names, id_of, token_of
 from sched_jetstream.wire import ApiError, NoResponders
 
-logger = logging.getLogger("sched_jetstream")
+STORED_AT = "Nats-Time-Stamp"
 
 _SOURCE = re.compile(rb"Nats-Stream-Source: *\S+ (\d+)")
 
@@ -50,14 +49,17 @@ class Line:
     """A line and where it lies.
 
     Attributes:
-        line: ``None`` where it cannot be read.
-        origin: Its sequence in the stream of jobs: the order of writing.
+        line: ``None`` for the mark that some tool deleted what lay there.
+        origin: Its sequence in the stream of jobs: the order of writing; 0 where it was not copied
+            from there: another tool put it into the ledger.
         sequence: Its own, in the ledger; 0 for one that is not copied yet.
+        stored_at: When the server stored it, as the server writes moments.
     """
 
-    line: Execution | None
+    line: Execution | UndecodableExecution | None
     origin: int
     sequence: int
+    stored_at: str
 
 
 class Ledger:
@@ -75,7 +77,7 @@ class Ledger:
         self, query: ExecutionQuery, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
         """List lines, newest first."""
-        found: list[tuple[Execution, str]] = []
+        found: list[tuple[Execution | UndecodableExecution, str]] = []
         async for entry in self._newest_first(query, after):
             line = entry.line
             if line is None or not query.matches(line):
@@ -89,6 +91,7 @@ class Ledger:
         origin, sequence = _position(after)
         whose = "*" if query.job_id is None else token_of(query.job_id)
         seen: set[int] = set()
+        too_old = self._too_old(query.since)
         if sequence == 0:
             for entry in reversed(await self._outbox(whose, await self._copied())):
                 seen.add(entry.origin)
@@ -96,19 +99,21 @@ class Ledger:
                     yield entry
         below = None if sequence == 0 else sequence
         async for entry in self._backwards(whose, below):
-            if entry.origin in seen or (origin is not None and entry.origin >= origin):
+            if entry.origin and (entry.origin in seen or (origin and entry.origin >= origin)):
                 continue  # listed while it was on its way
-            if self._too_old(entry, query.since):
+            if entry.stored_at[: len(too_old)] < too_old:
                 return
             yield entry
 
-    def _too_old(self, entry: Line, since: datetime | None) -> bool:
-        return (
-            self._by_time
-            and since is not None
-            and entry.line is not None
-            and entry.line.finished_at < since - LATE
-        )
+    def _too_old(self, since: datetime | None) -> str:
+        """Return before which moment nothing was stored that is asked for; empty for no moment.
+
+        What the server says of a line counts, and not the line: one that makes no sense must not
+        end the listing of all others.
+        """
+        if not self._by_time or since is None or since - FIRST < LATE:
+            return ""
+        return encode_moment(since - LATE)[: len("2026-01-01T00:00:00")]
 
     async def _copied(self) -> int:
         """Return the sequence up to which everything has been copied."""
@@ -133,7 +138,10 @@ class Ledger:
 
         def each(msg: Msg) -> None:
             headers = msg.headers or {}
-            found.append(Line(_decoded(msg), int(headers["Nats-Sequence"]), 0))
+            sequence, subject = int(headers["Nats-Sequence"]), headers["Nats-Subject"]
+            name = f"{self._names.stream}@{sequence}"
+            line = _read(msg, name, self._names.run_token(subject))
+            found.append(Line(line, sequence, 0, headers.get(STORED_AT, "")))
 
         sequence = copied + 1
         while True:
@@ -155,7 +163,7 @@ class Ledger:
             newest: list[Line] = []
 
             def each(msg: Msg, newest: list[Line] = newest) -> None:
-                newest.append(_copy(msg))
+                newest.append(self._copy(msg))
 
             more = {} if below is None else {"up_to_seq": below - 1}
             if below is not None and below <= 1:
@@ -182,7 +190,7 @@ class Ledger:
             found: list[Line] = []
 
             def each(msg: Msg, found: list[Line] = found) -> None:
-                found.append(_copy(msg))
+                found.append(self._copy(msg))
 
             body = {"seq": start, "next_by_subj": self._names.line("*", "*"), "batch": window}
             await self._get(self._names.ledger_stream, body, each)
@@ -190,6 +198,14 @@ class Ledger:
                 if line.sequence < below:
                     yield line
             below = start
+
+    def _copy(self, msg: Msg) -> Line:
+        headers = msg.headers or {}
+        origin, sequence = _origin(msg), int(headers["Nats-Sequence"])
+        stream = self._names.stream if origin else self._names.ledger_stream
+        name = f"{stream}@{origin or sequence}"
+        line = _read(msg, name, self._names.ledger_token(headers["Nats-Subject"]))
+        return Line(line, origin, sequence, headers.get(STORED_AT, ""))
 
     async def _get(self, stream: str, body: dict[str, object], each: object) -> None:
         try:
@@ -204,7 +220,9 @@ class Ledger:
 
     # -- looking up
 
-    async def stored(self, lines: Sequence[Execution]) -> tuple[dict[str, Execution], set[str]]:
+    async def stored(
+        self, lines: Sequence[Execution]
+    ) -> tuple[dict[str, Execution | UndecodableExecution], set[str]]:
         """Look up lines.
 
         Returns:
@@ -213,7 +231,7 @@ class Ledger:
         """
         wanted = {line.id for line in lines}
         finals = {(line.uid, line.number): line.id for line in lines if line.final}
-        known: dict[str, Execution] = {}
+        known: dict[str, Execution | UndecodableExecution] = {}
         taken: set[str] = set()
         for job_id in {line.job_id for line in lines}:
             left = {line.id for line in lines if line.job_id == job_id}
@@ -224,6 +242,8 @@ class Ledger:
                 if line.id in wanted:
                     known.setdefault(line.id, line)
                     left.discard(line.id)
+                if isinstance(line, UndecodableExecution):
+                    continue
                 asked = finals.get((line.uid, line.number))
                 if line.final and asked is not None and asked != line.id:
                     taken.add(asked)
@@ -275,7 +295,7 @@ class Ledger:
         async for entry in self._windows(None):
             line = entry.line
             if line is not None and (
-                line.finished_at < before
+                (line.finished_at is not None and line.finished_at < before)
                 or (line.expires_at is not None and line.expires_at <= now)
             ):
                 gone.append(entry.sequence)
@@ -326,13 +346,7 @@ def _origin_of(message: Mapping[str, Any]) -> int:
     return 0 if source is None else int(source[1])
 
 
-def _copy(msg: Msg) -> Line:
-    return Line(_decoded(msg), _origin(msg), int((msg.headers or {})["Nats-Sequence"]))
-
-
-def _decoded(msg: Msg) -> Execution | None:
-    try:
-        return codec.decode_execution(msg.data)
-    except Malformed as error:
-        logger.warning("a line of the ledger cannot be read here, and is left out: %s", error)
+def _read(msg: Msg, name: str, token: str) -> Execution | UndecodableExecution | None:
+    if not msg.data and (msg.headers or {}).get(OPERATION) in {REMOVED, "PURGE"}:
         return None
+    return codec.read_execution(msg.data, name, id_of(token) or "")

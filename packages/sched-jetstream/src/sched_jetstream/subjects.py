@@ -147,6 +147,10 @@ class Names:
         """A ledger line on its way; wildcards for many."""
         return f"{self.prefix}.run.{keep}.{token}.{line}"
 
+    def run_token(self, subject: str) -> str:
+        """The token of the job that a line on its way is about."""
+        return subject[len(self.prefix) + 1 :].split(".")[2]
+
     @property
     def runs(self) -> str:
         """All ledger lines that are on their way."""
@@ -155,6 +159,10 @@ class Names:
     def line(self, keep: str, token: str) -> str:
         """Where the lines of a job lie in the ledger; wildcards for many."""
         return f"$KV.{self.execution_bucket}.{keep}.{token}"
+
+    def ledger_token(self, subject: str) -> str:
+        """The token of the job that lines in the ledger are about."""
+        return subject[len(self.execution_bucket) + 5 :].split(".")[1]
 
     def check(self, worker: str) -> str:
         """What a health check writes."""
