@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import re
+import signal
 import subprocess
 import time
 from datetime import datetime
@@ -43,8 +44,7 @@ def prove(args: Sequence[str]) -> None:
         fail(f"no part {', '.join(unknown)}; there are: {', '.join(known)}", code=2)
     chosen = [part for part in known.values() if part.name in (wanted.parts or known)]
     if wanted.list:
-        for part in chosen:
-            tell(part, *state(part))
+        show(chosen)
         return
     ensure("bench")
     KEPT.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,18 @@ def prove(args: Sequence[str]) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             fail("another ./dev prove runs in this checkout")
+        for sign in (signal.SIGINT, signal.SIGTERM):  # also where a shell has it ignored
+            signal.signal(sign, signal.default_int_handler)
         run(chosen, again=wanted.again, jobs=max(wanted.jobs, 1))
+
+
+def show(chosen: Sequence[Part]) -> None:
+    """Say what is known of parts, and what those took that need not run."""
+    states = [(part, *state(part)) for part in chosen]
+    for part, known, found in states:
+        tell(part, known, found)
+    passed = [found["seconds"] for _, known, found in states if known == "passed"]
+    say(f"{len(passed)} of {len(chosen)} parts passed as they are, in {sum(passed):,.0f} s")
 
 
 def run(chosen: Sequence[Part], *, again: bool, jobs: int) -> None:
