@@ -65,9 +65,10 @@ class Planner:
         names = Names(here.schema)
         self.names = names
         self.ledger = Ledger(names)
-        self.claims = Claims(names, self.ledger, Definitions(names, self.ledger))
+        definitions = Definitions(names, self.ledger)
+        self.claims = Claims(names, self.ledger, definitions)
         self.claims.worker = "w"
-        self.settling = Settling(names, self.ledger)
+        self.settling = Settling(names, self.ledger, definitions.announce)
         self.connection = here.connect(autocommit=True)
         for setting, value in SETTINGS.items():
             self.connection.execute("SELECT set_config(%s, %s, false)", (setting, value))

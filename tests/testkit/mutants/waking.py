@@ -122,6 +122,18 @@ class SettlementsWakeNobody(Quiet):
             return await super().settle(settlements)
 
 
+@breaks("a_settlement_wakes_who_waits")
+class SettlementsWakeTheirOwnWaiter(Sound):
+    """What another backend has settled waits for the next poll."""
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+        alarms, self.store.alarms = self.store.alarms, [self._alarm]
+        try:
+            return await super().settle(settlements)
+        finally:
+            self.store.alarms = alarms
+
+
 @breaks("an_earlier_job_wakes_who_waits")
 class AddsWakeNobody(Quiet):
     """A new job waits for the next poll."""

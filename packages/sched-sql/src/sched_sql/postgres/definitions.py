@@ -66,7 +66,7 @@ class Definitions:
         """
         self._delete = f"DELETE FROM {names.job} WHERE id = %s"
         # One announcement for each transaction: the server drops repeats, but not for free.
-        notify = f"pg_notify('{names.channel}', '')"
+        notify = f"pg_notify('{names.channel}', %s)"
         is_soon = f"%s <= coalesce(%s::bigint, {NOW}) + {_SOON}"
         self._announce = f"SELECT {notify} WHERE {is_soon}"
         self._add_one = f"""
@@ -103,7 +103,7 @@ class Definitions:
         """Store a new job, and wake everybody, in one statement; ``None`` if the id is taken."""
         values = JOBS.values([job_values(job, 0)])
         due_at = micros_or_none(job.standing.due_at)
-        rows = yield Query(self._add_one, (*values, due_at, self.fixed()))
+        rows = yield Query(self._add_one, (*values, due_at, self.fixed(), ""))
         return revised(job, rows[0][0]) if rows else None
 
     def _meet(self, part: dict[str, Job], stored: dict[str, Job]) -> Steps[None]:
@@ -180,8 +180,13 @@ class Definitions:
         yield from self._ledger.write(lines)
         return held
 
-    def announce(self, moments: Iterable[int | None]) -> Steps[None]:
-        """Wake everybody, once this is committed, if something is due before they look anyway."""
+    def announce(self, moments: Iterable[int | None], by: str = "") -> Steps[None]:
+        """Wake all who wait, once this is committed, if one is due before they look anyway.
+
+        Args:
+            moments: When something is due.
+            by: A worker that knows of it already.
+        """
         earliest = min((moment for moment in moments if moment is not None), default=None)
         if earliest is not None:
-            yield Query(self._announce, (earliest, self.fixed()))
+            yield Query(self._announce, (by, earliest, self.fixed()))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import secrets
 
+from psycopg import Notify
+
 from sched_core.clock import boot_seconds
 from sched_sql.postgres.names import Names
 from sched_sql.postgres.session import Lane
@@ -28,6 +30,8 @@ class Listening:
         self._lane = lane
         self._names = names
         self._enabled = enabled
+        self.worker = ""
+        """Who listens: what it has announced by its name is no news."""
         self._heard = 0
         self._failures = 0
         self._try_at = 0.0
@@ -63,8 +67,9 @@ class Listening:
         if self._failures == 1:
             logger.warning("not listening, others' jobs are looked for: %s", error)
 
-    def _on_notice(self, _: object) -> None:
-        self._heard += 1
+    def _on_notice(self, notice: Notify) -> None:
+        if notice.payload != self.worker:
+            self._heard += 1
 
     def heard(self) -> bool:
         """Return whether something may have been announced since the last call."""

@@ -13,7 +13,7 @@ and every other write that might break the rule looks, and marks the row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from sched_core.job import Claim, Execution, Job, Settled, Settlement
 from sched_core.ports import Undecodable
@@ -25,6 +25,7 @@ from sched_sql.rows import (
     STANDING_COLUMNS,
     Row,
     line_values,
+    micros_or_none,
     read_job_or_undecodable,
     run_values,
     standing_values,
@@ -32,6 +33,8 @@ from sched_sql.rows import (
 from sched_sql.rules import CLAIM_LOST, WRITTEN, is_common, is_in_ledger, refusal
 
 BUSY = Settled("busy")
+
+Announce = Callable[[Iterable[int | None]], Steps[None]]
 
 _RUN_SET = ", ".join(f"{name.strip()} = i.{name.strip()}" for name in RUN_COLUMNS.split(","))
 _STANDING_SET = ", ".join(
@@ -57,9 +60,17 @@ _STANDINGS = Columns(f"id, {STANDING_COLUMNS}, ended_token, ended_worker")
 
 
 class Settling:
-    """Ends claims in one schema."""
+    """Ends claims in one schema.
 
-    def __init__(self, names: Names, ledger: Ledger) -> None:
+    Args:
+        names: Of the schema.
+        ledger: In it.
+        announce: Wakes others, if one of the moments is near. What :meth:`settle_runs` has written
+            is left to its caller: to announce each batch would cost more than to write it.
+    """
+
+    def __init__(self, names: Names, ledger: Ledger, announce: Announce) -> None:
+        self._announce = announce
         job = names.job
         self._ledger = ledger
         sent = ", ".join(f"i.{name}" for name in RUNS.names)
@@ -167,6 +178,7 @@ class Settling:
             yield Query(self._free, (texts(freed), numbers(tokens), texts(workers)))
         if work.ended:
             yield Query(self._end, _STANDINGS.values(work.ended))
+        yield from self._announce(work.due)
         return answers
 
     def lock(self, claim: Claim) -> Steps[tuple[bool, Job | None]]:
@@ -188,6 +200,7 @@ class _Work:
         self.freed: list[tuple[str, int | None, str | None]] = []
         self.ended: list[Row] = []
         self.settled: set[tuple[int, str]] = set()
+        self.due: list[int | None] = []
 
 
 def _judge(settlement: Settlement, row: Row | None, found: Found, work: _Work) -> Settled:
@@ -214,8 +227,10 @@ def _judge(settlement: Settlement, row: Row | None, found: Found, work: _Work) -
     if job is None:
         work.gone.append(job_id)
     elif standing is None:
+        work.due.append(micros_or_none(job.standing.due_at))
         work.freed.append((job_id, *ended))
     else:
+        work.due.append(micros_or_none(standing.due_at))
         work.ended.append((job_id, *standing_values(standing), *ended))
     return WRITTEN
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Literal, TypeVar
 
@@ -13,6 +13,7 @@ from sched_core.clock import FIRST, Clock, StoreClock, boot_seconds
 from sched_core.errors import BackendError, StoreNotFound
 from sched_core.job import Claim, Execution, Job, Settled, Settlement
 from sched_core.ports import (
+    MAX_POLL,
     ExecutionQuery,
     JobQuery,
     JobStore,
@@ -34,12 +35,15 @@ from sched_sql.postgres.renewals import fence_of
 from sched_sql.postgres.session import SETTINGS, Address, Lane
 from sched_sql.postgres.settling import Settling, is_run
 from sched_sql.postgres.transactions import CallersStore, Connections, HandlersTransaction
-from sched_sql.rows import micros, moment, nearest_moment
+from sched_sql.rows import micros, micros_or_none, moment, nearest_moment
 from sched_sql.rules import WRITTEN
 from sched_sql.table import Now
 
 logger = logging.getLogger("sched_sql")
 T = TypeVar("T")
+
+ANNOUNCE_EVERY = 0.1
+"""Seconds between announcements of what has been settled, at least."""
 
 _LANES = {
     "claim": "claim",
@@ -92,7 +96,7 @@ class PostgresTable:
         self._ledger = Ledger(names)
         self._definitions = Definitions(names, self._ledger)
         self._claims = Claims(names, self._ledger, self._definitions)
-        self._settling = Settling(names, self._ledger)
+        self._settling = Settling(names, self._ledger, self._definitions.announce)
         lanes = ("edit", "claim", "settle")
         self._lanes = {name: Lane(self._address, pooled=pooled) for name in lanes}
         # A renewal must have time left to be made beside what it cannot lock.
@@ -106,6 +110,9 @@ class PostgresTable:
         self._heartbeat = Heartbeat(self._beat)
         self._queue = Queue(lease)
         self._clock: StoreClock | None = None
+        self._announced_at = 0.0
+        self._unannounced: int | None = None
+        """When the first is due of what has been settled and not been announced."""
 
     def __str__(self) -> str:
         return f"{self._address}, schema {self._schema}"
@@ -125,7 +132,7 @@ class PostgresTable:
     # -- opening
 
     def open(self, worker: str, now: Now) -> None:
-        self._claims.worker = worker
+        self._claims.worker = self._listening.worker = worker
         self._definitions.fixed = lambda: self._fixed(now)
         self._queue = Queue(self._lease)
         edit = self._lanes["edit"]
@@ -264,6 +271,7 @@ class PostgresTable:
         return micros(now()) if self._time == "clock" else None
 
     def earliest(self, now: Now, horizon: datetime) -> datetime | None:
+        self._announce("claim")
         queue, at = self._queue, self._fixed(now)
         sweep = at is not None or queue.looks_everywhere(micros(now()))
         floor = EVER if sweep else queue.floor
@@ -396,6 +404,7 @@ class PostgresTable:
         for runs in _by_worker(settlements).values():
             written = self._settle_runs([settlements[index] for index in runs])
             answers |= {runs[index]: WRITTEN for index in written}
+            self._announce("settle", (settlements[runs[index]] for index in written))
         rest = [index for index in range(len(settlements)) if index not in answers]
         if rest:
             batch = [settlements[index] for index in rest]
@@ -408,6 +417,23 @@ class PostgresTable:
         self._drop(ended)
         self._queue.settled(settlements)
         return [answers[index] for index in range(len(settlements))]
+
+    def _announce(self, lane: str, runs: Iterable[Settlement] = ()) -> None:
+        """Wake others where a run is due again before they look; not each time.
+
+        What is left out here goes with the next one, or before this worker waits.
+        """
+        due = [self._unannounced, *(micros_or_none(_due_again(run)) for run in runs)]
+        self._unannounced = min((moment for moment in due if moment is not None), default=None)
+        seconds, soonest = boot_seconds(), self._unannounced
+        if soonest is None or seconds - self._announced_at < ANNOUNCE_EVERY:
+            return
+        self._unannounced, self._announced_at = None, seconds
+        if self._clock is None or moment(soonest) <= self._clock.now() + MAX_POLL:
+            by = self._claims.worker
+            self._lanes[lane].run(
+                lambda: self._definitions.announce([soonest], by), transaction=False
+            )
 
     def _settle_runs(self, batch: Sequence[Settlement]) -> set[int]:
         settling, places = self._settling, self._claims.places.of
@@ -440,6 +466,10 @@ class PostgresTable:
             return deleted, -2
         jobs, more = edit.run(lambda: self._claims.prune(at))
         return deleted + jobs, -2 if more else None
+
+
+def _due_again(run: Settlement) -> datetime | None:
+    return None if run.standing is None else run.standing.due_at
 
 
 def _by_worker(settlements: Sequence[Settlement]) -> dict[str, list[int]]:

@@ -141,16 +141,17 @@ async def an_earlier_job_wakes_who_waits(bench: Bench) -> None:
 
 @law
 async def a_settlement_wakes_who_waits(bench: Bench) -> None:
-    """A settlement after which the job is due at once wakes a waiting call."""
-    backend = await bench.open()
-    await bench.added(backend, bench.job())
-    claim = await bench.claim(backend)
-
-    async def settle() -> None:
-        await bench.settle(backend, bench.settlement(claim, due=bench.clock.now()))
-
-    await _returns(bench, backend, settle)
-    assert (await bench.claim(backend)).job.standing.number == 2
+    """A settlement after which a job is due at once wakes a waiting call, whoever settled it."""
+    one = await bench.open()
+    two = await bench.open()
+    for holder in (one, two):
+        job_id = f"job-{holder is one}"
+        await bench.added(one, bench.job(job_id))
+        claim = await bench.claim(holder)
+        again = bench.settlement(claim, due=bench.clock.now())
+        await _returns(bench, one, functools.partial(bench.settle, holder, again))
+        claim = await bench.claim(one)
+        assert (claim.job.id, claim.job.standing.number) == (job_id, 2)
 
 
 @law
