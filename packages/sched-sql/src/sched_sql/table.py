@@ -1,6 +1,6 @@
 """The small synchronous port that a database dialect implements.
 
-:class:`~sched_sql.backend.SqlBackend` calls it from worker threads, one at a time for each
+:class:`~sched_sql.backend.SqlBackend` calls it from threads, one at a time for each
 :meth:`~Table.lane`. Values come in, values go out; each method is one transaction. What a method
 means is said by the method of the same name in :class:`sched_core.ports.Backend`.
 """
@@ -54,6 +54,13 @@ class Table(Protocol):
         """Disconnect; twice is harmless."""
         ...
 
+    def cut_off(self) -> None:
+        """Make the calls that hang fail soon, and all that follow; called in the event loop.
+
+        Does not wait: what cannot be cut short is left behind in its thread.
+        """
+        ...
+
     async def leave(self) -> None:
         """Close what belongs to the event loop, before :meth:`close`."""
         ...
@@ -89,6 +96,10 @@ class Table(Protocol):
     @property
     def descriptor(self) -> int | None:
         """What becomes readable when another connection has written; ``None``: ask ``changed``."""
+        ...
+
+    def silence(self) -> float:
+        """Seconds for which the descriptor may say nothing before ``changed`` is to be called."""
         ...
 
     def may_listen(self) -> bool:

@@ -56,6 +56,7 @@ class Lock:
 
     def open(self) -> None:
         """Make the lock file if it is missing."""
+        self._pause.clear()
         if self._file < 0:
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
@@ -64,6 +65,10 @@ class Lock:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+    def cut_off(self) -> None:
+        """End the waiting for the lock, now and from now on; from any thread."""
+        self._pause.set()
 
     def __enter__(self) -> None:
         try:
@@ -76,7 +81,10 @@ class Lock:
         # transaction; with pauses this short the worst wait is a few milliseconds.
         deadline, pause = cpu_seconds() + self._timeout, 0.0002
         while True:
-            self._pause.wait(pause)
+            if self._pause.wait(pause):
+                raise BackendUnavailable(
+                    f"{self._path}: another process holds the lock, and this backend is closing"
+                )
             pause = min(pause * 1.5, 0.002)
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -201,8 +209,10 @@ class Database:
             try:
                 with self.lock:
                     connection.close()
+            except BackendUnavailable:
+                _LEFT.append(connection)
+                raise
             finally:
-                connection.close()
                 self.lock.close()
 
     def read(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
@@ -301,6 +311,11 @@ class Database:
         self._connection = None
         self._connect()
         return self.connection
+
+
+_LEFT: list[sqlite3.Connection] = []
+"""Connections that could not be closed under the lock: without it, they would write beside others.
+They end with the process, which does not write the log back."""
 
 
 def _sync(path: str) -> None:

@@ -92,6 +92,9 @@ class SqliteTable:
     def descriptor(self) -> int | None:
         return None
 
+    def silence(self) -> float:
+        return 0.0  # there is no descriptor
+
     def may_listen(self) -> bool:
         return False
 
@@ -111,6 +114,9 @@ class SqliteTable:
     def close(self) -> None:
         self._workers.leave()
         self._database.close()
+
+    def cut_off(self) -> None:
+        self._database.lock.cut_off()
 
     async def leave(self) -> None:
         return

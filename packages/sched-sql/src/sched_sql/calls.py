@@ -1,0 +1,124 @@
+"""Calls that block, made in threads which nothing waits for in vain.
+
+anyio's worker threads are not for a store that may stop answering: a cancelled caller waits for
+them, and the interpreter joins them when it exits.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
+
+import anyio
+
+T = TypeVar("T")
+
+logger = logging.getLogger("sched_sql")
+
+WIND_UP = 0.3
+"""Seconds for which a cancelled caller lets a call that is under way come to its end: what was
+asked for is then done or not done, and does not happen while the caller goes on. Only a store that
+does not answer takes longer."""
+
+Soon = Callable[[Callable[[], object]], object]
+"""Has an event loop call something soon; from any thread. RuntimeError: the loop has ended."""
+
+
+def running_soon() -> Soon:
+    """Return what has the running event loop call something soon."""
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_run():
+        soon: Soon = trio.lowlevel.current_trio_token().run_sync_soon
+    else:
+        soon = sys.modules["asyncio"].get_running_loop().call_soon_threadsafe
+    return soon
+
+
+class Call(Generic[T]):
+    """One call, and what came of it."""
+
+    __slots__ = ("ended", "error", "function", "given_up", "result")
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        self.function: Callable[[], T] | None = function
+        self.ended = anyio.Event()
+        """Set in the event loop."""
+        self.given_up = False
+        """Whether the caller was cancelled: not begun yet, it is not made."""
+        self.result: T | None = None
+        self.error: BaseException | None = None
+
+    def make(self) -> None:
+        """Make the call; from the thread."""
+        function, self.function = self.function, None
+        if function is None or self.given_up:
+            return
+        try:
+            self.result = function()
+        except BaseException as error:  # noqa: BLE001 -- raised again where it is waited for
+            self._failed(error)
+
+    def _failed(self, error: BaseException) -> None:
+        self.error = error
+        if self.given_up:
+            logger.info("a call that was cancelled meanwhile failed: %s", error)
+
+
+class Calls:
+    """Makes calls one after the other, in the order of asking, in a thread of its own.
+
+    Args:
+        name: Of the thread.
+        soon: Of the event loop that the callers run in.
+    """
+
+    def __init__(self, name: str, soon: Soon) -> None:
+        self._soon = soon
+        self._queue: SimpleQueue[Call[Any] | None] = SimpleQueue()
+        # A daemon: one that hangs in a system call keeps no process alive.
+        threading.Thread(target=self._serve, name=name, daemon=True).start()
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Make a call in the thread, and return what it returns.
+
+        Cancelled, it returns at once: a call that has not begun is never made, one that is under
+        way has :data:`WIND_UP` seconds, and goes on without its caller after that.
+        """
+        call = self.post(function)
+        try:
+            await call.ended.wait()
+        except BaseException:
+            call.given_up = True
+            with anyio.move_on_after(WIND_UP, shield=True):
+                await call.ended.wait()
+            raise
+        error = call.error
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del call, error  # they would keep each other alive
+        return call.result  # type: ignore[return-value]  # the function's, and nothing was raised
+
+    def post(self, function: Callable[[], T]) -> Call[T]:
+        """Ask for a call that nobody need wait for; it is made even if its caller is cancelled."""
+        call = Call(function)
+        self._queue.put(call)
+        return call
+
+    def end(self) -> None:
+        """Let the thread end once everything that was asked for is done."""
+        self._queue.put(None)
+
+    def _serve(self) -> None:
+        while (call := self._queue.get()) is not None:
+            call.make()
+            try:
+                self._soon(call.ended.set)
+            except RuntimeError:
+                pass  # the event loop has ended, and everybody who waited
+            del call
