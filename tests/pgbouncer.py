@@ -63,8 +63,12 @@ def _fetch() -> None:
 
 
 @contextlib.contextmanager
-def pgbouncer(port: int) -> Iterator[int]:
-    """Run one in transaction mode before the server at a port; yield its own port."""
+def pgbouncer(port: int, *, mode: str = "transaction", **options: object) -> Iterator[int]:
+    """Run one in a pool mode before the server at a port; yield its own port.
+
+    Options are lines of its configuration, which hold instead of those of the same name here.
+    """
+    options = {"default_pool_size": 20, **options}
     program, own = find(), free_port()
     user = None
     if os.geteuid() == 0:
@@ -76,8 +80,9 @@ def pgbouncer(port: int) -> Iterator[int]:
             f"* = host=127.0.0.1 port={port} user=sched password={PASSWORD}\n"
             f"[pgbouncer]\n"
             f"listen_addr = 127.0.0.1\nlisten_port = {own}\nunix_socket_dir =\n"
-            f"auth_type = any\npool_mode = transaction\ndefault_pool_size = 20\n"
-            f"max_client_conn = 1000\nserver_reset_query = DISCARD ALL\nverbose = 0\n",
+            f"auth_type = any\npool_mode = {mode}\n"
+            f"max_client_conn = 1000\nserver_reset_query = DISCARD ALL\nverbose = 0\n"
+            + "".join(f"{name} = {value}\n" for name, value in options.items()),
             encoding="utf-8",
         )
         folder.chmod(0o755)

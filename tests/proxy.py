@@ -15,6 +15,7 @@ import contextlib
 import selectors
 import socket
 import threading
+from collections.abc import Collection
 from types import TracebackType
 from typing import Self
 
@@ -36,6 +37,7 @@ class Proxy:
         self._wake, self._waker = socket.socketpair()
         self._selector = selectors.DefaultSelector()
         self._peers: dict[socket.socket, socket.socket] = {}
+        self._swallowed: set[socket.socket] = set()
         self._lock = threading.RLock()
         self._state = "open"
         self._ended = False
@@ -85,13 +87,26 @@ class Proxy:
         """Forward nothing until it is healed; then everything that was sent meanwhile."""
         with self._lock:
             self._state = "stalled"
-            for each in list(self._peers):
+            for each in set(self._peers) - self._swallowed:
                 self._selector.unregister(each)
 
     def black_hole(self) -> None:
         """Swallow what is sent in both directions, without a word; new connections hang, too."""
         with self._lock:
             self._state = "black"
+
+    def swallow(self, ports: Collection[int]) -> None:
+        """Forward nothing any more on the connections that reach the target from these ports.
+
+        As where a firewall has forgotten them: nobody is told, and `heal` does not bring them back.
+        """
+        with self._lock:
+            for one, other in list(self._peers.items()):
+                if one.getsockname()[1] in ports and one not in self._swallowed:
+                    for each in (one, other):
+                        self._swallowed.add(each)
+                        with contextlib.suppress(KeyError):
+                            self._selector.unregister(each)
 
     def heal(self) -> None:
         """Forward again. What was swallowed is lost, so such connections are cut."""
@@ -100,7 +115,7 @@ class Proxy:
             if state == "black":
                 self.hang_up()
             elif state == "stalled":
-                for each in self._peers:
+                for each in set(self._peers) - self._swallowed:
                     self._selector.register(each, selectors.EVENT_READ)
                 self._waker.send(b".")
 
@@ -155,4 +170,5 @@ class Proxy:
         for each in (one, other):
             with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(each)
+            self._swallowed.discard(each)
             each.close()

@@ -1,11 +1,12 @@
 """The scheduler port over a :class:`~sched_sql.table.Table`: its threads, and the waking up.
 
-Each lane of the table has a limiter of its own: forty slow sync handlers may fill the default one,
-and settles must go on meanwhile.
+Each lane of the table has a thread of its own: what hangs in one holds up no other.
 """
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import threading
 import weakref
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import anyio
-from anyio import from_thread, to_thread
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from sched_core.affinity import Affinity
@@ -34,21 +34,26 @@ from sched_core.ports import (
     UndecodableExecution,
 )
 from sched_sql.address import Postgres, address_of
+from sched_sql.calls import WIND_UP, Calls, Soon, running_soon
 from sched_sql.table import Table
 
+logger = logging.getLogger("sched_sql")
 T = TypeVar("T")
 
 LOOK_EVERY = 0.2
 """Seconds between looks whether another process has written, while waiting unannounced."""
-
-PING_EVERY = 10.0
-"""Seconds after which a connection that announces nothing is asked for a sign of life."""
 
 LONGEST_NAME = 63
 """Bytes in a name of PostgreSQL's."""
 
 BURY_EVERY = 1.0
 """Seconds between looks whether another worker has died."""
+
+HANDLER_CONNECTIONS = 10
+"""Connections for handlers unless told otherwise: a small server has a hundred for everybody."""
+
+LINGER = 1.0
+"""Seconds for which closing waits for calls that are under way, and then for those it cut off."""
 
 
 class SqlBackend:
@@ -74,6 +79,9 @@ class SqlBackend:
             other processes' jobs are found by looking.
         create: False: open a store that is there, and make or migrate none; opening raises
             :class:`~sched_core.errors.StoreNotFound` where there is none.
+        handler_connections: PostgreSQL only. How many connections ``event.transaction()`` uses at
+            most, 10 unless given; further handlers wait for one. They come on top of the five that
+            each backend has.
 
     Raises:
         InvalidDefinition: The address or an option cannot be.
@@ -92,6 +100,7 @@ class SqlBackend:
         migrate: bool | None = None,
         pooled: bool | None = None,
         create: bool = True,
+        handler_connections: int | None = None,
     ) -> None:
         _check_duration("lease", lease, least=timedelta(milliseconds=1))
         _check_duration("timeout", timeout, least=timedelta(0))
@@ -108,9 +117,19 @@ class SqlBackend:
                 migrate=migrate is not False and create,
                 pooled=pooled is True,
                 create=create,
+                handler_connections=(
+                    HANDLER_CONNECTIONS if handler_connections is None else handler_connections
+                ),
             )
         else:
-            _refuse("SQLite", time=time, schema=schema, migrate=migrate, pooled=pooled)
+            _refuse(
+                "SQLite",
+                time=time,
+                schema=schema,
+                migrate=migrate,
+                pooled=pooled,
+                handler_connections=handler_connections,
+            )
             time = "clock"
             self._table = _sqlite_table(
                 address.path, synchronous=synchronous, timeout=timeout, create=create
@@ -128,7 +147,8 @@ class SqlBackend:
         self._clock: Clock | None = None
         self._affinity = Affinity("this SqlBackend")
         self._loop_thread = 0
-        self._lanes: dict[str, _Turn] | None = None
+        self._lanes: dict[str, Calls] | None = None
+        self._soon: Soon | None = None
         self._alarm = Alarm()
         self._sleeps_until: datetime | None = None
         self._buried = 0.0
@@ -144,31 +164,29 @@ class SqlBackend:
     # -- the table's threads
 
     async def _call(self, function: Callable[..., T], *args: Any) -> T:
-        lanes = self._lanes
-        if lanes is None:
+        calls = self._lane(function)
+        return await calls.call(functools.partial(self._translated, function, args))
+
+    def _lane(self, function: Callable[..., Any]) -> Calls:
+        """Return the lane of one of the table's methods."""
+        lanes, soon = self._lanes, self._soon
+        if lanes is None or soon is None:
             raise BackendError("this SqlBackend is not open: use it through a Scheduler")
         self._affinity.check()
         name = self._table.lane(function.__name__)
-        turn = lanes.get(name)
-        if turn is None:
-            turn = lanes[name] = _Turn()
-        return await to_thread.run_sync(
-            self._in_turn, turn.lock, function, args, limiter=turn.limiter
-        )
+        calls = lanes.get(name)
+        if calls is None:
+            calls = lanes[name] = Calls(f"sched {name}".rstrip(), soon)
+        return calls
 
-    def _in_turn(
-        self, lock: threading.Lock, function: Callable[..., T], args: tuple[Any, ...]
-    ) -> T:
-        # The limiter alone is not enough: asyncio's own cancellation leaves it while the thread
-        # goes on.
-        with lock:
-            try:
-                return function(*args)
-            except Exception as error:
-                failure = self._table.failure(error)
-                if failure is error:
-                    raise
-                raise failure from error
+    def _translated(self, function: Callable[..., T], args: tuple[Any, ...]) -> T:
+        try:
+            return function(*args)
+        except Exception as error:
+            failure = self._table.failure(error)
+            if failure is error:
+                raise
+            raise failure from error
 
     def _now(self) -> datetime:
         if self._clock is None:
@@ -179,18 +197,14 @@ class SqlBackend:
         if self._lanes is not None:
             self._affinity.check_process()
             raise BackendError("this SqlBackend is open already: use one for each Scheduler")
-        self._affinity, self._loop_thread = Affinity("this SqlBackend"), threading.get_ident()
+        self._affinity, self._soon = Affinity("this SqlBackend"), running_soon()
+        self._loop_thread = threading.get_ident()
         self._lanes = {}
         decides = self._table.clock(clock)
         try:
             await self._call(self._table.open, worker, decides.now)
         except BaseException:
-            with anyio.CancelScope(shield=True):
-                try:
-                    await self._call(self._table.close)
-                except SchedError:
-                    pass  # what led here says more
-            self._lanes = None
+            await self._shut()
             raise
         self._clock = decides
         self._buried = cpu_seconds()
@@ -202,13 +216,38 @@ class SqlBackend:
             return
         self._affinity.check()
         _OPEN.discard(self)
+        try:
+            failure = await self._shut()
+        finally:
+            self._clock = None
+            self._alarm.nudge()
+        if failure is not None:
+            raise failure
+
+    async def _shut(self) -> BaseException | None:
+        """Disconnect within a bounded time, whatever the store does; return what went wrong."""
+        closing = self._lane(self._table.close)
+        lanes, self._lanes = self._lanes or {}, None
         with anyio.CancelScope(shield=True):
-            try:
-                await self._table.leave()
-                await self._call(self._table.close)
-            finally:
-                self._lanes = self._clock = None
-                self._alarm.nudge()
+            idle = [calls.post(_nothing) for calls in lanes.values()]
+            with anyio.move_on_after(LINGER):
+                for each in idle:
+                    await each.ended.wait()
+            await self._table.leave()
+            if not all(each.ended.is_set() for each in idle):
+                self._table.cut_off()
+            closed = closing.post(functools.partial(self._translated, self._table.close, ()))
+            with anyio.move_on_after(LINGER) as waiting:
+                await closed.ended.wait()
+            if waiting.cancelled_caught:
+                self._table.cut_off()
+                with anyio.move_on_after(LINGER):
+                    await closed.ended.wait()
+        for calls in lanes.values():
+            calls.end()
+        if not closed.ended.is_set():
+            logger.warning("the store does not answer: it is left without being closed")
+        return closed.error
 
     def forked(self) -> None:
         """Let go of the parent's locks; called in a forked child."""
@@ -263,9 +302,10 @@ class SqlBackend:
                 self._after([settlement])
                 return
             try:
-                from_thread.run_sync(self._after, [settlement])
+                if self._soon is not None:
+                    self._soon(functools.partial(self._after, [settlement]))
             except RuntimeError:
-                pass  # a thread that the loop does not know: left to the next look
+                pass  # the loop has ended: nobody sleeps there
 
         return self._table.transaction(claim, decide, done)
 
@@ -326,7 +366,7 @@ class SqlBackend:
             await pause(LOOK_EVERY)
             await self._listen()
             return
-        with anyio.move_on_after(PING_EVERY):
+        with anyio.move_on_after(self._table.silence()):
             try:
                 await anyio.wait_readable(descriptor)
             except (OSError, ValueError, anyio.ClosedResourceError):
@@ -345,20 +385,25 @@ class SqlBackend:
     async def claim_due(self, limit: int) -> Sequence[Claim]:
         claims: list[Claim] = []
         asked = self._now()
+        lane = self._lane(self._table.claim)
         try:
             await self._call(self._table.claim, claims, limit, self._lease, self._now, asked)
             await checkpoint_if_cancelled()
-        except Exception:
-            raise  # the transaction failed: nothing is claimed
         except BaseException:
-            # Cancelled. The thread may still be at it: the release waits for its turn.
-            with anyio.CancelScope(shield=True):
-                try:
-                    await self._call(self._table.release, claims, self._now)
-                except SchedError:
-                    pass  # left to the lease
+            # Behind the claim in its lane, which may go on without its caller, if it was cancelled.
+            back = lane.post(functools.partial(self._give_back, claims, self._now))
+            with anyio.move_on_after(WIND_UP, shield=True):
+                await back.ended.wait()
             raise
         return claims
+
+    def _give_back(self, claims: Sequence[Claim], now: Callable[[], datetime]) -> None:
+        """Free what was claimed for a caller that does not get it; from the lane's thread."""
+        try:
+            if claims:
+                self._translated(self._table.release, (claims, now))
+        except SchedError as error:
+            logger.info("claims are left to their leases: %s", error)
 
     async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
         return await self._call(self._table.renew, claims, self._lease, self._now)
@@ -404,14 +449,8 @@ def _check_duration(name: str, value: object, *, least: timedelta) -> None:
         raise InvalidDefinition(name, f"must be a timedelta of {least} or more, not {value!r}")
 
 
-class _Turn:
-    """What calls in one lane take turns by."""
-
-    __slots__ = ("limiter", "lock")
-
-    def __init__(self) -> None:
-        self.limiter = anyio.CapacityLimiter(1)
-        self.lock = threading.Lock()
+def _nothing() -> None:
+    """Wait for one's turn."""
 
 
 def _refuse(database: str, **options: object) -> None:
@@ -430,6 +469,7 @@ def _postgres_table(
     migrate: bool,
     pooled: bool,
     create: bool,
+    handler_connections: int,
 ) -> Table:
     if time not in {"store", "clock"}:
         raise InvalidDefinition("time", f"must be 'store' or 'clock', not {time!r}")
@@ -439,6 +479,10 @@ def _postgres_table(
             "schema", f"must have at most {LONGEST_NAME} bytes and not begin with pg_: {schema!r}"
         )
     _check_duration("timeout", timeout, least=timedelta(milliseconds=100))
+    if type(handler_connections) is not int or handler_connections < 1:
+        raise InvalidDefinition(
+            "handler_connections", f"must be a whole number above 0, not {handler_connections!r}"
+        )
     try:
         from sched_sql.postgres import PostgresTable
     except ModuleNotFoundError as error:
@@ -456,6 +500,7 @@ def _postgres_table(
         migrate=migrate,
         pooled=pooled,
         create=create,
+        handler_connections=handler_connections,
     )
 
 

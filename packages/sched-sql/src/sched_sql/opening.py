@@ -24,7 +24,7 @@ class SqlSettings:
         url: The database's address, as :class:`~sched_sql.SqlBackend` takes it.
         lease, timeout: As there.
         synchronous: As there, for SQLite.
-        schema, migrate, pooled: As there, for PostgreSQL.
+        schema, migrate, pooled, handler_connections: As there, for PostgreSQL.
     """
 
     url: str = setting(DEFAULT, aliases=("dsn", "database"), secret=True)
@@ -34,6 +34,7 @@ class SqlSettings:
     schema: str | None = None
     migrate: bool | None = None
     pooled: bool | None = None
+    handler_connections: int | None = None
 
 
 def open_sql(section: Section) -> SqlBackend:

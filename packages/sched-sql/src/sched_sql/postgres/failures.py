@@ -15,9 +15,12 @@ from sched_core.errors import (
     StoreNotFound,
 )
 
+READ_ONLY = "25006"
+"""A standby, which may be promoted, or a session that was told so."""
+
 _AGAIN = frozenset(
     {
-        "25006",  # read-only: a standby, which may be promoted
+        READ_ONLY,
         "25P03",  # idle in a transaction for too long: this process had stopped
         "25P04",  # a transaction took too long
         "40001",  # serialization failure
@@ -28,6 +31,17 @@ _AGAIN = frozenset(
     }
 )
 _AGAIN_CLASSES = ("08", "53", "57P", "58", "XX")
+_ENDS_SESSIONS = ("08", "57P")
+_FULL = (
+    "too many clients",
+    "too many connections",
+    "remaining connection slots",
+    "no more connections allowed",
+)
+MORE_SLOTS = (
+    "raise the CONNECTION LIMIT of the role or of the database, max_connections of the server or "
+    "the pool of the pooler, or end other connections"
+)
 _REFUSED = (
     "password authentication failed",
     "no pg_hba.conf entry",
@@ -38,6 +52,23 @@ _REFUSED = (
 )
 """What trying again does not mend; libpq tells no code before there is a session."""
 _NO_DATABASE = re.compile(r'database ".*" does not exist')
+
+
+def ends_sessions(error: BaseException) -> bool:
+    """Whether what a server said tells that no connection to it is of use any more.
+
+    It is read-only, shutting down, or has broken the conversation off.
+    """
+    code = getattr(error, "sqlstate", None) or ""
+    return code == READ_ONLY or code.startswith(_ENDS_SESSIONS)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether there was no slot for another connection; libpq tells no code for it."""
+    code = getattr(error, "sqlstate", None) or ""
+    return code == "53300" or (
+        isinstance(error, psycopg.OperationalError) and any(text in str(error) for text in _FULL)
+    )
 
 
 def translate(error: Exception, where: str, schema: str) -> Exception:
@@ -52,7 +83,7 @@ def translate(error: Exception, where: str, schema: str) -> Exception:
         if type(error).__name__ == "_WaitTimeout":
             return BackendUnavailable(f"{where}: no answer in time; the outcome is not known")
         return error
-    text = _first_line(error)
+    text = first_line(error)
     code = getattr(error, "sqlstate", None) or ""
     if isinstance(error, errors.InsufficientPrivilege):
         return BackendError(
@@ -65,11 +96,18 @@ def translate(error: Exception, where: str, schema: str) -> Exception:
             f"{where}: {text}: the schema {schema} is missing or incomplete: open a backend with "
             "migrate=True once, or run what `python -m sched_sql.postgres` prints"
         )
-    if code == "25006":
+    if "statement pooling mode" in text:
+        return BackendError(
+            f"{where}: {text}: the pooler must be in transaction mode, with pooled=True, or in "
+            "session mode"
+        )
+    if code == READ_ONLY:
         return BackendUnavailable(
             f"{where}: {text}: this server is a read-only standby: name the primary, or all hosts "
             "with target_session_attrs=read-write"
         )
+    if is_full(error):
+        return BackendUnavailable(f"{where}: {text}: {MORE_SLOTS}")
     if code in {"22P05", "22021"}:
         return BackendError(f"{where}: {text}: the database must have the encoding UTF8")
     if code in _AGAIN or code.startswith(_AGAIN_CLASSES):
@@ -86,7 +124,8 @@ def translate(error: Exception, where: str, schema: str) -> Exception:
     return BackendError(f"{where}: {text}")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return what an error says, in one line."""
     diag = getattr(error, "diag", None)
     text = getattr(diag, "message_primary", None) or str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]

@@ -87,6 +87,11 @@ class Heartbeat:
             for claim in claims:
                 self._held.pop((claim.job.spec.id, claim.token), None)
 
+    def held(self) -> list[Claim]:
+        """Return what is held."""
+        with self._lock:
+            return [held.claim for held in self._held.values()]
+
     def _due(self) -> list[Claim]:
         """Return what to renew now; forget what the loop has not named for too long."""
         now = boot_seconds()

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: made when they are needed, dropped when they fail, bounded in time.
+"""Connections to PostgreSQL: made again when they fail, dropped together, bounded in time.
 
 Each lane has a connection of its own, so that an edit that waits for a row, or a long listing,
 keeps nobody from claiming, settling and renewing.
@@ -6,18 +6,22 @@ keeps nobody from claiming, settling and renewing.
 
 from __future__ import annotations
 
+import os
 import select
+import socket
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection, Connection, Notify, conninfo
+from psycopg import AsyncConnection, Connection, Notify, conninfo, errors
 from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from sched_core.errors import InvalidDefinition
+from sched_sql.postgres.failures import ends_sessions
 from sched_sql.postgres.names import Query, Steps
 from sched_sql.rows import Row
 
@@ -119,10 +123,54 @@ def _understood(where: str) -> dict[str, Any] | None:
         return None
 
 
-class Session(Connection[Row]):
-    """A connection that does not wait for ever."""
+class Epoch:
+    """Counts how often the connections turned out to lead to the wrong server, or to one that ends.
 
-    patience = 10.0
+    A connection belongs to the epoch in which it was made: in a later one it is not used any more.
+
+    Args:
+        ended: Called when one has ended, to drop what nobody uses at that moment.
+    """
+
+    def __init__(self, ended: Callable[[], object]) -> None:
+        self.number = 0
+        self._ended = ended
+        self._lock = threading.Lock()
+
+    def end(self, number: int) -> None:
+        """End an epoch, once, however many connections tell so."""
+        with self._lock:
+            ends = number == self.number
+            self.number += ends
+        if ends:
+            self._ended()
+
+
+class Line:
+    """A second handle of a connection's socket, by which another thread cuts it off.
+
+    Not the first one: whoever closes that might have its number given to another file.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._socket = socket.socket(fileno=os.dup(descriptor))
+        self._lock = threading.Lock()
+
+    def cut(self) -> None:
+        """Make everything that waits for the connection fail."""
+        with self._lock, suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Let go of the handle."""
+        with self._lock:
+            self._socket.close()
+
+
+class Session(Connection[Row]):
+    """A connection that waits for an answer no longer than it is told to."""
+
+    patience: float | None = 10.0
     """Seconds for one exchange with the server."""
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
@@ -130,21 +178,46 @@ class Session(Connection[Row]):
         return super().wait(gen, interval, self.patience if timeout is None else timeout)
 
 
+IS_READ_ONLY = (
+    "SELECT pg_catalog.pg_is_in_recovery() "
+    "OR pg_catalog.current_setting('default_transaction_read_only')::pg_catalog.bool"
+)
+"""Whether a server, or a session, is of no use here."""
+
+BUSY = 1.0
+"""Seconds to wait for a lane that is in use, before going on without it."""
+
+
 class Lane:
     """One connection to an address, for one caller at a time.
 
     Args:
         address: Where to connect.
+        epoch: Of all connections.
         pooled: Whether a pooler may give each transaction another session: nothing is prepared,
             and the settings go into every transaction.
+        first: A lane that is connected before this one.
     """
 
-    def __init__(self, address: Address, *, pooled: bool) -> None:
+    def __init__(
+        self, address: Address, epoch: Epoch, *, pooled: bool, first: Lane | None = None
+    ) -> None:
         self._address = address
+        self._epoch = epoch
         self._pooled = pooled
+        self._first = first
         self._session: Session | None = None
+        self._line: Line | None = None
+        self._made_in = 0
+        self._is_set = False
+        self._closed = threading.Event()
         self._turn = threading.Lock()
         self._set = _settings_query(address.settings, local=pooled)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether there is a connection, as far as is known, and of this epoch."""
+        return self._session is not None and self._made_in == self._epoch.number
 
     def run(self, steps: Callable[[], Steps[T]], *, transaction: bool = True) -> T:
         """Run steps on the connection.
@@ -162,14 +235,44 @@ class Lane:
                     if self._pooled:
                         session.execute(*self._set)
                     return run(session, steps())
+            except psycopg.Error as error:
+                self._end_epoch(error)
+                raise
             finally:
-                if session.closed or session.info.transaction_status != TransactionStatus.IDLE:
-                    self._drop()
+                self._drop_unless_sound(session)
+
+    def connect(self) -> bool:
+        """See to it that there is a connection; return False where the lane stayed in use.
+
+        Nothing is set in its session by that.
+        """
+        if not self._turn.acquire(timeout=BUSY):
+            return False
+        try:
+            self._connection()
+        finally:
+            self._turn.release()
+        return True
+
+    def processes(self) -> tuple[int, int]:
+        """Return the server process that the connection was told of, and the one that answers.
+
+        Nothing has been set in the session before this, where it is the first thing asked for.
+        """
+        with self._turn:
+            session = self._connection()
+            try:
+                (answers,) = session.execute(_PROCESS, prepare=False).fetchone() or (0,)
+            finally:
+                self._drop_unless_sound(session)
+            return session.info.backend_pid, int(answers)
 
     def listen(self, channel: str, on_notice: Callable[[Notify], None]) -> int:
-        """Listen on a channel; return what becomes readable when something is announced there."""
+        """Listen on a channel; return a descriptor that the caller closes.
+
+        It becomes readable when something is announced, and when the connection has ended.
+        """
         with self._turn:
-            self._drop()
             session = self._connected()
             try:
                 session.add_notify_handler(on_notice)
@@ -177,28 +280,70 @@ class Lane:
             except BaseException:
                 self._drop()
                 raise
-            return session.fileno()
+            return os.dup(session.fileno())
 
-    def ping(self) -> None:
-        """Ask the server for a sign of life on the connection that there is.
+    def ask(self, question: str, patience: float) -> Row | None:
+        """Ask for a sign of life on the connection that there is; return the last row, if any.
+
+        Args:
+            question: A statement, or several of which the last one tells whether it is read-only.
+            patience: Seconds to wait for the answer.
 
         Raises:
-            psycopg.Error: There is none; the connection is dropped.
+            psycopg.Error: There is none, or the server is read-only; the connection is dropped.
         """
         with self._turn:
-            if self._session is None:
+            session = self._session
+            if session is None or not self.is_current:
+                self._drop()
                 raise psycopg.OperationalError("the connection was lost")
+            session.patience, before = patience, session.patience
             try:
-                self._session.execute("SELECT")
+                cursor = session.execute(question, prepare=False)
+                while cursor.nextset():
+                    pass
+                row = cursor.fetchone() if cursor.description else None
+                if row and row[0] is True:
+                    raise errors.ReadOnlySqlTransaction("the server is read-only")  # noqa: TRY301 -- as if it had said so
+            except BaseException as error:
+                self._end_epoch(error)
+                self._drop()
+                raise
+            session.patience = before
+            return row
+
+    def _end_epoch(self, error: BaseException) -> None:
+        if ends_sessions(error):
+            self._epoch.end(self._made_in)
+
+    def _drop_unless_sound(self, session: Session) -> None:
+        busy = session.closed or session.info.transaction_status != TransactionStatus.IDLE
+        if busy or self._closed.is_set() or not self.is_current:
+            self._drop()
+
+    def _connected(self) -> Session:
+        """Return a connection with everything set."""
+        session = self._connection()
+        if not self._is_set and not self._pooled:
+            try:
+                session.execute(*self._set)
             except BaseException:
                 self._drop()
                 raise
+        self._is_set = True
+        return session
 
-    def _connected(self) -> Session:
+    def _connection(self) -> Session:
+        """Return a connection that the server has not hung up, as it is."""
+        if self._closed.is_set():
+            raise psycopg.OperationalError("the backend is being closed")
         session = self._session
-        if session is not None and not _is_stale(session):
+        if session is not None and self.is_current and not is_stale(session):
             return session
         self._drop()
+        if self._first is not None:
+            self._first.connect()
+        made_in = self._epoch.number
         session = Session.connect(
             self._address.conninfo,
             autocommit=True,
@@ -206,38 +351,70 @@ class Lane:
             row_factory=tuple_row,
         )
         session.patience = self._address.timeout
-        self._session = session
-        if not self._pooled:
-            session.execute(*self._set)
+        self._session, self._made_in, self._is_set = session, made_in, False
+        self._line = Line(session.fileno())
+        if self._closed.is_set():  # meanwhile
+            self._drop()
+            raise psycopg.OperationalError("the backend is being closed")
         return session
 
     def _drop(self) -> None:
+        line, self._line = self._line, None
         session, self._session = self._session, None
         if session is not None:
             session.close()
+        if line is not None:
+            line.cut()
+            line.close()
+
+    def leave_old(self) -> None:
+        """Drop a connection of an earlier epoch, unless it is in use."""
+        if self._session is not None and self._turn.acquire(blocking=False):
+            try:
+                if not self.is_current:
+                    self._drop()
+            finally:
+                self._turn.release()
+
+    def open(self) -> None:
+        """Allow for connections, after :meth:`close`."""
+        self._closed.clear()
+
+    def cut_off(self) -> None:
+        """Make what hangs in the connection fail, and do without one; from any thread."""
+        self._closed.set()
+        line = self._line
+        if line is not None:
+            line.cut()
 
     def close(self) -> None:
-        """Disconnect."""
-        with self._turn:
-            self._drop()
+        """Disconnect. Where the lane is in use, whoever uses it does."""
+        self._closed.set()
+        if self._turn.acquire(timeout=BUSY):
+            try:
+                self._drop()
+            finally:
+                self._turn.release()
 
     def forget(self) -> None:
         """Let go of the parent's connection in a forked child, without a word to the server."""
         self._turn = threading.Lock()
-        _INHERITED.append(self._session)
-        self._session = None
+        _INHERITED.append((self._session, self._line))
+        self._session = self._line = None
 
 
-_INHERITED: list[Session | None] = []
+_PROCESS = "SELECT pg_catalog.pg_backend_pid()"
+
+_INHERITED: list[tuple[Session | None, Line | None]] = []
 """Connections of parent processes: closing them would end the parent's sessions."""
 
 
-def _is_stale(session: Session) -> bool:
+def is_stale(connection: Connection[Any] | AsyncConnection[Any]) -> bool:
     """Whether the server has hung up: to an idle connection it has hardly anything else to say."""
-    if session.closed:
+    if connection.closed:
         return True
     poll = select.poll()
-    poll.register(session.fileno(), select.POLLIN)
+    poll.register(connection.fileno(), select.POLLIN)
     return bool(poll.poll(0))
 
 

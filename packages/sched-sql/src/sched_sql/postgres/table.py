@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Literal, TypeVar
 
+import psycopg
 from psycopg.errors import LockNotAvailable
 
 from sched_core.clock import FIRST, Clock, StoreClock, boot_seconds
-from sched_core.errors import BackendError, StoreNotFound
+from sched_core.errors import BackendError, BackendUnavailable, StoreNotFound
 from sched_core.job import Claim, Execution, Job, Settled, Settlement
 from sched_core.ports import (
     MAX_POLL,
@@ -25,16 +26,18 @@ from sched_core.ports import (
 from sched_sql.postgres import listing, migrating
 from sched_sql.postgres.claims import EVER, Claims, micros_of
 from sched_sql.postgres.definitions import Definitions
-from sched_sql.postgres.failures import translate
+from sched_sql.postgres.failures import MORE_SLOTS, first_line, is_full, translate
 from sched_sql.postgres.heartbeat import Heartbeat
 from sched_sql.postgres.ledger import CHUNK, Ledger
 from sched_sql.postgres.listening import Listening
 from sched_sql.postgres.names import DURABLE, NOW, Names, Query, Steps
+from sched_sql.postgres.pool import Connections
+from sched_sql.postgres.pooler import shares_sessions
 from sched_sql.postgres.queue import Queue
 from sched_sql.postgres.renewals import fence_of
-from sched_sql.postgres.session import SETTINGS, Address, Lane
+from sched_sql.postgres.session import BUSY, SETTINGS, Address, Epoch, Lane
 from sched_sql.postgres.settling import Settling, is_run
-from sched_sql.postgres.transactions import CallersStore, Connections, HandlersTransaction
+from sched_sql.postgres.transactions import CallersStore, HandlersTransaction
 from sched_sql.rows import micros, micros_or_none, moment, nearest_moment
 from sched_sql.rules import WRITTEN
 from sched_sql.table import Now
@@ -53,6 +56,7 @@ _LANES = {
     "renew": "renew",
     "changed": "listen",
     "listen": "listen",
+    "close": "close",  # whatever hangs in the others
 }
 
 
@@ -68,6 +72,7 @@ class PostgresTable:
         migrate: Whether to make the schema, and bring it up to date.
         pooled: Whether a pooler may give each transaction another session.
         create: Whether the schema may be missing.
+        handler_connections: Most connections for handlers.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class PostgresTable:
         timeout: float,
         migrate: bool,
         pooled: bool,
+        handler_connections: int,
         create: bool = True,
     ) -> None:
         settings = {
@@ -97,16 +103,24 @@ class PostgresTable:
         self._definitions = Definitions(names, self._ledger)
         self._claims = Claims(names, self._ledger, self._definitions)
         self._settling = Settling(names, self._ledger, self._definitions.announce)
-        lanes = ("edit", "claim", "settle")
-        self._lanes = {name: Lane(self._address, pooled=pooled) for name in lanes}
+        epoch = Epoch(self._leave_old)
         # A renewal must have time left to be made beside what it cannot lock.
         patient = max(1, min(round(timeout * 900), micros_of(lease) // 4000))
         renewing = {**settings, "lock_timeout": f"{patient}ms"}
-        self._lanes["renew"] = Lane(
-            Address(where, timeout=timeout, settings=renewing), pooled=pooled
+        renew = Lane(Address(where, timeout=timeout, settings=renewing), epoch, pooled=pooled)
+        # Without the first of them, what is claimed would be lost: it is made first, and again.
+        self._lanes = {"renew": renew} | {
+            name: Lane(self._address, epoch, pooled=pooled, first=renew)
+            for name in ("settle", "claim", "edit")
+        }
+        listening = Lane(self._address, epoch, pooled=pooled, first=renew)
+        self._all = [*self._lanes.values(), *([] if pooled else [listening])]
+        self._listening = Listening(listening, names, enabled=not pooled)
+        self._connections = Connections(
+            self._address, epoch, size=handler_connections, first=renew, pooled=pooled
         )
-        self._listening = Listening(Lane(self._address, pooled=pooled), names, enabled=not pooled)
-        self._connections = Connections(self._address, pooled=pooled)
+        self._handler_connections = handler_connections
+        self._renewing_failed: Exception | None = None
         self._heartbeat = Heartbeat(self._beat)
         self._queue = Queue(lease)
         self._clock: StoreClock | None = None
@@ -135,6 +149,8 @@ class PostgresTable:
         self._claims.worker = self._listening.worker = worker
         self._definitions.fixed = lambda: self._fixed(now)
         self._queue = Queue(self._lease)
+        self._renewing_failed = None
+        self._connect()
         edit = self._lanes["edit"]
         for _ in range(2):  # the first one also waits for the connection
             self._observe(self._told)
@@ -147,6 +163,31 @@ class PostgresTable:
             edit.run(lambda: migrating.set_forward(self._names, self._schema))
         if self._time == "store":
             self._heartbeat.start(self._lease)
+
+    def _connect(self) -> None:
+        """Make all connections that a claim depends on: it could not be renewed or settled else."""
+        self._connections.open()
+        for lane in self._all:
+            lane.open()
+        processes: list[tuple[int, int]] = []
+        for lane in self._all:
+            try:
+                processes.append(lane.processes())
+            except psycopg.OperationalError as error:
+                if not processes and not is_full(error):
+                    raise
+                raise BackendUnavailable(
+                    f"{self._address}: this backend needs {len(self._all)} connections at all "
+                    f"times, and up to {self._handler_connections} more for event.transaction() "
+                    f"(handler_connections); it got {len(processes)}: {first_line(error)}: "
+                    f"{MORE_SLOTS}"
+                ) from error
+        if not self._pooled and shares_sessions(self._all, processes):
+            raise BackendError(
+                f"{self._address}: this is a pooler that gives each transaction another session: "
+                "pass pooled=True (`pooled = true` in a configuration file), or the address of "
+                "the server itself"
+            )
 
     def _told(self) -> int:
         def steps() -> Steps[int]:
@@ -168,14 +209,26 @@ class PostgresTable:
         if at is not None and self._clock is not None:
             self._queue.stepped(self._clock.observe(moment(at), sent, received))
 
+    def _leave_old(self) -> None:
+        """Drop all connections that nobody uses, because one has led to the wrong server."""
+        logger.info("all connections to the database are made again")
+        for lane in self._all:
+            lane.leave_old()
+        self._connections.leave_old()
+
+    def cut_off(self) -> None:
+        for lane in self._all:
+            lane.cut_off()
+        self._connections.close()
+
     def close(self) -> None:
-        self._heartbeat.stop(self._timeout)
+        self._heartbeat.stop(BUSY)
         self._listening.close()
         for lane in self._lanes.values():
             lane.close()
 
     async def leave(self) -> None:
-        await self._connections.close()
+        self._connections.close()
 
     def forked(self) -> None:
         self._heartbeat.forget()
@@ -244,7 +297,14 @@ class PostgresTable:
 
         lease = max(1, micros_of(self._lease) // 1000)
         return HandlersTransaction(
-            self._connections, self._settling, claim, decide, done, self.failure, lease
+            self._connections,
+            self._settling,
+            claim,
+            decide,
+            done,
+            self.failure,
+            lease,
+            self._timeout,
         )
 
     # -- what is due
@@ -252,6 +312,9 @@ class PostgresTable:
     @property
     def descriptor(self) -> int | None:
         return self._listening.descriptor
+
+    def silence(self) -> float:
+        return self._listening.silence()
 
     def may_listen(self) -> bool:
         return self._listening.may_start()
@@ -308,10 +371,30 @@ class PostgresTable:
             # The loop was blocked or the clock set: the caller renews first, or it would take over
             # what it holds itself.
             return
+        self._assure_renewals(now)
         length, wanted = micros_of(lease), len(claims) + limit
         while self._claim(claims, wanted - len(claims), length, self._fixed(now), micros(now())):
             # As many rows as were asked for, and some of them were only cleared away.
             pass
+
+    def _assure_renewals(self, now: Now) -> None:
+        """Refuse to claim while nothing can be renewed.
+
+        Raises:
+            BackendUnavailable: The connection for it is missing, or does not answer.
+        """
+        failed, renew = self._renewing_failed, self._lanes["renew"]
+        if not renew.connect():
+            raise BackendUnavailable(
+                f"{self._address}: a renewal gets no answer, so nothing is claimed"
+            )
+        if failed is not None:
+            held = self._heartbeat.held()
+            if held:
+                self._renew(held, self._fixed(now), named=False)
+            else:
+                renew.processes()
+                self._renewing_failed = None
 
     def _claim(
         self, claims: list[Claim], limit: int, lease: int, at: int | None, believed: int
@@ -379,7 +462,12 @@ class PostgresTable:
             return found.at
 
         sent = boot_seconds()
-        self._observe(ask)
+        try:
+            self._observe(ask)
+        except Exception as error:
+            self._renewing_failed = error
+            raise
+        self._renewing_failed = None
         self._heartbeat.hold(renewed, sent, named=named)
         held = {claim.token for claim in renewed}
         self._drop([claim for claim in claims if claim.token not in held])

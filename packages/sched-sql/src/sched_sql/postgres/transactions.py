@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from typing import Any, TypeVar
 
 import anyio
@@ -12,31 +11,29 @@ import psycopg
 from anyio import to_thread
 from psycopg import AsyncConnection, Connection, IsolationLevel
 from psycopg.pq import TransactionStatus
-from psycopg.rows import tuple_row
 
+from sched_core.clock import loop_seconds
 from sched_core.errors import (
     BackendError,
+    BackendUnavailable,
     ClaimLost,
     InvalidDefinition,
     RevisionConflict,
+    SchedError,
 )
 from sched_core.job import Claim, Execution, Job, Settlement
 from sched_core.ports import Undecodable
 from sched_sql.postgres.definitions import Definitions
+from sched_sql.postgres.failures import ends_sessions
 from sched_sql.postgres.names import Query, Steps
-from sched_sql.postgres.session import Address, borrowed, run, run_async
+from sched_sql.postgres.pool import Connections
+from sched_sql.postgres.session import Session, borrowed, run, run_async
 from sched_sql.postgres.settling import Settling
 
 T = TypeVar("T")
 
-IDLE = 4
-"""Connections of each kind that are kept for the next handler."""
-
-_CLEAN = (
-    "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; "
-    "SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES"
-)
-"""What DISCARD ALL does, except that what the driver has prepared stays."""
+LAST_WORDS = 2.0
+"""Seconds that the end of a transaction may still take when its handler was cancelled."""
 
 Translate = Callable[[Exception], Exception]
 
@@ -118,79 +115,6 @@ def _in_savepoint(connection: Connection[Any], steps: Callable[[], Steps[T]]) ->
 # -- a handler's -------------------------------------------------------------
 
 
-class Connections:
-    """Connections for handlers, with nothing set that their own statements might notice.
-
-    Args:
-        address: Where to connect.
-        pooled: Whether a pooler may give each transaction another session.
-    """
-
-    def __init__(self, address: Address, *, pooled: bool) -> None:
-        self._address = address
-        self._threshold = None if pooled else 5
-        self._lock = threading.Lock()
-        self._idle: list[Connection[Any]] = []
-        self._idle_async: list[AsyncConnection[Any]] = []
-
-    def take(self) -> Connection[Any]:
-        """Return a connection in no transaction."""
-        with self._lock:
-            while self._idle:
-                connection = self._idle.pop()
-                if not connection.closed:
-                    return connection
-        return Connection.connect(
-            self._address.conninfo, autocommit=True, prepare_threshold=self._threshold
-        )
-
-    def give_back(self, connection: Connection[Any]) -> None:
-        """Keep it for the next handler if it is sound, cleaned of what this one set."""
-        try:
-            connection.execute(_CLEAN, prepare=False)
-            connection.row_factory = tuple_row
-        except psycopg.Error:
-            connection.close()
-            return
-        with self._lock:
-            if len(self._idle) < IDLE:
-                self._idle.append(connection)
-                return
-        connection.close()
-
-    async def take_async(self) -> AsyncConnection[Any]:
-        """Return a connection in no transaction."""
-        while self._idle_async:
-            connection = self._idle_async.pop()
-            if not connection.closed:
-                return connection
-        return await AsyncConnection.connect(
-            self._address.conninfo, autocommit=True, prepare_threshold=self._threshold
-        )
-
-    async def give_back_async(self, connection: AsyncConnection[Any]) -> None:
-        """Keep it for the next handler if it is sound, cleaned of what this one set."""
-        try:
-            await connection.execute(_CLEAN, prepare=False)
-            connection.row_factory = tuple_row
-        except psycopg.Error:
-            await connection.close()
-            return
-        if len(self._idle_async) < IDLE:
-            self._idle_async.append(connection)
-        else:
-            await connection.close()
-
-    async def close(self) -> None:
-        """Close what nobody uses."""
-        with self._lock:
-            for connection in self._idle:
-                connection.close()
-            self._idle.clear()
-        while self._idle_async:
-            await self._idle_async.pop().close()
-
-
 class HandlersTransaction:
     """One transaction of a handler, which also settles its occurrence.
 
@@ -202,6 +126,7 @@ class HandlersTransaction:
         committed: Told what was.
         translate: Turns the driver's errors into the port's.
         lease: Milliseconds for which a process that froze during the end keeps the job locked.
+        timeout: Seconds for the end of the transaction.
     """
 
     def __init__(
@@ -213,6 +138,7 @@ class HandlersTransaction:
         committed: Callable[[Settlement], None],
         translate: Translate,
         lease: int,
+        timeout: float,
     ) -> None:
         self._connections = connections
         self._settling = settling
@@ -221,7 +147,8 @@ class HandlersTransaction:
         self._committed = committed
         self._translate = translate
         self._lease = lease
-        self._connection: Connection[Any] | None = None
+        self._timeout = timeout
+        self._connection: Session | None = None
         self._block: AbstractContextManager[Any] | None = None
         self._async_connection: AsyncConnection[Any] | None = None
         self._async_block: AbstractAsyncContextManager[Any] | None = None
@@ -235,8 +162,9 @@ class HandlersTransaction:
                 f"job {job_id!r} was renewed meanwhile; take the isolation level out"
             )
         yield Query(
-            "SELECT set_config('idle_in_transaction_session_timeout', %s, true)",
-            (f"{self._lease}ms",),
+            "SELECT set_config('idle_in_transaction_session_timeout', %s, true), "
+            "set_config('lock_timeout', %s, true)",
+            (f"{self._lease}ms", f"{max(1, round(self._timeout * 900))}ms"),
         )
         holds, stored = yield from self._settling.lock(self._claim)
         if not holds:
@@ -254,73 +182,221 @@ class HandlersTransaction:
     def __enter__(self) -> Connection[Any]:
         try:
             connection = self._connections.take()
-            connection.isolation_level = IsolationLevel.READ_COMMITTED  # not the role's default
-            block = connection.transaction()
-            block.__enter__()
         except Exception as error:
-            raise self._translate(error) from error
+            raise self._unavailable(error) from error
+        block = connection.transaction()
+        try:
+            connection.isolation_level = IsolationLevel.READ_COMMITTED  # not the role's default
+            block.__enter__()
+        except BaseException as error:
+            self._connections.failed(connection, error)
+            connection.close()
+            self._connections.give_back(connection)
+            if not isinstance(error, Exception):
+                raise
+            raise self._unavailable(error) from error
+        connection.patience = None  # the handler's own statements may take their time
         self._connection, self._block = connection, block
         return connection
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         connection, block = self._connection, self._block
         self._connection = self._block = None
         if connection is None or block is None:
             return
+        connection.patience = self._timeout
+        ending = _Ending(error, broken=connection.broken)
         try:
-            if error is not None:
-                block.__exit__(kind, error, trace)
-                return
-            try:
-                settlement = run(connection, borrowed(self._settle()))
-            except BaseException as failure:
-                block.__exit__(type(failure), failure, failure.__traceback__)
-                raise
-            block.__exit__(None, None, None)
-            self._committed(settlement)
-        except Exception as failure:
-            translated = self._translate(failure)
-            if translated is failure:
-                raise
-            raise translated from failure
+            if error is None:
+                try:
+                    settlement = run(connection, borrowed(self._settle()))
+                    ending.settled = True
+                    block.__exit__(None, None, None)
+                    self._committed(settlement)
+                except Exception as failure:  # noqa: BLE001 -- raised below
+                    ending.failed(failure, broken=connection.broken)
+            if ending.failure is not None:
+                self._connections.failed(connection, ending.failure)
+                if not ending.may_roll_back(connection):
+                    connection.close()
+                if not ending.settled:
+                    with suppress(psycopg.Error):  # what led here says more
+                        block.__exit__(type(ending.failure), ending.failure, None)
         finally:
-            self._connections.give_back(connection)
+            ending.sound = self._connections.give_back(connection)
+        self._raise(ending)
 
     # -- async with
 
     async def __aenter__(self) -> AsyncConnection[Any]:
         try:
             connection = await self._connections.take_async()
-            await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
-            block = connection.transaction()
-            await block.__aenter__()
         except Exception as error:
-            raise self._translate(error) from error
+            raise self._unavailable(error) from error
+        block = connection.transaction()
+        try:
+            await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
+            with anyio.fail_after(self._timeout):
+                await block.__aenter__()
+        except BaseException as error:
+            self._connections.failed(connection, error)
+            connection.pgconn.finish()
+            await self._connections.give_back_async(connection)
+            if not isinstance(error, Exception):
+                raise
+            raise self._unavailable(error) from error
         self._async_connection, self._async_block = connection, block
         return connection
 
-    async def __aexit__(self, kind: Any, error: Any, trace: Any) -> None:
+    async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         connection, block = self._async_connection, self._async_block
         self._async_connection = self._async_block = None
         if connection is None or block is None:
             return
-        # To be cancelled between the settlement and its commit would leave the outcome unknown.
-        with anyio.CancelScope(shield=True):
+        ending = _Ending(error, broken=connection.broken)
+
+        async def end() -> None:
             try:
-                if error is not None:
-                    await block.__aexit__(kind, error, trace)
-                    return
-                try:
-                    settlement = await run_async(connection, borrowed(self._settle()))
-                except BaseException as failure:
-                    await block.__aexit__(type(failure), failure, failure.__traceback__)
-                    raise
-                await block.__aexit__(None, None, None)
-                self._committed(settlement)
-            except Exception as failure:
-                translated = self._translate(failure)
-                if translated is failure:
-                    raise
-                raise translated from failure
+                if error is None:
+                    try:
+                        settlement = await run_async(connection, borrowed(self._settle()))
+                        ending.settled = True
+                        await block.__aexit__(None, None, None)
+                        self._committed(settlement)
+                    except Exception as failure:  # noqa: BLE001 -- raised below
+                        ending.failed(failure, broken=connection.broken)
+                if ending.failure is not None:
+                    self._connections.failed(connection, ending.failure)
+                    if not ending.may_roll_back(connection):
+                        connection.pgconn.finish()
+                    if not ending.settled:
+                        with suppress(psycopg.Error):  # what led here says more
+                            await block.__aexit__(type(ending.failure), ending.failure, None)
             finally:
-                await self._connections.give_back_async(connection)
+                ending.sound = await self._connections.give_back_async(connection)
+
+        # To be cancelled between the settlement and its commit would leave the outcome unknown.
+        if not await _hurried(end, self._timeout) and error is None:
+            raise BackendUnavailable(
+                "the end of the transaction was not confirmed in time: the outcome is not known"
+            )
+        self._raise(ending)
+
+    # -- what went wrong
+
+    def _unavailable(self, error: BaseException) -> BaseException:
+        """Return the error for what is never the handler's failure; a lost claim stays one."""
+        if isinstance(error, SchedError) and type(error) is not BackendError:
+            return error
+        failure = self._translate(error) if isinstance(error, Exception) else error
+        return BackendUnavailable(str(failure) or type(failure).__name__)
+
+    def _raise(self, ending: _Ending) -> None:
+        """Raise what leaves the block, unless it is the handler's own error, which goes on."""
+        failure = ending.failure
+        if not isinstance(failure, Exception):
+            return
+        if ending.is_the_stores():
+            raise self._unavailable(failure) from failure
+        if ending.is_the_handlers():
+            if not ending.from_block:
+                raise failure
+            return
+        translated = self._translate(failure)
+        if translated is failure:
+            raise failure
+        raise translated from failure
+
+
+class _Ending:
+    """How a transaction of a handler's ends.
+
+    Args:
+        failure: What left the block.
+        broken: Whether its connection was found to be broken by then.
+    """
+
+    def __init__(self, failure: BaseException | None, *, broken: bool) -> None:
+        self.failure = failure
+        self.from_block = failure is not None
+        """Whether it left the block, and did not come up at its end."""
+        self.broken = broken
+        self.settled = False
+        """Whether all was written and the commit asked for: the block has ended, with it or not."""
+        self.sound = True
+        """Whether the connection was in order afterwards, on a server of use."""
+
+    def failed(self, failure: Exception, *, broken: bool) -> None:
+        """Note what went wrong at the end."""
+        self.failure, self.broken = failure, broken
+
+    def may_roll_back(self, connection: Connection[Any] | AsyncConnection[Any]) -> bool:
+        """Whether the server waits for a statement: else all that is left is to disconnect."""
+        status = connection.info.transaction_status
+        if self.settled:
+            return status == TransactionStatus.IDLE
+        return status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}
+
+    def is_the_stores(self) -> bool:
+        """Whether the store has failed: the connection broke, or its server is of no use."""
+        if self.failure is None or isinstance(self.failure, (ClaimLost, RevisionConflict)):
+            return False
+        if self.broken:
+            return True
+        # A server that is found to be read-only only now has nothing to do with other errors.
+        return not self.sound and any(map(_is_the_drivers, _causes(self.failure)))
+
+    def is_the_handlers(self) -> bool:
+        """Whether a statement of the handler's has failed, be it at the commit."""
+        return self.from_block or (self.settled and isinstance(self.failure, psycopg.Error))
+
+
+def _is_the_drivers(error: BaseException) -> bool:
+    return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) or (
+        isinstance(error, psycopg.Error) and (ends_sessions(error) or error.sqlstate == _ABORTED)
+    )
+
+
+_ABORTED = "25P02"
+"""A statement after one that failed, and was not told of."""
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, what it holds, and what led to it."""
+    seen: set[int] = set()
+    left = [error]
+    while left:
+        each = left.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        left += [found for found in (each.__cause__, each.__context__) if found is not None]
+        left += each.exceptions if isinstance(each, BaseExceptionGroup) else ()
+
+
+async def _hurried(work: Callable[[], Awaitable[None]], patience: float) -> bool:
+    """Do something although the caller is cancelled, which only hurries it.
+
+    Returns:
+        Whether it came to its end in time.
+    """
+    failure: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        with anyio.move_on_after(patience, shield=True) as scope:
+            tasks.start_soon(_hurry, scope)
+            try:
+                await work()
+            except Exception as error:  # noqa: BLE001 -- raised below, not in an ExceptionGroup
+                failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return not scope.cancelled_caught
+
+
+async def _hurry(scope: anyio.CancelScope) -> None:
+    try:
+        await anyio.sleep_forever()
+    finally:
+        scope.deadline = min(scope.deadline, loop_seconds() + LAST_WORDS)
