@@ -41,7 +41,6 @@ from sched_core.errors import (
     BackendUnavailable,
     InvalidDefinition,
     JobUndecodable,
-    SchedulerForked,
     SchemaTooNew,
 )
 from sched_core.ports import JobQuery, Undecodable
@@ -581,17 +580,6 @@ anyio.run(main)
         await backend.close()
 
     anyio.run(main)
-
-
-def test_a_forked_backend_raises(tmp_path: Path) -> None:
-    async def test(store: Store) -> None:
-        backend = await store.open()
-        backend._process -= 1  # type: ignore[attr-defined]
-        with pytest.raises(SchedulerForked, match="child"):
-            await backend.check()
-        backend._process += 1  # type: ignore[attr-defined]
-
-    on_file(test, tmp_path)
 
 
 # -- cancellation

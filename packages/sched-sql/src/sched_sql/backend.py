@@ -526,7 +526,7 @@ def _sqlite_table(
 
 def _absolute(path: str) -> str:
     absolute = Path(path).absolute()
-    if absolute.is_dir():
+    if os.path.isdir(absolute):  # noqa: PTH112 -- False where it may not be looked at
         raise InvalidDefinition("where", f"{absolute} is a directory: name a file in it")
     return str(absolute)
 

@@ -305,17 +305,29 @@ _cached_spec = lru_cache(maxsize=4096)(_spec)
 
 def read_job_or_undecodable(row: Row) -> Job | Undecodable:
     """Return the job of a row that begins with ``JOB_COLUMNS``, or why it cannot be read."""
-    job_id, _, record_format, tag, schedule, policy, metadata = row[:7]
-    reason = codec.readable(record_format, tag)
-    body = schedule
+    reason = codec.readable(row[2], row[3])
     if reason is None:
         try:
             return read_job(row)
         except codec.Malformed as error:
             reason = str(error)
-            body = policy if "policy" in reason else metadata if "metadata" in reason else schedule
-    record = body if isinstance(body, bytes) else str(body).encode(errors="surrogateescape")
-    return Undecodable(job_id, reason, record_format, record)
+    return undecodable(row, reason)
+
+
+def undecodable(row: Row, reason: str) -> Undecodable:
+    """Return what is listed of a row that begins with ``JOB_COLUMNS`` and cannot be read."""
+    job_id, _, record_format, _, schedule, policy, metadata = row[:7]
+    body = policy if "policy" in reason else metadata if "metadata" in reason else schedule
+    return Undecodable(
+        _bytes(job_id).decode(errors="surrogateescape"),
+        reason,
+        record_format if isinstance(record_format, int) else 0,
+        _bytes(body),
+    )
+
+
+def _bytes(column: object) -> bytes:
+    return column if isinstance(column, bytes) else str(column).encode(errors="surrogateescape")
 
 
 def odd_job(is_whole: str = "true") -> str:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sched_core import codec
+from sched_core.errors import JobUndecodable
 from sched_core.job import (
     Claim,
     Execution,
@@ -27,16 +28,20 @@ from sched_sql.rows import (
     JOB_COLUMNS,
     JOB_WIDTH,
     Row,
-    held_claim,
     held_values,
     micros,
     moment_or_none,
-    read_job,
-    read_job_or_undecodable,
 )
 from sched_sql.rules import at_same_occurrence
 from sched_sql.sqlite.database import Database, Serial
 from sched_sql.sqlite.ledger import Ledger
+from sched_sql.sqlite.records import (
+    check_removed,
+    read_definition,
+    read_hold,
+    read_lost,
+    read_sound,
+)
 from sched_sql.table import Now
 
 _DUE = f"""
@@ -45,6 +50,9 @@ FROM sched_job INDEXED BY sched_job_due
 WHERE due_at <= ? AND (lease_until IS NULL OR lease_until <= ?) AND {{readable}}
 ORDER BY due_at LIMIT ?
 """
+
+_MARK = "rowid || ':' || hex(revision)"
+"""Names a row and its revision, whatever is in its columns."""
 
 _CLAIM = """
 UPDATE sched_job SET token = ?, worker = ?, claimed_at = ?, lease_until = ? WHERE rowid = ?
@@ -57,11 +65,11 @@ WHERE rowid = ?
 
 _FREE_AT = """
 SELECT due_at FROM sched_job INDEXED BY sched_job_due
-WHERE due_at IS NOT NULL AND lease_until IS NULL AND {readable} ORDER BY due_at LIMIT 1
+WHERE due_at <= ? AND lease_until IS NULL AND {readable} ORDER BY due_at LIMIT 1
 """
 _HELD_UNTIL = """
 SELECT min(max(due_at, lease_until)) FROM sched_job INDEXED BY sched_job_due
-WHERE due_at <= ? AND lease_until IS NOT NULL AND {readable}
+WHERE due_at <= ? AND lease_until <= ? AND {readable}
 """
 
 _HOLD = f"SELECT {HOLD_COLUMNS} FROM sched_job WHERE id = ?"
@@ -87,7 +95,11 @@ class Claims:
         self._ledger = ledger
         self.worker = ""
         self._malformed: set[str] = set()
-        """``id:revision`` of rows whose header was fine and whose body was not."""
+        """``_MARK`` of rows whose header was fine, and something else was not."""
+
+    def forget(self) -> None:
+        """Read again what could not be read: somebody has written, and may have repaired it."""
+        self._malformed.clear()
 
     def can_read(self) -> tuple[str, Row]:
         """Return the condition on rows that this process can read, and its values."""
@@ -96,21 +108,22 @@ class Claims:
         if not self._malformed:
             return condition, (codec.FORMAT, *tags)
         skipped = json.dumps(sorted(self._malformed))
-        condition += " AND id || ':' || revision NOT IN (SELECT value FROM json_each(?))"
+        condition += f" AND {_MARK} NOT IN (SELECT value FROM json_each(?))"
         return condition, (codec.FORMAT, *tags, skipped)
 
     def earliest(self, horizon: datetime) -> datetime | None:
+        self._database.look()
         connection = self._database.connection
         readable, values = self.can_read()
-        row = connection.execute(_FREE_AT.format(readable=readable), values).fetchone()
-        free_at = None if row is None else row[0]
-        until = micros(horizon) if free_at is None else min(micros(horizon), free_at)
+        until = micros(horizon)
+        row = connection.execute(_FREE_AT.format(readable=readable), (until, *values)).fetchone()
+        free_at = None if row is None else max(row[0], 0)
+        until = until if free_at is None else free_at
         # All rows that are due by then are held, so these are few.
         held_until = connection.execute(
-            _HELD_UNTIL.format(readable=readable), (until, *values)
+            _HELD_UNTIL.format(readable=readable), (until, until, *values)
         ).fetchone()[0]
-        found = [moment for moment in (free_at, held_until) if moment is not None]
-        return moment_or_none(min(found)) if found else None
+        return moment_or_none(free_at if held_until is None else max(held_until, 0))
 
     def claim(
         self, claims: list[Claim], limit: int, lease: timedelta, now: Now, asked: datetime
@@ -150,15 +163,17 @@ class Claims:
         updates: list[Row] = []
         for row in rows:
             rowid, removed, lease_until, lost_before = row[JOB_WIDTH:]
-            try:
-                job = None if removed else read_job(row)
-            except codec.Malformed:
-                self._malformed.add(f"{row[0]}:{row[1]}")
-                continue
             lost = None
-            if lease_until is not None or lost_before:
-                lost = self._take_over(row[0], job, at, serial)
-                connection.execute(_NOTE_LOST, (*_lost_values(lost), rowid))
+            try:
+                check_removed(removed)
+                job = None if removed else read_sound(row)
+                if lease_until is not None or lost_before != 0:
+                    lost = self._take_over(row[0], job, at, serial)
+                    connection.execute(_NOTE_LOST, (*_lost_values(lost), rowid))
+            except codec.Malformed:
+                mark = f"SELECT {_MARK} FROM sched_job WHERE rowid = ?"
+                self._malformed.add(connection.execute(mark, (rowid,)).fetchone()[0])
+                continue
             if job is None:
                 connection.execute("DELETE FROM sched_job WHERE rowid = ?", (rowid,))
                 continue
@@ -174,7 +189,7 @@ class Claims:
         hold = self._database.connection.execute(_HOLD, (job_id,)).fetchone()
         if hold[3] is None:
             # Released after a takeover: the lost attempts have their lines and keep their numbers.
-            return LostClaim(hold[4], hold[5], moment_or_none(hold[6]))
+            return read_lost(hold)
         claim = self._held_claim(job_id, hold)
         moved_on = job is None or not at_same_occurrence(claim.job, job)
         self._ledger.write(abandoned_lines(claim, at, moved_on=moved_on), serial)
@@ -220,7 +235,10 @@ class Claims:
                 hold = connection.execute(_HOLD, (job_id,)).fetchone()
                 if hold is None or hold[:2] != (claim.token, claim.worker) or hold[3] is None:
                     continue
-                held, job = self._held_claim(job_id, hold), self._visible(job_id)
+                try:
+                    held, job = self._held_claim(job_id, hold), self._visible(job_id)
+                except codec.Malformed:
+                    continue  # left alone
                 stands = isinstance(job, Undecodable) or (
                     job is not None and at_same_occurrence(held.job, job)
                 )
@@ -240,7 +258,10 @@ class Claims:
         hold = connection.execute(_HOLD, (job_id,)).fetchone()
         held = hold[3] is not None
         if held:
-            claim = self._held_claim(job_id, hold)
+            try:
+                claim = self._held_claim(job_id, hold)
+            except codec.Malformed as error:
+                raise JobUndecodable(job_id, str(error)) from error
             uid, number = claim.job.uid, claim.job.standing.number
             connection.execute(_COPY_HOLD, (*held_values(claim), job_id))
             lines = [line for line in lines if (line.uid, line.number) != (uid, number)]
@@ -248,16 +269,19 @@ class Claims:
         return held
 
     def _visible(self, job_id: str) -> Job | Undecodable | None:
-        rows = self._database.read(
-            f"SELECT {JOB_COLUMNS} FROM sched_job WHERE id = ? AND removed = 0", (job_id,)
-        )
-        return read_job_or_undecodable(rows[0]) if rows else None
+        """Return the job, ``None`` for a tombstone."""
+        row = self._row(job_id)
+        check_removed(row[JOB_WIDTH])
+        return None if row[JOB_WIDTH] else read_definition(row)
 
     def _held_claim(self, job_id: str, hold: Row) -> Claim:
         """Return the claim of a row whose ``HOLD_COLUMNS`` were read."""
-        statement = f"SELECT {JOB_COLUMNS} FROM sched_job WHERE id = ?"
-        job = read_job_or_undecodable(self._database.read(statement, (job_id,))[0])
-        return held_claim(job_id, hold, None if isinstance(job, Undecodable) else job)
+        job = read_definition(self._row(job_id))
+        return read_hold(job_id, hold, None if isinstance(job, Undecodable) else job)
+
+    def _row(self, job_id: str) -> Row:
+        statement = f"SELECT {JOB_COLUMNS}, removed FROM sched_job WHERE id = ?"
+        return self._database.read(statement, (job_id,))[0]
 
 
 def _lost_values(lost: LostClaim | None) -> Row:

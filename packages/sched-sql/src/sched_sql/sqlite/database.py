@@ -1,4 +1,4 @@
-"""One SQLite file: connection, the lock around every write, checkpoints, migrations, its failures.
+"""One SQLite file: its connection, transactions and checkpoints; and what happens to it.
 
 SQLite before 3.51.3 can corrupt a WAL when two connections write and checkpoint at the same
 instant, and its busy handler is unfair. So every write transaction, every checkpoint, opening and
@@ -7,18 +7,22 @@ closing hold one ``flock`` on a file beside the database; nobody but us checkpoi
 
 from __future__ import annotations
 
-import errno
-import fcntl
+import logging
 import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 from sched_core.clock import cpu_seconds
-from sched_core.errors import BackendError, BackendUnavailable, SchemaTooNew
+from sched_core.errors import BackendError, BackendUnavailable
+from sched_sql.sqlite import files
+from sched_sql.sqlite.failures import is_busy
+from sched_sql.sqlite.files import Fate, Seen
+from sched_sql.sqlite.guard import Guard, Held, identity_of
+from sched_sql.sqlite.lock import Lock
+from sched_sql.sqlite.schema import migrate, roll_back, version_of
 
 Row = tuple[Any, ...]
 
@@ -28,7 +32,16 @@ OLDEST_SQLITE = (3, 35, 0)
 WAL_PAGES = 2_000
 """After about as many pages in the WAL there is a checkpoint."""
 
-_MIGRATIONS = Path(__file__).parent / "migrations"
+LOOK_EVERY = 0.01
+"""Seconds for which it is believed that the files are still the same."""
+
+STILL = 1.0
+"""Seconds for which a file that took the place of the database must not have changed."""
+
+_NO_CHECKPOINT_ON_CLOSE = 1006
+"""``SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE``."""
+
+logger = logging.getLogger("sched_sql")
 
 
 class Serial:
@@ -45,66 +58,11 @@ class Serial:
         return self.value
 
 
-class Lock:
-    """An ``flock`` that several processes, and several backends of one, take in turn."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        self._path = path
-        self._timeout = timeout
-        self._file = -1
-        self._pause = threading.Event()
-
-    def open(self) -> None:
-        """Make the lock file if it is missing."""
-        self._pause.clear()
-        if self._file < 0:
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-
-    def close(self) -> None:
-        """Close the file, which also unlocks it; in a forked child it does not."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-
-    def cut_off(self) -> None:
-        """End the waiting for the lock, now and from now on; from any thread."""
-        self._pause.set()
-
-    def __enter__(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._wait()
-
-    def _wait(self) -> None:
-        # A blocking flock would be fairer, but would hang with a process that hangs in its
-        # transaction; with pauses this short the worst wait is a few milliseconds.
-        deadline, pause = cpu_seconds() + self._timeout, 0.0002
-        while True:
-            if self._pause.wait(pause):
-                raise BackendUnavailable(
-                    f"{self._path}: another process holds the lock, and this backend is closing"
-                )
-            pause = min(pause * 1.5, 0.002)
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if cpu_seconds() > deadline:
-                    raise BackendUnavailable(
-                        f"{self._path}: another process has held the lock for "
-                        f"{self._timeout:g} s; see which with `fuser {self._path}`"
-                    ) from None
-
-    def __exit__(self, *_: object) -> None:
-        fcntl.flock(self._file, fcntl.LOCK_UN)
-
-
 class Database:
     """A connection to one file.
 
     Args:
-        path: Of the file; made if it is missing.
+        path: Of the file, without links in it; made if it is missing.
         synchronous: ``FULL``: what a commit wrote survives a power loss. ``NORMAL``: it survives
             the death of every process.
         timeout: Seconds to wait for a lock.
@@ -117,7 +75,15 @@ class Database:
         self._timeout = timeout
         self._level = ""
         self._connection: sqlite3.Connection | None = None
-        self._identity: tuple[int, int] | None = None
+        self._guard = Guard()
+        self._files: Seen | None = None
+        """The files as they were when last looked at; ``None`` if none are open."""
+        self._looked = 0.0
+        self._is_open = False
+        self._is_new = False
+        """Whether another file took the database's place, and is not open yet."""
+        self._left: Held | None = None
+        """The index of a deleted log that other connections of this process may have open."""
         self._seen = 0
         self._checkpointed = 0
         self._checkpoint_at = 0
@@ -133,6 +99,8 @@ class Database:
             raise BackendError(f"{self.path}: the backend is not open: use it through a Scheduler")
         return self._connection
 
+    # -- opening and closing
+
     def open(self) -> None:
         """Connect, and bring the schema up to date."""
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
@@ -143,8 +111,16 @@ class Database:
         self.lock.open()
         with self.lock:
             self._connect()
+        self._is_open = True
 
     def _connect(self) -> None:
+        note = self.lock.note()
+        if files.is_log_of_another(self.path, note):
+            raise BackendError(
+                f"{self.path}: it was replaced, and beside it lies the log of the file that was "
+                f"there before. To go on with what it holds: stop all processes, delete "
+                f"{self.path}-wal and {self.path}-shm, start. Nothing was changed"
+            )
         connection = sqlite3.connect(
             self.path,
             timeout=self._timeout,
@@ -153,70 +129,235 @@ class Database:
             cached_statements=256,
         )
         try:
-            version = self._version(connection)
-            newest = int(max(_MIGRATIONS.glob("*.sql")).name[:4])
-            if version > newest:
-                raise SchemaTooNew(  # noqa: TRY301 -- what is open must be closed, as for any error
-                    f"{self.path}: its schema {version} was written by a newer sched-sql, this one "
-                    f"knows {newest}: upgrade sched-sql; nothing was changed"
-                )
-            if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-                connection.execute("PRAGMA journal_mode = WAL")
+            version, newest = version_of(connection, self.path)
+            self._into_wal(connection)
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute("PRAGMA fullfsync = ON")
             connection.execute("PRAGMA cache_size = -8000")  # kilobytes
             if version < newest:
-                self._migrate(connection, version)
+                migrate(connection, version)
+            connection.execute("SELECT value FROM sched_meta").fetchone()  # opens the log
+            self._guard.take(self.path)
+            self._remember(files.see(self.path, self._guard))
         except BaseException:
             connection.close()
+            self._guard.let_go()
             raise
         self._connection, self._level = connection, ""
-        self._identity = self._identify()
+        if note != (note := files.note_of(self.path)):
+            self.lock.write_note(note)
         self._checkpointed = connection.total_changes
         self._checkpoint_at = self._checkpointed + WAL_PAGES // 2
 
-    @staticmethod
-    def _version(connection: sqlite3.Connection) -> int:
-        known = connection.execute(
-            "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'sched_meta'"
-        ).fetchone()[0]
-        if not known:
-            return 0
-        found = connection.execute("SELECT value FROM sched_meta WHERE key = 'schema'").fetchone()
-        return int(found[0]) if found else 0
-
-    @staticmethod
-    def _migrate(connection: sqlite3.Connection, version: int) -> None:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            for path in sorted(_MIGRATIONS.glob("*.sql")):
-                number = int(path.name[:4])
-                if number > version:
-                    for statement in _statements(path.read_text(encoding="utf-8")):
-                        connection.execute(statement)
-                    connection.execute(
-                        "UPDATE sched_meta SET value = ? WHERE key = 'schema'", (number,)
-                    )
-            connection.execute("COMMIT")
-        except BaseException:
-            _roll_back(connection)
-            raise
-
-    def close(self) -> None:
-        """Disconnect, under the lock: the last one to close writes the WAL back."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
+    def _into_wal(self, connection: sqlite3.Connection) -> None:
+        """Have the file keep a write-ahead log; SQLite itself does not wait for others here."""
+        if connection.execute("PRAGMA journal_mode").fetchone() == ("wal",):
+            return
+        deadline = cpu_seconds() + self._timeout
+        while True:
             try:
+                (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            except sqlite3.OperationalError as error:
+                if not is_busy(error) or cpu_seconds() > deadline:
+                    raise
+                self.lock.pause(0.01)
+                continue
+            if mode != "wal":
+                raise BackendError(
+                    f"{self.path}: a write-ahead log is not possible here (its journal is "
+                    f"{mode!r}): put the database on a local disk"
+                )
+            return
+
+    def close(self, *, alone: bool) -> None:
+        """Disconnect, under the lock: the last one to close writes the WAL back.
+
+        Args:
+            alone: Whether no other worker is alive. Where one is, its log is left alone, also on a
+                system where no second locks keep SQLite from taking itself for the last one.
+        """
+        connection, self._connection = self._connection, None
+        self._is_open = False
+        try:
+            if connection is not None:
                 with self.lock:
-                    connection.close()
-            except BackendUnavailable:
-                _LEFT.append(connection)
-                raise
-            finally:
-                self.lock.close()
+                    self._disconnect(connection, alone=alone)
+        except BackendUnavailable:
+            _LEFT.append((connection, self._guard))
+            raise
+        except BaseException:
+            if connection is not None:
+                self._close_quietly(connection)
+            self._guard.let_go()
+            raise
+        else:
+            self._guard.let_go()
+        finally:
+            self._files = None
+            self.lock.close()
+
+    def _disconnect(self, connection: sqlite3.Connection, *, alone: bool) -> None:
+        what = self._find_out()
+        if what is Fate.AS_IT_WAS and alone:
+            self._guard.let_go()
+            connection.close()
+            if identity_of(f"{self.path}-wal") is None:
+                self.lock.write_note("")
+            return
+        if what is Fate.LOG_LOST:
+            self._rescue(connection)
+        self._close_quietly(connection)
+        if what in {Fate.REPLACED, Fate.OVERWRITTEN}:
+            self._set_aside(what)
+
+    @staticmethod
+    def _close_quietly(connection: sqlite3.Connection) -> None:
+        """Close without touching any file: while our locks are held, SQLite cannot either."""
+        configure = getattr(connection, "setconfig", None)  # of Python 3.12
+        if configure is not None:
+            with suppress(sqlite3.ProgrammingError):  # closed already
+                configure(_NO_CHECKPOINT_ON_CLOSE, True)
+        connection.close()
+
+    # -- what others do to the files
+
+    def look(self) -> None:
+        """Notice what others did to the files, and go on with what is there now.
+
+        Raises:
+            BackendError: There is nothing to go on with; it says what to do.
+        """
+        connection = self._connection
+        if connection is None:
+            if not self._is_open:
+                return
+        elif connection.in_transaction or self._is_as_it_was():
+            return
+        with self.lock:
+            self._look()
+
+    def doubt(self) -> None:
+        """Have the next call look at the files, however short ago that was done."""
+        self._looked = float("-inf")
+
+    def _look(self) -> None:
+        if self._connection is None and self._is_open:
+            self._attach()
+        elif self._connection is not None and not self._is_as_it_was():
+            self._mend(self._connection)
+
+    def _is_as_it_was(self) -> bool:
+        return cpu_seconds() - self._looked < LOOK_EVERY or self._find_out() is Fate.AS_IT_WAS
+
+    def _find_out(self) -> Fate:
+        looked, before = cpu_seconds(), self._files
+        if before is None:
+            return Fate.AS_IT_WAS
+        seen = files.see(self.path, self._guard, before)
+        what = files.fate(before, seen)
+        if what is Fate.AS_IT_WAS:
+            self._remember(seen, looked)
+        return what
+
+    def _remember(self, seen: Seen, looked: float = 0.0) -> None:
+        self._files, self._looked = seen, looked
+
+    def _mend(self, connection: sqlite3.Connection) -> None:
+        """Leave files that no longer belong together; called under the lock."""
+        what = self._find_out()
+        if what is Fate.AS_IT_WAS:
+            return
+        if what is Fate.REMOVED:
+            raise BackendError(
+                f"{self.path}: the file was removed under the scheduler: put it back, or restart"
+            )
+        if what is Fate.LOG_LOST:
+            whole = self._rescue(connection)
+            logger.warning(
+                "%s: its write-ahead log was deleted under the scheduler; %s",
+                self.path,
+                "all of it was written back" if whole else "the newest commits are lost",
+            )
+        self._connection = None
+        self._left = None if what is Fate.REPLACED else self._guard.index
+        self._close_quietly(connection)
+        if what is Fate.LOG_LOST:
+            files.remove(f"{self.path}-shm", self._guard.index)
+        else:
+            self._is_new = True
+            self._set_aside(what)
+        self._guard.let_go()
+        self._files = None
+        self._attach()
+
+    def _rescue(self, connection: sqlite3.Connection) -> bool:
+        """Write back a log that no name leads to any more; return whether that was possible."""
+        if not self._guard.is_written_back() and files.is_empty(f"{self.path}-wal"):
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if not self._guard.is_written_back():
+                raise BackendUnavailable(
+                    f"{self.path}: its write-ahead log was deleted, and cannot be written back "
+                    "while somebody reads: end long reads"
+                )
+        return self._guard.is_written_back()
+
+    def _set_aside(self, what: Fate) -> None:
+        log = None if self._files is None else self._files.log
+        kept = files.set_aside(self.path, log, self._guard.index)
+        logger.warning(
+            "%s: %s; going on with what is there now%s",
+            self.path,
+            what.value,
+            f", the log of before is {kept}" if kept else "",
+        )
+
+    def _attach(self) -> None:
+        """Connect anew, once that cannot mix anything."""
+        # Meanwhile all others have stopped to believe that the files are still the same.
+        self.lock.pause(2 * LOOK_EVERY)
+        if self._left is not None and self._left.holders:
+            raise BackendUnavailable(
+                f"{self.path}: its log is gone, and other schedulers of this process still have "
+                "it open: they must do something, or be closed"
+            )
+        if self._is_new:
+            self._wait_until_still()
+        self._connect()
+        if self._left is not None and (
+            files.has_deleted_index_open(self.path) or identity_of(f"{self.path}-shm") is None
+        ):
+            connection, self._connection = self.connection, None
+            self._close_quietly(connection)
+            self._guard.let_go()
+            self._files = None
+            raise BackendError(
+                f"{self.path}: its log is gone, and another connection of this process still has "
+                "it open: restart the process"
+            )
+        self._left, self._is_new = None, False
+
+    def _wait_until_still(self) -> None:
+        """Wait until nobody copies into the file any more."""
+        deadline = cpu_seconds() + max(self._timeout, 2 * STILL)
+        while True:
+            try:
+                changed = os.stat(self.path).st_mtime_ns  # noqa: PTH116
+            except FileNotFoundError:
+                raise BackendError(
+                    f"{self.path}: the file was removed under the scheduler: put it back, or "
+                    "restart"
+                ) from None
+            if abs(self.lock.now() - changed) > STILL * 1e9:
+                return
+            if cpu_seconds() > deadline:
+                raise BackendUnavailable(f"{self.path}: another program writes into the file")
+            self.lock.pause(0.05)
+
+    # -- reading and writing
 
     def read(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         """Return the rows of a query; text that is no UTF-8 does not hide the others."""
+        self.look()
         connection = self.connection
         try:
             return connection.execute(statement, values).fetchall()
@@ -234,10 +375,9 @@ class Database:
             durable: Whether what it writes must survive a power loss; a claim need not, because
                 the fence is made of the worker, too.
         """
-        connection = self.connection
         with self.lock:
-            if self._identify() != self._identity:
-                connection = self._reconnect()
+            self._look()
+            connection = self.connection
             level = self._durable if durable else "NORMAL"
             if level != self._level:
                 connection.execute(f"PRAGMA synchronous = {level}")
@@ -257,7 +397,7 @@ class Database:
                     )
                 connection.execute("COMMIT")
             except BaseException:
-                _roll_back(connection)
+                roll_back(connection)
                 raise
             if connection.total_changes >= self._checkpoint_at and self._have_log_synced():
                 self._checkpoint(connection)
@@ -285,35 +425,22 @@ class Database:
 
     def _checkpoint(self, connection: sqlite3.Connection) -> None:
         """Write the WAL back, and guess after how many changed rows it is due again."""
+        if self._find_out() is not Fate.AS_IT_WAS:
+            return  # the next write finds out more
         changes = connection.total_changes
         try:
             _, pages, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.Error:
             pages = WAL_PAGES  # what was committed is safe in the WAL: this can wait
+        self._find_out()
         # Deletions in bulk change many rows and few pages: what comes next is not as cheap.
         found = max(pages, 1) / max(changes - self._checkpointed, 1)
         self._pages_each = max(found, 0.9 * self._pages_each)
         self._checkpointed = changes
         self._checkpoint_at = changes + min(max(int(WAL_PAGES / self._pages_each), 200), 50_000)
 
-    def _identify(self) -> tuple[int, int]:
-        try:
-            found = os.stat(self.path)  # noqa: PTH116 -- asked before every write
-        except FileNotFoundError:
-            raise BackendError(
-                f"{self.path}: the file was removed under the scheduler: put it back, or restart"
-            ) from None
-        return found.st_dev, found.st_ino
 
-    def _reconnect(self) -> sqlite3.Connection:
-        """Open the file that took the place of the one that was open."""
-        self.connection.close()
-        self._connection = None
-        self._connect()
-        return self.connection
-
-
-_LEFT: list[sqlite3.Connection] = []
+_LEFT: list[object] = []
 """Connections that could not be closed under the lock: without it, they would write beside others.
 They end with the process, which does not write the log back."""
 
@@ -330,67 +457,3 @@ def _sync(path: str) -> None:
 
 def _lenient_text(text: bytes) -> str:
     return text.decode(errors="surrogateescape")
-
-
-def _statements(script: str) -> Iterator[str]:
-    """Split a script; ``executescript`` would end the transaction it is part of."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
-
-
-def _roll_back(connection: sqlite3.Connection) -> None:
-    if connection.in_transaction:
-        try:
-            connection.execute("ROLLBACK")
-        except sqlite3.Error:
-            pass  # the error that led here says more
-
-
-def translate(error: Exception, path: str) -> Exception:
-    """Return the port's error for one of SQLite or of the system, naming file and remedy."""
-    if isinstance(error, sqlite3.Error):
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        unavailable, remedy = _REMEDIES.get(code, (False, ""))
-        kind = BackendUnavailable if unavailable else BackendError
-        return kind(f"{path}: {error}{remedy and ': '}{remedy}")
-    if isinstance(error, OSError):
-        where = error.filename or path
-        if error.errno in _PASSING:
-            return BackendUnavailable(f"{where}: {error.strerror}: the system ran out of something")
-        return BackendError(
-            f"{where}: {error.strerror}: the directory of the database must exist, have space, and "
-            "be writable for this user"
-        )
-    return error
-
-
-_PASSING = {
-    errno.EAGAIN,
-    errno.EDQUOT,
-    errno.EINTR,
-    errno.EIO,
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.ENOLCK,
-    errno.ENOMEM,
-    errno.ENOSPC,
-}
-"""What may be over in a moment."""
-
-_REMEDIES = {
-    sqlite3.SQLITE_BUSY: (True, "another program holds a lock on it; end its transaction"),
-    sqlite3.SQLITE_LOCKED: (True, "another program holds a lock on it; end its transaction"),
-    sqlite3.SQLITE_FULL: (True, "free disk space, or raise its max_page_count"),
-    sqlite3.SQLITE_IOERR: (True, "look at the disk and the system's log"),
-    sqlite3.SQLITE_NOTADB: (False, "name another file; this one was left as it is"),
-    sqlite3.SQLITE_CORRUPT: (False, "run PRAGMA integrity_check, and restore a backup"),
-    sqlite3.SQLITE_READONLY: (False, "give this user write permission to it and its directory"),
-    sqlite3.SQLITE_CANTOPEN: (
-        False,
-        "its directory must exist and be writable, and it must be a file",
-    ),
-}

@@ -102,6 +102,7 @@ class Ledger:
 
     def prune_old(self, before: int, cursor: int) -> tuple[int, int | None]:
         """Delete a chunk of the lines that finished before; return how many, and where to go on."""
+        self._database.look()
         connection = self._database.connection
         first, newest = connection.execute(
             "SELECT min(seq), (SELECT max(seq) FROM sched_ledger) FROM sched_ledger WHERE seq > ?",
@@ -117,7 +118,7 @@ class Ledger:
         ).fetchall()
         if found:
             with self._database.write(durable=False):
-                connection.execute(
+                self._database.connection.execute(
                     "DELETE FROM sched_ledger WHERE seq IN (SELECT value FROM json_each(?))",
                     (json.dumps([seq for (seq,) in found]),),
                 )

@@ -13,15 +13,14 @@ from sched_core.job import Execution, Job
 from sched_core.ports import ExecutionQuery, JobQuery, Page, Undecodable, UndecodableExecution
 from sched_sql.history import no_age, odd_execution, read_execution
 from sched_sql.rows import (
-    JOB_COLUMNS,
     LEDGER_COLUMNS,
     Row,
     micros,
     odd_job,
-    read_job_or_undecodable,
 )
 from sched_sql.rules import after_prefix
 from sched_sql.sqlite.database import Database
+from sched_sql.sqlite.records import RECORD_COLUMNS, read_record
 
 IS_WHOLE = "typeof({}) = 'integer'"
 _ODD_JOB, _NO_AGE = odd_job(IS_WHOLE), no_age(IS_WHOLE)
@@ -46,19 +45,25 @@ def jobs(
         wanted = limit + 1 - len(items)
         rows = _job_rows(database, query, after, wanted)
         # Looked at again: SQLite's JSON functions end texts at a NUL.
-        items += [job for row in rows if query.matches(job := read_job_or_undecodable(row))]
+        items += [job for row in rows if query.matches(job := read_record(row))]
         if len(items) > limit:
             return Page(items[:limit], items[limit - 1].id if limit else None)
         if len(rows) < wanted:
-            return Page(items, None)
+            return Page(items + _with_odd_ids(database, query), None)
         after = rows[-1][0]
 
 
 def _job_rows(database: Database, query: JobQuery, after: str | None, limit: int) -> list[Row]:
-    conditions, values = ["removed = 0"], list[Any]()
+    # Whatever is no text comes after all texts.
+    conditions, values = ["removed <> 1", "id < x''"], list[Any]()
     if after is not None:
-        conditions.append("id > ?")
-        values.append(after)
+        try:
+            after.encode()
+            conditions.append("id > ?")
+            values.append(after)
+        except UnicodeEncodeError:  # the id of a row that is no UTF-8
+            conditions.append("id > CAST(? AS TEXT)")
+            values.append(after.encode(errors="surrogateescape"))
     if query.id_prefix:
         conditions.append("id >= ? AND substr(id, 1, ?) = ?")
         values += [query.id_prefix, len(query.id_prefix), query.id_prefix]
@@ -73,9 +78,20 @@ def _job_rows(database: Database, query: JobQuery, after: str | None, limit: int
         conditions.append(f"({unreadable} OR ({' AND '.join(wanted)}))")
         values += [codec.FORMAT, *tags, *wanted_values]
     return database.read(
-        f"SELECT {JOB_COLUMNS} FROM sched_job WHERE {' AND '.join(conditions)} ORDER BY id LIMIT ?",
+        f"SELECT {RECORD_COLUMNS} FROM sched_job WHERE {' AND '.join(conditions)} "
+        "ORDER BY id LIMIT ?",
         (*values, limit),
     )
+
+
+def _with_odd_ids(database: Database, query: JobQuery) -> list[Job | Undecodable]:
+    """Return rows whose id is no text: no page can begin after one, so the last one has them."""
+    if query.id_prefix:
+        return []
+    rows = database.read(
+        f"SELECT {RECORD_COLUMNS} FROM sched_job WHERE id >= x'' AND removed <> 1 ORDER BY id"
+    )
+    return [read_record(row) for row in rows]
 
 
 def _wanted(query: JobQuery) -> tuple[list[str], list[Any]]:

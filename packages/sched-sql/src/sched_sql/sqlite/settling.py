@@ -25,13 +25,13 @@ from sched_sql.rows import (
     STANDING_COLUMNS,
     Row,
     line_values,
-    read_job_or_undecodable,
     run_values,
     standing_values,
 )
 from sched_sql.rules import CLAIM_LOST, WRITTEN, is_common, is_in_ledger, refusal
 from sched_sql.sqlite.database import Serial
 from sched_sql.sqlite.ledger import Ledger
+from sched_sql.sqlite.records import read_definition
 
 _MARKS = ", ".join("?" * (STANDING_COLUMNS.count(",") + 1))
 
@@ -115,9 +115,9 @@ class Settling:
             repeated = row is not None and fence in {row[:2], row[5:7]}
             return WRITTEN if repeated or is_in_ledger(settlement, self._ledger) else CLAIM_LOST
 
-        job = None if row[7] else read_job_or_undecodable(row[_JOB_AT:])
-        if isinstance(job, Undecodable):
-            # A newer version edited it meanwhile. Whoever can read it takes the claim over.
+        job = None if row[7] == 1 else read_definition(row[_JOB_AT:])
+        if isinstance(job, Undecodable) or row[7] not in {0, 1}:
+            # A newer version edited it meanwhile, and takes the claim over; or a hand did.
             return CLAIM_LOST
         refused = refusal(settlement, row[3:5], job, self._ledger)
         if refused is not None:

@@ -5,9 +5,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 
 from sched_core.clock import FIRST, Clock
 from sched_core.errors import (
@@ -38,19 +38,20 @@ from sched_sql.rows import (
     Row,
     job_values,
     micros,
-    read_job_or_undecodable,
 )
 from sched_sql.rules import at_same_occurrence, is_doubtful, refuse_twins, revised
 from sched_sql.sqlite import listing
 from sched_sql.sqlite.claims import Claims
-from sched_sql.sqlite.database import Database, translate
+from sched_sql.sqlite.database import Database
 from sched_sql.sqlite.existing import require
+from sched_sql.sqlite.failures import translate
 from sched_sql.sqlite.ledger import CHUNK, Ledger
+from sched_sql.sqlite.records import RECORD_COLUMNS, read_record
 from sched_sql.sqlite.settling import Settling
-from sched_sql.sqlite.workers import WorkerFiles, is_locked
+from sched_sql.sqlite.workers import WorkerFiles, is_locked, worker_of
 from sched_sql.table import Now
 
-_GET = f"SELECT {JOB_COLUMNS} FROM sched_job WHERE id = ? AND removed = 0"
+_GET = f"SELECT {RECORD_COLUMNS} FROM sched_job WHERE id = ? AND removed <> 1"
 
 _MARKS = ", ".join("?" * (JOB_COLUMNS.count(",") + 1))
 _INSERT = f"INSERT INTO sched_job ({JOB_COLUMNS}) VALUES ({_MARKS})"
@@ -68,6 +69,8 @@ class SqliteTable:
     """
 
     def __init__(self, path: str, *, synchronous: str, timeout: float, create: bool = True) -> None:
+        # One file has one lock and one folder of workers, whatever links lead to it.
+        path = os.path.realpath(path)
         self._path = path
         self._create = create
         self._database = Database(path, synchronous=synchronous, timeout=timeout)
@@ -113,7 +116,7 @@ class SqliteTable:
 
     def close(self) -> None:
         self._workers.leave()
-        self._database.close()
+        self._database.close(alone=not any(map(is_locked, self._workers.others())))
 
     def cut_off(self) -> None:
         self._database.lock.cut_off()
@@ -126,6 +129,7 @@ class SqliteTable:
         self._database.lock.close()
 
     def check(self) -> None:
+        self._database.doubt()
         with self._database.write():
             self._database.connection.execute(
                 "UPDATE sched_meta SET value = value + 1 WHERE key = 'checks'"
@@ -150,7 +154,7 @@ class SqliteTable:
             new: list[Row] = []
             for job, row in zip(jobs, values, strict=True):
                 found = stored.get(job.id)
-                if found is None or found[2]:
+                if found is None or found[2] == 1:
                     revision = serial.next()
                     added.append(revised(job, revision))
                     numbered = (row[0], revision, *row[2:])
@@ -167,8 +171,11 @@ class SqliteTable:
         return added
 
     def get(self, job_id: str) -> Job | Undecodable | None:
-        rows = self._database.read(_GET, (job_id,))
-        return read_job_or_undecodable(rows[0]) if rows else None
+        try:
+            rows = self._database.read(_GET, (job_id,))
+        except UnicodeEncodeError:  # the id under which a row is listed that is no UTF-8
+            return None
+        return read_record(rows[0]) if rows else None
 
     def replace(self, job: Job, ledger_lines: Sequence[Execution]) -> Job:
         job_id = job.id
@@ -220,8 +227,10 @@ class SqliteTable:
     # -- what is due
 
     def changed(self) -> bool:
-        version: int = self._database.connection.execute("PRAGMA data_version").fetchone()[0]
+        version: int = self._database.read("PRAGMA data_version")[0][0]
         before, self._version = self._version, version
+        if version != before:
+            self._claims.forget()
         return version != before
 
     # -- claims
@@ -249,10 +258,16 @@ class SqliteTable:
         if not suspects:
             return False
         # What a dead worker holds changes no more, so that no lock is needed to look for it.
-        held = {path: self._held_by(path) for path in suspects}
+        held = {
+            path: self._held_by(worker)
+            for path in suspects
+            if (worker := worker_of(path)) is not None
+        }
+        if not held:
+            return False
         with self._database.write(durable=False):
             # Under the lock no worker is between making its file and locking it.
-            dead = [path for path in suspects if path.exists() and not is_locked(path)]
+            dead = [path for path in held if path.exists() and not is_locked(path)]
             at = micros(now())
             self._database.connection.executemany(
                 "UPDATE sched_job SET lease_until = ? "
@@ -263,11 +278,7 @@ class SqliteTable:
             path.unlink(missing_ok=True)
         return bool(dead)
 
-    def _held_by(self, path: Path) -> list[Row]:
-        try:
-            worker = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return []  # buried by another process meanwhile
+    def _held_by(self, worker: str) -> list[Row]:
         return self._database.read(
             "SELECT rowid, worker FROM sched_job WHERE worker = ? AND lease_until IS NOT NULL",
             (worker,),

@@ -1,7 +1,7 @@
 """Which workers are alive: a file per worker, locked by its process for as long as it lives.
 
-The operating system lets go of the lock however the process ends, so nobody has to wait for a
-lease to find out.
+The operating system lets go of the lock however the process ends, so no worker has to wait for a
+lease to find out. What else lies in the directory is not ours, and is passed over.
 """
 
 from __future__ import annotations
@@ -9,11 +9,16 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
+import stat
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 LOOKS = 200
 """Tries, a millisecond apart, to lock a file at which others may look at the same time."""
+
+_OURS = re.compile(r"[0-9a-f]{32}")
 
 
 class WorkerFiles:
@@ -31,8 +36,8 @@ class WorkerFiles:
     def register(self, worker: str) -> None:
         """Make and lock the file of this process's worker."""
         self._path.mkdir(exist_ok=True)
-        path = self._path / hashlib.blake2b(worker.encode(), digest_size=16).hexdigest()
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        path = self._path / _name(worker)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         if not _lock(file):
             os.close(file)  # another backend of this worker keeps it alive
             return
@@ -55,13 +60,23 @@ class WorkerFiles:
     def others(self) -> list[Path]:
         """Return the files of all other workers; also without the lock, for a first look."""
         try:
-            return [path for path in self._path.iterdir() if path != self._own]
-        except FileNotFoundError:
+            with os.scandir(self._path) as entries:
+                found = [
+                    self._path / entry.name
+                    for entry in entries
+                    if _OURS.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+                ]
+        except (FileNotFoundError, NotADirectoryError):
             return []
+        return [path for path in found if path != self._own]
+
+
+def _name(worker: str) -> str:
+    return hashlib.blake2b(worker.encode(), digest_size=16).hexdigest()
 
 
 def _lock(file: int) -> bool:
-    """Lock a worker's file; whoever only looks whether it is locked lets go of it at once."""
+    """Lock a worker's file; a process that only looks whether it is locked soon lets go of it."""
     pause = threading.Event()
     for _ in range(LOOKS):
         try:
@@ -76,7 +91,7 @@ def _lock(file: int) -> bool:
 def is_locked(path: Path) -> bool:
     """Whether the worker of this file is alive."""
     try:
-        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        file = _open(path)
     except OSError:
         return True  # gone meanwhile, or not ours to judge
     try:
@@ -86,3 +101,29 @@ def is_locked(path: Path) -> bool:
         return True
     finally:
         os.close(file)
+
+
+def worker_of(path: Path) -> str | None:
+    """Return whose file this is: ``""`` if its process died before it wrote that.
+
+    ``None``: it is gone, or is no worker's file.
+    """
+    try:
+        file = _open(path)
+    except OSError:
+        return None
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            return None
+        content = os.read(file, 4096)
+    finally:
+        os.close(file)
+    with suppress(UnicodeDecodeError):
+        worker = content.decode()
+        if not worker or _name(worker) == path.name:
+            return worker
+    return None
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
