@@ -168,9 +168,9 @@ async def use(here: Place, *, pooled: bool) -> None:
         with here.connect() as connection:
             await edit(scheduler.in_transaction(connection), "sync")
             connection.commit()
-        async with await psycopg.AsyncConnection.connect(here.address) as connection:
-            await edit(scheduler.in_transaction(connection), "async")
-            await connection.commit()
+        async with await psycopg.AsyncConnection.connect(here.address) as other:
+            await edit(scheduler.in_transaction(other), "async")
+            await other.commit()
         listed = [
             job
             async for job in scheduler.list_jobs(
