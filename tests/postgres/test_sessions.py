@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anyio
@@ -94,6 +94,42 @@ def test_sessions_that_turned_read_only_are_all_left(server: Server) -> None:
             await scheduler.stop(1)
 
     anyio.run(main)
+
+
+def port_of(server: Server, session: Any) -> int:
+    """The port from which the server sees a session."""
+    query = "SELECT client_port FROM pg_stat_activity WHERE pid = "
+    ((port,),) = server.admin(query + str(session.info.backend_pid))
+    return int(str(port))
+
+
+def test_a_renewal_whose_packets_vanish_is_made_again_before_the_lease_ends(
+    server: Server,
+) -> None:
+    """However long other calls may wait for an answer."""
+    attempts: list[int] = []
+
+    async def handle(event: JobEvent) -> None:
+        attempts.append(event.attempt)
+        await anyio.sleep(7)
+
+    async def main() -> None:
+        with Proxy(("127.0.0.1", server.port)) as proxy:
+            here = Place(server.address(port=proxy.port), "vanish")
+            scheduler = here.scheduler(handle, lease=timedelta(seconds=5))
+            async with scheduler, anyio.create_task_group() as tasks:
+                await scheduler.submit_job("a", Once(past()))
+                table: Any = scheduler._backend._table  # type: ignore[attr-defined]  # ours
+                proxy.swallow([port_of(server, table._lanes["renew"]._session)])
+                tasks.start_soon(lambda: scheduler.run_forever(signals=False))
+                with anyio.fail_after(30):
+                    while not (found := await lines(scheduler)):
+                        await anyio.sleep(0.05)
+                assert found == ["succeeded"]
+                await scheduler.stop(1)
+
+    anyio.run(main)
+    assert attempts == [1]
 
 
 # -- inside a handler's transaction
@@ -276,9 +312,7 @@ def test_a_listener_that_hears_nothing_any_more_is_replaced(
                 lane = table._listening._lane
                 session = lane._session
                 if trouble == "swallowed":
-                    query = "SELECT client_port FROM pg_stat_activity WHERE pid = "
-                    ((port,),) = server.admin(query + str(session.info.backend_pid))
-                    proxy.swallow([int(str(port))])
+                    proxy.swallow([port_of(server, session)])
                 else:
                     with lane._turn:
                         session.execute("SET default_transaction_read_only = on")

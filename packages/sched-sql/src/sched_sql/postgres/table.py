@@ -107,7 +107,9 @@ class PostgresTable:
         # A renewal must have time left to be made beside what it cannot lock.
         patient = max(1, min(round(timeout * 900), micros_of(lease) // 4000))
         renewing = {**settings, "lock_timeout": f"{patient}ms"}
-        renew = Lane(Address(where, timeout=timeout, settings=renewing), epoch, pooled=pooled)
+        # And to be made again on another connection, where this one gets no answer.
+        third = max(1.0, min(timeout, lease.total_seconds() / 3))
+        renew = Lane(Address(where, timeout=third, settings=renewing), epoch, pooled=pooled)
         # Without the first of them, what is claimed would be lost: it is made first, and again.
         self._lanes = {"renew": renew} | {
             name: Lane(self._address, epoch, pooled=pooled, first=renew)
