@@ -203,8 +203,9 @@ class SqlBackend:
         decides = self._table.clock(clock)
         try:
             await self._call(self._table.open, worker, decides.now)
-        except BaseException:
-            await self._shut()
+        except BaseException as error:
+            # Cancelled, it is still at it, and hangs maybe.
+            await self._shut(LINGER if isinstance(error, Exception) else WIND_UP)
             raise
         self._clock = decides
         self._buried = cpu_seconds()
@@ -217,31 +218,35 @@ class SqlBackend:
         self._affinity.check()
         _OPEN.discard(self)
         try:
-            failure = await self._shut()
+            failure = await self._shut(LINGER)
         finally:
             self._clock = None
             self._alarm.nudge()
         if failure is not None:
             raise failure
 
-    async def _shut(self) -> BaseException | None:
-        """Disconnect within a bounded time, whatever the store does; return what went wrong."""
+    async def _shut(self, patience: float) -> BaseException | None:
+        """Disconnect within a bounded time, whatever the store does; return what went wrong.
+
+        Args:
+            patience: Seconds for calls under way, then for closing, then for what was cut off.
+        """
         closing = self._lane(self._table.close)
         lanes, self._lanes = self._lanes or {}, None
         with anyio.CancelScope(shield=True):
             idle = [calls.post(_nothing) for calls in lanes.values()]
-            with anyio.move_on_after(LINGER):
+            with anyio.move_on_after(patience):
                 for each in idle:
                     await each.ended.wait()
             await self._table.leave()
             if not all(each.ended.is_set() for each in idle):
                 self._table.cut_off()
             closed = closing.post(functools.partial(self._translated, self._table.close, ()))
-            with anyio.move_on_after(LINGER) as waiting:
+            with anyio.move_on_after(patience) as waiting:
                 await closed.ended.wait()
             if waiting.cancelled_caught:
                 self._table.cut_off()
-                with anyio.move_on_after(LINGER):
+                with anyio.move_on_after(patience):
                     await closed.ended.wait()
         for calls in lanes.values():
             calls.end()

@@ -241,12 +241,15 @@ class Lane:
             finally:
                 self._drop_unless_sound(session)
 
-    def connect(self) -> bool:
+    def connect(self, patience: float = BUSY) -> bool:
         """See to it that there is a connection; return False where the lane stayed in use.
 
         Nothing is set in its session by that.
+
+        Args:
+            patience: Seconds to wait for the lane.
         """
-        if not self._turn.acquire(timeout=BUSY):
+        if not self._turn.acquire(timeout=patience):
             return False
         try:
             self._connection()
