@@ -392,10 +392,11 @@ def held_claim(job_id: str, hold: Row, job: Job | None) -> Claim:
     token, worker = _count(token), worker if isinstance(worker, str) else ""
     lost_claim = lost_of((lost, lost_worker, lost_claimed_at)) if lost else None
     lost = 0 if lost_claim is None else lost_claim.count
-    if number is not None or job is None:
+    copied = isinstance(uid, str) and type(number) is int and 0 <= number < MOST
+    if copied or job is None:
         at = moment_if_any(scheduled_at)
         number, attempt = _count(number), _count(attempt)
-        uid = uid if isinstance(uid, str) else None
+        uid = uid if isinstance(uid, str) else ""
         keep = keep if type(keep) is int and 0 <= keep <= LATEST else None
         standing = Standing(
             State.ACTIVE,
@@ -408,7 +409,7 @@ def held_claim(job_id: str, hold: Row, job: Job | None) -> Claim:
         )
         policy = Policy(keep_executions=None if keep is None else timedelta(0, 0, keep))
         spec = JobSpec(job_id, Once(since), policy=policy)
-        job = Job(spec, uid or "", False, since, standing)
+        job = Job(spec, uid, False, since, standing)
     return Claim(job, token, worker, since, until, lost_claim)
 
 

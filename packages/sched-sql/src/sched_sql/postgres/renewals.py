@@ -147,13 +147,14 @@ class Renewals:
         Args:
             rows: The moment, and ``HOLD_COLUMNS``; locked here.
         """
-        held = [(row[1], row[2]) for row in rows if row[4] is not None]
+        # A hold without a worker is nobody's; a row that was copied by hand has another's hold.
+        held = {(row[1], row[2]) for row in rows if None not in (row[2], row[4])}
         if not held:
             return rows
-        tokens, workers = zip(*held, strict=True)
+        tokens, workers = zip(*sorted(held), strict=True)
         values = {"at": rows[0][0], "tokens": numbers(tokens), "workers": texts(workers)}
         ended = {(token, worker) for token, worker in (yield Query(self._end, values))}
-        return [row for row in rows if row[4] is None or (row[1], row[2]) in ended]
+        return [row for row in rows if None in (row[2], row[4]) or (row[1], row[2]) in ended]
 
     def prune(self, now: int | None) -> Steps[None]:
         """Delete what ended long ago."""

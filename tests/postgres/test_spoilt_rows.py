@@ -1,0 +1,157 @@
+"""One job's row holds what makes no sense: that costs the row, and never the queue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anyio
+import psycopg
+import pytest
+from tests import postgres_server
+from tests.sql.stores import LEASE, MINUTE, NOW, Store, done, job, ledger, outcomes, run
+
+from sched_core.job import State, Status
+from sched_core.ports import Backend, JobQuery, Undecodable
+
+LAST = 2**63 - 1
+LONG_AGO = 0
+"""A moment that has come, of what is due or was held."""
+
+JOBS: list[dict[str, Any]] = [
+    {"state": "deferred"},
+    {"last_status": "deferred"},
+    {"next_run": LAST},
+    {"due_at": -(2**62), "next_run": -LAST},
+    {"anchor": -LAST},
+    {"number": LAST},
+    {"attempts": -1},
+    {"failures": LAST},
+    {"paused_until": 253_402_300_800_000_000},
+    {"backlog": "[1"},
+    {"policy": '{"retry":5}'},
+    {"metadata": "[]"},
+]
+HELD = {"lease_until": LONG_AGO, "claimed_at": LONG_AGO, "token": 1, "worker": "gone"}
+HOLDS: list[dict[str, Any]] = [
+    {"lease_until": LONG_AGO},
+    {**HELD, "worker": None},
+    {**HELD, "claimed_at": None},
+    {**HELD, "claimed_at": LAST},
+    {**HELD, "lease_until": -LAST},
+    {**HELD, "lost": LAST},
+    {**HELD, "lost": -5},
+    {**HELD, "lost": 1, "lost_claimed_at": LAST},
+    {**HELD, "held_uid": None, "held_number": LAST},
+    {**HELD, "held_number": 1, "held_attempt": LAST, "held_at": LAST, "held_keep": LAST},
+    {**HELD, "held_uid": "another", "held_number": 1, "held_attempt": LAST, "held_at": LAST},
+    {"lost": LAST, "lost_claimed_at": -LAST},
+]
+
+
+def execute(store: Store, statement: str, values: dict[str, Any] | None = None) -> None:
+    assert store._place is not None
+    local = postgres_server.shared().local.replace("dbname=postgres", "dbname=sched")
+    with psycopg.connect(local) as connection:
+        connection.execute(statement.replace("@", f"{store._place[1]}."), values)
+
+
+def spoil(store: Store, changed: dict[str, Any]) -> None:
+    sets = ", ".join(f"{name} = %({name})s" for name in changed)
+    execute(store, f"UPDATE @job SET {sets} WHERE id = 'spoilt'", changed)
+
+
+async def the_others_run(backend: Backend, store: Store) -> None:
+    """Run ``good`` once, claiming one job at a time and then all that are left."""
+    claims = [*await backend.claim_due(1), *await backend.claim_due(10)]
+    assert "good" in [claim.job.id for claim in claims]
+    due = store.clock.now() + MINUTE
+    settled = await backend.settle(
+        [done(claim, store.clock.now(), next_run=due) for claim in claims]
+    )
+    assert outcomes(settled) == ["written"] * len(claims)
+    store.clock.jump(due)
+
+
+@pytest.mark.parametrize("changed", JOBS, ids=str)
+def test_a_row_that_is_no_job_is_shown_and_left_alone(
+    changed: dict[str, Any], tmp_path: Path
+) -> None:
+    async def test(store: Store) -> None:
+        backend = await store.open()
+        await backend.add([job("good"), job("spoilt", NOW - MINUTE, expires_at=NOW)])
+        spoil(store, changed)
+        shown = await backend.get("spoilt")
+        assert isinstance(shown, Undecodable)
+        page = await backend.jobs(JobQuery(state=State.PAUSED), after=None, limit=5)
+        if changed.keys() & {"backlog", "policy", "metadata"}:
+            page = await backend.jobs(JobQuery(), after="good", limit=5)  # no filter sees it
+        assert page.items == [shown]
+
+        assert await backend.prune(NOW) == 0
+        for _ in range(2):
+            await the_others_run(backend, store)
+        # Nobody is kept awake by what is due and cannot be run.
+        (claim,) = await backend.claim_due(10)
+        with anyio.move_on_after(0.3) as scope:
+            await backend.wait_due(1)
+        assert scope.cancelled_caught
+        assert await backend.renew([claim])
+        assert await backend.get("spoilt") == shown
+
+    run(test, "postgres", tmp_path)
+
+
+@pytest.mark.parametrize("changed", HOLDS, ids=str)
+def test_a_lease_that_makes_no_sense_has_ended_and_its_job_goes_on(
+    changed: dict[str, Any], tmp_path: Path
+) -> None:
+    async def test(store: Store) -> None:
+        backend = await store.open()
+        await backend.add([job("good"), job("spoilt", NOW - MINUTE)])
+        spoil(store, changed)
+        await the_others_run(backend, store)
+        await the_others_run(backend, store)
+        lines = await ledger(backend, "spoilt")
+        assert [line.number for line in lines if line.status is Status.SUCCEEDED] == [1, 2]
+
+    run(test, "postgres", tmp_path)
+
+
+@pytest.mark.parametrize("changed", [{"due_at": LAST}, {**HELD, "lease_until": LAST}], ids=str)
+def test_a_moment_that_never_comes_keeps_nobody_waiting(
+    changed: dict[str, Any], tmp_path: Path
+) -> None:
+    async def test(store: Store) -> None:
+        backend = await store.open()
+        await backend.add([job("spoilt", NOW - MINUTE)])
+        spoil(store, changed)
+        with anyio.move_on_after(0.3) as scope:
+            await backend.wait_due(1)
+        assert scope.cancelled_caught
+        await backend.add([job("good")])
+        await backend.wait_due(1)
+        await the_others_run(backend, store)
+        store.clock.advance(LEASE * 2)
+        await the_others_run(backend, store)
+
+    run(test, "postgres", tmp_path)
+
+
+def test_rows_that_were_copied_by_hand_with_their_hold_go_on(tmp_path: Path) -> None:
+    async def test(store: Store) -> None:
+        one, other = await store.open(), await store.open()
+        await one.add([job("a")])
+        await one.claim_due(1)
+        execute(
+            store,
+            "CREATE TEMPORARY TABLE twin ON COMMIT DROP AS SELECT * FROM @job; "
+            "UPDATE twin SET id = 'b'; INSERT INTO @job SELECT * FROM twin",
+        )
+        store.clock.advance(LEASE * 2)
+        claims = await other.claim_due(10)
+        assert sorted(claim.job.id for claim in claims) == ["a", "b"]
+        settled = await other.settle([done(claim, store.clock.now()) for claim in claims])
+        assert outcomes(settled) == ["written"] * 2
+
+    run(test, "postgres", tmp_path)
