@@ -138,20 +138,23 @@ def test_a_moment_that_never_comes_keeps_nobody_waiting(
     run(test, "postgres", tmp_path)
 
 
-def test_rows_that_were_copied_by_hand_with_their_hold_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("held", [True, False])
+def test_rows_that_were_copied_by_hand_hold_up_nobody(held: bool, tmp_path: Path) -> None:
     async def test(store: Store) -> None:
         one, other = await store.open(), await store.open()
         await one.add([job("a")])
-        await one.claim_due(1)
+        if held:
+            await one.claim_due(1)
         execute(
             store,
             "CREATE TEMPORARY TABLE twin ON COMMIT DROP AS SELECT * FROM @job; "
             "UPDATE twin SET id = 'b'; INSERT INTO @job SELECT * FROM twin",
         )
+        await one.add([job("c")])
         store.clock.advance(LEASE * 2)
         claims = await other.claim_due(10)
-        assert sorted(claim.job.id for claim in claims) == ["a", "b"]
+        assert sorted(claim.job.id for claim in claims) == ["a", "b", "c"]
         settled = await other.settle([done(claim, store.clock.now()) for claim in claims])
-        assert outcomes(settled) == ["written"] * 2
+        assert outcomes(settled) == ["written"] * 3
 
     run(test, "postgres", tmp_path)

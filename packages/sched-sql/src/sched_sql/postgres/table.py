@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Literal, TypeVar
 
 import psycopg
-from psycopg.errors import LockNotAvailable
+from psycopg.errors import LockNotAvailable, UniqueViolation
 
 from sched_core.clock import FIRST, Clock, StoreClock, boot_seconds
 from sched_core.errors import BackendError, BackendUnavailable, StoreNotFound
@@ -527,9 +527,14 @@ class PostgresTable:
 
     def _settle_runs(self, batch: Sequence[Settlement]) -> set[int]:
         settling, places = self._settling, self._claims.places.of
-        return self._lanes["settle"].run(
-            lambda: settling.settle_runs(batch, places), transaction=False
-        )
+        try:
+            return self._lanes["settle"].run(
+                lambda: settling.settle_runs(batch, places), transaction=False
+            )
+        except UniqueViolation:
+            # Somebody's hand has written or copied one of the lines: the rules say what becomes
+            # of that one, and of the others.
+            return set()
 
     def free_dead(self, now: Now) -> bool:
         return False  # nobody tells when a process on another machine is gone: its leases run out
