@@ -6,11 +6,12 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from attrs import evolve
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sched_core import Job, JobSpec, LostClaim, Once, Undecodable
+from sched_core import Job, JobSpec, LostClaim, Once, Standing, State, Undecodable
 from sched_jetstream.record import (
     Held,
     Hold,
@@ -21,6 +22,7 @@ from sched_jetstream.record import (
     definition_of,
     encode,
     held_claim,
+    record_of,
     remember,
 )
 from sched_testkit import strategies
@@ -65,6 +67,56 @@ def records(draw: Any) -> Record:
 
 def text_of(record: Record) -> bytes | None:
     return None if record.definition is None else record.definition.text.encode()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"uid": None},
+        {"declared": "yes"},
+        {"anchor": "9999-12-31T23:59:59-14:00"},
+        {"anchor": 1_700_000_000},
+        {"standing": []},
+        {"standing": {"state": "deferred", "number": 1}},
+        {"standing": {"state": "active", "number": "many"}},
+        {"standing": {"state": "active", "number": 2**60}},
+        {"standing": {"state": "active", "number": 1, "attempts": -1}},
+        {"standing": {"state": "active", "number": 1, "due_at": "10000-01-01T00:00:00Z"}},
+        {"standing": {"state": "active", "number": 1, "mood": "a field of the next version"}},
+        {"hold": {"token": 1, "at": "2031-01-01T00:00:00Z", "until": "2031-01-01T00:00:00Z"}},
+        {"hold": {"token": 1, "worker": None, "at": "2031-01-01T00:00:00Z", "until": "soon"}},
+        {"hold": "somebody"},
+        {"ended": [1]},
+        {"released": {}},
+        {"closed": None},
+        {"schedule": 5},
+        {"deeper": [[[]]]},
+    ],
+    ids=str,
+)
+def test_what_makes_no_sense_is_undecodable_and_never_half_a_job(changed: dict[str, Any]) -> None:
+    record = record_of(
+        Job(
+            JobSpec("job", Once(NOW)),
+            "u",
+            declared=False,
+            anchor=NOW,
+            standing=Standing(State.ACTIVE, 1, NOW, NOW),
+        )
+    )
+    first, _, definition = encode(record).partition(b"\n")
+    body = json.dumps(json.loads(first) | changed, separators=(",", ":")).encode()
+    found = decode(body + b"\n" + definition, 7, "job")
+    assert isinstance(found, Undecodable)
+    assert (found.id, found.record) == ("job", body + b"\n" + definition)
+    assert found.reason
+
+
+def test_an_id_that_no_subject_can_have_is_undecodable() -> None:
+    body = b'{"format":1,"tag":"once","id":"\\udcff"}'
+    found = decode(body, 7, "job")
+    assert isinstance(found, Undecodable)
+    assert found.id == "job"
 
 
 @given(records())

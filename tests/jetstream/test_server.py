@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 import nats
 import pytest
+from attrs import evolve
 from nats.js import api
 from tests.jetstream.servers import delete_streams, shared_server
 from tests.nats_server import find_old, running
@@ -23,6 +24,8 @@ from tests.proxy import Proxy
 from sched_core import (
     BackendError,
     BackendUnavailable,
+    Execution,
+    ExecutionQuery,
     Interval,
     InvalidDefinition,
     Job,
@@ -33,7 +36,10 @@ from sched_core import (
     SchemaTooNew,
     SystemClock,
     Undecodable,
+    UndecodableExecution,
 )
+from sched_core.clock import FIRST
+from sched_core.codec import encode_execution
 from sched_jetstream import (
     JetStreamBackend,
     NatsServerTooOld,
@@ -327,11 +333,65 @@ def test_foreign_messages_are_shown_and_stop_nothing() -> None:
             listed = [job async for job in scheduler.list_jobs()]
             assert [type(job) for job in listed] == [Undecodable, Job, Undecodable]
             assert [job.id for job in listed] == ["copied", "fine", "strange"]
-            assert len([line async for line in scheduler.list_executions()]) == 1
+            lines = [line async for line in scheduler.list_executions()]
+            assert [type(line) for line in lines] == [Execution, UndecodableExecution]
+            assert lines[1].job_id == "y"
             assert (await scheduler.health()).healthy
 
     asyncio.run(main())
     assert ran == ["fine"]
+
+
+def test_what_tools_write_as_lines_hides_no_line() -> None:
+    ran: list[str] = []
+
+    async def main() -> None:
+        began = datetime.now(UTC) - timedelta(minutes=1)
+        async with serving(lambda event: ran.append(event.id)) as scheduler, tools() as js:
+            for name in ("first", "last"):
+                await scheduler.submit_job(name, soon())
+                await until_settled(scheduler, name)
+                if name == "last":
+                    break
+                await until_copied(js, name)
+                (line,) = [line async for line in scheduler.list_executions(name)]
+                assert isinstance(line, Execution)
+                # Read, it ended in the year 1: that is no reason to look at nothing older.
+                body = encode_execution(evolve(line, finished_at=FIRST))
+                await js.publish(f"sched.{BUCKET}.run.30d.first.a", body)
+                await js.publish(f"sched.{BUCKET}.run.30d.odd.a", b"\xff")
+                await js.publish(f"sched.{BUCKET}.run.30d.odd.b", b"")
+                deleted = {"KV-Operation": "DEL"}
+                await js.publish(f"sched.{BUCKET}.run.30d.odd.c", b"", headers=deleted)
+            await until_copied(js, "last")
+
+            pages = [page async for page in pages_of(scheduler)]
+            assert [len(page) for page in pages] == [1] * 5
+            names = [page[0].job_id for page in pages]
+            assert names == ["last", "odd", "odd", "first", "first"]
+            odd = [line async for line in scheduler.list_executions("odd")]
+            assert [type(line) for line in odd] == [UndecodableExecution] * 2
+            assert len({line.id for line in odd}) == 2
+            recent = [line async for line in scheduler.list_executions(ExecutionQuery(since=began))]
+            assert [line.job_id for line in recent] == ["last", "odd", "odd", "first"]
+
+    async def until_copied(js: Any, job_id: str) -> None:
+        with anyio.fail_after(20):
+            while True:
+                info = await js.stream_info(LINES, subjects_filter=f"$KV.{BUCKET}-lines.*.{job_id}")
+                if info.state.subjects:
+                    return
+                await asyncio.sleep(0.02)
+
+    async def pages_of(scheduler: Scheduler) -> AsyncIterator[Any]:
+        store, after = scheduler._backend, None
+        while True:
+            page = await store.executions(ExecutionQuery(), after=after, limit=1)
+            yield page.items
+            if (after := page.next) is None:
+                return
+
+    asyncio.run(main())
 
 
 def test_a_deleted_consumer_is_made_again_and_replays_nothing() -> None:

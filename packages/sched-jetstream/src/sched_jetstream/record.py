@@ -13,7 +13,7 @@ import json
 import re
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import evolve, frozen
 
@@ -34,6 +34,10 @@ from sched_core.policy import Policy
 from sched_core.ports import Undecodable
 from sched_core.schedule import Once
 
+T = TypeVar("T")
+
+MOST = 2**53
+"""Numbers that only grow stay below it, in whatever time; what is above was not written here."""
 LARGE = 2048
 """Bytes from which on a definition lies apart, so that a run does not write it again and again."""
 
@@ -392,6 +396,7 @@ def decode(
     try:
         number, tag = int(head["format"]), json.loads(head["tag"])
         named: str = json.loads(head["id"])
+        named.encode()  # or no subject can be its own
     except ValueError as error:
         return Undecodable(job_id or "", f"the record's header is malformed: {error}", 0, body)
     reason = codec.readable(number, tag) if tag != "gone" else codec.readable(number, "once")
@@ -401,7 +406,7 @@ def decode(
         return _decode(body, sequence, tag, named, definition)
     except Malformed as error:
         return Undecodable(named, str(error), number, body)
-    except (LookupError, TypeError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 -- whatever foreign bytes make of the parts
         reason = f"the record is malformed: {type(error).__name__}: {error}"
         return Undecodable(named, reason[:500], number, body)
 
@@ -429,22 +434,39 @@ def _decode(body: bytes, sequence: int, tag: str, job_id: str, apart: bytes | No
         definition = Definition(tag, text.decode())
         job = Job(
             _spec(job_id, tag, definition.text),
-            fields["uid"],
-            fields.get("declared", False),
+            _exactly(str, fields["uid"]),
+            _exactly(bool, fields.get("declared", False)),
             codec.decode_moment(fields["anchor"]),
             _decode_standing(fields["standing"]),
-            fields.get("revision", sequence),
+            _exactly(int, fields.get("revision", sequence)),
         )
     return Record(
         job_id,
         job,
         definition,
         None if hold is None else _decode_hold(hold),
-        None if ended is None else (ended[0], ended[1]),
+        None if ended is None else (_exactly(int, ended[0]), _exactly(str, ended[1])),
         None if released is None else _decode_released(released),
-        fields.get("schedule"),
-        fields.get("closed", 0),
+        _maybe(str, fields.get("schedule")),
+        _exactly(int, fields.get("closed", 0)),
     )
+
+
+def _exactly(kind: type[T], value: Any) -> T:
+    """Refuse what only fails later, on the way of some other job."""
+    if type(value) is not kind:
+        raise TypeError(f"must be {kind.__name__}, not {value!r}")
+    return value
+
+
+def _maybe(kind: type[T], value: Any) -> T | None:
+    return None if value is None else _exactly(kind, value)
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < MOST:
+        raise ValueError(f"nobody has counted to {value!r}")
+    return value
 
 
 @lru_cache(maxsize=4096)
@@ -479,26 +501,26 @@ def _decode_standing(fields: dict[str, Any]) -> Standing:
     backlog, status = known("backlog"), known("last_status")
     return Standing(
         _STATES[fields["state"]],
-        fields["number"],
+        _count(fields["number"]),
         _moment_of(known("next_run")),
         _moment_of(known("due_at")),
         _moment_of(known("triggered_at")),
-        known("attempts", 0),
-        known("failures", 0),
+        _count(known("attempts", 0)),
+        _count(known("failures", 0)),
         _moment_of(known("skipped_run")),
         _moment_of(known("paused_until")),
-        known("pause_reason"),
+        _maybe(str, known("pause_reason")),
         _moment_of(known("last_scheduled_at")),
         _moment_of(known("last_finished_at")),
         None if status is None else _STATUSES[status],
         _moment_of(known("expires_at")),
-        known("manual", False),
+        _exactly(bool, known("manual", False)),
         _moment_of(known("paused_at")),
         None
         if backlog is None
         else Backlog(
             codec.decode_moment(backlog[0]),
-            backlog[1],
+            _count(backlog[1]),
             _moment_of(backlog[2]),
             _moment_of(backlog[3]),
         ),
@@ -511,10 +533,17 @@ def _decode_hold(fields: dict[str, Any]) -> Hold:
     if was is not None:
         uid, number, attempts, at, manual, keep = was
         keep = None if keep is None else codec.decode_duration(keep)
-        held = Held(uid, number, attempts, _moment_of(at), manual, keep)
+        held = Held(
+            _exactly(str, uid),
+            _count(number),
+            _count(attempts),
+            _moment_of(at),
+            _exactly(bool, manual),
+            keep,
+        )
     return Hold(
-        fields["token"],
-        fields["worker"],
+        _exactly(int, fields["token"]),
+        _exactly(str, fields["worker"]),
         codec.decode_moment(fields["at"]),
         codec.decode_moment(fields["until"]),
         None if lost is None else _decode_lost(lost),
@@ -524,12 +553,12 @@ def _decode_hold(fields: dict[str, Any]) -> Hold:
 
 def _decode_released(values: list[Any]) -> Released:
     uid, number, *lost = values
-    return Released(uid, number, _decode_lost(lost))
+    return Released(_exactly(str, uid), _count(number), _decode_lost(lost))
 
 
 def _decode_lost(values: list[Any]) -> LostClaim:
     count, worker, at = values
-    return LostClaim(count, worker, _moment_of(at))
+    return LostClaim(_count(count), _maybe(str, worker), _moment_of(at))
 
 
 def _moment_of(text: str | None) -> datetime | None:
