@@ -108,8 +108,9 @@ class PostgresTable:
         patient = max(1, min(round(timeout * 900), micros_of(lease) // 4000))
         renewing = {**settings, "lock_timeout": f"{patient}ms"}
         # And to be made again on another connection, where this one gets no answer.
-        third = self._third = max(1.0, min(timeout, lease.total_seconds() / 3))
-        renew = Lane(Address(where, timeout=third, settings=renewing), epoch, pooled=pooled)
+        patience = max(1.0, min(timeout, lease.total_seconds() / 6))
+        renew = Lane(Address(where, timeout=patience, settings=renewing), epoch, pooled=pooled)
+        self._renewal_takes = patience
         # Without the first of them, what is claimed would be lost: it is made first, and again.
         self._lanes = {"renew": renew} | {
             name: Lane(self._address, epoch, pooled=pooled, first=renew)
@@ -386,7 +387,7 @@ class PostgresTable:
             BackendUnavailable: The connection for it is missing, or does not answer.
         """
         failed, renew = self._renewing_failed, self._lanes["renew"]
-        if not renew.connect(self._third):
+        if not renew.connect(self._renewal_takes):
             raise BackendUnavailable(
                 f"{self._address}: a renewal gets no answer, so nothing is claimed"
             )
