@@ -6,6 +6,7 @@ root of the repository.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -16,10 +17,12 @@ from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+import anyio
+import psycopg
 from tests import nats_server, postgres_server
 from tests.proxy import Proxy
 
-from sched_core import Backend
+from sched_core import Backend, Scheduler
 from sched_jetstream import JetStreamBackend
 from sched_sql import SqlBackend
 from sched_testkit.torture import Fault, TortureHarness
@@ -55,6 +58,13 @@ class Sqlite(TortureHarness):
                 held.execute("ROLLBACK")
 
         return {"locked": locked}
+
+    def meddle(self, address: str) -> bool:
+        """Read all files, as a copy for a backup does: closing one drops the process's locks."""
+        for path in Path(address).parent.rglob("*"):
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                file.read(1)
+        return True
 
 
 def way_faults(proxies: Sequence[Proxy]) -> dict[str, Fault]:
@@ -127,7 +137,77 @@ class Postgres(TortureHarness):
             os.kill(pid, signal.SIGKILL)
             server.wait()
 
-        return {"server restarted": restarted, "server crashed": crashed, **way_faults([proxy])}
+        def read_only(seconds: float) -> None:
+            """Fenced off, as before a failover, for old and new sessions alike; and back."""
+            server.admin("ALTER SYSTEM SET default_transaction_read_only = on")
+            server.admin("SELECT pg_reload_conf()")
+            time.sleep(seconds)
+            server.admin("ALTER SYSTEM RESET default_transaction_read_only")
+            server.admin("SELECT pg_reload_conf()")
+
+        return {
+            "server restarted": restarted,
+            "server crashed": crashed,
+            "server read-only": read_only,
+            **way_faults([proxy]),
+        }
+
+    def delays(self, address: str) -> Mapping[str, Fault]:
+        server, proxy = self._server, self._proxy
+        assert server is not None
+        assert proxy is not None
+
+        def row_locked(seconds: float) -> None:
+            """A DBA looks at some of what is running, FOR UPDATE, and goes for a coffee."""
+            with psycopg.connect(server.local.replace("dbname=postgres", "dbname=sched")) as dba:
+                dba.execute(
+                    "SELECT 1 FROM sched.job WHERE lease_until IS NOT NULL "
+                    "ORDER BY random() LIMIT 5 FOR UPDATE SKIP LOCKED"
+                )
+                time.sleep(seconds)
+
+        def row_edited(seconds: float) -> None:
+            """A web request edits something that is running, and is slow to commit."""
+            anyio.run(self._edit_slowly, server.address(), seconds)
+
+        def slots_used_up(seconds: float) -> None:
+            """Others have all connections that the server grants; those that are made may stay."""
+            server.admin("ALTER ROLE sched CONNECTION LIMIT 0")
+            time.sleep(seconds)
+            server.admin("ALTER ROLE sched CONNECTION LIMIT -1")
+
+        def listeners_swallowed(seconds: float) -> None:
+            """What listens hears nothing from now on, and is not told that it never will."""
+            found = server.admin(
+                "SELECT client_port FROM pg_stat_activity "
+                "WHERE usename = 'sched' AND query ILIKE '%LISTEN %'"
+            )
+            proxy.swallow([int(str(port)) for (port,) in found])
+            time.sleep(seconds)
+
+        return {
+            "row locked": row_locked,
+            "row edited slowly": row_edited,
+            "connection slots used up": slots_used_up,
+            "listeners swallowed": listeners_swallowed,
+        }
+
+    async def _edit_slowly(self, address: str, seconds: float) -> None:
+        async with (
+            Scheduler(self.backend(address)) as scheduler,
+            await psycopg.AsyncConnection.connect(address) as connection,
+            connection.transaction(),
+        ):
+            found = await connection.execute(
+                "SELECT id FROM sched.job WHERE lease_until IS NOT NULL "
+                "AND id NOT LIKE 'edited-%' ORDER BY random() LIMIT 3"
+            )
+            for (job_id,) in await found.fetchall():
+                # A name changes nothing that the judge knows of a job.
+                await scheduler.in_transaction(connection).update_job(
+                    job_id, name=f"at {time.time()}"
+                )
+            await anyio.sleep(seconds)
 
 
 class JetStream(TortureHarness):

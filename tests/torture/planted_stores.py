@@ -20,7 +20,8 @@ from sched_core import Backend, Claim, Execution, Settled, Settlement
 from sched_core.errors import JobNotFound
 from sched_sql import SqlBackend
 from sched_sql.postgres import claims as postgres_claims
-from sched_sql.postgres.names import HASTY
+from sched_sql.postgres.names import HASTY, Steps
+from sched_sql.postgres.renewals import Renewals, Renewed
 from sched_sql.sqlite import claims, settling, table
 from sched_sql.sqlite.database import Serial
 from sched_sql.sqlite.settling import Settling
@@ -176,6 +177,27 @@ class ClaimsThatDoNotWait(Postgres):
     def faults(self, address: str) -> Mapping[str, Fault]:
         made = super().faults(address)
         return {name: made[name] for name in ("server restarted", "server crashed")}
+
+
+class RenewalsInRowsOnly(Postgres):
+    """A lease whose row is locked by others past its end is not extended, and is taken over."""
+
+    name = "renewals in rows only"
+
+    def backend(self, address: str) -> Backend:
+        def renew_beside(self: Renewals, *_: object) -> Steps[Renewed]:
+            yield from ()
+            return Renewed(None, [])
+
+        Renewals.renew_beside = renew_beside  # type: ignore[assignment,method-assign]
+        return super().backend(address)
+
+    def faults(self, address: str) -> Mapping[str, Fault]:
+        return {}
+
+    def delays(self, address: str) -> Mapping[str, Fault]:
+        made = super().delays(address)
+        return {name: made[name] for name in ("row locked", "row edited slowly")}
 
 
 class LeaseByTheLocalClock(Postgres):

@@ -21,7 +21,7 @@ from sched_testkit import torture
 from sched_testkit.torture.checker import check
 from sched_testkit.torture.commands import Command
 from sched_testkit.torture.evidence import Evidence, Rules
-from sched_testkit.torture.faults import Harm
+from sched_testkit.torture.faults import MEDDLED, Harm
 from sched_testkit.torture.finding import Finding
 from sched_testkit.torture.processes import Exit
 
@@ -80,8 +80,16 @@ def ran(of: Execution, **changes: Any) -> list[Entry]:
     return [entry("start", of, seconds + 0.001, **changes), entry("end", of, seconds + 0.01)]
 
 
-def harm(what: str, worker: int, began: float, ended: float, *, store: bool = False) -> Harm:
-    return Harm(what, worker, at(began), at(ended), store)
+def harm(
+    what: str,
+    worker: int,
+    began: float,
+    ended: float,
+    *,
+    store: bool = False,
+    costly: bool = True,
+) -> Harm:
+    return Harm(what, worker, at(began), at(ended), store, costly)
 
 
 def command(what: str, seconds: float, **changes: Any) -> Command:
@@ -218,6 +226,7 @@ SET = command("ensure", 10, version=4, schedule=EDITED.schedule)
 REMOVED = command("remove", 20, uid="v")
 LATER = line(2, 1, 2, 31.0, job_id="b", uid="v")
 TAKEN = evolve(LOST, finished_at=at(21))
+LOCKED = harm("row locked", 0, 19.5, 22, store=True, costly=False)
 SLOW = harm("black hole", 0, 22.2, 24.5, store=True)
 STOPPED = harm("stop", 3, 20.5, 22)
 
@@ -381,6 +390,16 @@ CASES: list[tuple[str, Change, Change]] = [
             rules(stopped_may_lock=True),
         ),
     ),
+    (
+        "taken over without a fault",  # of the store, and none that costs a claim
+        lambda evidence: evolve(evidence, harms=[evidence.harms[1], LOCKED]),
+        lambda evidence: evolve(evidence, harms=[evidence.harms[1], evolve(LOCKED, costly=True)]),
+    ),
+    (
+        "taken over without a fault",  # after its own handler meddled with the store
+        lambda evidence: evolve(evidence, harms=[evidence.harms[1], harm(MEDDLED, 1, 20.1, 20.1)]),
+        harmed(harm(MEDDLED, 1, 20.1, 20.1)),
+    ),
     ("taken over early", lines(FIRST, TAKEN, AGAIN, THIRD), same),
     (
         "taken over early",
@@ -421,7 +440,25 @@ CASES: list[tuple[str, Change, Change]] = [
             harmed(harm("black hole", 0, 29, 31, store=True)),
         ),
     ),
+    (
+        "late",  # a handler that meddles keeps nobody waiting
+        both(
+            lines(FIRST, LOST, AGAIN, late),
+            entries(*ran(FIRST), entry("start", LOST, 20.001), *ran(AGAIN), *ran(late)),
+            harmed(harm(MEDDLED, 2, 29, 31)),
+        ),
+        both(
+            lines(FIRST, LOST, AGAIN, late),
+            entries(*ran(FIRST), entry("start", LOST, 20.001), *ran(AGAIN), *ran(late)),
+            harmed(evolve(LOCKED, began=at(29), ended=at(31))),
+        ),
+    ),
     ("slow to recover", harmed(SLOW), harmed(evolve(SLOW, ended=at(25.5)))),
+    (
+        "slow to recover",  # also from what costs no claim
+        harmed(evolve(SLOW, costly=False)),
+        harmed(evolve(SLOW, costly=False, ended=at(25.5))),
+    ),
     (
         "slow to recover",
         both(harmed(SLOW), harmed(harm("stop", 3, 24, 26))),

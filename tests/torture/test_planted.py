@@ -34,6 +34,7 @@ CAUGHT = {
     "planted_stores:TheLivingTakenForDead": {"taken over early"},
     "planted_stores:ClaimByWhatWasRead": {"doubled", "two at a time"},
     "planted_stores:TokensOfEachProcess": {"token not growing"},
+    "planted_stores:RenewalsInRowsOnly": {"taken over without a fault", "two at a time"},
     "planted_stores:ClaimsThatDoNotWait": {"doubled", "line of another claim"},
     "planted_stores:LeaseByTheLocalClock": {"early"},
 }

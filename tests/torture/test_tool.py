@@ -6,17 +6,20 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import cast
 
 import anyio
 import pytest
+from tests.torture.harnesses import Sqlite
 
 from sched_core import Scheduler
+from sched_testkit.torture import Fault, TortureHarness
 from sched_testkit.torture.__main__ import main
 from sched_testkit.torture.commands import Commands
-from sched_testkit.torture.faults import CLOCK, KILL, plan
+from sched_testkit.torture.faults import CLOCK, KILL, MEDDLED, Faults, plan
 from sched_testkit.torture.processes import Processes, Worker
 
 KINDS = ("kill", KILL, "stop", "terminate", "locked", CLOCK)
@@ -88,6 +91,47 @@ def test_a_fault_that_raises_is_a_finding() -> None:
     done = tortured("tests.torture.broken:FaultRaises", "--every", "0.2", "--scale", "1")
     assert done.returncode == 1
     assert "FAULT FAILED: raises: RuntimeError('the tool for this is not installed')" in done.stdout
+
+
+class Delayed(Sqlite):
+    """Its faults do nothing."""
+
+    def faults(self, address: str) -> Mapping[str, Fault]:
+        return {"costly": lambda _: None}
+
+    def delays(self, address: str) -> Mapping[str, Fault]:
+        return {"cheap": lambda _: None}
+
+
+def test_delays_are_drawn_like_faults_and_known_to_cost_no_claim(tmp_path: Path) -> None:
+    async def play(faults: Faults) -> None:
+        async with anyio.create_task_group() as tasks:
+            await faults.make(tasks)
+
+    processes = Sleeping("", "", tmp_path, 1, random.Random(1), clocks=False)
+    processes.start()
+    faults = Faults(Delayed(), "", processes, 7, 0.001)
+    drawn = {planned.kind: planned for planned in islice(faults._plan, 30)}
+    faults._plan = iter([drawn["cheap"], drawn["costly"]])
+    try:
+        anyio.run(play, faults)
+    finally:
+        processes.end()
+    made = [(harm.what, harm.store, harm.costly) for harm in faults.harms]
+    assert made == [("cheap", True, False), ("costly", True, True)]
+
+
+def test_a_handler_that_meddles_is_noted_and_excuses_nothing(tmp_path: Path) -> None:
+    place = tmp_path / "store"
+    place.mkdir()
+    (place / "jobs.db").touch()
+    assert Sqlite().meddle(str(place / "jobs.db"))
+    assert not TortureHarness.meddle(Sqlite(), "")
+    faults = Faults(
+        Sqlite(), "", Sleeping("", "", tmp_path, 1, random.Random(1), clocks=False), 7, 1
+    )
+    faults.note([{"what": MEDDLED, "worker": 2, "at": "2026-01-01T00:00:00+00:00"}])
+    assert [(harm.worker, harm.excuses) for harm in faults.harms] == [(2, False)]
 
 
 class Sleeping(Processes):

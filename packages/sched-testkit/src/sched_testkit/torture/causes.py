@@ -1,8 +1,9 @@
 """Invariants that ask what was done to whom: takeovers need a reason, recovery has a bound.
 
 Faults excuse what they cause and nothing else. A fault of the store keeps everybody waiting while
-it lasts, and for ``recovery`` afterwards; a process that ends or stops keeps its own claims for a
-lease at most. A clock that does not decide excuses nothing.
+it lasts, and for ``recovery`` afterwards; one that costs no claim excuses no takeover. A process
+that ends or stops keeps its own claims for a lease at most. A clock that does not decide excuses
+nothing, and neither does a handler that meddles with the store.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ def _takeovers(evidence: Evidence, report: Report) -> Iterator[Finding]:
             harm
             for harm in evidence.harms
             if harm.excuses
+            and harm.costly
             and harm.began <= until
             and harm.ended >= since
             and (number is None or harm.worker in {0, number} or _locks_all(harm, rules))

@@ -67,6 +67,7 @@ def workload(base: datetime, seconds: float, scale: int) -> list[JobSpec]:
     add("delay", scale, lambda n: FixedDelay(milliseconds=400 + 20 * n), "slow")
     add("long", scale, lambda n: Interval(seconds=5 + n), "long")
     add("suicide", scale, lambda n: Interval(seconds=3 + n), "suicide")
+    add("meddles", scale, lambda n: Interval(milliseconds=1700 + 300 * n), "meddles")
     add("block", 1, lambda _: Interval(seconds=4), "block")
     add("timeout", scale, lambda n: Interval(seconds=4 + n), "long", timeout=S / 2)
     add("edited", 2 * scale, lambda n: Interval(milliseconds=600 + 90 * n), "slow")

@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 S = timedelta(seconds=1)
 NEVER = 3600 * S
 CLOCK, DISK, STARVED = "clock", "disk full", "machine overloaded"
+MEDDLED = "store meddled with"
+"""By a handler, as its harness does it."""
 KILL = "kill at work"
 """Of a process that is running handlers; it counts as a kill, as those at any moment do."""
 STEPS = (0, 3600, -3600)
@@ -46,6 +48,7 @@ class Harm:
         began: When it began.
         ended: When it was undone.
         store: Whether it befell the store, or the way there.
+        costly: Whether claims may be lost by it; otherwise it excuses lateness and nothing else.
     """
 
     what: str
@@ -53,11 +56,12 @@ class Harm:
     began: datetime = field(factory=now)
     ended: datetime = field(factory=lambda: now() + NEVER)
     store: bool = False
+    costly: bool = True
 
     @property
     def excuses(self) -> bool:
         """Whether anything may come of it. A clock that does not decide changes nothing."""
-        return self.what != CLOCK
+        return self.what not in {CLOCK, MEDDLED}
 
     def befalls(self, other: Harm) -> bool:
         """Whether it is of the same process, and at the same time, as the other."""
@@ -129,6 +133,7 @@ class Faults:
     Attributes:
         harms: What was done, and what the machine did.
         special: Those of the store.
+        delays: Those of them that cost no claim.
         broken: What raised instead of doing harm; after that none are made.
     """
 
@@ -144,7 +149,9 @@ class Faults:
         self.broken: list[Finding] = []
         self._lease = harness.lease.total_seconds()
         self._processes, self._whom = processes, random.Random(seed)
-        special: dict[str, Fault] = dict(harness.faults(address))
+        delays = harness.delays(address)
+        special: dict[str, Fault] = {**harness.faults(address), **delays}
+        self.delays = frozenset(delays)
         if harness.owns_file and can_limit_files():
             special[DISK] = self._fill_disk
         self.special: Mapping[str, Fault] = special
@@ -154,9 +161,11 @@ class Faults:
         self._plan = plan(seed, kinds, special, each, self._lease)
 
     @contextmanager
-    def harm(self, what: str, worker: int = 0, *, store: bool = False) -> Iterator[Harm]:
+    def harm(
+        self, what: str, worker: int = 0, *, store: bool = False, costly: bool = True
+    ) -> Iterator[Harm]:
         """Note a fault for as long as it lasts."""
-        harm = Harm(what, worker, store=store)
+        harm = Harm(what, worker, store=store, costly=costly)
         self.harms.append(harm)
         try:
             yield harm
@@ -193,7 +202,8 @@ class Faults:
     async def _hurt_store(self, planned: Planned) -> bool:
         """Make a fault of the store; return whether it came to its end."""
         kind = planned.kind
-        with self.harm(kind, store=True), anyio.CancelScope(shield=True):
+        costly = kind not in self.delays
+        with self.harm(kind, store=True, costly=costly), anyio.CancelScope(shield=True):
             try:
                 await anyio.to_thread.run_sync(self.special[kind], planned.lasts)
             except Exception as error:
@@ -256,7 +266,8 @@ class Faults:
     def note(self, entries: Sequence[dict[str, Any]]) -> None:
         """Take in what handlers did to themselves, and what the machine did to processes."""
         for entry in entries:
-            lasts = {"suicide": 2 * S, "block": 2 * self._lease * S}.get(entry["what"])
+            what = entry["what"]
+            lasts = {"suicide": 2 * S, "block": 2 * self._lease * S, MEDDLED: 0 * S}.get(what)
             if lasts is not None:
                 at = datetime.fromisoformat(entry["at"])
                 self.harms.append(Harm(entry["what"], entry["worker"], at, at + lasts))

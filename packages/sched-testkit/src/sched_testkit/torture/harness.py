@@ -65,3 +65,24 @@ class TortureHarness(ABC):
         can have (kill, stop, termination, a clock that is set) are not asked for.
         """
         return {}
+
+    def delays(self, address: str) -> Mapping[str, Fault]:
+        """Return those of the store's faults that cost no claim, by name: a row that is locked.
+
+        As ``faults``, but they excuse lateness only. What is claimed stays claimed, however long
+        they last: a takeover, or a second run, is accused as if nothing had been done.
+        """
+        return {}
+
+    def meddle(self, address: str) -> bool:
+        """Do in a worker's process what a handler of a user's might do to the store.
+
+        Called by handlers, in the event loop. It excuses nothing.
+
+        Args:
+            address: Of the place.
+
+        Returns:
+            Whether there is such a thing.
+        """
+        return False

@@ -13,12 +13,15 @@ import signal
 import sys
 import time
 import zlib
+from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 
 import anyio
 
 from sched_core import BackendUnavailable, JobEvent, Scheduler
 from sched_testkit.torture.clock import SetClock
+from sched_testkit.torture.faults import MEDDLED
 from sched_testkit.torture.harness import TortureHarness
 from sched_testkit.torture.journal import Journal
 
@@ -59,8 +62,8 @@ def chance(event: JobEvent, of: int) -> int:
 class Handler:
     """Journals when it begins and ends; in between it does what the job's metadata say."""
 
-    def __init__(self, journal: Journal, lease: float) -> None:
-        self._journal, self._lease = journal, lease
+    def __init__(self, journal: Journal, lease: float, meddle: Callable[[], bool]) -> None:
+        self._journal, self._lease, self._meddle = journal, lease, meddle
 
     async def __call__(self, event: JobEvent) -> None:
         """Run."""
@@ -85,6 +88,11 @@ class Handler:
             elif kind == "block" and chance(event, 40) == 0:
                 self._journal.write("block", **about)
                 _block(self._lease * 1.5)
+            elif kind == "meddles":
+                await anyio.sleep(0.1)
+                if self._meddle():
+                    self._journal.write(MEDDLED, **about)
+                await anyio.sleep(0.1)
             elif kind == "fails" and chance(event, 2) == 0:
                 how = "failed"
                 raise Failed("as decided by its key")
@@ -133,7 +141,8 @@ async def watch(journal: Journal, lease: float) -> None:
 async def main(spec: str, address: str, path: str, number: int, clock: str = "") -> None:
     """Run until stopped."""
     harness, journal = load(spec), Journal(path, number)
-    handler = Handler(journal, harness.lease.total_seconds())
+    meddle = partial(harness.meddle, address)
+    handler = Handler(journal, harness.lease.total_seconds(), meddle)
     async with AsyncExitStack() as stack:
         scheduler = await _opened(harness, stack, address, handler, number, clock)
         async with anyio.create_task_group() as tasks:
