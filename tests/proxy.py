@@ -38,6 +38,7 @@ class Proxy:
         self._selector = selectors.DefaultSelector()
         self._peers: dict[socket.socket, socket.socket] = {}
         self._swallowed: set[socket.socket] = set()
+        self._listening: set[socket.socket] = set()
         self._lock = threading.RLock()
         self._state = "open"
         self._ended = False
@@ -68,6 +69,12 @@ class Proxy:
         """How many there are."""
         with self._lock:
             return len(self._peers) // 2
+
+    @property
+    def listening(self) -> set[int]:
+        """The ports, as `swallow` takes them, of connections that have told PostgreSQL to LISTEN."""
+        with self._lock:
+            return {self._peers[each].getsockname()[1] for each in self._listening}
 
     # -- what it does to its connections
 
@@ -155,6 +162,8 @@ class Proxy:
     def _forward(self, source: socket.socket) -> None:
         try:
             data = source.recv(CHUNK)
+            if b'LISTEN "' in data:
+                self._listening.add(source)
             if data and self._state != "black":
                 self._peers[source].sendall(data)
         except OSError:
@@ -171,4 +180,5 @@ class Proxy:
             with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(each)
             self._swallowed.discard(each)
+            self._listening.discard(each)
             each.close()

@@ -178,11 +178,7 @@ class Postgres(TortureHarness):
 
         def listeners_swallowed(seconds: float) -> None:
             """What listens hears nothing from now on, and is not told that it never will."""
-            found = server.admin(
-                "SELECT client_port FROM pg_stat_activity "
-                "WHERE usename = 'sched' AND query ILIKE '%LISTEN %'"
-            )
-            proxy.swallow([int(str(port)) for (port,) in found])
+            proxy.swallow(proxy.listening)
             time.sleep(seconds)
 
         return {
