@@ -72,7 +72,7 @@ class Proxy:
 
     @property
     def listening(self) -> set[int]:
-        """The ports, as `swallow` takes them, of connections that have told PostgreSQL to LISTEN."""
+        """The ports, as `swallow` takes them, of connections that LISTEN to PostgreSQL."""
         with self._lock:
             return {self._peers[each].getsockname()[1] for each in self._listening}
 
