@@ -21,7 +21,7 @@ from sched_testkit import torture
 from sched_testkit.torture.checker import check
 from sched_testkit.torture.commands import Command
 from sched_testkit.torture.evidence import Evidence, Rules
-from sched_testkit.torture.faults import MEDDLED, Harm
+from sched_testkit.torture.faults import ABSENT, MEDDLED, Harm
 from sched_testkit.torture.finding import Finding
 from sched_testkit.torture.processes import Exit
 
@@ -454,6 +454,11 @@ CASES: list[tuple[str, Change, Change]] = [
         ),
     ),
     ("slow to recover", harmed(SLOW), harmed(evolve(SLOW, ended=at(25.5)))),
+    (
+        "slow to recover",  # and somebody was there who could have run something
+        both(harmed(SLOW), harmed(harm(ABSENT, 0, 23, 24.4))),
+        both(harmed(SLOW), harmed(harm(ABSENT, 0, 24, 26, costly=False))),
+    ),
     (
         "slow to recover",  # also from what costs no claim
         harmed(evolve(SLOW, costly=False)),

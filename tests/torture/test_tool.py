@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import cast
@@ -19,8 +20,8 @@ from sched_core import Scheduler
 from sched_testkit.torture import Fault, TortureHarness
 from sched_testkit.torture.__main__ import main
 from sched_testkit.torture.commands import Commands
-from sched_testkit.torture.faults import CLOCK, KILL, MEDDLED, Faults, plan
-from sched_testkit.torture.processes import Processes, Worker
+from sched_testkit.torture.faults import ABSENT, CLOCK, KILL, MEDDLED, Faults, plan
+from sched_testkit.torture.processes import Exit, Processes, Worker
 
 KINDS = ("kill", KILL, "stop", "terminate", "locked", CLOCK)
 
@@ -132,6 +133,21 @@ def test_a_handler_that_meddles_is_noted_and_excuses_nothing(tmp_path: Path) -> 
     )
     faults.note([{"what": MEDDLED, "worker": 2, "at": "2026-01-01T00:00:00+00:00"}])
     assert [(harm.worker, harm.excuses) for harm in faults.harms] == [(2, False)]
+
+
+def test_when_no_process_was_there_is_noted(tmp_path: Path) -> None:
+    def at(seconds: int) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+
+    processes = Sleeping("", "", tmp_path, 2, random.Random(1), clocks=False)
+    processes.exits += [Exit(number, -9, at(end), "") for number, end in ((1, 5), (2, 9), (3, 30))]
+    begun = {1: 0, 2: 1, 3: 20, 4: 29}
+    faults = Faults(Sqlite(), "", processes, 7, 1)
+    faults.note(
+        [{"what": "ready", "worker": n, "at": at(ready).isoformat()} for n, ready in begun.items()]
+    )
+    (harm,) = faults.harms
+    assert (harm.what, harm.began, harm.ended, harm.costly) == (ABSENT, at(9), at(20), False)
 
 
 class Sleeping(Processes):

@@ -19,7 +19,7 @@ from operator import itemgetter
 from sched_core import Execution, Status
 from sched_core.ports import MAX_POLL
 from sched_testkit.torture.evidence import Evidence, Report, Rules, moment
-from sched_testkit.torture.faults import STARVED, Harm
+from sched_testkit.torture.faults import ABSENT, STARVED, Harm
 from sched_testkit.torture.finding import Finding
 
 S = timedelta(seconds=1)
@@ -181,9 +181,9 @@ def _locks_all(harm: Harm, rules: Rules) -> bool:
 
 
 def _held_up(evidence: Evidence, since: datetime, until: datetime) -> bool:
-    """Whether none can be blamed: all may have waited for one, or the machine let them stand."""
+    """Whether none can be blamed: all waited for one, or the machine let them stand, or begin."""
     return any(
-        (_locks_all(harm, evidence.rules) or harm.what == STARVED)
+        (_locks_all(harm, evidence.rules) or harm.what in {STARVED, ABSENT})
         and harm.began < until
         and harm.ended > since
         for harm in evidence.harms

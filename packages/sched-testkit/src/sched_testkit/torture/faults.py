@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 S = timedelta(seconds=1)
 NEVER = 3600 * S
 CLOCK, DISK, STARVED = "clock", "disk full", "machine overloaded"
+ABSENT = "no process there yet"
+"""All had ended, and those in their places had not begun: on a busy machine that takes long."""
 MEDDLED = "store meddled with"
 """By a handler, as its harness does it."""
 KILL = "kill at work"
@@ -278,3 +280,14 @@ class Faults:
                 starved = Harm(STARVED, entry["worker"], until - entry["seconds"] * S, until)
                 if not any(harm.befalls(starved) for harm in made):
                     self.harms.append(starved)
+        self.harms += self._absences(entries)
+
+    def _absences(self, entries: Sequence[dict[str, Any]]) -> Iterator[Harm]:
+        """Yield when no process was there, between two that were."""
+        ended = {one.worker: one.at for one in self._processes.exits}
+        ready = [(e["at"], e["worker"]) for e in entries if e["what"] == "ready"]
+        present: datetime | None = None
+        for at, number in sorted((datetime.fromisoformat(at), number) for at, number in ready):
+            if present is not None and present < at:
+                yield Harm(ABSENT, 0, present, at, costly=False)
+            present = max(present or at, ended.get(number, at + NEVER))

@@ -171,6 +171,15 @@ class Processes:
                 )
             await anyio.sleep(0.05)
 
+    async def complete(self) -> None:
+        """Wait until as many as there are to be look for work, or have had their time for that.
+
+        On a machine with much else to do a process takes long to begin.
+        """
+        with anyio.move_on_after(START):
+            while sum(worker.ready for worker in self.alive()) < self.count:  # noqa: ASYNC110 -- files
+                await anyio.sleep(0.1)
+
     def alive(self) -> list[Worker]:
         """Return those that run."""
         return [worker for worker in self.workers if worker.alive]

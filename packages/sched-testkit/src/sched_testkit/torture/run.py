@@ -21,7 +21,7 @@ from sched_core.testing import history
 from sched_testkit.torture.checker import check
 from sched_testkit.torture.commands import Commands, S, workload
 from sched_testkit.torture.evidence import Evidence, Report, Rules
-from sched_testkit.torture.faults import CLOCK, DISK, STARVED, Faults
+from sched_testkit.torture.faults import ABSENT, CLOCK, DISK, STARVED, Faults
 from sched_testkit.torture.harness import TortureHarness
 from sched_testkit.torture.journal import now, read
 from sched_testkit.torture.processes import Processes, can_limit_files
@@ -115,8 +115,11 @@ class Run:
                             disturbing.cancel_scope.cancel()  # a fault failed: it is judged now
                 # Let everything be well for long enough, suicides apart.
                 calm = max(2 * harness.lease, harness.recovery) + MAX_POLL + 2 * S
-                with anyio.move_on_after(calm.total_seconds()):
-                    await processes.replace_dead()
+                async with anyio.create_task_group() as replacing:
+                    replacing.start_soon(processes.replace_dead)
+                    await processes.complete()
+                    await anyio.sleep(calm.total_seconds())
+                    replacing.cancel_scope.cancel()
                 watching.cancel_scope.cancel()
             resting = await _read(partial(_jobs, scheduler))
             rested = now()
@@ -152,7 +155,7 @@ class Run:
     def faults(self) -> str:
         """Return how many faults of each kind there were."""
         counted = Counter(harm.what for harm in self.evidence.harms)
-        overloads = counted.pop(STARVED, 0)
+        overloads = counted.pop(STARVED, 0) + counted.pop(ABSENT, 0)
         made = ", ".join(f"{count} {what}" for what, count in sorted(counted.items()))
         told = f"{counted.total()} faults ({made})"
         return f"{told}, {overloads} times {STARVED}" if overloads else told
