@@ -37,7 +37,7 @@ def test_the_originals_file_is_read(tmp_path: Path) -> None:
 def test_both_modes_open_it(mode: str) -> None:
     settings = {"url": "nats://a:1, nats://b:2", "lease": "9s", "storage": "memory"}
     backend = opened({"mode": mode, mode: settings})
-    assert backend._servers == ["nats://a:1", "nats://b:2"]
+    assert [server.url for server in backend._servers] == ["nats://a:1", "nats://b:2"]
     assert backend.capabilities.lease == timedelta(seconds=9)
 
 

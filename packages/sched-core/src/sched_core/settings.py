@@ -234,6 +234,9 @@ def _converter() -> Converter:
     converter = Converter(detailed_validation=False)
     converter.register_structure_hook(timedelta, lambda value, _: duration(value))
     converter.register_structure_hook(str, lambda value, _: _text(value))
+    converter.register_structure_hook_func(
+        lambda hint: hint == tuple[str, ...], lambda value, _: _texts(value)
+    )
     converter.register_structure_hook(bool, lambda value, _: _truth(value))
     converter.register_structure_hook(int, lambda value, _: _whole(value))
     converter.register_structure_hook(float, lambda value, _: _number(value))
@@ -244,6 +247,14 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError("must be text")
     return value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    """Return several texts; one is as good as a list of one."""
+    listed = [value] if isinstance(value, str) else value
+    if not isinstance(listed, list | tuple) or not all(isinstance(each, str) for each in listed):
+        raise ValueError("must be text, or a list of texts")
+    return tuple(listed)
 
 
 def _truth(value: object) -> bool:

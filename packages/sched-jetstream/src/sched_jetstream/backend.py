@@ -33,10 +33,14 @@ from sched_core.ports import (
 )
 from sched_core.redaction import shown_address
 from sched_jetstream import protocol
+from sched_jetstream.addresses import addresses
 from sched_jetstream.batch import Mismatch
 from sched_jetstream.claiming import Claiming
+from sched_jetstream.dialing import must_be_known
+from sched_jetstream.errors import PermissionDenied
 from sched_jetstream.layout import TTL, Message, Step
 from sched_jetstream.options import Options, Servers
+from sched_jetstream.permissions import probes, words
 from sched_jetstream.protocol import Found, Write
 from sched_jetstream.provision import provision
 from sched_jetstream.record import Record
@@ -52,6 +56,10 @@ BULK = 300
 MORE = 900
 """Hints that a waiting replica may have beyond what it can run at once: they come ahead of their
 moment, and quick handlers are done with many before the last of them is due."""
+
+
+FLUSH = 3.0
+"""Seconds for which closing waits for what is on its way, and hands back what is here."""
 
 
 class JetStreamBackend:
@@ -95,9 +103,11 @@ class JetStreamBackend:
             options = Options(**settings)
         self.options = options
         self._names = options.names
-        self._servers, self._connection, self._create = servers, connection, create
+        self._servers, self._connection = addresses(servers), connection
+        self._create = create
         self._api = "$JS.API" if domain is None else f"$JS.{domain}.API"
         self._nats = dict(nats or {})
+        must_be_known(self._nats)
         self._session: Session | None = None
         self._affinity = Affinity("this JetStreamBackend")
         self._capabilities = Capabilities(
@@ -112,8 +122,7 @@ class JetStreamBackend:
 
     def __str__(self) -> str:
         """Return which streams these are, without the user's password, for people."""
-        servers = [self._servers] if isinstance(self._servers, str) else self._servers
-        where = ", ".join(map(shown_address, servers))
+        where = ", ".join(shown_address(server.text) for server in self._servers)
         place = "a connection that was given" if self._connection is not None else where
         return f"NATS JetStream at {place}, bucket {self.options.job_bucket}"
 
@@ -138,6 +147,7 @@ class JetStreamBackend:
             self._nats,
             connection=self._connection,
             api=self._api,
+            known=words(self._names),
             timeout=options.timeout.total_seconds(),
             connect_timeout=options.startup_timeout.total_seconds(),
         )
@@ -164,15 +174,27 @@ class JetStreamBackend:
             return
         self._affinity.check()
         self._session = None
+        session.closing = True
         for task in session.tasks:
             task.cancel()
-        await asyncio.gather(*session.tasks, return_exceptions=True)
         session.alarm.nudge()
-        await asyncio.gather(*session.beside, return_exceptions=True)
-        await session.committer.close()
-        await Claiming(session).give_back(session.late)
-        await session.hints.close()
+        with anyio.move_on_after(FLUSH):
+            if session.tasks or session.beside:
+                await asyncio.wait([*session.tasks, *session.beside])
+            await session.committer.close()
+            await Claiming(session).give_back(session.late)
+            await session.hints.close()
+        session.committer.abandon()
+        if session.beside:
+            for task in session.beside:
+                task.cancel()
+            await asyncio.wait(session.beside, timeout=1.0)
         await session.wire.close()
+
+    async def _calm(self) -> Session:
+        session = self._opened()
+        await session.calm()
+        return session
 
     def _opened(self) -> Session:
         if self._session is None:
@@ -184,13 +206,14 @@ class JetStreamBackend:
         session = self._opened()
         if session.hints.failure is not None:
             raise session.hints.failure
+        await session.wire.allowed(probes(session.names))
         message = Message(session.names.check(session.worker), b"", {TTL: "60"})
         await session.committer.write(Step([message], None, 0, 0))
 
     # -- definitions
 
     async def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
-        session = self._opened()
+        session = await self._calm()
         if not jobs:
             return []
         if len(jobs) > BULK:
@@ -202,6 +225,9 @@ class JetStreamBackend:
                 if job.id in seen:
                     raise JobAlreadyExists(job.id)
                 seen.add(job.id)
+        return await session.undisturbed(self._add_whole(session, by_token))
+
+    async def _add_whole(self, session: Session, by_token: dict[str, Job]) -> list[Job]:
         until = cpu_seconds() + session.options.add_job_retry_budget.total_seconds()
         founds = {token: Found(token, 0, None) for token in by_token}
         looked = False
@@ -212,6 +238,8 @@ class JetStreamBackend:
                 return await self._add(session, by_token, founds)
             except Mismatch:
                 looked = True
+            except PermissionDenied:
+                raise
             except BackendUnavailable:
                 looked = True
                 if cpu_seconds() > until or not session.wire.connected:
@@ -236,7 +264,7 @@ class JetStreamBackend:
         return [results[token] for token in by_token]
 
     async def get(self, job_id: str) -> Job | Undecodable | None:
-        session = self._opened()
+        session = await self._calm()
         content = (await session.reader.one(token_of(job_id))).content
         return content.job if isinstance(content, Record) else content
 
@@ -251,8 +279,9 @@ class JetStreamBackend:
                     return stored
             return protocol.replace(found, job, ledger)
 
-        budget = self.options.write_budget
-        found, known = await self._opened().change(token_of(job.id), decide, budget)
+        budget, session = self.options.write_budget, await self._calm()
+        change = session.change(token_of(job.id), decide, budget)
+        found, known = await session.undisturbed(change)
         if isinstance(known, Job):
             return known
         return evolve(job, revision=found.sequence)
@@ -264,14 +293,15 @@ class JetStreamBackend:
             write = protocol.remove(found, job_id, ledger, expected)
             return unsure if write is None else write
 
-        budget = self.options.write_budget
-        _, known = await self._opened().change(token_of(job_id), decide, budget)
+        budget, session = self.options.write_budget, await self._calm()
+        change = session.change(token_of(job_id), decide, budget)
+        _, known = await session.undisturbed(change)
         return known is None or bool(known)
 
     async def jobs(
         self, query: JobQuery, *, after: str | None, limit: int
     ) -> Page[Job | Undecodable]:
-        return await self._opened().listing.page(query, after, limit)
+        return await (await self._calm()).listing.page(query, after, limit)
 
     # -- waiting and claiming
 
@@ -279,36 +309,30 @@ class JetStreamBackend:
         session = self._opened()
         clock, hints, alarm = session.clock, session.hints, session.alarm
         last = clock.now() + MAX_POLL
-        try:
-            while True:
+        # In real time, too: the clock may be set back, and a fake one may stand.
+        with anyio.move_on_after(MAX_POLL.total_seconds()), hints.wanted(limit + MORE):
+            while session is self._session:
                 seen = alarm.count
                 if hints.failure is not None:
                     raise hints.failure
                 if session.store_clock is None:
                     await session.scan()
-                hints.want(limit + MORE)
-                now = clock.now()
-                earliest = hints.earliest()
+                hints.look()
+                now, earliest = clock.now(), hints.earliest()
                 if session.late or now >= last or (earliest is not None and earliest <= now):
                     return
-                until = last if earliest is None else min(earliest, last)
-                await alarm.sleep(clock, until, seen)
-                if session is not self._session:
-                    return
-        finally:
-            hints.satisfied()
+                await alarm.sleep(clock, last if earliest is None else min(earliest, last), seen)
 
     async def claim_due(self, limit: int) -> Sequence[Claim]:
-        session = self._opened()
-        with anyio.CancelScope(shield=True):
-            claims = await Claiming(session).due(limit)
+        session = await self._calm()
+        claiming = session.do_beside(Claiming(session).due(limit))
         try:
+            await asyncio.wait([claiming])
             await anyio.lowlevel.checkpoint_if_cancelled()
-        except anyio.get_cancelled_exc_class():
-            with anyio.CancelScope(shield=True):
-                await self.release(claims)
+        except BaseException:
+            session.left.add(session.do_beside(_give_back(session, claiming)))
             raise
-        return claims
+        return claiming.result()
 
     # -- holding
 
@@ -316,14 +340,14 @@ class JetStreamBackend:
         return await Claiming(self._opened()).renew(claims)
 
     async def release(self, claims: Sequence[Claim]) -> None:
-        await Claiming(self._opened()).release(claims)
+        session = await self._calm()
+        await session.undisturbed(Claiming(session).release(claims))
 
     # -- settling
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
-        session = self._opened()
-        with anyio.CancelScope(shield=True):
-            answers = await Settling(session).settle(settlements)
+        session = await self._calm()
+        answers = await session.undisturbed(Settling(session).settle(settlements))
         for answer in answers:
             if isinstance(answer, BackendError):
                 raise answer
@@ -334,10 +358,10 @@ class JetStreamBackend:
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
-        return await self._opened().ledger.page(query, after, limit)
+        return await (await self._calm()).ledger.page(query, after, limit)
 
     async def prune(self, before: datetime) -> int:
-        session = self._opened()
+        session = await self._calm()
         now = session.clock.now()
         deleted = 0
         if session.store_clock is None:
@@ -365,3 +389,10 @@ class JetStreamBackend:
         """
         session = self._opened()
         return await session.reconciler.go_through(grace=timedelta(0))
+
+
+async def _give_back(session: Session, claiming: asyncio.Task[list[Claim]]) -> None:
+    """Give back what was claimed for a call that was cancelled."""
+    await asyncio.wait([claiming])
+    if claiming.exception() is None:
+        await Claiming(session).give_back(claiming.result())

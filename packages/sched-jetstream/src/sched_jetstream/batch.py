@@ -13,12 +13,11 @@ import secrets
 from collections import deque
 from collections.abc import Sequence
 
-import anyio
 from attrs import define, field
 
 from sched_core.clock import backoff_pause, cpu_seconds
 from sched_core.errors import BackendError
-from sched_jetstream.errors import NotSent, OutcomeUnknown
+from sched_jetstream.errors import NotSent, OutcomeUnknown, PermissionDenied
 from sched_jetstream.layout import EXPECTED, Message, Step
 from sched_jetstream.reading import NO_STREAM, Reader
 from sched_jetstream.wire import ApiError, sequence_of
@@ -85,11 +84,11 @@ class Committer:
     async def write(self, *steps: Step) -> list[int]:
         """Store all of the steps or none; return the sequences of their records.
 
-        A caller that is cancelled waits all the same until it is decided. Raises as :meth:`submit`.
+        A caller that is cancelled leaves at once, and all or none are stored all the same. Raises
+        as :meth:`submit`.
         """
         future = self.submit(*steps)
-        with anyio.CancelScope(shield=True):
-            await asyncio.wait([future])
+        await asyncio.wait([future])
         return future.result()
 
     def submit(self, *steps: Step) -> asyncio.Future[list[int]]:
@@ -99,6 +98,7 @@ class Committer:
             Mismatch: One of the records has changed. Nothing was stored.
             OutcomeUnknown: It may have been stored. Read, and decide anew.
             NotSent: Nothing was stored, and the server was out of reach for too long.
+            PermissionDenied: Nothing was stored, and the user may not write there.
             InvalidDefinition: It is too large.
         """
         done: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
@@ -160,6 +160,14 @@ class Committer:
             self._start()
             await asyncio.wait(self._under_way | self._singles)
 
+    def abandon(self) -> None:
+        """Leave what is not decided yet: it is stored or not."""
+        for job in self._waiting:
+            _fail(job, OutcomeUnknown("the backend was closed meanwhile"))
+        self._waiting.clear()
+        for task in self._under_way | self._singles:
+            task.cancel()
+
     # -- one batch
 
     async def _commit(self, jobs: list[_Job]) -> None:
@@ -193,6 +201,9 @@ class Committer:
                         raise
                     await self._apart(jobs)
                     return
+                denied = self._wire.denial(message.subject for message in messages)
+                if denied is not None:
+                    raise denied from error
                 failures += 1
                 if cpu_seconds() > until:
                     raise NotSent(f"the server does not take writes: {error}") from error
@@ -200,6 +211,8 @@ class Committer:
                     await self._apart(jobs)
                     return
                 await backoff_pause(failures)
+            except PermissionDenied:
+                raise
             except NotSent as error:
                 failures += 1
                 if cpu_seconds() > until:

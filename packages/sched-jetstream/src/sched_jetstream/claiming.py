@@ -11,6 +11,7 @@ from functools import partial
 import anyio
 from attrs import evolve
 
+from sched_core.clock import cpu_seconds, pause
 from sched_core.errors import BackendError
 from sched_core.job import Claim
 from sched_jetstream import protocol
@@ -27,6 +28,8 @@ logger = logging.getLogger("sched_jetstream")
 
 PATIENCE = 0.25
 """The part of a lease for which claims that are written wait for those that are not yet."""
+LOOKS_AGAIN = 0.1
+"""Seconds between two looks for a claim whose answer is missing."""
 
 
 class Claiming:
@@ -72,7 +75,7 @@ class Claiming:
                 break  # what is claimed is not to wait, or be lost, because of what is not
             now = clock.now()
             due = hints.take(now, limit - len(claims)) if now < until else []
-        return claims
+        return claims + self._take_late(limit - len(claims))
 
     async def _claim(self, due: Sequence[Hint]) -> list[Claim]:
         now = self._session.clock.now()
@@ -113,7 +116,7 @@ class Claiming:
                 again.append(hint)
             except BackendError as error:
                 failure = error
-                self._session.hints.postpone(hint.reply, timedelta(seconds=1))
+                self._not_made(hint, error)
             else:
                 claims += made
         if again:
@@ -158,12 +161,41 @@ class Claiming:
         future: asyncio.Future[list[int]],
     ) -> None:
         try:
-            self._session.late += self._made(hint, claim, step, future)
+            made = self._made(hint, claim, step, future)
+            self._session.late += made
             self._session.alarm.nudge()
+            patience = (self._session.options.lease * PATIENCE).total_seconds()
+            asyncio.get_running_loop().call_later(patience, self._give_back_unfetched, made)
         except Mismatch:
             self._session.hints.postpone(hint.reply, SHORTEST_NAK)
-        except BackendError:
+        except BackendError as error:
+            self._not_made(hint, error)
+
+    def _not_made(self, hint: Hint, error: BackendError) -> None:
+        """See to a hint whose claim failed: others may have it, unless it may be ours all the same.
+
+        A claim that was written though its answer is missing keeps everybody else away for a whole
+        lease. So it is this worker who looks for it, and then begins the job.
+        """
+        if isinstance(error, OutcomeUnknown):
+            self._session.do_beside(self._look_for(hint))
+        else:
             self._session.hints.postpone(hint.reply, timedelta(seconds=1))
+
+    async def _look_for(self, hint: Hint) -> None:
+        session = self._session
+        ends = cpu_seconds() + session.options.lease.total_seconds()
+        while cpu_seconds() < ends and not session.closing:
+            try:
+                found = await session.reader.one(hint.token)
+            except BackendError:
+                await pause(LOOKS_AGAIN)
+                continue
+            if not session.hints.judge(found, hint.reply):
+                session.hints.done(hint.reply)
+            session.alarm.nudge()
+            return
+        session.hints.postpone(hint.reply, SHORTEST_NAK)
 
     def _take_late(self, limit: int) -> list[Claim]:
         """Hand out what was decided late; what has little left of its lease is given back.
@@ -176,6 +208,14 @@ class Claiming:
         if spent:
             self._session.do_beside(self.give_back(spent))
         return [claim for claim in claims if claim.expires_at >= since]
+
+    def _give_back_unfetched(self, claims: Sequence[Claim]) -> None:
+        """Give back what was decided late and nobody asked for: all handlers are busy, perhaps."""
+        waiting = {(claim.job.id, claim.token) for claim in claims}
+        left = [each for each in self._session.late if (each.job.id, each.token) in waiting]
+        if left and not self._session.closing:
+            self._session.late = [each for each in self._session.late if each not in left]
+            self._session.do_beside(self.give_back(left))
 
     async def _judge_again(self, hints: Sequence[Hint], patience: float) -> None:
         """Read what was not as a hint said; what cannot be read in time is looked at later."""
@@ -243,7 +283,9 @@ class Claiming:
         def decide(found: Found, _unsure: bool) -> Write | None:
             return protocol.release(found, claim, self._session.clock.now())
 
-        await self._session.change(token, decide)
+        # Until its lease ends nobody else can have it, so that trying on is worth it.
+        left = max(claim.expires_at - self._session.clock.now(), timedelta(0))
+        await self._session.change(token, decide, left)
         if mine is not None:
             self._session.let_go(token, mine)
 

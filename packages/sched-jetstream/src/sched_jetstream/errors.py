@@ -50,9 +50,33 @@ class StreamLost(BackendError):
         self.name = name
 
 
+class NatsRefused(BackendError):
+    """A server refused to talk, or to do what this backend needs: waiting will not mend it.
+
+    Credentials, TLS, an account without JetStream, limits: the message says which, and what to do.
+    """
+
+
 class OutcomeUnknown(BackendUnavailable):
     """A write was sent and no answer came: it may have been stored, now or later."""
 
 
 class NotSent(BackendUnavailable):
     """The server was out of reach: nothing was sent, and nothing was stored."""
+
+
+class PermissionDenied(NotSent):
+    """The server forbids the user a subject. Nothing was stored.
+
+    Args:
+        what: ``publish`` or ``subscribe``.
+        subject: Which.
+    """
+
+    def __init__(self, what: str, subject: str) -> None:
+        super().__init__(
+            f"the NATS server denies this user the permission to {what} to {subject}: the page on "
+            "operations lists the rights that are needed"
+        )
+        self.what = what
+        self.subject = subject

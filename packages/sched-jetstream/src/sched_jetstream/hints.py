@@ -14,7 +14,8 @@ import itertools
 import json
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from attrs import define
@@ -22,12 +23,13 @@ from nats.aio.msg import Msg
 
 from sched_core.clock import Alarm, cpu_seconds, pause
 from sched_core.errors import BackendError, BackendUnavailable
-from sched_jetstream.errors import OutcomeUnknown, StreamLost
+from sched_jetstream.connection import Channel, status_of
+from sched_jetstream.errors import NotSent, OutcomeUnknown, StreamLost
 from sched_jetstream.options import Options
 from sched_jetstream.protocol import Found, Verdict, judge
 from sched_jetstream.provision import make_consumer
 from sched_jetstream.reading import Reader
-from sched_jetstream.wire import Channel, NoResponders, status_of
+from sched_jetstream.wire import NoResponders, answered
 
 logger = logging.getLogger("sched_jetstream")
 
@@ -86,13 +88,15 @@ class Hints:
         self._hints: dict[str, Hint] = {}
         self._heap: list[tuple[datetime, int, Hint]] = []
         self._order = itertools.count()
+        self._demands: list[int] = []
         self._demand = 0
+        self._sweep = asyncio.Lock()
         self._wanted = asyncio.Event()
         self._asking = False
         self._waiting: Channel | None = None
         self._sweeping: Channel | None = None
         self._give_back: asyncio.TimerHandle | None = None
-        self._to_say: deque[tuple[str, bytes]] = deque()
+        self._to_say: deque[tuple[str, bytes, float]] = deque()
         self._saying: asyncio.Task[None] | None = None
         self._looked_at = cpu_seconds()
         self.failure: BackendError | None = None
@@ -135,20 +139,29 @@ class Hints:
 
     # -- demand
 
-    def want(self, demand: int) -> None:
-        """Say how many jobs could be run."""
-        self._demand = min(demand, MOST)
+    @contextmanager
+    def wanted(self, demand: int) -> Iterator[None]:
+        """Ask for hints meanwhile.
+
+        Args:
+            demand: How many jobs could be run by whoever waits; several may.
+        """
+        self._demands.append(demand)
+        self._demand = min(sum(self._demands), MOST)
+        try:
+            yield
+        finally:
+            self._demands.remove(demand)
+            self._demand = min(sum(self._demands), MOST)
+            self.look()
+            if not self._demand and self._hints and self._give_back is None:
+                loop = asyncio.get_running_loop()
+                self._give_back = loop.call_later(IDLE, self._give_surplus_back)
+
+    def look(self) -> None:
+        """Note that somebody looks at what is here, and whether more is wanted."""
         self._looked_at = cpu_seconds()
         self._see_to_asking()
-
-    def satisfied(self) -> None:
-        """Say that nobody waits: no further hints are asked for."""
-        self._demand = 0
-        self._wanted.clear()
-        self._looked_at = cpu_seconds()
-        if self._hints and self._give_back is None:
-            loop = asyncio.get_running_loop()
-            self._give_back = loop.call_later(IDLE, self._give_surplus_back)
 
     def _see_to_asking(self) -> None:
         if self._demand > len(self._hints):
@@ -234,14 +247,15 @@ class Hints:
 
     async def sweep(self, most: int) -> None:
         """Ask for what is there already, unless somebody is asking: then it comes by itself."""
-        if self._asking or most <= 0:
-            return
-        try:
-            await self.ask(min(most, MOST))
-        except NoResponders:
-            error = await self._restore()
-            if error is not None:
-                raise error from None
+        async with self._sweep:  # each request has the channel for itself
+            if self._asking or most <= 0:
+                return
+            try:
+                await self.ask(min(most, MOST))
+            except NoResponders:
+                error = await self._restore()
+                if error is not None:
+                    raise error from None
 
     async def ask(self, most: int, *, wait: float = 0.0) -> None:
         """Ask the consumer for hints, and judge what comes."""
@@ -273,8 +287,11 @@ class Hints:
         subject = f"{wire.api}.CONSUMER.MSG.NEXT.{self._names.stream}.{self._names.consumer}"
         self._asking = self._asking or wait > 0
         try:
-            await wire.send(subject, json.dumps(body).encode(), None, channel.begin())
-            done, _ = await asyncio.wait([ended], timeout=wait + wire.timeout)
+            with wire.awaiting(subject, ended):
+                await wire.send(subject, json.dumps(body).encode(), None, channel.begin())
+                done = await answered(ended, wait + wire.timeout)
+            if done and ended.exception() is None:
+                wire.passed(subject)
             channel.on_message = self._late
             if arrived:
                 await self._judge_all(arrived)
@@ -348,19 +365,27 @@ class Hints:
         self._say(reply, b'-NAK {"delay": %d}' % nanoseconds if nanoseconds else b"-NAK")
 
     def _say(self, reply: str, what: bytes) -> None:
-        if not reply or not self._wire.connected:
-            return  # it is delivered again, and judged again
-        self._to_say.append((reply, what))
+        if not reply:
+            return
+        self._to_say.append((reply, what, cpu_seconds()))
         if self._saying is None or self._saying.done():
             self._saying = asyncio.get_running_loop().create_task(self._say_all())
 
     async def _say_all(self) -> None:
+        """Say it once there is a connection: unsaid, a hint would come back only after a lease."""
+        known_for = self._options.wait_for_ack.total_seconds()
         while self._to_say:
-            reply, what = self._to_say.popleft()
+            reply, what, since = self._to_say[0]
             try:
-                await self._wire.send(reply, what)
+                if cpu_seconds() - since < known_for:
+                    await self._wire.send(reply, what)
+            except NotSent:
+                await pause(0.1)
+                continue
             except BackendError as error:
                 logger.debug("a hint was not acknowledged: %s", error)
+            if self._to_say:
+                self._to_say.popleft()
 
     async def close(self) -> None:
         """Hand everything to the other replicas, what is still on its way included."""
@@ -368,6 +393,8 @@ class Hints:
             if channel is not None:
                 await channel.drain(self._wire.timeout)
         self.give_all_back()
+        if not self._wire.connected:
+            self._to_say.clear()  # they come back, to others, after a lease
         if self._saying is not None:
             await self._saying
 

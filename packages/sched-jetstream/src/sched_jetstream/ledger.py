@@ -234,16 +234,17 @@ class Ledger:
         known: dict[str, Execution | UndecodableExecution] = {}
         taken: set[str] = set()
         for job_id in {line.job_id for line in lines}:
-            left = {line.id for line in lines if line.job_id == job_id}
+            ends = _ends([line for line in lines if line.job_id == job_id])
             async for entry in self._newest_first(ExecutionQuery(job_id=job_id), None):
                 line = entry.line
                 if line is None:
                     continue
                 if line.id in wanted:
                     known.setdefault(line.id, line)
-                    left.discard(line.id)
                 if isinstance(line, UndecodableExecution):
                     continue
+                if ends is not None and line.uid == ends[0] and line.number < ends[1]:
+                    break
                 asked = finals.get((line.uid, line.number))
                 if line.final and asked is not None and asked != line.id:
                     taken.add(asked)
@@ -322,6 +323,17 @@ class Ledger:
         if copied:
             body = {"filter": self._names.runs, "seq": min(copied, written) + 1}
             await self._wire.call(f"STREAM.PURGE.{self._names.stream}", body)
+
+
+def _ends(lines: Sequence[Execution]) -> tuple[str, int] | None:
+    """Return the incarnation and the number below which lines need not be looked for.
+
+    The attempts at an occurrence have their lines before those at the next one. A final line may
+    be older than that: an edit ends occurrences ahead of the one that is held.
+    """
+    if any(line.final for line in lines) or len({line.uid for line in lines}) != 1:
+        return None
+    return lines[0].uid, min(line.number for line in lines)
 
 
 def _position(after: str | None) -> tuple[int | None, int]:

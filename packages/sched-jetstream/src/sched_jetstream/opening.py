@@ -31,12 +31,12 @@ class JetStreamSettings:
     What is unset is the backend's own; see :class:`~sched_jetstream.Options` for what each does.
 
     Attributes:
-        url: Of the server, or several separated by commas.
+        url: Of the server, or of several: a list, or one text with commas.
         token, user, password, credentials: How to log in; the last one names a file.
         publish_retry: See there.
     """
 
-    url: str = setting(DEFAULT, aliases=("servers", "urls", "address"), secret=True)
+    url: tuple[str, ...] = setting((DEFAULT,), aliases=("servers", "urls", "address"), secret=True)
     token: str | None = setting(None, aliases=("auth_token",), secret=True)
     user: str | None = None
     password: str | None = setting(None, secret=True)
@@ -98,9 +98,8 @@ def open_jetstream(section: Section) -> JetStreamBackend:
         values["publish_retry_attempts"] = retry.attempts
     if retry.backoff is not None:
         values["publish_retry_backoff"] = retry.backoff
-    servers = [server.strip() for server in settings.url.split(",")]
     try:
-        return JetStreamBackend(servers, nats=login, create=section.create, **values)
+        return JetStreamBackend(settings.url, nats=login, create=section.create, **values)
     except InvalidDefinition as error:
         raise InvalidDefinition(
             section.where(error.field), without_password(error.problem)

@@ -367,6 +367,8 @@ def settle(found: Found, settlement: Settlement) -> Write | Settled | Literal["l
     unsure = False
     for line in lines:
         if not line.final:
+            # Of attempts that are not the last, the record does not keep which have their line.
+            unsure = True
             continue
         own = (line.uid, line.number) == (held_uid, held_number)
         if standing is None and stands and own:

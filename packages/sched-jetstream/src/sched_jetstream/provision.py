@@ -13,11 +13,17 @@ from typing import Any, TypeVar
 
 from sched_core.clock import cpu_seconds, pause
 from sched_core.errors import BackendError, BackendUnavailable, SchemaTooNew, StoreNotFound
-from sched_jetstream.errors import NatsServerTooOld, StreamUnsuitable
+from sched_jetstream.errors import (
+    NatsRefused,
+    NatsServerTooOld,
+    PermissionDenied,
+    StreamUnsuitable,
+)
 from sched_jetstream.options import Options
+from sched_jetstream.permissions import probes
 from sched_jetstream.reading import NO_STREAM
 from sched_jetstream.subjects import Names
-from sched_jetstream.wire import ApiError, Wire
+from sched_jetstream.wire import ApiError, NoLeader, NoResponders, Wire
 
 logger = logging.getLogger("sched_jetstream")
 
@@ -73,42 +79,94 @@ async def provision(wire: Wire, options: Options, *, create: bool = True) -> Non
 
     Raises:
         StoreNotFound: There are no streams, and none may be made.
-        NatsServerTooOld, StreamUnsuitable, SchemaTooNew: As they say.
+        NatsServerTooOld, NatsRefused, StreamUnsuitable, SchemaTooNew: As they say.
         BackendUnavailable: It did not come about in time.
     """
     names = options.names
     warning = check_version(wire.version)
     if warning is not None:
         logger.warning("%s", warning)
+    _check_server(wire)
     until = cpu_seconds() + options.startup_timeout.total_seconds()
     if not create:
-        await _patiently(lambda: _require(wire, names), until)
+        await _patiently(wire, lambda: _require(wire, names), until)
         return
-    for make in (_jobs, _executions, _consumer):
-        await _patiently(lambda make=make: make(wire, names, options), until)  # type: ignore[misc]
+    for make in (_permissions, _jobs, _executions, _consumer):
+        await _patiently(wire, lambda make=make: make(wire, names, options), until)  # type: ignore[misc]
 
 
+SMALLEST_PAYLOAD = 16 * 1024
+"""Bytes that a server must take: the record of a job, its headers, and what the server adds."""
 PASSING = {10005, 10008, 10009, 10023, 10074}
 """What JetStream says while its nodes find each other: too few peers, no leader, no quorum yet."""
+DISABLED = {10039, 10076}
+"""It is not enabled for the account, or not at all."""
+LISTENS_AFTER = 2.0
+"""Seconds after which a server without JetStream is no leaf whose hub has it."""
+TOLD_AFTER = 3.0
+"""Seconds after which it is told that opening still waits, and for what."""
 
 
-async def _patiently(step: Callable[[], Awaitable[T]], until: float) -> T:
+def _check_server(wire: Wire) -> None:
+    """Refuse what no waiting will mend.
+
+    Raises:
+        NatsRefused: Its limits are too small.
+    """
+    if wire.client.max_payload < SMALLEST_PAYLOAD:
+        raise NatsRefused(
+            f"the NATS server takes messages of {wire.client.max_payload} bytes only, and "
+            f"{SMALLEST_PAYLOAD} are needed: raise its max_payload"
+        )
+
+
+async def _permissions(wire: Wire, names: Names, _: Options) -> None:
+    await wire.allowed(probes(names))
+
+
+async def _patiently(wire: Wire, step: Callable[[], Awaitable[T]], until: float) -> T:
     """Try on while the cluster elects."""
+    began = cpu_seconds()
+    told_at = began + TOLD_AFTER
     while True:
         try:
             return await step()
+        except PermissionDenied as error:
+            raise NatsRefused(str(error)) from error
         except ApiError as error:
+            if error.err_code in DISABLED:
+                raise _disabled(error) from error
             if error.code != 503 and error.err_code not in PASSING:
                 raise
             problem: BackendError = error
+        except NoLeader as error:
+            if error.err_code in DISABLED:
+                raise _disabled(error) from error
+            problem = error
         except BackendUnavailable as error:
             problem = error
-        if cpu_seconds() > until:
-            raise BackendUnavailable(
-                f"JetStream is not ready: {problem}; is it enabled (-js), and has the cluster a "
-                "majority?"
+        now = cpu_seconds()
+        nobody = isinstance(problem, NoResponders) and not wire.may_have_jetstream
+        if nobody and now > began + LISTENS_AFTER:
+            raise NatsRefused(
+                "the NATS server has no JetStream: start it with -js, or with a jetstream block in "
+                "its configuration"
             ) from problem
+        if now > until:
+            raise BackendUnavailable(
+                f"JetStream is not ready: {problem}; is it enabled (-js) for this account, and has "
+                "the cluster a majority of its nodes?"
+            ) from problem
+        if now > told_at:
+            told_at = until
+            logger.warning("waiting until JetStream is ready: %s", problem)
         await pause(0.1)
+
+
+def _disabled(error: BackendError) -> NatsRefused:
+    return NatsRefused(
+        f"this account has no JetStream ({error}): enable it for the account, or on the server"
+    )
 
 
 async def _require(wire: Wire, names: Names) -> None:

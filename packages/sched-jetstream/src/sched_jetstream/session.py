@@ -7,7 +7,7 @@ import logging
 import secrets
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import define
 
@@ -18,7 +18,7 @@ from sched_core.job import Claim, Execution
 from sched_jetstream import layout, protocol
 from sched_jetstream.batch import Committer, Mismatch
 from sched_jetstream.clock import StoreClock
-from sched_jetstream.errors import OutcomeUnknown, StreamLost
+from sched_jetstream.errors import OutcomeUnknown, PermissionDenied, StreamLost
 from sched_jetstream.hints import Hint, Hints
 from sched_jetstream.layout import Step
 from sched_jetstream.ledger import Ledger
@@ -31,6 +31,8 @@ from sched_jetstream.record import Hold, Record, with_revision
 from sched_jetstream.wire import Wire
 
 logger = logging.getLogger("sched_jetstream")
+
+T = TypeVar("T")
 
 MEASURE = 5.0
 """Seconds between two looks at the server's clock."""
@@ -80,7 +82,10 @@ class Session:
         self.listing = Listing(self.reader)
         self.reconciler = Reconciler(self.reader, self.clock.now)
         self.tasks: list[asyncio.Task[None]] = []
-        self.beside: set[asyncio.Task[None]] = set()
+        self.beside: set[asyncio.Task[Any]] = set()
+        self.left: set[asyncio.Task[Any]] = set()
+        """What calls that were cancelled have left under way."""
+        self.closing = False
 
     def keep_up(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Have something done until the end; a fault in it is told, and it begins anew."""
@@ -96,11 +101,35 @@ class Session:
 
         self.tasks.append(asyncio.create_task(forever()))
 
-    def do_beside(self, work: Coroutine[Any, Any, None]) -> None:
+    def do_beside(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Have something done that claims are not to wait for; it is over before the session is."""
         task = asyncio.create_task(work)
         self.beside.add(task)
-        task.add_done_callback(self.beside.discard)
+        task.add_done_callback(self._done_beside)
+        return task
+
+    def _done_beside(self, task: asyncio.Task[Any]) -> None:
+        self.beside.discard(task)
+        self.left.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # Whoever waited was told; where the call was cancelled, nobody did.
+            logger.debug("what was done beside a call failed: %s", error)
+
+    async def undisturbed(self, work: Coroutine[Any, Any, T]) -> T:
+        """Have something done to its end; a caller that is cancelled leaves at once."""
+        task = self.do_beside(work)
+        try:
+            await asyncio.wait([task])
+        except BaseException:
+            if not task.done():
+                self.left.add(task)
+            raise
+        return task.result()
+
+    async def calm(self) -> None:
+        """Wait for what cancelled calls have left: whoever calls next finds all of it, or none."""
+        if self.left:
+            await asyncio.wait(self.left, timeout=self.wire.timeout)
 
     def is_orphan(self, hold: Hold | None) -> bool:
         """Whether this worker wrote it, and handed nobody the claim."""
@@ -196,6 +225,8 @@ class Session:
                 unsure = True
                 if cpu_seconds() > until:
                     raise
+            except PermissionDenied:
+                raise
             except BackendUnavailable:
                 if cpu_seconds() > until:
                     raise
