@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -286,8 +287,8 @@ def test_without_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "scheduler.mode: is missing" in sched("jobs", code=2).stderr
     monkeypatch.setenv("SCHEDULER_MODE", "sql")
     monkeypatch.setenv("SCHEDULER_SQL_URL", "sqlite:///mine.db")
-    assert sched("jobs").stdout == "no jobs\n"
-    assert (tmp_path / "mine.db").exists()
+    assert "there is no database at" in sched("jobs", code=2).stderr
+    assert not (tmp_path / "mine.db").exists()
     (tmp_path / "pyproject.toml").write_text('[tool.scheduler]\nmode = "jetsteam"\n')
     monkeypatch.delenv("SCHEDULER_MODE")
     assert "did you mean 'jetstream'?" in sched("jobs", code=2).stderr
@@ -303,6 +304,7 @@ def test_run_takes_a_scheduler_or_a_function_that_makes_one(tmp_path: Path, name
         )
         try:
             wait_for(tmp_path, "beat")
+            wait_for(tmp_path, f"service:{name} runs on SQLite at {tmp_path}/jobs.db, with 3 jobs")
             process.send_signal(signal.SIGINT)
             assert process.wait(timeout=30) == 0, (tmp_path / "log").read_text()
         finally:
@@ -319,6 +321,7 @@ def test_the_help_names_every_command(monkeypatch: pytest.MonkeyPatch) -> None:
         "next",
         "day",
         "doctor",
+        "health",
         "pause",
         "resume",
         "trigger",
@@ -326,9 +329,53 @@ def test_the_help_names_every_command(monkeypatch: pytest.MonkeyPatch) -> None:
         "remove",
         "prune",
         "run",
+        "completion",
     ]
     for command in commands:
         assert f"│ {command} " in shown
         each = sched(command, "--help").stdout
         assert "Usage: sched" in each
         assert "Exit codes" in shown
+
+
+def test_the_version() -> None:
+    assert sched("--version").stdout == f"sched {version('sched-cli')}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes(shell: str) -> None:
+    script = sched("completion", shell).stdout
+    assert "_SCHED_COMPLETE" in script
+    asked = {"_SCHED_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": "sched he"}
+    asked |= {
+        "COMP_WORDS": "sched he",
+        "COMP_CWORD": "1",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("sched"))],
+        env={**os.environ, **asked},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "health" in done.stdout, done
+    assert "doctor" not in done.stdout
+
+
+def test_ctrl_c_while_a_question_is_asked(here: Path) -> None:
+    master, slave = pty.openpty()
+    command = program("prune", "--before", "1d")
+    with subprocess.Popen(
+        command, cwd=here, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+    ) as asked:
+        os.close(slave)
+        seen = ""
+        while "[y/N]" not in seen:
+            seen += os.read(master, 1000).decode()
+        asked.send_signal(signal.SIGINT)
+        while "interrupted" not in seen:
+            seen += os.read(master, 1000).decode()
+        assert asked.wait(timeout=30) == 130
+    os.close(master)
+    assert "Traceback" not in seen

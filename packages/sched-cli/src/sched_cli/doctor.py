@@ -8,11 +8,10 @@ from typing import Any
 
 from attrs import field, frozen
 
+from sched_cli.health import OVERDUE, due_since
 from sched_core import ExecutionQuery, Job, Scheduler, State, Status, UndecodableExecution
 from sched_core.lint import lint
 
-OVERDUE = timedelta(minutes=1)
-"""A job that is due for so long is one that nobody runs."""
 RECENT = timedelta(days=1)
 
 
@@ -22,11 +21,13 @@ class Findings:
 
     Attributes:
         problems: What is wrong.
+        notices: What was wrong, and is over.
         advice: What may surprise.
         facts: What was looked at.
     """
 
     problems: list[str] = field(factory=list)
+    notices: list[str] = field(factory=list)
     advice: list[str] = field(factory=list)
     facts: dict[str, Any] = field(factory=dict)
 
@@ -40,6 +41,8 @@ async def examine(scheduler: Scheduler) -> Findings:
     )
     now = health.at
     states: Counter[str] = Counter()
+    since = await due_since(scheduler, scheduler.backend)
+    nobody = since is not None and now - since > OVERDUE
     async for job in scheduler.list_jobs():
         if not isinstance(job, Job):
             states["unreadable"] += 1
@@ -48,24 +51,33 @@ async def examine(scheduler: Scheduler) -> Findings:
         states[job.standing.state.value] += 1
         due_at = job.standing.due_at
         if due_at is not None and job.standing.state is State.ACTIVE and now - due_at > OVERDUE:
-            found.problems.append(
-                f"job {job.id!r} has been due since {due_at:%Y-%m-%d %H:%M:%S}Z and has not ended: "
-                "nobody runs it, or its run is long"
-            )
+            said = f"job {job.id!r} has been due since {due_at:%Y-%m-%d %H:%M:%S}Z"
+            if nobody:
+                found.problems.append(f"{said}: nobody runs it, or its run is long")
+            else:
+                found.notices.append(f"{said}: its run is long")
         found.advice.extend(f"job {job.id!r}: {each}" for each in lint(job.spec, now=now))
     fates: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     newest: UndecodableExecution | None = None
+    latest: dict[str, Status] = {}
+    """How the newest occurrence of a job ended; lines come newest first."""
     async for line in scheduler.list_executions(ExecutionQuery(since=now - RECENT)):
         if isinstance(line, UndecodableExecution):
             fates["unreadable"] += 1
             newest = newest or line
             continue
         fates[line.status.value] += 1
+        if line.final:
+            latest.setdefault(line.job_id, line.status)
         if line.final and line.status is Status.FAILED:
             failed[line.job_id] += 1
     for job_id, number in sorted(failed.items()):
-        found.problems.append(f"job {job_id!r} failed {_times(number)} in the last day")
+        said = f"job {job_id!r} failed {_times(number)} in the last day"
+        if latest[job_id] is Status.SUCCEEDED:
+            found.notices.append(f"{said}, and has succeeded since")
+        else:
+            found.problems.append(said)
     if newest is not None:
         found.problems.append(
             f"the history of the last day has {_records(fates['unreadable'])} cannot be read here; "

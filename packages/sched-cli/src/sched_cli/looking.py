@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from sched_cli.doctor import examine
-from sched_cli.plot import FAILED, plot
+from sched_cli.health import probe
+from sched_cli.output import Cell, Column, folded_to_edge, print_json, say, table
+from sched_cli.plot import FAILED as FAILED_HERE
+from sched_cli.plot import OTHER, plot
 from sched_cli.shared import (
+    FAILED,
     LOOK,
+    WORKER,
+    WRONG,
     AsJson,
     JobId,
-    Telling,
     app,
     config_of,
     fail,
     now_of,
-    print_json,
-    screen,
     settings_of,
     with_scheduler,
 )
@@ -36,6 +38,7 @@ from sched_cli.words import (
     schedule_text,
 )
 from sched_core import (
+    Cron,
     Execution,
     ExecutionQuery,
     Job,
@@ -49,11 +52,28 @@ from sched_core import (
     UndecodableExecution,
     upcoming,
 )
-from sched_core.config import read_config
 from sched_core.lint import lint
 
 LEGEND = (
     "■ succeeded  x failed  - missed, skipped or replaced  ▁▂▃▄▅▆▇█ 1, 2, 3, 4, 8 … are to come"
+)
+
+JOBS = (
+    Column("id", key=True),
+    Column("schedule", least=14),
+    Column("state"),
+    Column("next"),
+    Column("last"),
+    Column("group", least=8, optional=True),
+)
+HISTORY = (
+    Column("ended"),
+    Column("job", key=True),
+    Column("status"),
+    Column("scheduled", optional=True),
+    Column("took"),
+    Column("try"),
+    Column("reason", least=10),
 )
 
 
@@ -78,21 +98,23 @@ def jobs(
             print_json([job_fields(job) for job in found])
             return
         now = now_of(scheduler)
-        table = Table("id", "schedule", "state", "next", "last", "group", box=None, pad_edge=False)
+        rows: list[list[str | Cell]] = []
         for job in found:
             if isinstance(job, Undecodable):
-                table.add_row(Text(job.id), Text(job.reason), "[red]unreadable[/]", "-", "-", "")
+                rows.append([job.id, job.reason, Cell("unreadable", "red"), "-", "-", ""])
                 continue
             standing = job.standing
-            table.add_row(
-                Text(job.id),
-                Text(schedule_text(job.spec.schedule)),
-                _state(standing.state),
-                relative(standing.triggered_at or standing.next_run, now),
-                _status(standing.last_status),
-                Text(job.spec.group or ""),
+            rows.append(
+                [
+                    job.id,
+                    schedule_text(job.spec.schedule),
+                    _state(standing.state),
+                    relative(standing.triggered_at or standing.next_run, now),
+                    _status(standing.last_status),
+                    job.spec.group or "",
+                ]
             )
-        _table(table, len(found), "no jobs")
+        _print(JOBS, rows, "no jobs")
 
     with_scheduler(context, main)
 
@@ -109,7 +131,7 @@ def show(context: typer.Context, job_id: JobId, as_json: AsJson = False) -> None
             print_json(job_fields(job) | {"upcoming": [iso(moment) for moment in coming]})
             return
         spec, standing = job.spec, job.standing
-        table = Table(box=None, show_header=False, pad_edge=False)
+        rows: list[tuple[str, str]] = []
         for name, value in (
             ("id", spec.id),
             ("name", spec.name),
@@ -134,11 +156,16 @@ def show(context: typer.Context, job_id: JobId, as_json: AsJson = False) -> None
             ("expires", standing.expires_at and local(standing.expires_at, utc=utc)),
         ):
             if value:
-                table.add_row(f"[bold]{name}[/]", Text(str(value)))
+                rows.append((name, str(value)))
         for number, moment in enumerate(coming):
             shown = f"{local(moment, utc=utc)}  {relative(moment, now)}"
-            table.add_row("[bold]next[/]" if number == 0 else "", shown)
-        screen().print(table)
+            rows.append(("next" if number == 0 else "", shown))
+        width = max(len(name) for name, _ in rows)
+        for name, text in rows:
+            # Only what names the job is copied as a whole.
+            parts = [text] if name in {"id", "name", "group"} else folded_to_edge(text, width + 2)
+            for number, part in enumerate(parts):
+                say(Cell((name if number == 0 else "").ljust(width), bold=True), "  ", part)
 
     with_scheduler(context, main)
 
@@ -175,14 +202,11 @@ def history(
         if as_json:
             print_json([execution_fields(line) for line in found])
             return
-        table = Table(
-            "ended", "job", "status", "scheduled", "took", "try", "reason", box=None, pad_edge=False
-        )
+        rows: list[list[str | Cell]] = []
         for line in found:
             if isinstance(line, UndecodableExecution):
-                ended = local(line.finished_at, utc=utc)
-                job = Text(line.job_id or "-")
-                table.add_row(ended, job, "[red]unreadable[/]", "-", "-", "-", Text(line.reason))
+                ended, job = local(line.finished_at, utc=utc), line.job_id or "-"
+                rows.append([ended, job, Cell("unreadable", "red"), "-", "-", "-", line.reason])
                 continue
             took = (
                 "-"
@@ -190,16 +214,18 @@ def history(
                 else f"{(line.finished_at - line.started_at).total_seconds():.3f}s"
             )
             folded = f" +{line.folded}" if line.folded else ""
-            table.add_row(
-                local(line.finished_at, utc=utc),
-                Text(line.job_id),
-                _status(line.status) + ("" if line.final else " …"),
-                local(line.scheduled_at, utc=utc) + folded,
-                took,
-                str(line.attempt or "-"),
-                Text((line.reason or "").splitlines()[0] if line.reason else ""),
+            rows.append(
+                [
+                    local(line.finished_at, utc=utc),
+                    line.job_id,
+                    _status(line.status, "" if line.final else " …"),
+                    local(line.scheduled_at, utc=utc) + folded,
+                    took,
+                    str(line.attempt or "-"),
+                    line.reason or "",
+                ]
             )
-        _table(table, len(found), "nothing has run")
+        _print(HISTORY, rows, "nothing has run")
 
     with_scheduler(context, main)
 
@@ -223,22 +249,19 @@ def next_(
 ) -> None:
     """Say when a schedule occurs, and what is odd about it; needs no store."""
     now = SystemClock().now()
-    with Telling():
-        schedule = schedule_of(expression, tz or "UTC")
-        moments = upcoming(schedule, now, count)
-        advice = lint(JobSpec("next", schedule), now=now)
+    zone = "UTC" if tz is None else Cron("0 0 * * *", tz).tz  # which says what is wrong with it
+    schedule = schedule_of(expression, zone)
+    moments = upcoming(schedule, now, count)
+    advice = lint(JobSpec("next", schedule), now=now)
     if as_json:
         print_json({"upcoming": [iso(moment) for moment in moments], "advice": advice})
         return
-    console = screen()
     for moment in moments:
-        console.print(
-            f"{local(moment, utc=settings_of(context).utc, tz=tz)}  {relative(moment, now)}"
-        )
+        say(f"{local(moment, utc=settings_of(context).utc, tz=tz)}  {relative(moment, now)}")
     if not moments:
-        console.print("never again")
+        say("never again")
     for sentence in advice:
-        console.print(Text(f"note: {sentence}", style="yellow"))
+        say(Cell(f"note: {sentence}", "yellow"))
 
 
 @app.command(rich_help_panel=LOOK)
@@ -264,47 +287,69 @@ def day(
         if as_json:
             print_json([{"id": row.id, "past": row.past, "future": row.future} for row in rows])
             return
-        table = Table("job", f"last {hours} h", f"next {hours} h", box=None, pad_edge=False)
-        for row in rows:
-            past = Text(row.past, style="green")
-            past.highlight_words([FAILED], style="bold red")
-            past.highlight_words(["-"], style="yellow")
-            table.add_row(Text(row.id), past, Text(row.future, style="cyan"))
-        _table(table, len(rows), "no jobs")
+        columns = [Column("job", key=True), Column(f"last {hours} h"), Column(f"next {hours} h")]
+        _print(
+            columns,
+            [[row.id, Cell(row.past, _colour(row.past)), Cell(row.future, "cyan")] for row in rows],
+            "no jobs",
+        )
         if rows:
-            screen().print(LEGEND)
+            for line in folded_to_edge(LEGEND, 0):
+                say(line)
+
+    with_scheduler(context, main)
+
+
+@app.command(rich_help_panel=LOOK)
+def health(context: typer.Context, as_json: AsJson = False) -> None:
+    """Write to the store, and say whether jobs are overdue that nobody runs: for probes."""
+
+    async def main(scheduler: Scheduler) -> int:
+        found = await probe(scheduler, own=WORKER)
+        facts = found.facts
+        if as_json:
+            since = facts.get("due_since")
+            told = facts | {"due_since": None if since is None else iso(since)}
+            print_json(told | {"problems": found.problems, "ok": not found.problems})
+            return FAILED if found.problems else 0
+        say(facts["store"])
+        alive = facts.get("workers")
+        if alive is not None:
+            say(f"workers alive: {', '.join(alive) or 'none'}")
+        for problem in found.problems:
+            say(Cell(f"problem: {problem}", "red", bold=True))
+        if not found.problems:
+            say(Cell("healthy", "green"))
+        return FAILED if found.problems else 0
 
     with_scheduler(context, main)
 
 
 @app.command(rich_help_panel=LOOK)
 def doctor(context: typer.Context, as_json: AsJson = False) -> None:
-    """Write to the store, look at every job, and say what is wrong."""
+    """Write to the store, look at every job and the last day's history, and say what is wrong."""
+    config = config_of(context)
 
     async def main(scheduler: Scheduler) -> int:
         found = await examine(scheduler)
-        with Telling():
-            config = read_config(config_of(context))
         place = {"mode": config.general.mode, "config": config.source}
         if as_json:
-            print_json(
-                place
-                | found.facts
-                | {"problems": found.problems, "advice": found.advice, "ok": not found.problems}
-            )
-        else:
-            console = screen()
-            console.print(Text(f"mode {place['mode']}, from {place['config']}"))
-            for name, numbers in found.facts.items():
-                counted = ", ".join(f"{number} {word}" for word, number in sorted(numbers.items()))
-                console.print(Text(f"{name}: {counted or 'none'}"))
-            for problem in found.problems:
-                console.print(Text(f"problem: {problem}", style="bold red"))
-            for sentence in found.advice:
-                console.print(Text(f"note: {sentence}", style="yellow"))
-            if not found.problems:
-                console.print("[green]all is well[/]")
-        return 1 if found.problems else 0
+            told = {"problems": found.problems, "notices": found.notices, "advice": found.advice}
+            print_json(place | found.facts | told | {"ok": not found.problems})
+            return FAILED if found.problems else 0
+        say(f"mode {place['mode']}, from {place['config']}")
+        for name, numbers in found.facts.items():
+            counted = ", ".join(f"{number} {word}" for word, number in sorted(numbers.items()))
+            say(f"{name}: {counted or 'none'}")
+        for problem in found.problems:
+            say(Cell(f"problem: {problem}", "red", bold=True))
+        for sentence in found.notices:
+            say(Cell(f"notice: {sentence}", "yellow"))
+        for sentence in found.advice:
+            say(Cell(f"note: {sentence}", "yellow"))
+        if not found.problems:
+            say(Cell("all is well", "green"))
+        return FAILED if found.problems else 0
 
     with_scheduler(context, main)
 
@@ -326,22 +371,29 @@ def _coming(job: Job, now: Any) -> list[Any]:
 def _entry(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals:
-        fail(f"--meta: must be like KEY=VALUE, not {text!r}", code=2)
+        fail(f"--meta: must be like KEY=VALUE, not {text!r}", code=WRONG)
     return key, value
 
 
-def _table(table: Table, rows: int, nothing: str) -> None:
-    screen().print(table if rows else nothing)
+def _print(columns: Sequence[Column], rows: Sequence[Sequence[str | Cell]], nothing: str) -> None:
+    if rows:
+        table(columns, rows)
+    else:
+        say(nothing)
 
 
-def _state(state: State) -> str:
-    colours = {State.ACTIVE: "green", State.PAUSED: "yellow", State.FINISHED: "dim"}
-    return f"[{colours[state]}]{state.value}[/]"
+def _state(state: State) -> Cell:
+    colours = {State.ACTIVE: "green", State.PAUSED: "yellow", State.FINISHED: "bright_black"}
+    return Cell(state.value, colours[state])
 
 
-def _status(status: Status | None) -> str:
+def _status(status: Status | None, more: str = "") -> Cell:
     if status is None:
-        return "-"
+        return Cell("-")
     good, bad = {Status.SUCCEEDED}, {Status.FAILED, Status.ABANDONED}
     colour = "green" if status in good else "red" if status in bad else "yellow"
-    return f"[{colour}]{status.value}[/]"
+    return Cell(status.value + more, colour)
+
+
+def _colour(past: str) -> str:
+    return "red" if FAILED_HERE in past else "yellow" if OTHER in past else "green"

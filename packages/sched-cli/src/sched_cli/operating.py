@@ -7,18 +7,18 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
+from sched_cli.output import print_json, printable, say
 from sched_cli.shared import (
     ACT,
+    FAILED,
+    WRONG,
     AsJson,
     JobId,
     Yes,
     app,
     fail,
     now_of,
-    print_json,
-    screen,
     settings_of,
     with_scheduler,
 )
@@ -95,7 +95,7 @@ def remove(
         if as_json:
             print_json({"removed": job_id})
         else:
-            screen().print(Text(f"removed {job_id!r}"))
+            say(f"removed {job_id!r}")
 
     with_scheduler(context, main)
 
@@ -119,7 +119,7 @@ def prune(
         if as_json:
             print_json({"deleted": deleted})
         else:
-            screen().print(f"deleted {deleted}")
+            say(f"deleted {deleted}")
 
     with_scheduler(context, main)
 
@@ -142,7 +142,7 @@ def _operate(
             said.append(f"until {local(standing.paused_until, utc=settings_of(context).utc)}")
         if standing.next_run is not None:
             said.append(f"next {relative(standing.next_run, now)}")
-        screen().print(Text(", ".join(said)))
+        say(", ".join(said))
 
     with_scheduler(context, main)
 
@@ -151,6 +151,6 @@ def _confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        fail("this needs a yes, and there is no terminal to ask at: pass --yes", code=2)
-    if not typer.confirm(question):
-        raise typer.Exit(1)
+        fail("this needs a yes, and there is no terminal to ask at: pass --yes", code=WRONG)
+    if not typer.confirm(printable(question)):
+        raise typer.Exit(FAILED)

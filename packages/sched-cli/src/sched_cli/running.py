@@ -1,4 +1,4 @@
-"""The command that runs jobs."""
+"""The command that runs jobs, and the one that completes what is typed."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from typing import Annotated, Any
 
 import anyio
 import typer
+from typer.completion import get_completion_script  # type: ignore[attr-defined]  # as in shared
 
-from sched_cli.shared import (
-    RUN,
-    Telling,
-    app,
-    config_of,
-)
-from sched_core import (
-    InvalidDefinition,
-    Scheduler,
-    open_scheduler,
-)
+from sched_cli.output import printable
+from sched_cli.shared import RUN, app, config_of, settings_of, store_of
+from sched_core import InvalidDefinition, Scheduler
+from sched_core.config import open_backend
 from sched_core.logs import JsonFormatter
 from sched_core.ports import Dispatcher
+
+logger = logging.getLogger("sched_cli")
+
+WHAT = "MODULE:NAME"
+MANY = 1000
+"""Jobs that are counted at the start: a service must not read a million of them to say so."""
 
 
 class Log(enum.Enum):
@@ -43,7 +43,7 @@ def run(
     target: Annotated[
         str,
         typer.Argument(
-            metavar="MODULE:NAME",
+            metavar=WHAT,
             help="A Scheduler, a function that returns one, or a handler such as a JobRouter.",
             show_default=False,
         ),
@@ -53,44 +53,73 @@ def run(
     ] = Log.TEXT,
 ) -> None:
     """Run what is due until Ctrl-C or SIGTERM. A handler gets the store of the configuration."""
-    with Telling():
-        scheduler = _scheduler_of(target, config_of(context))
-
+    scheduler = _scheduler_of(target, context)
     _set_up_logging(log)
 
     async def main() -> None:
         async with scheduler:
+            jobs = await _counted(scheduler)
+            logger.info("%s runs on %s, with %s", target, store_of(scheduler.backend), jobs)
             await scheduler.run_forever()
 
-    with Telling():
-        anyio.run(main)
+    anyio.run(main)
 
 
-def _scheduler_of(target: str, config: Path | None) -> Scheduler:
+async def _counted(scheduler: Scheduler) -> str:
+    """Return how many jobs there are; of very many that there are many, without reading them."""
+    count = 0
+    async for _ in scheduler.list_jobs():
+        count += 1
+        if count > MANY:
+            return f"more than {MANY} jobs"
+    return "1 job" if count == 1 else f"{count} jobs"
+
+
+def _scheduler_of(target: str, context: typer.Context) -> Scheduler:
     module, colon, name = target.partition(":")
-    if not (module and colon and name):
-        raise InvalidDefinition("MODULE:NAME", f"must be like app.jobs:scheduler, not {target!r}")
+    parts = module.split(".")
+    if not (colon and name and all(part.isidentifier() for part in parts)):
+        raise InvalidDefinition(WHAT, f"must be like app.jobs:scheduler, not {target!r}")
     sys.path.insert(0, str(Path.cwd()))
     try:
         found: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise  # the module was found, and what it imports was not
-        raise InvalidDefinition("MODULE:NAME", f"there is no module {module!r} here") from None
+        raise InvalidDefinition(WHAT, f"there is no module {module!r} here") from None
     for part in name.split("."):
         if not hasattr(found, part):
-            raise InvalidDefinition("MODULE:NAME", f"{module!r} has no {name!r}")
+            raise InvalidDefinition(WHAT, f"{module!r} has no {name!r}")
         found = getattr(found, part)
-    if isinstance(found, Dispatcher):
-        return open_scheduler(config, handler=found)
-    if not isinstance(found, Scheduler) and callable(found):
-        found = found() if _takes_nothing(found) else open_scheduler(config, handler=found)
+    is_function = callable(found) and not isinstance(found, Scheduler | Dispatcher)
+    if isinstance(found, Dispatcher) or (is_function and not _takes_nothing(found)):
+        config = config_of(context)
+        general = config.general
+        return Scheduler(
+            open_backend(config),
+            handler=found,
+            worker=general.worker,
+            max_concurrency=general.max_concurrency,
+        )
+    settings = settings_of(context)
+    for option, given in (("--url", settings.url), ("--config", settings.config)):
+        if given is not None:
+            raise InvalidDefinition(option, f"is for handlers, and {target} brings its own store")
+    if is_function:
+        found = found()
     if not isinstance(found, Scheduler):
         raise InvalidDefinition(
-            "MODULE:NAME",
-            f"{target} is no Scheduler, nor a function that returns one, nor a handler",
+            WHAT, f"{target} is no Scheduler, nor a function that returns one, nor a handler"
         )
     return found
+
+
+class _Printable(logging.Formatter):
+    """Text in which what jobs say cannot steer the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record, in lines that can be printed."""
+        return "\n".join(map(printable, super().format(record).split("\n")))
 
 
 def _set_up_logging(log: Log) -> None:
@@ -98,7 +127,7 @@ def _set_up_logging(log: Log) -> None:
     if root.handlers or log is Log.NONE:
         return
     handler = logging.StreamHandler()
-    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    text = _Printable("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(JsonFormatter() if log is Log.JSON else text)
     root.addHandler(handler)
     root.setLevel(logging.INFO)
@@ -110,3 +139,23 @@ def _takes_nothing(function: Callable[..., Any]) -> bool:
     except TypeError:
         return False
     return True
+
+
+class Shell(enum.Enum):
+    """Shells that complete."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+
+
+@app.command(rich_help_panel=RUN)
+def completion(
+    shell: Annotated[Shell, typer.Argument(help="For which shell.", show_default=False)],
+) -> None:
+    """Print what makes a shell complete commands and options: eval "$(sched completion bash)"."""
+    name = "sched"
+    script = get_completion_script(
+        prog_name=name, complete_var=f"_{name.upper()}_COMPLETE", shell=shell.value
+    )
+    typer.echo(script)

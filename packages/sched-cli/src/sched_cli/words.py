@@ -55,7 +55,7 @@ def local(moment: datetime | None, *, utc: bool, tz: str | None = None) -> str:
         shown = moment.astimezone(UTC if utc else None if tz is None else ZoneInfo(tz))
     except (OverflowError, ValueError):  # at the ends of the calendar there is no local time
         shown, utc = moment.astimezone(UTC), True
-    return f"{shown:%Y-%m-%d %H:%M:%S}{'Z' if utc else f'{shown:%z}'}"
+    return f"{shown.replace(tzinfo=None, microsecond=0)}{'Z' if utc else f'{shown:%z}'}"
 
 
 def schedule_text(schedule: Schedule) -> str:
@@ -124,8 +124,14 @@ def moment_of(text: str, now: datetime, *, past: bool, field: str) -> datetime:
                 f"must be a moment such as 2026-12-01T10:00, or a duration such as 2h, "
                 f"not {text!r}",
             ) from None
-        return now - length if past else now + length
-    return moment.astimezone()
+        try:
+            return now - length if past else now + length
+        except OverflowError:
+            raise InvalidDefinition(field, f"{text!r} is too far away") from None
+    try:
+        return moment.astimezone()
+    except (OverflowError, ValueError):  # the ends of the calendar have no local time
+        raise InvalidDefinition(field, f"{text!r} is too far away") from None
 
 
 def iso(moment: datetime) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import anyio.to_thread
 from attrs import field, frozen
@@ -408,6 +408,22 @@ class Transaction(Protocol):
 
     async def __aexit__(self, kind: Any, error: Any, trace: Any) -> None:
         """Settle and commit, or roll back."""
+        ...
+
+
+@runtime_checkable
+class Probed(Protocol):
+    """What a backend may have besides the port, for probes: live state, without the history."""
+
+    async def due_since(self) -> datetime | None:
+        """Return since when a job is due that no claim holds, ``None`` where there is none.
+
+        A claim whose lease has ended holds nothing. Unlike a claim, this changes nothing.
+        """
+        ...
+
+    async def live_workers(self) -> Sequence[str] | None:
+        """Return the other workers that are alive, ``None`` where the store cannot tell."""
         ...
 
 

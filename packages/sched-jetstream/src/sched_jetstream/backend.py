@@ -210,6 +210,16 @@ class JetStreamBackend:
         message = Message(session.names.check(session.worker), b"", {TTL: "60"})
         await session.committer.write(Step([message], None, 0, 0))
 
+    # -- probes
+
+    async def due_since(self) -> datetime | None:
+        due = await self._opened().reconciler.scan()
+        return due[0][0] if due else None
+
+    async def live_workers(self) -> Sequence[str] | None:
+        self._opened()
+        return None
+
     # -- definitions
 
     async def add(self, jobs: Sequence[Job]) -> Sequence[Job]:

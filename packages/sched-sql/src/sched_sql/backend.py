@@ -261,6 +261,16 @@ class SqlBackend:
     async def check(self) -> None:
         await self._call(self._table.check)
 
+    # -- probes
+
+    async def due_since(self) -> datetime | None:
+        now = self._now()
+        earliest = await self._call(self._table.earliest, self._now, now)
+        return earliest if earliest is not None and earliest <= now else None
+
+    async def live_workers(self) -> Sequence[str] | None:
+        return await self._call(self._table.live_workers)
+
     # -- definitions
 
     async def add(self, jobs: Sequence[Job]) -> Sequence[Job]:

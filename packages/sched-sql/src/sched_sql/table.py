@@ -73,6 +73,10 @@ class Table(Protocol):
         """Write something and read it back."""
         ...
 
+    def live_workers(self) -> Sequence[str] | None:
+        """Return the other workers that are alive, ``None`` where nobody can tell."""
+        ...
+
     def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
         """Store new jobs, all or none."""
         ...

@@ -248,6 +248,9 @@ class PostgresTable:
 
         self._lanes["edit"].run(steps)
 
+    def live_workers(self) -> Sequence[str] | None:
+        return None
+
     # -- definitions
 
     def _edit(self, steps: Callable[[], Steps[T]]) -> T:

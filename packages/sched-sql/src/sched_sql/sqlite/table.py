@@ -135,6 +135,9 @@ class SqliteTable:
                 "UPDATE sched_meta SET value = value + 1 WHERE key = 'checks'"
             )
 
+    def live_workers(self) -> Sequence[str] | None:
+        return [self._workers.name(path) for path in self._workers.others() if is_locked(path)]
+
     # -- definitions
 
     def add(self, jobs: Sequence[Job]) -> Sequence[Job]:

@@ -1,0 +1,196 @@
+"""``sched health`` and ``sched doctor``: what is wrong now, and what only was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from tests import postgres_server
+from tests.jetstream.servers import delete_streams, shared_server
+from typer.testing import CliRunner
+
+from sched_cli import main as _commands  # noqa: F401 -- puts them into the application
+from sched_cli.shared import app
+from sched_core import Interval, JobEvent, Once, Scheduler, SystemClock, open_scheduler
+from sched_core.config import open_backend, read_config
+from sched_core.ports import Backend
+from sched_sql import SqlBackend
+
+AGO = timedelta(minutes=2)
+
+
+def sched(*words: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, words)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def asked(url: str, word: str) -> tuple[int, dict[str, Any]]:
+    code, output = sched("--url", url, word, "--json")
+    return code, json.loads(output)
+
+
+async def nothing(event: JobEvent) -> None:
+    return
+
+
+async def make(backend: Backend, at: datetime | None = None) -> None:
+    async with Scheduler(backend) as scheduler:
+        await scheduler.ensure_job("hourly", Interval(hours=1))
+        if at is not None:
+            await scheduler.submit_job("late", Once(at))
+
+
+@pytest.fixture(params=["sqlite", "postgres", "jetstream"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/jobs.db"
+    elif request.param == "postgres":
+        server = postgres_server.shared()
+        server.admin("DROP DATABASE IF EXISTS probed")
+        server.make_database("probed")
+        yield server.address().rpartition("/")[0] + "/probed"
+    else:
+        url = shared_server().url
+        delete_streams(url, "KV_jobs", "KV_executions")
+        yield url
+        delete_streams(url, "KV_jobs", "KV_executions")
+
+
+def backend_at(url: str) -> Backend:
+    mode = "jetstream" if url.startswith("nats") else "sql"
+    return open_backend(read_config({"mode": mode, mode: {"url": url}}, environ={}))
+
+
+def test_what_is_overdue_and_run_by_nobody_is_unhealthy(address: str) -> None:
+    code, output = sched("--url", address, "health")
+    assert (code, output.count("\n")) == (2, 1), "there is no store, and none is made"
+    anyio.run(make, backend_at(address))
+    code, found = asked(address, "health")
+    assert (code, found["ok"], found["problems"], found["due_since"]) == (0, True, [], None)
+    anyio.run(make, backend_at(address), datetime.now(UTC) - AGO)
+    code, found = asked(address, "health")
+    assert (code, found["ok"]) == (1, False)
+    assert found["due_since"] is not None
+    assert "a job has been due since" in found["problems"][0]
+
+    async def held() -> None:
+        """A long run is no reason to restart a container."""
+        backend = backend_at(address)
+        await backend.open(SystemClock(), worker="holds")
+        try:
+            claims = await backend.claim_due(5)
+            while not claims:  # where hints tell what is due
+                await backend.wait_due(5)
+                claims = await backend.claim_due(5)
+            await anyio.to_thread.run_sync(probe_beside)
+        finally:
+            await backend.close()
+
+    def probe_beside() -> None:
+        code, found = asked(address, "health")
+        assert (code, found["problems"]) == (0, [])
+        if address.startswith("sqlite"):
+            assert found["workers"] == ["holds"]
+
+    anyio.run(held)
+
+
+def test_an_unreachable_store_is_unhealthy(tmp_path: Path) -> None:
+    code, output = sched("--url", "postgresql://u:hunter2@127.0.0.1:1/jobs", "health")
+    assert code == 1
+    assert output.startswith("sched: PostgreSQL at 127.0.0.1:1")
+    assert "hunter2" not in output
+
+
+def filled(tmp_path: Path, *, then: Callable[[int], bool]) -> str:
+    runs = 0
+
+    async def sometimes(event: JobEvent) -> None:
+        nonlocal runs
+        runs += 1
+        if not then(runs):
+            raise ConnectionError("no answer")
+
+    async def run() -> None:
+        async with Scheduler(SqlBackend(tmp_path / "jobs.db"), handler=sometimes) as scheduler:
+            await scheduler.submit_job("hourly", Interval(hours=1))
+            for _ in range(3):
+                await scheduler.trigger_job("hourly")
+                await scheduler.run_due()
+
+    anyio.run(run)
+    return str(tmp_path / "jobs.db")
+
+
+def test_a_failure_that_is_over_is_a_notice(tmp_path: Path) -> None:
+    url = filled(tmp_path, then=lambda run: run != 1)
+    code, found = asked(url, "doctor")
+    assert (code, found["problems"]) == (0, [])
+    assert found["notices"] == ["job 'hourly' failed once in the last day, and has succeeded since"]
+    assert "notice: job 'hourly' failed once" in sched("--url", url, "doctor")[1]
+    assert asked(url, "health")[0] == 0
+
+
+def test_a_failure_that_is_not_over_is_a_problem_and_no_matter_of_a_probe(tmp_path: Path) -> None:
+    url = filled(tmp_path, then=lambda run: run != 3)
+    code, found = asked(url, "doctor")
+    assert (code, found["problems"]) == (1, ["job 'hourly' failed once in the last day"])
+    assert asked(url, "health")[0] == 0
+
+
+def test_the_address_on_the_command_line_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    anyio.run(make, SqlBackend("mine.db"))
+    (tmp_path / "scheduler.toml").write_text(
+        '[scheduler]\nmode = "gorm"\n[scheduler.gorm]\ndatabase = "theirs.db"\ntimeout = "3s"\n'
+    )
+    monkeypatch.setenv("SCHEDULER_SQL_DSN", "others.db")
+    assert "there is no database at" in sched("jobs")[1]
+    code, found = asked("mine.db", "doctor")
+    assert code == 0
+    assert found["config"] == "--url and scheduler.toml"
+    assert found["jobs"] == {"active": 1}
+    assert "scheduler.gorm.url (from --url): " in sched("--url", "mysql://h/d", "jobs")[1]
+    (tmp_path / "scheduler.toml").write_text('[scheduler]\nmode = "memory"\n')
+    assert "no other process sees them" in sched("jobs")[1]
+    assert sched("--url", "mine.db", "jobs")[0] == 0
+    assert [each.name for each in tmp_path.glob("*.db")] == ["mine.db"]
+    (tmp_path / "own.py").write_text(
+        "from sched_core import MemoryBackend, Scheduler\nscheduler = Scheduler(MemoryBackend())\n"
+    )
+    code, output = sched("--url", "mine.db", "run", "own:scheduler")
+    assert (code, output) == (
+        2,
+        "sched: --url: is for handlers, and own:scheduler brings its own store\n",
+    )
+
+
+def test_a_million_records_would_not_be_read(tmp_path: Path) -> None:
+    """Whatever is asked of the store, it is nothing of the history."""
+    path = tmp_path / "jobs.db"
+    filled(tmp_path, then=lambda run: True)
+
+    async def look() -> None:
+        from sched_cli.health import probe
+
+        async with open_scheduler({"mode": "sql", "sql": {"url": str(path)}}, environ={}) as opened:
+            statements: list[str] = []
+            backend = opened.backend
+            assert isinstance(backend, SqlBackend)
+            connection = backend._table._database.connection  # type: ignore[attr-defined]
+            connection.set_trace_callback(statements.append)
+            found = await probe(opened, own="sched-cli")
+            assert found.problems == []
+            assert statements
+            assert [each for each in statements if "sched_ledger" in each] == []
+
+    anyio.run(look)
