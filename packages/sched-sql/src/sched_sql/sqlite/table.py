@@ -136,7 +136,8 @@ class SqliteTable:
             )
 
     def live_workers(self) -> Sequence[str] | None:
-        return [self._workers.name(path) for path in self._workers.others() if is_locked(path)]
+        alive = [path for path in self._workers.others() if is_locked(path)]
+        return [worker for path in alive if (worker := worker_of(path))]
 
     # -- definitions
 

@@ -74,14 +74,6 @@ class WorkerFiles:
 def _name(worker: str) -> str:
     return hashlib.blake2b(worker.encode(), digest_size=16).hexdigest()
 
-    @staticmethod
-    def name(path: Path) -> str:
-        """Return the worker of a file, of one that is no worker's its name."""
-        try:
-            return path.read_text(encoding="utf-8") or path.name
-        except (OSError, UnicodeDecodeError):
-            return path.name
-
 
 def _lock(file: int) -> bool:
     """Lock a worker's file; a process that only looks whether it is locked soon lets go of it."""
