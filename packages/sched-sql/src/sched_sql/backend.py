@@ -264,9 +264,7 @@ class SqlBackend:
     # -- probes
 
     async def due_since(self) -> datetime | None:
-        now = self._now()
-        earliest = await self._call(self._table.earliest, self._now, now)
-        return earliest if earliest is not None and earliest <= now else None
+        return await self._call(self._table.due_since, self._now)
 
     async def live_workers(self) -> Sequence[str] | None:
         return await self._call(self._table.live_workers)

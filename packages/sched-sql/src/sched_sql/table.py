@@ -73,6 +73,10 @@ class Table(Protocol):
         """Write something and read it back."""
         ...
 
+    def due_since(self, now: Now) -> datetime | None:
+        """Return since when a job is due that no claim holds."""
+        ...
+
     def live_workers(self) -> Sequence[str] | None:
         """Return the other workers that are alive, ``None`` where nobody can tell."""
         ...

@@ -248,6 +248,20 @@ class PostgresTable:
 
         self._lanes["edit"].run(steps)
 
+    def due_since(self, now: Now) -> datetime | None:
+        at = self._fixed(now)
+
+        def steps() -> Steps[int | None]:
+            ((found,),) = yield Query(
+                f"SELECT min(due_at) FROM {self._names.job}, (SELECT coalesce(%s, {NOW}) AS at) n "  # noqa: S608 -- quoted
+                "WHERE due_at <= n.at AND (lease_until IS NULL OR lease_until <= n.at)",
+                (at,),
+            )
+            return None if found is None else int(found)
+
+        found = self._lanes["edit"].run(steps)
+        return None if found is None else moment(found)
+
     def live_workers(self) -> Sequence[str] | None:
         return None
 

@@ -135,6 +135,11 @@ class SqliteTable:
                 "UPDATE sched_meta SET value = value + 1 WHERE key = 'checks'"
             )
 
+    def due_since(self, now: Now) -> datetime | None:
+        at = now()
+        earliest = self.earliest(now, at)
+        return earliest if earliest is not None and earliest <= at else None
+
     def live_workers(self) -> Sequence[str] | None:
         alive = [path for path in self._workers.others() if is_locked(path)]
         return [worker for path in alive if (worker := worker_of(path))]
