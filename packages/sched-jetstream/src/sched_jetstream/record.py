@@ -36,7 +36,7 @@ from sched_core.schedule import Once
 
 T = TypeVar("T")
 
-MOST = 2**53
+MOST = 2**60
 """Numbers that only grow stay below it, in whatever time; what is above was not written here."""
 LARGE = 2048
 """Bytes from which on a definition lies apart, so that a run does not write it again and again."""

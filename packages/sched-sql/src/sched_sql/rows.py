@@ -33,7 +33,7 @@ _MICROSECOND = timedelta(microseconds=1)
 EARLIEST = (datetime.min.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
 LATEST = (datetime.max.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
 """What lies before or after is no moment: nobody knows what was meant."""
-MOST = 2**53
+MOST = 2**60
 """Numbers that only grow stay below it, in whatever time; what is above was not written here."""
 
 STANDING_COLUMNS = (
