@@ -14,7 +14,6 @@ import all the rest, so that is done when something first needs it.
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from functools import cache, lru_cache
@@ -24,6 +23,7 @@ from attrs import frozen
 
 from sched_core.errors import InvalidDefinition, SchedError
 from sched_core.job import Claim, Execution, Job, JobSpec, LostClaim, Standing
+from sched_core.logger import Logger
 from sched_core.policy import Coalesce, Drop, Policy, RunAll
 from sched_core.ports import UndecodableExecution
 from sched_core.schedule import (
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-logger = logging.getLogger("sched_core")
+logger = Logger("sched_core")
 
 FORMAT = 1
 """The newest format that this version reads, and the one it writes."""

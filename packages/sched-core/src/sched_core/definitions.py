@@ -6,7 +6,6 @@ whole backend and one transaction of the caller's.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -25,11 +24,12 @@ from sched_core.errors import (
 from sched_core.job import RESERVED, Execution, Job, JobSpec
 from sched_core.lifecycle import Change
 from sched_core.lint import lint
+from sched_core.logger import Logger
 from sched_core.policy import Policy
 from sched_core.ports import JobStore, Undecodable
 from sched_core.schedule import Schedule
 
-logger = logging.getLogger("sched_core")
+logger = Logger("sched_core")
 
 Edited = Callable[[str, Sequence[Execution]], Awaitable[None]]
 """Told which lines an edit wrote, with the job's id."""

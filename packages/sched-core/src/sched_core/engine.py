@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
-import logging
+import math
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context, ContextVar, copy_context
 from datetime import datetime, timedelta
 from typing import TypeVar, TypeVarTuple, Unpack
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from sched_core.clock import FIRST, Clock, StepWatch, backoff_pause, elapsed, instant_after
-from sched_core.job import Claim
+from sched_core.clock import (
+    Clock,
+    StepWatch,
+    backoff_pause,
+    elapsed,
+    instant_after,
+    loop_seconds,
+    pause,
+)
+from sched_core.errors import SchedulerStopped
+from sched_core.job import Claim, describe
+from sched_core.logger import Logger
+from sched_core.maintenance import Retention, Unreadable
 from sched_core.observing import Observers
 from sched_core.ports import Backend
 from sched_core.signals import stop_signals
+from sched_core.supervision import asyncio_task, keep_up
 from sched_core.workers import Workers
 
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
 
-logger = logging.getLogger("sched_core")
+logger = Logger("sched_core")
 
 DEFAULT_GRACE = timedelta(seconds=20)
 """Below the 30 seconds that Kubernetes waits before it kills."""
 FLUSH = 5.0
-"""Seconds for which settling is shielded when everything else has been cancelled."""
-RETENTION_BEGINS = timedelta(minutes=1)
-RETENTION = timedelta(hours=1)
-"""How often expired jobs and ledger lines are deleted."""
+"""Seconds after the grace in which what was cancelled ends and is written, all in all."""
+LOOK_EVERY = 0.1
+"""Seconds between looks whether a deadline was brought forward."""
+AT_ONCE = 1.0
+"""The same after a second signal."""
 STALLED = timedelta(seconds=30)
 """A loop that has not looked for work for so long is reported as stalled."""
 
@@ -43,14 +57,22 @@ IDLE_TURNS = 3
 
 
 class Stop:
-    """A request to stop, and what ended."""
+    """A request to stop, and what ended.
+
+    A stop has one deadline, grace plus :data:`FLUSH` after it was asked for, whatever the store
+    does.
+    """
 
     def __init__(self) -> None:
         self.requested = anyio.Event()
         self.at_once = anyio.Event()
         self.ended = anyio.Event()
-        """Set when the engine has ended, or waits for coroutines only that refuse to end."""
+        """Set when the engine has ended, or its deadline has passed."""
+        self.served = anyio.Event()
+        """Set when the engine has ended."""
         self.grace = DEFAULT_GRACE.total_seconds()
+        self._asked_at = 0.0
+        self._deadline = math.inf
         self._waiting: anyio.CancelScope | None = None
 
     def request(self, grace: float | None) -> None:
@@ -59,10 +81,14 @@ class Stop:
         Args:
             grace: Seconds that handlers have to end; ``None``: as it stands.
         """
+        now = loop_seconds()
         if grace is not None:
             self.grace = grace
+        if not self.requested.is_set():
+            self._asked_at = now
         if self.grace <= 0:
             self.at_once.set()
+        self._deadline = min(self._deadline, now + max(self.grace, 0) + FLUSH)
         self.requested.set()
         if self._waiting is not None:
             self._waiting.cancel()
@@ -71,10 +97,21 @@ class Stop:
         """Ask for the end; a second time, for the end at once."""
         if self.requested.is_set():
             logger.warning("second signal: stopping at once")
+            self._deadline = min(self._deadline, loop_seconds() + AT_ONCE)
             self.request(0)
         else:
             logger.info("signal: stopping within %s s", self.grace)
             self.request(None)
+
+    def grace_left(self) -> float:
+        """Return for how many seconds handlers may go on."""
+        if self.at_once.is_set():
+            return 0.0
+        return max(0.0, self._asked_at + self.grace - loop_seconds())
+
+    def left(self) -> float:
+        """Return for how many seconds anything may go on."""
+        return max(0.0, self._deadline - loop_seconds())
 
     async def wait(
         self, wait: Callable[[Unpack[Arguments]], Awaitable[T]], *arguments: *Arguments
@@ -115,7 +152,9 @@ class Engine:
         self._stop = Stop()
         self._stopped = anyio.Event()
         self._steps = StepWatch(clock)
-        self._pruned_at: datetime | None = None
+        self._retention = Retention(backend, clock, observers, step=workers.holdings.lease / 4)
+        self._unreadable = Unreadable(backend, clock, observers)
+        self._inside: ContextVar[bool] = ContextVar("sched_core.inside", default=False)
         self.running = False
         """Whether ``run_forever`` is running."""
         self.full_since: datetime | None = None
@@ -124,10 +163,18 @@ class Engine:
         """When the loop last looked for work."""
 
     async def stop(self, grace: float) -> None:
-        """End ``run_forever``; return once it has ended, or refuses to."""
+        """End ``run_forever``; return once it has ended, or refuses to.
+
+        Asked by a handler of its own, it returns at once: it would wait for its own caller.
+        """
         if self.running:
             self._stop.request(grace)
-            await self._stopped.wait()
+            if not self._inside.get():
+                await self._stopped.wait()
+
+    def left_to_stop(self) -> float:
+        """Return the seconds that are left of a stop, a few where none was asked for."""
+        return max(AT_ONCE, min(self._stop.left(), FLUSH))
 
     def stalled(self) -> bool:
         """Whether the loop has not looked for work for too long."""
@@ -158,13 +205,14 @@ class Engine:
     async def run_due(self, moment: datetime) -> None:
         """Run until nothing is left that was due at the moment."""
         await self._run(lambda: self._run_until(moment), signals=False)
-        await self._prune_sometimes()
+        await self._retention.sometimes()
 
     async def _run(self, work: Callable[[], Awaitable[None]], *, signals: bool) -> None:
         stop = self._stop = Stop()
         failure: list[Exception] = []
         async with anyio.create_task_group() as host:
             host.start_soon(self._serve, stop, work, failure)
+            host.start_soon(self._watch_deadline, stop)
             try:
                 async with stop_signals(enabled=signals, on_signal=stop.on_signal):
                     await stop.ended.wait()
@@ -174,33 +222,56 @@ class Engine:
         if failure:
             raise failure[0]
 
+    async def _watch_deadline(self, stop: Stop) -> None:
+        """Let those who wait for the end go on at the deadline, whatever still hangs then."""
+        with anyio.CancelScope(shield=True):
+            await _first_of(stop.requested.wait, stop.served.wait)
+            await _until(stop.served.wait, stop.left)
+        if not stop.served.is_set():
+            logger.error("the scheduler has stopped, and something that it called still hangs")
+            stop.ended.set()
+            self._stopped.set()
+
     async def _serve(
-        self, stop: Stop, work: Callable[[], Awaitable[None]], failure: list[Exception]
+        self,
+        stop: Stop,
+        work: Callable[[], Awaitable[None]],
+        failure: list[Exception],
     ) -> None:
         # Nothing in here is cancelled from outside: the end is decided by the request alone.
+        done = False
         with anyio.CancelScope(shield=True):
             try:
                 async with anyio.create_task_group() as tasks:
-                    self._workers.start(tasks)
-                    try:
-                        await work()
-                    except Exception as error:  # noqa: BLE001 -- raised by _run
-                        failure.append(error)
-                    if await self._wind_down(stop):
-                        # This task must wait for coroutines that refuse to end; nobody else must.
-                        stop.ended.set()
-                        self._stopped.set()
+                    self._workers.start(tasks, self._handlers_context())
+                    over = anyio.Event()
+                    tasks.start_soon(_do, work, failure, over)
+                    await _first_of(over.wait, stop.requested.wait)
+                    await self._wind_down(stop, over)
+                    done = True
             except Exception as error:
                 logger.exception("the scheduler's loop failed")
                 failure.append(error)
             finally:
+                if not done and not failure:
+                    failure.append(SchedulerStopped("its loop was cancelled from outside"))
+                    logger.error("the scheduler's loop was cancelled from outside: no job runs")
+                stop.served.set()
                 stop.ended.set()
+
+    def _handlers_context(self) -> Context:
+        context = copy_context()
+        context.run(self._inside.set, True)
+        return context
 
     # -- until nothing is due
 
     async def _run_until(self, moment: datetime) -> None:
         workers, stop = self._workers, self._stop
         while claims := await self._claim_until(moment):
+            if stop.requested.is_set():
+                await self._release(claims)
+                return
             workers.accept(claims)
             await stop.wait(workers.until_idle)
             await stop.wait(workers.until_settled)
@@ -227,10 +298,12 @@ class Engine:
     # -- for ever
 
     async def _dispatch(self, running: Callable[[], None]) -> None:
+        host = asyncio_task()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._retain)
+            tasks.start_soon(keep_up, "retention", host, self._retention.run)
+            tasks.start_soon(keep_up, "the look for unreadable jobs", host, self._unreadable.run)
             running()
-            await self._claim_and_run()
+            await keep_up("the loop", host, self._claim_and_run)
             tasks.cancel_scope.cancel()
 
     async def _claim_and_run(self) -> None:
@@ -238,7 +311,7 @@ class Engine:
         while not stop.requested.is_set():
             self.looked_at = self._clock.now()
             try:
-                if workers.handler is None:
+                if workers.caller.handler is None:
                     self._observers.trouble("handler", "no handler is set: nothing is claimed")
                     await stop.wait(self._handler_set.wait)
                     continue
@@ -256,7 +329,9 @@ class Engine:
                 if workers.holdings.runs:
                     await stop.wait(workers.leases.renew_expiring)
                 claims = await self._claim(free)
-                if claims:
+                if claims and stop.requested.is_set():
+                    await self._release(claims)
+                elif claims:
                     workers.accept(claims)
                     await self._let_begin()
                 else:
@@ -302,62 +377,68 @@ class Engine:
 
     # -- the end
 
-    async def _wind_down(self, stop: Stop) -> bool:
-        """End what is running; return whether handlers are left that refuse to end."""
+    async def _wind_down(self, stop: Stop, over: anyio.Event) -> None:
+        """End what is running.
+
+        Args:
+            stop: That was requested, or the work has ended without one.
+            over: Set once nothing more is claimed.
+        """
         workers = self._workers
-        with anyio.CancelScope(shield=True):
+        stop.request(None)
+
+        async def give_back() -> None:
             await self._release(workers.take_all_unbegun())
-            if workers.active and stop.grace > 0 and not stop.at_once.is_set():
-                with anyio.move_on_after(stop.grace):
-                    await _first_of(workers.until_idle, stop.at_once.wait)
+            await over.wait()
+            await self._release(workers.take_all_unbegun())
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_until, give_back, stop.left)
+            await _until(workers.until_idle, stop.grace_left)
             if workers.active:
                 workers.cancel_all()
-                with anyio.move_on_after(FLUSH):
-                    await workers.until_idle()
-            held = workers.holdings.runs
-            if workers.active:
-                hanging = sorted(run.claim.job.id for run in held.values())
-                logger.error("handlers did not end, their leases must run out: %s", hanging)
-                workers.abandon_threads()
-            with anyio.move_on_after(FLUSH):
-                await workers.until_settled()
-            if held:
-                logger.error("%s runs were not written", len(held))
-            refusing = workers.hanging()
-            workers.close()
-        return refusing
+                await _until(workers.until_idle, stop.left)
+        held = workers.holdings.runs
+        if workers.active:
+            hanging = sorted(run.claim.job.id for run in held.values())
+            logger.error("handlers did not end, their leases must run out: %s", hanging)
+            workers.abandon_threads()
+        await _until(workers.until_settled, stop.left)
+        if held:
+            logger.error("%s runs were not written", len(held))
+        workers.close()
 
     async def _release(self, claims: Sequence[Claim]) -> None:
         if not claims:
             return
         try:
-            with anyio.move_on_after(FLUSH):
+            with anyio.fail_after(FLUSH):
                 await self._backend.release(claims)
             self._observers.trouble("releasing", None)
         except Exception as error:
             logger.exception("claims could not be released, their leases must run out")
-            self._observers.trouble("releasing", str(error))
+            self._observers.trouble("releasing", describe(error))
 
-    # -- retention
 
-    async def _retain(self) -> None:
-        pause = RETENTION_BEGINS  # soon, or a service that restarts often would never prune
-        while True:
-            await self._clock.sleep_until(self._clock.now() + pause)
-            try:
-                await self._backend.prune(FIRST)
-                pause = RETENTION
-                self._observers.trouble("retention", None)
-            except Exception as error:
-                pause = RETENTION_BEGINS  # health is bad until it succeeds
-                logger.exception("retention failed, it is tried again")
-                self._observers.trouble("retention", str(error))
+async def _do(
+    work: Callable[[], Awaitable[None]], failure: list[Exception], over: anyio.Event
+) -> None:
+    try:
+        await work()
+    except Exception as error:  # noqa: BLE001 -- raised by Engine._run
+        failure.append(error)
+    finally:
+        over.set()
 
-    async def _prune_sometimes(self) -> None:
-        now = self._clock.now()
-        if self._pruned_at is None or now - self._pruned_at >= RETENTION * 24:
-            self._pruned_at = now
-            await self._backend.prune(FIRST)
+
+async def _until(wait: Callable[[], Awaitable[None]], left: Callable[[], float]) -> None:
+    """Wait for something, as long as there are seconds left."""
+
+    async def run_out() -> None:
+        while (seconds := left()) > 0:
+            await pause(min(seconds, LOOK_EVERY))
+
+    await _first_of(wait, run_out)
 
 
 async def _first_of(*waits: Callable[[], object]) -> None:

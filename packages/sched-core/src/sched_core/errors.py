@@ -163,6 +163,10 @@ class SchedulerRunning(SchedError):
     """The operation is not possible while ``run_forever`` or ``run_due`` is running."""
 
 
+class SchedulerStopped(SchedError):
+    """``run_forever`` has ended although nothing asked it to: no job runs any more."""
+
+
 class SchedulerForked(SchedError):
     """A scheduler opened by the parent process was used in a forked child. Open a new one there."""
 

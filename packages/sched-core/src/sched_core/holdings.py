@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from datetime import datetime
 
@@ -10,63 +9,12 @@ import anyio
 
 from sched_core.clock import LAST, Clock
 from sched_core.errors import BackendError
-from sched_core.job import Cancellation, Claim, Settlement, describe
-from sched_core.lifecycle import Decision, Ended, Start
+from sched_core.job import describe
+from sched_core.logger import Logger
 from sched_core.ports import Backend
-from sched_core.threads import HandlerThread
+from sched_core.runs import Run
 
-logger = logging.getLogger("sched_core")
-
-
-class Worker:
-    """A standing task."""
-
-    __slots__ = ("scope", "thread", "woken")
-
-    def __init__(self) -> None:
-        self.scope = anyio.CancelScope()
-        self.thread: HandlerThread | None = None
-        self.woken = anyio.Event()
-
-
-class Run:
-    """One claim from the moment it was made until it is settled."""
-
-    __slots__ = (
-        "cancellation",
-        "claim",
-        "conflicts",
-        "decision",
-        "ended",
-        "expected",
-        "finished_at",
-        "postponed",
-        "start",
-        "started_at",
-        "threaded",
-        "why",
-        "worker",
-        "written",
-    )
-
-    def __init__(self, claim: Claim) -> None:
-        self.claim = claim
-        self.start: Start | None = None
-        self.started_at: datetime | None = None
-        self.finished_at: datetime | None = None
-        self.postponed: datetime | None = None
-        self.ended: Ended | None = None
-        self.decision: Decision | None = None
-        self.worker: Worker | None = None
-        self.threaded = False
-        self.cancellation = Cancellation()
-        self.why = ""
-        """Why it was cancelled: timeout, lost or stop."""
-        self.conflicts = 0
-        self.expected: int | None = claim.job.revision
-        """The revision that the decision was made on."""
-        self.written: Settlement | None = None
-        """What its handler has committed itself."""
+logger = Logger("sched_core")
 
 
 class Holdings:
@@ -76,12 +24,18 @@ class Holdings:
         backend: That they were made on.
         clock: The one that decides.
         on_trouble: Called with a topic and what is wrong with it, or ``None`` when it is right.
+        on_notice: The same for what people should know, and that is nothing wrong here.
     """
 
     def __init__(
-        self, backend: Backend, clock: Clock, on_trouble: Callable[[str, str | None], None]
+        self,
+        backend: Backend,
+        clock: Clock,
+        on_trouble: Callable[[str, str | None], None],
+        on_notice: Callable[[str, str | None], None],
     ) -> None:
-        self.backend, self.clock, self.on_trouble = backend, clock, on_trouble
+        self.backend, self.clock = backend, clock
+        self.on_trouble, self.on_notice = on_trouble, on_notice
         self.lease = backend.capabilities.lease
         self.runs: dict[str, Run] = {}
         """By job id."""
@@ -97,6 +51,7 @@ class Holdings:
         job_id = run.claim.job.spec.id
         if self.runs.get(job_id) is not run:
             return None
+        run.let_go()
         del self.runs[job_id]
         successor = self.successors.pop(job_id, None) if self.successors else None
         if successor is not None:
@@ -105,6 +60,8 @@ class Holdings:
 
     def clear(self) -> None:
         """Forget everything: it is left to its leases."""
+        for run in [*self.runs.values(), *self.successors.values()]:
+            run.let_go()
         self.runs.clear()
         self.successors.clear()
 
@@ -113,23 +70,13 @@ class Holdings:
         self.changed.set()
         self.changed = anyio.Event()
 
-    def cancel(self, run: Run, why: str) -> None:
-        """Tell a run to stop, and cancel it where it can be."""
-        if run.ended is not None or run.decision is not None:
-            return
-        if not run.why or why == "lost":
-            run.why = why
-        run.cancellation.requested = True
-        if run.worker is not None and not run.threaded:
-            run.worker.scope.cancel()
-
     def lose(self, run: Run) -> None:
         """Note that a run's claim belongs to somebody else, and tell it to stop."""
         if run.why == "lost":
             return
         self.claims_lost += 1
         logger.warning("job %r: claim %s was lost", run.claim.job.id, run.claim.token)
-        self.cancel(run, "lost")
+        run.cancel("lost")
 
     def trouble(self, doing: str, error: BaseException) -> None:
         """Count and log a failure to reach the backend, and turn unhealthy."""

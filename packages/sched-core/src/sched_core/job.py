@@ -14,6 +14,7 @@ from typing import Any, Literal, NoReturn, Protocol
 from attrs import field, frozen
 
 from sched_core.errors import BackendError, InvalidDefinition, shown
+from sched_core.logger import type_name
 from sched_core.policy import Policy
 from sched_core.schedule import Schedule
 
@@ -539,11 +540,13 @@ def line_expiry(policy: Policy, finished_at: datetime) -> datetime | None:
 
 def describe(error: BaseException) -> str:
     """Return ``"Type: text"`` for the ledger, bounded and free of what no store can keep."""
+    name = type_name(error)
     try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 -- a handler's exception may fail at anything, this included
-        text = "(its text could not be read)"
-    return bounded(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+        return bounded(f"{name}: {text}" if (text := str(error)) else name)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 -- a handler's exception may fail at anything, this included
+        return bounded(f"{name}: (its text could not be read)")
 
 
 def bounded(reason: str) -> str:

@@ -5,16 +5,24 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import anyio.abc
 
 from sched_core.clock import LAST, Alarm, elapsed, instant_after, loop_seconds
-from sched_core.holdings import Holdings, Run
+from sched_core.holdings import Holdings
 from sched_core.job import Claim
+from sched_core.logger import Logger
+from sched_core.runs import Run
+from sched_core.supervision import keep_up
+
+logger = Logger("sched_core")
 
 MICROSECOND = 1e-6
 LONGEST_NAP = 86_400.0
 """Seconds after which deadlines are looked at again; a timedelta holds no arbitrary float."""
+PATIENCE = 1.0
+"""Seconds that a cancelled coroutine has to return before it counts as one that goes on."""
 
 
 class Leases:
@@ -25,11 +33,14 @@ class Leases:
         self._renewals: list[float] = []
         """When those began that have not returned, by a clock that nobody sets."""
 
-    async def keep(self, tasks: anyio.abc.TaskGroup, *, tick: Callable[[], None]) -> None:
+    async def keep(
+        self, tasks: anyio.abc.TaskGroup, *, host: Any, tick: Callable[[], None]
+    ) -> None:
         """Renew until cancelled, at every third of a lease.
 
         Args:
             tasks: Where renewals run, so that one that hangs does not stop the next.
+            host: The task that the group belongs to; see ``supervision``.
             tick: Called each time.
         """
         holdings = self._holdings
@@ -40,7 +51,7 @@ class Leases:
             tick()
             began = self._renewals[0] if self._renewals else None
             if began is None:
-                tasks.start_soon(self.renew)
+                tasks.start_soon(keep_up, "a renewal", host, self.renew)
             elif began == seen and loop_seconds() - began >= patience:
                 # A renewal that neither returns nor fails saves nothing. It was seen before:
                 # what only waits for a loop that was blocked comes back at once.
@@ -54,7 +65,7 @@ class Leases:
             (
                 run.claim.expires_at
                 for run in self._holdings.runs.values()
-                if run.decision is None and run.why != "lost"
+                if run.is_open and run.why != "lost"
             ),
             default=LAST,
         )
@@ -63,7 +74,7 @@ class Leases:
     def _give_up(self, runs: Sequence[Run]) -> None:
         now = self._holdings.clock.now()
         for run in runs:
-            if run.claim.expires_at <= now and run.decision is None:
+            if run.claim.expires_at <= now and run.is_open:
                 self._holdings.lose(run)
 
     async def renew(self) -> bool:
@@ -93,11 +104,11 @@ class Leases:
         for run in runs:
             claim = held.get(run.claim.job.spec.id)
             if claim is not None and claim.token == run.claim.token:
-                run.claim = _extended(run.claim, claim.expires_at)
-            elif run.ended is None and run.decision is None:
+                run.renew(_extended(run.claim, claim.expires_at))
+            elif run.is_open:
                 holdings.lose(run)
-            elif run.written is None:
-                run.why = "lost"  # or written meanwhile: the settlement tells
+            else:
+                run.miss_renewal()
         return True
 
     async def renew_expiring(self) -> None:
@@ -116,22 +127,29 @@ class Leases:
 class Deadlines:
     """Cancels handlers whose time is up: one heap for all of them, not a timer for each.
 
-    What has elapsed is measured on a scale that nobody sets: a clock that is set ends no run.
+    What has elapsed is measured on a scale that nobody sets: a clock that is set ends no run. A
+    handler that cannot be cancelled, or goes on all the same, is told of while it does.
+
+    Args:
+        holdings: What is held.
+        slots: How many handlers may run at a time.
     """
 
-    def __init__(self, holdings: Holdings) -> None:
+    def __init__(self, holdings: Holdings, *, slots: int) -> None:
         self._holdings = holdings
+        self._slots = slots
         self._heap: list[tuple[float, int, Run]] = []
         self._alarm = Alarm()
+        self._overdue = 0
 
-    def add(self, run: Run, timeout: timedelta, tasks: anyio.abc.TaskGroup) -> None:
+    def add(self, run: Run, timeout: timedelta, tasks: anyio.abc.TaskGroup, host: Any) -> None:
         """Cancel the run after the timeout unless it has ended by then."""
         heap = self._heap
         deadline = elapsed(self._holdings.clock) + timeout.total_seconds()
         if not heap:
-            tasks.start_soon(self._watch)
+            tasks.start_soon(keep_up, "the watch over timeouts", host, self._watch)
         if len(heap) > 4 * len(self._holdings.runs) + 1000:
-            heap[:] = [each for each in heap if each[2].finished_at is None]
+            heap[:] = [each for each in heap if not each[2].has_returned]
             heapq.heapify(heap)
         heapq.heappush(heap, (deadline, id(run), run))
         if heap[0][2] is run:
@@ -140,20 +158,63 @@ class Deadlines:
     def clear(self) -> None:
         """Forget all of them."""
         self._heap.clear()
+        self._overdue = 0
+
+    def returned(self, run: Run) -> None:
+        """Take back what was told of an overdue handler: it has returned."""
+        if run.overdue:
+            run.overdue = False
+            self._overdue -= 1
+            self._holdings.on_notice(_topic(run), None)
+            self._tell_of_slots()
 
     async def _watch(self) -> None:
         heap, clock = self._heap, self._holdings.clock
         while heap:
             seen = self._alarm.count
             deadline, _, run = heap[0]
-            if run.finished_at is not None:
+            if run.has_returned:
                 heapq.heappop(heap)
             elif (remaining := deadline - elapsed(clock)) < MICROSECOND:
                 heapq.heappop(heap)
-                self._holdings.cancel(run, "timeout")
+                first = run.why is None
+                run.cancel("timeout")
+                if first and not run.in_thread:
+                    heapq.heappush(heap, (deadline + PATIENCE, id(run), run))
+                elif run.is_open:
+                    self._overrun(run)
             else:
                 until = instant_after(clock.now(), timedelta(seconds=min(remaining, LONGEST_NAP)))
                 await self._alarm.sleep(clock, until, seen)
+
+    def _overrun(self, run: Run) -> None:
+        run.overdue = True
+        self._overdue += 1
+        spec = run.claim.job.spec
+        how = (
+            "it runs in a thread, which cannot be stopped: let it look at event.cancelled"
+            if run.in_thread
+            else "it goes on although it was cancelled"
+        )
+        text = f"its handler is past its timeout of {spec.policy.timeout}, since {run.started_at}"
+        logger.warning(
+            "job %r: %s; %s", spec.id, text, how, extra={"job_id": spec.id, "since": run.started_at}
+        )
+        self._holdings.on_notice(_topic(run), f"{text}; {how}")
+        self._tell_of_slots()
+
+    def _tell_of_slots(self) -> None:
+        full = self._overdue >= self._slots
+        self._holdings.on_trouble(
+            "handlers",
+            f"all {self._slots} slots are taken by handlers past their timeout: nothing runs"
+            if full
+            else None,
+        )
+
+
+def _topic(run: Run) -> str:
+    return f"handler of job {run.claim.job.spec.id}"
 
 
 def _extended(claim: Claim, expires_at: datetime) -> Claim:

@@ -38,8 +38,8 @@ from sched_core.job import (
     pending,
     superseded_line,
 )
-from sched_core.policy import Coalesce, Drop, Policy, RunAll
-from sched_core.schedule import FixedDelay, count_occurrences, last_occurrence, utc
+from sched_core.policy import Coalesce, Drop, Policy, Retry, RunAll
+from sched_core.schedule import FixedDelay, Schedule, count_occurrences, last_occurrence, utc
 
 _TICK = timedelta(microseconds=1)
 
@@ -79,13 +79,22 @@ class Ended:
     Attributes:
         status: Succeeded, failed or interrupted.
         reason: Of a failure or an interruption.
+        by_store: Whether it was interrupted by a failure of the store, and not by a stop: it is
+            attempted again after a wait that grows.
     """
 
     status: Status
     reason: str | None = None
+    by_store: bool = False
 
 
 SUCCESS = Ended(Status.SUCCEEDED)
+
+LONGEST_WAIT = timedelta(minutes=1)
+"""Before an attempt that follows one which a failure of the store has interrupted."""
+_STORE_FAILED = Policy(
+    retry=Retry(backoff=timedelta(seconds=1), factor=2, maximum=LONGEST_WAIT, jitter=0.5)
+)
 
 
 # -- 1. admit and edit -------------------------------------------------------
@@ -173,7 +182,7 @@ def _rescheduled(edited: Job, ledger: tuple[Execution, ...], now: datetime) -> S
     past = standing.last_scheduled_at
     if first is not None and past is not None and first <= past:
         # A clock that was set back must not repeat moments that have run.
-        first = _moment(schedule.next_after(max(past, now), now))
+        first = _following(schedule, max(past, now), now)
 
     _, manual = pending(standing)
     begun = standing.attempts > 0
@@ -353,7 +362,7 @@ def resume(job: Job, *, at: datetime) -> Job | None:
             active = evolve(active, due_at=max(due, at))
         return evolve(job, standing=active)
 
-    moved = evolve(active, next_run=_moment(job.spec.schedule.next_after(at, job.anchor)))
+    moved = evolve(active, next_run=_following(job.spec.schedule, at, job.anchor))
     if manual:
         return evolve(job, standing=moved)
     return evolve(job, standing=_await_next(job, _numbered_on(moved), at))
@@ -369,7 +378,7 @@ def _backlog(job: Job, moment: datetime, began: datetime, ended: datetime) -> Ba
     first = earlier.folded_from if earlier is not None and earlier.folded else None
     if folded and first is None:
         since = moment if earlier is None else max(moment, earlier.until)
-        first = schedule.next_after(since, job.anchor)
+        first = _following(schedule, since, job.anchor)
     return Backlog(ended, folded, first, last)
 
 
@@ -392,7 +401,7 @@ def _is_last(job: Job, moment: datetime) -> bool:
     """Whether a missed occurrence is owed after a pause: the schedule has no later one to offer."""
     if isinstance(job.spec.schedule, FixedDelay):
         return True
-    return job.spec.schedule.next_after(moment, job.anchor) is None
+    return _following(job.spec.schedule, moment, job.anchor) is None
 
 
 def trigger(job: Job, *, now: datetime) -> Job:
@@ -455,7 +464,7 @@ def skip_next(job: Job, *, now: datetime) -> Job:
     """
     moment = job.standing.next_run
     if moment is not None and moment <= now:
-        moment = _moment(job.spec.schedule.next_after(now, job.anchor))
+        moment = _following(job.spec.schedule, now, job.anchor)
     if moment is None:
         raise NothingToSkip(job.spec.id)
     return evolve(job, standing=evolve(job.standing, skipped_run=moment))
@@ -548,7 +557,7 @@ def _fold(job: Job, moment: datetime, now: datetime) -> tuple[int, datetime | No
     schedule, anchor, backlog = job.spec.schedule, job.anchor, job.standing.backlog
     folded, until = _carried(job.standing)
     since = moment if backlog is None else max(moment, backlog.until)
-    following, now = schedule.next_after(since, anchor), _present(job.standing, now)
+    following, now = _following(schedule, since, anchor), _present(job.standing, now)
     if following is None or following > now or isinstance(schedule, FixedDelay):
         return folded, until
     until = last_occurrence(schedule, since, now, anchor).moment
@@ -735,6 +744,10 @@ def finish(
         line = evolve(line, folded=0, folded_until=None)
         # As early as it was: a clock that is set back must not make it wait.
         due = now if standing.due_at is None else min(now, standing.due_at)
+        if ended.by_store:
+            key = occurrence_key(claimed.uid, start.number)
+            interruptions = max(1, start.attempt - standing.failures)
+            due = instant_after(now, backoff(_STORE_FAILED, interruptions, key, start.attempt))
         again = evolve(
             standing,
             attempts=start.attempt,
@@ -797,14 +810,14 @@ def _advance(
     if line.manual:
         triggered_at = None
     elif isinstance(job.spec.schedule, FixedDelay):
-        next_run = _moment(job.spec.schedule.next_after(now, job.anchor))
+        next_run = _following(job.spec.schedule, now, job.anchor)
     elif backlog is not None and backlog.folded and line.status is Status.SKIPPED:
         next_run, backlog = _unfolded(backlog)
     else:
         past = line.folded_until or line.scheduled_at
         if backlog is not None:
             past, backlog = max(past, backlog.until), None
-        next_run = _moment(job.spec.schedule.next_after(past, job.anchor))
+        next_run = _following(job.spec.schedule, past, job.anchor)
 
     mark = standing.skipped_run
     if mark is not None and (
@@ -933,6 +946,23 @@ def _expiry(policy: Policy, now: datetime, *, declared: bool) -> datetime | None
 def _moment(moment: datetime | None) -> datetime | None:
     """Check what a schedule, maybe a third party's, returned."""
     return None if moment is None else utc(moment, "schedule")
+
+
+def _following(schedule: Schedule, after: datetime, anchor: datetime) -> datetime | None:
+    """Return the schedule's first moment after another one.
+
+    Raises:
+        InvalidDefinition: What a third party's schedule returns is no later moment: believed, it
+            would make the job run without end.
+    """
+    moment = _moment(schedule.next_after(after, anchor))
+    if moment is not None and moment <= after:
+        raise InvalidDefinition(
+            "schedule",
+            f"next_after({after.isoformat()}) of {type(schedule).__name__} returned "
+            f"{moment.isoformat()}, which is not later: mend the schedule",
+        )
+    return moment
 
 
 def _fate(

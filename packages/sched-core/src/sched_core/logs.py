@@ -15,12 +15,12 @@ from sched_core.job import Execution, Status
 from sched_core.observing import HealthChange
 
 LEVELS = {
-    Status.FAILED: logging.WARNING,
+    Status.FAILED: logging.ERROR,
     Status.ABANDONED: logging.WARNING,
     Status.MISSED: logging.WARNING,
     Status.INTERRUPTED: logging.INFO,
 }
-"""Levels of ledger lines; all others are ``INFO``."""
+"""Levels of ledger lines; all others are ``INFO``. A failure that is retried is a ``WARNING``."""
 
 _PLAIN = logging.LogRecord("", 0, "", 0, "", (), None).__dict__.keys() | {"message", "asctime"}
 
@@ -42,11 +42,22 @@ class LogExecutions:
     def __call__(self, what: Execution | HealthChange) -> None:
         if isinstance(what, HealthChange):
             level = logging.INFO if what.healthy else logging.ERROR
-            text = "healthy again" if what.healthy else "unhealthy: " + "; ".join(what.problems)
-            fields = {"event": "health", "healthy": what.healthy, "problems": list(what.problems)}
+            if what.notices and level == logging.INFO:
+                level = logging.WARNING
+            text = "healthy" if what.healthy else "unhealthy: " + "; ".join(what.problems)
+            if what.notices:
+                text += "; to be known: " + "; ".join(what.notices)
+            fields = {
+                "event": "health",
+                "healthy": what.healthy,
+                "problems": list(what.problems),
+                "notices": list(what.notices),
+            }
             self._logger.log(level, "%s", text, extra=fields)
             return
         level = LEVELS.get(what.status, logging.INFO)
+        if level == logging.ERROR and not what.final:
+            level = logging.WARNING
         if self._logger.isEnabledFor(level):
             reason = "" if what.reason is None else f": {what.reason}"
             self._logger.log(

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from attrs import frozen
 
 from sched_core.job import Claim, Execution, Status
+from sched_core.logger import Logger
 from sched_core.ports import Backend, ExecutionQuery
 
-logger = logging.getLogger("sched_core")
+logger = Logger("sched_core")
 
 
 @frozen
 class HealthChange:
-    """What observers get when health changes.
+    """What observers get when health changes, or what people should know.
 
     Attributes:
         healthy: Whether nothing is wrong.
         problems: What is wrong, for people.
+        notices: What people should know although this scheduler does its work: a handler past its
+            timeout that cannot be stopped, a job that cannot be read.
     """
 
     healthy: bool
     problems: tuple[str, ...]
+    notices: tuple[str, ...] = ()
 
 
 @frozen
@@ -34,6 +37,7 @@ class Health:
     Attributes:
         healthy: Whether nothing is wrong.
         problems: What is wrong, for people.
+        notices: What people should know although this scheduler does its work.
         running: Whether ``run_forever`` is running.
         executing: Runs under way or queued.
         unsettled: Claims held, those included that only wait to be written.
@@ -51,6 +55,7 @@ class Health:
 
     healthy: bool
     problems: tuple[str, ...]
+    notices: tuple[str, ...]
     running: bool
     executing: int
     unsettled: int
@@ -81,6 +86,7 @@ class Observers:
         self._backend = backend
         self._observers = tuple(observers)
         self._problems: dict[str, str] = {}
+        self._notices: dict[str, str] = {}
 
     def __bool__(self) -> bool:
         return bool(self._observers)
@@ -97,9 +103,15 @@ class Observers:
         """What is wrong, for people."""
         return tuple(f"{topic}: {text}" for topic, text in list(self._problems.items()))
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What people should know."""
+        return tuple(f"{topic}: {text}" for topic, text in list(self._notices.items()))
+
     def forget(self) -> None:
-        """Begin anew with nothing wrong."""
+        """Begin with nothing wrong, and nothing to know."""
         self._problems.clear()
+        self._notices.clear()
 
     def trouble(self, topic: str, problem: str | None) -> None:
         """Note a problem, or that it is over; tell the observers when health changes."""
@@ -112,7 +124,20 @@ class Observers:
             changed = not self._problems
             self._problems[topic] = problem
         if changed:
-            self.tell(HealthChange(healthy=not self._problems, problems=self.problems))
+            self._tell_of_health()
+
+    def notice(self, topic: str, text: str | None) -> None:
+        """Note what people should know, or that it is over; tell the observers when it changes."""
+        if self._notices.get(topic) == text:
+            return
+        if text is None:
+            del self._notices[topic]
+        else:
+            self._notices[topic] = text
+        self._tell_of_health()
+
+    def _tell_of_health(self) -> None:
+        self.tell(HealthChange(not self._problems, self.problems, self.notices))
 
     async def edited(self, job_id: str, lines: Sequence[Execution]) -> None:
         """Tell the observers which lines an edit wrote: not those about a run under way."""
@@ -146,5 +171,14 @@ class Observers:
         for observer in self._observers:
             try:
                 observer(what)
-            except Exception:
-                logger.exception("observer %r failed", observer)
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # also what was meant to end a script: it harms nothing here
+                logger.exception("an observer failed: %s", _shown(observer))
+
+
+def _shown(observer: Observer) -> str:
+    try:
+        return repr(observer)
+    except Exception:  # noqa: BLE001 -- of the application's
+        return type(observer).__qualname__

@@ -21,7 +21,7 @@ from sched_core.definitions import (
     changes_of,
     spec_of,
 )
-from sched_core.engine import DEFAULT_GRACE, Engine
+from sched_core.engine import DEFAULT_GRACE, FLUSH, Engine
 from sched_core.errors import (
     BackendError,
     HandlerNotSet,
@@ -31,6 +31,7 @@ from sched_core.errors import (
     SchedulerRunning,
 )
 from sched_core.job import RESERVED, Execution, Job, JobSpec, check_text
+from sched_core.logger import Logger
 from sched_core.observing import Health, Observer, Observers
 from sched_core.policy import Policy
 from sched_core.ports import (
@@ -48,6 +49,8 @@ from sched_core.syncing import Synced, Syncing, version_of
 from sched_core.workers import Workers
 
 PAGE = 200
+
+logger = Logger("sched_core")
 
 
 def random_id() -> str:
@@ -162,9 +165,10 @@ class Scheduler:
             max_concurrency=self._max_concurrency,
             on_line=self._observers.tell if self._observers else None,
             on_trouble=self._observers.trouble,
+            on_notice=self._observers.notice,
         )
         if self._handler is not None:
-            workers.set_handler(self._handler)
+            workers.caller.set_handler(self._handler)
         return _Opened(
             clock=clock,
             workers=workers,
@@ -188,9 +192,12 @@ class Scheduler:
             await self._close()
 
     async def _close(self) -> None:
-        self._opened = None
-        with anyio.CancelScope(shield=True):
+        opened, self._opened = self._opened, None
+        seconds = FLUSH if opened is None else opened.engine.left_to_stop()
+        with anyio.CancelScope(shield=True), anyio.move_on_after(seconds) as limit:
             await self._backend.close()
+        if limit.cancelled_caught:
+            logger.error("the backend was not closed within %.1f s: it is left as it is", seconds)
 
     def _open(self, *, any_loop: bool = False) -> _Opened:
         if self._opened is None:
@@ -215,7 +222,7 @@ class Scheduler:
             )
         self._handler = handler
         if self._opened is not None:
-            self._opened.workers.set_handler(handler)
+            self._opened.workers.caller.set_handler(handler)
         self._handler_set.set()
 
     # -- declaring
@@ -555,6 +562,7 @@ class Scheduler:
         Raises:
             SchedulerNotStarted: Outside ``async with``.
             SchedulerRunning: It is running already.
+            SchedulerStopped: It has ended although nothing asked it to.
         """
         engine = self._open().engine
         if self._busy:
@@ -570,14 +578,23 @@ class Scheduler:
     async def stop(self, grace: timedelta | float = DEFAULT_GRACE) -> None:
         """Stop ``run_forever``: no new claims, wait for handlers, write how they ended.
 
+        It has ended, or is given up, 5 seconds after the grace, whatever the store does. Called by
+        a handler, it asks and returns at once: the handler is waited for like all others.
+
         Args:
             grace: For handlers to end, in seconds or as a timedelta; then they are cancelled and
                 their occurrences run again elsewhere or later (``interrupted``).
+
+        Raises:
+            InvalidDefinition: The grace is no number of seconds from 0 on.
+            WrongEventLoop: In another event loop than the one that opened the scheduler.
         """
+        seconds = grace.total_seconds() if isinstance(grace, timedelta) else grace
+        if not isinstance(seconds, (int, float)) or not seconds >= 0:  # type: ignore[redundant-expr]  # callers may not type-check
+            raise InvalidDefinition("grace", f"must be seconds, 0 or more, not {grace!r}")
         if self._opened is not None:
             self._opened.affinity.check()
-            seconds = grace.total_seconds() if isinstance(grace, timedelta) else float(grace)
-            await self._opened.engine.stop(seconds)
+            await self._opened.engine.stop(float(seconds))
 
     # -- health
 
@@ -615,6 +632,7 @@ class Scheduler:
         return Health(
             healthy=not problems,
             problems=problems,
+            notices=self._observers.notices,
             running=engine.running,
             executing=workers.active,
             unsettled=len(workers.holdings.runs),

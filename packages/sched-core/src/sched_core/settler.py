@@ -6,7 +6,7 @@ What ends while a batch is being written goes into the next one; nobody waits fo
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 import anyio
@@ -14,11 +14,14 @@ import anyio
 from sched_core import lifecycle
 from sched_core.clock import backoff_pause
 from sched_core.errors import BackendUnavailable
-from sched_core.holdings import Holdings, Run
-from sched_core.job import Execution, Job, Settled, Settlement, describe
-from sched_core.lifecycle import Decision
+from sched_core.holdings import Holdings
+from sched_core.job import Execution, Job, Settled, Settlement, Status, describe, occurrence_key
+from sched_core.lifecycle import Decision, Ended
+from sched_core.logger import Logger, from_user_code
+from sched_core.ports import ExecutionQuery
+from sched_core.runs import Postponed, Run
 
-logger = logging.getLogger("sched_core")
+logger = Logger("sched_core")
 
 BATCH = 500
 """Most settlements written at once."""
@@ -26,6 +29,10 @@ UNDECIDED = timedelta(seconds=60)
 """For how long a job is set aside whose schedule raised an exception."""
 CONFLICTS = 100
 """After so many conflicts in a row something is wrong with the backend, not with the timing."""
+LINES = 20
+"""Of one job, looked through for the line of a claim that has just ended."""
+INTERRUPTIONS = 5
+"""After so many attempts that failures of the store ended, health names the job."""
 
 
 class Settler:
@@ -49,7 +56,8 @@ class Settler:
         self._on_line = on_line
         self._waiting: list[Run] = []
         self._wanted = anyio.Event()
-        self._undecided: dict[str, datetime] = {}
+        self._until: dict[str, datetime] = {}
+        """Until when the trouble of a job is shown, unless it comes back."""
 
     # -- deciding
 
@@ -59,45 +67,85 @@ class Settler:
             what = lifecycle.begin(run.claim, now=now)
         except Exception as error:  # noqa: BLE001 -- a third party's schedule may raise anything
             self._cannot_decide(run, error, now)
-            run.postponed = now + UNDECIDED
-            what = lifecycle.postpone(run.claim, until=run.postponed, now=now, stored=run.claim.job)
+            stored, until = run.claim.job, now + UNDECIDED
+            what = lifecycle.postpone(run.claim, until=until, now=now, stored=stored)
         if isinstance(what, Decision):
-            run.decision = what
-            self._enqueue(run)
+            self._enqueue(run, what, run.expected)
+            self._log(run, what, None)
             return False
-        run.start = what
+        run.queue(what)
         return True
 
     def finish(self, run: Run, stored: Job | None, now: datetime) -> None:
         """Decide what the end of a run means for what is stored, and write it soon."""
-        claim, start, ended = run.claim, run.start, run.ended
-        run.expected = None if stored is None else stored.revision
+        claim, start, outcome = run.claim, run.start, run.outcome
         try:
-            if run.postponed is not None or start is None or ended is None:
-                until = run.postponed or now
-                run.decision = lifecycle.postpone(claim, until=until, now=now, stored=stored)
+            if start is None or outcome is None or isinstance(outcome, Postponed):
+                until = outcome.until if isinstance(outcome, Postponed) else now
+                decision = lifecycle.postpone(claim, until=until, now=now, stored=stored)
             else:
-                run.decision = lifecycle.finish(
-                    claim, start, ended, started_at=run.started_at or now, now=now, stored=stored
+                decision = lifecycle.finish(
+                    claim, start, outcome, started_at=run.started_at or now, now=now, stored=stored
                 )
         except Exception as error:  # noqa: BLE001 -- as above
             self._cannot_decide(run, error, now)
-            run.decision = lifecycle.postpone(claim, until=now + UNDECIDED, now=now, stored=stored)
-        self._enqueue(run)
+            decision = lifecycle.postpone(claim, until=now + UNDECIDED, now=now, stored=stored)
+        if run.phase != "ended":
+            self._log(run, decision, run.error)
+            self._watch_interruptions(run, now)
+        self._enqueue(run, decision, None if stored is None else stored.revision)
+
+    @staticmethod
+    def _log(run: Run, decision: Decision, error: BaseException | None) -> None:
+        """Log a failure: as an error where it ends the occurrence, else as a warning."""
+        failed = [line for line in decision.ledger if line.status is Status.FAILED]
+        if not failed and error is None:
+            return
+        final = any(line.final for line in failed)
+        reason = failed[0].reason if failed else describe(error) if error is not None else None
+        logger.log(
+            logging.ERROR if final else logging.WARNING,
+            "job %r failed: %s" if final else "job %r failed, and is attempted again: %s",
+            run.claim.job.spec.id,
+            reason,
+            exc_info=None if error is None else from_user_code(error),
+            extra={
+                "job_id": run.claim.job.spec.id,
+                "key": occurrence_key(run.claim.job.uid, run.claim.job.standing.number),
+                "attempt": run.claim.attempt,
+            },
+        )
+
+    def _watch_interruptions(self, run: Run, now: datetime) -> None:
+        """Tell of a job that failures of the store keep from ending, while they do."""
+        outcome, start, job = run.outcome, run.start, run.claim.job
+        if start is None or not isinstance(outcome, Ended) or not outcome.by_store:
+            return
+        topic = f"job {job.spec.id}"
+        text = f"attempt {start.attempt} was interrupted, and is made again: {outcome.reason}"
+        self._holdings.backend_errors += 1
+        self._holdings.on_notice(topic, text)
+        if start.attempt - job.standing.failures >= INTERRUPTIONS:
+            self._holdings.on_trouble(topic, text)
+        self._until[job.spec.id] = now + 2 * UNDECIDED + lifecycle.LONGEST_WAIT
 
     def _cannot_decide(self, run: Run, error: Exception, now: datetime) -> None:
         job_id = run.claim.job.spec.id
         logger.error("job %r: what comes next cannot be decided", job_id, exc_info=error)
         problem = f"cannot be decided: {describe(error)}"
         self._holdings.on_trouble(f"job {job_id}", problem)
-        self._undecided[job_id] = now + 2 * UNDECIDED
+        self._until[job_id] = now + 2 * UNDECIDED
 
-    def forget_undecided(self) -> None:
-        """Turn healthy again where the trouble with a schedule did not come back."""
+    def tick(self) -> None:
+        """Turn healthy again where the trouble of a job did not come back."""
         now = self._holdings.clock.now()
-        for job_id in [job_id for job_id, until in self._undecided.items() if until <= now]:
-            del self._undecided[job_id]
-            self._holdings.on_trouble(f"job {job_id}", None)
+        for job_id in [job_id for job_id, until in self._until.items() if until <= now]:
+            self._settled_well(job_id)
+
+    def _settled_well(self, job_id: str) -> None:
+        del self._until[job_id]
+        self._holdings.on_trouble(f"job {job_id}", None)
+        self._holdings.on_notice(f"job {job_id}", None)
 
     # -- writing
 
@@ -109,7 +157,11 @@ class Settler:
         """Forget what is not written: it is left to its leases."""
         self._waiting.clear()
 
-    def _enqueue(self, run: Run) -> None:
+    def _enqueue(self, run: Run, decision: Decision, expected: int | None) -> None:
+        run.decide(decision, expected)
+        self._write_soon(run)
+
+    def _write_soon(self, run: Run) -> None:
         self._waiting.append(run)
         self._wanted.set()
 
@@ -125,7 +177,15 @@ class Settler:
                 await self._wanted.wait()
             batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
             begun()
-            await self._write(batch)
+            try:
+                await self._write(batch)
+            except BaseException:
+                # Cancelled. What was not told of is written once more, which is harmless.
+                waiting = set(map(id, self._waiting))
+                self._waiting[:0] = [
+                    run for run in batch if run.phase == "ended" and id(run) not in waiting
+                ]
+                raise
 
     async def _write(self, batch: list[Run]) -> None:
         settlements = [_settlement(run) for run in batch]
@@ -151,12 +211,37 @@ class Settler:
                 self._forget(batch[0])
                 return
         self._holdings.on_trouble("settling", None)
+        for run, settled in zip(batch, outcomes, strict=True):
+            if run.offered is not None and settled.outcome in {"written", "claim_lost"}:
+                await self._look_up(run)
         busy = 0
         for run, settlement, settled in zip(batch, settlements, outcomes, strict=True):
-            busy += self._written(run, settlement, settled)
+            if run.phase == "ended":
+                busy += self._written(run, settlement, settled)
         self._holdings.signal()
         if busy == len(batch):
             await backoff_pause(1)
+
+    async def _look_up(self, run: Run) -> None:
+        """Tell of the line that is stored, where the handler's own commit may have been made."""
+        start, job = run.start, run.claim.job
+        if start is None:
+            return
+        line_id = f"{job.uid}:{start.number}:{start.attempt}"
+        try:
+            page = await self._holdings.backend.executions(
+                ExecutionQuery(job_id=job.spec.id), after=None, limit=LINES
+            )
+        except Exception as error:  # noqa: BLE001 -- the line is stored, whatever this raises
+            self._holdings.trouble("reading what a handler has committed", error)
+            return
+        for line in page.items:
+            if line.id == line_id and isinstance(line, Execution) and line.token == run.claim.token:
+                self._forget(run)
+                self.tell([line])
+                if line.status is Status.SUCCEEDED:
+                    logger.warning("job %r: the store had committed it; it succeeded", job.spec.id)
+                return
 
     def _written(self, run: Run, settlement: Settlement, settled: Settled) -> bool:
         """Act on what became of a settlement; return whether it has to be tried again later."""
@@ -166,9 +251,11 @@ class Settler:
                 self._forget(run)
             else:
                 self._holdings.forget(run)
-            self.tell(settlement)
+            self.tell(settlement.ledger)
+            if run.claim.job.spec.id in self._until and _ended_well(run):
+                self._settled_well(run.claim.job.spec.id)
         elif outcome == "busy":
-            self._enqueue(run)
+            self._write_soon(run)
             return True
         elif outcome == "conflict":
             self._conflict(run, settled.job)
@@ -182,10 +269,10 @@ class Settler:
             self._forget(run)
         return False
 
-    def tell(self, settlement: Settlement) -> None:
-        """Tell of lines that a handler has committed itself."""
+    def tell(self, lines: Sequence[Execution]) -> None:
+        """Tell of lines that are stored."""
         if self._on_line is not None:
-            for line in settlement.ledger:
+            for line in lines:
                 self._on_line(line)
 
     def _conflict(self, run: Run, stored: Job | None) -> None:
@@ -193,13 +280,12 @@ class Settler:
         run.conflicts += 1
         now = self._holdings.clock.now()
         if run.conflicts > CONFLICTS:
-            logger.error("job %r: conflicts for ever; its lease must run out", run.claim.job.id)
+            logger.error("job %r: conflicts without end; its lease must run out", run.claim.job.id)
             self._forget(run)
-        elif run.ended is None and run.postponed is None:
-            # A fate was decided on a definition that is no more: hand back, and claim anew.
-            run.decision = lifecycle.postpone(run.claim, until=now, now=now, stored=stored)
-            run.expected = None if stored is None else stored.revision
-            self._enqueue(run)
+        elif run.outcome is None:
+            # It was decided without a run, on a definition that is no more: hand back, claim again.
+            decision = lifecycle.postpone(run.claim, until=now, now=now, stored=stored)
+            self._enqueue(run, decision, None if stored is None else stored.revision)
         else:
             self.finish(run, stored, run.finished_at or now)
 
@@ -208,3 +294,7 @@ def _settlement(run: Run) -> Settlement:
     decision = run.decision or Decision(None, ())
     expected = None if decision.standing is None else run.expected
     return Settlement(run.claim, expected, decision.standing, decision.ledger)
+
+
+def _ended_well(run: Run) -> bool:
+    return isinstance(run.outcome, Ended) and not run.outcome.by_store

@@ -19,7 +19,6 @@ Without versions nobody is older, and the last sync wins.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -38,10 +37,11 @@ from sched_core.errors import (
     RevisionConflict,
 )
 from sched_core.job import RESERVED, Job, JobSpec, Standing, State, check_text
+from sched_core.logger import Logger
 from sched_core.ports import Backend, JobQuery, Undecodable
 from sched_core.schedule import Once
 
-logger = logging.getLogger("sched_core")
+logger = Logger("sched_core")
 
 PAGE = 200
 CHUNK = 500

@@ -11,6 +11,7 @@ from typing import Any
 
 from sched_core.job import JobEvent
 from sched_core.ports import Handler
+from sched_core.supervision import asyncio_task, is_stray, uncancel
 
 
 class HandlerThread:
@@ -18,25 +19,38 @@ class HandlerThread:
 
     The interpreter joins anyio's own worker threads when it exits, so that a handler which never
     returns would keep the process alive. This is a daemon, as trio's threads are.
+
+    Args:
+        host: The task that runs the scheduler.
     """
 
-    __slots__ = ("_calls", "_loop", "busy")
+    __slots__ = ("_calls", "_host", "_loop", "_returned", "_waiter", "busy")
 
-    def __init__(self, loop: Any) -> None:
-        self._loop = loop
-        self._calls: SimpleQueue[tuple[Any, Context, Handler, JobEvent] | None] = SimpleQueue()
+    def __init__(self, host: Any) -> None:
+        self._host, self._loop = host, host.get_loop()
+        self._calls: SimpleQueue[tuple[Context, Handler, JobEvent] | None] = SimpleQueue()
+        self._waiter: Any = None
+        self._returned: tuple[Any, BaseException | None] = (None, None)
         self.busy = False
         threading.Thread(target=self._serve, name="sched handler", daemon=True).start()
 
     async def call(self, handler: Handler, event: JobEvent) -> Any:
         """Call the handler; cancelled, leave it behind."""
-        future, context = self._loop.create_future(), copy_context()
+        context = copy_context()
         if (sniffio := sys.modules.get("sniffio")) is not None:
             # A handler may start an event loop of its own in its thread.
             context.run(sniffio.current_async_library_cvar.set, None)
         self.busy = True
-        self._calls.put((future, context, handler, event))
-        result, error = await future
+        self._calls.put((context, handler, event))
+        while self.busy:
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            except BaseException as cancelled:
+                if not is_stray(cancelled, self._host):
+                    raise
+                uncancel(asyncio_task())  # the handler goes on, and so does its claim
+        (result, error), self._returned = self._returned, (None, None)
         if error is not None:
             raise error
         return result
@@ -48,7 +62,7 @@ class HandlerThread:
     def _serve(self) -> None:
         with _worker_thread(self._loop):
             while (call := self._calls.get()) is not None:
-                future, context, handler, event = call
+                context, handler, event = call
                 result: Any = None
                 error: BaseException | None = None
                 try:
@@ -56,15 +70,15 @@ class HandlerThread:
                 except BaseException as raised:  # noqa: BLE001 -- raised again in the loop
                     error = raised
                 try:
-                    self._loop.call_soon_threadsafe(self._report, future, result, error)
+                    self._loop.call_soon_threadsafe(self._report, result, error)
                 except RuntimeError:
                     return  # the loop is closed: nobody waits any more
-                del call, future, context, handler, event, result, error
+                del call, context, handler, event, result, error
 
-    def _report(self, future: Any, result: Any, error: BaseException | None) -> None:
-        self.busy = False
-        if not future.done():
-            future.set_result((result, error))  # not set_exception: futures refuse some of them
+    def _report(self, result: Any, error: BaseException | None) -> None:
+        self.busy, self._returned = False, (result, error)
+        if not self._waiter.done():
+            self._waiter.set_result(None)  # not set_exception: futures refuse some of them
 
 
 def _worker_thread(loop: Any) -> AbstractContextManager[None]:

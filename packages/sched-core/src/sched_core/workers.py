@@ -12,8 +12,6 @@ that swallows cancellation) keeps its claim, renewed, and its line is written wh
 from __future__ import annotations
 
 import functools
-import inspect
-import logging
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -23,20 +21,22 @@ from typing import Any, cast
 
 import anyio
 import anyio.abc
-import anyio.to_thread
 
+from sched_core.calls import Caller
 from sched_core.clock import Clock, instant_after
 from sched_core.effects import Transactions
 from sched_core.errors import NoRoute
-from sched_core.holdings import Holdings, Run, Worker
-from sched_core.job import Claim, Execution, JobEvent, Status, describe, occurrence_key
+from sched_core.holdings import Holdings
+from sched_core.job import Claim, Execution, JobEvent, describe, occurrence_key
 from sched_core.leases import Deadlines, Leases
-from sched_core.lifecycle import SUCCESS, Ended
-from sched_core.ports import Backend, Dispatcher, Handler, Transactional
+from sched_core.lifecycle import SUCCESS
+from sched_core.logger import Logger, from_user_code
+from sched_core.ports import Backend, Transactional
+from sched_core.runs import Outcome, Postponed, Run, Worker, failure, told_to_stop
 from sched_core.settler import BATCH, UNDECIDED, Settler
-from sched_core.threads import HandlerThread
+from sched_core.supervision import absorb, asyncio_task, is_stray, keep_up, uncancel
 
-logger = logging.getLogger("sched_core")
+logger = Logger("sched_core")
 
 AHEAD = 5
 """While handlers end at once, claims go this many times beyond the concurrency."""
@@ -53,6 +53,7 @@ class Workers:
         max_concurrency: Handlers at a time, and threads for sync ones.
         on_line: Called with each ledger line once it is written.
         on_trouble: Called with a topic and what is wrong with it, or ``None`` when it is right.
+        on_notice: The same for what people should know.
     """
 
     def __init__(
@@ -63,27 +64,25 @@ class Workers:
         max_concurrency: int,
         on_line: Callable[[Execution], None] | None,
         on_trouble: Callable[[str, str | None], None],
+        on_notice: Callable[[str, str | None], None],
     ) -> None:
         self.clock = clock
         self.max_concurrency = max_concurrency
-        self.holdings = Holdings(backend, clock, on_trouble)
+        self.holdings = Holdings(backend, clock, on_trouble, on_notice)
         self.leases = Leases(self.holdings)
-        self.handler: Handler | None = None
-        self.dispatcher: Dispatcher | None = None
-        self.threaded = False
+        self.caller = Caller(slots=max_concurrency)
         self.active = 0
         """Runs queued or under way; those that only wait to be settled do not count."""
         self.completed = 0
         self.lateness: timedelta | None = None
         self._settler = Settler(self.holdings, forget=self._forget, on_line=on_line)
-        self._deadlines = Deadlines(self.holdings)
+        self._deadlines = Deadlines(self.holdings, slots=max_concurrency)
         self._effects = (
             Transactions(self.holdings, cast("Transactional", backend))
             if backend.capabilities.transactions
             else None
         )
         self._third_of_lease = self.holdings.lease / 3
-        self._limiter: anyio.CapacityLimiter | None = None
         self._limit = max_concurrency
         self._accepted_at = clock.now()
         self._called = 0
@@ -96,32 +95,30 @@ class Workers:
         self._tasks: anyio.abc.TaskGroup | None = None
         self._host: Any = None
         """The asyncio task that runs the group, ``None`` on trio."""
-        self._threads: list[HandlerThread] = []
         self._context = copy_context()
         """That every worker begins with."""
 
-    def set_handler(self, handler: Handler) -> None:
-        """Use this handler for every run that has not begun."""
-        self.handler = handler
-        candidate: Any = handler
-        self.dispatcher = candidate if isinstance(candidate, Dispatcher) else None
-        self.threaded = self.dispatcher is None and not is_async(handler)
-
     # -- the tasks
 
-    def start(self, tasks: anyio.abc.TaskGroup) -> None:
-        """Start the standing tasks in the group; :meth:`close` ends them."""
+    def start(self, tasks: anyio.abc.TaskGroup, context: Context) -> None:
+        """Start the standing tasks in the group; :meth:`close` ends them.
+
+        Args:
+            tasks: Where they run.
+            context: That every handler begins with.
+        """
         self._tasks = tasks
-        self._context = copy_context()
-        self._host = _asyncio_task()
+        self._context = context
+        self._host = asyncio_task()
         self._closing = False
         self.active = 0
         self._called = 0
-        self._limiter = anyio.CapacityLimiter(self.max_concurrency)
+        self.caller.start(self._host)
         self.holdings.changed = anyio.Event()
         self._settler.start()
-        tasks.start_soon(self._settle_all)
-        tasks.start_soon(self._keep_leases, tasks)
+        tasks.start_soon(keep_up, "the task that settles", self._host, self._settle_all)
+        keep = functools.partial(self.leases.keep, tasks, host=self._host, tick=self._settler.tick)
+        tasks.start_soon(keep_up, "the task that renews", self._host, keep)
 
     async def _settle_all(self) -> None:
         await self._settler.write_all(begun=self._room_again)
@@ -130,18 +127,13 @@ class Workers:
         if self.active < self.max_concurrency:
             self.holdings.signal()
 
-    async def _keep_leases(self, tasks: anyio.abc.TaskGroup) -> None:
-        await self.leases.keep(tasks, tick=self._settler.forget_undecided)
-
     def close(self) -> None:
         """End the standing tasks. What is still running is left to its lease."""
         self._closing = True
         if self._tasks is not None:
             self._tasks.cancel_scope.cancel()
         self._tasks = self._host = None
-        for thread in self._threads:
-            thread.end()
-        self._threads.clear()
+        self.caller.close()
         self._idle.clear()
         self._workers = self._waking = 0
         self._deadlines.clear()
@@ -179,7 +171,7 @@ class Workers:
                 # Our own lease ran out unrenewed and we got the job again. One at a time all the
                 # same: the new run waits until the old handler has returned.
                 holdings.successors[job_id] = run
-                holdings.cancel(earlier, "lost")
+                earlier.cancel("lost")
                 continue
             holdings.runs[job_id] = run
             self._begin(run, now)
@@ -208,31 +200,75 @@ class Workers:
 
     async def _work(self, worker: Worker) -> None:
         self._waking -= 1
-        queue, context = self._queue, copy_context()
+        try:
+            await self._serve(worker)
+        except BaseException as error:
+            if self._closing or worker.scope.cancel_called:
+                raise
+            if isinstance(error, Exception):
+                # Of a run that made this fail. All others go on.
+                logger.error("calling a handler failed", exc_info=error)
+            elif is_stray(error, self._host):
+                uncancel(asyncio_task())
+                logger.warning("a worker's task was cancelled from outside; another takes over")
+            else:
+                raise
+            self._replace(worker)
+
+    def _replace(self, worker: Worker) -> None:
+        """Have another task call handlers in the place of this one."""
+        successor = Worker()
+        successor.thread = worker.thread
+        self._begin_work(successor)
+
+    async def _serve(self, worker: Worker) -> None:
+        queue, context, task = self._queue, copy_context(), asyncio_task()
         while not self._closing:
             with anyio.CancelScope() as worker.scope:
                 while not worker.scope.cancel_called:
                     if _differ(copy_context(), context):
                         # No job finds what another one left in context variables.
-                        successor = Worker()
-                        successor.thread = worker.thread
-                        self._begin_work(successor)
+                        self._replace(worker)
                         return
                     if not queue:
-                        worker.woken = anyio.Event()
-                        self._idle.append(worker)
-                        await worker.woken.wait()
-                        self._waking -= 1
+                        await self._sleep(worker)
                         continue
                     run = queue.popleft()
                     if queue:
                         self._wake()
+                    references = _references(task)
                     await self._call(run, worker)
+                    if task is not None and self._is_spoilt(worker, task, references):
+                        await absorb(task)
+                        self._replace(worker)
+                        return
+
+    def _is_spoilt(self, worker: Worker, task: Any, references: int) -> bool:
+        """Whether no other job's handler may be called in the task.
+
+        It was cancelled when the handler had returned, or is kept by someone who may cancel it.
+        """
+        if worker.scope.cancel_called or self._closing or self._host.cancelling():
+            return False
+        return bool(task.cancelling()) or _references(task) > references
+
+    async def _sleep(self, worker: Worker) -> None:
+        worker.woken = anyio.Event()
+        self._idle.append(worker)
+        try:
+            await worker.woken.wait()
+        except BaseException:
+            if worker in self._idle:
+                self._idle.remove(worker)
+            elif not self._closing:
+                self._waking -= 1
+            raise
+        self._waking -= 1
 
     async def _call(self, run: Run, worker: Worker) -> None:
-        claim, start, handler = run.claim, run.start, self.handler
+        claim, start, handler = run.claim, run.start, self.caller.handler
         if start is None or handler is None or run.cancellation.requested:
-            self._ended(run, None)
+            self._ended(run, None, None)
             return
         job = claim.job
         spec = job.spec
@@ -242,15 +278,13 @@ class Workers:
             await self.leases.renew()
             claim, now = run.claim, self.clock.now()
             if run.why:
-                run.postponed = now  # it never began
-                self._ended(run, SUCCESS)
+                self._ended(run, Postponed(now), None)
                 return
-        run.started_at = now
-        run.worker, run.threaded = worker, self.threaded
+        run.call(worker, now, in_thread=self.caller.threaded)
         self.lateness = now - start.scheduled_at
         timeout = spec.policy.timeout
         if timeout is not None and self._tasks is not None:
-            self._deadlines.add(run, timeout, self._tasks)
+            self._deadlines.add(run, timeout, self._tasks, self._host)
         event = JobEvent(
             spec.id,
             spec.schedule,
@@ -268,113 +302,64 @@ class Workers:
             run.cancellation,
             self._effects,
         )
-        ended: Ended | None = SUCCESS
+        outcome: Outcome | None = None  # where the loop ends: left to its lease
+        raised: BaseException | None = None
         if self._called:
             self._overlapped = True
         self._called += 1
         try:
-            if run.threaded:
-                result = await self._call_in_thread(handler, event, worker)
-                run.threaded = False
-                if run.why and inspect.isawaitable(result):
-                    worker.scope.cancel()
-            elif self.dispatcher is not None:
-                in_thread = functools.partial(self._in_thread, run, worker)
-                result = self.dispatcher.dispatch(event, in_thread)
-            else:
-                result = handler(event)
-            if result is not None and inspect.isawaitable(result):
-                await result
+            await self.caller.call(run, handler, event, worker)
+            outcome = SUCCESS
         except NoRoute as error:
-            run.postponed = _later(self.clock.now(), error.delay)
-            logger.info("job %r: %s; tried again in %s s", spec.id, error, error.delay)
-        except (Exception, BaseExceptionGroup, SystemExit) as error:  # noqa: BLE001 -- logged below
-            ended = Ended(Status.FAILED, describe(error))
-            if not run.cancellation.requested:
-                self._log_failure(event, ended, error)
+            outcome = Postponed(_later(self.clock.now(), error.delay))
+            logger.info("job %r: %s; tried again in %s s", spec.id, describe(error), error.delay)
+        except (Exception, BaseExceptionGroup, SystemExit) as error:  # noqa: BLE001 -- the settler logs it
+            outcome, raised = failure(error), error
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                ended = None
+            if isinstance(error, KeyboardInterrupt) and not run.in_thread:
                 raise
             if worker.scope.cancel_called or self._closing:
                 # A thread goes on when its worker is cancelled: its claim is left to its lease.
-                ended = None if run.threaded else Ended(Status.FAILED, describe(error))
+                outcome = None if run.in_thread else failure(error)
                 raise
-            if self._host is not None and self._host.cancelling():
+            if self._host is not None and self._host.cancelling() and not run.in_thread:
                 # As asyncio.run does at its end, to all tasks.
-                ended = None
                 raise
             # The handler awaited what was cancelled elsewhere, or cancelled its own task.
-            _uncancel()
-            ended = Ended(Status.FAILED, describe(error))
-            self._log_failure(event, ended, error)
+            uncancel(asyncio_task())
+            outcome, raised = failure(error), error
         finally:
             self._called -= 1
-            run.worker = None
-            self._ended(run, ended)
+            self._ended(run, outcome, raised)
 
-    @staticmethod
-    def _log_failure(event: JobEvent, ended: Ended, error: BaseException) -> None:
-        fields = {"job_id": event.id, "key": event.key, "attempt": event.attempt}
-        logger.warning("job %r failed: %s", event.id, ended.reason, exc_info=error, extra=fields)
-
-    async def _in_thread(self, run: Run, worker: Worker, handler: Handler, event: JobEvent) -> Any:
-        """Call a function that a dispatcher chose; what waits for it here can go on afterwards."""
-        run.threaded = True
-        try:
-            result = await self._call_in_thread(handler, event, worker)
-        except Exception:
-            self._back_from_thread(run, worker)
-            raise
-        self._back_from_thread(run, worker)
-        return result
-
-    @staticmethod
-    def _back_from_thread(run: Run, worker: Worker) -> None:
-        run.threaded = False
-        if run.why:  # it could not be cancelled before
-            worker.scope.cancel()
-
-    async def _call_in_thread(self, handler: Handler, event: JobEvent, worker: Worker) -> Any:
-        if self._host is None:
-            # In a tuple: trio refuses functions that return coroutines.
-            (result,) = await anyio.to_thread.run_sync(
-                lambda: (handler(event),), abandon_on_cancel=True, limiter=self._limiter
-            )
-            return result
-        thread = worker.thread
-        if thread is None:
-            thread = worker.thread = HandlerThread(self._host.get_loop())
-            self._threads.append(thread)
-        try:
-            return await thread.call(handler, event)
-        except BaseException:
-            if thread.busy:  # left behind
-                thread.end()
-                worker.thread = None
-            raise
-
-    def _ended(self, run: Run, ended: Ended | None) -> None:
+    def _ended(self, run: Run, outcome: Outcome | None, error: BaseException | None) -> None:
         """Note how a run ended; ``None`` where nothing may be written."""
         if self._closing:
             return
         self.active -= 1
-        now = run.finished_at = self.clock.now()
-        if run.written is not None:
-            run.ended = SUCCESS
+        now = self.clock.now()
+        if run.overdue:
+            self._deadlines.returned(run)
+        if run.phase == "committed" and run.offered is not None:
+            run.finish(SUCCESS, error, now)
             self.completed += 1
-            self._settler.tell(run.written)
+            self._forget(run)
+            self._settler.tell(run.offered.ledger)
+            if error is not None:
+                logger.warning(
+                    "job %r: its handler failed after it had committed; the run has succeeded: %s",
+                    run.claim.job.spec.id,
+                    describe(error),
+                    exc_info=from_user_code(error),
+                )
+            return
+        if run.why == "lost" or outcome is None:
+            run.finish(None, error, now)
             self._forget(run)
             return
-        if run.why == "lost" or ended is None:
-            self._forget(run)
-            return
-        if run.why == "timeout":
-            timeout = run.claim.job.spec.policy.timeout
-            ended = Ended(Status.FAILED, f"timeout: cancelled after {timeout}")
-        elif run.why == "stop":
-            ended = Ended(Status.INTERRUPTED, "the worker stopped before the handler had ended")
-        run.ended = ended
+        timeout = run.claim.job.spec.policy.timeout
+        outcome = told_to_stop(run.why, outcome, timeout)
+        run.finish(outcome, None if run.cancellation.requested else error, now)
         self.completed += 1
         self._settler.finish(run, run.claim.job, now)
 
@@ -400,29 +385,31 @@ class Workers:
         self.active -= len(queued)
         for run in queued:
             self.holdings.runs.pop(run.claim.job.spec.id, None)
+            run.let_go()
         return [run.claim for run in queued]
 
     def take_all_unbegun(self) -> list[Claim]:
         """Return those as well that wait for an earlier run of their job."""
-        successors = [run.claim for run in self.holdings.successors.values()]
+        successors = list(self.holdings.successors.values())
         self.holdings.successors.clear()
-        return self.take_queued() + successors
+        for run in successors:
+            run.let_go()
+        return self.take_queued() + [run.claim for run in successors]
 
     def cancel_all(self) -> None:
         """Tell every run to stop."""
         for run in list(self.holdings.runs.values()):
-            self.holdings.cancel(run, "stop")
+            run.cancel("stop")
 
     def abandon_threads(self) -> None:
         """Stop waiting for handlers in threads: they cannot be ended, only left behind."""
         for run in list(self.holdings.runs.values()):
-            if run.worker is not None:
-                run.worker.scope.cancel()
+            run.abandon()
 
     def hanging(self) -> bool:
         """Whether coroutines are left that the task group must wait for."""
         runs = self.holdings.runs.values()
-        return any(run.worker is not None and not run.threaded for run in runs)
+        return any(run.worker is not None and not run.in_thread for run in runs)
 
     async def until_idle(self) -> None:
         """Wait until no handler is under way."""
@@ -435,19 +422,12 @@ class Workers:
             await self.holdings.changed.wait()
 
 
-def _asyncio_task() -> Any:
-    asyncio = sys.modules.get("asyncio")
-    try:
-        return None if asyncio is None else asyncio.current_task()
-    except RuntimeError:
-        return None
+def _references(task: Any) -> int:
+    # Interpreters other than CPython do not count: there a task that was kept is not noticed.
+    return 0 if _count is None else _count(task)
 
 
-def _uncancel() -> None:
-    """Take back that a handler cancelled the task that it runs in: others will run in it."""
-    task = _asyncio_task()
-    while task is not None and task.cancelling():
-        task.uncancel()
+_count: Callable[[Any], int] | None = getattr(sys, "getrefcount", None)
 
 
 def _differ(one: Context, other: Context) -> bool:
@@ -460,15 +440,5 @@ def _differ(one: Context, other: Context) -> bool:
 def _later(now: datetime, seconds: float) -> datetime:
     try:
         return instant_after(now, timedelta(seconds=max(seconds, 0)))
-    except (OverflowError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         return now + UNDECIDED
-
-
-def is_async(handler: Callable[..., Any]) -> bool:
-    """Say whether a handler is called in the loop; any other is called in a thread."""
-    target: Any = handler
-    while isinstance(target, functools.partial):
-        target = target.func
-    return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(
-        getattr(target, "__call__", None)  # noqa: B004 -- asks what kind of function it is
-    )

@@ -1,0 +1,107 @@
+"""Calls handlers: coroutines in the loop, plain functions in threads."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from sched_core.job import JobEvent
+from sched_core.ports import Dispatcher, Handler
+from sched_core.runs import Run, Worker
+from sched_core.threads import HandlerThread
+
+
+class Caller:
+    """Calls the handler that is set.
+
+    Args:
+        slots: Most threads on trio. On asyncio each standing task has one, once it needs it.
+    """
+
+    def __init__(self, *, slots: int) -> None:
+        self.handler: Handler | None = None
+        self.threaded = False
+        """Whether the handler is a plain function."""
+        self._dispatcher: Dispatcher | None = None
+        self._slots = slots
+        self._limiter: anyio.CapacityLimiter | None = None
+        self._host: Any = None
+        self._threads: list[HandlerThread] = []
+
+    def set_handler(self, handler: Handler) -> None:
+        """Use this handler for every run that has not begun."""
+        self.handler = handler
+        candidate: Any = handler
+        self._dispatcher = candidate if isinstance(candidate, Dispatcher) else None
+        self.threaded = self._dispatcher is None and not is_async(handler)
+
+    def start(self, host: Any) -> None:
+        """Get ready to call; *host* is the task of asyncio that runs everything, or ``None``."""
+        self._host = host
+        self._limiter = anyio.CapacityLimiter(self._slots)
+
+    def close(self) -> None:
+        """Let the threads end once their handlers have returned."""
+        for thread in self._threads:
+            thread.end()
+        self._threads.clear()
+
+    async def call(self, run: Run, handler: Handler, event: JobEvent, worker: Worker) -> None:
+        """Call the handler and wait until it has returned; raises what it raises."""
+        if run.in_thread:
+            result = await self._call_in_thread(handler, event, worker)
+            run.in_thread = False
+            if run.why and inspect.isawaitable(result):
+                worker.scope.cancel()
+        elif self._dispatcher is not None:
+            in_thread = functools.partial(self._in_thread, run, worker)
+            result = self._dispatcher.dispatch(event, in_thread)
+        else:
+            result = handler(event)
+        if result is not None and inspect.isawaitable(result):
+            await result
+
+    async def _in_thread(self, run: Run, worker: Worker, handler: Handler, event: JobEvent) -> Any:
+        """Call a function that a dispatcher chose; what waits for it here can go on afterwards."""
+        run.enter_thread()
+        try:
+            result = await self._call_in_thread(handler, event, worker)
+        except Exception:
+            run.leave_thread()
+            raise
+        run.leave_thread()
+        return result
+
+    async def _call_in_thread(self, handler: Handler, event: JobEvent, worker: Worker) -> Any:
+        if self._host is None:
+            # In a tuple: trio refuses functions that return coroutines.
+            (result,) = await anyio.to_thread.run_sync(
+                lambda: (handler(event),), abandon_on_cancel=True, limiter=self._limiter
+            )
+            return result
+        thread = worker.thread
+        if thread is None:
+            thread = worker.thread = HandlerThread(self._host)
+            self._threads.append(thread)
+        try:
+            return await thread.call(handler, event)
+        except BaseException:
+            if thread.busy:  # left behind
+                thread.end()
+                worker.thread = None
+            raise
+
+
+def is_async(handler: Callable[..., Any]) -> bool:
+    """Say whether a handler is called in the loop; any other is called in a thread."""
+    target: Any = handler
+    while isinstance(target, functools.partial):
+        target = target.func
+    return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(
+        getattr(target, "__call__", None)  # noqa: B004 -- asks what kind of function it is
+    )

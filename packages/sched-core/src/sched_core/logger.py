@@ -1,0 +1,91 @@
+"""The packages' own logging: a log call never raises, whatever filters and handlers do.
+
+A filter of the application that fails, or an exception whose text or notes cannot be read, would
+otherwise end what was about to be logged, and with it the scheduler's loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from types import TracebackType
+from typing import Any
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
+
+
+class Logger:
+    """Logs to a logger of the standard library.
+
+    Args:
+        name: Of that logger.
+    """
+
+    __slots__ = ("_logger",)
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(name)
+
+    def debug(self, message: str, *args: object, **options: Any) -> None:
+        """Log at DEBUG."""
+        self._log(logging.DEBUG, message, args, options)
+
+    def info(self, message: str, *args: object, **options: Any) -> None:
+        """Log at INFO."""
+        self._log(logging.INFO, message, args, options)
+
+    def warning(self, message: str, *args: object, **options: Any) -> None:
+        """Log at WARNING."""
+        self._log(logging.WARNING, message, args, options)
+
+    def error(self, message: str, *args: object, **options: Any) -> None:
+        """Log at ERROR."""
+        self._log(logging.ERROR, message, args, options)
+
+    def exception(self, message: str, *args: object, **options: Any) -> None:
+        """Log at ERROR, with the traceback of what is being handled."""
+        self._log(logging.ERROR, message, args, {"exc_info": True, **options})
+
+    def log(self, level: int, message: str, *args: object, **options: Any) -> None:
+        """Log at a level of ``logging``."""
+        self._log(level, message, args, options)
+
+    def _log(
+        self, level: int, message: str, args: tuple[object, ...], options: dict[str, Any]
+    ) -> None:
+        if not self._logger.isEnabledFor(level):
+            return
+        try:
+            self._logger.log(level, message, *args, stacklevel=3, **options)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 -- of a filter or a handler, of any kind
+            _last_resort(message, error)
+
+
+def _last_resort(message: str, error: BaseException) -> None:
+    """Say on stderr that a record was lost, without asking the error for anything."""
+    if sys.stderr is not None:
+        try:
+            sys.stderr.write(f"sched: logging {message!r} failed: {type_name(error)}\n")
+        except (OSError, ValueError):
+            pass  # stderr is closed: there is no place left to say it
+
+
+def type_name(error: BaseException) -> str:
+    """Return the name of an exception's class, also where a metaclass makes that fail."""
+    name = type.__dict__["__name__"].__get__(type(error))
+    return name if isinstance(name, str) else "an exception"
+
+
+def from_user_code(error: BaseException) -> ExcInfo:
+    """Return ``exc_info`` whose traceback begins where this package called the user's code."""
+    trace = error.__traceback__
+    while trace is not None and _is_ours(trace):
+        trace = trace.tb_next
+    return type(error), error, trace or error.__traceback__
+
+
+def _is_ours(trace: TracebackType) -> bool:
+    module = trace.tb_frame.f_globals.get("__name__")
+    return isinstance(module, str) and module.partition(".")[0] in {"sched_core", "anyio"}

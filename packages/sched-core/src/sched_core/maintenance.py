@@ -1,0 +1,126 @@
+"""What a running scheduler does beside running jobs, and is never urgent.
+
+It has the backend delete what has expired, and looks for jobs that it cannot read.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sched_core.clock import FIRST, Clock, StepWatch, elapsed, instant_after
+from sched_core.job import describe
+from sched_core.logger import Logger
+from sched_core.observing import Observers
+from sched_core.ports import Backend, JobQuery, Undecodable
+
+logger = Logger("sched_core")
+
+RETENTION_BEGINS = timedelta(minutes=1)
+RETENTION = timedelta(hours=1)
+"""How often expired jobs and ledger lines are deleted. For as long a clock that was set forward
+must stay so before anything is: one that is put right meanwhile has deleted nothing."""
+LOOK_FOR_UNREADABLE = timedelta(hours=1)
+SHOWN = 20
+"""Most unreadable jobs that are named."""
+
+
+class Retention:
+    """Has the backend delete what has expired.
+
+    Args:
+        backend: That deletes.
+        clock: The one that decides.
+        observers: Told of troubles.
+        step: A clock that moves further than that at once was set.
+    """
+
+    def __init__(
+        self, backend: Backend, clock: Clock, observers: Observers, *, step: timedelta
+    ) -> None:
+        self._backend = backend
+        self._clock = clock
+        self._observers = observers
+        self._steps = StepWatch(clock)
+        self._step = step
+        self._pruned_at: datetime | None = None
+
+    async def run(self) -> None:
+        """Delete until cancelled, every hour."""
+        pause = RETENTION_BEGINS  # soon, or a service that restarts often would never prune
+        while True:
+            await wait(self._clock, pause)
+            if self._was_set_forward():
+                pause = RETENTION
+                continue
+            try:
+                await self._backend.prune(FIRST)
+                pause = RETENTION
+                self._observers.trouble("retention", None)
+            except Exception as error:
+                pause = RETENTION_BEGINS  # health is bad until it succeeds
+                logger.exception("retention failed, it is tried again")
+                self._observers.trouble("retention", describe(error))
+
+    async def sometimes(self) -> None:
+        """Delete if it was not done for a day."""
+        now = self._clock.now()
+        if self._was_set_forward():
+            return
+        if self._pruned_at is None or now - self._pruned_at >= RETENTION * 24:
+            self._pruned_at = now
+            await self._backend.prune(FIRST)
+
+    def _was_set_forward(self) -> bool:
+        """Whether the clock shows a time, by being set, in which nothing has expired yet."""
+        if self._steps.step() <= self._step:
+            return False
+        logger.warning("the clock was set forward: nothing is deleted for %s", RETENTION)
+        return True
+
+
+class Unreadable:
+    """Looks for jobs that this version cannot read, and that therefore do not run here.
+
+    Args:
+        backend: That lists them.
+        clock: The one that decides.
+        observers: Told of them.
+    """
+
+    def __init__(self, backend: Backend, clock: Clock, observers: Observers) -> None:
+        self._backend = backend
+        self._clock = clock
+        self._observers = observers
+
+    async def run(self) -> None:
+        """Look until cancelled, at once and then every hour."""
+        while True:
+            try:
+                await self._look()
+                self._observers.trouble("listing", None)
+            except Exception as error:  # noqa: BLE001 -- a third party's backend may raise anything
+                logger.warning("the look for unreadable jobs failed: %s", describe(error))
+                self._observers.trouble("listing", describe(error))
+            await wait(self._clock, LOOK_FOR_UNREADABLE)
+
+    async def _look(self) -> None:
+        page = await self._backend.jobs(NO_READABLE_JOB, after=None, limit=SHOWN)
+        found = [job for job in page.items if isinstance(job, Undecodable)]
+        if not found:
+            self._observers.notice("unreadable", None)
+            return
+        more = "" if page.next is None else ", and more"
+        named = "; ".join(f"{job.id!r}: {job.reason}" for job in found) + more
+        logger.warning("jobs that this version cannot read do not run here: %s", named)
+        self._observers.notice("unreadable", f"jobs that this version cannot read: {named}")
+
+
+NO_READABLE_JOB = JobQuery(group="\x1f")
+"""No group has a control character in its name. What cannot be read is listed all the same."""
+
+
+async def wait(clock: Clock, duration: timedelta) -> None:
+    """Wait until so much has elapsed, whatever the clock is set to meanwhile."""
+    ends = elapsed(clock) + duration.total_seconds()
+    while (left := ends - elapsed(clock)) > 0:
+        await clock.sleep_until(instant_after(clock.now(), timedelta(seconds=left)))
