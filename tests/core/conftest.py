@@ -15,7 +15,7 @@ from sched_sql import SqlBackend
 @pytest.fixture
 def short_flush(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait less for handlers that do not end after they were cancelled."""
-    monkeypatch.setattr(engine, "FLUSH", 0.5)
+    monkeypatch.setattr(engine, "FLUSH", 1.0)
 
 
 @pytest.fixture(params=BACKENDS)

@@ -337,7 +337,7 @@ def test_lines_are_logged_with_their_facts(logged: io.StringIO) -> None:
     assert (good["job_id"], good["status"], good["attempt"]) == ("good", "succeeded", 1)
     assert (good["duration"], good["delay"], good["final"]) == (3, 0, True)
     assert good["message"] == "job 'good' succeeded"
-    assert bad["level"] == "WARNING"
+    assert bad["level"] == "ERROR"
     assert bad["reason"] == "ValueError: on purpose, with ümlaut"
     assert health["level"] == "ERROR"
     assert health["healthy"] is False

@@ -27,7 +27,7 @@ from sched_core.maintenance import Retention, Unreadable
 from sched_core.observing import Observers
 from sched_core.ports import Backend
 from sched_core.signals import stop_signals
-from sched_core.supervision import asyncio_task, keep_up
+from sched_core.supervision import keep_up
 from sched_core.workers import Workers
 
 T = TypeVar("T")
@@ -39,6 +39,8 @@ DEFAULT_GRACE = timedelta(seconds=20)
 """Below the 30 seconds that Kubernetes waits before it kills."""
 FLUSH = 5.0
 """Seconds after the grace in which what was cancelled ends and is written, all in all."""
+CLOSING = 0.5
+"""The last of them: for leaving behind what has not ended."""
 LOOK_EVERY = 0.1
 """Seconds between looks whether a deadline was brought forward."""
 AT_ONCE = 1.0
@@ -111,6 +113,10 @@ class Stop:
 
     def left(self) -> float:
         """Return for how many seconds anything may go on."""
+        return max(0.0, self._deadline - CLOSING - loop_seconds())
+
+    def patience(self) -> float:
+        """Return for how many seconds those who wait for the end wait at most."""
         return max(0.0, self._deadline - loop_seconds())
 
     async def wait(
@@ -174,7 +180,7 @@ class Engine:
 
     def left_to_stop(self) -> float:
         """Return the seconds that are left of a stop, a few where none was asked for."""
-        return max(AT_ONCE, min(self._stop.left(), FLUSH))
+        return max(AT_ONCE, min(self._stop.patience(), FLUSH))
 
     def stalled(self) -> bool:
         """Whether the loop has not looked for work for too long."""
@@ -226,7 +232,7 @@ class Engine:
         """Let those who wait for the end go on at the deadline, whatever still hangs then."""
         with anyio.CancelScope(shield=True):
             await _first_of(stop.requested.wait, stop.served.wait)
-            await _until(stop.served.wait, stop.left)
+            await _until(stop.served.wait, stop.patience)
         if not stop.served.is_set():
             logger.error("the scheduler has stopped, and something that it called still hangs")
             stop.ended.set()
@@ -298,7 +304,7 @@ class Engine:
     # -- for ever
 
     async def _dispatch(self, running: Callable[[], None]) -> None:
-        host = asyncio_task()
+        host = self._workers.host
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(keep_up, "retention", host, self._retention.run)
             tasks.start_soon(keep_up, "the look for unreadable jobs", host, self._unreadable.run)

@@ -166,7 +166,7 @@ class Status(enum.Enum):
     SUPERSEDED = "superseded"
     """Due or begun, and then edited or removed away."""
     INTERRUPTED = "interrupted"
-    """The worker stopped before the handler had ended; never final."""
+    """The worker stopped, or the store failed, before the handler had ended; never final."""
     ABANDONED = "abandoned"
     """The claim was lost; never final; written by the claim that takes over."""
 
@@ -465,8 +465,9 @@ class JobEvent:
             BackendError: The backend has no transactions, or the occurrence is settled already.
             ClaimLost: When it is opened or left: another worker has the job, and nothing was
                 committed.
-            BackendUnavailable: When it is left: the connection was lost. If that happened during
-                the commit itself, only the ledger tells whether it was made.
+            BackendUnavailable: There is no connection, or it was lost. Let it leave the handler:
+                the attempt is then ``interrupted`` and made again after a wait that grows, unless
+                the store shows that the commit was made. It is never the job's failure.
         """
         if self._effects is None:
             raise BackendError(

@@ -86,6 +86,9 @@ def from_user_code(error: BaseException) -> ExcInfo:
     return type(error), error, trace or error.__traceback__
 
 
+_UNINTERESTING = {"sched_core", "anyio", "asyncio", "trio", "outcome"}
+
+
 def _is_ours(trace: TracebackType) -> bool:
     module = trace.tb_frame.f_globals.get("__name__")
-    return isinstance(module, str) and module.partition(".")[0] in {"sched_core", "anyio"}
+    return isinstance(module, str) and module.partition(".")[0] in _UNINTERESTING

@@ -113,7 +113,8 @@ class Policy:
         misfire: What happens to occurrences that could not begin in time.
         retry: What happens to failed ones.
         timeout: After which a run is cancelled and failed. A sync handler cannot be cancelled: it
-            is told by ``event.cancelled``, and fails when it returns.
+            is told by ``event.cancelled``, and fails when it returns. Until then the log, the
+            observers and ``health().notices`` name it.
         jitter: A job is handed out up to this much after its nominal moment; how much is derived
             from the occurrence's key.
         max_lost: Claims in a row that nobody settled, after which the occurrence is ``failed``.

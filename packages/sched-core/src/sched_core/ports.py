@@ -286,6 +286,9 @@ class Backend(JobStore, Protocol):
 
     A backend works in the process and the event loop that opened it. Elsewhere every call raises
     ``SchedulerForked`` or ``WrongEventLoop``: :class:`~sched_core.affinity.Affinity` does it.
+
+    A call that is cancelled returns at once, whatever the store does, and so does :meth:`close`
+    within seconds: a stop has a deadline.
     """
 
     @property

@@ -176,20 +176,20 @@ class Run:
 
     # -- steps
 
-    def _step(self, step: Step) -> None:
+    def _after(self, step: Step) -> Phase:
         following = TABLE[self.phase].get(step)
         if following is None:
             raise RuntimeError(f"a run that is {self.phase} cannot {step}: a fault of sched_core")
-        self.phase = following
+        return following
 
     def queue(self, start: Start) -> None:
         """Have the handler called."""
-        self._step("queue")
+        self.phase = self._after("queue")
         self.start = start
 
     def call(self, worker: Worker, now: datetime, *, in_thread: bool) -> None:
         """Note that the handler is being called."""
-        self._step("call")
+        self.phase = self._after("call")
         self.started_at, self.worker, self.in_thread = now, worker, in_thread
 
     def enter_thread(self) -> None:
@@ -236,8 +236,9 @@ class Run:
 
     def commit(self, settlement: Settlement) -> None:
         """Note that the handler's own transaction was committed. From any thread."""
-        self.offered = settlement
-        self._step("commit")
+        phase = self._after("commit")
+        self.offered = settlement  # before the phase, which other threads look at
+        self.phase = phase
 
     def finish(self, outcome: Outcome | None, error: BaseException | None, now: datetime) -> None:
         """Note how the handler ended; what that means is decided next.
@@ -252,9 +253,9 @@ class Run:
 
     def decide(self, decision: Decision, expected: int | None) -> None:
         """Note what is to be written, on which revision."""
-        self._step("decide")
+        self.phase = self._after("decide")
         self.decision, self.expected = decision, expected
 
     def let_go(self) -> None:
         """Note that the claim is not held here any more."""
-        self._step("let go")
+        self.phase = self._after("let go")

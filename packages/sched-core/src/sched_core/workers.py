@@ -93,8 +93,8 @@ class Workers:
         self._waking = 0
         self._closing = False
         self._tasks: anyio.abc.TaskGroup | None = None
-        self._host: Any = None
-        """The asyncio task that runs the group, ``None`` on trio."""
+        self.host: Any = None
+        """The task of asyncio that runs the group, ``None`` on trio."""
         self._context = copy_context()
         """That every worker begins with."""
 
@@ -109,16 +109,16 @@ class Workers:
         """
         self._tasks = tasks
         self._context = context
-        self._host = asyncio_task()
+        self.host = asyncio_task()
         self._closing = False
         self.active = 0
         self._called = 0
-        self.caller.start(self._host)
+        self.caller.start(self.host)
         self.holdings.changed = anyio.Event()
         self._settler.start()
-        tasks.start_soon(keep_up, "the task that settles", self._host, self._settle_all)
-        keep = functools.partial(self.leases.keep, tasks, host=self._host, tick=self._settler.tick)
-        tasks.start_soon(keep_up, "the task that renews", self._host, keep)
+        tasks.start_soon(keep_up, "the task that settles", self.host, self._settle_all)
+        keep = functools.partial(self.leases.keep, tasks, host=self.host, tick=self._settler.tick)
+        tasks.start_soon(keep_up, "the task that renews", self.host, keep)
 
     async def _settle_all(self) -> None:
         await self._settler.write_all(begun=self._room_again)
@@ -132,7 +132,7 @@ class Workers:
         self._closing = True
         if self._tasks is not None:
             self._tasks.cancel_scope.cancel()
-        self._tasks = self._host = None
+        self._tasks = self.host = None
         self.caller.close()
         self._idle.clear()
         self._workers = self._waking = 0
@@ -208,7 +208,7 @@ class Workers:
             if isinstance(error, Exception):
                 # Of a run that made this fail. All others go on.
                 logger.error("calling a handler failed", exc_info=error)
-            elif is_stray(error, self._host):
+            elif is_stray(error, self.host):
                 uncancel(asyncio_task())
                 logger.warning("a worker's task was cancelled from outside; another takes over")
             else:
@@ -248,7 +248,7 @@ class Workers:
 
         It was cancelled when the handler had returned, or is kept by someone who may cancel it.
         """
-        if worker.scope.cancel_called or self._closing or self._host.cancelling():
+        if worker.scope.cancel_called or self._closing or self.host.cancelling():
             return False
         return bool(task.cancelling()) or _references(task) > references
 
@@ -284,7 +284,7 @@ class Workers:
         self.lateness = now - start.scheduled_at
         timeout = spec.policy.timeout
         if timeout is not None and self._tasks is not None:
-            self._deadlines.add(run, timeout, self._tasks, self._host)
+            self._deadlines.add(run, timeout, self._tasks, self.host)
         event = JobEvent(
             spec.id,
             spec.schedule,
@@ -322,7 +322,7 @@ class Workers:
                 # A thread goes on when its worker is cancelled: its claim is left to its lease.
                 outcome = None if run.in_thread else failure(error)
                 raise
-            if self._host is not None and self._host.cancelling() and not run.in_thread:
+            if self.host is not None and self.host.cancelling() and not run.in_thread:
                 # As asyncio.run does at its end, to all tasks.
                 raise
             # The handler awaited what was cancelled elsewhere, or cancelled its own task.
