@@ -124,7 +124,7 @@ def test_what_is_decided_is_not_told_to_stop(phase: Phase) -> None:
     anyio.run(main)
 
 
-def raised(error: BaseException, cause: BaseException) -> BaseException:
+def raised(error: Exception, cause: Exception) -> Exception:
     error.__cause__ = cause
     return error
 

@@ -50,7 +50,7 @@ class LeavingText(Exception):
 
 class NoNotes(Exception):
     @property
-    def __notes__(self) -> list[str]:
+    def __notes__(self) -> list[str]:  # type: ignore[override]  # that is the mistake
         raise RuntimeError("no notes")
 
 
@@ -204,7 +204,7 @@ def test_a_thread_past_its_timeout_is_told_of_while_it_lasts(
                 if event.id == "stuck":
                     let_go.wait()
 
-            options = {"max_concurrency": slots, "observers": [observer]}
+            options: dict[str, Any] = {"max_concurrency": slots, "observers": [observer]}
             async with running(MemoryBackend(), handler, **options) as scheduler:
                 policy = Policy(timeout=seconds(0.05))
                 await scheduler.submit_job("stuck", at_once(), policy=policy)
@@ -264,7 +264,7 @@ class GoesBack(StandsStill):
 
 @pytest.mark.parametrize("schedule", [StandsStill(), GoesBack()])
 def test_a_schedule_that_does_not_go_on_is_set_aside(schedule: Any) -> None:
-    clock, ran = FakeClock(), []
+    clock, ran = FakeClock(), list[JobEvent]()
 
     async def main() -> None:
         async with Scheduler(MemoryBackend(), handler=ran.append, clock=clock) as scheduler:
