@@ -209,11 +209,11 @@ class LossForgotten(Wrapper):
 
 
 class SettleAfterTheLease(Wrapper):
-    """Settlements are kept until the lease is nearly over, to save writes."""
+    """Settlements are kept for several leases, to save writes: longer than any stop waits."""
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         assert self.clock is not None
-        late = self.now() + self.inner.capabilities.lease * 1.2
+        late = self.now() + self.inner.capabilities.lease * 4
         await self.clock.sleep_until(late)
         return await self.inner.settle(settlements)
 
