@@ -238,11 +238,15 @@ class StopBeforeSettling(Scheduler):
 
     def _parts(self, clock: Clock) -> Any:
         parts = super()._parts(clock)
+        engine, workers = parts.engine, parts.workers
 
-        async def at_once() -> None:
-            return
+        async def wind_down(stop: Any, over: Any) -> None:
+            claims = workers.take_all_unbegun()
+            await workers.until_idle()
+            workers.close()
+            await engine._release(claims)
 
-        parts.workers.until_settled = at_once  # type: ignore[method-assign]
+        engine._wind_down = wind_down  # type: ignore[method-assign]
         return parts
 
 
@@ -357,7 +361,7 @@ ROWS: dict[str, type[_Row]] = {
 }
 SIMULATED: dict[str, Setup] = {
     **{name: wrapped(kind) for name, kind in WRAPPERS.items()},
-    **{name: Setup(scheduler=kind) for name, kind in SCHEDULERS.items()},
+    **{name: evolve(wrapped(SlowToSettle), scheduler=kind) for name, kind in SCHEDULERS.items()},
     **{name: with_rows(kind) for name, kind in ROWS.items()},
     "settle in two transactions": Setup(
         backend=lambda store, lease: TwoTransactions(store, lease=lease)
