@@ -97,6 +97,23 @@ def _must_hold(creds: Any, mark: bytes) -> None:
         raise Unusable(f"{name} has no {mark.decode()}: it is cut off, or none of NATS")
 
 
+def _must_be_whole(creds: Any) -> None:
+    """Refuse a file with credentials before any server is asked.
+
+    Raises:
+        NatsRefused: It cannot be read, or is cut off.
+    """
+    if not isinstance(creds, str | Path | RawCredentials):
+        return
+    try:
+        for mark in (b"BEGIN NATS USER JWT", b"BEGIN USER NKEY SEED"):
+            _must_hold(creds, mark)
+    except Unusable as error:
+        raise NatsRefused(str(error)) from error
+    except OSError as error:
+        raise NatsRefused(f"the credentials cannot be read: {error}") from error
+
+
 def must_be_known(options: Mapping[str, Any]) -> None:
     """Refuse options that ``nats.connect`` does not take.
 
@@ -132,6 +149,7 @@ async def dial(
     """
     if any(options.get(key) is not None for key in _KEYS) and not find_spec("nkeys"):
         raise NatsRefused(f"credentials need the package nkeys to sign with: {INSTALL}")
+    _must_be_whole(options.get("user_credentials"))
     where = ", ".join(server.place for server in servers)
     places = len({server.place for server in servers})
     attempts: list[Refusal] = []
