@@ -18,6 +18,7 @@ from sched_jetstream import JetStreamBackend
 from sched_jetstream.batch import Mismatch
 from sched_jetstream.claiming import Claiming
 from sched_jetstream.errors import OutcomeUnknown
+from sched_jetstream.hints import Hint
 from sched_jetstream.layout import Step
 from sched_jetstream.protocol import Found
 from sched_jetstream.record import Record
@@ -88,6 +89,9 @@ class Kept:
 
     async def send(self) -> None:
         self._future.set_result(await self._send())
+
+    def give_up(self) -> None:
+        self._future.set_exception(OutcomeUnknown("no answer"))
 
 
 def failed(error: Exception) -> asyncio.Future[list[int]]:
@@ -254,7 +258,30 @@ def test_a_claim_that_was_written_at_the_second_try_is_no_orphan() -> None:
             await until(look)
             stored = await backend._session.reader.one(SLOW)
             assert isinstance(stored.content, Record)
-            assert not backend._session.is_orphan(stored.content.hold)
+            assert not backend._session.is_orphan(SLOW, stored.content.hold)
+
+    asyncio.run(main())
+
+
+def test_a_claim_that_was_handed_out_is_no_orphan_when_its_first_try_is_given_up() -> None:
+    async def main() -> None:
+        async with three_are_due() as backend:
+            session = backend._session
+            assert session is not None
+            kept = Kept()
+            undo = exchange(backend, kept)
+            assert await claimed(backend) == {"a", "z"}
+            undo()
+            # Its hint is delivered again before the first try is decided.
+            session.hints.put(Hint(SLOW, session.clock.now(), await session.reader.one(SLOW)))
+            (claim,) = await backend.claim_due(10)
+            assert claim.job.id == "slow"
+            kept.give_up()
+            until_then = time.monotonic() + 1.5
+            while time.monotonic() < until_then:
+                assert await claimed(backend) == set(), "it was taken from its own worker"
+                await asyncio.sleep(0.1)
+            assert len(await backend.renew([claim])) == 1
 
     asyncio.run(main())
 

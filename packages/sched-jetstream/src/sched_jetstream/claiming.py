@@ -84,7 +84,7 @@ class Claiming:
         for hint in due:
             record = hint.found.content
             hold = record.hold if isinstance(record, Record) else None
-            orphaned = self._session.is_orphan(hold)
+            orphaned = self._session.is_orphan(hint.token, hold)
             if hold is not None and not orphaned and not self._may_take_over():
                 self._session.hints.postpone(hint.reply, timedelta(seconds=1))
                 continue
@@ -140,7 +140,9 @@ class Claiming:
         try:
             (sequence,) = future.result()
         except OutcomeUnknown:
-            if claim is not None:
+            # A second try of the same claim may have been written, and handed out, before this one
+            # is given up.
+            if claim is not None and self._session.ours(hint.token, claim) is None:
                 self._session.orphans.add(claim.token)
             raise
         if claim is None:

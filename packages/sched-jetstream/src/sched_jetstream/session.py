@@ -131,16 +131,19 @@ class Session:
         if self.left:
             await asyncio.wait(self.left, timeout=self.wire.timeout)
 
-    def is_orphan(self, hold: Hold | None) -> bool:
-        """Whether this worker wrote it, and handed nobody the claim."""
-        return hold is not None and hold.worker == self.worker and hold.token in self.orphans
+    def is_orphan(self, token: str, hold: Hold | None) -> bool:
+        """Whether this worker wrote the hold of a record, and handed nobody the claim."""
+        if hold is None or hold.worker != self.worker or hold.token not in self.orphans:
+            return False
+        mine = self.mine.get(token)
+        return mine is None or mine.claim.token != hold.token
 
     def _adopt(self, found: Found, reply: str) -> bool:
         mine = self.mine.get(found.token)
         record = found.content
         if not isinstance(record, Record):
             return False
-        if self.is_orphan(record.hold):
+        if self.is_orphan(found.token, record.hold):
             due = None if record.job is None else record.job.standing.due_at
             if record.job is not None and due is None:
                 return False
