@@ -39,7 +39,14 @@ from sched_core.job import (
     superseded_line,
 )
 from sched_core.policy import Coalesce, Drop, Policy, Retry, RunAll
-from sched_core.schedule import FixedDelay, Schedule, count_occurrences, last_occurrence, utc
+from sched_core.schedule import (
+    FixedDelay,
+    count_occurrences,
+    first_occurrence,
+    last_occurrence,
+    next_occurrence,
+    utc,
+)
 
 _TICK = timedelta(microseconds=1)
 
@@ -102,7 +109,7 @@ _STORE_FAILED = Policy(
 
 def admit(spec: JobSpec, *, uid: str, declared: bool, now: datetime) -> Job:
     """Return a new job, anchored at ``now``; one whose schedule has no moment is finished."""
-    first = _moment(spec.schedule.first(now))
+    first = first_occurrence(spec.schedule, now)
     due_at = None if first is None else _shifted(spec.policy, uid, 1, first)
     standing = Standing(state=State.ACTIVE, number=1, next_run=first, due_at=due_at)
     job = Job(spec=spec, uid=uid, declared=declared, anchor=now, standing=standing)
@@ -134,7 +141,7 @@ def _activated(job: Job, now: datetime) -> Job:
     active = evolve(
         job.standing,
         state=State.ACTIVE,
-        next_run=_moment(job.spec.schedule.first(now)),
+        next_run=first_occurrence(job.spec.schedule, now),
         paused_until=None,
         pause_reason=None,
         paused_at=None,
@@ -178,11 +185,11 @@ def redefine(
 
 def _rescheduled(edited: Job, ledger: tuple[Execution, ...], now: datetime) -> Standing:
     standing, schedule = edited.standing, edited.spec.schedule
-    first = _moment(schedule.first(now))
+    first = first_occurrence(schedule, now)
     past = standing.last_scheduled_at
     if first is not None and past is not None and first <= past:
         # A clock that was set back must not repeat moments that have run.
-        first = _following(schedule, max(past, now), now)
+        first = next_occurrence(schedule, max(past, now), now)
 
     _, manual = pending(standing)
     begun = standing.attempts > 0
@@ -362,7 +369,7 @@ def resume(job: Job, *, at: datetime) -> Job | None:
             active = evolve(active, due_at=max(due, at))
         return evolve(job, standing=active)
 
-    moved = evolve(active, next_run=_following(job.spec.schedule, at, job.anchor))
+    moved = evolve(active, next_run=next_occurrence(job.spec.schedule, at, job.anchor))
     if manual:
         return evolve(job, standing=moved)
     return evolve(job, standing=_await_next(job, _numbered_on(moved), at))
@@ -378,7 +385,7 @@ def _backlog(job: Job, moment: datetime, began: datetime, ended: datetime) -> Ba
     first = earlier.folded_from if earlier is not None and earlier.folded else None
     if folded and first is None:
         since = moment if earlier is None else max(moment, earlier.until)
-        first = _following(schedule, since, job.anchor)
+        first = next_occurrence(schedule, since, job.anchor)
     return Backlog(ended, folded, first, last)
 
 
@@ -401,7 +408,7 @@ def _is_last(job: Job, moment: datetime) -> bool:
     """Whether a missed occurrence is owed after a pause: the schedule has no later one to offer."""
     if isinstance(job.spec.schedule, FixedDelay):
         return True
-    return _following(job.spec.schedule, moment, job.anchor) is None
+    return next_occurrence(job.spec.schedule, moment, job.anchor) is None
 
 
 def trigger(job: Job, *, now: datetime) -> Job:
@@ -464,7 +471,7 @@ def skip_next(job: Job, *, now: datetime) -> Job:
     """
     moment = job.standing.next_run
     if moment is not None and moment <= now:
-        moment = _following(job.spec.schedule, now, job.anchor)
+        moment = next_occurrence(job.spec.schedule, now, job.anchor)
     if moment is None:
         raise NothingToSkip(job.spec.id)
     return evolve(job, standing=evolve(job.standing, skipped_run=moment))
@@ -557,7 +564,7 @@ def _fold(job: Job, moment: datetime, now: datetime) -> tuple[int, datetime | No
     schedule, anchor, backlog = job.spec.schedule, job.anchor, job.standing.backlog
     folded, until = _carried(job.standing)
     since = moment if backlog is None else max(moment, backlog.until)
-    following, now = _following(schedule, since, anchor), _present(job.standing, now)
+    following, now = next_occurrence(schedule, since, anchor), _present(job.standing, now)
     if following is None or following > now or isinstance(schedule, FixedDelay):
         return folded, until
     until = last_occurrence(schedule, since, now, anchor).moment
@@ -618,8 +625,11 @@ def _newest(job: Job, moment: datetime, now: datetime, limit: int) -> datetime:
     schedule, anchor, backlog = job.spec.schedule, job.anchor, job.standing.backlog
     since = moment if backlog is None else max(moment, backlog.until)
     now = _present(job.standing, now)
-    if count_occurrences(schedule, since, now, anchor).number < limit:
+    counted = count_occurrences(schedule, since, now, anchor)
+    if counted.number < limit:
         return moment
+    if counted.exact and limit > _STEPS:
+        return _newest_by_halving(job, since, now, limit) or moment
     oldest, until = moment, now
     for _ in range(limit):
         earlier = last_occurrence(schedule, since, until, anchor).moment
@@ -627,6 +637,21 @@ def _newest(job: Job, moment: datetime, now: datetime, limit: int) -> datetime:
             return moment
         oldest, until = earlier, earlier - _TICK
     return oldest
+
+
+_STEPS = 64
+"""Occurrences that are stepped over one by one; halving a century takes about as many questions."""
+
+
+def _newest_by_halving(job: Job, since: datetime, now: datetime, limit: int) -> datetime | None:
+    schedule, anchor, after, until = job.spec.schedule, job.anchor, since, now
+    while until - after > _TICK:
+        middle = after + (until - after) / 2
+        if count_occurrences(schedule, middle, now, anchor).number < limit:
+            until = middle
+        else:
+            after = middle
+    return next_occurrence(schedule, after, anchor)
 
 
 def _before(now: datetime, by: timedelta) -> datetime:
@@ -810,14 +835,14 @@ def _advance(
     if line.manual:
         triggered_at = None
     elif isinstance(job.spec.schedule, FixedDelay):
-        next_run = _following(job.spec.schedule, now, job.anchor)
+        next_run = next_occurrence(job.spec.schedule, now, job.anchor)
     elif backlog is not None and backlog.folded and line.status is Status.SKIPPED:
         next_run, backlog = _unfolded(backlog)
     else:
         past = line.folded_until or line.scheduled_at
         if backlog is not None:
             past, backlog = max(past, backlog.until), None
-        next_run = _following(job.spec.schedule, past, job.anchor)
+        next_run = next_occurrence(job.spec.schedule, past, job.anchor)
 
     mark = standing.skipped_run
     if mark is not None and (
@@ -941,28 +966,6 @@ def _expiry(policy: Policy, now: datetime, *, declared: bool) -> datetime | None
         return None
     expiry = instant_after(now, policy.keep_finished)
     return None if expiry == LAST else expiry
-
-
-def _moment(moment: datetime | None) -> datetime | None:
-    """Check what a schedule, maybe a third party's, returned."""
-    return None if moment is None else utc(moment, "schedule")
-
-
-def _following(schedule: Schedule, after: datetime, anchor: datetime) -> datetime | None:
-    """Return the schedule's first moment after another one.
-
-    Raises:
-        InvalidDefinition: What a third party's schedule returns is no later moment: believed, it
-            would make the job run without end.
-    """
-    moment = _moment(schedule.next_after(after, anchor))
-    if moment is not None and moment <= after:
-        raise InvalidDefinition(
-            "schedule",
-            f"next_after({after.isoformat()}) of {type(schedule).__name__} returned "
-            f"{moment.isoformat()}, which is not later: mend the schedule",
-        )
-    return moment
 
 
 def _fate(

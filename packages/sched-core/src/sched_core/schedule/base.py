@@ -198,14 +198,16 @@ def next_occurrence(schedule: Schedule, moment: datetime, anchor: datetime) -> d
     if found is None:
         return None
 
-    if _believed(schedule, "next_after", found) <= moment:
+    believed = _believed(schedule, "next_after", found)
+
+    if believed <= moment:
         raise _unbelievable(
             schedule,
             "next_after",
             f"{found.isoformat()}, which is not after the {moment.isoformat()} that it was given",
         )
 
-    return found
+    return believed
 
 
 def count_occurrences(
@@ -303,7 +305,7 @@ def step(
 
 
 def _believed(schedule: Schedule, method: str, found: object) -> datetime:
-    """Return what a schedule answered, if it is a moment."""
+    """Return what a schedule answered in UTC, if it is a moment."""
     if type(found) is datetime and found.tzinfo is UTC:
         return found
 
@@ -315,7 +317,7 @@ def _believed(schedule: Schedule, method: str, found: object) -> datetime:
             schedule, method, f"{found.isoformat()}, which is naive: give it a time zone"
         )
 
-    return found
+    return utc(found, "schedule")
 
 
 def _unbelievable(schedule: Schedule, method: str, answer: str) -> InvalidDefinition:
