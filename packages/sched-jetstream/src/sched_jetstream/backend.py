@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,6 +21,7 @@ from sched_core.errors import (
     JobAlreadyExists,
 )
 from sched_core.job import Claim, Execution, Job, Settled, Settlement
+from sched_core.logger import Logger
 from sched_core.ports import (
     MAX_POLL,
     Capabilities,
@@ -49,7 +49,7 @@ from sched_jetstream.settling import Settling
 from sched_jetstream.subjects import token_of
 from sched_jetstream.wire import Wire
 
-logger = logging.getLogger("sched_jetstream")
+logger = Logger("sched_jetstream")
 
 BULK = 300
 """Most jobs in one add: three messages each fit into one atomic batch."""

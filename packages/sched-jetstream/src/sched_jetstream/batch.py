@@ -8,7 +8,6 @@ them all; it is found with one look at their records, dropped, and the rest is s
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 from collections import deque
 from collections.abc import Sequence
@@ -17,12 +16,13 @@ from attrs import define, field
 
 from sched_core.clock import backoff_pause, cpu_seconds
 from sched_core.errors import BackendError
+from sched_core.logger import Logger
 from sched_jetstream.errors import NotSent, OutcomeUnknown, PermissionDenied
 from sched_jetstream.layout import EXPECTED, Message, Step
 from sched_jetstream.reading import NO_STREAM, Reader
 from sched_jetstream.wire import ApiError, sequence_of
 
-logger = logging.getLogger("sched_jetstream")
+logger = Logger("sched_jetstream")
 
 STEPS = 100
 """In one batch: beyond, latency doubles for a third more throughput."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
@@ -14,6 +13,7 @@ from attrs import evolve
 from sched_core.clock import cpu_seconds, pause
 from sched_core.errors import BackendError
 from sched_core.job import Claim
+from sched_core.logger import Logger
 from sched_jetstream import protocol
 from sched_jetstream.batch import Mismatch
 from sched_jetstream.errors import OutcomeUnknown
@@ -24,7 +24,7 @@ from sched_jetstream.record import Record
 from sched_jetstream.session import Mine, Session, written
 from sched_jetstream.subjects import token_of
 
-logger = logging.getLogger("sched_jetstream")
+logger = Logger("sched_jetstream")
 
 PATIENCE = 0.25
 """The part of a lease for which claims that are written wait for those that are not yet."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import datetime, timedelta
 
 from sched_core import clock
 from sched_core.clock import Clock, boot_seconds
+from sched_core.logger import Logger
 
-logger = logging.getLogger("sched_jetstream")
+logger = Logger("sched_jetstream")
 
 
 class StoreClock(clock.StoreClock):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import ceil
@@ -19,12 +18,13 @@ from nats.errors import (
 
 from sched_core.clock import cpu_seconds, pause
 from sched_core.errors import BackendError, BackendUnavailable
+from sched_core.logger import Logger
 from sched_jetstream.addresses import Address
 from sched_jetstream.dialing import HANG_UP, dial, hang_up
 from sched_jetstream.errors import NotSent, PermissionDenied
 from sched_jetstream.refusals import family, forbidden, refusal, spelt
 
-logger = logging.getLogger("sched_jetstream")
+logger = Logger("sched_jetstream")
 
 RECONNECTS = 1.0
 """Seconds for which a call waits for a connection that is lost, before it says so."""

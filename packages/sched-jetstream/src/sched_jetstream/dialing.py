@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
@@ -15,11 +14,12 @@ from nats.aio.client import Client, RawCredentials
 from nats.errors import Error
 
 from sched_core.errors import BackendUnavailable, InvalidDefinition
+from sched_core.logger import Logger
 from sched_jetstream.addresses import Address
 from sched_jetstream.errors import NatsRefused
 from sched_jetstream.refusals import INSTALL, NO_ANSWER, Refusal, Unusable, lacks_tls, refusal
 
-logger = logging.getLogger("sched_jetstream")
+logger = Logger("sched_jetstream")
 
 HANG_UP = 2.0
 """Seconds for a connection to be closed, in whatever state it is."""

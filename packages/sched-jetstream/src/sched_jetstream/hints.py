@@ -12,7 +12,6 @@ import asyncio
 import heapq
 import itertools
 import json
-import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from nats.aio.msg import Msg
 
 from sched_core.clock import Alarm, cpu_seconds, pause
 from sched_core.errors import BackendError, BackendUnavailable
+from sched_core.logger import Logger
 from sched_jetstream.connection import Channel, status_of
 from sched_jetstream.errors import NotSent, OutcomeUnknown, StreamLost
 from sched_jetstream.options import Options
@@ -31,7 +31,7 @@ from sched_jetstream.provision import make_consumer
 from sched_jetstream.reading import Reader
 from sched_jetstream.wire import NoResponders, answered
 
-logger = logging.getLogger("sched_jetstream")
+logger = Logger("sched_jetstream")
 
 NEAR = timedelta(seconds=3)
 """Hints of what is due later are dropped: there is a schedule for it."""

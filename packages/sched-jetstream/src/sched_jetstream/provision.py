@@ -6,13 +6,13 @@ the configuration that the server *echoes*: an old one accepts everything and do
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from sched_core.clock import cpu_seconds, pause
 from sched_core.errors import BackendError, BackendUnavailable, SchemaTooNew, StoreNotFound
+from sched_core.logger import Logger
 from sched_jetstream.errors import (
     NatsRefused,
     NatsServerTooOld,
@@ -25,7 +25,7 @@ from sched_jetstream.reading import NO_STREAM
 from sched_jetstream.subjects import Names
 from sched_jetstream.wire import ApiError, NoLeader, NoResponders, Wire
 
-logger = logging.getLogger("sched_jetstream")
+logger = Logger("sched_jetstream")
 
 T = TypeVar("T")
 

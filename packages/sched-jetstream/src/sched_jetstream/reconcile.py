@@ -7,19 +7,19 @@ read, so it needs no exclusivity; that only one replica at a time does it is thr
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from math import ceil
 
 from sched_core.clock import cpu_seconds, pause
+from sched_core.logger import Logger
 from sched_jetstream.layout import EXPECTED, TTL, Message
 from sched_jetstream.protocol import Found, Verdict, judge
 from sched_jetstream.reading import Reader
 from sched_jetstream.record import Record
 from sched_jetstream.wire import ApiError
 
-logger = logging.getLogger("sched_jetstream")
+logger = Logger("sched_jetstream")
 
 NOW = timedelta(0)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
@@ -15,6 +14,7 @@ from sched_core.clock import Alarm, Clock, boot_seconds, cpu_seconds, pause
 from sched_core.codec import decode_moment
 from sched_core.errors import BackendError, BackendUnavailable
 from sched_core.job import Claim, Execution
+from sched_core.logger import Logger
 from sched_jetstream import layout, protocol
 from sched_jetstream.batch import Committer, Mismatch
 from sched_jetstream.clock import StoreClock
@@ -30,7 +30,7 @@ from sched_jetstream.reconcile import Reconciler
 from sched_jetstream.record import Hold, Record, with_revision
 from sched_jetstream.wire import Wire
 
-logger = logging.getLogger("sched_jetstream")
+logger = Logger("sched_jetstream")
 
 T = TypeVar("T")
 

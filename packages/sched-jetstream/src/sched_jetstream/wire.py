@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,12 +20,13 @@ from nats.errors import (
 )
 
 from sched_core.errors import BackendError, InvalidDefinition
+from sched_core.logger import Logger
 from sched_jetstream.connection import Connection, Handler, status_of
 from sched_jetstream.errors import NotSent, OutcomeUnknown
 from sched_jetstream.layout import Message
 from sched_jetstream.refusals import refusal
 
-logger = logging.getLogger("sched_jetstream")
+logger = Logger("sched_jetstream")
 
 SLACK = 4096
 """Bytes that a message must stay below the server's limit: a fired one grows by a header or two."""

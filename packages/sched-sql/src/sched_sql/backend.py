@@ -6,7 +6,6 @@ Each lane of the table has a thread of its own: what hangs in one holds up no ot
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import threading
 import weakref
@@ -22,6 +21,7 @@ from sched_core.affinity import Affinity
 from sched_core.clock import Alarm, Clock, cpu_seconds, pause
 from sched_core.errors import BackendError, InvalidDefinition, SchedError
 from sched_core.job import Claim, Execution, Job, Settled, Settlement, check_text
+from sched_core.logger import Logger
 from sched_core.ports import (
     MAX_POLL,
     Capabilities,
@@ -37,7 +37,7 @@ from sched_sql.address import Postgres, address_of
 from sched_sql.calls import WIND_UP, Calls, Soon, running_soon
 from sched_sql.table import Table
 
-logger = logging.getLogger("sched_sql")
+logger = Logger("sched_sql")
 T = TypeVar("T")
 
 LOOK_EVERY = 0.2

@@ -6,7 +6,6 @@ them, and the interpreter joins them when it exits.
 
 from __future__ import annotations
 
-import logging
 import sys
 import threading
 from collections.abc import Callable
@@ -15,9 +14,11 @@ from typing import Any, Generic, TypeVar
 
 import anyio
 
+from sched_core.logger import Logger
+
 T = TypeVar("T")
 
-logger = logging.getLogger("sched_sql")
+logger = Logger("sched_sql")
 
 WIND_UP = 0.3
 """Seconds for which a cancelled caller lets a call that is under way come to its end: what was

@@ -7,7 +7,6 @@ loop has given up. So the thread renews a claim only for two leases after the lo
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -15,8 +14,9 @@ from typing import NamedTuple
 
 from sched_core.clock import boot_seconds
 from sched_core.job import Claim
+from sched_core.logger import Logger
 
-logger = logging.getLogger("sched_sql")
+logger = Logger("sched_sql")
 
 STALLED = 2
 """Leases after which a claim that the loop has not named is not renewed any more."""

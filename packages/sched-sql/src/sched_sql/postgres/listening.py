@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 
 from psycopg import Notify
 
 from sched_core.clock import boot_seconds
+from sched_core.logger import Logger
 from sched_sql.postgres.names import Names
 from sched_sql.postgres.session import IS_READ_ONLY, Lane
 
-logger = logging.getLogger("sched_sql")
+logger = Logger("sched_sql")
 
 LONGEST_PAUSE = 10.0
 """Seconds between attempts to listen again, at most."""

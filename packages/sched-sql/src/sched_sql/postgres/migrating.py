@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from sched_core.errors import BackendError, SchemaTooNew
+from sched_core.logger import Logger
 from sched_sql.postgres.names import Names, Query, Steps
 from sched_sql.postgres.session import MEANING
 
-logger = logging.getLogger("sched_sql")
+logger = Logger("sched_sql")
 
 _KNOWN = """
 SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

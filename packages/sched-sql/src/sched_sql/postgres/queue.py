@@ -9,17 +9,17 @@ or found by the next *sweep*: a scan from the beginning, as often as its cost al
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from datetime import timedelta
 
 from sched_core.clock import boot_seconds
 from sched_core.job import Settlement
+from sched_core.logger import Logger
 from sched_core.ports import MAX_POLL
 from sched_sql.postgres.claims import EVER, Asked, Claimed, Look, micros_of
 from sched_sql.rows import micros
 
-logger = logging.getLogger("sched_sql")
+logger = Logger("sched_sql")
 
 CHEAP = 0.002
 """Seconds; a scan that takes no longer is made every time."""

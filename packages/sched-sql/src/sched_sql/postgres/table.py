@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Literal, TypeVar
@@ -13,6 +12,7 @@ from psycopg.errors import LockNotAvailable, UniqueViolation
 from sched_core.clock import FIRST, Clock, StoreClock, boot_seconds
 from sched_core.errors import BackendError, BackendUnavailable, StoreNotFound
 from sched_core.job import Claim, Execution, Job, Settled, Settlement
+from sched_core.logger import Logger
 from sched_core.ports import (
     MAX_POLL,
     ExecutionQuery,
@@ -42,7 +42,7 @@ from sched_sql.rows import micros, micros_or_none, moment, nearest_moment
 from sched_sql.rules import WRITTEN
 from sched_sql.table import Now
 
-logger = logging.getLogger("sched_sql")
+logger = Logger("sched_sql")
 T = TypeVar("T")
 
 ANNOUNCE_EVERY = 0.1

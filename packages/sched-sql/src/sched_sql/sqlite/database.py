@@ -7,7 +7,6 @@ closing hold one ``flock`` on a file beside the database; nobody but us checkpoi
 
 from __future__ import annotations
 
-import logging
 import os
 import sqlite3
 import threading
@@ -17,6 +16,7 @@ from typing import Any
 
 from sched_core.clock import cpu_seconds
 from sched_core.errors import BackendError, BackendUnavailable
+from sched_core.logger import Logger
 from sched_sql.sqlite import files
 from sched_sql.sqlite.failures import is_busy
 from sched_sql.sqlite.files import Fate, Seen
@@ -41,7 +41,7 @@ STILL = 1.0
 _NO_CHECKPOINT_ON_CLOSE = 1006
 """``SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE``."""
 
-logger = logging.getLogger("sched_sql")
+logger = Logger("sched_sql")
 
 
 class Serial:
