@@ -153,7 +153,7 @@ def test_the_address_on_the_command_line_wins(
     (tmp_path / "scheduler.toml").write_text(
         '[scheduler]\nmode = "gorm"\n[scheduler.gorm]\ndatabase = "theirs.db"\ntimeout = "3s"\n'
     )
-    monkeypatch.setenv("SCHEDULER_SQL_DSN", "others.db")
+    monkeypatch.setenv("SCHEDULER_SQL_DATABASE", "others.db")
     assert "there is no database at" in sched("jobs")[1]
     code, found = asked("mine.db", "doctor")
     assert code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Annotated
@@ -152,5 +153,11 @@ def _confirm(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         fail("this needs a yes, and there is no terminal to ask at: pass --yes", code=WRONG)
-    if not typer.confirm(printable(question)):
+    # The event loop would only make a note of Ctrl-C while this waits for an answer.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        agreed = typer.confirm(printable(question))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if not agreed:
         raise typer.Exit(FAILED)
