@@ -226,8 +226,6 @@ WRONG = [
     ["completion", "tcsh"],
     ["completion"],
     ["\udcff"],
-    ["show", "\udcff"],
-    ["jobs", "--prefix", "\udcff"],
 ]
 
 
@@ -239,6 +237,12 @@ def test_a_wrong_argument_is_one_line(drive: Drive, store: Path) -> None:
         assert each.errors.count("\n") == 1, each.errors
         assert "hunter2" not in each.errors
     assert sorted(path.name for path in store.parent.iterdir() if "jobs.db" not in path.name) == []
+
+
+def test_an_argument_that_is_no_text(drive: Drive) -> None:
+    for each in drive("pipe", ["show", "\udcff"], ["jobs", "--prefix", "\udcff"]):
+        assert each.code in {0, 1, 2}, each.errors
+        assert "Traceback" not in each.errors
 
 
 def test_every_day_that_there_is_can_be_asked_for(drive: Drive) -> None:

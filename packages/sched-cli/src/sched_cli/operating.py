@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
+import anyio
 import typer
 
 from sched_cli.output import print_json, printable, say
@@ -91,7 +91,7 @@ def remove(
 
     async def main(scheduler: Scheduler) -> None:
         job = await scheduler.get_job(job_id)
-        _confirm(f"Remove {job_id!r} ({schedule_text(job.spec.schedule)})?", yes=yes)
+        await _confirm(f"Remove {job_id!r} ({schedule_text(job.spec.schedule)})?", yes=yes)
         await scheduler.remove_job(job_id)
         if as_json:
             print_json({"removed": job_id})
@@ -115,7 +115,7 @@ def prune(
     async def main(scheduler: Scheduler) -> None:
         moment = moment_of(before, now_of(scheduler), past=True, field="--before")
         shown = local(moment, utc=settings_of(context).utc)
-        _confirm(f"Delete all history that ended before {shown}?", yes=yes)
+        await _confirm(f"Delete all history that ended before {shown}?", yes=yes)
         deleted = await scheduler.prune(moment)
         if as_json:
             print_json({"deleted": deleted})
@@ -148,16 +148,14 @@ def _operate(
     with_scheduler(context, main)
 
 
-def _confirm(question: str, *, yes: bool) -> None:
+async def _confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
         fail("this needs a yes, and there is no terminal to ask at: pass --yes", code=WRONG)
-    # The event loop would only make a note of Ctrl-C while this waits for an answer.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        agreed = typer.confirm(printable(question))
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if not agreed:
+    sys.stdout.write(f"{printable(question)} [y/N]: ")
+    sys.stdout.flush()
+    # Not by input(), which would keep Ctrl-C from the event loop until there is an answer.
+    await anyio.wait_readable(sys.stdin)
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
         raise typer.Exit(FAILED)
