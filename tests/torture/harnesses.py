@@ -49,7 +49,7 @@ class Sqlite(TortureHarness):
     def backend(self, address: str) -> Backend:
         return SqlBackend(Path(address), lease=self.lease)
 
-    def faults(self, address: str) -> Mapping[str, Fault]:
+    def delays(self, address: str) -> Mapping[str, Fault]:
         def locked(seconds: float) -> None:
             """Somebody else writes, for long; it may have to wait for a process that is stopped."""
             with closing(sqlite3.connect(address, isolation_level=None, timeout=30)) as held:

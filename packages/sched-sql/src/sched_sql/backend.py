@@ -35,7 +35,7 @@ from sched_core.ports import (
 )
 from sched_sql.address import Postgres, address_of
 from sched_sql.calls import WIND_UP, Calls, Soon, running_soon
-from sched_sql.table import Table
+from sched_sql.table import Locked, Table
 
 logger = Logger("sched_sql")
 T = TypeVar("T")
@@ -419,7 +419,16 @@ class SqlBackend:
             logger.info("claims are left to their leases: %s", error)
 
     async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
-        return await self._call(self._table.renew, claims, self._lease, self._now)
+        renew, beside = self._table.renew, self._table.beside
+        arguments = (claims, self._lease, self._now)
+        if beside is None:
+            return await self._call(renew, *arguments)
+        patience = (self._lease / 4).total_seconds()
+        call = functools.partial(self._translated, renew, arguments)
+        try:
+            return await self._lane(renew).call_within(call, patience)
+        except (TimeoutError, Locked):
+            return await self._call(beside, *arguments)
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         settled = await self._call(self._table.settle, settlements)

@@ -93,17 +93,27 @@ class Calls:
         try:
             await call.ended.wait()
         except BaseException:
-            call.given_up = True
-            with anyio.move_on_after(WIND_UP, shield=True):
-                await call.ended.wait()
+            await _give_up(call)
             raise
-        error = call.error
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del call, error  # they would keep each other alive
-        return call.result  # type: ignore[return-value]  # the function's, and nothing was raised
+        return _result(call)
+
+    async def call_within(self, function: Callable[[], T], seconds: float) -> T:
+        """Make a call as :meth:`call`, and go on without it after a time.
+
+        Raises:
+            TimeoutError: It goes on, or is never made.
+        """
+        call = self.post(function)
+        try:
+            with anyio.move_on_after(seconds):
+                await call.ended.wait()
+        except BaseException:
+            await _give_up(call)
+            raise
+        if not call.ended.is_set():
+            call.given_up = True
+            raise TimeoutError
+        return _result(call)
 
     def post(self, function: Callable[[], T]) -> Call[T]:
         """Ask for a call that nobody need wait for; it is made even if its caller is cancelled."""
@@ -123,3 +133,19 @@ class Calls:
             except RuntimeError:
                 pass  # the event loop has ended, and everybody who waited
             del call
+
+
+async def _give_up(call: Call[Any]) -> None:
+    call.given_up = True
+    with anyio.move_on_after(WIND_UP, shield=True):
+        await call.ended.wait()
+
+
+def _result(call: Call[T]) -> T:
+    error = call.error
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del call, error  # they would keep each other alive
+    return call.result  # type: ignore[return-value]  # the function's, and nothing was raised

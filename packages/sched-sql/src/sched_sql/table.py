@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from sched_core.clock import Clock
+from sched_core.errors import BackendUnavailable
 from sched_core.job import Claim, Execution, Job, Settled, Settlement
 from sched_core.ports import (
     ExecutionQuery,
@@ -25,6 +26,14 @@ from sched_core.ports import (
 
 Now = Callable[[], datetime]
 """Tells the time; called after the transaction has its lock, so that no wait makes it stale."""
+
+
+Renew = Callable[[Sequence[Claim], timedelta, Now], Sequence[Claim]]
+"""Extends leases; returns what is still held."""
+
+
+class Locked(BackendUnavailable):
+    """Somebody else has the whole database locked."""
 
 
 class Table(Protocol):
@@ -138,6 +147,14 @@ class Table(Protocol):
 
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         """End claims; one answer for each."""
+        ...
+
+    @property
+    def beside(self) -> Renew | None:
+        """Where to extend leases while :meth:`renew` has to wait or raises :class:`Locked`.
+
+        A method with a lane of its own; ``None`` where ``renew`` waits for no lock.
+        """
         ...
 
     def release(self, claims: Sequence[Claim], now: Now) -> None:

@@ -460,6 +460,10 @@ class PostgresTable:
     def renew(self, claims: Sequence[Claim], lease: timedelta, now: Now) -> Sequence[Claim]:
         return self._renew(claims, self._fixed(now), named=True)
 
+    @property
+    def beside(self) -> None:
+        return None  # renewing waits for no row
+
     def _beat(self, claims: Sequence[Claim]) -> None:
         self._renew(claims, None, named=False)
 

@@ -42,6 +42,7 @@ from sched_sql.sqlite.records import (
     read_lost,
     read_sound,
 )
+from sched_sql.sqlite.renewals import Fence, Renewals
 from sched_sql.table import Now
 
 _DUE = f"""
@@ -53,6 +54,10 @@ ORDER BY due_at LIMIT ?
 
 _MARK = "rowid || ':' || hex(revision)"
 """Names a row and its revision, whatever is in its columns."""
+
+_FENCES = """
+SELECT rowid, token, worker FROM sched_job WHERE rowid IN (SELECT value FROM json_each(?))
+"""
 
 _CLAIM = """
 UPDATE sched_job SET token = ?, worker = ?, claimed_at = ?, lease_until = ? WHERE rowid = ?
@@ -90,9 +95,10 @@ WHERE id = ?
 class Claims:
     """The claims on the jobs of a database, and on behalf of one worker."""
 
-    def __init__(self, database: Database, ledger: Ledger) -> None:
+    def __init__(self, database: Database, ledger: Ledger, renewals: Renewals) -> None:
         self._database = database
         self._ledger = ledger
+        self._renewals = renewals
         self.worker = ""
         self._malformed: set[str] = set()
         """``_MARK`` of rows whose header was fine, and something else was not."""
@@ -138,7 +144,7 @@ class Claims:
                     return
                 while (wanted := limit - len(claims) + begun) > 0:
                     rows = self._due(at, wanted)
-                    self._take(rows, claims, at, at + lease, serial)
+                    self._take(self._ended(rows, at), claims, at, at + lease, serial)
                     if len(rows) < wanted:
                         break
         except BaseException:
@@ -149,6 +155,24 @@ class Claims:
         readable, values = self.can_read()
         number = micros(at)
         return self._database.read(_DUE.format(readable=readable), (number, number, *values, limit))
+
+    def _ended(self, rows: list[Row], at: datetime) -> list[Row]:
+        """Leave out claims that were renewed beside their rows; their rows say so from now on."""
+        suspects = [row[JOB_WIDTH] for row in rows if row[JOB_WIDTH + 2] is not None]
+        if not suspects:
+            return rows
+        fences: dict[int, Fence] = {
+            rowid: (token, worker)
+            for rowid, token, worker in self._database.read(_FENCES, (json.dumps(suspects),))
+            if type(token) is int and type(worker) is str  # else no claim of ours
+        }
+        later = self._renewals.end(list(fences.values()), micros(at))
+        renewed = {rowid: later[fence] for rowid, fence in fences.items() if fence in later}
+        self._database.connection.executemany(
+            "UPDATE sched_job SET lease_until = ? WHERE rowid = ?",
+            [(until, rowid) for rowid, until in renewed.items()],
+        )
+        return [row for row in rows if row[JOB_WIDTH] not in renewed]
 
     def _take(
         self,

@@ -6,6 +6,7 @@ import errno
 import sqlite3
 
 from sched_core.errors import BackendError, BackendUnavailable
+from sched_sql.table import Locked
 
 
 def is_busy(error: sqlite3.Error) -> bool:
@@ -22,6 +23,8 @@ def translate(error: Exception, path: str) -> Exception:
     if isinstance(error, sqlite3.Error):
         unavailable, remedy = _REMEDIES.get(_code(error), (False, ""))
         kind = BackendUnavailable if unavailable else BackendError
+        if is_busy(error):
+            kind = Locked
         return kind(f"{path}: {error}{remedy and ': '}{remedy}")
     if isinstance(error, OSError):
         where = error.filename or path

@@ -8,6 +8,7 @@ import threading
 
 from sched_core.clock import cpu_seconds
 from sched_core.errors import BackendUnavailable
+from sched_sql.table import Locked
 
 
 class Lock:
@@ -76,7 +77,7 @@ class Lock:
                 return
             except BlockingIOError:
                 if cpu_seconds() > deadline:
-                    raise BackendUnavailable(
+                    raise Locked(
                         f"{self._path}: another process has held the lock for "
                         f"{self._timeout:g} s; see which with `fuser {self._path}`"
                     ) from None

@@ -47,9 +47,10 @@ from sched_sql.sqlite.existing import require
 from sched_sql.sqlite.failures import translate
 from sched_sql.sqlite.ledger import CHUNK, Ledger
 from sched_sql.sqlite.records import RECORD_COLUMNS, read_record
+from sched_sql.sqlite.renewals import Renewals
 from sched_sql.sqlite.settling import Settling
 from sched_sql.sqlite.workers import WorkerFiles, is_locked, worker_of
-from sched_sql.table import Now
+from sched_sql.table import Now, Renew
 
 _GET = f"SELECT {RECORD_COLUMNS} FROM sched_job WHERE id = ? AND removed <> 1"
 
@@ -76,7 +77,8 @@ class SqliteTable:
         self._database = Database(path, synchronous=synchronous, timeout=timeout)
         self._workers = WorkerFiles(f"{path}-workers")
         self._ledger = Ledger(self._database)
-        self._claims = Claims(self._database, self._ledger)
+        self._renewals = Renewals(path, f"{path}-workers", self._workers.lives)
+        self._claims = Claims(self._database, self._ledger, self._renewals)
         self._version: int | None = None
 
     def __str__(self) -> str:
@@ -86,7 +88,7 @@ class SqliteTable:
         return translate(error, self._path)
 
     def lane(self, method: str) -> str:
-        return ""
+        return "beside" if method == "renew_beside" else ""
 
     def clock(self, clock: Clock) -> Clock:
         return clock
@@ -254,6 +256,14 @@ class SqliteTable:
 
     def renew(self, claims: Sequence[Claim], lease: timedelta, now: Now) -> Sequence[Claim]:
         return self._claims.renew(claims, lease, now)
+
+    @property
+    def beside(self) -> Renew:
+        return self.renew_beside
+
+    def renew_beside(self, claims: Sequence[Claim], lease: timedelta, now: Now) -> Sequence[Claim]:
+        """Extend leases without the database."""
+        return self._renewals.renew(claims, lease, now)
 
     def release(self, claims: Sequence[Claim], now: Now) -> None:
         self._claims.release(claims, now)

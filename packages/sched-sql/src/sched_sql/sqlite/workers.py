@@ -70,9 +70,14 @@ class WorkerFiles:
             return []
         return [path for path in found if path != self._own]
 
+    def lives(self, worker: str) -> bool:
+        """Whether a worker, this one included, is alive; also without the lock."""
+        path = self._path / _name(worker)
+        return path.exists() and is_locked(path)
+
 
 def _name(worker: str) -> str:
-    return hashlib.blake2b(worker.encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(worker.encode(errors="surrogateescape"), digest_size=16).hexdigest()
 
 
 def _lock(file: int) -> bool:
@@ -95,7 +100,8 @@ def is_locked(path: Path) -> bool:
     except OSError:
         return True  # gone meanwhile, or not ours to judge
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Shared, so that of two that look at a dead worker's file none takes it for alive.
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return False
     except BlockingIOError:
         return True
