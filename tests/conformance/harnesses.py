@@ -23,7 +23,7 @@ from tests.jetstream.servers import delete_streams, shared_server
 from tests.pgbouncer import pgbouncer
 from tests.proxy import Proxy
 
-from sched_core import MemoryBackend, MemoryStore, Undecodable, UndecodableExecution
+from sched_core import BackendError, MemoryBackend, MemoryStore, Undecodable, UndecodableExecution
 from sched_jetstream import JetStreamBackend
 from sched_jetstream.subjects import token_of
 from sched_sql import SqlBackend
@@ -57,7 +57,7 @@ class MemoryHarness(Harness):
 
 class SqliteHarness(Harness):
     name = "sqlite"
-    can_cut = can_spoil = can_plant = True
+    can_cut = can_spoil = can_lock = can_plant = True
 
     def __init__(self) -> None:
         self._made: weakref.WeakSet[SqlBackend] = weakref.WeakSet()
@@ -74,7 +74,10 @@ class SqliteHarness(Harness):
 
     def _wait_for_locks(self, seconds: float) -> None:
         for backend in self._made:
-            backend._table._database.lock._timeout = seconds  # type: ignore[attr-defined]  # ours
+            database = backend._table._database  # type: ignore[attr-defined]  # ours
+            database.lock._timeout = seconds
+            with contextlib.suppress(BackendError, sqlite3.ProgrammingError):  # closed, crashed
+                database.connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
 
     async def crash(self, backend: Any) -> None:
         """Let go of what the system takes from a dead process; nothing is written."""
@@ -90,6 +93,17 @@ class SqliteHarness(Harness):
     async def heal(self, place: Any) -> None:
         self._lock.close()
         self._wait_for_locks(10)
+
+    @contextmanager
+    def lock(self, place: Any, job_id: str) -> Iterator[None]:
+        """Write, as a program does that is not ours: it locks all records."""
+        with closing(sqlite3.connect(place, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            other.execute("UPDATE sched_job SET name = 'other' WHERE id = ?", (job_id,))
+            self._wait_for_locks(0.05)
+            yield
+            self._wait_for_locks(10)
+            other.execute("ROLLBACK")
 
     async def spoil(self, place: Any, job_id: str) -> None:
         with closing(sqlite3.connect(place)) as connection, connection:

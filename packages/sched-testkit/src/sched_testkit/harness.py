@@ -99,7 +99,11 @@ class Harness(ABC):
     """Whether :meth:`lock` does something: whether the store lets others lock single records."""
 
     def lock(self, place: Any, job_id: str) -> AbstractContextManager[Any]:
-        """Return a context in which somebody else keeps a stored job's record locked."""
+        """Return a context in which somebody else keeps a stored job's record locked.
+
+        Where that locks all records, ``claim_due`` may raise ``BackendUnavailable`` meanwhile, and
+        should do so soon.
+        """
         raise NotImplementedError
 
     can_plant: bool = False

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 
 from attrs import evolve
 
-from sched_core import Claim, Status
+from sched_core import BackendUnavailable, Claim, Status
 from sched_testkit.bench import Bench
 from sched_testkit.laws.law import granular, law, lockable
 
@@ -179,7 +180,8 @@ async def a_locked_record_can_be_renewed(bench: Bench) -> None:
                 await bench.advance(bench.lease / 2)
                 renewed = await one.renew([claim])
                 assert [each.token for each in renewed] == [claim.token], "the claim was given up"
-                assert not list(await two.claim_due(10))
+                with suppress(BackendUnavailable):  # the lock may keep it from all records
+                    assert not list(await two.claim_due(10))
         assert not list(await two.claim_due(10)), "a healthy owner's claim was taken over"
     assert (await bench.settle(one, bench.settlement(claim))).outcome == "written"
     assert bench.fates(await bench.lines(two)) == [(1, 1, "succeeded")]
