@@ -85,13 +85,15 @@ class SqliteHarness(Harness):
         backend.forked()
 
     async def cut(self, place: Any) -> None:
-        """Keep the lock that every write takes, as a process that hangs in a transaction does."""
-        self._lock = Path(f"{place}-lock").open("rb")  # noqa: SIM115, ASYNC230 -- closed by heal
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        """Keep the locks that every write takes, as processes that hang in their middle do."""
+        self._cuts = contextlib.ExitStack()
+        for name in (f"{place}-lock", f"{place}-workers/renewals"):
+            file = self._cuts.enter_context(Path(name).open("ab"))  # noqa: ASYNC230, SIM115
+            fcntl.flock(file, fcntl.LOCK_EX)
         self._wait_for_locks(0.05)
 
     async def heal(self, place: Any) -> None:
-        self._lock.close()
+        self._cuts.close()
         self._wait_for_locks(10)
 
     @contextmanager
