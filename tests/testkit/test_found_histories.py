@@ -160,6 +160,18 @@ async def a_late_resume_of_a_pause_that_ended_by_itself(world: World) -> None:
     await world.run(0)
 
 
+async def a_resume_before_the_next_occurrence(world: World) -> None:
+    """It is due when its moment comes, not when the pause ends."""
+    await world.submit(0, MINUTELY, declared=False)
+    await world.advance(seconds(20))
+    await world.pause(0, "a", seconds(600))
+    await world.advance(seconds(10))
+    await world.operate(0, "resume", "a")
+    await world.run(0)
+    await world.advance(seconds(30))
+    await world.run(0)
+
+
 async def a_second_pause_after_one_that_ended_by_itself(world: World) -> None:
     """What was due between the two pauses runs late, and is not forgotten."""
     await world.submit(0, MINUTELY, declared=False)
@@ -596,6 +608,7 @@ FOUND = [
     an_edit_after_a_pause_that_ended_by_itself,
     a_removal_after_a_pause_that_ended_by_itself,
     a_late_resume_of_a_pause_that_ended_by_itself,
+    a_resume_before_the_next_occurrence,
     a_second_pause_after_one_that_ended_by_itself,
     a_pause_with_a_backlog,
     a_skip_outlives_a_lost_claim,
