@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -81,6 +82,27 @@ def test_an_abort_button_that_is_pressed_too_late_hits_no_other_job(waits: bool)
             assert begun == 1
 
     asyncio_run(main)
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["at-once", "after-waiting"])
+def test_a_task_that_nobody_keeps_calls_the_next_handler_too(waits: bool) -> None:
+    """A task for each run would cost more than the run."""
+    tasks: list[weakref.ref[asyncio.Task[Any]]] = []
+
+    async def handler(event: JobEvent) -> None:
+        tasks.append(weakref.ref(own_task()))
+        if waits:
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        async with running(MemoryBackend(), handler, max_concurrency=1) as scheduler:
+            for number in range(5):
+                await scheduler.submit_job(f"job-{number}", at_once())
+                await lines_of(scheduler, 1, f"job-{number}")
+            assert len(set(tasks)) == 1
+
+    asyncio_run(main)
+    assert len(tasks) == 5
 
 
 def test_idle_workers_and_all_other_tasks_of_the_scheduler_may_be_cancelled(

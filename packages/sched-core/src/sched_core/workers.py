@@ -238,19 +238,21 @@ class Workers:
                         self._wake()
                     references = _references(task)
                     await self._call(run, worker)
-                    if task is not None and self._is_spoilt(worker, task, references):
+                    # Counted here both times: a call counts one more.
+                    kept = _references(task) > references
+                    if task is not None and self._is_spoilt(worker, task, kept=kept):
                         await absorb(task)
                         self._replace(worker)
                         return
 
-    def _is_spoilt(self, worker: Worker, task: Any, references: int) -> bool:
+    def _is_spoilt(self, worker: Worker, task: Any, *, kept: bool) -> bool:
         """Whether no other job's handler may be called in the task.
 
         It was cancelled when the handler had returned, or is kept by someone who may cancel it.
         """
-        if worker.scope.cancel_called or self._closing or self.host.cancelling():
+        if not kept and not task.cancelling():
             return False
-        return bool(task.cancelling()) or _references(task) > references
+        return not (worker.scope.cancel_called or self._closing or self.host.cancelling())
 
     async def _sleep(self, worker: Worker) -> None:
         worker.woken = anyio.Event()
