@@ -21,7 +21,7 @@ from sched_testkit import torture
 from sched_testkit.torture.checker import check
 from sched_testkit.torture.commands import Command
 from sched_testkit.torture.evidence import Evidence, Rules
-from sched_testkit.torture.faults import ABSENT, MEDDLED, Harm
+from sched_testkit.torture.faults import ABSENT, MEDDLED, STARVED, Harm
 from sched_testkit.torture.finding import Finding
 from sched_testkit.torture.processes import Exit
 
@@ -358,6 +358,22 @@ CASES: list[tuple[str, Change, Change]] = [
         "trigger lost",
         commanded(command("trigger", 1)),
         commanded(command("trigger", 1), command("remove", 20), job=None),
+    ),
+    (
+        "trigger lost",  # though there were processes for all of the 30 s but one
+        both(commanded(command("trigger", 1)), harmed(harm(ABSENT, 0, 2, 3))),
+        both(commanded(command("trigger", 1)), harmed(harm(ABSENT, 0, 2, 20))),
+    ),
+    (
+        "trigger lost",  # two reasons at the same time are one
+        both(
+            commanded(command("trigger", 1)),
+            harmed(harm(ABSENT, 0, 2, 8), harm(STARVED, 0, 2, 8)),
+        ),
+        both(
+            commanded(command("trigger", 1)),
+            harmed(harm(ABSENT, 0, 2, 8), harm(STARVED, 0, 8, 14)),
+        ),
     ),
     (
         "claimed after its removal",

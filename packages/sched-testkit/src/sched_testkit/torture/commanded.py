@@ -16,11 +16,12 @@ from operator import attrgetter
 from sched_core import Execution, Job
 from sched_testkit.torture.commands import Command
 from sched_testkit.torture.evidence import Evidence, Report, moment
+from sched_testkit.torture.faults import ABSENT, STARVED
 from sched_testkit.torture.finding import Finding
 
 S = timedelta(seconds=1)
 SOON = 30 * S
-"""A trigger runs within so much, with faults of the store on the way."""
+"""A trigger runs within so much, with faults of the store on the way, while processes can run."""
 ENDS_A_PAUSE = frozenset({"resume", "trigger", "remove", "pause", "submit", "ensure"})
 
 
@@ -121,12 +122,23 @@ def _triggers(evidence: Evidence, report: Report) -> Iterator[Finding]:
                 continue
             removed = [c.began for c in commands[place + 1 :] if c.what == "remove"]
             until = min([*removed[:1], evidence.rested])
-            if until < command.ended + SOON:
+            deadline = _soon(evidence, command.ended)
+            if until < deadline:
                 continue
             report.counts["triggers"] += 1
-            made = _between(lines[job_id], command.began, command.ended + SOON)
+            made = _between(lines[job_id], command.began, deadline)
             if not any(line.manual for line in made):
                 yield Finding("trigger lost", f"{job_id}", command.ended, job_id)
+
+
+def _soon(evidence: Evidence, since: datetime) -> datetime:
+    """Return when SOON has passed, without the time in which no process was there, or could run."""
+    deadline, counted = since + SOON, since
+    for harm in sorted(evidence.harms, key=attrgetter("began")):
+        if harm.worker == 0 and harm.what in {ABSENT, STARVED} and harm.began < deadline:
+            deadline += max(harm.ended - max(harm.began, counted), timedelta(0))
+            counted = max(counted, harm.ended)
+    return deadline
 
 
 def _attempts(evidence: Evidence) -> dict[str, list[Execution]]:
