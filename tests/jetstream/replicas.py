@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+import anyio
 from attrs import define, field
 
 from sched_core import Execution, Status
@@ -39,6 +41,9 @@ class Replicas:
         folder: Where they write.
         lease: Seconds.
         copies: Of the streams.
+        processes: By place; a new one takes the place of one that was killed.
+        urls: What each place connects to.
+        journals: What each place writes to now.
     """
 
     bucket: str
@@ -47,22 +52,25 @@ class Replicas:
     copies: int = 1
     processes: list[subprocess.Popen[bytes]] = field(factory=list)
     urls: list[Sequence[str]] = field(factory=list)
+    journals: list[Path] = field(factory=list)
     made: int = 0
     kills: int = 0
 
     def start(self, urls: Sequence[str]) -> int:
         """Start one more; return its place."""
         self.urls.append(urls)
-        self.processes.append(self._launch(urls))
-        return len(self.processes) - 1
+        self.journals.append(self.folder)  # until it has one
+        place = len(self.urls) - 1
+        self.processes.append(self._launch(place))
+        return place
 
-    def _launch(self, urls: Sequence[str]) -> subprocess.Popen[bytes]:
+    def _launch(self, place: int) -> subprocess.Popen[bytes]:
         self.made += 1
-        journal = self.folder / f"journal-{self.made}"
-        arguments = [self.bucket, str(journal), str(self.lease), str(self.copies), *urls]
+        journal = self.journals[place] = self.folder / f"journal-{self.made}"
+        arguments = [self.bucket, str(journal), str(self.lease), str(self.copies)]
         with (self.folder / f"errors-{self.made}").open("wb") as errors:
             return subprocess.Popen(
-                [sys.executable, str(WORKER), *arguments],
+                [sys.executable, str(WORKER), *arguments, *self.urls[place]],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
@@ -73,7 +81,18 @@ class Replicas:
         self.kills += 1
         self.processes[place].kill()
         self.processes[place].wait(30)
-        self.processes[place] = self._launch(self.urls[place])
+        self.processes[place] = self._launch(place)
+
+    async def at_work(self, place: int, job: str) -> None:
+        """Return as soon as a job whose id begins so runs there: a new process takes long."""
+        journal, begins = self.journals[place], f'["{job}'.encode()
+        with anyio.fail_after(60):
+            while not journal.exists():
+                await anyio.sleep(0.01)
+            with journal.open("rb") as file:
+                file.seek(0, os.SEEK_END)
+                while not any(line.startswith(begins) for line in file.readlines()):
+                    await anyio.sleep(0.01)
 
     def freeze(self, place: int) -> None:
         """Stop one where it stands."""

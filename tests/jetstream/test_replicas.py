@@ -51,9 +51,11 @@ def test_four_replicas_one_firing(deep: bool, tmp_path: Path) -> None:
                 for n in range(recurring)
             ]
             await scheduler.submit_jobs(every, atomic=False)
+            await replicas.at_work(3, "every-")
             replicas.freeze(3)
             for number in range(kills):
                 await asyncio.sleep(seconds / kills)
+                await replicas.at_work(number % 2, "every-")
                 replicas.kill(number % 2)
                 if number == 1:
                     await asyncio.sleep(max(0.0, 2 * lease - 2 * seconds / kills))
