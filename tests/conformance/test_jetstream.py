@@ -2,6 +2,7 @@ import pytest
 from tests.conformance.harnesses import JetStreamHarness
 
 from sched_testkit import conformance
+from sched_testkit.conformance import DEEP
 
 # While the connection is cut, nats-py leaves the sockets of failed attempts to the collector.
 pytestmark = pytest.mark.filterwarnings(
@@ -9,4 +10,9 @@ pytestmark = pytest.mark.filterwarnings(
     ":pytest.PytestUnraisableExceptionWarning"
 )
 
-TestJetStream = conformance(JetStreamHarness())
+
+class Harness(JetStreamHarness):
+    share = 1.0 if DEEP else 0.3
+
+
+TestJetStream = conformance(Harness())

@@ -1,5 +1,11 @@
 from tests.conformance.harnesses import PostgresHarness
 
 from sched_testkit import conformance
+from sched_testkit.conformance import DEEP
 
-TestPostgres = conformance(PostgresHarness())
+
+class Harness(PostgresHarness):
+    share = 1.0 if DEEP else 0.3
+
+
+TestPostgres = conformance(Harness())

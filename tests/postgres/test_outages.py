@@ -21,6 +21,7 @@ from tests.proxy import Proxy
 
 from sched_core import Execution, JobEvent, JobSpec, Once, Scheduler, Status
 from sched_core.clock import SystemClock
+from sched_core.ports import MAX_POLL
 from sched_core.testing import history
 
 LEASE = timedelta(seconds=3)
@@ -224,21 +225,21 @@ def test_without_announcements_jobs_are_found_all_the_same(server: Server) -> No
         async def handle(event: JobEvent) -> None:
             done.set()
 
-        pooled = here.scheduler(handle, pooled=True)
-        async with pooled, here.scheduler() as other, anyio.create_task_group() as tasks:
+        async with here.scheduler(handle, pooled=True) as pooled, here.scheduler() as other:
             assert not pooled._backend.capabilities.notified
             assert other._backend.capabilities.notified
-            tasks.start_soon(pooled.run_forever)
-            await anyio.sleep(0.3)
-            await other.submit_job("a", Once(datetime.now(UTC)))
-            with anyio.fail_after(5):
-                await done.wait()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(pooled.run_forever)
+                await anyio.sleep(0.3)
+                await other.submit_job("a", Once(datetime.now(UTC)))
+                with anyio.fail_after(2 * MAX_POLL.total_seconds()):
+                    await done.wait()
+                await pooled.stop()
             # Another transaction may meet another session: nothing is prepared there, or set.
             session = pooled._backend._table._lanes["claim"]._session  # type: ignore[attr-defined]
             assert session.prepare_threshold is None
             assert session.execute("SHOW enable_seqscan").fetchone() == ("on",)
             assert session.execute("SELECT count(*) FROM pg_prepared_statements").fetchone() == (0,)
-            await pooled.stop()
 
     anyio.run(main)
 

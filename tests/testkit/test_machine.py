@@ -167,8 +167,14 @@ MUTANTS: list[tuple[str, Any, str]] = [
 ]
 
 
+SHORT = 3
+"""So many of them are searched for in the short form; most of the others have histories below."""
+
+
 @pytest.mark.parametrize(
-    ("name", "mutant", "message"), MUTANTS, ids=lambda m: getattr(m, "__name__", "")
+    ("name", "mutant", "message"),
+    [*MUTANTS[:SHORT], *(pytest.param(*each, marks=pytest.mark.deep) for each in MUTANTS[SHORT:])],
+    ids=lambda m: getattr(m, "__name__", ""),
 )
 def test_the_machine_kills_the_mutant(
     name: str, mutant: Any, message: str, monkeypatch: pytest.MonkeyPatch
@@ -185,6 +191,7 @@ async def fails_in_silence(self: HandlerThread, *arguments: Any) -> Any:
         return None
 
 
+@pytest.mark.deep
 def test_the_machine_runs_plain_functions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HandlerThread, "call", fails_in_silence)
     with pytest.raises(Wrong, match="but the handler failed"):

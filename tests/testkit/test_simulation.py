@@ -10,8 +10,10 @@ from tests.torture.planted import SIMULATED
 
 from sched_testkit.simulation import play
 
-HISTORIES = 800
+HISTORIES = 300
 DEEP_HISTORIES = 100_000
+SHORT = 4
+"""So many planted faults are searched for in the short form."""
 
 
 def test_nothing_goes_wrong(deep: bool) -> None:
@@ -46,7 +48,13 @@ def test_a_seed_plays_the_same_history_in_another_process() -> None:
     assert told[0].count("claimed:") > 20
 
 
-@pytest.mark.parametrize("name", SIMULATED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if number < SHORT else pytest.param(name, marks=pytest.mark.deep)
+        for number, name in enumerate(SIMULATED)
+    ],
+)
 def test_planted_faults_are_found(name: str) -> None:
     setup = SIMULATED[name]
     assert any(play(seed, setup).finding for seed in range(400)), f"{name} was not found"

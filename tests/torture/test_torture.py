@@ -22,6 +22,10 @@ def holds(harness: str, seconds: float, every: float) -> None:
     assert "findings: none" in done.stdout
 
 
-@pytest.mark.parametrize("harness", ["Sqlite", "Postgres", "JetStream"])
+SERVERS = [pytest.param(name, marks=pytest.mark.deep) for name in ("Postgres", "JetStream")]
+"""`./dev prove` tortures them for twenty minutes each, too."""
+
+
+@pytest.mark.parametrize("harness", ["Sqlite", *SERVERS])
 def test_it_holds_for_some_seconds(harness: str) -> None:
     holds(harness, 6.0, 0.5)
