@@ -25,8 +25,8 @@ TESTS: dict[str, int] = {
     "testkit": 170,
     "torture": 110,
 }
-"""By folder of tests/; two processes run them, so that each costs half of it."""
-PROCESSES = 2
+"""By folder of tests/; four processes run them, for most tests wait most of the time."""
+PROCESSES = 4
 LIMIT = 600
 
 LINT_SPENT = "SCHED_LINT_SECONDS"

@@ -20,7 +20,7 @@ LINT: tuple[tuple[str, ...], ...] = (
     ("lint-imports", "--no-logo"),
 )
 PYTEST = ("python", "-m", "pytest", "-o", "faulthandler_timeout=3600")  # a long form is no hang
-TORTURE = ("--minutes", "20", "--seed", "20260101", "--every", "4", "--scale", "3")
+TORTURE = ("--minutes", "10", "--seed", "20260101", "--every", "4", "--scale", "3")
 
 
 def packages(*names: str) -> tuple[str, ...]:
@@ -38,6 +38,13 @@ ALL = ("packages", "tests", "examples", "benchmarks", "docs", "tools", "dev", ".
 
 SQL = packages("core", "sql", "testkit")
 JETSTREAM = packages("core", "jetstream", "testkit")
+TORTURING = (
+    "packages/sched-testkit/src/sched_testkit/numbers.py",
+    "packages/sched-testkit/src/sched_testkit/torture",
+    "tests/torture/harnesses.py",
+    "tests/*.py",
+)
+"""What a torture uses beside the backend: of the testkit's laws and histories, nothing."""
 NARROW: dict[str, tuple[str, ...]] = {
     "core": (*CODE, "examples"),
     "crash": SQL,
@@ -56,10 +63,10 @@ NARROW: dict[str, tuple[str, ...]] = {
 """What tests depend on beside themselves and the helpers; those not named here: on everything."""
 
 TORTURED = {
-    "Sqlite": SQL,
-    "Postgres": SQL,
-    "JetStream": JETSTREAM,
-    "JetStreamCluster": JETSTREAM,
+    "Sqlite": packages("core", "sql"),
+    "Postgres": packages("core", "sql"),
+    "JetStream": packages("core", "jetstream"),
+    "JetStreamCluster": packages("core", "jetstream"),
 }
 """The harnesses, and what each one depends on."""
 
@@ -136,12 +143,12 @@ def tests(name: str, *paths: str) -> Part:
 
 
 def torture(harness: str, uses: tuple[str, ...]) -> Part:
-    """Return the part that tortures a backend for twenty minutes."""
+    """Return the part that tortures a backend for ten minutes."""
     module = ("python", "-m", "sched_testkit.torture", f"tests.torture.harnesses:{harness}")
     return Part(
         f"torture-{harness.lower()}",
         ((*module, *TORTURE),),
-        (*uses, HELPERS),
+        (*uses, *TORTURING),
         figures="findings:",
     )
 

@@ -23,7 +23,7 @@ def holds(harness: str, seconds: float, every: float) -> None:
 
 
 SERVERS = [pytest.param(name, marks=pytest.mark.deep) for name in ("Postgres", "JetStream")]
-"""`./dev prove` tortures them for twenty minutes each, too."""
+"""`./dev prove` tortures them for ten minutes each, too."""
 
 
 @pytest.mark.parametrize("harness", ["Sqlite", *SERVERS])

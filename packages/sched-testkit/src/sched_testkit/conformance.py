@@ -23,9 +23,9 @@ from sched_testkit.laws import GENERATED_LAWS, LAWS, GeneratedLaw, Law
 from sched_testkit.machine import run_histories
 
 DEEP = os.environ.get("SCHED_DEEP", "") not in {"", "0"}
-EXAMPLES = 1000 if DEEP else 60
+EXAMPLES = 400 if DEEP else 60
 """Of each law that is examined with generated values."""
-HISTORIES = (1500, 60) if DEEP else (40, 30)
+HISTORIES = (400, 60) if DEEP else (40, 30)
 """How many histories, and of how many steps."""
 
 
