@@ -42,7 +42,7 @@ def deep() -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let folders that take long begin first, so that two processes end at about the same time.
+    """Let folders that take long begin first, so that processes end at about the same time.
 
     Leave the tests marked ``deep`` to ``./dev prove``, and count them as deselected.
     """
