@@ -125,6 +125,8 @@ class JsonBackend:
         )
 
     async def open(self, clock: Clock, *, worker: str) -> Clock:
+        if self._clock is not None:
+            raise BackendError("this JsonBackend is open already")
         self._clock, self._worker = clock, worker
         self._affinity = Affinity("this JsonBackend")
         return clock
@@ -222,8 +224,8 @@ class JsonBackend:
         claims: list[Claim] = []
         with self._transaction() as data:
             now = self.clock.now()
-            moments = [(row.due(), key) for key, row in data.rows.items()]
-            for _, key in sorted((at, key) for at, key in moments if at is not None and at <= now):
+            due = [(row.place_in_queue(), key) for key, row in data.rows.items() if row.is_due(now)]
+            for _, key in sorted(due):
                 if len(claims) < limit:
                     until = now + self._lease
                     claim = data.row(key).claim(data.next(), self._worker, now, until, data)

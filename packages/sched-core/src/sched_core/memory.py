@@ -34,7 +34,7 @@ from sched_core.row import Row
 @define
 class _Row(Row):
     wake: datetime | None = None
-    """When a claim should look at it again: its place in the queue."""
+    """Its place in the queue that it waits in."""
 
 
 class MemoryStore:
@@ -47,6 +47,9 @@ class MemoryStore:
         self.written: dict[str, Execution | UndecodableExecution] = {}
         self.final: dict[str, set[int]] = {}
         self.due: list[tuple[datetime, str]] = []
+        """What no living claim holds, by its ``due_at``."""
+        self.held: list[tuple[datetime, str]] = []
+        """What a claim holds, by the moment from which on it could be taken over."""
         self.serial = 0
         self.alarms: list[Alarm] = []
 
@@ -73,25 +76,42 @@ class MemoryStore:
         row.wake = wake
         if wake is None:
             return
-        due = self.due
-        if not due or wake < due[0][0]:
+        due, held = self.due, self.held
+        if (not due or wake < due[0][0]) and (not held or wake < held[0][0]):
             for alarm in self.alarms:
                 alarm.nudge()
-        heapq.heappush(due, (wake, job_id))
-        if len(due) > 4 * len(self.rows) + 1000:
-            self.due = [(row.wake, key) for key, row in self.rows.items() if row.wake is not None]
-            heapq.heapify(self.due)
+        queue = due if row.hold is None else held
+        heapq.heappush(queue, (wake, job_id))
+        if len(queue) > 4 * len(self.rows) + 1000:
+            queue[:] = {(wake, key) for wake, key in queue if self._waits_at(key, wake)}
+            heapq.heapify(queue)
+
+    def _waits_at(self, job_id: str, wake: datetime) -> bool:
+        row = self.rows.get(job_id)
+        return row is not None and row.wake == wake
+
+    def first(self, queue: list[tuple[datetime, str]]) -> tuple[datetime, str] | None:
+        """Return what a queue begins with."""
+        while queue and not self._waits_at(queue[0][1], queue[0][0]):
+            heapq.heappop(queue)
+        return queue[0] if queue else None
 
     def earliest(self) -> datetime | None:
-        """Return when the first row should be looked at; ``due`` begins with it then."""
-        due = self.due
-        while due:
-            wake, job_id = due[0]
-            row = self.rows.get(job_id)
-            if row is not None and row.wake == wake:
-                return wake
-            heapq.heappop(due)
-        return None
+        """Return when the first row should be looked at."""
+        due, held = self.first(self.due), self.first(self.held)
+        if due is None or (held is not None and held < due):
+            due = held
+        return None if due is None else due[0]
+
+    def next_due(self, now: datetime) -> str | None:
+        """Return the id of the row that is due first, ``None`` if none is due."""
+        while (held := self.first(self.held)) is not None and held[0] <= now:
+            _, job_id = heapq.heappop(self.held)
+            row = self.rows[job_id]
+            row.wake = row.place_in_queue()
+            heapq.heappush(self.due, (row.wake, job_id))
+        due = self.first(self.due)
+        return due[1] if due is not None and due[0] <= now else None
 
     # -- the ledger
 
@@ -154,6 +174,9 @@ class MemoryBackend:
         return self._capabilities
 
     async def open(self, clock: Clock, *, worker: str) -> Clock:
+        if self._clock is not None and self._opened_in is not None:
+            self._opened_in.check_process()
+            raise BackendError("this MemoryBackend is open already: use one for each Scheduler")
         self._clock, self._worker = clock, worker
         self._opened_in = Affinity("this MemoryBackend")
         self.store.alarms.append(self._alarm)
@@ -237,16 +260,14 @@ class MemoryBackend:
         now, store = self._now(), self.store
         claims: list[Claim] = []
         expires_at = now + self._lease
-        while len(claims) < limit:
-            earliest = store.earliest()
-            if earliest is None or earliest > now:
-                break
-            _, job_id = store.due[0]
+        while len(claims) < limit and (job_id := store.next_due(now)) is not None:
             row = store.rows[job_id]
             claim = row.claim(store.next_serial(), self._worker, now, expires_at, store)
-            store.save(job_id, row)
             if claim is not None:
                 claims.append(claim)
+            else:
+                row.wake = None  # the clock was set back since its lease ended: it waits again
+            store.save(job_id, row)
         return claims
 
     async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from attrs import define
 
+from sched_core.clock import LAST
 from sched_core.codec import (
     Malformed,
     Record,
@@ -84,7 +85,7 @@ class Row:
         return self.job is None and self.hold is None
 
     def due(self) -> datetime | None:
-        """Return from when on :meth:`claim` should be called, ``None`` for never as it stands."""
+        """Return from when on :meth:`claim` hands it out or clears it, ``None`` for never."""
         job, hold = self.job, self.hold
         if job is None:
             return None if hold is None else hold.expires_at
@@ -92,6 +93,20 @@ class Row:
         if due is None or hold is None or hold.expires_at < due:
             return due
         return hold.expires_at
+
+    def is_due(self, now: datetime) -> bool:
+        """Whether :meth:`claim` hands it out or clears it now."""
+        due = self.due()
+        return due is not None and due <= now
+
+    def place_in_queue(self) -> datetime:
+        """Return by what rows that are due are ordered: ``due_at``, whether a claim was lost or not.
+
+        A tombstone, of which nothing is handed out, has its place by the end of its lease.
+        """
+        if isinstance(self.job, Job):
+            return self.job.standing.due_at or LAST
+        return LAST if self.hold is None else self.hold.expires_at
 
     def readable(self, job_id: str) -> Job:
         """Return the job.
@@ -180,11 +195,14 @@ class Row:
     def claim(
         self, token: int, worker: str, now: datetime, expires_at: datetime, to: Ledger
     ) -> Claim | None:
-        """Hand the job out; it must be :meth:`due`. A lost claim's lines are written.
+        """Hand the job out, if it :meth:`is_due`. A lost claim's lines are written.
 
         Returns:
-            The claim; ``None`` if the row was a tombstone, which is empty now.
+            The claim; ``None`` if nothing was due or another claim is alive, and the row is as it
+            was; also ``None`` if the row was a tombstone, which is empty now.
         """
+        if not self.is_due(now):
+            return None
         lost, released, self.released = None, self.released, None
         if self.hold is not None:
             lost = self._take_over(self.hold, now, to)

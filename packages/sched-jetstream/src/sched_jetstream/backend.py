@@ -140,6 +140,9 @@ class JetStreamBackend:
                 "JetStreamBackend runs on asyncio only, as nats-py does: start the scheduler with "
                 "asyncio.run or anyio.run(..., backend='asyncio')"
             ) from None
+        if self._session is not None:
+            self._affinity.check_process()
+            raise BackendError("this JetStreamBackend is open already: use one for each Scheduler")
         self._affinity = Affinity("this JetStreamBackend")
         options = self.options
         wire = Wire(

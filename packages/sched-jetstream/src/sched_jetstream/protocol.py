@@ -8,7 +8,7 @@ The rules are those of :class:`sched_core.MemoryBackend`, for one row that lives
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -123,7 +123,7 @@ def replace(found: Found, job: Job, ledger: Sequence[Execution]) -> Write:
         fresh = evolve(fresh, definition=old.definition)
     same = old.job.uid == job.uid
     moved = not same or old.job.standing.number != job.standing.number
-    lines = [line for line in ledger if not _held(line, old)]
+    lines = _once(line for line in ledger if not _held(line, old))
     return Write(
         job.id,
         evolve(
@@ -152,7 +152,7 @@ def remove(
         return None
     if expected is not None and old.job.revision != expected:
         raise RevisionConflict(job_id)
-    lines = [line for line in ledger if not _held(line, old)]
+    lines = _once(line for line in ledger if not _held(line, old))
     tombstone = None
     if old.hold is not None:
         tombstone = Record(job_id, None, hold=remember(old), ended=old.ended, schedule=old.schedule)
@@ -175,6 +175,20 @@ def _held(line: Execution, record: Record) -> bool:
     return job is not None and (line.uid, line.number) == (job.uid, job.standing.number)
 
 
+def _once(lines: Iterable[Execution]) -> list[Execution]:
+    """Leave out what would be written twice by one step: a line, or the end of an occurrence."""
+    kept: list[Execution] = []
+    for line in lines:
+        twice = any(
+            line.id == other.id
+            or (line.final and other.final and (line.uid, line.number) == (other.uid, other.number))
+            for other in kept
+        )
+        if not twice:
+            kept.append(line)
+    return kept
+
+
 def _closed(closed: int, uid: str, lines: Sequence[Execution]) -> int:
     for line in lines:
         if line.final and line.uid == uid and line.number > closed:
@@ -194,7 +208,7 @@ class Verdict(enum.Enum):
     """What a hint is worth, by the record that it points at."""
 
     DUE = "due"
-    """Now, or at :attr:`Judged.at`, which is near."""
+    """Since :attr:`Judged.at`, or then, which is near."""
     HELD = "held"
     """Somebody has the job until :attr:`Judged.at`."""
     IDLE = "idle"
@@ -228,8 +242,8 @@ def judge(found: Found, now: datetime, *, near: timedelta) -> Judged:
             return Judged(Verdict.DUE, hold.until)
     if due is None:
         return _IDLE
-    at = due if hold is None or hold.until < due else hold.until
-    return Judged(Verdict.DUE, at) if at <= now + near else _IDLE
+    # A hold that has ended plays no part: lost claims come in the order of due_at, as all do.
+    return Judged(Verdict.DUE, due) if due <= now + near else _IDLE
 
 
 # -- claims ------------------------------------------------------------------
@@ -363,7 +377,7 @@ def settle(found: Found, settlement: Settlement) -> Write | Settled | Literal["l
     held_uid = claim.job.uid if held is None else held.job.uid
     held_number = claim.job.standing.number if held is None else held.job.standing.number
     stands = job is not None and (job.uid, job.standing.number) == (held_uid, held_number)
-    lines = settlement.ledger
+    lines = settlement.ledger if len(settlement.ledger) < 2 else _once(settlement.ledger)
     unsure = False
     for line in lines:
         if not line.final:

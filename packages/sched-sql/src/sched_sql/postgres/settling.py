@@ -85,7 +85,8 @@ class Settling:
                     AND NOT j.removed AND NOT j.doubtful
                 ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
             ), ended AS (
-                UPDATE {job} j SET {_RUN_SET}, revision = {names.next}, lease_until = NULL
+                UPDATE {job} j SET {_RUN_SET}, revision = {names.next}, lease_until = NULL,
+                    ended_token = NULL, ended_worker = NULL
                 FROM mine i WHERE j.ctid = i.seen RETURNING i.*
             ), lines AS (
                 INSERT INTO {names.ledger} (seq, job_id, uid, number, token, worker, claimed_at,

@@ -40,7 +40,7 @@ _END = "lease_until = NULL, lost = 0, held_uid = NULL, held_number = NULL"
 _SETTLE_RUN = f"""
 UPDATE sched_job
 SET ({RUN_COLUMNS}) = ({", ".join("?" * (RUN_COLUMNS.count(",") + 1))}), revision = ?,
-    lease_until = NULL
+    lease_until = NULL, ended_token = NULL, ended_worker = NULL
 WHERE id = ? AND token = ? AND worker = ? AND revision = ? AND lease_until IS NOT NULL
     AND removed = 0 AND doubtful = 0
 """

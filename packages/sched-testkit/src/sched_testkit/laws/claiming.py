@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from attrs import evolve
 
-from sched_core import BackendUnavailable, Claim, Status
+from sched_core import BackendUnavailable, Claim, Cron, Policy, Status
 from sched_testkit.bench import Bench
 from sched_testkit.laws.law import granular, law, lockable
 
@@ -34,15 +34,43 @@ async def only_what_is_due_is_claimed(bench: Bench) -> None:
 
 @law
 async def a_claim_carries_the_stored_job(bench: Bench) -> None:
-    """A claim holds the job as it is stored, revision included, and does not change it."""
+    """A claim holds the whole job as it is stored, revision included, and does not change it."""
     backend = await bench.open()
-    (job,) = await bench.added(backend, bench.job(metadata={"a": "b"}))
+    now = bench.clock.now()
+    job = bench.job(
+        "whole ✓",
+        schedule=Cron("*/5 * * * *", tz="Asia/Kathmandu"),
+        name="A náme",
+        group="grüp",
+        metadata={"a": "b", "": "ü"},
+        policy=Policy(timeout=timedelta(seconds=7), max_lost=2, keep_executions=None),
+    )
+    standing = evolve(
+        job.standing,
+        number=7,
+        attempts=2,
+        failures=1,
+        last_scheduled_at=now - timedelta(days=1),
+        last_finished_at=now - timedelta(hours=1),
+        last_status=Status.FAILED,
+        expires_at=now + timedelta(days=9),
+    )
+    (job,) = await bench.added(backend, evolve(job, declared=True, standing=standing))
     claim = await bench.claim(backend)
-    assert claim.job == job == await bench.stored(backend)
+    assert claim.job == job == await bench.stored(backend, job.id)
     assert claim.worker == "worker-1"
     assert claim.claimed_at == bench.clock.now()
     assert claim.expires_at == bench.clock.now() + bench.lease
-    assert claim.lost is None
+    assert (claim.attempt, claim.lost) == (3, None)
+    await bench.advance(bench.lease)
+    taken = await bench.claim(backend)
+    assert taken.job == job, "a takeover carries another job than what is stored"
+    edited = await backend.replace(evolve(job, spec=evolve(job.spec, name=None, group="other")))
+    settled = await bench.settle(backend, bench.settlement(taken))
+    assert settled.job == edited, "a conflict carries another job than what is stored"
+    await bench.advance(bench.lease)
+    assert (await bench.claim(backend)).job == edited
+    assert taken.job == job == evolve(edited, spec=job.spec, revision=job.revision)
 
 
 @law

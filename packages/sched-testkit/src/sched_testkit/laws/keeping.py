@@ -7,6 +7,7 @@ from datetime import timedelta
 from attrs import evolve
 
 from sched_core import Job
+from sched_core.clock import FIRST, LAST
 from sched_testkit.bench import Bench
 from sched_testkit.laws.law import durable, granular, law
 
@@ -120,3 +121,102 @@ async def closing_leaves_claims_to_their_lease(bench: Bench) -> None:
     assert taken.token > held.token
     assert taken.lost is not None, "closing freed a claim whose fate nobody knows"
     assert bench.fates(await bench.lines(two)) == [(1, 1, "abandoned")]
+
+
+@law
+async def pruned_jobs_leave_their_lines(bench: Bench) -> None:
+    """A job that has expired is deleted without its history, and the id can be used again."""
+    backend = await bench.open()
+    await bench.added(backend, bench.job(), bench.job("other"))
+    for claim in await backend.claim_due(10):
+        expires = bench.clock.now() if claim.job.id == "job" else None
+        await bench.settle(backend, bench.settlement(claim, expires_at=expires))
+    before = await bench.lines(backend)
+    assert len(before) == 2
+    assert await backend.prune(bench.clock.now() - timedelta(days=1)) == 1
+    assert [job.id for job in await bench.jobs(backend)] == ["other"]
+    assert await bench.lines(backend) == before, "the history of a pruned job was deleted with it"
+    assert len(await bench.lines(backend, job_id="job")) == 1
+    await bench.added(backend, bench.job())
+    assert len(await bench.lines(backend, job_id="job")) == 1
+
+
+@law
+async def pruned_lines_leave_their_jobs(bench: Bench) -> None:
+    """A job whose whole history is deleted stays as it is, claimed or not, and is handed out."""
+    backend = await bench.open()
+    await bench.added(backend, bench.job("idle"), bench.job("claimed"))
+    for claim in await backend.claim_due(10):
+        await bench.settle(backend, bench.settlement(claim, due=bench.clock.now()))
+    claims = {claim.job.id: claim for claim in await backend.claim_due(10)}
+    await backend.release([claims["idle"]])
+    stored = await bench.jobs(backend)
+    assert await backend.prune(bench.clock.now() + timedelta(days=1)) == 2
+    assert not await bench.lines(backend)
+    assert await bench.jobs(backend) == stored, "a job was deleted or changed with its history"
+    assert (await bench.claim(backend)).job.id == "idle"
+    settled = await bench.settle(backend, bench.settlement(claims["claimed"]))
+    assert settled.outcome == "written"
+
+
+@law
+async def an_edit_takes_expiry_away(bench: Bench) -> None:
+    """What expires is decided by the job as it is stored now: an edit moves, gives or takes it."""
+    backend = await bench.open()
+    now = bench.clock.now()
+    far = now + timedelta(days=2)
+    kinds = {"taken": now, "moved": now, "given": None, "settled": now}
+    for job_id, expires in kinds.items():
+        due = now if job_id == "settled" else None
+        job = bench.job(job_id, due=due)
+        (job,) = await bench.added(
+            backend, evolve(job, standing=evolve(job.standing, expires_at=expires))
+        )
+        edited = {"taken": None, "moved": far, "given": now}.get(job_id, expires)
+        if job_id != "settled":
+            await backend.replace(evolve(job, standing=evolve(job.standing, expires_at=edited)))
+    claim = await bench.claim(backend)
+    await bench.settle(backend, bench.settlement(claim, expires_at=None))
+    await bench.advance(days=1)
+    assert await backend.prune(now) == 1
+    assert {job.id for job in await bench.jobs(backend)} == {"taken", "moved", "settled"}
+    await bench.advance(days=1)
+    assert await backend.prune(now) == 1
+    assert {job.id for job in await bench.jobs(backend)} == {"taken", "settled"}
+
+
+@law
+async def prune_counts_lines_and_jobs(bench: Bench) -> None:
+    """Prune returns how many lines and jobs it deleted, for whichever moment it is given."""
+    backend = await bench.open()
+    now = bench.clock.now()
+    await bench.added(backend, bench.job("a"), bench.job("b"), bench.job("c"))
+    for claim, expires in zip(await backend.claim_due(10), (now, now, None), strict=True):
+        line = bench.line(claim, expires_at=None if claim.job.id == "c" else now)
+        await bench.settle(backend, bench.settlement(claim, lines=[line], expires_at=expires))
+    for name in ("a", "b"):
+        assert await backend.get(name) is not None, "what has expired was deleted without prune"
+    assert await backend.prune(FIRST) == 4
+    assert await backend.prune(FIRST) == 0
+    assert await backend.prune(now) == 0, "a line that ended at the moment ended not before it"
+    assert await backend.prune(LAST) == 1
+    assert await backend.prune(LAST) == 0
+    assert [job.id for job in await bench.jobs(backend)] == ["c"]
+
+
+@law
+async def numbers_grow_over_prune(bench: Bench) -> None:
+    """A job whose id was pruned before gets a revision and tokens above all earlier ones."""
+    backend = await bench.open()
+    revisions: list[int] = []
+    tokens: list[int] = []
+    for _ in range(3):
+        revisions += [job.revision for job in await bench.added(backend, bench.job())]
+        claim = await bench.claim(backend)
+        tokens.append(claim.token)
+        ended = bench.settlement(claim, expires_at=bench.clock.now())
+        assert (await bench.settle(backend, ended)).outcome == "written"
+        revisions.append((await bench.stored(backend)).revision)
+        assert await backend.prune(LAST) == 2
+    assert revisions == sorted(set(revisions)), f"a revision was used again: {revisions}"
+    assert tokens == sorted(set(tokens)), f"a token was used again: {tokens}"

@@ -16,6 +16,7 @@ from sched_core import (
     JobAlreadyExists,
     JobUndecodable,
     State,
+    Status,
     Undecodable,
     WrongEventLoop,
 )
@@ -69,23 +70,31 @@ def _end_elsewhere(call: Callable[[], Awaitable[object]], seconds: float) -> obj
 async def an_unreachable_store_is_said_to_be(bench: Bench) -> None:
     """Out of reach a write raises BackendUnavailable, and a read does so or tells the truth."""
     backend = await bench.open()
+    await bench.added(backend, bench.job("ran"))
+    await bench.settle(backend, bench.settlement(await bench.claim(backend)))
     job, held = await bench.added(backend, bench.job(due=None), bench.job("held"))
     claim = await bench.claim(backend)
+    (ended,) = await bench.lines(backend)
+    missed = bench.line(claim, Status.MISSED, id="outage", number=9)
     writes: dict[str, Callable[[], Awaitable[object]]] = {
         "check": backend.check,
         "add": lambda: backend.add([bench.job("other")]),
-        "replace": lambda: backend.replace(job),
-        "remove": lambda: backend.remove("job"),
+        "replace": lambda: backend.replace(job, [missed]),
+        "remove": lambda: backend.remove("job", [missed]),
         "claim_due": lambda: backend.claim_due(10),
         "renew": lambda: backend.renew([claim]),
         "settle": lambda: backend.settle([bench.settlement(claim)]),
         "release": lambda: backend.release([claim]),
+        "prune": lambda: backend.prune(bench.clock.now() + timedelta(days=1)),
     }
     reads: dict[str, tuple[Callable[[], Awaitable[object]], object]] = {
         "get": (lambda: backend.get("job"), job),
+        "get of nothing": (lambda: backend.get("nothing"), None),
         "jobs": (lambda: bench.jobs(backend, id_prefix="job"), [job]),
-        "executions": (lambda: bench.lines(backend), []),
+        "executions": (lambda: bench.lines(backend), [ended]),
+        "executions of a job": (lambda: bench.lines(backend, job_id="ran"), [ended]),
     }
+    await bench.advance(bench.lease)  # a release may try on while its claim lives
     await bench.harness.cut(bench.place)
     try:
         for name, write in writes.items():
@@ -104,6 +113,9 @@ async def an_unreachable_store_is_said_to_be(bench: Bench) -> None:
         await bench.harness.heal(bench.place)
     assert await bench.stored(backend) == job
     assert await bench.stored(backend, "held") == held
+    assert await bench.lines(backend) == [ended]
+    assert await backend.get("other") is None
+    assert (await bench.settle(backend, bench.settlement(claim))).outcome == "written"
 
 
 @law(needs=cuttable)

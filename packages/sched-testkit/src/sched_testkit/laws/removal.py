@@ -125,3 +125,80 @@ async def releasing_what_was_edited_away_writes_its_fate(bench: Bench) -> None:
         ("job", 0, "superseded"),
         ("gone", 0, "superseded"),
     }
+
+
+@law
+async def a_second_removal_keeps_the_hold(bench: Bench) -> None:
+    """Removing a claimed job twice, or again after adding it again, leaves its claim alone."""
+    one = await bench.open()
+    two = await bench.open()
+    await bench.added(one, bench.job())
+    old = await bench.claim(one)
+    assert await two.remove("job") is True
+    assert await two.remove("job") is False
+    await bench.added(two, bench.job())
+    assert await one.remove("job") is True
+    assert await one.remove("job") is False
+    (new,) = await bench.added(two, bench.job())
+    assert not list(await two.claim_due(10)), "a second removal freed somebody's claim"
+    (held,) = await one.renew([old])
+    assert held.token == old.token
+    ended = Settlement(held, None, None, (bench.line(old),))
+    assert (await bench.settle(one, ended)).outcome == "written"
+    claim = await bench.claim(two)
+    assert (claim.job, claim.lost) == (new, None)
+    assert claim.token > old.token
+
+
+@law
+async def the_run_of_a_removed_job_keeps_its_claim(bench: Bench) -> None:
+    """The claim of a removed job can be renewed while its run takes, added again or not."""
+    one = await bench.open()
+    two = await bench.open()
+    await bench.added(one, bench.job("gone"), bench.job("again"))
+    claims = await one.claim_due(10)
+    for claim in claims:
+        await two.remove(claim.job.id)
+    (new,) = await bench.added(two, bench.job("again"))
+    for _ in range(3):
+        await bench.advance(bench.lease * 0.75)
+        assert len(await one.renew(claims)) == 2, "a removal or a new job took a claim away"
+        assert not list(await two.claim_due(10)), "the claim of a removed job was taken over"
+    assert not await bench.lines(one)
+    for claim in claims:
+        ended = Settlement(claim, None, None, (bench.line(claim),))
+        assert (await bench.settle(one, ended)).outcome == "written"
+    assert (await bench.claim(two)).job == new
+
+
+@law
+async def releasing_the_removed_frees_the_new(bench: Bench) -> None:
+    """Releasing the claim of a removed job writes its superseded line and frees a re-added one."""
+    backend = await bench.open()
+    await bench.added(backend, bench.job())
+    claim = await bench.claim(backend)
+    await backend.remove("job")
+    (new,) = await bench.added(backend, bench.job())
+    await backend.release([claim])
+    (line,) = await bench.lines(backend)
+    assert (line.uid, line.attempt, line.status) == (claim.job.uid, 0, Status.SUPERSEDED)
+    assert line.final
+    again = await bench.claim(backend)
+    assert (again.job, again.attempt, again.lost) == (new, 1, None)
+
+
+@law
+async def the_history_of_a_removed_job_stays(bench: Bench) -> None:
+    """The lines of a job stay and are listed after it was removed, and when it is added again."""
+    backend = await bench.open()
+    await bench.added(backend, bench.job(), bench.job("other"))
+    for claim in await backend.claim_due(10):
+        await bench.settle(backend, bench.settlement(claim))
+    before = await bench.lines(backend)
+    assert len(before) == 2
+    await backend.remove("job")
+    assert await bench.lines(backend) == before
+    assert [line.job_id for line in await bench.lines(backend, job_id="job")] == ["job"]
+    await bench.added(backend, bench.job())
+    assert await bench.lines(backend) == before
+    assert [line.job_id for line in await bench.lines(backend, job_id="job")] == ["job"]

@@ -1,0 +1,190 @@
+"""From before ``open`` to after ``close``: what a backend answers at each time of its life."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import anyio
+from attrs import evolve
+
+from sched_core import (
+    Backend,
+    BackendError,
+    BackendUnavailable,
+    ExecutionQuery,
+    JobQuery,
+    Status,
+)
+from sched_core.clock import FIRST, LAST, pause
+from sched_core.job import Claim, Job
+from sched_testkit.bench import Bench
+from sched_testkit.laws.law import law
+
+
+def _calls(
+    bench: Bench, backend: Backend, job: Job, claim: Claim
+) -> dict[str, Callable[[], Awaitable[object]]]:
+    """Return one call of each method that needs an open backend."""
+    return {
+        "add": lambda: backend.add([bench.job("other")]),
+        "get": lambda: backend.get(job.id),
+        "replace": lambda: backend.replace(job),
+        "remove": lambda: backend.remove(job.id),
+        "check": backend.check,
+        "jobs": lambda: backend.jobs(JobQuery(), after=None, limit=10),
+        "wait_due": lambda: backend.wait_due(10),
+        "claim_due": lambda: backend.claim_due(10),
+        "renew": lambda: backend.renew([claim]),
+        "settle": lambda: backend.settle([bench.settlement(claim)]),
+        "release": lambda: backend.release([claim]),
+        "executions": lambda: backend.executions(ExecutionQuery(), after=None, limit=10),
+        "prune": lambda: backend.prune(bench.clock.now()),
+    }
+
+
+async def _expect_refusals(
+    bench: Bench, backend: Backend, job: Job, claim: Claim, when: str
+) -> None:
+    for name, call in _calls(bench, backend, job, claim).items():
+        try:
+            with anyio.fail_after(bench.harness.patience):
+                await call()
+        except BackendUnavailable as error:
+            raise AssertionError(f"{name} {when} says that trying again may help") from error
+        except BackendError:
+            continue
+        raise AssertionError(f"{name} {when} raised nothing")
+
+
+@law
+async def what_is_not_open_refuses_every_call(bench: Bench) -> None:
+    """Before open and after close every call but close raises BackendError and does nothing."""
+    witness = await bench.open()
+    (job,) = await bench.added(witness, bench.job())
+    claim = await bench.claim(witness)
+    (idle,) = await bench.added(witness, bench.job("idle"))
+    unopened = bench.harness.backend(bench.place)
+    await unopened.close()
+    await _expect_refusals(bench, unopened, idle, claim, "before open")
+    closed = await bench.open()
+    await closed.close()
+    await _expect_refusals(bench, closed, idle, claim, "after close")
+    assert await bench.jobs(witness) == [idle, job]
+    assert not await bench.lines(witness)
+    assert (await bench.claim(witness)).job == idle
+    assert (await bench.settle(witness, bench.settlement(claim))).outcome == "written"
+
+
+@law
+async def what_is_open_is_not_opened_again(bench: Bench) -> None:
+    """Opening a backend that is open raises BackendError, and it works on as the same worker."""
+    backend = await bench.open()
+    await bench.added(backend, bench.job())
+    try:
+        await backend.open(bench.clock, worker="another")
+    except BackendUnavailable as error:
+        raise AssertionError("a second open says that trying again may help") from error
+    except BackendError:
+        pass
+    else:
+        raise AssertionError("an open backend was opened again")
+    claim = await bench.claim(backend)
+    assert claim.worker == "worker-1", "a refused open changed the worker"
+    assert (await bench.settle(backend, bench.settlement(claim))).outcome == "written"
+
+
+@law
+async def what_was_closed_can_be_opened_again(bench: Bench) -> None:
+    """A closed backend can be opened again, as another worker, and finds what was written."""
+    backend = await bench.open()
+    await bench.added(backend, bench.job("held"), bench.job("later", due=None))
+    before = await bench.claim(backend)
+    for number in (1, 2):
+        await backend.close()
+        clock = await backend.open(bench.clock, worker=f"again-{number}")
+        assert clock.now() == bench.clock.now()
+        assert {job.id for job in await bench.jobs(backend)} == {"held", "later"}
+        assert not list(await backend.claim_due(10)), "closing freed a claim"
+    await bench.added(backend, bench.job("new"))
+    claim = await bench.claim(backend)
+    assert claim.worker == "again-2", "claims are made in the name of an earlier opening"
+    assert claim.token > before.token
+    await bench.advance(bench.lease)
+    taken = {claim.job.id: claim for claim in await backend.claim_due(10)}
+    assert taken["held"].lost is not None
+    assert taken["held"].lost.worker == "worker-1"
+    ended = bench.settlement(taken["new"])
+    assert (await bench.settle(backend, ended)).outcome == "written"
+
+
+@law
+async def closing_ends_a_waiting_call(bench: Bench) -> None:
+    """A wait that is under way when its backend is closed ends: it returns, or says why not."""
+    backend = await bench.open()
+    await bench.added(backend, bench.job(due=bench.clock.now() + timedelta(days=1)))
+    ended = anyio.Event()
+
+    async def wait() -> None:
+        try:
+            await backend.wait_due(10)
+        except BackendError:
+            pass  # it says that it is closed
+        ended.set()
+
+    with anyio.move_on_after(bench.harness.patience) as scope:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await pause(0.02)  # so that it waits when the backend is closed
+            assert not ended.is_set(), "wait_due returned although nothing is due"
+            await backend.close()
+            await ended.wait()
+    assert not scope.cancelled_caught, "wait_due went on after close"
+
+
+@law
+async def the_first_and_the_last_moment_are_kept(bench: Bench) -> None:
+    """Every moment from year 1 to year 9999 is kept exactly, in jobs and in the history."""
+    backend = await bench.open()
+    jobs = []
+    for job_id, due in (("first", FIRST), ("second", FIRST + timedelta(1)), ("last", LAST)):
+        job = bench.job(job_id, due=due)
+        ends = evolve(
+            job.standing,
+            expires_at=LAST,
+            last_scheduled_at=FIRST,
+            last_finished_at=FIRST,
+            paused_at=FIRST,
+            paused_until=LAST,
+        )
+        jobs.append(evolve(job, anchor=FIRST, standing=ends))
+    jobs = await bench.added(backend, *jobs)
+    assert [await bench.stored(backend, job.id) for job in jobs] == jobs
+    claims = list(await backend.claim_due(10))
+    assert [claim.job for claim in claims] == jobs[:2], "claims come in another order"
+    lines = [
+        bench.line(
+            claims[0],
+            scheduled_at=FIRST,
+            claimed_at=FIRST,
+            started_at=FIRST,
+            finished_at=FIRST,
+            folded=1,
+            folded_until=LAST,
+            expires_at=LAST,
+        ),
+        bench.line(
+            claims[1], Status.FAILED, scheduled_at=LAST, claimed_at=LAST, finished_at=LAST
+        ),
+    ]
+    for claim, line in zip(claims, lines, strict=True):
+        settlement = bench.settlement(claim, due=LAST, lines=[evolve(line, expires_at=LAST)])
+        assert (await bench.settle(backend, settlement)).outcome == "written"
+        assert (await bench.stored(backend, claim.job.id)).standing == settlement.standing
+    kept = [evolve(line, expires_at=LAST) for line in lines][::-1]
+    assert await bench.lines(backend) == kept
+    assert await bench.lines(backend, since=FIRST, until=LAST) == kept[1:]
+    assert await bench.lines(backend, since=LAST) == kept[:1]
+    assert await backend.prune(FIRST) == 0
+    assert await bench.lines(backend) == kept
+    assert not list(await backend.claim_due(10))
