@@ -6,13 +6,18 @@ that must kill it.
 
 from tests.testkit.mutants import (  # noqa: F401 -- each registers its mutants
     adding,
+    cascades,
     claiming,
     editing,
     keeping,
+    lifetimes,
     listing,
     reaching,
     removing,
+    repeats,
+    revisions,
     settling,
+    takeovers,
     unreadable,
     waking,
 )

@@ -13,12 +13,14 @@ from sched_core import (
     BackendUnavailable,
     Claim,
     Execution,
+    ExecutionQuery,
     Job,
     JobQuery,
     Page,
     Settled,
     Settlement,
     Undecodable,
+    UndecodableExecution,
 )
 
 
@@ -171,3 +173,23 @@ class TheUnreadableIsAlwaysDue(Sound):
         await checkpoint()
         if not self.store.unreadable():
             await super().wait_due(limit)
+
+
+@breaks("an_unreachable_store_is_said_to_be")
+class NoHistoryInAnOutage(Sound):
+    """Out of reach the history is empty: an error became an empty list."""
+
+    async def executions(
+        self, query: ExecutionQuery, *, after: str | None, limit: int
+    ) -> Page[Execution | UndecodableExecution]:
+        if self.store.cut:
+            return Page([], None)
+        return await super().executions(query, after=after, limit=limit)
+
+
+@breaks("an_unreachable_store_is_said_to_be")
+class PruneIsForAnotherTime(Sound):
+    """Out of reach prune says that there was nothing to delete."""
+
+    async def prune(self, before: datetime) -> int:
+        return 0 if self.store.cut else await super().prune(before)

@@ -187,3 +187,26 @@ class OldNewsIsDropped(Sound):
             if row.wake is not None and row.wake < now - timedelta(days=7):
                 row.wake = None
         return await super().claim_due(limit)
+
+
+@breaks("a_clock_set_back_holds_up_no_wait")
+class WaitsForTheOldTime(Sound):
+    """A wait goes on until the moment that it has computed, though the clock was set back."""
+
+    async def wait_due(self, limit: int) -> None:
+        now = self._now()
+        await super().wait_due(limit)
+        while self._clock is not None and self._now() < now:
+            await self._clock.sleep_until(now)
+
+
+@breaks("what_was_put_off_ends_no_wait")
+class EveryEndedLeaseWakes(Sound):
+    """A lease that has ended wakes whoever waits, though its job is not due."""
+
+    async def wait_due(self, limit: int) -> None:
+        now = self._now()
+        if not any(
+            row.hold is not None and row.hold.expires_at <= now for row in self.store.rows.values()
+        ):
+            await super().wait_due(limit)

@@ -100,7 +100,7 @@ class Row:
         return due is not None and due <= now
 
     def place_in_queue(self) -> datetime:
-        """Return by what rows that are due are ordered: ``due_at``, whether a claim was lost or not.
+        """Return by what rows that are due are ordered: ``due_at``, also after a lost claim.
 
         A tombstone, of which nothing is handed out, has its place by the end of its lease.
         """

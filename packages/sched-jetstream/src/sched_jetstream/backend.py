@@ -332,6 +332,7 @@ class JetStreamBackend:
                     await session.scan()
                 hints.look()
                 now, earliest = clock.now(), hints.earliest()
+                last = min(last, now + MAX_POLL)  # the clock may have been set back
                 if session.late or now >= last or (earliest is not None and earliest <= now):
                     return
                 await alarm.sleep(clock, last if earliest is None else min(earliest, last), seen)

@@ -158,7 +158,8 @@ async def the_first_and_the_last_moment_are_kept(bench: Bench) -> None:
             paused_until=LAST,
         )
         jobs.append(evolve(job, anchor=FIRST, standing=ends))
-    jobs = await bench.added(backend, *jobs)
+    given, jobs = jobs, await bench.added(backend, *jobs)
+    assert [evolve(job, revision=0) for job in jobs] == given
     assert [await bench.stored(backend, job.id) for job in jobs] == jobs
     claims = list(await backend.claim_due(10))
     assert [claim.job for claim in claims] == jobs[:2], "claims come in another order"
@@ -173,9 +174,7 @@ async def the_first_and_the_last_moment_are_kept(bench: Bench) -> None:
             folded_until=LAST,
             expires_at=LAST,
         ),
-        bench.line(
-            claims[1], Status.FAILED, scheduled_at=LAST, claimed_at=LAST, finished_at=LAST
-        ),
+        bench.line(claims[1], Status.FAILED, scheduled_at=LAST, claimed_at=LAST, finished_at=LAST),
     ]
     for claim, line in zip(claims, lines, strict=True):
         settlement = bench.settlement(claim, due=LAST, lines=[evolve(line, expires_at=LAST)])

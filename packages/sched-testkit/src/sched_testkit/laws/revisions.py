@@ -49,7 +49,9 @@ async def a_refused_edit_writes_nothing(bench: Bench) -> None:
     for name, edit in EDITS.items():
         ids = [f"{name}-{kind}" for kind in ("claimed", "idle", "paused")]
         dues = [bench.clock.now(), bench.clock.now() + timedelta(days=1), None]
-        older = await bench.added(backend, *(bench.job(i, due=d) for i, d in zip(ids, dues, strict=True)))
+        older = await bench.added(
+            backend, *(bench.job(i, due=d) for i, d in zip(ids, dues, strict=True))
+        )
         claim = await bench.claim(backend)
         stored = [await backend.replace(job) for job in older]
         for old, new in zip(older, stored, strict=True):

@@ -181,3 +181,34 @@ async def a_clock_set_forward_hands_out_what_is_due(bench: Bench) -> None:
     await bench.advance(days=3650)
     assert [claim.job.id for claim in await backend.claim_due(10)] == ["1", "2", "3"]
     assert not list(await backend.claim_due(10))
+
+
+@law
+async def a_clock_set_back_holds_up_no_wait(bench: Bench) -> None:
+    """A wait that is under way when the clock is set back ends within the longest poll by it."""
+    backend = await bench.open()
+    await bench.added(backend, bench.job("far", due=bench.clock.now() + timedelta(seconds=4)))
+
+    async def set_back() -> None:
+        await bench.advance(timedelta(hours=-1))
+        await pause(0.02)
+        await bench.advance(MAX_POLL)
+
+    await _returns(bench, backend, set_back)
+    assert not list(await backend.claim_due(10))
+    await bench.added(backend, bench.job("new"))
+    assert (await bench.claim(backend)).job.id == "new"
+
+
+@law
+async def what_was_put_off_ends_no_wait(bench: Bench) -> None:
+    """A lease that ends wakes nobody where an edit has put its job off or taken its due_at."""
+    one = await bench.open()
+    two = await bench.open()
+    jobs = await bench.added(one, bench.job("paused"), bench.job("later"))
+    await one.claim_due(10)
+    for job in jobs:
+        due = None if job.id == "paused" else bench.clock.now() + timedelta(days=1)
+        await two.replace(evolve(job, standing=evolve(job.standing, due_at=due)))
+    await bench.advance(2 * bench.lease)
+    await _stays(bench, two)
