@@ -32,6 +32,7 @@ from sched_core import (
     Undecodable,
     lifecycle,
 )
+from sched_core.clock import LAST
 from sched_core.codec import FORMAT, Record, decode_claim, encode_claim
 from sched_core.job import State, Status, superseded_line
 from sched_core.lifecycle import admit
@@ -65,7 +66,8 @@ class Lines:
 
 def job(uid: str = "u") -> Job:
     spec = JobSpec("a", Interval(hours=1))
-    return evolve(admit(spec, uid=uid, declared=False, now=NOW), revision=1)
+    admitted = admit(spec, uid=uid, declared=False, now=NOW)
+    return evolve(admitted, standing=evolve(admitted.standing, due_at=NOW), revision=1)
 
 
 def moved_on(stored: Job) -> Job:
@@ -125,6 +127,62 @@ def test_lines_about_what_is_held_are_left_to_the_end_of_the_claim(edit: str) ->
         row.remove("a", [own, other], 1, ledger)
     assert ledger.lines == [other]
     assert row.hold is not None
+
+
+TICK = timedelta(microseconds=1)
+
+
+def due_at(moment: datetime | None) -> Job:
+    stored = job()
+    return evolve(stored, standing=evolve(stored.standing, due_at=moment))
+
+
+def removed() -> Row:
+    row = held()
+    row.remove("a", [], None, Lines())
+    return row
+
+
+def put_off() -> Row:
+    row = held()
+    row.replace(due_at(LATER + timedelta(hours=1)), [], 2, Lines())
+    return row
+
+
+def paused() -> Row:
+    row = held()
+    row.replace(due_at(None), [], 2, Lines())
+    return row
+
+
+@pytest.mark.parametrize(
+    ("row", "now"),
+    [
+        (Row(), LATER),
+        (Row(job()), NOW - TICK),
+        (Row(due_at(None)), LATER),
+        (Row(UNREADABLE), LATER),
+        (held(), LATER - TICK),
+        (removed(), LATER - TICK),
+        (put_off(), LATER),
+        (paused(), LATER + timedelta(days=999)),
+    ],
+    ids="empty early never unreadable held removed put-off paused".split(),
+)
+def test_what_is_not_due_or_held_by_a_living_claim_is_not_handed_out(
+    row: Row, now: datetime
+) -> None:
+    before, ledger = evolve(row), Lines()
+    assert not row.is_due(now)
+    assert row.claim(8, "v", now, now + timedelta(seconds=30), ledger) is None
+    assert row == before
+    assert ledger.lines == []
+
+
+def test_rows_that_are_due_are_ordered_by_due_at_lost_or_not() -> None:
+    assert Row(job()).place_in_queue() == NOW == held().place_in_queue()
+    assert removed().place_in_queue() == LATER
+    assert Row().place_in_queue() == Row(due_at(None)).place_in_queue() == LAST
 
 
 def test_a_tombstone_is_cleared_by_a_claim() -> None:
