@@ -35,7 +35,7 @@ from sched_core import (
     UndecodableExecution,
 )
 from sched_core.testing import FakeClock
-from sched_testkit.harness import Harness, inspect_backend
+from sched_testkit.harness import Harness, Unfit, inspect_backend
 
 START = datetime(2031, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
 """Far from the present: what reads the machine's clock instead of the given one shows."""
@@ -62,6 +62,8 @@ class Bench:
         """Open one more backend on the same data, as a worker of its own."""
         backend = self.harness.backend(self.place)
         inspect_backend(backend, self.harness.name)
+        if any(backend is other for other in self.backends):
+            raise Unfit(f"{self.harness.name}: backend(place) returned the same object twice")
         self.backends.append(backend)
         worker = f"worker-{next(self._workers)}"
         self.decides.append(await backend.open(self.clock, worker=worker))
