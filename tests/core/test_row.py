@@ -167,7 +167,7 @@ def paused() -> Row:
         (put_off(), LATER),
         (paused(), LATER + timedelta(days=999)),
     ],
-    ids="empty early never unreadable held removed put-off paused".split(),
+    ids=["empty", "early", "never", "unreadable", "held", "removed", "put-off", "paused"],
 )
 def test_what_is_not_due_or_held_by_a_living_claim_is_not_handed_out(
     row: Row, now: datetime
