@@ -33,6 +33,11 @@ STORED_AT = "Nats-Time-Stamp"
 
 _SOURCE = re.compile(rb"Nats-Stream-Source: *\S+ (\d+)")
 
+BATCH = 1000
+"""Lines in one answer."""
+SPREAD = timedelta(minutes=1)
+"""So much may the clocks of a cluster's nodes differ: a claim has the moment of one, its lines of
+another."""
 WINDOW = 256
 """Sequences that are read at a time, backwards."""
 SLICE = 10_000
@@ -153,6 +158,32 @@ class Ledger:
                 return found
             sequence = found[-1].origin + 1
 
+    async def _written_since(self, job_id: str, since: datetime) -> list[Line]:
+        """Return the lines of a job that the server stored since a moment, newest first.
+
+        With as many requests for a line as for a thousand, and none that reads what is older.
+        """
+        token = token_of(job_id)
+        outbox = await self._outbox(token, await self._copied())
+        copies: list[Line] = []
+
+        def each(msg: Msg) -> None:
+            copies.append(self._copy(msg))
+
+        begin: dict[str, object] = {"start_time": encode_moment(max(since, EPOCH))}
+        while True:
+            before = len(copies)
+            body = {**begin, "next_by_subj": self._names.line("*", token), "batch": BATCH}
+            await self._get(self._names.ledger_stream, body, each)
+            if len(copies) - before < BATCH:
+                break
+            begin = {"seq": copies[-1].sequence + 1}
+        copied = {each.origin for each in copies}  # some while the outbox was read
+        return [
+            *(each for each in reversed(outbox) if each.origin not in copied),
+            *reversed(copies),
+        ]
+
     async def _backwards(self, whose: str, below: int | None) -> AsyncIterator[Line]:
         """Read the copies backwards, from below a sequence on."""
         if whose == "*":
@@ -220,10 +251,28 @@ class Ledger:
 
     # -- looking up
 
+    async def of_claim(
+        self, lines: Sequence[Execution], claimed_at: datetime
+    ) -> dict[str, Execution | UndecodableExecution]:
+        """Return those lines that are stored under the ids of lines that end a claim.
+
+        Whoever wrote them did so after the claim: what is older is not read, for a settlement that
+        comes too late must cost the same whatever the job's history.
+        """
+        if not self._by_time:
+            return (await self.stored(lines))[0]
+        wanted = {line.id for line in lines}
+        known: dict[str, Execution | UndecodableExecution] = {}
+        for job_id in {line.job_id for line in lines}:
+            for entry in await self._written_since(job_id, claimed_at - SPREAD):
+                if entry.line is not None and entry.line.id in wanted:
+                    known.setdefault(entry.line.id, entry.line)
+        return known
+
     async def stored(
         self, lines: Sequence[Execution]
     ) -> tuple[dict[str, Execution | UndecodableExecution], set[str]]:
-        """Look up lines.
+        """Look up lines, in all that a job has.
 
         Returns:
             Those that are stored under the ids of the given ones; and the ids of given final ones
@@ -235,7 +284,7 @@ class Ledger:
         taken: set[str] = set()
         for job_id in {line.job_id for line in lines}:
             ends = _ends([line for line in lines if line.job_id == job_id])
-            async for entry in self._newest_first(ExecutionQuery(job_id=job_id), None):
+            async for entry in self._looked_through(job_id, whole=ends is None):
                 line = entry.line
                 if line is None:
                     continue
@@ -249,6 +298,15 @@ class Ledger:
                 if line.final and asked is not None and asked != line.id:
                     taken.add(asked)
         return known, taken
+
+    async def _looked_through(self, job_id: str, *, whole: bool) -> AsyncIterator[Line]:
+        """Read a job's lines, newest first: all of them at once, or only as far as is asked for."""
+        if not whole:
+            async for entry in self._newest_first(ExecutionQuery(job_id=job_id), None):
+                yield entry
+            return
+        for entry in await self._written_since(job_id, EPOCH):
+            yield entry
 
     # -- pruning
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sched_core.errors import BackendError
 from sched_core.job import Execution, Job, Settled, Settlement
@@ -77,7 +77,7 @@ class Settling:
                 return await self._by_the_ledger(settlement)
             lines: Sequence[Execution] = decided.lines
             if decided.unsure:
-                known, taken = await self._session.ledger.stored(lines)
+                known, taken = await self._known(settlement, lines)
                 if taken:
                     return Settled("conflict", _job(found))
                 lines = [line for line in lines if line.id not in known]
@@ -89,8 +89,17 @@ class Settling:
 
     async def _by_the_ledger(self, settlement: Settlement) -> Settled:
         """Whether an earlier try of the same settlement wrote its lines."""
-        known, _ = await self._session.ledger.stored(settlement.ledger)
+        known = await self._session.ledger.of_claim(settlement.ledger, settlement.claim.claimed_at)
         return WRITTEN if is_written(settlement, known.get) else CLAIM_LOST
+
+    async def _known(
+        self, settlement: Settlement, lines: Sequence[Execution]
+    ) -> tuple[Collection[str], Collection[str]]:
+        """Return the ids of lines that are stored, and of final ones that are not the first."""
+        if any(line.final for line in lines):  # an edit may have ended its occurrence long ago
+            return await self._session.ledger.stored(lines)
+        claimed_at = settlement.claim.claimed_at
+        return await self._session.ledger.of_claim(lines, claimed_at), ()
 
 
 def _job(found: Found) -> Job | None:
