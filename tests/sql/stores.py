@@ -1,4 +1,4 @@
-"""What the tests of the port share: backends on one store, jobs, and settlements as lifecycle's."""
+"""What tests of databases share: backends on one store, jobs, and settlements as lifecycle's."""
 
 from __future__ import annotations
 
@@ -26,8 +26,6 @@ from sched_core.job import (
     Status,
     line_expiry,
 )
-from sched_core.memory import MemoryBackend, MemoryStore
-from sched_core.policy import Policy
 from sched_core.ports import Backend, ExecutionQuery
 from sched_core.schedule import Interval, Schedule
 from sched_core.testing import FakeClock
@@ -45,7 +43,6 @@ class Store:
         self.kind = kind
         self.path = folder / "jobs.db"
         self.clock = FakeClock(NOW)
-        self._memory = MemoryStore()
         self._names = (f"worker-{number}" for number in itertools.count(1))
         self._opened: list[Backend] = []
         self._schema = contextlib.ExitStack()
@@ -55,9 +52,7 @@ class Store:
 
     async def open(self) -> Backend:
         backend: Backend
-        if self.kind == "memory":
-            backend = MemoryBackend(self._memory, lease=LEASE)
-        elif self._place is not None:
+        if self._place is not None:
             address, schema = self._place
             backend = SqlBackend(address, schema=schema, time="clock", lease=LEASE)
         else:
@@ -159,11 +154,6 @@ def done(claim: Claim, at: datetime = NOW, *, next_run: datetime | None = None) 
     return Settlement(claim, claim.job.revision, following, (line(claim, at),))
 
 
-def beside(claim: Claim, at: datetime = NOW, *lines: Execution) -> Settlement:
-    """Return what ends the claim and leaves the job alone."""
-    return Settlement(claim, None, None, lines or (line(claim, at),))
-
-
 async def ledger(backend: Backend, job_id: str | None = None, **query: Any) -> list[Execution]:
     """Return the whole ledger, oldest first, read in small pages."""
     found: list[Execution] = []
@@ -196,6 +186,3 @@ async def stored(backend: Backend, job_id: str = "a") -> Job:
     found = await backend.get(job_id)
     assert isinstance(found, Job)
     return found
-
-
-KEEP_FOREVER = Policy(keep_executions=None)

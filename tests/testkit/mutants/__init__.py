@@ -12,6 +12,7 @@ from tests.testkit.mutants import (  # noqa: F401 -- each registers its mutants
     keeping,
     lifetimes,
     listing,
+    order,
     reaching,
     removing,
     repeats,

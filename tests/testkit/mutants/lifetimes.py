@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from anyio.lowlevel import checkpoint
 from attrs import evolve
 from tests.testkit.mutants.base import Sound, WritesOtherwise, breaks
 
@@ -171,3 +172,49 @@ class HistoryHasFloats(Sound):
             return evolve(line, **kept)
 
     makes = Floats
+
+
+@breaks("calls_of_one_backend_overlap")
+class OneCallAtATime(Sound):
+    """The connection takes one call at a time, and refuses what comes meanwhile."""
+
+    busy = False
+
+    async def claim_due(self, limit: int) -> Sequence[Claim]:
+        if self.busy:
+            raise BackendError("another operation is in progress")
+        self.busy = True
+        try:
+            await checkpoint()
+            return await super().claim_due(limit)
+        finally:
+            self.busy = False
+
+
+@breaks("calls_of_one_backend_overlap")
+class AnswersCross(Sound):
+    """Two calls that are under way at once get the answer of the later one."""
+
+    answer: Sequence[Job] = ()
+
+    async def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        self.answer = await super().add(jobs)
+        await checkpoint()
+        return self.answer
+
+
+@breaks("adds_answer_in_the_order_given")
+class AnswersById(Sound):
+    """RETURNING gives the rows of an add in the order of their ids."""
+
+    async def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        return sorted(await super().add(jobs), key=lambda job: job.id)
+
+
+@breaks("adds_answer_in_the_order_given")
+class AnswersRepeatsLast(Sound):
+    """An add answers what it has stored, and then what was there already."""
+
+    async def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        there = {job.id for job in jobs if self.store.row(job.id).job is not None}
+        return sorted(await super().add(jobs), key=lambda job: job.id in there)

@@ -130,7 +130,8 @@ class Page(Generic[T]):
 
     Attributes:
         items: In the listing's order.
-        next: Pass it as ``after`` for the next page; opaque; ``None`` on the last page.
+        next: Pass it as ``after`` for the next page; opaque; ``None`` on the last page, also where
+            that is full.
     """
 
     items: Sequence[T]
@@ -233,14 +234,15 @@ class JobStore(Protocol):
     """
 
     async def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
-        """Store new jobs, all or none; return them with their revisions.
+        """Store new jobs, all or none; return them with their revisions, in the order given.
 
         A job whose ``uid`` is stored already under its id is a repeat of this call, and returned
         as it is stored. An id that was removed while claimed is taken over with its hold: the new
         job is handed out once the old run has ended.
 
         Raises:
-            JobAlreadyExists: Another incarnation is stored under one of the ids. None is added.
+            JobAlreadyExists: Another incarnation is stored under one of the ids, or two of the jobs
+                have the same id. None is added.
         """
         ...
 
@@ -252,7 +254,8 @@ class JobStore(Protocol):
         """Store the job if its revision is still the stored one; return it with its new revision.
 
         The hold of a running claim is kept. Lines about the held occurrence are not written: its
-        fate is what the claim ends with.
+        fate is what the claim ends with. A line whose id is stored already is passed over, and so
+        is a second final line of an occurrence.
 
         Raises:
             JobNotFound: Nothing is stored under the id.
@@ -264,10 +267,10 @@ class JobStore(Protocol):
     async def remove(
         self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
     ) -> bool:
-        """Remove the job; return whether there was one.
+        """Remove the job; return whether there was one. Where there was none, nothing is written.
 
         A claimed job stays as an invisible tombstone that carries the hold until it ends. Lines
-        about the held occurrence are not written, as with :meth:`replace`.
+        are passed over as by :meth:`replace`. The history of a removed job stays.
 
         Args:
             job_id: Of the job.
@@ -289,6 +292,11 @@ class Backend(JobStore, Protocol):
 
     A call that is cancelled returns at once, whatever the store does, and so does :meth:`close`
     within seconds: a stop has a deadline.
+
+    A closed backend can be opened again, as another worker. While it is not open, every call but
+    :meth:`open` and :meth:`close` raises :class:`~sched_core.errors.BackendError` and does nothing.
+    Calls of one backend may overlap. Every moment from the year 1 to the year 9999 is kept exactly,
+    as far as ``capabilities.granularity`` says.
     """
 
     @property
@@ -305,11 +313,15 @@ class Backend(JobStore, Protocol):
 
         Raises:
             SchemaTooNew: The store was written by a newer version. Nothing was changed.
+            BackendError: This backend is open already, and goes on as it is.
         """
         ...
 
     async def close(self) -> None:
-        """Disconnect. Claims are left to their lease. Closing twice is harmless."""
+        """Disconnect. Claims are left to their lease. A wait that is under way ends.
+
+        Closing twice is harmless, and so is closing what was never open.
+        """
         ...
 
     async def check(self) -> None:
@@ -327,16 +339,21 @@ class Backend(JobStore, Protocol):
         ...
 
     async def wait_due(self, limit: int) -> None:
-        """Return when something may be due; early is allowed, later than ``MAX_POLL`` is not.
+        """Return when something may be due, after ``MAX_POLL`` at the latest.
 
-        A job that becomes due earlier than all others wakes a waiting call, whoever wrote it.
+        A job that becomes due earlier than all others wakes a waiting call, whichever backend wrote
+        it. Other writes may wake it, too. While nothing is written and nothing is due, it waits:
+        callers ask again at once. A claim ends no wait before its lease ends, nor then if an edit
+        has put the job off. A clock that was set back prolongs no wait.
         """
         ...
 
     async def claim_due(self, limit: int) -> Sequence[Claim]:
-        """Claim up to ``limit`` jobs whose ``due_at`` has come, oldest first; do not wait.
+        """Claim up to ``limit`` jobs that are due, those with the oldest ``due_at``; do not wait.
 
-        Taking over an expired claim writes its ``abandoned`` line in the same step (and a
+        A job is due from its ``due_at`` on, unless a claim holds it that has not expired. They come
+        in the order of ``due_at``, also where a claim was lost, and also for the worker that lost
+        it. Taking over an expired claim writes its ``abandoned`` line in the same step (and a
         ``superseded`` one if the job has moved on: see ``job.abandoned_lines``), and reports it as
         ``Claim.lost``. Records that cannot be read are passed over. Cancelled, it leaves nothing
         claimed. A call that waited for more than a tenth of a lease may claim nothing: what the
@@ -357,10 +374,12 @@ class Backend(JobStore, Protocol):
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         """End claims: each settlement atomic by itself, one answer for each, in order.
 
-        ``written`` also where an earlier try wrote it. ``conflict`` where ``expected`` is not the
-        stored revision, or where ``standing`` is ``None`` and a final line would leave its
-        occurrence pending. ``claim_lost`` where another worker or token holds the job. Lines that
-        are stored already are passed over; a second final line for an occurrence is refused.
+        ``written`` also where an earlier try wrote it: all its lines are stored with the claim's
+        token and worker, or it has none and no later claim was settled. ``conflict`` where
+        ``expected`` is not the stored revision, where ``standing`` is ``None`` and a final line
+        would leave its occurrence pending, or where a line would be the second final one of its
+        occurrence. ``claim_lost`` where the claim holds nothing any more. Lines that are stored
+        already are passed over.
         """
         ...
 
@@ -385,8 +404,10 @@ class Backend(JobStore, Protocol):
     async def prune(self, before: datetime) -> int:
         """Delete ledger lines with ``finished_at < before``, and whatever has expired.
 
-        A line that cannot be read is deleted as others are where its age can be read, and is left
-        alone where it cannot: until a version that knows it prunes.
+        Lines are deleted without their jobs and jobs without their lines. A claimed job stays, and
+        so does the hold of a removed one. A line that cannot be read is deleted as others are
+        where its age can be read, and is left alone where it cannot: until a version that knows it
+        prunes.
 
         Returns:
             How many ledger lines and jobs were deleted.

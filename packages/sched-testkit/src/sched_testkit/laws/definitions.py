@@ -9,16 +9,25 @@ from attrs import evolve
 
 from sched_core import (
     Backlog,
+    Coalesce,
     Cron,
+    Drop,
+    DstRule,
+    FixedDelay,
+    Interval,
     Job,
     JobAlreadyExists,
     JobNotFound,
+    Once,
     Policy,
+    Retry,
     RevisionConflict,
     RunAll,
+    Schedule,
     State,
     Status,
 )
+from sched_core.clock import FIRST, LAST
 from sched_testkit.bench import Bench
 from sched_testkit.laws.law import TICK, law
 
@@ -292,3 +301,58 @@ async def empty_batches_are_accepted(bench: Bench) -> None:
     assert not list(await backend.claim_due(0))
     assert await bench.stored(backend) == job
     assert (await bench.claim(backend)).job == job
+
+
+@law
+async def every_kind_and_policy_is_kept(bench: Bench) -> None:
+    """Every kind of schedule comes back with every policy, at the ends of their ranges, too."""
+    backend = await bench.open()
+    tick, long = TICK, timedelta.max
+    policies = [
+        Policy(
+            misfire=RunAll(3, timedelta(hours=2)),
+            retry=Retry(4, tick, 1.5, timedelta(days=1), 0.25),
+            timeout=timedelta(seconds=1) + tick,
+            jitter=timedelta(milliseconds=1),
+            max_lost=2,
+            keep_finished=None,
+            keep_executions=long,
+        ),
+        Policy(misfire=Drop(tick), keep_executions=None),
+        Policy(misfire=Coalesce(), timeout=long),
+    ]
+    odd = timedelta(seconds=1) + tick
+    schedules: list[Schedule] = [
+        Cron("0 3 * * *"),
+        Cron("*/7 5 * * 1-5", tz="Europe/Berlin", dst=DstRule("skip", "both")),
+        Interval(odd),
+        Interval(odd, start=bench.clock.now()),
+        FixedDelay(minutes=1),
+        Once(bench.clock.now()),
+        Once(FIRST),
+        Once(LAST),
+    ]
+    jobs = [
+        bench.job(f"{number}-{index}", due=None, schedule=schedule, policy=policy)
+        for number, schedule in enumerate(schedules)
+        for index, policy in enumerate(policies)
+    ]
+    for job in jobs:  # one by one: an add may be limited
+        (stored,) = await backend.add([job])
+        assert evolve(stored, revision=0) == job
+        assert await backend.get(job.id) == stored
+
+
+@law
+async def adds_answer_in_the_order_given(bench: Bench) -> None:
+    """Add answers in the order of its arguments, repeats among new jobs in their places."""
+    backend = await bench.open()
+    if (backend.capabilities.bulk_limit or 4) < 4:
+        return
+    repeated = [bench.job("m"), bench.job("b")]
+    stored = await bench.added(backend, *repeated)
+    jobs = [bench.job("z"), repeated[0], bench.job("a"), repeated[1]]
+    answers = list(await backend.add(jobs))
+    assert [(job.id, job.uid) for job in answers] == [(job.id, job.uid) for job in jobs]
+    assert [answers[1], answers[3]] == stored, "a repeat is not answered as it is stored"
+    assert answers == [await bench.stored(backend, job.id) for job in jobs]

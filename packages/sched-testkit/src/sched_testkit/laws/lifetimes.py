@@ -22,7 +22,7 @@ from sched_testkit.bench import Bench
 from sched_testkit.laws.law import law
 
 
-def _calls(
+def calls_of(
     bench: Bench, backend: Backend, job: Job, claim: Claim
 ) -> dict[str, Callable[[], Awaitable[object]]]:
     """Return one call of each method that needs an open backend."""
@@ -46,7 +46,7 @@ def _calls(
 async def _expect_refusals(
     bench: Bench, backend: Backend, job: Job, claim: Claim, when: str
 ) -> None:
-    for name, call in _calls(bench, backend, job, claim).items():
+    for name, call in calls_of(bench, backend, job, claim).items():
         try:
             with anyio.fail_after(bench.harness.patience):
                 await call()
@@ -140,6 +140,45 @@ async def closing_ends_a_waiting_call(bench: Bench) -> None:
             await backend.close()
             await ended.wait()
     assert not scope.cancelled_caught, "wait_due went on after close"
+
+
+@law
+async def calls_of_one_backend_overlap(bench: Bench) -> None:
+    """Calls of one backend may be under way at once: each gets its answer, and none is refused."""
+    backend = await bench.open()
+    jobs = [bench.job(f"job-{number}") for number in range(8)]
+    claims: list[Claim] = []
+    outcomes: list[str] = []
+
+    async def add(job: Job) -> None:
+        (stored,) = await backend.add([job])
+        assert evolve(stored, revision=0) == job
+
+    async def claim() -> None:
+        claims.extend(await backend.claim_due(3))
+
+    async def settle(claim: Claim) -> None:
+        outcomes.append((await bench.settle(backend, bench.settlement(claim))).outcome)
+
+    async def look() -> None:
+        assert len(await bench.jobs(backend, id_prefix="job-")) == len(jobs)
+        await backend.check()
+
+    with anyio.fail_after(bench.harness.patience):
+        async with anyio.create_task_group() as tasks:
+            for job in jobs:
+                tasks.start_soon(add, job)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(4):
+                tasks.start_soon(claim)
+                tasks.start_soon(look)
+        claims += await backend.claim_due(10)  # what neighbours in the store have kept away
+        assert sorted(claim.job.id for claim in claims) == [job.id for job in jobs]
+        async with anyio.create_task_group() as tasks:
+            for each in claims:
+                tasks.start_soon(settle, each)
+    assert outcomes == ["written"] * len(jobs)
+    assert len(await bench.lines(backend)) == len(jobs)
 
 
 @law

@@ -170,3 +170,49 @@ async def listings_show_what_was_written_elsewhere(bench: Bench) -> None:
     assert await bench.jobs(other) == [stored]
     await one.remove("a")
     assert await bench.jobs(other) == []
+
+
+@law
+async def the_history_is_listed_by_writing_and_selected_by_its_end(bench: Bench) -> None:
+    """Lines are listed in the order of writing and selected by finished_at, by no other moment."""
+    backend = await bench.open()
+    start, minute = bench.clock.now(), timedelta(minutes=1)
+    await bench.added(backend, bench.job())
+    for minutes in (3, 1, 2):  # when the attempt ends; all of them are claimed at the start
+        claim = await bench.claim(backend)
+        line = bench.line(claim, scheduled_at=start - minute, finished_at=start + minutes * minute)
+        await bench.settle(backend, bench.settlement(claim, due=start, lines=[line]))
+
+    async def found(**query: Any) -> list[int]:
+        return [line.number for line in await bench.lines(backend, **query)]
+
+    assert await found() == [3, 2, 1], "lines are not listed in the reverse order of writing"
+    assert await found(since=start + 2 * minute) == [3, 1]
+    assert await found(until=start + 2 * minute) == [2]
+    assert await found(since=start + minute, until=start + 3 * minute) == [3, 2]
+    assert await found(until=start + minute / 2) == [], "selected by another moment than its end"
+    assert await found(since=start + minute / 2) == [3, 2, 1]
+
+
+@law
+async def a_full_last_page_has_no_next(bench: Bench) -> None:
+    """The page with the last item has no next, also where it is full, and so has an empty one."""
+    backend = await bench.open()
+    query, history = JobQuery(group="paged"), ExecutionQuery()
+    for listing in (
+        backend.jobs(query, after=None, limit=2),
+        backend.executions(history, after=None, limit=2),
+    ):
+        page = await listing
+        assert (list(page.items), page.next) == ([], None)
+    await bench.added(backend, *(bench.job(f"{n}", group="paged") for n in range(4)))
+    for claim in await backend.claim_due(10):
+        await bench.settle(backend, bench.settlement(claim))
+    page = await backend.jobs(query, after=None, limit=2)
+    assert page.next is not None
+    page = await backend.jobs(query, after=page.next, limit=2)
+    assert (len(page.items), page.next) == (2, None), "a full last page promises another one"
+    lines = await backend.executions(history, after=None, limit=3)
+    assert lines.next is not None
+    lines = await backend.executions(history, after=lines.next, limit=1)
+    assert (len(lines.items), lines.next) == (1, None), "a full last page promises another one"

@@ -23,6 +23,7 @@ from sched_core import (
 )
 from sched_testkit.bench import Bench
 from sched_testkit.laws.law import cuttable, law, spoilable
+from sched_testkit.laws.lifetimes import calls_of
 
 
 @law
@@ -38,20 +39,18 @@ async def check_succeeds_on_a_working_store(bench: Bench) -> None:
 
 @law
 async def another_event_loop_is_refused(bench: Bench) -> None:
-    """Called in an event loop that did not open it, a backend raises WrongEventLoop at once."""
+    """In an event loop that did not open it every call raises WrongEventLoop and does nothing."""
     backend = await bench.open()
-    await bench.added(backend, bench.job())
-    calls: dict[str, Callable[[], Awaitable[object]]] = {
-        "add": lambda: backend.add([bench.job("other")]),
-        "get": lambda: backend.get("job"),
-        "claim_due": lambda: backend.claim_due(1),
-        "check": backend.check,
-    }
+    await bench.added(backend, bench.job("held"))
+    claim = await bench.claim(backend)
+    (job,) = await bench.added(backend, bench.job())
+    calls = calls_of(bench, backend, job, claim)
     for name, call in calls.items():
         end = functools.partial(_end_elsewhere, call, bench.harness.patience)
         ended = await anyio.to_thread.run_sync(end, abandon_on_cancel=True)
         assert isinstance(ended, WrongEventLoop), f"{name} in another event loop: {ended!r}"
-    assert (await bench.claim(backend)).job.id == "job"
+    assert (await bench.claim(backend)).job == job
+    assert (await bench.settle(backend, bench.settlement(claim))).outcome == "written"
 
 
 def _end_elsewhere(call: Callable[[], Awaitable[object]], seconds: float) -> object:
