@@ -21,7 +21,7 @@ TABLE = tomllib.loads(Path(__file__).with_name("sentences.toml").read_text("utf-
 SENTENCES: dict[tuple[str, str], list[str] | str] = {
     (where, sentence): laws for where, found in TABLE.items() for sentence, laws in found.items()
 }
-NAMES = {law.name for law in (*LAWS, *GENERATED_LAWS)}
+NAMES = {law.name for law in LAWS} | {law.name for law in GENERATED_LAWS}
 HEADING = re.compile(r"^(Args|Attributes|Raises|Returns):$")
 END = re.compile(r"(?<=\.)\s+(?=[A-Z`])")
 

@@ -11,6 +11,7 @@ from tests.testkit.mutants.base import Sound, breaks
 from sched_core import (
     Execution,
     ExecutionQuery,
+    Interval,
     Job,
     JobQuery,
     Page,
@@ -111,6 +112,6 @@ class ForgetsWhereIntervalsStart(Sound):
 
     def kept(self, job: Job) -> Job:
         schedule = job.spec.schedule
-        if getattr(schedule, "start", None) is None:
+        if not isinstance(schedule, Interval) or schedule.start is None:
             return job
         return evolve(job, spec=evolve(job.spec, schedule=evolve(schedule, start=None)))
