@@ -21,6 +21,7 @@ from sched_core import (
     Undecodable,
     WrongEventLoop,
 )
+from sched_core.clock import pause
 from sched_testkit.bench import Bench
 from sched_testkit.laws.law import cuttable, law, spoilable
 from sched_testkit.laws.lifetimes import calls_of
@@ -73,7 +74,7 @@ async def _is_back(bench: Bench, backend: Backend) -> None:
             try:
                 return await backend.check()
             except BackendUnavailable:
-                await anyio.sleep(0.05)
+                await pause(0.05)
 
 
 @law(needs=cuttable)
