@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
@@ -37,6 +37,9 @@ from sched_core import (
 from sched_core.testing import FakeClock
 from sched_testkit.harness import Harness, Unfit, inspect_backend
 
+if TYPE_CHECKING:
+    from sched_testkit.elsewhere import Elsewhere
+
 START = datetime(2031, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
 """Far from the present: what reads the machine's clock instead of the given one shows."""
 KEEP = timedelta(days=30)
@@ -50,6 +53,10 @@ class Bench:
         self.clock = FakeClock(START)
         self.backends: list[Backend] = []
         self.decides: list[Clock] = []
+        self.whole = True
+        """Whether to play laws of overlap in full: on other loops the short form is enough."""
+        self.other: Elsewhere | None = None
+        """Another process on the same place, where the law wants one and there can be one."""
         self._workers = itertools.count(1)
         self._uids = itertools.count(1)
 
@@ -58,14 +65,14 @@ class Bench:
         """How long a claim lives."""
         return self.backends[0].capabilities.lease
 
-    async def open(self) -> Backend:
+    async def open(self, worker: str | None = None) -> Backend:
         """Open one more backend on the same data, as a worker of its own."""
         backend = self.harness.backend(self.place)
         inspect_backend(backend, self.harness.name)
         if any(backend is other for other in self.backends):
             raise Unfit(f"{self.harness.name}: backend(place) returned the same object twice")
         self.backends.append(backend)
-        worker = f"worker-{next(self._workers)}"
+        worker = worker or f"worker-{next(self._workers)}"
         self.decides.append(await backend.open(self.clock, worker=worker))
         return backend
 

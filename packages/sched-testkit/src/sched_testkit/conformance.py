@@ -7,6 +7,7 @@ several classes inherit.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Awaitable, Callable
@@ -18,6 +19,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from sched_core import Capabilities
 from sched_testkit.bench import Bench
+from sched_testkit.elsewhere import elsewhere
 from sched_testkit.harness import LOOPS, Harness, Unfit, fresh, inspect_backend
 from sched_testkit.laws import GENERATED_LAWS, LAWS, GeneratedLaw, Law
 from sched_testkit.machine import run_histories
@@ -145,7 +147,10 @@ def not_applicable(harness: Harness, law: Law, loop: str = "asyncio") -> str | N
 
 def run_law(harness: Harness, law: Law, loop: str = "asyncio") -> None:
     """Hold a backend to one law; whatever it raises where the law is broken names the law."""
-    _run(harness, law.name, law.text, law.check, loop)
+    capabilities = declared(harness)
+    shared = capabilities.shared or capabilities.durable
+    forks = law.elsewhere and harness.can_fork and shared
+    _run(harness, law.name, law.text, law.check, loop, forks=forks)
 
 
 def _run(
@@ -154,20 +159,25 @@ def _run(
     text: str,
     check: Callable[[Bench], Awaitable[None]],
     loop: str = "asyncio",
+    *,
+    forks: bool = False,
 ) -> None:
-    async def main() -> None:
-        with fresh(harness) as place:
-            bench = Bench(harness, place)
-            try:
-                with anyio.move_on_after(3 * harness.patience) as scope:
-                    await check(bench)
-                assert not scope.cancelled_caught, "a call did not return"
-            finally:
-                with anyio.move_on_after(harness.patience, shield=True):
-                    await bench.close()
+    async def main(bench: Bench) -> None:
+        try:
+            with anyio.move_on_after(3 * harness.patience) as scope:
+                await check(bench)
+            assert not scope.cancelled_caught, "a call did not return"
+        finally:
+            with anyio.move_on_after(harness.patience, shield=True):
+                await bench.close()
 
     try:
-        anyio.run(main, backend=loop)
+        with contextlib.ExitStack() as stack:
+            bench = Bench(harness, stack.enter_context(fresh(harness)))
+            bench.whole = loop == min(declared(harness).loops)
+            if forks:
+                bench.other = stack.enter_context(elsewhere(harness, bench.place, loop))
+            anyio.run(main, bench, backend=loop)
     except BaseException as error:
         error.add_note(f"{harness.name} breaks the law {name}: {text}")
         raise

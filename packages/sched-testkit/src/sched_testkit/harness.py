@@ -23,6 +23,7 @@ The whole file that a third party writes::
 from __future__ import annotations
 
 import inspect
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -76,6 +77,10 @@ class Harness(ABC):
 
     async def catch_up(self, backend: Backend) -> None:  # noqa: B027 -- as above
         """Called after time was advanced: make the store notice, where it keeps timers itself."""
+
+    can_fork: bool = hasattr(os, "fork")
+    """Whether the exam may fork a process that opens backends on the place, too. It does so before
+    it opens any itself. Without, nobody sees whether data is durable and shared."""
 
     can_cut: bool = False
     """Whether :meth:`cut` and :meth:`heal` do something."""

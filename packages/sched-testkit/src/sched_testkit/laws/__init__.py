@@ -13,6 +13,8 @@ from sched_testkit.laws import (
     keeping,
     lifetimes,
     listing,
+    overlap,
+    overlap_of_runs,
     reaching,
     removal,
     repeats,
@@ -40,6 +42,8 @@ LAWS: tuple[Law, ...] = tuple(
         waking,
         reaching,
         unreadable,
+        overlap,
+        overlap_of_runs,
     )
     for found in laws_of(module)
 )

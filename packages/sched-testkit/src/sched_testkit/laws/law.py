@@ -13,6 +13,7 @@ from hypothesis.strategies import SearchStrategy
 from sched_core import Backend, Capabilities
 from sched_testkit.bench import Bench
 from sched_testkit.harness import Harness
+from sched_testkit.overlap import Round, sweep
 
 LawFunction = Callable[[Bench], Awaitable[None]]
 Needs = Callable[[Capabilities, Harness], str | None]
@@ -30,12 +31,16 @@ class Law:
         text: The law in one sentence.
         check: Asserts it.
         needs: Why it does not apply to a backend, or ``None`` if it does.
+        examines: What a backend declares, or what else the certificate tells to be examined.
+        elsewhere: Whether another process takes part, where there can be one.
     """
 
     name: str
     text: str
     check: LawFunction
     needs: Needs
+    examines: frozenset[str] = frozenset()
+    elsewhere: bool = False
 
 
 @frozen
@@ -57,6 +62,20 @@ class GeneratedLaw:
 
 def _nothing(capabilities: Capabilities, harness: Harness) -> str | None:
     return None
+
+
+def several_processes(capabilities: Capabilities, harness: Harness) -> str | None:
+    """Applies where several processes use the data, and the exam can start one."""
+    return _elsewhere(harness) if capabilities.shared else "shared is not declared"
+
+
+def outlives_processes(capabilities: Capabilities, harness: Harness) -> str | None:
+    """Applies where data survives processes, and the exam can start one."""
+    return _elsewhere(harness) if capabilities.durable else "durable is not declared"
+
+
+def _elsewhere(harness: Harness) -> str | None:
+    return None if harness.can_fork else "NOT examined: the harness cannot fork a process"
 
 
 def durable(capabilities: Capabilities, harness: Harness) -> str | None:
@@ -92,17 +111,37 @@ def plantable(capabilities: Capabilities, harness: Harness) -> str | None:
 @overload
 def law(check: LawFunction) -> Law: ...
 @overload
-def law(*, needs: Needs) -> Callable[[LawFunction], Law]: ...
 def law(
-    check: LawFunction | None = None, *, needs: Needs = _nothing
+    *, needs: Needs = ..., examines: str = ..., elsewhere: bool = ...
+) -> Callable[[LawFunction], Law]: ...
+def law(
+    check: LawFunction | None = None,
+    *,
+    needs: Needs = _nothing,
+    examines: str = "",
+    elsewhere: bool = False,
 ) -> Law | Callable[[LawFunction], Law]:
     """Make a law of a function."""
 
     def make(function: LawFunction) -> Law:
-        text = " ".join((function.__doc__ or "").split())
-        return Law(getattr(function, "__name__", ""), text, function, needs)
+        found = frozenset(examines.split())
+        return Law(*_named(function), function, needs, found, elsewhere)
 
     return make if check is None else make(check)
+
+
+def law_of_overlap(check: Round) -> Law:
+    """Make a law of a function that plays and judges one round of two calls at once."""
+
+    async def sweeps(bench: Bench) -> None:
+        await sweep(bench, check)
+
+    return Law(*_named(check), sweeps, _nothing, frozenset({"overlap"}), elsewhere=True)
+
+
+def _named(function: Callable[..., object]) -> tuple[str, str]:
+    text = " ".join((function.__doc__ or "").split())
+    return getattr(function, "__name__", ""), text
 
 
 def laws_of(module: ModuleType) -> list[Law]:
