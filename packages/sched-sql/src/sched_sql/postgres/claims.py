@@ -5,7 +5,8 @@ from a row. What a claim takes over (an expired lease, a tombstone) needs lines 
 is rare: that is a transaction of its own.
 
 Rows that others have locked are passed over everywhere, so nothing that locks many rows ever
-waits, and what never waits cannot deadlock.
+waits, and what never waits cannot deadlock. A release that passed over a row comes back for it, and
+waits for a moment with nothing else locked: its claim would keep the job until the lease ends.
 """
 
 # ruff: noqa: S608 -- statements are made of constants; values are bound
@@ -51,6 +52,9 @@ from sched_sql.rules import at_same_occurrence
 
 EVER = -(2**62)
 """Before all moments."""
+
+MOMENT = "250ms"
+"""How long a release waits for a row that another call writes."""
 
 _HOLD_WIDTH = HOLD_COLUMNS.count(",") + 1
 
@@ -195,7 +199,14 @@ class Claims:
                 AS i(id, token, worker)
             JOIN {job} j ON j.id = i.id
             WHERE j.token = i.token AND j.worker = i.worker AND j.lease_until IS NOT NULL
-            ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
+            ORDER BY j.id FOR NO KEY UPDATE OF j
+        """
+        self._still_mine = f"""
+            SELECT j.id, j.token, j.worker
+            FROM unnest(%(ids)s::text[], %(tokens)s::bigint[], %(workers)s::text[])
+                AS i(id, token, worker)
+            JOIN {job} j ON j.id = i.id
+            WHERE j.token = i.token AND j.worker = i.worker AND j.lease_until IS NOT NULL
         """
         self._release = f"""
             UPDATE {job} j SET lease_until = NULL, worker = NULL,
@@ -339,9 +350,20 @@ class Claims:
 
     # -- keeping and giving back
 
-    def release(self, fences: Sequence[Fence], now: int | None) -> Steps[None]:
-        """Free claims whose handlers were never called."""
-        rows = yield Query(self._lock_mine, {"now": now, **arrays(fences)})
+    def release(
+        self, fences: Sequence[Fence], now: int | None, *, wait: bool = False
+    ) -> Steps[list[Fence]]:
+        """Free claims whose handlers were never called; return those that others have locked.
+
+        Args:
+            fences: Of the claims.
+            now: The moment, where the store's clock does not decide.
+            wait: For locked rows, for a moment.
+        """
+        if wait:
+            yield Query("SELECT set_config('lock_timeout', %s, true)", (MOMENT,))
+        statement = self._lock_mine if wait else f"{self._lock_mine} SKIP LOCKED"
+        rows = yield Query(statement, {"now": now, **arrays(fences)})
         free: list[tuple[str, bool]] = []
         gone: list[str] = []
         lines: list[Execution] = []
@@ -370,6 +392,10 @@ class Claims:
             freed, standing = zip(*free, strict=True)
             yield Query(self._release, (texts(freed), numbers(standing)))
         yield from self._definitions.announce(due)
+        if len(rows) == len(fences):
+            return []
+        left = yield Query(self._still_mine, arrays(fences))
+        return [(job_id, token, worker) for job_id, token, worker in left]
 
 
 def _lost(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Literal, TypeVar
 
@@ -34,7 +36,7 @@ from sched_sql.postgres.names import DURABLE, NOW, Names, Query, Steps
 from sched_sql.postgres.pool import Connections
 from sched_sql.postgres.pooler import shares_sessions
 from sched_sql.postgres.queue import Queue
-from sched_sql.postgres.renewals import fence_of
+from sched_sql.postgres.renewals import Fence, fence_of
 from sched_sql.postgres.session import BUSY, SETTINGS, Address, Epoch, Lane
 from sched_sql.postgres.settling import Settling, is_run
 from sched_sql.postgres.transactions import CallersStore, HandlersTransaction
@@ -433,7 +435,7 @@ class PostgresTable:
             queue.stepped(self._clock.observe(moment(claimed.at), sent, received))
         queue.claimed(ask, claimed, received - sent)
         if claimed.broken:
-            lane.run(lambda: self._claims.release(claimed.broken, at))
+            self._free(claimed.broken, at)
         moved = len(claimed.broken)
         if claimed.odd:
             moved += self._take_over(claims, claimed.odd, lease, at)
@@ -506,9 +508,17 @@ class PostgresTable:
         if claims:
             self._drop(claims)
             fences = [fence_of(claim) for claim in claims]
-            at = self._fixed(now)
-            self._lanes["claim"].run(lambda: self._claims.release(fences, at))
+            self._free(fences, self._fixed(now))
             self._queue.disturb()
+
+    def _free(self, fences: Sequence[Fence], at: int | None) -> None:
+        lane = self._lanes["claim"]
+        left = lane.run(lambda: self._claims.release(fences, at))
+        # Another call writes there, and is done in a moment. What somebody has locked for longer
+        # stays claimed until its lease ends.
+        with suppress(LockNotAvailable):
+            for fence in left:
+                lane.run(functools.partial(self._claims.release, [fence], at, wait=True))
 
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         lane, settling = self._lanes["settle"], self._settling
