@@ -8,11 +8,15 @@ from tests.testkit.mutants import (  # noqa: F401 -- each registers its mutants
     adding,
     cascades,
     claiming,
+    durability,
     editing,
     keeping,
     lifetimes,
     listing,
+    offers,
     order,
+    overlap,
+    overlap_of_runs,
     reaching,
     removing,
     repeats,
@@ -22,6 +26,7 @@ from tests.testkit.mutants import (  # noqa: F401 -- each registers its mutants
     unreadable,
     waking,
 )
-from tests.testkit.mutants.base import MUTANTS, Mutant, MutantHarness, Sound
+from tests.testkit.mutants.base import MUTANTS, Mutant, MutantHarness, Sound, harness_of
+from tests.testkit.mutants.durability import Filed
 
-__all__ = ["MUTANTS", "Mutant", "MutantHarness", "Sound"]
+__all__ = ["MUTANTS", "Filed", "Mutant", "MutantHarness", "Sound", "harness_of"]

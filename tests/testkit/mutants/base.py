@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 from anyio.lowlevel import checkpoint
@@ -14,6 +14,7 @@ from sched_core import (
     BackendUnavailable,
     Capabilities,
     Execution,
+    Job,
     MemoryBackend,
     MemoryStore,
     Undecodable,
@@ -24,6 +25,7 @@ from sched_testkit import Harness
 LEASE = timedelta(seconds=30)
 TICK = timedelta(microseconds=1)
 NOTHING = timedelta(0)
+AFTER = datetime.max.replace(tzinfo=UTC)
 
 
 class Store(MemoryStore):
@@ -86,6 +88,15 @@ class Sound(MemoryBackend):
         await checkpoint()
         await super().wait_due(limit)
 
+    async def due_since(self) -> datetime | None:
+        now = self._now()
+        rows = [row for row in self.store.rows.values() if isinstance(row.job, Job)]
+        waits = [row.job.standing.due_at for row in rows if (row.due() or AFTER) <= now]
+        return min(waits, default=None)
+
+    async def live_workers(self) -> Sequence[str] | None:
+        return None
+
     def died(self) -> None:
         """Called in place of close when the process is killed."""
 
@@ -108,10 +119,11 @@ class MutantHarness(Harness):
     """Examines one; with little patience, as mutants hang on purpose."""
 
     can_cut = can_spoil = can_lock = can_plant = True
+    can_fork = False  # what is in memory is shared between backends, not between processes
 
     def __init__(self, backend: type[Sound]) -> None:
         self.name = backend.__name__
-        self.patience = 20 if backend is Sound else 0.5
+        self.patience = 0.5 if any(mutant.backend is backend for mutant in MUTANTS) else 20
         self._make = backend
 
     @contextmanager
@@ -148,6 +160,23 @@ class MutantHarness(Harness):
 
 
 MUTANTS: list[Mutant] = []
+_HARNESSES: dict[type[Sound], type[MutantHarness]] = {}
+
+
+def examined_by(harness: type[MutantHarness]) -> Callable[[type[Sound]], type[Sound]]:
+    """Say which harness examines a backend and those made of it."""
+
+    def register(backend: type[Sound]) -> type[Sound]:
+        _HARNESSES[backend] = harness
+        return backend
+
+    return register
+
+
+def harness_of(backend: type[Sound]) -> MutantHarness:
+    """Return the harness that examines a backend."""
+    kinds = (_HARNESSES[kind] for kind in backend.__mro__ if kind in _HARNESSES)
+    return next(kinds, MutantHarness)(backend)
 
 
 def breaks(law: str) -> Callable[[type[Sound]], type[Sound]]:

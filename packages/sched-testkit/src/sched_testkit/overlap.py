@@ -30,6 +30,7 @@ from sched_core import (
     Settlement,
     UndecodableExecution,
 )
+from sched_core.clock import pause
 from sched_testkit.bench import Bench
 from sched_testkit.elsewhere import SOON, Distant, advance_there, meet, moment, open_there
 
@@ -255,7 +256,7 @@ async def settled(backend: Backend, settlement: Settlement) -> Settled:
         (answer,) = await backend.settle([settlement])
         if answer.outcome != "busy":
             return answer
-        await anyio.sleep(0.01)
+        await pause(0.01)
     raise AssertionError(f"the store stays busy with {settlement.claim.job.id}")
 
 

@@ -1,4 +1,4 @@
-"""The laws of the port, in the order in which they build on each other.
+"""The laws of the port, in the order of its methods: see :mod:`sched_testkit.laws.order`.
 
 Each is one function, whose docstring is the law in one sentence. Standings, lines and settlements
 are built by hand; nothing asks ``lifecycle``. A law takes a :class:`~sched_testkit.bench.Bench` and
@@ -9,10 +9,12 @@ it is not declared.
 from sched_testkit.laws import (
     claiming,
     definitions,
+    durability,
     generated,
     keeping,
     lifetimes,
     listing,
+    offers,
     overlap,
     overlap_of_runs,
     reaching,
@@ -25,27 +27,33 @@ from sched_testkit.laws import (
     waking,
 )
 from sched_testkit.laws.law import GeneratedLaw, Law, laws_of
+from sched_testkit.laws.order import step_of
 
-LAWS: tuple[Law, ...] = tuple(
-    found
-    for module in (
-        definitions,
-        revisions,
-        claiming,
-        takeovers,
-        settling,
-        repeats,
-        removal,
-        listing,
-        keeping,
-        lifetimes,
-        waking,
-        reaching,
-        unreadable,
-        overlap,
-        overlap_of_runs,
-    )
-    for found in laws_of(module)
+_ALONE = (
+    definitions,
+    revisions,
+    claiming,
+    takeovers,
+    settling,
+    repeats,
+    removal,
+    listing,
+    keeping,
+    lifetimes,
+    waking,
+    reaching,
+    unreadable,
+    offers,
+)
+"""One call at a time: what an author meets first."""
+_TOGETHER = (durability, overlap, overlap_of_runs)
+
+LAWS: tuple[Law, ...] = (
+    *sorted(
+        (found for module in _ALONE for found in laws_of(module)),
+        key=lambda law: step_of(law.check),
+    ),
+    *(found for module in _TOGETHER for found in laws_of(module)),
 )
 
 GENERATED_LAWS: tuple[GeneratedLaw, ...] = generated.LAWS

@@ -12,7 +12,7 @@ from hypothesis.strategies import SearchStrategy
 
 from sched_core import Backend, Capabilities
 from sched_testkit.bench import Bench
-from sched_testkit.harness import Harness
+from sched_testkit.harness import OFFERS, Harness, fresh
 from sched_testkit.overlap import Round, sweep
 
 LawFunction = Callable[[Bench], Awaitable[None]]
@@ -64,6 +64,18 @@ def _nothing(capabilities: Capabilities, harness: Harness) -> str | None:
     return None
 
 
+def offers(method: str) -> Needs:
+    """Applies where the backend has a method that not every version of the port knew."""
+
+    def needs(capabilities: Capabilities, harness: Harness) -> str | None:
+        with fresh(harness) as place:
+            if hasattr(harness.backend(place), method):
+                return None
+        return f"{method}() is not offered: the port has it since sched-core {OFFERS[method]}"
+
+    return needs
+
+
 def several_processes(capabilities: Capabilities, harness: Harness) -> str | None:
     """Applies where several processes use the data, and the exam can start one."""
     return _elsewhere(harness) if capabilities.shared else "shared is not declared"
@@ -72,6 +84,11 @@ def several_processes(capabilities: Capabilities, harness: Harness) -> str | Non
 def outlives_processes(capabilities: Capabilities, harness: Harness) -> str | None:
     """Applies where data survives processes, and the exam can start one."""
     return _elsewhere(harness) if capabilities.durable else "durable is not declared"
+
+
+def hears_others(capabilities: Capabilities, harness: Harness) -> str | None:
+    """Applies where what another process writes wakes at once."""
+    return _elsewhere(harness) if capabilities.notified else "notified is not declared"
 
 
 def _elsewhere(harness: Harness) -> str | None:
@@ -124,7 +141,7 @@ def law(
     """Make a law of a function."""
 
     def make(function: LawFunction) -> Law:
-        found = frozenset(examines.split())
+        found = frozenset(examines.split()) | ({"ordered"} if needs is ordered else set())
         return Law(*_named(function), function, needs, found, elsewhere)
 
     return make if check is None else make(check)

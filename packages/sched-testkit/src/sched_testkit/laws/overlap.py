@@ -55,7 +55,7 @@ async def one_of_two_batches_with_a_common_id_wins(both: Overlap) -> None:
     winner = won(first, second, JobAlreadyExists)
     won_by = mine if winner is first else theirs
     expected = {job.id: job.uid for job in won_by}
-    jobs = [job for job in await both.bench.jobs(both.two, id_prefix=both.name)]
+    jobs = await both.bench.jobs(both.two, id_prefix=both.name)
     stored = {job.id: job.uid for job in jobs if isinstance(job, Job)}
     assert stored == expected, f"stored are {stored}, the winner's batch is {expected}"
     claimed = {claim.job.id: claim.job.uid for claim in await both.claimed(both.one)}
@@ -193,9 +193,7 @@ async def pruning_keeps_what_an_edit_revives(both: Overlap) -> None:
     (job,) = await both.added(evolve(job, standing=expired))
     revived = evolve(job, standing=evolve(expired, expires_at=None))
     before = both.bench.clock.now() - timedelta(days=1)
-    first, second = await both.both(
-        lambda one: one.replace(revived), lambda two: two.prune(before)
-    )
+    first, second = await both.both(lambda one: one.replace(revived), lambda two: two.prune(before))
     stored = await both.seen()
     if first.error is None:
         assert stored == first.value, "prune deleted a job after an edit had taken away its end"

@@ -255,9 +255,7 @@ async def a_renewal_brings_no_ended_claim_back(both: Overlap) -> None:
     await both.added(both.job())
     claim = await both.claim()
     settlement = both.bench.settlement(claim, due=both.bench.clock.now())
-    first, _ = await both.both(
-        lambda one: settled(one, settlement), lambda two: two.renew([claim])
-    )
+    first, _ = await both.both(lambda one: settled(one, settlement), lambda two: two.renew([claim]))
     assert first.outcome == "written", f"a renewal cost the claim: {first.outcome}"
     assert (await both.stored()).standing == settlement.standing, "a renewal took a run back"
     assert await both.statuses() == ["succeeded"]
@@ -272,9 +270,7 @@ async def a_renewal_beside_an_edit_keeps_both(both: Overlap) -> None:
     claim = await both.claim()
     await both.advance(both.one.capabilities.lease / 2)
     edited = evolve(job, spec=evolve(job.spec, metadata={"edited": "yes"}))
-    first, second = await both.both(
-        lambda one: one.renew([claim]), lambda two: two.replace(edited)
-    )
+    first, second = await both.both(lambda one: one.renew([claim]), lambda two: two.replace(edited))
     assert second.error is None, f"a renewal is no edit, yet: {second}"
     assert await both.stored() == second.value, "a renewal took back an edit"
     assert len(first.claims) == 1, f"an edit cost the claim: {first}"
@@ -289,9 +285,7 @@ async def a_renewal_beside_a_removal_brings_nothing_back(both: Overlap) -> None:
     """A job removed while its claim is renewed is gone, and the claim is held to its end."""
     (job,) = await both.added(both.job())
     claim = await both.claim()
-    first, second = await both.both(
-        lambda one: one.renew([claim]), lambda two: two.remove(job.id)
-    )
+    first, second = await both.both(lambda one: one.renew([claim]), lambda two: two.remove(job.id))
     assert second.value is True, f"the removal: {second}"
     assert len(first.claims) == 1, f"a removal cost the claim: {first}"
     assert await both.seen() is None, "a renewal brought a removed job back"
@@ -341,9 +335,7 @@ async def pruning_keeps_what_is_claimed_beside_it(both: Overlap) -> None:
     job = both.job()
     expired = evolve(job.standing, expires_at=now - timedelta(hours=1))
     (job,) = await both.added(evolve(job, standing=expired))
-    first, second = await both.both(
-        both.claimed, lambda two: two.prune(now - timedelta(days=1))
-    )
+    first, second = await both.both(both.claimed, lambda two: two.prune(now - timedelta(days=1)))
     assert second.error is None, f"prune: {second}"
     if first.claims:
         assert await both.seen() == job, "prune deleted a job that was claimed"

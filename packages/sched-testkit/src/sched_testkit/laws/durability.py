@@ -1,0 +1,315 @@
+"""Durable and shared: what another process finds, and what it may rely on.
+
+The other process was forked before anything was opened here: what it sees came through the store,
+and not through the memory of the process that wrote it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import anyio
+from attrs import evolve
+
+from sched_core import Backend, Claim, Execution, ExecutionQuery, Job, JobQuery, Settlement, Status
+from sched_core.clock import pause
+from sched_core.ports import MAX_POLL
+from sched_testkit.bench import Bench
+from sched_testkit.elsewhere import (
+    Elsewhere,
+    advance_there,
+    call_there,
+    close_there,
+    open_there,
+)
+from sched_testkit.laws.law import (
+    granular,
+    hears_others,
+    law,
+    outlives_processes,
+    several_processes,
+)
+
+THERE = "worker-elsewhere"
+
+
+def other(bench: Bench) -> Elsewhere:
+    """Return the other process."""
+    assert bench.other is not None, "the law was not given another process"
+    return bench.other
+
+
+# -- durable: one process after the other
+
+
+async def write_all(bench: Bench) -> tuple[dict[str, Job], dict[str, Claim], Settlement]:
+    """Write everything that a store keeps; return the jobs, the claims and a settlement."""
+    backend = bench.backends[0]
+    later = bench.clock.now() + timedelta(days=1)
+    jobs = [bench.job(name, metadata={"a": "ä"}) for name in ("ran", "held", "gone", "removed")]
+    await backend.add([*jobs, bench.job("later", due=later), bench.job("edited", due=None)])
+    claims = {claim.job.id: claim for claim in await backend.claim_due(10)}
+    settlement = bench.settlement(claims["ran"], lines=[bench.line(claims["ran"], reason="why")])
+    await backend.settle([settlement])
+    await backend.release([claims["removed"]])
+    await backend.remove("removed")
+    await backend.remove("gone")
+    await backend.renew([claims["held"]])
+    found = [job for job in await bench.jobs(backend) if isinstance(job, Job)]
+    written = {job.id: job for job in found}
+    edited = written["edited"]  # last, so that no later call helps it to the store
+    renamed = evolve(edited, spec=evolve(edited.spec, name="another"))
+    written["edited"] = await backend.replace(renamed)
+    return written, claims, settlement
+
+
+async def expect_all(
+    bench: Bench,
+    backend: Backend,
+    jobs: dict[str, Job],
+    claims: dict[str, Claim],
+    settlement: Settlement,
+) -> None:
+    """Assert that all of it is there, claims included."""
+    found = {job.id: job for job in await bench.jobs(backend)}
+    assert sorted(found) == ["edited", "held", "later", "ran"], f"stored are {sorted(found)}"
+    assert found == jobs, "a job is not as it was written"
+    lines = await bench.lines(backend)
+    assert lines == list(settlement.ledger), f"the history is {lines}"
+    repeated = await backend.settle([settlement])
+    outcome = repeated[0].outcome
+    assert outcome == "written", f"a settlement that was written, sent again, is {outcome}"
+    await backend.add([bench.job("gone")])
+    # A store may notice that a process is dead before its lease ends: it was lost all the same.
+    taken = {claim.job.id: claim for claim in await backend.claim_due(10)}
+    await bench.advance(bench.lease)
+    await backend.renew(list(taken.values()))
+    taken |= {claim.job.id: claim for claim in await backend.claim_due(10)}
+    assert sorted(taken) == ["gone", "held"], f"handed out after the lease: {sorted(taken)}"
+    lost = taken["held"].lost
+    assert lost is not None and lost.count == 1, f"the lost claim is told as {lost}"
+    for name, claim in taken.items():
+        assert claim.token > claims[name].token, f"the token of {name} did not grow"
+    ended = sorted(line.status.value for line in await bench.lines(backend, job_id="gone"))
+    assert ended == ["abandoned", "superseded"], f"the removed job's run ended {ended}"
+    revisions = [job.revision for job in jobs.values()]
+    again = await backend.replace(jobs["later"])
+    assert again.revision not in revisions, "a revision was given again"
+
+
+@law(needs=outlives_processes, examines="durable", elsewhere=True)
+async def what_a_killed_process_wrote_is_there(bench: Bench) -> None:
+    """What returned calls of a process wrote is there after the system has killed it."""
+    await other(bench).call(open_there, THERE)
+    written = await other(bench).call(write_all)
+    other(bench).kill()
+    await expect_all(bench, await bench.open(), *written)
+
+
+@law(needs=outlives_processes, examines="durable", elsewhere=True)
+async def what_a_process_wrote_is_there_after_it_closed(bench: Bench) -> None:
+    """What a process wrote is there for another one after every backend was closed."""
+    await bench.open("worker-1")
+    written = await write_all(bench)
+    await bench.close()
+    await other(bench).call(open_there, THERE)
+    await other(bench).call(expect_all_there, *written)
+
+
+async def expect_all_there(
+    bench: Bench, jobs: dict[str, Job], claims: dict[str, Claim], settlement: Settlement
+) -> None:
+    """Look in the other process."""
+    await expect_all(bench, bench.backends[0], jobs, claims, settlement)
+
+
+@law(needs=outlives_processes, examines="durable", elsewhere=True)
+async def what_was_deleted_stays_deleted(bench: Bench) -> None:
+    """What a process settled, removed and pruned before it was killed does not come back."""
+    await other(bench).call(open_there, THERE)
+    await other(bench).call(write_and_delete)
+    other(bench).kill()
+    backend = await bench.open()
+    assert await bench.jobs(backend) == [], "removed or expired jobs are there again"
+    assert await bench.lines(backend) == [], "pruned lines are there again"
+    await bench.advance(3 * bench.lease)
+    assert not list(await backend.claim_due(10)), "a job that was removed is handed out"
+    assert await bench.lines(backend) == [], "a claim that had ended was taken over"
+
+
+async def write_and_delete(bench: Bench) -> None:
+    """Write, and delete all of it."""
+    backend, now = bench.backends[0], bench.clock.now()
+    await backend.add([bench.job("removed"), bench.job("expired")])
+    for claim in await backend.claim_due(10):
+        await backend.settle([bench.settlement(claim, expires_at=now + timedelta(hours=1))])
+    await backend.remove("removed")
+    await bench.advance(timedelta(days=1))
+    await backend.prune(bench.clock.now())
+
+
+# -- shared: both at once
+
+
+async def jobs_there(bench: Bench) -> list[Job]:
+    """Return what another process lists."""
+    return [job for job in await bench.jobs(bench.backends[0]) if isinstance(job, Job)]
+
+
+async def lines_there(bench: Bench) -> list[Execution]:
+    """Return the history that another process lists."""
+    return await bench.lines(bench.backends[0])
+
+
+async def claims_there(bench: Bench, limit: int = 10) -> Sequence[Claim]:
+    """Claim in the other process."""
+    return list(await bench.backends[0].claim_due(limit))
+
+
+@law(needs=several_processes, examines="shared", elsewhere=True)
+async def another_process_sees_every_write_at_once(bench: Bench) -> None:
+    """What a call wrote is seen by every other process from its return on, in every listing."""
+    backend, there = await bench.open(), other(bench)
+    await there.call(open_there, THERE)
+    assert await there.call(jobs_there) == [], "it has jobs before there are any"
+    assert await there.call(claims_there) == []
+    (job,) = await bench.added(backend, bench.job())
+    assert await there.call(jobs_there) == [job], "an added job is not listed"
+    assert await there.call(call_there, "get", "job") == job, "an added job is not found"
+    edited = await backend.replace(evolve(job, spec=evolve(job.spec, name="another")))
+    assert await there.call(call_there, "get", "job") == edited, "an edit is not seen"
+    assert await there.call(jobs_there) == [edited], "an edit is not listed"
+    claim = await bench.claim(backend)
+    assert not await there.call(claims_there), "another process's claim is not seen"
+    settlement = bench.settlement(claim, due=bench.clock.now())
+    await bench.settle(backend, settlement)
+    assert await there.call(lines_there) == list(settlement.ledger), "a line is not listed"
+    standing = (await there.call(call_there, "get", "job")).standing
+    assert standing == settlement.standing, "a settlement is not seen"
+    (theirs,) = await there.call(claims_there)
+    assert theirs.token > claim.token, "a token of another process was used again"
+    assert not list(await backend.claim_due(10)), "the other process's claim is not seen here"
+    await there.call(call_there, "remove", "job")
+    assert await backend.get("job") is None, "the other process's removal is not seen here"
+    assert await bench.jobs(backend) == []
+
+
+@law(needs=several_processes, examines="shared", elsewhere=True)
+async def a_claim_is_fenced_against_other_processes(bench: Bench) -> None:
+    """A claim that another process took over after its lease can write nothing any more."""
+    backend, there = await bench.open(), other(bench)
+    await there.call(open_there, THERE)
+    await bench.added(backend, bench.job())
+    old = await bench.claim(backend)
+    await bench.advance(bench.lease - granular(backend))
+    await there.call(advance_there, bench.lease - granular(backend))
+    assert not await there.call(claims_there), "a claim was taken over before its lease ended"
+    await backend.renew([old])
+    await there.call(advance_there, granular(backend))
+    assert not await there.call(claims_there), "a claim renewed here was taken over there"
+    await bench.advance(bench.lease)
+    await there.call(advance_there, bench.lease)
+    (new,) = await there.call(claims_there)
+    assert new.token > old.token, "the token did not grow"
+    assert new.lost is not None and new.lost.worker == old.worker
+    assert bench.fates(await bench.lines(backend)) == [(1, 1, "abandoned")]
+    assert list(await backend.renew([old])) == [], "a claim lost to another process was renewed"
+    outcome = (await bench.settle(backend, bench.settlement(old))).outcome
+    assert outcome == "claim_lost", f"a claim lost to another process was {outcome}"
+    await backend.release([old])
+    assert not list(await backend.claim_due(10)), "a release freed another process's claim"
+    (answer,) = await there.call(call_there, "settle", [bench.settlement(new)])
+    assert answer.outcome == "written"
+    statuses = [line.status for line in await bench.lines(backend)]
+    assert statuses == [Status.SUCCEEDED, Status.ABANDONED]
+
+
+@law(needs=several_processes, examines="shared", elsewhere=True)
+async def numbers_of_two_processes_never_meet(bench: Bench) -> None:
+    """Revisions, tokens and the order of the history stay right when two processes take turns."""
+    backend, there = await bench.open(), other(bench)
+    await there.call(open_there, THERE)
+    (job,) = await bench.added(backend, bench.job())
+    revisions, tokens = [job.revision], []
+    for turn in range(4):
+        here = turn % 2 == 0
+        job = await (backend.replace(job) if here else there.call(call_there, "replace", job))
+        revisions.append(job.revision)
+        claims = await (backend.claim_due(1) if here else there.call(claims_there, 1))
+        tokens.append(claims[0].token)
+        settlement = bench.settlement(claims[0], due=bench.clock.now())
+        if here:
+            await backend.settle([settlement])
+        else:
+            await there.call(call_there, "settle", [settlement])
+        job = await bench.stored(backend)
+        revisions.append(job.revision)
+    assert len(set(revisions)) == len(revisions), f"a revision was given twice: {revisions}"
+    assert tokens == sorted(set(tokens)), f"the tokens of one id did not grow: {tokens}"
+    numbers = [line.number for line in await bench.lines(backend)]
+    assert numbers == [4, 3, 2, 1], f"the history, newest first, is of the runs {numbers}"
+    page = await backend.executions(ExecutionQuery(), after=None, limit=2)
+    rest = await there.call(page_there, page.next)
+    assert [line.number for line in rest] == [2, 1], "a page's next is of no use elsewhere"
+
+
+async def page_there(bench: Bench, after: str) -> list[Execution]:
+    """Return the next page of the history."""
+    page = await bench.backends[0].executions(ExecutionQuery(), after=after, limit=10)
+    return [line for line in page.items if isinstance(line, Execution)]
+
+
+@law(needs=several_processes, examines="shared", elsewhere=True)
+async def a_process_that_closes_takes_nothing_from_others(bench: Bench) -> None:
+    """When one process closes its backend, another one's claims and calls go on."""
+    backend, there = await bench.open(), other(bench)
+    await there.call(open_there, THERE)
+    await bench.added(backend, bench.job())
+    claim = await bench.claim(backend)
+    await there.call(close_there)
+    await there.call(open_there, "worker-again")
+    assert not await there.call(claims_there), "closing freed another process's claim"
+    page = await backend.jobs(JobQuery(), after=None, limit=10)
+    assert len(page.items) == 1
+    assert (await bench.settle(backend, bench.settlement(claim))).outcome == "written"
+
+
+async def wakes(bench: Bench, poll: timedelta | None) -> None:
+    """Let this process wait, and the other one add what is due."""
+    backend, there = await bench.open(), other(bench)
+    await there.call(open_there, THERE)
+    await bench.added(backend, bench.job("later", due=bench.clock.now() + timedelta(days=1)))
+    done = anyio.Event()
+
+    async def wait() -> None:
+        await backend.wait_due(10)
+        done.set()
+
+    with anyio.move_on_after(bench.harness.patience) as scope:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await pause(0.05)  # so that it waits when the other one writes
+            await there.call(add_due)
+            if poll is not None:
+                await bench.advance(poll)
+            await done.wait()
+    assert not scope.cancelled_caught, "what another process added woke nobody"
+    assert (await bench.claim(backend)).job.id == "job"
+
+
+async def add_due(bench: Bench) -> None:
+    """Add a job that is due now."""
+    await bench.backends[0].add([bench.job(due=bench.clock.now() - timedelta(minutes=1))])
+
+
+@law(needs=several_processes, examines="shared", elsewhere=True)
+async def another_process_wakes_who_waits(bench: Bench) -> None:
+    """A job that another process adds ends a wait, after the longest poll at the latest."""
+    await wakes(bench, MAX_POLL)
+
+
+@law(needs=hears_others, examines="notified", elsewhere=True)
+async def what_is_notified_wakes_at_once(bench: Bench) -> None:
+    """Where notified is declared, a job that another process adds ends a wait at once."""
+    await wakes(bench, None)

@@ -1,0 +1,53 @@
+"""The order of laws: that of the methods in docs/writing-a-backend.md, so a backend grows green.
+
+A law comes with the last method that it calls: where the first ones are written and the others
+raise, what fails begins at the first that is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import CodeType, FunctionType
+from typing import Any
+
+from sched_testkit.bench import Bench
+
+STEPS: tuple[tuple[str, ...], ...] = (
+    ("open", "close", "check"),
+    ("add", "get"),
+    ("replace", "remove"),
+    ("jobs", "executions"),
+    ("claim_due",),
+    ("renew", "release"),
+    ("settle",),
+    ("wait_due",),
+    ("prune",),
+)
+"""The rows of the table of methods."""
+
+
+def step_of(check: Callable[..., Any]) -> int:
+    """Return the last row of the table that a law calls a method of."""
+    names = set(_names(check, set()))
+    return max((n for n, methods in enumerate(STEPS) if names & set(methods)), default=0)
+
+
+def _names(function: Any, seen: set[CodeType]) -> Iterator[str]:
+    """Yield what a function names, and what the helpers that it calls name."""
+    if not isinstance(function, FunctionType) or function.__code__ in seen:
+        return
+    for code in _codes(function.__code__):
+        seen.add(code)
+        for name in code.co_names:
+            yield name
+            yield from _names(vars(Bench).get(name), seen)
+            helper = function.__globals__.get(name)
+            if str(getattr(helper, "__module__", "")).startswith("sched_testkit.laws."):
+                yield from _names(helper, seen)
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _codes(constant)

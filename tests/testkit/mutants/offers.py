@@ -1,0 +1,29 @@
+"""Methods that a backend may leave out, and that must be right where it has them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from tests.testkit.mutants.base import AFTER, Sound, breaks
+
+from sched_core import Job
+
+
+@breaks("due_since_tells_of_what_nobody_holds")
+class DueSinceCountsWhatIsHeld(Sound):
+    """SELECT min(due_at), whoever holds the job."""
+
+    async def due_since(self) -> datetime | None:
+        now, rows = self._now(), self.store.rows.values()
+        jobs = [row.job for row in rows if isinstance(row.job, Job)]
+        earliest = min((job.standing.due_at or AFTER for job in jobs), default=AFTER)
+        return earliest if earliest <= now else None
+
+
+@breaks("due_since_tells_of_what_nobody_holds")
+class DueSinceClaims(Sound):
+    """Claims what is due to see what it is."""
+
+    async def due_since(self) -> datetime | None:
+        claims = await self.claim_due(1)
+        return claims[0].job.standing.due_at if claims else None

@@ -1,0 +1,372 @@
+"""Claims and what ends them: right alone, and wrong when two callers are at it at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from anyio import sleep
+from anyio.lowlevel import checkpoint
+from attrs import evolve
+from tests.testkit.mutants.base import breaks
+from tests.testkit.mutants.overlap import Racing
+
+from sched_core import Claim, Execution, Job, Settled, Settlement, Undecodable
+from sched_core.job import abandoned_lines
+from sched_core.memory import _Row
+
+Stored = Job | Undecodable | None
+
+
+def same(one: Stored, other: Stored) -> bool:
+    """Whether both are there, in one revision."""
+    return isinstance(one, Job) and isinstance(other, Job) and one.revision == other.revision
+
+
+class ClaimsCopies(Racing):
+    """Base: reads what is due, works on copies, and writes those that :meth:`may_write`."""
+
+    def may_write(self, job_id: str, read: Stored) -> bool:
+        return True
+
+    async def claim_due(self, limit: int) -> Sequence[Claim]:
+        now = self._now()
+        due = sorted(
+            (row.due(), key)
+            for key, row in self.store.rows.items()
+            if row.due() is not None and row.due() <= now
+        )
+        claims: list[Claim] = []
+        for _, key in due[:limit]:
+            row = self.read(key)
+            before = row.job
+            claim = row.claim(
+                self.store.next_serial(), self._worker, now, now + self._lease, self.store
+            )
+            await self.others_work()
+            if self.may_write(key, before):
+                self.store.save(key, row)
+                claims += [claim] if claim is not None else []
+        return claims
+
+
+@breaks("a_job_is_claimed_once")
+class ClaimsWithoutComparing(ClaimsCopies):
+    """Reads what is due, then writes the claims: no compare-and-set."""
+
+
+@breaks("many_claimers_share_what_is_due")
+class ClaimsWithoutComparingFarAway(ClaimsCopies):
+    """As ClaimsWithoutComparing, with a network in between."""
+
+    async def others_work(self) -> None:
+        await sleep(0.002)
+
+
+@breaks("an_edit_beside_a_claim_is_kept")
+class ClaimTakesBackAnEdit(ClaimsCopies):
+    """Compares the hold, and writes the whole row, with the job that it read."""
+
+    def may_write(self, job_id: str, read: Stored) -> bool:
+        row = self.store.row(job_id)
+        return row.hold is None and (row.job is None) is (read is None)
+
+
+@breaks("an_edit_beside_a_claim_is_kept")
+class ClaimsWhatWasPutOff(Racing):
+    """Reads the ids that are due, then claims these, whatever they are due at now."""
+
+    async def claim_due(self, limit: int) -> Sequence[Claim]:
+        now = self._now()
+        due = [key for at, key in self.store.due if at <= now and key in self.store.rows]
+        await self.others_work()
+        claims: list[Claim] = []
+        for key in dict.fromkeys(due):
+            row = self.store.row(key)
+            if len(claims) == limit or (row.hold is not None and row.hold.expires_at > now):
+                continue
+            claim = row.claim(
+                self.store.next_serial(), self._worker, now, now + self._lease, self.store
+            )
+            self.store.save(key, row)
+            claims += [claim] if claim is not None else []
+        return claims
+
+
+@breaks("a_removal_beside_a_claim_is_kept")
+class ClaimBringsBack(ClaimsCopies):
+    """Compares the revision where there is one, and inserts the row where there is none."""
+
+    def may_write(self, job_id: str, read: Stored) -> bool:
+        row = self.store.row(job_id)
+        return row.hold is None and (row.job is None or same(row.job, read))
+
+
+@breaks("one_of_two_takes_a_lost_claim_over")
+class TakesOverWithoutComparing(ClaimsCopies):
+    """A free job is claimed by compare-and-set, an expired one without."""
+
+    def may_write(self, job_id: str, read: Stored) -> bool:
+        row = self.store.row(job_id)
+        free = row.hold is None or row.hold.expires_at <= self._now() or row.hold.lost is not None
+        return free and same(row.job, read)
+
+
+@breaks("a_release_frees_no_other_claim")
+class AbandonsFirst(Racing):
+    """Writes the line of a lost claim before the takeover, which may find the job released."""
+
+    async def claim_due(self, limit: int) -> Sequence[Claim]:
+        now = self._now()
+        for row in list(self.store.rows.values()):
+            if row.hold is not None and row.hold.expires_at <= now and row.stands_at(row.hold):
+                self.store.write(abandoned_lines(row.hold, now, moved_on=False))
+        await self.others_work()
+        return await super().claim_due(limit)
+
+
+class SettlesLater(Racing):
+    """Base: decides about a settlement, and writes it later."""
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+        self._now()
+        return [await self._later(settlement) for settlement in settlements]
+
+    async def _later(self, settlement: Settlement) -> Settled:
+        job_id = settlement.claim.job.id
+        row = self.read(job_id)
+        if not row.is_held_by(settlement.claim):
+            return self._settle(settlement)
+        revision = row.job.revision if isinstance(row.job, Job) else None
+        if settlement.standing is not None and revision != settlement.expected:
+            return self._settle(settlement)
+        await self.others_work()
+        return self.write(settlement, row)
+
+    def write(self, settlement: Settlement, read: _Row) -> Settled:
+        raise NotImplementedError
+
+
+@breaks("a_takeover_or_a_settlement_ends_a_claim")
+class SettleComparesTheFenceFirst(SettlesLater):
+    """Compares token and worker, then writes by id."""
+
+    def write(self, settlement: Settlement, read: _Row) -> Settled:
+        row = self.store.row(settlement.claim.job.id)
+        if row.hold is not None:
+            row.hold = read.hold
+        return self._settle(settlement)
+
+
+@breaks("an_edit_or_a_settlement_of_a_revision_wins")
+class SettleComparesTheRevisionFirst(SettlesLater):
+    """Compares the revision, then writes where the fence holds."""
+
+    def write(self, settlement: Settlement, read: _Row) -> Settled:
+        job = self.store.row(settlement.claim.job.id).job
+        if job is not None and settlement.standing is not None:
+            settlement = evolve(settlement, expected=job.revision)
+        return self._settle(settlement)
+
+
+@breaks("a_settlement_beside_a_removal_brings_nothing_back")
+class SettleIsAnUpsert(SettlesLater):
+    """A settlement is an upsert of the job."""
+
+    def write(self, settlement: Settlement, read: _Row) -> Settled:
+        row = self.store.row(settlement.claim.job.id)
+        if row.job is None and row.is_held_by(settlement.claim):
+            row.job = read.job
+        return self._settle(settlement)
+
+
+@breaks("an_add_beside_the_end_of_a_removed_run_is_kept")
+class DeletesTheTombstone(SettlesLater):
+    """A settlement that found a tombstone deletes what is stored under the id."""
+
+    def write(self, settlement: Settlement, read: _Row) -> Settled:
+        settled = self._settle(settlement)
+        if read.job is None:
+            self.store.rows.pop(settlement.claim.job.id, None)
+        return settled
+
+
+@breaks("two_settlements_of_a_claim_write_one_line")
+class LineThenStanding(SettlesLater):
+    """The line is written in one step, and the standing in the next one."""
+
+    async def _later(self, settlement: Settlement) -> Settled:
+        row = self.store.row(settlement.claim.job.id)
+        stays = row.job is not None and row.job.revision == settlement.expected
+        if row.is_held_by(settlement.claim) and stays:
+            self.store.write(settlement.ledger)
+            await self.others_work()
+            row = self.store.row(settlement.claim.job.id)
+            row.hold = row.hold or settlement.claim
+            if row.job is not None and settlement.standing is not None:
+                job = row.job
+                row.job = evolve(
+                    job, standing=settlement.standing, revision=self.store.next_serial()
+                )
+                row.hold, row.ended = None, (settlement.claim.token, settlement.claim.worker)
+                self.store.save(job.id, row)
+                return Settled("written")
+        return self._settle(settlement)
+
+
+@breaks("settlements_of_different_jobs_are_all_kept")
+class HistoryIsOneDocument(SettlesLater):
+    """The history is one document, which each settlement reads and writes as a whole."""
+
+    async def _later(self, settlement: Settlement) -> Settled:
+        lines = list(self.store.lines)
+        await self.others_work()
+        settled = self._settle(settlement)
+        mine = {line.id for line in settlement.ledger}
+        new = [entry for entry in self.store.lines if entry[1].id in mine]
+        if new:
+            self.store.keep([*lines, *new])
+        return settled
+
+
+@breaks("settlements_of_different_jobs_are_all_kept")
+class PlacesInTheHistoryAreReadFirst(SettlesLater):
+    """A line's place is the newest one's plus one: of two at once, a page passes over one."""
+
+    async def _later(self, settlement: Settlement) -> Settled:
+        place = self.store.serial + 1
+        await self.others_work()
+        known = len(self.store.lines)
+        settled = self._settle(settlement)
+        self.store.lines[known:] = [(place, line) for _, line in self.store.lines[known:]]
+        self.store.serial = max(self.store.serial, place)
+        return settled
+
+
+class RenewsLater(Racing):
+    """Base: a renewal reads the row, and writes it later."""
+
+    def write(self, job_id: str, read: _Row) -> None:
+        raise NotImplementedError
+
+    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        until = self._now() + self._lease
+        renewed = []
+        for claim in claims:
+            row = self.read(claim.job.id)
+            held = row.renew(claim, until)
+            await self.others_work()
+            if held is not None:
+                self.write(claim.job.id, row)
+                renewed.append(held)
+        return renewed
+
+
+@breaks("a_takeover_or_a_renewal_keeps_a_claim")
+class RenewComparesFirst(RenewsLater):
+    """Compares token and worker, then writes the hold by id, where there is one."""
+
+    def write(self, job_id: str, read: _Row) -> None:
+        row = self.store.row(job_id)
+        if row.hold is not None:
+            row.hold = read.hold
+        self.store.save(job_id, row)
+
+
+@breaks("a_renewal_brings_no_ended_claim_back")
+class RenewBringsTheClaimBack(RenewsLater):
+    """The hold is a record of its own, and a renewal puts it."""
+
+    def write(self, job_id: str, read: _Row) -> None:
+        row = self.store.row(job_id)
+        row.hold = read.hold
+        self.store.save(job_id, row)
+
+
+@breaks("a_renewal_beside_an_edit_keeps_both")
+class RenewTakesBackAnEdit(RenewsLater):
+    """Compares the hold, and writes the whole row, with the job that it read."""
+
+    def write(self, job_id: str, read: _Row) -> None:
+        row = self.store.row(job_id)
+        if read.hold is not None and row.is_held_by(read.hold) and row.job is not None:
+            self.store.save(job_id, read)
+
+
+@breaks("a_renewal_beside_a_removal_brings_nothing_back")
+class RenewBringsTheJobBack(RenewsLater):
+    """Writes the whole row where no other revision is stored."""
+
+    def write(self, job_id: str, read: _Row) -> None:
+        row = self.store.row(job_id)
+        if row.hold is not None and (row.job is None or same(row.job, read.job)):
+            self.store.save(job_id, read)
+
+
+@breaks("a_renewal_beside_an_edit_keeps_both")
+class EditTakesBackARenewal(Racing):
+    """An edit writes the whole row, with the hold that it read."""
+
+    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+        hold = self.store.row(job.id).hold
+        await self.others_work()
+        stored = await super().replace(job, ledger)
+        row = self.store.row(job.id)
+        if row.hold is not None:
+            row.hold = hold
+        self.store.save(job.id, row)
+        return stored
+
+
+class ReleasesLater(Racing):
+    """Base: a release reads the row, and writes it later."""
+
+    def write(self, job_id: str, read: _Row) -> None:
+        raise NotImplementedError
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        now = self._now()
+        for claim in claims:
+            row = self.read(claim.job.id)
+            held = row.release(claim, now, self.store)
+            await self.others_work()
+            if held:
+                self.write(claim.job.id, row)
+
+
+@breaks("a_release_frees_no_other_claim")
+class ReleaseComparesFirst(ReleasesLater):
+    """Compares token and worker, then frees by id."""
+
+    def write(self, job_id: str, read: _Row) -> None:
+        row = self.store.row(job_id)
+        row.hold = None
+        self.store.save(job_id, row)
+
+
+@breaks("a_release_beside_an_edit_keeps_both")
+class ReleaseTakesBackAnEdit(ReleasesLater):
+    """Writes the whole row, with the job that it read."""
+
+    def write(self, job_id: str, read: _Row) -> None:
+        if self.store.row(job_id).job is not None:
+            self.store.save(job_id, read)
+
+
+@breaks("pruning_keeps_what_is_claimed_beside_it")
+class PruneComparesTheEndOnly(Racing):
+    """Lists what has expired and is free, then deletes what has expired."""
+
+    async def prune(self, before: datetime) -> int:
+        now = self._now()
+        listed = [key for key, row in self.store.rows.items() if row.has_expired(now)]
+        for _ in range(2):
+            await checkpoint()
+        count = 0
+        for job_id in listed:
+            row = self.read(job_id)
+            row.hold = None
+            if row.has_expired(now):
+                del self.store.rows[job_id]
+                count += 1
+        return count + await super().prune(before)
