@@ -14,7 +14,7 @@ from attrs import evolve
 
 from sched_core import MemoryBackend, MemoryStore
 from sched_testkit import Harness, Unfit, conformance
-from sched_testkit.conformance import check_fitness, declared
+from sched_testkit.fitness import check_fitness, declared
 from sched_testkit.harness import METHODS
 
 
@@ -85,14 +85,34 @@ def test_a_method_that_is_missing(method: str) -> None:
     backend = type("Partial", (), {name: MemoryBackend.__dict__[name] for name in METHODS})
     delattr(backend, method)
     harness = Mine(lambda place: backend())
-    assert f"mine: Partial misses the method {method}() of the port" in examined(harness)
+    assert f"it misses the method {method}() of the port" in examined(harness)
+
+
+def test_all_that_is_missing_is_told_at_once() -> None:
+    class Partial:
+        async def add(self) -> None: ...
+
+        def get(self) -> None: ...
+
+    found = examined(Mine(lambda place: Partial()))
+    assert found.startswith("mine: Partial is not the port:\n")
+    assert "add()" not in found
+    assert "Partial.get must be a coroutine function" in found
+    assert "Partial.capabilities must be a Capabilities, not None" in found
+    assert found.count("it misses the method ") == len(METHODS) - 2
+
+
+def test_what_the_port_gained_later_may_be_missing_but_not_be_plain() -> None:
+    anyio.run(check_fitness, Mine())  # it has none of them
+    plain = type("Plain", (MemoryBackend,), {"due_since": lambda self: None})
+    assert "Plain.due_since must be a coroutine function" in examined(Mine(plain))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_that_is_no_coroutine(method: str) -> None:
     plain = type("Plain", (MemoryBackend,), {method: lambda self, *args, **named: None})
     found = examined(Mine(plain))
-    assert f"mine: Plain.{method} must be a coroutine function: write `async def {method}`" in found
+    assert f"Plain.{method} must be a coroutine function: write `async def {method}`" in found
 
 
 @pytest.mark.parametrize(
@@ -122,11 +142,25 @@ def test_no_capabilities_at_all() -> None:
     assert "Mute.capabilities must be a Capabilities, not None" in examined(harness)
 
 
-def test_every_other_law_says_the_same() -> None:
+def test_one_test_says_it_and_the_others_skip() -> None:
     partial = type("Partial", (), {})
     test = conformance(Mine(lambda place: partial()))
-    with pytest.raises(Unfit, match=r"Partial misses the method add\(\)"):
+    with pytest.raises(Unfit, match=r"misses the method add\(\)"):
+        test().test_the_harness_is_fit()
+    with pytest.raises(pytest.skip.Exception, match="test_the_harness_is_fit says what to mend"):
         test().test_a_taken_id_is_refused("asyncio")
+
+
+def test_a_law_alone_says_it_too() -> None:
+    """As with -k, or in a worker of pytest-xdist: nothing is skipped unless something failed."""
+    partial = type("Partial", (), {})
+    test = conformance(Mine(lambda place: partial()))
+    with pytest.raises(Unfit, match=r"misses the method add\(\)"):
+        test().test_a_taken_id_is_refused("asyncio")
+    with pytest.raises(pytest.skip.Exception):
+        test().test_histories()
+    with pytest.raises(Unfit):
+        test().test_the_harness_is_fit()
 
 
 @pytest.mark.parametrize("share", [0, 1.5])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -34,7 +35,16 @@ def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an environment in it, made from wheels and from nothing of the workspace."""
-    folder = tmp_path_factory.mktemp("outside")
+    return environment(tmp_path_factory.mktemp("outside"), "trio", "pytest-xdist")
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with nothing but sched-testkit, as after `pip install sched-testkit`."""
+    return environment(tmp_path_factory.mktemp("bare"))
+
+
+def environment(folder: Path, *more: str) -> Path:
     uv = UV if UV.exists() else Path(shutil.which("uv") or UV)
     for package in PACKAGES:
         source = ROOT / "packages" / package
@@ -51,8 +61,7 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--python",
         folder / "venv",
         *wheels,
-        "trio",
-        "pytest-xdist",
+        *more,
     )
     done = run(*install, "--offline", cwd=folder)
     if done.returncode:  # the cache has not all of it
@@ -78,7 +87,11 @@ def test_nothing_comes_from_the_workspace(outside: Path) -> None:
 def test_the_example_passes(outside: Path, tmp_path: Path) -> None:
     done = examine(outside, tmp_path, "-n", "2", "--sched-certificate", "certificate")
     assert done.returncode == 0, done.stdout
-    assert ", 4 skipped, 0 failed" in done.stdout  # it has no records that others can lock
+    assert ", 8 skipped, 0 failed" in done.stdout  # it has no records that others can lock, or so
+    assert "durable: examined" in done.stdout
+    assert "shared: examined" in done.stdout
+    assert "overlap: examined (one instance, two instances, two processes)" in done.stdout
+    assert "NOT examined" not in done.stdout
     assert "the harness cannot lock a record" in done.stdout
     page = (tmp_path / "certificate.md").read_text(encoding="utf-8")
     assert "## json" in page
@@ -97,3 +110,33 @@ def test_a_planted_defect_fails_by_name(outside: Path, tmp_path: Path) -> None:
     law = "Replacing a job of another revision than the stored one is refused and changes nothing."
     assert f"json breaks the law replace_is_a_compare_and_set: {law}" in done.stdout
     assert "a replace on an old revision was accepted" in done.stdout
+
+
+def test_without_its_lock_it_fails_by_name(outside: Path, tmp_path: Path) -> None:
+    """Its calls never wait, so within a process they are atomic by accident."""
+    text = (ROOT / "examples" / "json_backend.py").read_text(encoding="utf-8")
+    wrong = text.replace("                fcntl.flock(lock, fcntl.LOCK_EX)\n", "")
+    assert wrong != text
+    (tmp_path / "json_backend.py").write_text(wrong, encoding="utf-8")
+    done = examine(
+        outside, tmp_path, "-k", "one_of_two or different_jobs or beside or claimed_once"
+    )
+    assert done.returncode == 1, done.stdout
+    assert "(in two processes: they began " in done.stdout
+    assert "overlap: FAILED (one instance, two instances, two processes)" in done.stdout
+
+
+def test_the_example_of_the_readme_needs_no_trio(bare: Path, tmp_path: Path) -> None:
+    readme = (ROOT / "packages" / "sched-testkit" / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?conformance\(.*?)```", readme, flags=re.DOTALL)[:1]
+    (tmp_path / "test_mine.py").write_text(example, encoding="utf-8")
+    python = bare / "venv" / "bin" / "python"
+    assert run(python, "-c", "import trio", cwd=tmp_path).returncode == 1
+    chosen = ("-q", "-W", "error", "-k", "harness or claim", "test_mine.py")
+    done = run(python, "-m", "pytest", *chosen, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("trio is not installed: NOT examined; pip install trio") == 1
+    assert "loops: asyncio, trio: no" in done.stdout
+    strict = run(python, "-m", "pytest", "--sched-strict", *chosen, cwd=tmp_path)
+    assert strict.returncode == 1, strict.stdout
+    assert "--sched-strict: mine: trio: declared, trio is not installed" in strict.stdout

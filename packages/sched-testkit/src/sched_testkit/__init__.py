@@ -3,9 +3,10 @@
 import pytest
 
 # So that a law which fails shows the values that it compared.
-pytest.register_assert_rewrite("sched_testkit.laws", "sched_testkit.conformance")
+pytest.register_assert_rewrite("sched_testkit.laws", "sched_testkit.bench", "sched_testkit.overlap")
 
 from sched_testkit.conformance import conformance  # noqa: E402 -- after the line above
+from sched_testkit.failure import LawBroken  # noqa: E402 -- as above
 from sched_testkit.harness import Harness, Unfit  # noqa: E402 -- as above
 
-__all__ = ["Harness", "Unfit", "conformance"]
+__all__ = ["Harness", "LawBroken", "Unfit", "conformance"]

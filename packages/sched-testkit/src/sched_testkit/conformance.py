@@ -17,10 +17,11 @@ import anyio
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from sched_core import Capabilities
 from sched_testkit.bench import Bench
 from sched_testkit.elsewhere import elsewhere
-from sched_testkit.harness import LOOPS, Harness, Unfit, fresh, inspect_backend
+from sched_testkit.failure import broken
+from sched_testkit.fitness import HURRY, declared, exam, examine_fitness, first_loop, loops
+from sched_testkit.harness import LOOPS, Harness, Unfit, fresh
 from sched_testkit.laws import GENERATED_LAWS, LAWS, GeneratedLaw, Law
 from sched_testkit.machine import run_histories
 
@@ -65,61 +66,24 @@ def conformance(harness: Any) -> type:
 
 def _fitness_test(harness: Harness) -> Callable[[Any], None]:
     def test(self: Any) -> None:
-        anyio.run(check_fitness, harness)
+        __tracebackhide__ = True
+        exam(harness).told = True
+        examine_fitness(harness)
 
     text = "The harness supplies fresh, whole backends."
     return _marked(test, harness, "the_harness_is_fit", text)
 
 
-async def check_fitness(harness: Harness) -> None:
-    """Refuse a harness whose fresh places are not fresh, or whose second backend sees other data.
-
-    Raises:
-        Unfit: It cannot be examined; the message says what to mend.
-    """
-    with fresh(harness) as place:
-        bench = Bench(harness, place)
-        try:
-            backend = await bench.open()
-            await _expect_fresh(harness, bench)
-            second = await bench.open()
-            await bench.added(backend, bench.job())
-            if await second.get("job") is None:
-                raise Unfit(f"{harness.name}: a second backend on the same place sees other data")
-        finally:
-            await bench.close()
-    with fresh(harness) as place:
-        bench = Bench(harness, place)
-        try:
-            await bench.open()
-            await _expect_fresh(harness, bench)
-        finally:
-            await bench.close()
-
-
-async def _expect_fresh(harness: Harness, bench: Bench) -> None:
-    if await bench.backends[0].get("job") is not None:
-        raise Unfit(
-            f"{harness.name}: place() returned a place that has the data of an earlier one: "
-            "make a new folder, database or store each time"
-        )
-
-
-def declared(harness: Harness) -> Capabilities:
-    """Return what a backend of the harness declares.
-
-    Raises:
-        Unfit: It has not every method of the port, or contradicts itself.
-    """
-    known = _DECLARED.get(id(harness))
-    if known is None:
-        with fresh(harness) as place:
-            found = inspect_backend(harness.backend(place), harness.name)
-        _DECLARED[id(harness)] = known = (harness, found)
-    return known[1]
-
-
-_DECLARED: dict[int, tuple[Harness, Capabilities]] = {}
+def _expect_fit(harness: Harness) -> None:
+    """Examine nothing before the fit is right: one test says what to mend, the others skip."""
+    __tracebackhide__ = True
+    try:
+        examine_fitness(harness)
+    except Exception:
+        if exam(harness).told:
+            pytest.skip("not examined: test_the_harness_is_fit says what to mend first")
+        exam(harness).told = True  # it is not among the tests of this process
+        raise
 
 
 # -- one law -----------------------------------------------------------------
@@ -127,30 +91,34 @@ _DECLARED: dict[int, tuple[Harness, Capabilities]] = {}
 
 def _law_test(harness: Harness, law: Law) -> Callable[..., None]:
     def test(self: Any, loop: str) -> None:
+        __tracebackhide__ = True
+        _expect_fit(harness)
         reason = not_applicable(harness, law, loop)
         if reason is not None:
             pytest.skip(reason)
         run_law(harness, law, loop)
 
-    marked = _marked(test, harness, law.name, law.text)
+    marked = _marked(test, harness, law.name, law.text, law.examines)
     parametrized: Callable[..., None] = pytest.mark.parametrize("loop", LOOPS)(marked)
     return parametrized
 
 
 def not_applicable(harness: Harness, law: Law, loop: str = "asyncio") -> str | None:
     """Return why a law is not asked of a backend, ``None`` if it is."""
-    capabilities = declared(harness)
-    if loop not in capabilities.loops:
-        return f"{loop} is not declared in capabilities.loops"
-    return law.needs(capabilities, harness)
+    return loops(harness)[loop] or law.needs(declared(harness), harness)
 
 
-def run_law(harness: Harness, law: Law, loop: str = "asyncio") -> None:
-    """Hold a backend to one law; whatever it raises where the law is broken names the law."""
+def run_law(harness: Harness, law: Law, loop: str | None = None) -> None:
+    """Hold a backend to one law.
+
+    Raises:
+        LawBroken: It breaks the law; the message begins with it.
+    """
+    __tracebackhide__ = True
     capabilities = declared(harness)
     shared = capabilities.shared or capabilities.durable
     forks = law.elsewhere and harness.can_fork and shared
-    _run(harness, law.name, law.text, law.check, loop, forks=forks)
+    _run(harness, law.name, law.text, law.check, loop or first_loop(harness), forks=forks)
 
 
 def _run(
@@ -158,40 +126,50 @@ def _run(
     name: str,
     text: str,
     check: Callable[[Bench], Awaitable[None]],
-    loop: str = "asyncio",
+    loop: str,
     *,
     forks: bool = False,
 ) -> None:
+    __tracebackhide__ = True
+    patience = harness.patience * exam(harness).patience
+
     async def main(bench: Bench) -> None:
         try:
-            with anyio.move_on_after(3 * harness.patience) as scope:
+            with anyio.move_on_after(3 * patience) as scope:
                 await check(bench)
-            assert not scope.cancelled_caught, "a call did not return"
+            if scope.cancelled_caught:
+                exam(harness).patience = HURRY  # nobody waits so long for each law
+                raise AssertionError(f"a call did not return within {3 * patience:g} seconds")
         finally:
-            with anyio.move_on_after(harness.patience, shield=True):
+            with anyio.move_on_after(patience, shield=True):
                 await bench.close()
 
     try:
         with contextlib.ExitStack() as stack:
             bench = Bench(harness, stack.enter_context(fresh(harness)))
-            bench.whole = loop == min(declared(harness).loops)
+            bench.whole = loop == first_loop(harness)
             if forks:
                 bench.other = stack.enter_context(elsewhere(harness, bench.place, loop))
             anyio.run(main, bench, backend=loop)
-    except BaseException as error:
-        error.add_note(f"{harness.name} breaks the law {name}: {text}")
-        raise
+    except Exception as error:  # noqa: BLE001 -- whatever the author's code raises
+        failure = broken(harness.name, name, text, error)
+    else:
+        return
+    raise failure
 
 
 def _generated_test(harness: Harness, law: GeneratedLaw) -> Callable[..., None]:
     @settings(
         max_examples=_part(EXAMPLES, harness),
         deadline=None,
+        derandomize=not DEEP,  # a verdict repeats
         suppress_health_check=[HealthCheck.too_slow],
         phases=[phase for phase in Phase if phase is not Phase.explain],
     )
     @given(value=law.values())
     def test(self: Any, value: Any) -> None:
+        __tracebackhide__ = True
+        _expect_fit(harness)
         run_generated_law(harness, law, value)
 
     return _marked(test, harness, law.name, law.text)
@@ -199,21 +177,31 @@ def _generated_test(harness: Harness, law: GeneratedLaw) -> Callable[..., None]:
 
 def run_generated_law(harness: Harness, law: GeneratedLaw, value: Any) -> None:
     """Hold a backend to one law with one value."""
+    __tracebackhide__ = True
 
     async def check(bench: Bench) -> None:
         await law.check(bench, value)
 
-    _run(harness, law.name, law.text, check, min(declared(harness).loops))
+    _run(harness, law.name, law.text, check, first_loop(harness))
 
 
 def _histories_test(harness: Harness) -> Callable[[Any], None]:
+    text = "Whole histories of two schedulers, with crashes and lost leases, end as they must."
+
     def test(self: Any) -> None:
-        loop = min(declared(harness).loops)
+        __tracebackhide__ = True
+        _expect_fit(harness)
+        loop = first_loop(harness)
         examples, steps = HISTORIES
         examples = _part(examples, harness)
-        run_histories(harness, examples=examples, steps=steps, derandomize=not DEEP, loop=loop)
+        try:
+            run_histories(harness, examples=examples, steps=steps, derandomize=not DEEP, loop=loop)
+        except Exception as error:  # noqa: BLE001 -- as in a law
+            failure = broken(harness.name, "histories", text, error)
+        else:
+            return
+        raise failure
 
-    text = "Whole histories of two schedulers, with crashes and lost leases, end as they must."
     return _marked(test, harness, "histories", text)
 
 
@@ -222,10 +210,16 @@ def _part(examples: int, harness: Harness) -> int:
 
 
 def _marked(
-    test: Callable[..., None], harness: Harness, name: str, text: str
+    test: Callable[..., None],
+    harness: Harness,
+    name: str,
+    text: str,
+    examines: frozenset[str] = frozenset(),
 ) -> Callable[..., None]:
     test.__name__ = test.__qualname__ = f"test_{name}"
     test.__doc__ = text
-    mark = pytest.mark.sched_law(backend=harness.name, law=name, harness=harness)
+    mark = pytest.mark.sched_law(
+        backend=harness.name, law=name, harness=harness, examines=sorted(examines)
+    )
     marked: Callable[..., None] = mark(test)
     return marked

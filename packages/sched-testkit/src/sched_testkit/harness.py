@@ -43,6 +43,14 @@ METHODS = tuple(
 )
 """The coroutine methods of the port."""
 
+OFFERS: dict[str, str] = {"due_since": "0.1", "live_workers": "0.1"}
+"""Methods that a backend may leave out, with the version of sched-core that first had them.
+
+What calls them does the same with the older ones where they are missing; so a backend that was
+written for an earlier version stays whole. A law of such a method names it in its needs:
+``law(needs=offers("due_since"))``; without the method it is skipped, as not offered.
+"""
+
 
 class Unfit(Exception):
     """The harness or the backend cannot be examined at all; says what to mend."""
@@ -140,8 +148,8 @@ def inspect_backend(backend: object, harness_name: str) -> Capabilities:
     """Return the capabilities of a backend that has every method of the port.
 
     Raises:
-        Unfit: A method is missing or no coroutine function, or the capabilities contradict
-            themselves; the message names it.
+        Unfit: Methods are missing or no coroutine functions, or the capabilities contradict
+            themselves; the message names all of it.
     """
     kind = type(backend).__name__
     if inspect.iscoroutine(backend):
@@ -150,24 +158,28 @@ def inspect_backend(backend: object, harness_name: str) -> Capabilities:
             f"{harness_name}: backend() must return the backend itself: write `def`, not `async "
             "def`; the exam opens it"
         )
-    for name in METHODS:
-        method = getattr(backend, name, None)
-        if method is None:
-            raise Unfit(f"{harness_name}: {kind} misses the method {name}() of the port")
-        if not inspect.iscoroutinefunction(method):
-            raise Unfit(
-                f"{harness_name}: {kind}.{name} must be a coroutine function: "
-                f"write `async def {name}`"
-            )
-    capabilities = getattr(backend, "capabilities", None)
-    if not isinstance(capabilities, Capabilities):
-        raise Unfit(
-            f"{harness_name}: {kind}.capabilities must be a Capabilities, not {capabilities!r}"
-        )
+    if problems := list(_misfits(backend, kind)):
+        raise Unfit(f"{harness_name}: {kind} is not the port:\n  " + "\n  ".join(problems))
+    capabilities: Capabilities = backend.capabilities  # type: ignore[attr-defined]  # just asked
     problems = list(_contradictions(capabilities))
     if problems:
         raise Unfit(f"{harness_name}: the capabilities of {kind} contradict: {'; '.join(problems)}")
     return capabilities
+
+
+def _misfits(backend: object, kind: str) -> Iterator[str]:
+    """Yield everything that is missing: an author mends it in one go."""
+    for name in METHODS:
+        method = getattr(backend, name, None)
+        if method is None:
+            yield f"it misses the method {name}() of the port"
+    for name in (*METHODS, *OFFERS):
+        method = getattr(backend, name, None)
+        if method is not None and not inspect.iscoroutinefunction(method):
+            yield f"{kind}.{name} must be a coroutine function: write `async def {name}`"
+    declared = getattr(backend, "capabilities", None)
+    if not isinstance(declared, Capabilities):
+        yield f"{kind}.capabilities must be a Capabilities, not {declared!r}"
 
 
 def _contradictions(capabilities: Capabilities) -> Iterator[str]:
@@ -191,4 +203,4 @@ def _contradictions(capabilities: Capabilities) -> Iterator[str]:
         )
 
 
-__all__ = ["LOOPS", "METHODS", "Harness", "Unfit", "fresh", "inspect_backend"]
+__all__ = ["LOOPS", "METHODS", "OFFERS", "Harness", "Unfit", "fresh", "inspect_backend"]

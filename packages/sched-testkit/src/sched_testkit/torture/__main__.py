@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
+from pathlib import Path
 
+from sched_testkit.certificate import SUITE
 from sched_testkit.numbers import above_zero
 from sched_testkit.torture.processes import NotReady
 from sched_testkit.torture.run import Run
@@ -24,6 +27,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--every", type=number, default=2.0, help="seconds between two faults")
     parser.add_argument("--scale", type=above_zero(int), default=4, help="of the workload")
+    parser.add_argument(
+        "--verdict", metavar="FILE", help="write it for pytest --sched-torture FILE"
+    )
     options = parser.parse_args()
     try:
         load(options.harness)
@@ -42,6 +48,13 @@ def main() -> int:
         f"{run.harness.name}, seed {options.seed}, {options.minutes:g} minutes, "
         f"{run.harness.processes} processes, {run.faults()}: {report.summary()}"
     )
+    if options.verdict:
+        count = len(report.findings)
+        verdict = f"{options.minutes:g} min, seed {options.seed}, {count or 'no'} finding" + (
+            "s" if count > 1 else ""
+        )
+        told = json.dumps({"name": run.harness.name, "verdict": f"{verdict} ({SUITE})"})
+        Path(options.verdict).write_text(told + "\n", encoding="utf-8")
     for left_out, why in run.left_out().items():
         print(f"left out: {left_out}: {why}")
     for finding in report.findings[:TOLD]:
