@@ -8,7 +8,7 @@ from datetime import datetime
 from anyio import sleep
 from anyio.lowlevel import checkpoint
 from attrs import evolve
-from tests.testkit.mutants.base import breaks
+from tests.testkit.mutants.base import AFTER, breaks
 from tests.testkit.mutants.overlap import Racing
 
 from sched_core import Claim, Execution, Job, Settled, Settlement, Undecodable
@@ -74,22 +74,20 @@ class ClaimTakesBackAnEdit(ClaimsCopies):
 
 @breaks("an_edit_beside_a_claim_is_kept")
 class ClaimsWhatWasPutOff(Racing):
-    """Reads the ids that are due, then claims these, whatever they are due at now."""
+    """Reads the ids that are due, then claims those that are free, whatever they are due at now."""
 
     async def claim_due(self, limit: int) -> Sequence[Claim]:
         now = self._now()
-        due = [key for at, key in self.store.due if at <= now and key in self.store.rows]
+        due = [key for key, row in self.store.rows.items() if (row.due() or AFTER) <= now]
         await self.others_work()
-        claims: list[Claim] = []
-        for key in dict.fromkeys(due):
+        claims = list(await super().claim_due(limit))
+        for key in due:
             row = self.store.row(key)
-            if len(claims) == limit or (row.hold is not None and row.hold.expires_at > now):
-                continue
-            claim = row.claim(
-                self.store.next_serial(), self._worker, now, now + self._lease, self.store
-            )
-            self.store.save(key, row)
-            claims += [claim] if claim is not None else []
+            if len(claims) < limit and row.hold is None and isinstance(row.job, Job):
+                token, until = self.store.next_serial(), now + self._lease
+                row.hold = Claim(row.job, token, self._worker, now, until, None)
+                self.store.save(key, row)
+                claims.append(row.hold)
         return claims
 
 
