@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sched_testkit.certificate import read_verdicts, verdict
+
 FILE = '''
 from contextlib import contextmanager
 from sched_core import Capabilities, MemoryBackend, MemoryStore
@@ -110,6 +112,43 @@ def test_it_tells_what_was_declared_passed_skipped_and_failed(plugins: str, tmp_
         assert f"{len(sound['passed'])} passed, {len(sound['skipped'])} skipped, 0 failed" in text
     assert "promises too much breaks the law jobs_come_in_id_order: " in shown
     assert "Jobs are listed in the order of their ids by code point." in shown
+
+
+UNSEEN = "durable: declared, NOT examined: the harness cannot fork a process"
+
+
+def test_what_was_not_seen_stands_first_and_strict_fails_for_it(tmp_path: Path) -> None:
+    harness = (
+        "import test_mine\nfrom sched_testkit import conformance\n\n"
+        "class Trusting(test_mine.Wrong):\n    name = 'trusting'\n    can_fork = False\n\n"
+        "    def backend(self, place):\n"
+        "        backend = test_mine.MemoryBackend(place)\n"
+        "        declared = backend._capabilities\n"
+        "        backend._capabilities = test_mine.evolve(declared, durable=True)\n"
+        "        return backend\n\nTestTrusting = conformance(Trusting())\n"
+    )
+    (tmp_path / "test_trusting.py").write_text(harness, encoding="utf-8")
+    chosen = ("-p", "no:asyncio", "-k", "Trusting and (order or claimed_once or killed or only)")
+    code, shown = exam(tmp_path, *chosen)
+    assert code == 0, shown
+    lines = shown[shown.index("trusting: ") :].splitlines()
+    assert lines[1].strip() == UNSEEN
+    code, shown = exam(tmp_path, *chosen, "--sched-strict")
+    assert code == 1, shown
+    assert f"--sched-strict: trusting: {UNSEEN}" in shown
+    kept = ("-p", "no:asyncio", "-k", "TestSound and (order or claimed_once)", "--sched-strict")
+    assert exam(tmp_path, *kept)[0] == 0, "nothing is left unseen, and it failed"
+
+
+def test_the_verdict_of_the_torture_is_a_line_of_it(tmp_path: Path) -> None:
+    verdicts = {"sound": verdict("sound", 2, 7, 0), "other": verdict("other", 0.5, 8, 2)}
+    assert read_verdicts(verdicts.values())["other"].startswith("0.5 min, seed 8, 2 findings (")
+    options = ["-p", "no:asyncio", "-k", "TestSound and only_what"]
+    assert "torture: not run" in exam(tmp_path, *options)[1]
+    for name, text in verdicts.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        options += ["--sched-torture", str(tmp_path / name)]
+    assert "torture: 2 min, seed 7, no finding (sched-testkit" in exam(tmp_path, *options)[1]
 
 
 def test_a_run_without_an_exam_says_nothing(tmp_path: Path) -> None:

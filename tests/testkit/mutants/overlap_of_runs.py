@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from anyio import sleep
+from anyio import sleep, to_thread
 from anyio.lowlevel import checkpoint
 from attrs import evolve
 from tests.testkit.mutants.base import AFTER, breaks
@@ -156,6 +156,18 @@ class SettleComparesTheFenceFirst(SettlesLater):
         return self._settle(settlement)
 
 
+@breaks("a_takeover_or_a_settlement_ends_a_claim")
+class SettleComparesTheFenceFarAway(SettleComparesTheFenceFirst):
+    """As SettleComparesTheFenceFirst, with a network before it compares, and before it writes."""
+
+    async def others_work(self) -> None:
+        await sleep(0.002)
+
+    async def _later(self, settlement: Settlement) -> Settled:
+        await self.others_work()
+        return await super()._later(settlement)
+
+
 @breaks("an_edit_or_a_settlement_of_a_revision_wins")
 class SettleComparesTheRevisionFirst(SettlesLater):
     """Compares the revision, then writes where the fence holds."""
@@ -299,6 +311,14 @@ class RenewBringsTheJobBack(RenewsLater):
         row = self.store.row(job_id)
         if row.hold is not None and (row.job is None or same(row.job, read.job)):
             self.store.save(job_id, read)
+
+
+@breaks("a_renewal_beside_an_edit_keeps_both")
+class RenewsInAThread(RenewTakesBackAnEdit):
+    """As RenewTakesBackAnEdit: what a thread of its own reads, the next one writes."""
+
+    async def others_work(self) -> None:
+        await to_thread.run_sync(lambda: None)
 
 
 @breaks("a_renewal_beside_an_edit_keeps_both")

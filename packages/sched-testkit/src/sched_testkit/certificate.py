@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
 
 from attrs import Factory, define
 
+SUITE = f"sched-testkit {version('sched-testkit')}"
+
+
+def verdict(backend: str, minutes: float, seed: int, findings: int) -> str:
+    """Return what the torture writes for the certificate; :func:`read_verdicts` reads it."""
+    count = f"{findings or 'no'} finding{'s' if findings > 1 else ''}"
+    told = f"{minutes:g} min, seed {seed}, {count} ({SUITE})"
+    return json.dumps({"name": backend, "verdict": told}) + "\n"
+
+
+def read_verdicts(texts: Iterable[str]) -> dict[str, str]:
+    """Return what the torture said about each backend."""
+    found = [json.loads(text) for text in texts]
+    return {each["name"]: each["verdict"] for each in found}
+
+
 Outcomes = dict[str, str]
 """Law, with the variant in brackets, to what there is to say."""
 
-SUITE = f"sched-testkit {version('sched-testkit')}"
 PROMISES = ("durable", "shared", "ordered", "transactions", "notified")
 """Capabilities that say yes or no: a yes must be seen."""
 UNSEEN = "NOT examined"

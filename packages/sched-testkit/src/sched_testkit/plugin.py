@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sched_testkit.certificate import Certificate
+from sched_testkit.certificate import Certificate, read_verdicts
 from sched_testkit.fitness import about
 from sched_testkit.fixtures import fake_clock_fixture, fake_scheduler_fixture
 
@@ -51,8 +51,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "sched_law(backend, law, harness, examines): a law of the sched-testkit conformance exam",
     )
     files = [Path(name) for name in config.getoption("--sched-torture")]
-    verdicts = [json.loads(path.read_text(encoding="utf-8")) for path in files]
-    config.stash[_KEY] = Certificate({each["name"]: each["verdict"] for each in verdicts})
+    config.stash[_KEY] = Certificate(
+        read_verdicts(path.read_text(encoding="utf-8") for path in files)
+    )
 
 
 _KEY = pytest.StashKey[Certificate]()

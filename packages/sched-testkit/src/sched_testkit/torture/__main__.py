@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from pathlib import Path
 
-from sched_testkit.certificate import SUITE
+from sched_testkit.certificate import verdict
 from sched_testkit.numbers import above_zero
 from sched_testkit.torture.processes import NotReady
 from sched_testkit.torture.run import Run
@@ -49,12 +48,8 @@ def main() -> int:
         f"{run.harness.processes} processes, {run.faults()}: {report.summary()}"
     )
     if options.verdict:
-        count = len(report.findings)
-        verdict = f"{options.minutes:g} min, seed {options.seed}, {count or 'no'} finding" + (
-            "s" if count > 1 else ""
-        )
-        told = json.dumps({"name": run.harness.name, "verdict": f"{verdict} ({SUITE})"})
-        Path(options.verdict).write_text(told + "\n", encoding="utf-8")
+        told = verdict(run.harness.name, options.minutes, options.seed, len(report.findings))
+        Path(options.verdict).write_text(told, encoding="utf-8")
     for left_out, why in run.left_out().items():
         print(f"left out: {left_out}: {why}")
     for finding in report.findings[:TOLD]:
