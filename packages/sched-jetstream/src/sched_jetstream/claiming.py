@@ -56,26 +56,36 @@ class Claiming:
         if self._session.late:
             return self._take_late(limit)
         claims: list[Claim] = []
-        due = hints.take(clock.now(), limit)
-        if len(due) < limit:
-            for hint in due:
-                hints.put(hint)  # what is found now may be older
-            await self._session.wire.ready()
-            await hints.sweep(limit - len(due))
-            if self._session.store_clock is None:
-                await self._session.scan()
-            due = hints.take(clock.now(), limit)
         until = clock.now() + self._session.options.lease * PATIENCE
-        while due:
+        looked = False
+        while clock.now() < until and len(claims) < limit:
             try:
+                due, looked = await self._look(limit - len(claims), looked=looked)
+                if not due:
+                    break
                 claims += await self._claim(due)
             except BackendError:
                 if not claims:
                     raise
                 break  # what is claimed is not to wait, or be lost, because of what is not
-            now = clock.now()
-            due = hints.take(now, limit - len(claims)) if now < until else []
         return claims + self._take_late(limit - len(claims))
+
+    async def _look(self, most: int, *, looked: bool) -> tuple[list[Hint], bool]:
+        """Return what is due, and whether the store was asked; once in a claim is enough.
+
+        It is asked where less is here than is wanted, also because others have claimed it.
+        """
+        hints, clock = self._session.hints, self._session.clock
+        due = hints.take(clock.now(), most)
+        if len(due) == most or looked:
+            return due, looked
+        for hint in due:
+            hints.put(hint)  # what is found now may be older
+        await self._session.wire.ready()
+        await hints.sweep(most - len(due))
+        if self._session.store_clock is None:
+            await self._session.scan()
+        return hints.take(clock.now(), most), True
 
     async def _claim(self, due: Sequence[Hint]) -> list[Claim]:
         now = self._session.clock.now()
