@@ -10,12 +10,18 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from tests.testkit.mutants import MUTANTS, Filed, Mutant, Sound, harness_of
 
-from sched_testkit.conformance import not_applicable, run_generated_law, run_law
-from sched_testkit.laws import GENERATED_LAWS, LAWS
+from sched_testkit.conformance import (
+    not_applicable,
+    run_generated_law,
+    run_law,
+    run_seeded_law,
+)
+from sched_testkit.laws import GENERATED_LAWS, LAWS, SEEDED_LAWS
 
 BY_NAME = {law.name: law for law in LAWS}
 GENERATED = {law.name: law for law in GENERATED_LAWS}
-NAMES = [*BY_NAME, *GENERATED]
+SEEDED = {law.name: law for law in SEEDED_LAWS}
+NAMES = [*BY_NAME, *GENERATED, *SEEDED]
 
 
 def outcome(backend: type[Sound], law: str, examples: int = 150) -> str | None:
@@ -37,6 +43,8 @@ def outcome(backend: type[Sound], law: str, examples: int = 150) -> str | None:
                 run_generated_law(harness, generated, value)
 
             examine()
+        elif law in SEEDED:
+            run_seeded_law(harness, SEEDED[law], examples)
         else:
             run_law(harness, BY_NAME[law])
     except Exception as error:

@@ -6,8 +6,10 @@ that must kill it.
 
 from tests.testkit.mutants import (  # noqa: F401 -- each registers its mutants
     adding,
+    batches,
     cascades,
     claiming,
+    differential,
     durability,
     editing,
     keeping,
@@ -24,6 +26,7 @@ from tests.testkit.mutants import (  # noqa: F401 -- each registers its mutants
     settling,
     takeovers,
     unreadable,
+    values,
     waking,
 )
 from tests.testkit.mutants.base import MUTANTS, Mutant, MutantHarness, Sound, harness_of

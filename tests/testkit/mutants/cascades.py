@@ -149,7 +149,7 @@ class ExpiryIsNeverGiven(ExpiresAsFirst):
     """Only a job that was added with a moment of expiry, or settled with one, expires."""
 
     def expires(self, job: Job, first: datetime | None) -> datetime | None:
-        never = first is None and job.standing.last_finished_at is None
+        never = first is None and job.standing.last_status is not Status.SUCCEEDED
         return None if never else job.standing.expires_at
 
 

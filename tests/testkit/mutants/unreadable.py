@@ -74,9 +74,8 @@ class UnreadableLinesStopTakeovers(Sound):
     """To write an abandoned line, all lines are read."""
 
     async def claim_due(self, limit: int) -> Sequence[Claim]:
-        earliest = self.store.earliest()
-        held = earliest is not None and self.store.rows[self.store.due[0][1]].hold is not None
-        if held and earliest <= self._now():
+        holds = [row.hold for row in self.store.rows.values() if row.hold is not None]
+        if any(hold.expires_at <= self._now() for hold in holds):
             _all_readable(self.store)
         return await super().claim_due(limit)
 

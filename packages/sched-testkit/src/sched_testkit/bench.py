@@ -16,6 +16,8 @@ from attrs import evolve
 
 from sched_core import (
     Backend,
+    BackendError,
+    BackendUnavailable,
     Claim,
     Clock,
     Execution,
@@ -25,6 +27,7 @@ from sched_core import (
     JobQuery,
     JobSpec,
     Once,
+    Policy,
     Schedule,
     Settled,
     Settlement,
@@ -35,18 +38,36 @@ from sched_core import (
     UndecodableExecution,
 )
 from sched_core.testing import FakeClock
+from sched_testkit.filters import selects
 from sched_testkit.harness import Harness, Unfit, inspect_backend
 
 if TYPE_CHECKING:
     from sched_testkit.elsewhere import Elsewhere
 
+FIELDS: dict[str, Any] = {
+    "name": "send report",
+    "group": "reports",
+    "metadata": {"tenant": "7", "note": "ünï ✓"},
+    "policy": Policy(timeout=timedelta(minutes=5), max_lost=3),
+}
+"""Of a job, unless a law says otherwise."""
 START = datetime(2031, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
 """Far from the present: what reads the machine's clock instead of the given one shows."""
 KEEP = timedelta(days=30)
+SECOND = timedelta(seconds=1)
+
+
+def whole(moment: datetime) -> datetime:
+    """Return the second that a moment lies in: moments with and without a fraction differ."""
+    return moment.replace(microsecond=0)
 
 
 class Bench:
-    """One example: a fresh place with up to several backends on it, and one clock."""
+    """One example: a fresh place with up to several backends on it, and one clock.
+
+    With the first job come neighbours: jobs in all states that are never due. No law speaks of
+    them, listings of the bench leave them out, and nothing may change them.
+    """
 
     def __init__(self, harness: Harness, place: Any) -> None:
         self.harness, self.place = harness, place
@@ -57,6 +78,7 @@ class Bench:
         """Whether to play laws of overlap in full: on other loops the short form is enough."""
         self.other: Elsewhere | None = None
         """Another process on the same place, where the law wants one and there can be one."""
+        self.neighbours: dict[str, Job] = {}
         self._workers = itertools.count(1)
         self._uids = itertools.count(1)
 
@@ -64,6 +86,11 @@ class Bench:
     def lease(self) -> timedelta:
         """How long a claim lives."""
         return self.backends[0].capabilities.lease
+
+    @property
+    def tick(self) -> timedelta:
+        """The shortest time that makes a difference."""
+        return max(self.backends[0].capabilities.granularity, timedelta(microseconds=1))
 
     async def open(self, worker: str | None = None) -> Backend:
         """Open one more backend on the same data, as a worker of its own."""
@@ -75,6 +102,30 @@ class Bench:
         worker = worker or f"worker-{next(self._workers)}"
         self.decides.append(await backend.open(self.clock, worker=worker))
         return backend
+
+    async def settle_in(self, backend: Backend) -> None:
+        """Store the neighbours, unless they are there."""
+        if self.neighbours:
+            return
+        jobs = _neighbours(self)
+        at_once = backend.capabilities.bulk_limit or len(jobs)
+        for start in range(0, len(jobs), at_once):
+            stored = await backend.add(jobs[start : start + at_once])
+            self.neighbours |= {job.id: job for job in stored}
+
+    async def expect_neighbours(self) -> None:
+        """Expect that nothing has changed the neighbours."""
+        if self.neighbours:
+            backend = self.backends[-1] if self.backends else await self.open()
+            try:
+                await backend.get(next(iter(self.neighbours)))
+            except BackendUnavailable:
+                raise
+            except BackendError:  # the law has closed it
+                backend = await self.open()
+            for job in self.neighbours.values():
+                stored = await backend.get(job.id)
+                assert stored == job, f"{job.id!r} was left alone and has changed: {stored!r}"
 
     async def crash(self, backend: Backend) -> None:
         """Drop a backend as if its process had been killed."""
@@ -115,13 +166,24 @@ class Bench:
         schedule: Schedule | None = None,
         **changes: Any,
     ) -> Job:
-        """Build a job whose standing is written by hand: due now unless told otherwise."""
+        """Build a job whose standing is written by hand: due now unless told otherwise.
+
+        No field that may say something is empty, and some moments are whole seconds.
+        """
         now = self.clock.now()
         moment = now if due == "now" else due
         assert not isinstance(moment, str)
-        spec = JobSpec(job_id, schedule or Once(moment or now), **changes)
-        standing = Standing(state=State.ACTIVE, number=1, next_run=moment or now, due_at=moment)
-        return Job(spec, f"uid{next(self._uids):09}", False, now, standing)
+        spec = JobSpec(job_id, schedule or Once(moment or now), **(FIELDS | changes))
+        standing = Standing(
+            state=State.ACTIVE,
+            number=1,
+            next_run=moment or now,
+            due_at=moment,
+            last_scheduled_at=whole(now) - 60 * SECOND,
+            last_finished_at=now - 59 * SECOND,
+            last_status=Status.FAILED,
+        )
+        return Job(spec, f"uid{next(self._uids):09}", False, whole(now) - 61 * SECOND, standing)
 
     def line(
         self,
@@ -183,7 +245,8 @@ class Bench:
     # -- steps
 
     async def added(self, backend: Backend, *jobs: Job) -> list[Job]:
-        """Add jobs and return them as stored."""
+        """Add jobs and return them as stored; the first ones get neighbours."""
+        await self.settle_in(backend)
         return list(await backend.add(jobs))
 
     async def claim(self, backend: Backend) -> Claim:
@@ -226,21 +289,60 @@ class Bench:
             assert page.items, "an empty page must be the last one"
 
     async def jobs(self, backend: Backend, limit: int = 3, **query: Any) -> list[Job | Undecodable]:
-        """Return all jobs that match, through small pages."""
+        """Return all jobs that match, through small pages, and leave out the neighbours."""
+        asked = JobQuery(**query)
         found: list[Job | Undecodable] = []
         after: str | None = None
         while True:
-            page = await backend.jobs(JobQuery(**query), after=after, limit=limit)
+            page = await backend.jobs(asked, after=after, limit=limit)
             assert len(page.items) <= limit, "a page is longer than its limit"
             found += page.items
             after = page.next
             if after is None:
-                return found
+                break
             assert page.items, "an empty page must be the last one"
+        beside = sorted(job.id for job in found if job.id in self.neighbours)
+        expected = sorted(job.id for job in self.neighbours.values() if selects(asked, job))
+        assert beside == expected, (
+            f"of the other jobs expected {expected} for {asked}, got {beside}"
+        )
+        return self.apart(found)
+
+    def apart(self, jobs: Sequence[Job | Undecodable]) -> list[Job | Undecodable]:
+        """Return the jobs without the neighbours."""
+        return [job for job in jobs if job.id not in self.neighbours]
 
     def fates(self, lines: Sequence[Execution]) -> list[tuple[int, int, str]]:
         """Return number, attempt and status of lines, oldest first."""
         return [(line.number, line.attempt, line.status.value) for line in reversed(lines)]
+
+
+def _neighbours(bench: Bench) -> list[Job]:
+    """Build jobs in all states, that come before, between and after those of the laws."""
+    far = START.replace(year=9000)
+    active = bench.job("0 neighbour", due=far, schedule=Interval(hours=1))
+    paused = bench.job("k neighbour", due=None, group="others", metadata={"tenant": "8"})
+    finished = bench.job("~ neighbour \U0001f600", due=None, name=None, group=None, metadata={})
+    return [
+        evolve(active, standing=evolve(active.standing, number=8, attempts=2, failures=1)),
+        evolve(
+            paused,
+            declared=True,
+            standing=evolve(
+                paused.standing,
+                state=State.PAUSED,
+                next_run=whole(far),
+                paused_at=START,
+                pause_reason="wait",
+            ),
+        ),
+        evolve(
+            finished,
+            standing=evolve(
+                finished.standing, state=State.FINISHED, next_run=None, expires_at=whole(far)
+            ),
+        ),
+    ]
 
 
 __all__ = ["KEEP", "START", "Bench", "Interval"]

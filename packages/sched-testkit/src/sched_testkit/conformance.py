@@ -8,6 +8,7 @@ several classes inherit.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 from collections.abc import Awaitable, Callable
@@ -17,17 +18,22 @@ import anyio
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from sched_core.clock import cpu_seconds
 from sched_testkit.bench import Bench
 from sched_testkit.elsewhere import elsewhere
 from sched_testkit.failure import broken
 from sched_testkit.fitness import HURRY, declared, exam, examine_fitness, first_loop, loops
 from sched_testkit.harness import LOOPS, Harness, Unfit, fresh
-from sched_testkit.laws import GENERATED_LAWS, LAWS, GeneratedLaw, Law
+from sched_testkit.laws import GENERATED_LAWS, LAWS, SEEDED_LAWS, GeneratedLaw, Law, SeededLaw
 from sched_testkit.machine import run_histories
 
 DEEP = os.environ.get("SCHED_DEEP", "") not in {"", "0"}
 EXAMPLES = 400 if DEEP else 60
 """Of each law that is examined with generated values."""
+SEEDS, MORE_SEEDS = (300, 5000) if DEEP else (40, 400)
+"""Of each law that is examined with values made of seeds: at least, and at most."""
+SEEDING = 60.0 if DEEP else 4.0
+"""Seconds after which there are no more of them than at least."""
 HISTORIES = (400, 60) if DEEP else (40, 30)
 """How many histories, and of how many steps."""
 
@@ -57,6 +63,8 @@ def conformance(harness: Any) -> type:
         methods[f"test_{law.name}"] = _law_test(harness, law)
     for generated in GENERATED_LAWS:
         methods[f"test_{generated.name}"] = _generated_test(harness, generated)
+    for seeded in SEEDED_LAWS:
+        methods[f"test_{seeded.name}"] = _seeded_test(harness, seeded)
     methods["test_histories"] = _histories_test(harness)
     return type(f"Test{re.sub(r'[^a-zA-Z0-9]', '', harness.name.title())}", (), methods)
 
@@ -137,6 +145,7 @@ def _run(
         try:
             with anyio.move_on_after(3 * patience) as scope:
                 await check(bench)
+                await bench.expect_neighbours()
             if scope.cancelled_caught:
                 exam(harness).patience = HURRY  # nobody waits so long for each law
                 raise AssertionError(f"a call did not return within {3 * patience:g} seconds")
@@ -175,7 +184,7 @@ def _generated_test(harness: Harness, law: GeneratedLaw) -> Callable[..., None]:
     return _marked(test, harness, law.name, law.text)
 
 
-def run_generated_law(harness: Harness, law: GeneratedLaw, value: Any) -> None:
+def run_generated_law(harness: Harness, law: GeneratedLaw | SeededLaw, value: Any) -> None:
     """Hold a backend to one law with one value."""
     __tracebackhide__ = True
 
@@ -183,6 +192,50 @@ def run_generated_law(harness: Harness, law: GeneratedLaw, value: Any) -> None:
         await law.check(bench, value)
 
     _run(harness, law.name, law.text, check, first_loop(harness))
+
+
+def _seeded_test(harness: Harness, law: SeededLaw) -> Callable[[Any], None]:
+    def test(self: Any) -> None:
+        __tracebackhide__ = True
+        _expect_fit(harness)
+        run_seeded_law(harness, law, _part(SEEDS, harness), seconds=SEEDING, more=MORE_SEEDS)
+
+    return _marked(test, harness, law.name, law.text)
+
+
+def run_seeded_law(
+    harness: Harness, law: SeededLaw, seeds: int, *, seconds: float = 0.0, more: int = 0
+) -> None:
+    """Hold a backend to one law with what was found and with seeds; what fails is simplified.
+
+    Args:
+        harness: Of the backend.
+        law: The law.
+        seeds: How many.
+        seconds: A store that has done them earlier goes on with further seeds until then.
+        more: How many seeds there are at most.
+    """
+    __tracebackhide__ = True
+    until = cpu_seconds() + seconds
+
+    def failure(value: Any) -> BaseException | None:
+        try:
+            run_generated_law(harness, law, value)
+        except Exception as error:  # noqa: BLE001 -- returned
+            return error
+        return None
+
+    def fails_like(kind: type[BaseException], value: Any) -> bool:
+        return type(failure(value)) is kind
+
+    for seed in range(-len(law.found), max(seeds, more)):
+        if seed >= seeds and cpu_seconds() > until:
+            return
+        value = law.values(seed) if seed >= 0 else law.found[seed]
+        error = failure(value)
+        if error is not None:
+            simpler = law.shortened(value, functools.partial(fails_like, type(error)))
+            raise failure(simpler) or error
 
 
 def _histories_test(harness: Harness) -> Callable[[Any], None]:

@@ -7,8 +7,10 @@ it is not declared.
 """
 
 from sched_testkit.laws import (
+    batches,
     claiming,
     definitions,
+    differential,
     durability,
     generated,
     keeping,
@@ -24,9 +26,10 @@ from sched_testkit.laws import (
     settling,
     takeovers,
     unreadable,
+    values,
     waking,
 )
-from sched_testkit.laws.law import GeneratedLaw, Law, laws_of
+from sched_testkit.laws.law import GeneratedLaw, Law, SeededLaw, laws_of
 from sched_testkit.laws.order import step_of
 
 _ALONE = (
@@ -38,6 +41,8 @@ _ALONE = (
     repeats,
     removal,
     listing,
+    values,
+    batches,
     keeping,
     lifetimes,
     waking,
@@ -57,5 +62,6 @@ LAWS: tuple[Law, ...] = (
 )
 
 GENERATED_LAWS: tuple[GeneratedLaw, ...] = generated.LAWS
+SEEDED_LAWS: tuple[SeededLaw, ...] = differential.LAWS
 
-__all__ = ["GENERATED_LAWS", "LAWS", "GeneratedLaw", "Law"]
+__all__ = ["GENERATED_LAWS", "LAWS", "SEEDED_LAWS", "GeneratedLaw", "Law", "SeededLaw"]

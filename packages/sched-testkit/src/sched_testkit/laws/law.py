@@ -60,6 +60,27 @@ class GeneratedLaw:
     values: Callable[[], SearchStrategy[Any]]
 
 
+@frozen
+class SeededLaw:
+    """A law that is examined with the same long values on every machine.
+
+    Attributes:
+        name: Of its function.
+        text: The law in one sentence.
+        check: Asserts it for one value.
+        values: Returns the value of a seed.
+        found: Values that a backend once failed with; examined first.
+        shortened: Returns a simpler value that fails, too.
+    """
+
+    name: str
+    text: str
+    check: Callable[[Bench, Any], Awaitable[None]]
+    values: Callable[[int], Any]
+    found: tuple[Any, ...]
+    shortened: Callable[[Any, Callable[[Any], bool]], Any]
+
+
 def _nothing(capabilities: Capabilities, harness: Harness) -> str | None:
     return None
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 from typing import Any
 
 from attrs import evolve
 
-from sched_core import Execution, ExecutionQuery, JobQuery, State, Status
+from sched_core import Claim, Execution, ExecutionQuery, Job, JobQuery, State, Status
 from sched_testkit.bench import START, Bench
+from sched_testkit.filters import picks, selects
 from sched_testkit.laws.law import law, ordered
 
 
@@ -119,7 +121,7 @@ async def pages_of_jobs_are_stable(bench: Bench) -> None:
     names = [f"job-{n:02}" for n in range(12)]
     await bench.added(backend, *(bench.job(name) for name in names))
     page = await backend.jobs(JobQuery(), after=None, limit=4)
-    found = [job.id for job in page.items]
+    found = [job.id for job in bench.apart(page.items)]
     gone = {found[0], found[-1]}
     for name in gone:
         await backend.remove(name)
@@ -127,7 +129,7 @@ async def pages_of_jobs_are_stable(bench: Bench) -> None:
     await bench.added(backend, *(bench.job(name) for name in sorted(new)))
     while page.next is not None:
         page = await backend.jobs(JobQuery(), after=page.next, limit=4)
-        found += [job.id for job in page.items]
+        found += [job.id for job in bench.apart(page.items)]
     assert sorted(set(found) - gone - new) == sorted(set(names) - gone), "a job was left out"
     assert len(found) == len(set(found)), "a job was listed twice"
 
@@ -216,3 +218,96 @@ async def a_full_last_page_has_no_next(bench: Bench) -> None:
     assert lines.next is not None
     lines = await backend.executions(history, after=lines.next, limit=1)
     assert (len(lines.items), lines.next) == (1, None), "a full last page promises another one"
+
+
+@law
+async def filters_of_jobs_hold_together(bench: Bench) -> None:
+    """Every two filters of jobs select what both select, also with several entries of metadata."""
+    backend = await bench.open()
+    jobs: list[Job] = []
+    for number, (state, prefix, group, kind) in enumerate(
+        itertools.product(State, ("a%", "a_", "b"), ("g", "G", None), ("1", "2"))
+    ):
+        job = bench.job(
+            f"{prefix}{number:02}", due=None, group=group, metadata={"kind": kind, "x": prefix}
+        )
+        jobs.append(evolve(job, standing=evolve(job.standing, state=state)))
+    limit = backend.capabilities.bulk_limit or len(jobs)
+    for start in range(0, len(jobs), limit):
+        await bench.added(backend, *jobs[start : start + limit])
+    single: list[dict[str, Any]] = [
+        *({"state": state} for state in State),
+        *({"id_prefix": prefix} for prefix in ("a", "a%", "a_", "A")),
+        *({"group": group} for group in ("g", "G", "g ")),
+        *({"metadata": wanted} for wanted in ({"kind": "1"}, {"kind": "2", "x": "b"}, {"y": "1"})),
+    ]
+    for one, other in itertools.combinations(single, 2):
+        query = one | other
+        found = [job.id for job in await bench.jobs(backend, limit=20, **query)]
+        expected = [job.id for job in jobs if selects(JobQuery(**query), job)]
+        assert sorted(found) == sorted(expected), f"by {query} got {found}"
+
+
+@law
+async def filters_of_the_ledger_hold_together(bench: Bench) -> None:
+    """Every two filters of the ledger select what both select, to the microsecond."""
+    backend = await bench.open()
+    tick = bench.tick
+    start = bench.clock.now()
+    stored = await bench.added(backend, bench.job("a", due=None), bench.job("A", due=None))
+    lines: list[Execution] = []
+    kinds = itertools.product(
+        (Status.SUCCEEDED, Status.FAILED, Status.MISSED), (True, False), range(3)
+    )
+    for number, (status, final, ticks) in enumerate(kinds, 10):
+        for place, job in enumerate(stored):
+            claim = Claim(job, 1, "worker-1", start, start)
+            line = bench.line(claim, status, final=final, finished_at=start + ticks * tick)
+            line = evolve(line, number=number, id=f"{job.uid}:{number}:1")
+            stored[place] = await backend.replace(job, [line])
+            lines.append(line)
+    single: list[dict[str, Any]] = [
+        *({"job_id": name} for name in ("a", "A", "b")),
+        *({"final": final} for final in (True, False)),
+        *({"statuses": frozenset(some)} for some in ({Status.FAILED}, {Status.MISSED}, ())),
+        {"statuses": frozenset({Status.SUCCEEDED, Status.FAILED})},
+        *({"since": start + ticks * tick} for ticks in range(4)),
+        *({"until": start + ticks * tick} for ticks in range(4)),
+    ]
+    for one, other in itertools.combinations(single, 2):
+        query = one | other
+        found = [line.id for line in await bench.records(backend, 20, **query)]
+        expected = [line.id for line in lines if picks(ExecutionQuery(**query), line)]
+        assert sorted(found) == sorted(expected), f"by {query} got {found}"
+
+
+@law
+async def pages_go_on_where_the_last_one_was_deleted(bench: Bench) -> None:
+    """A page goes on after the last one, also when everything that was on that one is deleted."""
+    backend = await bench.open()
+    names = [f"job-{n}" for n in range(9)]
+    await bench.added(backend, *(bench.job(name) for name in names))
+    for claim in await backend.claim_due(10):
+        await bench.settle(backend, bench.settlement(claim, lines=[bench.line(claim)]))
+        await bench.advance(minutes=1)
+    listed = await bench.records(backend)
+    first = await backend.executions(ExecutionQuery(), after=None, limit=4)
+    assert list(first.items) == listed[:4]
+    await bench.advance(days=1)
+    page = await backend.jobs(JobQuery(id_prefix="job-"), after=None, limit=4)
+    shown = {job.id for job in page.items}
+    for name in shown:
+        await backend.remove(name)
+    rest: list[str] = []
+    while page.next is not None:
+        page = await backend.jobs(JobQuery(id_prefix="job-"), after=page.next, limit=4)
+        rest += [job.id for job in page.items]
+    assert sorted(rest) == sorted(set(names) - shown), "jobs were left out, or listed again"
+    assert await backend.prune(bench.clock.now()) == 9
+    second = await backend.executions(ExecutionQuery(), after=first.next, limit=4)
+    assert not list(second.items), "what was pruned is listed"
+    (job,) = await bench.added(backend, bench.job("new"))
+    await bench.settle(backend, bench.settlement(await bench.claim(backend)))
+    third = await backend.executions(ExecutionQuery(), after=first.next, limit=4)
+    assert not list(third.items), f"a line that is newer than the page before: {job.id}"
+    assert len(await bench.records(backend)) == 1

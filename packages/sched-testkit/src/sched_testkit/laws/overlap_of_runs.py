@@ -186,7 +186,7 @@ async def an_edit_or_a_settlement_of_a_revision_wins(both: Overlap) -> None:
     else:
         assert outcome == "written", f"both were refused: {outcome} and {second}"
         assert stored.standing == settlement.standing
-        assert dict(stored.spec.metadata) == {}, "a refused edit is stored"
+        assert stored.spec == job.spec, "a refused edit is stored"
     assert await both.statuses() == ["succeeded"]
 
 

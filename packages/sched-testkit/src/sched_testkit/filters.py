@@ -1,0 +1,27 @@
+"""What a listing shows, written from the port's sentences and not with the port's own filters."""
+
+from __future__ import annotations
+
+from sched_core.job import Execution, Job
+from sched_core.ports import ExecutionQuery, JobQuery
+
+
+def selects(query: JobQuery, job: Job) -> bool:
+    """Whether a listing shows the job: everything given must hold."""
+    return (
+        job.id[: len(query.id_prefix)] == query.id_prefix
+        and query.state in {None, job.standing.state}
+        and query.group in {None, job.spec.group}
+        and all(job.spec.metadata.get(key) == value for key, value in query.metadata.items())
+    )
+
+
+def picks(query: ExecutionQuery, line: Execution) -> bool:
+    """Whether a listing of the history shows the line: ``finished_at`` in [since, until)."""
+    return (
+        query.job_id in {None, line.job_id}
+        and (len(query.statuses) == 0 or line.status in query.statuses)
+        and query.final in {None, line.final}
+        and not (query.since is not None and line.finished_at < query.since)
+        and not (query.until is not None and line.finished_at >= query.until)
+    )

@@ -1,0 +1,169 @@
+"""Batches: many at once are what as many single ones are, whatever size a statement has."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+from attrs import evolve
+
+from sched_core import Backend, Claim, Job, JobAlreadyExists, Settlement, Status
+from sched_testkit.bench import SECOND, Bench
+from sched_testkit.laws.law import law
+
+MANY = 1001
+"""More than stores like to take in one statement."""
+
+T = TypeVar("T")
+
+
+async def _stored(bench: Bench, backend: Backend, count: int) -> list[Job]:
+    """Add jobs that are due one after the other, as many at a time as the backend takes."""
+    now, stored = bench.clock.now(), list[Job]()
+    jobs = [
+        bench.job(f"job-{n:04}", due=now - timedelta(milliseconds=count - n)) for n in range(count)
+    ]
+    for some in _parts(jobs, backend.capabilities.bulk_limit or count):
+        stored += await bench.added(backend, *some)
+    return stored
+
+
+def _parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+async def _claimed(bench: Bench, backend: Backend, count: int) -> list[Claim]:
+    """Claim so many, in as many calls as the backend makes of it."""
+    claims: list[Claim] = []
+    while len(claims) < count:
+        some = await backend.claim_due(count - len(claims))
+        assert some, f"{count - len(claims)} of {count} are due, and none was handed out"
+        assert len(some) <= count - len(claims), "more was handed out than the limit says"
+        claims += some
+    return claims
+
+
+@law
+async def many_claims_are_as_single_ones(bench: Bench) -> None:
+    """A claim, a renewal and a settlement of a thousand and one jobs leave out none of them."""
+    one, two = await bench.open(), await bench.open()
+    jobs = await _stored(bench, one, MANY)
+    claims = await _claimed(bench, one, MANY)
+    assert [claim.job for claim in claims] == jobs, "they came in another order, or changed"
+    assert len({claim.token for claim in claims}) == MANY, "two claims have one token"
+    assert not list(await two.claim_due(MANY)), "what is claimed was handed out again"
+    await bench.advance(bench.lease / 2)
+    renewed = {claim.job.id: claim for claim in await one.renew(claims)}
+    expected = bench.clock.now() + bench.lease
+    assert len(renewed) == MANY, f"{MANY - len(renewed)} claims were not renewed"
+    assert {claim.expires_at for claim in renewed.values()} == {expected}
+    assert all(renewed[claim.job.id].token == claim.token for claim in claims)
+    await bench.advance(bench.lease - SECOND)
+    assert not list(await two.claim_due(MANY)), "a renewed claim was taken over"
+    settlements = [bench.settlement(claim) for claim in claims]
+    answers = await one.settle(settlements)
+    assert [answer.outcome for answer in answers] == ["written"] * MANY
+    listed = await bench.jobs(two, limit=400)
+    standings = {settled.claim.job.id: settled.standing for settled in settlements}
+    assert {job.id: job.standing for job in listed if isinstance(job, Job)} == standings
+    lines = await bench.records(two, limit=400)
+    assert {line.id for line in lines} == {settled.ledger[0].id for settled in settlements}
+    assert len(lines) == MANY
+    assert [answer.outcome for answer in await two.settle(settlements)] == ["written"] * MANY
+    assert len(await bench.records(two, limit=400)) == MANY, "a repeat wrote lines again"
+
+
+@law
+async def many_claims_can_be_released(bench: Bench) -> None:
+    """Releasing hundreds of claims frees each of them, at once, and nothing is lost."""
+    one, two = await bench.open(), await bench.open()
+    jobs = await _stored(bench, one, 501)
+    claims = await _claimed(bench, one, 501)
+    kept = claims.pop(250)
+    await one.release(claims)
+    again = await _claimed(bench, two, 500)
+    assert [claim.job for claim in again] == [job for job in jobs if job.id != kept.job.id]
+    assert {claim.lost for claim in again} == {None}
+    assert not await bench.lines(one)
+    assert [claim.token for claim in await one.renew([*claims, kept])] == [kept.token]
+
+
+@law
+async def many_lost_claims_are_taken_over(bench: Bench) -> None:
+    """When hundreds of claims are lost each of them is taken over, and each has its line."""
+    one, two = await bench.open(), await bench.open()
+    await _stored(bench, one, 301)
+    lost = {claim.job.id: claim for claim in await _claimed(bench, one, 301)}
+    await bench.advance(bench.lease)
+    taken = await _claimed(bench, two, 301)
+    assert {claim.job.id for claim in taken} == lost.keys()
+    assert all(claim.lost is not None and claim.lost.count == 1 for claim in taken)
+    lines = await bench.records(two, 100, final=False, statuses=frozenset({Status.ABANDONED}))
+    assert sorted(line.job_id for line in lines) == sorted(lost)
+    assert not list(await one.renew([*lost.values()])), "a claim that was lost is still held"
+
+
+@law
+async def a_batch_is_judged_one_by_one(bench: Bench) -> None:
+    """In a batch of hundreds each settlement gets the answer that it would get alone, in order."""
+    one, two = await bench.open(), await bench.open()
+    await _stored(bench, one, 210)
+    claims = await _claimed(bench, one, 210)
+    kinds = ("good", "forged", "edited", "gone", "repeated", "unsaid", "refused")
+    expected = ("written", "claim_lost", "conflict", "conflict", "written", "written", "conflict")
+    batch: list[Settlement] = []
+    edited: dict[str, Job | None] = {}
+    for claim, kind in zip(claims, itertools.cycle(kinds), strict=False):
+        settlement = bench.settlement(claim)
+        if kind == "forged":
+            settlement = evolve(settlement, claim=evolve(claim, worker="somebody"))
+        elif kind == "edited":
+            edited[claim.job.id] = await two.replace(claim.job)
+        elif kind == "gone":
+            await two.remove(claim.job.id)
+        elif kind == "repeated":
+            assert (await bench.settle(one, settlement)).outcome == "written"
+        elif kind == "unsaid":
+            settlement = Settlement(claim, None, None, ())
+        elif kind == "refused":
+            settlement = Settlement(claim, None, None, settlement.ledger)
+            edited[claim.job.id] = claim.job
+        batch.append(settlement)
+    answers = await one.settle(batch)
+    assert [answer.outcome for answer in answers] == [*expected] * 30
+    for settlement, answer in zip(batch, answers, strict=True):
+        if answer.outcome == "conflict":
+            job_id = settlement.claim.job.id
+            assert answer.job == edited.get(job_id), f"{job_id!r} conflicts with another job"
+    lines = await bench.records(two, limit=100)
+    assert len(lines) == len({line.id for line in lines}) == 60
+
+
+@law
+async def a_bulk_add_of_as_many_as_declared_is_whole(bench: Bench) -> None:
+    """A bulk add of as many jobs as are taken at once adds none if its last id is taken."""
+    backend = await bench.open()
+    count = min(backend.capabilities.bulk_limit or MANY, MANY)
+    jobs = [bench.job(f"job-{n:04}", due=None) for n in range(count)]
+    if count > 1:
+        await bench.added(backend, bench.job(jobs[-1].id, due=None))
+        await _refused(backend, jobs)
+        assert len(await bench.jobs(backend)) == 1, "a part of a refused bulk add was added"
+        await backend.remove(jobs[-1].id)
+        await _refused(backend, [*jobs[:-1], jobs[0]])
+        assert not await bench.jobs(backend), "a part of a refused bulk add was added"
+    stored = await backend.add(jobs)
+    assert [evolve(job, revision=0) for job in stored] == jobs
+    assert list(await backend.add(jobs)) == list(stored), "a repeat is what is stored"
+    listed = await bench.jobs(backend, limit=300)
+    assert sorted(listed, key=lambda job: job.id) == list(stored)
+
+
+async def _refused(backend: Backend, jobs: Sequence[Job]) -> None:
+    try:
+        await backend.add(jobs)
+    except JobAlreadyExists:
+        return
+    raise AssertionError("a taken id was accepted")

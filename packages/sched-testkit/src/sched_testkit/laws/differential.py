@@ -1,0 +1,26 @@
+"""The law that is examined with whole stories: the model in the testkit answers each call, too."""
+
+from __future__ import annotations
+
+from sched_testkit.bench import Bench
+from sched_testkit.found import FOUND
+from sched_testkit.laws.law import SeededLaw
+from sched_testkit.stories import Story, shortened, story
+from sched_testkit.teller import Teller
+
+
+async def the_model_agrees(bench: Bench, told: Story) -> None:
+    """Whatever two instances do one after the other, each call is answered as the model answers."""
+    await Teller(bench).tell(told)
+
+
+LAWS = (
+    SeededLaw(
+        the_model_agrees.__name__,
+        the_model_agrees.__doc__ or "",
+        the_model_agrees,
+        values=story,
+        found=FOUND,
+        shortened=shortened,
+    ),
+)

@@ -1,0 +1,322 @@
+"""Values: moments, texts and numbers that stores take for others."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from attrs import evolve
+
+from sched_core import Execution, ExecutionQuery, Interval, Job, Status
+from sched_testkit.bench import SECOND, Bench, whole
+from sched_testkit.laws.law import granular, law
+
+FIRST = datetime(1, 1, 1, tzinfo=UTC)
+LAST = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
+LOOK_ALIKE = (
+    *("a", "A", "a ", " a", "a  ", "aa", "á", "a\u0301", "å", "Å", "A\u030a", "\uff41", "\u0131"),
+    *("a.", ".a", "a.b", "a/b", "a\\b", "a*", "*", ">", "a>", "%", "a%", "_", "a_", "?", "a?"),
+    *("a:b", "a'b", 'a"b', "a;b", "a|b", "a\u00a0", "a\u200b", "I", "i", "\u0130", "ß", "ss"),
+    *("null", "None", "0", "00", "1", "01", "1.0", "1e0", "true", "-", "--", "~", "..", "$", "#"),
+)
+"""Ids that one store or another takes for the same, or for a pattern, or for a path."""
+
+
+@law
+async def moments_are_compared_as_moments(bench: Bench) -> None:
+    """A job is due at its moment, be that a whole second or a fraction of one, and not before."""
+    backend = await bench.open()
+    tick = granular(backend)
+    now = whole(await bench.advance(seconds=1)) + SECOND
+    await bench.advance(now - bench.clock.now())
+    await bench.added(
+        backend,
+        bench.job("whole", due=now),
+        bench.job("before", due=now - tick),
+        bench.job("after", due=now + tick),
+        bench.job("next", due=now + SECOND),
+    )
+    claims = [claim.job.id for claim in await backend.claim_due(10)]
+    assert claims == ["before", "whole"], f"at a whole second got {claims}"
+    await bench.advance(tick)
+    await bench.added(backend, bench.job("passed", due=now))
+    claims = [claim.job.id for claim in await backend.claim_due(10)]
+    assert claims == ["passed", "after"], f"a fraction of a second later got {claims}"
+    await bench.advance(SECOND - 2 * tick)
+    assert not list(await backend.claim_due(10)), "a whole second was due before it came"
+    await bench.advance(tick)
+    (claim,) = await backend.claim_due(10)
+    assert claim.job.id == "next"
+
+
+@law
+async def what_is_due_within_a_second_comes_in_order(bench: Bench) -> None:
+    """Of what is due within one second the oldest comes first, whole seconds before fractions."""
+    backend = await bench.open()
+    start = whole(bench.clock.now()) - 60 * SECOND
+    tick = granular(backend)
+    moments = {
+        "e": start + SECOND,
+        "c": start + tick,
+        "d": start,
+        "a": start + SECOND - tick,
+        "b": start + SECOND / 2,
+        "f": start - tick,
+    }
+    await bench.added(backend, *(bench.job(name, due=due) for name, due in moments.items()))
+    claims = [claim.job.id for claim in await backend.claim_due(3)]
+    claims += [claim.job.id for claim in await backend.claim_due(3)]
+    assert claims == ["f", "d", "c", "b", "a", "e"], f"expected the oldest first, got {claims}"
+
+
+@law
+async def leases_end_at_whole_seconds_and_between(bench: Bench) -> None:
+    """A lease ends at its moment, not before and not after, in the middle of a second or not."""
+    one, two = await bench.open(), await bench.open()
+    tick = granular(one)
+    to_next = whole(bench.clock.now()) + SECOND - bench.clock.now()
+    for name, wait in (("whole", to_next), ("fraction", SECOND / 4 + tick)):
+        await bench.advance(wait)
+        await bench.added(one, bench.job(name))
+        held = await bench.claim(one)
+        await bench.advance(bench.lease - tick)
+        assert not list(await two.claim_due(10)), "a claim was taken over before its lease ended"
+        await bench.advance(tick)
+        taken = await bench.claim(two)
+        assert taken.lost is not None and taken.lost.claimed_at == held.claimed_at
+        settled = await bench.settle(two, bench.settlement(taken))
+        assert settled.outcome == "written"
+
+
+@law
+async def records_are_selected_to_the_microsecond(bench: Bench) -> None:
+    """Since is inclusive and until exclusive, to the finest moment, at whole seconds, too."""
+    backend = await bench.open()
+    tick = granular(backend)
+    (job,) = await bench.added(backend, bench.job(due=None))
+    second = whole(bench.clock.now()) - 5 * SECOND
+    ends = [second - tick, second, second + tick, second + SECOND - tick, second + SECOND]
+    job = await _with_lines(bench, job, ends)
+    for bound in ends:
+        listed = await bench.lines(backend, since=bound)
+        assert [line.finished_at for line in listed][::-1] == [end for end in ends if end >= bound]
+        listed = await bench.lines(backend, until=bound)
+        assert [line.finished_at for line in listed][::-1] == [end for end in ends if end < bound]
+        assert not await bench.lines(backend, since=bound, until=bound)
+    assert await backend.prune(second) == 1, "prune deletes what ended before, and no more"
+    assert [line.finished_at for line in await bench.lines(backend)][::-1] == ends[1:]
+    assert await backend.prune(second + tick) == 1
+    assert await backend.prune(second + SECOND) == 2
+    assert [line.finished_at for line in await bench.lines(backend)] == [ends[-1]]
+
+
+async def _with_lines(bench: Bench, job: Job, ends: list[datetime]) -> Job:
+    """Write a line for each moment, in the order given."""
+    backend = bench.backends[0]
+    for number, end in enumerate(ends, 100):
+        job = await backend.replace(job, [_line(job, number, end)])
+    return job
+
+
+def _line(job: Job, number: int, end: datetime, **changes: Any) -> Execution:
+    line = Execution(
+        id=f"{job.uid}:{number}:0",
+        job_id=job.id,
+        uid=job.uid,
+        number=number,
+        scheduled_at=end,
+        manual=False,
+        attempt=0,
+        status=Status.MISSED,
+        final=True,
+        token=0,
+        worker="worker-1",
+        claimed_at=end,
+        started_at=None,
+        finished_at=end,
+    )
+    return evolve(line, **changes)
+
+
+@law
+async def any_moment_can_be_kept(bench: Bench) -> None:
+    """Every moment of a datetime can be kept, from the first to the last, and is claimed by age."""
+    backend = await bench.open()
+    moments = {
+        "first": FIRST,
+        "middle ages": datetime(999, 2, 3, 4, 5, 6, 7, tzinfo=UTC),
+        "before 1970": datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+        "1970": datetime(1970, 1, 1, tzinfo=UTC),
+        "2038": datetime(2038, 1, 19, 3, 14, 8, 1, tzinfo=UTC),
+        "2262": datetime(2262, 4, 11, 23, 47, 17, tzinfo=UTC),
+        "last second": whole(LAST),
+        "last": LAST,
+    }
+    jobs = []
+    for name, moment in moments.items():
+        job = bench.job(name, due=moment, schedule=Interval(hours=1, start=moment))
+        standing = evolve(
+            job.standing, last_scheduled_at=moment, last_finished_at=moment, skipped_run=moment
+        )
+        jobs.append(evolve(job, anchor=moment, standing=standing))
+    stored = {job.id: job for job in await bench.added(backend, *jobs)}
+    for job in jobs:
+        assert await bench.stored(backend, job.id) == evolve(job, revision=stored[job.id].revision)
+    claims = [claim.job.id for claim in await backend.claim_due(20)]
+    past = [name for name, moment in moments.items() if moment <= bench.clock.now()]
+    assert claims == past, f"expected {past}, oldest first, got {claims}"
+    (job,) = await bench.added(backend, bench.job(due=None))
+    await _with_lines(bench, job, list(moments.values()))
+    ends = [line.finished_at for line in await bench.lines(backend, job_id="job")]
+    assert ends == [*moments.values()][::-1]
+    old = await bench.lines(backend, until=datetime(1970, 1, 1, tzinfo=UTC))
+    assert [line.finished_at for line in old][::-1] == [*moments.values()][:3]
+    assert len(await bench.lines(backend, since=whole(LAST))) == 2
+    assert len(await bench.lines(backend, since=FIRST, until=LAST)) == len(moments) - 1
+    assert await backend.prune(FIRST) == 0
+
+
+@law
+async def ids_that_look_alike_are_different(bench: Bench) -> None:
+    """Ids differ as texts differ: in case, blanks, accents and how these are written."""
+    backend = await bench.open()
+    limit = backend.capabilities.bulk_limit or len(LOOK_ALIKE)
+    stored: dict[str, Job] = {}
+    for start in range(0, len(LOOK_ALIKE), limit):
+        some = LOOK_ALIKE[start : start + limit]
+        jobs = [bench.job(name, name=name, group=name, metadata={name: name}) for name in some]
+        stored |= {job.id: job for job in await bench.added(backend, *jobs)}
+    assert stored.keys() == set(LOOK_ALIKE)
+    for name in LOOK_ALIKE:
+        assert await bench.stored(backend, name) == stored[name], f"{name!r} is another job"
+    listed = [job.id for job in await bench.jobs(backend, limit=20)]
+    assert sorted(listed) == sorted(LOOK_ALIKE)
+    claims = {claim.job.id: claim for claim in await backend.claim_due(len(LOOK_ALIKE))}
+    assert claims.keys() == set(LOOK_ALIKE)
+    await backend.settle([bench.settlement(claim) for claim in claims.values()])
+    for name in LOOK_ALIKE:
+        lines = await bench.lines(backend, job_id=name)
+        assert [line.id for line in lines] == [f"{stored[name].uid}:1:1"], f"lines of {name!r}"
+    gone = LOOK_ALIKE[::2]
+    for name in gone:
+        assert await backend.remove(name) is True
+    left = [job.id for job in await bench.jobs(backend, limit=20)]
+    assert sorted(left) == sorted(LOOK_ALIKE[1::2]), "a removal took another job with it"
+
+
+@law
+async def look_alikes_are_told_apart_by_filters(bench: Bench) -> None:
+    """Prefixes, groups and metadata are compared as texts: no pattern, no case, no normal form."""
+    backend = await bench.open()
+    limit = backend.capabilities.bulk_limit or len(LOOK_ALIKE)
+    for start in range(0, len(LOOK_ALIKE), limit):
+        some = LOOK_ALIKE[start : start + limit]
+        jobs = [bench.job(name, group=name, metadata={"k": name, name: "v"}) for name in some]
+        await bench.added(backend, *jobs)
+    for name in LOOK_ALIKE:
+        found = [job.id for job in await bench.jobs(backend, limit=20, id_prefix=name)]
+        expected = [other for other in LOOK_ALIKE if other[: len(name)] == name]
+        assert sorted(found) == sorted(expected), f"with the prefix {name!r} got {found}"
+        for query in ({"group": name}, {"metadata": {"k": name}}, {"metadata": {name: "v"}}):
+            found = [job.id for job in await bench.jobs(backend, limit=20, **query)]
+            assert found == [name], f"by {query} got {found}"
+
+
+@law
+async def a_prefix_may_end_at_the_last_character(bench: Bench) -> None:
+    """A prefix selects what begins with it, also where no character comes after its last one."""
+    backend = await bench.open()
+    names = ["a\U0010ffff", "a\U0010ffffb", "a\uffff", "a\uffffb", "a\ud7ff", "a\ue000", "b"]
+    await bench.added(backend, *(bench.job(name) for name in names))
+    for prefix in ("a\U0010ffff", "a\uffff", "a\ud7ff", "a\ue000", "a", "\U0010ffff"):
+        found = [job.id for job in await bench.jobs(backend, limit=2, id_prefix=prefix)]
+        expected = sorted(name for name in names if name.startswith(prefix))
+        assert sorted(found) == expected, f"with the prefix {prefix!r} got {found!r}"
+
+
+@law
+async def the_longest_texts_are_kept(bench: Bench) -> None:
+    """Ids, names, groups and metadata are kept at their longest, and differ at their very end."""
+    backend = await bench.open()
+    ends = ("x", "y", "\U0001f600")
+    ids = [f"{character * 254}{end}" for character in ("a", "ä", "\U0001f600") for end in ends]
+    big = {"k" * 1000: "v" * 20_000, "w": "\U0001f600" * 10_000}
+    jobs = [bench.job(name, name=name, group=name, metadata=big, due=None) for name in ids[:3]]
+    jobs += [bench.job(name, name=name, group=name) for name in ids[3:]]
+    for job in jobs:
+        (stored,) = await bench.added(backend, job)
+        assert await bench.stored(backend, job.id) == evolve(job, revision=stored.revision)
+    assert sorted(job.id for job in await bench.jobs(backend)) == sorted(ids)
+    for name in ids:
+        assert [job.id for job in await bench.jobs(backend, group=name)] == [name]
+    claims = await backend.claim_due(20)
+    assert sorted(claim.job.id for claim in claims) == sorted(ids[3:])
+    reason = "\u2713" * 682
+    lines = [bench.line(claim, Status.FAILED, reason=reason, final=True) for claim in claims]
+    settlements = [
+        bench.settlement(claim, lines=[line]) for claim, line in zip(claims, lines, strict=True)
+    ]
+    assert {one.outcome for one in await backend.settle(settlements)} == {"written"}
+    for line in lines:
+        assert await bench.lines(backend, job_id=line.job_id) == [line]
+
+
+@law
+async def types_are_kept(bench: Bench) -> None:
+    """What is read has the types that were written: a bool is no number, no text is not None."""
+    backend = await bench.open()
+    large = 2**53 + 1
+    job = bench.job(due=None, name=None, group=None, metadata={"": "", "0": "0", "None": "null"})
+    standing = evolve(
+        job.standing,
+        number=large,
+        attempts=large,
+        failures=large,
+        manual=True,
+        pause_reason="",
+        last_status=None,
+        last_scheduled_at=None,
+    )
+    (stored,) = await bench.added(backend, evolve(job, declared=True, standing=standing))
+    line = _line(stored, large, bench.clock.now(), folded=large, token=large, manual=True)
+    line = evolve(line, id=f"{stored.uid}:{large}:{large}", attempt=large, reason="", final=False)
+    again = await bench.stored(backend)
+    await backend.replace(stored, [line])
+    (listed,) = await bench.lines(backend)
+    assert listed == line
+    kept = again.standing
+    assert (kept.number, kept.attempts, kept.failures) == (large, large, large)
+    values = (again.declared, kept.manual, listed.final, listed.manual)
+    assert [type(value) for value in values] == [bool] * 4, f"expected truth values, got {values}"
+    numbers = (kept.number, again.revision, listed.attempt, listed.token, listed.folded)
+    assert [type(value) for value in numbers] == [int] * 5, f"expected numbers, got {numbers}"
+    assert (again.spec.name, again.spec.group, kept.last_status) == (None, None, None)
+    assert (kept.pause_reason, listed.reason) == ("", ""), "an empty text was taken for none"
+    assert dict(again.spec.metadata) == {"": "", "0": "0", "None": "null"}
+    moments = (again.anchor, kept.next_run, listed.finished_at)
+    assert all(moment is not None and moment.tzinfo == UTC for moment in moments)
+
+
+@law
+async def filters_stand_when_the_clock_stands(bench: Bench) -> None:
+    """Lines that ended at one moment are all listed, and told apart by every other filter."""
+    backend = await bench.open()
+    await bench.added(backend, *(bench.job(f"job-{n}") for n in range(8)))
+    claims = await backend.claim_due(10)
+    statuses = (Status.SUCCEEDED, Status.FAILED, Status.INTERRUPTED, Status.SKIPPED)
+    lines = [bench.line(claim, statuses[n % 4]) for n, claim in enumerate(claims)]
+    await backend.settle(
+        [bench.settlement(claim, lines=[line]) for claim, line in zip(claims, lines, strict=True)]
+    )
+    now = bench.clock.now()
+    for limit in (1, 3, 8):
+        found = await bench.records(backend, limit)
+        assert sorted(line.id for line in found) == sorted(line.id for line in lines)
+    for status in statuses:
+        found = await bench.records(backend, statuses=frozenset({status}), since=now)
+        expected = [line.id for line in lines if line.status is status]
+        assert sorted(line.id for line in found) == sorted(expected)
+    page = await backend.executions(ExecutionQuery(until=now), after=None, limit=10)
+    assert not list(page.items)
+    assert await backend.prune(now) == 0
+    assert await backend.prune(now + timedelta(seconds=1)) == 8

@@ -1,0 +1,104 @@
+"""Batches that are cut, mixed up, or judged as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tests.testkit.mutants.base import Sound, breaks
+
+from sched_core import Claim, Job, JobAlreadyExists, Settled, Settlement
+
+CHUNK = 500
+PLACES = 999
+"""What a statement of SQLite once had room for."""
+
+
+@breaks("many_claims_are_as_single_ones")
+class RenewsOneStatement(Sound):
+    """Renew puts all ids into one statement, and what has no room in it is left out."""
+
+    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        return await super().renew(claims[:PLACES])
+
+
+@breaks("many_claims_are_as_single_ones")
+class SettlesLastPartTwice(Sound):
+    """Settlements go in parts, and the answers of the last part are those of the first."""
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+        answers = [*await super().settle(settlements[:CHUNK])]
+        for start in range(CHUNK, len(settlements), CHUNK):
+            rest = settlements[start : start + CHUNK - 1]
+            answers += await super().settle(rest)
+        return (answers + answers)[: len(settlements)]
+
+
+@breaks("many_claims_are_as_single_ones")
+class OneTokenForABatch(Sound):
+    """All claims of a large batch have the token of the batch."""
+
+    async def claim_due(self, limit: int) -> Sequence[Claim]:
+        claims = await super().claim_due(limit)
+        if len(claims) < 100:
+            return claims
+        token = max(claim.token for claim in claims)
+        for claim in claims:
+            row = self.store.rows[claim.job.id]
+            row.hold = Claim(claim.job, token, claim.worker, claim.claimed_at, claim.expires_at)
+        return [self.store.rows[claim.job.id].hold for claim in claims]
+
+
+@breaks("many_claims_can_be_released")
+class ReleasesOneStatement(Sound):
+    """Release frees a hundred claims, and leaves the rest to their leases."""
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        await super().release(claims[:100])
+
+
+@breaks("many_lost_claims_are_taken_over")
+class LinesOfOneStatement(Sound):
+    """The lines of a large takeover have no room in its statement."""
+
+    async def claim_due(self, limit: int) -> Sequence[Claim]:
+        before = len(self.store.lines)
+        claims = await super().claim_due(limit)
+        self.store.keep(self.store.lines[: before + 256])
+        return claims
+
+
+@breaks("a_batch_is_judged_one_by_one")
+class BatchesInOrderOfTokens(Sound):
+    """A large batch is sorted, to take its locks in order, and answered in that order."""
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+        if len(settlements) > 100:
+            settlements = sorted(settlements, key=lambda settled: settled.claim.job.uid[::-1])
+        return await super().settle(settlements)
+
+
+@breaks("a_batch_is_judged_one_by_one")
+class LargeBatchesAreWhole(Sound):
+    """A large batch is one transaction: one conflict, and all of it is one."""
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+        if len(settlements) < 100:
+            return await super().settle(settlements)
+        rows = {one.claim.job.id: self.store.row(one.claim.job.id) for one in settlements}
+        gone = [job_id for job_id, row in rows.items() if row.job is None]
+        if gone:
+            return [Settled("conflict") for _ in settlements]
+        return await super().settle(settlements)
+
+
+@breaks("a_bulk_add_of_as_many_as_declared_is_whole")
+class LargeAddsGoInParts(Sound):
+    """A large add goes in parts, each of them all or nothing."""
+
+    async def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        if len({job.id for job in jobs}) < len(jobs):
+            raise JobAlreadyExists(jobs[-1].id)
+        stored: list[Job] = []
+        for start in range(0, len(jobs), CHUNK):
+            stored += await super().add(jobs[start : start + CHUNK])
+        return stored
