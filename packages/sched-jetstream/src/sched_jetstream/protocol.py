@@ -198,7 +198,10 @@ def _closed(closed: int, uid: str, lines: Sequence[Execution]) -> int:
 
 def _unsure(record: Record, lines: Sequence[Execution]) -> bool:
     job = record.job
-    return any(job is None or line.uid != job.uid or line.number <= record.closed for line in lines)
+    return any(
+        job is None or not line.final or line.uid != job.uid or line.number <= record.closed
+        for line in lines
+    )
 
 
 # -- hints -------------------------------------------------------------------

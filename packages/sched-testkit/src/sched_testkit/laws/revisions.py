@@ -117,16 +117,21 @@ async def a_stored_line_is_passed_over(bench: Bench) -> None:
     """Edits and settlements pass over lines whose id is stored already: the first one stays."""
     backend = await bench.open()
     (job,) = await bench.added(backend, bench.job())
-    first = fate(bench, job, 7, reason="the first")
-    second = evolve(first, reason="the second", finished_at=first.finished_at + timedelta(1))
-    job = await backend.replace(job, [first])
-    job = await backend.replace(job, [second])
+    ended = fate(bench, job, 7, reason="the first")
+    lost = evolve(ended, id=f"{job.uid}:7:1", attempt=1, status=Status.ABANDONED, final=False)
+    first = [ended, lost]
+    later = bench.clock.now() + timedelta(1)
+    second = [evolve(line, reason="the second", finished_at=later) for line in first]
+    job = await backend.replace(job, first)
+    job = await backend.replace(job, second)
+    assert await bench.lines(backend) == first[::-1]
     claim = await bench.claim(backend)
     own = bench.line(claim)
-    settlement = bench.settlement(claim, lines=[second, own], due=bench.clock.now(), number=8)
+    due = bench.clock.now()
+    settlement = bench.settlement(claim, lines=[*second, own], due=due, number=8)
     assert (await bench.settle(backend, settlement)).outcome == "written"
-    assert await backend.remove("job", [second, evolve(own, reason="again")]) is True
-    assert await bench.lines(backend) == [own, first]
+    assert await backend.remove("job", [*second, evolve(own, reason="again")]) is True
+    assert await bench.lines(backend) == [own, *first[::-1]]
 
 
 @law
