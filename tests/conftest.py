@@ -11,6 +11,9 @@ from tools import budgets
 
 DEEP = os.environ.get("SCHED_DEEP", "") not in {"", "0"}
 
+ON_ONE_LOOP = ("tests/conformance/test_sqlite.py", "tests/conformance/test_postgres.py")
+"""The short form examines these on asyncio alone; the backend in memory has every law on both."""
+
 settings.register_profile(
     "ci",
     derandomize=True,
@@ -44,8 +47,12 @@ def deep() -> bool:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Let folders that take long begin first, so that processes end at about the same time.
 
-    Leave the tests marked ``deep`` to ``./dev prove``, and count them as deselected.
+    Leave the tests marked ``deep`` to ``./dev prove``, and count them as deselected; so are laws on
+    trio, where a backend calls the same code in the same threads.
     """
+    for item in items:
+        if item.nodeid.startswith(ON_ONE_LOOP) and "[trio]" in item.name:
+            item.add_marker(pytest.mark.deep)
     items.sort(key=lambda item: -budgets.of(item.nodeid))
     left_out = [item for item in items if item.get_closest_marker("deep") and not DEEP]
     if left_out:

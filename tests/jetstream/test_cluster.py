@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio
+import pytest
 from tests.jetstream.replicas import Replicas, judge
 from tests.jetstream.waiting import unfinished
 from tests.nats_server import Cluster, Server
@@ -80,6 +81,7 @@ class Trouble:
         return down, up
 
 
+@pytest.mark.deep
 def test_cluster_trouble(deep: bool, tmp_path: Path) -> None:
     kills, without_quorum, cut, lease = (6, 60.0, 15.0, 10.0) if deep else (1, 8.0, 4.0, 4.0)
     shots, recurring = (3000, 100) if deep else (150, 10)

@@ -8,6 +8,7 @@ from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from tests.jetstream.replicas import Replicas, judge
 from tests.jetstream.servers import delete_streams, shared_server
 from tests.jetstream.waiting import unfinished
@@ -19,6 +20,7 @@ from sched_jetstream import JetStreamBackend
 KEPT = Policy(max_lost=1_000_000, keep_finished=None, keep_executions=None)
 
 
+@pytest.mark.deep
 def test_four_replicas_one_firing(deep: bool, tmp_path: Path) -> None:
     """Twenty thousand one-shots and 500 recurring jobs in a minute; in the short form far less."""
     url = shared_server().url

@@ -193,7 +193,8 @@ def kill(here: Place, replica: Replica) -> None:
     replica.kill()
 
 
-@pytest.mark.parametrize("form", ["short", pytest.param("long", marks=pytest.mark.deep)])
+@pytest.mark.deep
+@pytest.mark.parametrize("form", ["short", "long"])
 def test_four_replicas_one_firing(here: Place, tmp_path: Path, form: str) -> None:
     short = form == "short"
     once, often, seconds, kills = (2_000, 40, 9.0, 3) if short else (20_000, 500, 60.0, 10)

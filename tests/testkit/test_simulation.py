@@ -10,7 +10,7 @@ from tests.torture.planted import SIMULATED
 
 from sched_testkit.simulation import play
 
-HISTORIES = 300
+HISTORIES = 200
 DEEP_HISTORIES = 20_000
 SHORT = 4
 """So many planted faults are searched for in the short form."""

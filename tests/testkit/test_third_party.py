@@ -84,6 +84,7 @@ def test_nothing_comes_from_the_workspace(outside: Path) -> None:
     assert shown.count(str(outside / "venv")) == 2, shown
 
 
+@pytest.mark.deep
 def test_the_example_passes(outside: Path, tmp_path: Path) -> None:
     done = examine(outside, tmp_path, "-n", "2", "--sched-certificate", "certificate")
     assert done.returncode == 0, done.stdout

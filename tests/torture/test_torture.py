@@ -22,10 +22,7 @@ def holds(harness: str, seconds: float, every: float) -> None:
     assert "findings: none" in done.stdout
 
 
-SERVERS = [pytest.param(name, marks=pytest.mark.deep) for name in ("Postgres", "JetStream")]
-"""`./dev prove` tortures them for ten minutes each, too."""
-
-
-@pytest.mark.parametrize("harness", ["Sqlite", *SERVERS])
+@pytest.mark.deep
+@pytest.mark.parametrize("harness", ["Sqlite", "Postgres", "JetStream"])
 def test_it_holds_for_some_seconds(harness: str) -> None:
     holds(harness, 6.0, 0.5)
