@@ -82,9 +82,9 @@ class Trouble:
 
 
 @pytest.mark.deep
-def test_cluster_trouble(deep: bool, tmp_path: Path) -> None:
-    kills, without_quorum, cut, lease = (6, 60.0, 15.0, 10.0) if deep else (1, 8.0, 4.0, 4.0)
-    shots, recurring = (3000, 100) if deep else (150, 10)
+def test_cluster_trouble(tmp_path: Path) -> None:
+    kills, without_quorum, cut, lease = 6, 60.0, 15.0, 10.0
+    shots, recurring = 3000, 100
     cluster = Cluster(tmp_path / "cluster")
     replicas = Replicas(BUCKET, tmp_path, lease, copies=3)
     quorum_lost: list[tuple[float, float]] = []
@@ -122,8 +122,7 @@ def test_cluster_trouble(deep: bool, tmp_path: Path) -> None:
                 await trouble.kill_leader()
             for act in (proxy.drop, proxy.stall):
                 await cut_off(act, proxy, cut)
-            if deep:
-                await trouble.roll()
+            await trouble.roll()
             quorum_lost.append(await trouble.lose_quorum(without_quorum))
             await asyncio.sleep(3)
             for spec in every:

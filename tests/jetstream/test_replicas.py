@@ -21,12 +21,15 @@ KEPT = Policy(max_lost=1_000_000, keep_finished=None, keep_executions=None)
 
 
 @pytest.mark.deep
-def test_four_replicas_one_firing(deep: bool, tmp_path: Path) -> None:
-    """Twenty thousand one-shots and 500 recurring jobs in a minute; in the short form far less."""
+@pytest.mark.parametrize(
+    ("seconds", "shots", "recurring", "kills", "lease"),
+    [(6, 600, 20, 3, 2), (60, 20_000, 500, 10, 10)],
+    ids=["short", "long"],
+)
+def test_four_replicas_one_firing(
+    seconds: int, shots: int, recurring: int, kills: int, lease: int, tmp_path: Path
+) -> None:
     url = shared_server().url
-    seconds, shots, recurring, kills, lease = (
-        (60, 20_000, 500, 10, 10) if deep else (6, 600, 20, 3, 2)
-    )
     bucket = "four"
     replicas = Replicas(bucket, tmp_path, lease)
     backend = JetStreamBackend(url, job_bucket=bucket, execution_bucket=f"{bucket}-lines")
