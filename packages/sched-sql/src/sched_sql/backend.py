@@ -344,6 +344,7 @@ class SqlBackend:
             await self._listen()
         earliest = await self._call(self._table.earliest, self._now, horizon)
         until = horizon if earliest is None else min(earliest, horizon)
+        until = min(until, self._now() + MAX_POLL)  # the clock may have been set back meanwhile
         if clock is None or until <= now:
             return
         self._sleeps_until = until
