@@ -35,6 +35,7 @@ from tests.sql.stores import (
     stored,
 )
 
+from sched_core import Claim
 from sched_core.clock import SystemClock
 from sched_core.errors import (
     BackendError,
@@ -215,6 +216,7 @@ def test_a_lock_of_another_program_is_waited_for_and_named(tmp_path: Path) -> No
 READ_ONLY = """
 import os, sys
 import anyio, anyio._backends._asyncio
+from sched_core import Claim
 from sched_core.clock import SystemClock
 from sched_core.errors import BackendError
 from sched_sql import SqlBackend
@@ -406,6 +408,7 @@ def test_a_store_restored_under_a_running_worker_refuses_the_old_token(tmp_path:
 
 WORKER = """
 import sys, anyio
+from sched_core import Claim
 from sched_core.clock import SystemClock
 from sched_sql import SqlBackend
 
@@ -483,6 +486,7 @@ def test_a_closed_backend_leaves_its_claims_to_their_lease(tmp_path: Path) -> No
 ADDER = """
 import sys, anyio, uuid
 from datetime import UTC, datetime
+from sched_core import Claim
 from sched_core.clock import SystemClock
 from sched_core.job import Job, JobSpec, Standing, State
 from sched_core.schedule import Once
@@ -536,6 +540,7 @@ def test_a_fork_lets_go_of_the_parent_and_is_refused(tmp_path: Path) -> None:
     """The child lives on after the parent was killed, and does not keep its claims alive."""
     script = """
 import os, sys, anyio, time
+from sched_core import Claim
 from sched_core.clock import SystemClock
 from sched_core.errors import SchedulerForked
 from sched_sql import SqlBackend
@@ -590,12 +595,11 @@ def test_a_cancelled_claim_leaves_nothing_claimed(tmp_path: Path, loop: str) -> 
     async def test(store: Store) -> None:
         backend, other = await store.open(), await store.open()
         await backend.add([job(f"{number:03}") for number in range(100)])
-        got: list[object] = []
         for delay in (0.0, 0.0005, 0.001, 0.002, 0.003, 0.005):
+            claims: list[Claim] = []
             with anyio.move_on_after(delay):
-                claims = await backend.claim_due(100)
-                got += claims
-                await backend.release(claims)
+                claims += await backend.claim_due(100)
+            await backend.release(claims)
         with anyio.CancelScope(shield=True):
             assert len(await other.claim_due(1000)) == 100
         assert await fates(other) == []

@@ -74,7 +74,10 @@ def exam(folder: Path, *options: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("plugins", PLUGINS)
+@pytest.mark.parametrize(
+    "plugins",
+    ["plain", *(pytest.param(name, marks=pytest.mark.deep) for name in list(PLUGINS)[1:])],
+)
 def test_it_tells_what_was_declared_passed_skipped_and_failed(plugins: str, tmp_path: Path) -> None:
     chosen = "harness or order or reopening or only_what or unreachable"
     where = tmp_path / "out" / "certificate"

@@ -54,7 +54,9 @@ def outcome(backend: type[Sound], law: str, examples: int = 150) -> str | None:
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_the_named_law_kills_the_mutant(mutant: Mutant) -> None:
-    assert outcome(mutant.backend, mutant.law) is not None, (
+    """One whose calls take real time dies where they meet: within some tries, on any machine."""
+    tries = 5 if mutant.name.endswith("FarAway") else 1
+    assert any(outcome(mutant.backend, mutant.law) for _ in range(tries)), (
         f"{mutant.name} lives: {mutant.text} It should break {mutant.law}"
     )
 

@@ -55,6 +55,7 @@ def caught(name: str, seconds: float, seed: int) -> set[str]:
     return {re.sub(r"^\d+ ", "", found) for found in told[1].split(", ")} - {"none"}
 
 
+@pytest.mark.deep
 def test_one_is_caught_quickly() -> None:
     assert "early" in caught("planted:LeaseByAnotherClock", 4.0, 3)
 

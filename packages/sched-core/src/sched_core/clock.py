@@ -158,17 +158,19 @@ class Alarm:
         """Sleep on the clock until the moment, unless there was a nudge since ``seen`` was read."""
         if self.count != seen:
             return
+        longest = until - clock.now()
         event = self._event = anyio.Event() if self._event is None else self._event
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_ring, clock, until, event)
+            tasks.start_soon(_ring, clock, until, longest, event)
             await event.wait()
             tasks.cancel_scope.cancel()
         if self._event is event:
             self._event = None
 
 
-async def _ring(clock: Clock, moment: datetime, event: anyio.Event) -> None:
-    await clock.sleep_until(moment)
+async def _ring(clock: Clock, moment: datetime, longest: timedelta, event: anyio.Event) -> None:
+    # Before this began, the clock may have been set back; one set back from here on wakes it.
+    await clock.sleep_until(min(moment, instant_after(clock.now(), longest)))
     event.set()
 
 
