@@ -14,16 +14,16 @@ LINT = 60
 COLLECTING = 20
 """Starting pytest, and finding the tests."""
 TESTS: dict[str, int] = {
-    "cli": 60,
-    "conformance": 110,
-    "core": 180,
-    "crash": 50,
-    "docs": 80,
-    "jetstream": 110,
-    "postgres": 100,
-    "sql": 60,
-    "testkit": 170,
-    "torture": 110,
+    "cli": 160,
+    "conformance": 640,
+    "core": 440,
+    "crash": 40,
+    "docs": 180,
+    "jetstream": 230,
+    "postgres": 300,
+    "sql": 160,
+    "testkit": 300,
+    "torture": 60,
 }
 """By folder of tests/; five processes run them, for most tests wait most of the time."""
 PROCESSES = 5
