@@ -8,6 +8,7 @@ from typing import Any
 
 from attrs import evolve
 from tests.testkit.mutants.base import LEASE, Sound, WritesOtherwise, breaks
+from tests.testkit.mutants.cascades import ASecondRemovalDropsTheHold
 
 from sched_core import (
     Claim,
@@ -25,16 +26,8 @@ the_model = breaks("the_model_agrees")
 
 
 @the_model
-class RemovedTwiceRunsTwice(Sound):
+class RemovedTwiceRunsTwice(ASecondRemovalDropsTheHold):
     """Removing an id that is removed already deletes what is left, the hold included."""
-
-    async def remove(
-        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
-        removed = await super().remove(job_id, ledger, expected=expected)
-        if not removed:
-            self.store.rows.pop(job_id, None)
-        return removed
 
 
 @the_model

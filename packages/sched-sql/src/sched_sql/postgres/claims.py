@@ -192,22 +192,18 @@ class Claims:
                         AND {readable})
             FROM clk
         """
+        mine = f"""
+            unnest(%(ids)s::text[], %(tokens)s::bigint[], %(workers)s::text[])
+                AS i(id, token, worker)
+            JOIN {job} j ON j.id = i.id
+            WHERE j.token = i.token AND j.worker = i.worker AND j.lease_until IS NOT NULL
+        """
         self._lock_mine = f"""
             WITH {durable}
             SELECT clk.t, {of("j", HOLD_COLUMNS)}, j.removed, {of("j", JOB_COLUMNS)}
-            FROM clk, unnest(%(ids)s::text[], %(tokens)s::bigint[], %(workers)s::text[])
-                AS i(id, token, worker)
-            JOIN {job} j ON j.id = i.id
-            WHERE j.token = i.token AND j.worker = i.worker AND j.lease_until IS NOT NULL
-            ORDER BY j.id FOR NO KEY UPDATE OF j
+            FROM clk, {mine} ORDER BY j.id FOR NO KEY UPDATE OF j
         """
-        self._still_mine = f"""
-            SELECT j.id, j.token, j.worker
-            FROM unnest(%(ids)s::text[], %(tokens)s::bigint[], %(workers)s::text[])
-                AS i(id, token, worker)
-            JOIN {job} j ON j.id = i.id
-            WHERE j.token = i.token AND j.worker = i.worker AND j.lease_until IS NOT NULL
-        """
+        self._still_mine = f"SELECT j.id, j.token, j.worker FROM {mine}"
         self._release = f"""
             UPDATE {job} j SET lease_until = NULL, worker = NULL,
                 lost = CASE WHEN i.stands THEN lost ELSE 0 END, held_uid = NULL, held_number = NULL

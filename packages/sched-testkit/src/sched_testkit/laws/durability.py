@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-import anyio
 from attrs import evolve
 
 from sched_core import Backend, Claim, Execution, ExecutionQuery, Job, JobQuery, Settlement, Status
-from sched_core.clock import pause
 from sched_core.ports import MAX_POLL
 from sched_testkit.bench import Bench
 from sched_testkit.elsewhere import (
@@ -30,6 +28,7 @@ from sched_testkit.laws.law import (
     outlives_processes,
     several_processes,
 )
+from sched_testkit.laws.waking import a_wait
 
 THERE = "worker-elsewhere"
 
@@ -280,21 +279,11 @@ async def wakes(bench: Bench, poll: timedelta | None) -> None:
     backend, there = await bench.open(), other(bench)
     await there.call(open_there, THERE)
     await bench.added(backend, bench.job("later", due=bench.clock.now() + timedelta(days=1)))
-    done = anyio.Event()
-
-    async def wait() -> None:
-        await backend.wait_due(10)
-        done.set()
-
-    with anyio.move_on_after(bench.harness.patience) as scope:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(wait)
-            await pause(0.05)  # so that it waits when the other one writes
-            await there.call(add_due)
-            if poll is not None:
-                await bench.advance(poll)
-            await done.wait()
-    assert not scope.cancelled_caught, "what another process added woke nobody"
+    otherwise = "what another process added woke nobody"
+    async with a_wait(bench, backend, otherwise, begins_within=0.05):
+        await there.call(add_due)
+        if poll is not None:
+            await bench.advance(poll)
     assert (await bench.claim(backend)).job.id == "job"
 
 

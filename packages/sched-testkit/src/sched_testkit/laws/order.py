@@ -6,6 +6,7 @@ raise, what fails begins at the first that is missing.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from types import CodeType, FunctionType
 from typing import Any
@@ -33,7 +34,8 @@ def step_of(check: Callable[..., Any]) -> int:
 
 
 def _names(function: Any, seen: set[CodeType]) -> Iterator[str]:
-    """Yield what a function names, and what the helpers that it calls name."""
+    """Yield what a function names, and what the helpers that it calls name, decorated or not."""
+    function = inspect.unwrap(function) if callable(function) else function
     if not isinstance(function, FunctionType) or function.__code__ in seen:
         return
     for code in _codes(function.__code__):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import anyio
@@ -17,21 +18,41 @@ from sched_testkit.bench import Bench
 from sched_testkit.laws.law import law
 
 
-async def _returns(bench: Bench, backend: Backend, step: Callable[[], Awaitable[object]]) -> None:
-    """Start waiting, do the step, and expect the wait to end."""
-    done = anyio.Event()
+@asynccontextmanager
+async def a_wait(
+    bench: Bench,
+    backend: Backend,
+    otherwise: str = "wait_due did not return",
+    *,
+    begins_within: float = 0.02,
+) -> AsyncIterator[anyio.Event]:
+    """Start waiting, yield what is set when the wait has ended, and expect it to end.
+
+    Args:
+        bench: Of the law.
+        backend: The one that waits.
+        otherwise: What is wrong if it does not end.
+        begins_within: Seconds until the body runs: it waits then, also where it does in a thread.
+    """
+    ended = anyio.Event()
 
     async def wait() -> None:
         await backend.wait_due(10)
-        done.set()
+        ended.set()
 
     with anyio.move_on_after(bench.harness.patience) as scope:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(wait)
-            await pause(0.02)  # so that it waits when the step is taken, in a thread, too
-            await step()
-            await done.wait()
-    assert not scope.cancelled_caught, "wait_due did not return"
+            await pause(begins_within)
+            yield ended
+            await ended.wait()
+    assert not scope.cancelled_caught, otherwise
+
+
+async def _returns(bench: Bench, backend: Backend, step: Callable[[], Awaitable[object]]) -> None:
+    """Start waiting, do the step, and expect the wait to end."""
+    async with a_wait(bench, backend):
+        await step()
 
 
 async def _stays(bench: Bench, backend: Backend) -> None:
@@ -192,25 +213,13 @@ async def a_clock_set_back_holds_up_no_wait(bench: Bench) -> None:
     """A wait that is under way when the clock is set back ends within the longest poll by it."""
     backend = await bench.open()
     await bench.added(backend, bench.job("far", due=bench.clock.now() + timedelta(seconds=4)))
-
-    ended = anyio.Event()
-
-    async def wait() -> None:
-        await backend.wait_due(10)
-        ended.set()
-
-    with anyio.move_on_after(bench.harness.patience) as scope:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(wait)
-            await pause(0.02)
-            await bench.advance(timedelta(hours=-1))
-            for _ in range(POLLS):
-                if ended.is_set():
-                    break
-                await pause(0.05)
-                await bench.advance(MAX_POLL)
-            await ended.wait()
-    assert not scope.cancelled_caught, "wait_due did not return"
+    async with a_wait(bench, backend) as ended:
+        await bench.advance(timedelta(hours=-1))
+        for _ in range(POLLS):
+            if ended.is_set():
+                break
+            await pause(0.05)
+            await bench.advance(MAX_POLL)
     assert not list(await backend.claim_due(10))
     await bench.added(backend, bench.job("new"))
     assert (await bench.claim(backend)).job.id == "new"
