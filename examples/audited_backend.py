@@ -67,3 +67,13 @@ class AuditedBackend:
         if removed:
             self._tell(Change("removed", job_id, before, None))
         return removed
+
+    # -- where the other backend has transactions
+
+    def within(self, connection: Any) -> Any:
+        """Tell of what is written in the caller's transaction, which may still be rolled back."""
+        return AuditedBackend(self._backend.within(connection), self._tell)  # type: ignore[attr-defined]  # of those that declare it
+
+    def transaction(self, *settling: Any) -> Any:
+        """Hand on: it ends a run, and changes no definition."""
+        return self._backend.transaction(*settling)  # type: ignore[attr-defined]  # as above

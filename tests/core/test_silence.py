@@ -26,6 +26,7 @@ from sched_core import (
     Retry,
     Scheduler,
     Status,
+    maintenance,
 )
 from sched_core.testing import FakeClock
 
@@ -285,8 +286,10 @@ def test_a_schedule_that_does_not_go_on_is_set_aside(schedule: Any) -> None:
 
 
 def test_jobs_that_cannot_be_read_are_told_of(
-    caplog: pytest.LogCaptureFixture, make: Make, loop: str
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, make: Make, loop: str
 ) -> None:
+    monkeypatch.setattr(maintenance, "LOOK_BEGINS", timedelta(milliseconds=1))
+
     async def main() -> None:
         backend: Backend = make()
         async with running(backend, lambda event: None) as scheduler:

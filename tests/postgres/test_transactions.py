@@ -126,6 +126,39 @@ def test_connections_that_cannot_be_joined(here: Place) -> None:
     anyio.run(main)
 
 
+class InFront:
+    """Stands in front of a backend, and knows nothing of transactions."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+
+def test_nothing_is_written_past_a_backend_that_stands_in_front(here: Place) -> None:
+    async def handle(event: JobEvent) -> None:
+        async with event.transaction():
+            pytest.fail("it began")
+
+    async def main() -> None:
+        backend: Any = InFront(here.backend())
+        async with Scheduler(backend, handler=handle) as scheduler:
+            with (
+                here.connect() as connection,
+                pytest.raises(BackendError, match=r"define InFront\.within\(\)"),
+            ):
+                scheduler.in_transaction(connection)
+            await scheduler.submit_job("one", Once(past()))
+            await scheduler.run_due()
+            (line,) = await history(scheduler)
+            assert isinstance(line, Execution)
+            assert line.status is Status.FAILED
+            assert "define InFront.transaction()" in (line.reason or "")
+
+    anyio.run(main)
+
+
 # -- a handler's transaction
 
 Write = Callable[[JobEvent, str], Any]

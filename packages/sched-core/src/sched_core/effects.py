@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+import inspect
+from typing import Any, Literal, cast
 
 from sched_core import lifecycle
 from sched_core.errors import BackendError, ClaimLost
 from sched_core.holdings import Holdings
 from sched_core.job import Job, JobEvent, Settlement
 from sched_core.lifecycle import SUCCESS
-from sched_core.ports import Transaction, Transactional
+from sched_core.ports import Backend, JobStore, Transaction, Transactional
 from sched_core.runs import Run
 
 
@@ -21,7 +23,7 @@ class Transactions:
         backend: That it is held on.
     """
 
-    def __init__(self, holdings: Holdings, backend: Transactional) -> None:
+    def __init__(self, holdings: Holdings, backend: Backend) -> None:
         self._holdings = holdings
         self._backend = backend
 
@@ -36,7 +38,7 @@ class Transactions:
             )
         if not run.is_open:
             raise ClaimLost(event.id)
-        return self._backend.transaction(
+        return _own(self._backend, "transaction").transaction(
             run.claim, functools.partial(self._decide, run), run.commit
         )
 
@@ -53,3 +55,33 @@ class Transactions:
         leave = decision.standing is None or stored is None
         expected = None if leave or stored is None else stored.revision
         return run.offer(Settlement(run.claim, expected, decision.standing, decision.ledger))
+
+
+def within(backend: Backend, connection: Any) -> JobStore:
+    """Return definitions that a backend writes inside the caller's transaction.
+
+    Raises:
+        BackendError: The backend has no transactions, or does not say how it takes part in one.
+        InvalidDefinition: As the backend says.
+    """
+    if not backend.capabilities.transactions:
+        raise BackendError("this backend has no transactions: use the scheduler's own methods")
+    return _own(backend, "within").within(connection)
+
+
+def _own(backend: Backend, method: Literal["within", "transaction"]) -> Transactional:
+    """Return the backend if it defines a method of transactions itself.
+
+    What ``__getattr__`` hands on to another backend would be written past the one in front of it:
+    past its audit, its quota or its encryption.
+
+    Raises:
+        BackendError: It does not.
+    """
+    if inspect.getattr_static(backend, method, None) is None:
+        kind = type(backend).__qualname__
+        raise BackendError(
+            f"{kind} declares transactions and does not define {method}() itself: the job would be "
+            f"written past {kind}; define {kind}.{method}(), or declare transactions=False"
+        )
+    return cast("Transactional", backend)

@@ -19,6 +19,8 @@ RETENTION_BEGINS = timedelta(minutes=1)
 RETENTION = timedelta(hours=1)
 """How often expired jobs and ledger lines are deleted. For as long a clock that was set forward
 must stay so before anything is: one that is put right meanwhile has deleted nothing."""
+LOOK_BEGINS = timedelta(seconds=10)
+"""What became due while no worker was there goes first: the look may have to read every job."""
 LOOK_FOR_UNREADABLE = timedelta(hours=1)
 SHOWN = 20
 """Most unreadable jobs that are named."""
@@ -93,7 +95,8 @@ class Unreadable:
         self._observers = observers
 
     async def run(self) -> None:
-        """Look until cancelled, at once and then every hour."""
+        """Look until cancelled, soon and then every hour."""
+        await wait(self._clock, LOOK_BEGINS)
         while True:
             try:
                 await self._look()

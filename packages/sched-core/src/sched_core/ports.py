@@ -452,7 +452,11 @@ class Probed(Protocol):
 
 
 class Transactional(Protocol):
-    """What a backend has besides the port where ``capabilities.transactions``."""
+    """What a backend has besides the port where ``capabilities.transactions``.
+
+    A backend that stands in front of another defines both itself: the scheduler refuses what
+    ``__getattr__`` hands on, which would be written past the one in front.
+    """
 
     def within(self, connection: Any) -> JobStore:
         """Return definitions that are written inside the caller's transaction.

@@ -6,11 +6,12 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import anyio
 from attrs import frozen
 
+from sched_core import effects
 from sched_core.affinity import Affinity
 from sched_core.clock import Clock, SystemClock
 from sched_core.definitions import (
@@ -23,7 +24,6 @@ from sched_core.definitions import (
 )
 from sched_core.engine import DEFAULT_GRACE, FLUSH, Engine
 from sched_core.errors import (
-    BackendError,
     HandlerNotSet,
     InvalidDefinition,
     JobAlreadyExists,
@@ -40,7 +40,6 @@ from sched_core.ports import (
     ExecutionQuery,
     Handler,
     JobQuery,
-    Transactional,
     Undecodable,
     UndecodableExecution,
 )
@@ -402,13 +401,12 @@ class Scheduler:
                 database, with a transaction open or opened by its first statement.
 
         Raises:
-            BackendError: The backend has no transactions.
+            BackendError: The backend has no transactions, or stands in front of one that has them
+                and does not say how it takes part.
             InvalidDefinition: The connection is none of its driver's, or commits each statement.
         """
         opened = self._open(any_loop=True)  # what runs on the caller's connection is the caller's
-        if not self._backend.capabilities.transactions:
-            raise BackendError("this backend has no transactions: use the scheduler's own methods")
-        store = cast("Transactional", self._backend).within(connection)
+        store = effects.within(self._backend, connection)
         return JobsInTransaction(store, opened.clock, new_id=self._new_id)
 
     async def get_job(self, id: str) -> Job:  # noqa: A002 -- see ensure_job

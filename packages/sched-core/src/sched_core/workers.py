@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -31,7 +31,7 @@ from sched_core.job import Claim, Execution, JobEvent, describe, occurrence_key
 from sched_core.leases import Deadlines, Leases
 from sched_core.lifecycle import SUCCESS
 from sched_core.logger import Logger, from_user_code
-from sched_core.ports import Backend, Transactional
+from sched_core.ports import Backend
 from sched_core.runs import Outcome, Postponed, Run, Worker, failure, told_to_stop
 from sched_core.settler import BATCH, UNDECIDED, Settler
 from sched_core.supervision import absorb, asyncio_task, is_stray, keep_up, uncancel
@@ -78,9 +78,7 @@ class Workers:
         self._settler = Settler(self.holdings, forget=self._forget, on_line=on_line)
         self._deadlines = Deadlines(self.holdings, slots=max_concurrency)
         self._effects = (
-            Transactions(self.holdings, cast("Transactional", backend))
-            if backend.capabilities.transactions
-            else None
+            Transactions(self.holdings, backend) if backend.capabilities.transactions else None
         )
         self._third_of_lease = self.holdings.lease / 3
         self._limit = max_concurrency
