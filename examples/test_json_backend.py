@@ -17,7 +17,7 @@ from sched_testkit import Harness, conformance
 
 class JsonHarness(Harness):
     name = "json"
-    can_cut = can_spoil = can_plant = True  # optional, as are the methods after backend()
+    can_cut = can_spoil = can_spoil_line = True  # optional, as are the methods after backend()
 
     @contextmanager
     def place(self) -> Iterator[Path]:
@@ -38,10 +38,10 @@ class JsonHarness(Harness):
         found["rows"][job_id][0] = 99  # the format
         place.write_text(json.dumps(found))
 
-    async def plant(self, place: Any, job_id: str) -> None:
+    async def spoil_line(self, place: Any, job_id: str) -> None:
         found = json.loads(place.read_text())
-        found["serial"] += 1
-        found["lines"].append([found["serial"], "\udcff: no JSON"])
+        newest = max(n for n, (_, text) in enumerate(found["lines"]) if f'"{job_id}"' in text)
+        found["lines"][newest][1] = "\udcff: no JSON"
         place.write_text(json.dumps(found))
 
 

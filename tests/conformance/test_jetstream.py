@@ -1,5 +1,5 @@
 import pytest
-from tests.conformance.harnesses import JetStreamHarness
+from tests.conformance.harnesses.jetstream import JetStreamHarness
 
 from sched_testkit import conformance
 from sched_testkit.conformance import DEEP

@@ -1,4 +1,4 @@
-from tests.conformance.harnesses import MemoryHarness
+from tests.conformance.harnesses.memory import MemoryHarness
 
 from sched_testkit import conformance
 

@@ -1,5 +1,5 @@
 import pytest
-from tests.conformance.harnesses import PooledPostgresHarness
+from tests.conformance.harnesses.postgres import PooledPostgresHarness
 
 from sched_testkit import conformance
 

@@ -1,4 +1,4 @@
-from tests.conformance.harnesses import PostgresHarness
+from tests.conformance.harnesses.postgres import PostgresHarness
 
 from sched_testkit import conformance
 from sched_testkit.conformance import DEEP

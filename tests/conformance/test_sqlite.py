@@ -1,4 +1,4 @@
-from tests.conformance.harnesses import SqliteHarness
+from tests.conformance.harnesses.sqlite import SqliteHarness
 
 from sched_testkit import conformance
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio
 import pytest
-from tests.conformance.harnesses import JetStreamHarness
+from tests.conformance.harnesses.jetstream import JetStreamHarness
 from tests.jetstream.servers import delete_streams, shared_server
 
 from sched_core import (

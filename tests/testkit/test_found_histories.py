@@ -8,7 +8,8 @@ from datetime import timedelta
 import anyio
 import pytest
 from attrs import evolve
-from tests.conformance.harnesses import MemoryHarness, SqliteHarness
+from tests.conformance.harnesses.memory import MemoryHarness
+from tests.conformance.harnesses.sqlite import SqliteHarness
 
 from sched_core import FixedDelay, Interval, JobSpec, Once, Policy, Retry, RunAll
 from sched_testkit import Harness

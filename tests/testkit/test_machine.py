@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 from attrs import evolve
-from tests.conformance.harnesses import MemoryHarness
+from tests.conformance.harnesses.memory import MemoryHarness
 from tests.testkit.test_found_histories import (
     History,
     a_pause_with_a_backlog,

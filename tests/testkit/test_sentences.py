@@ -45,9 +45,10 @@ def sentences(text: str) -> list[str]:
 
 def documented() -> Iterator[tuple[str, str]]:
     """Return where each sentence of the port stands, and the sentence."""
-    for kind in (ports.Page, ports.JobQuery, ports.ExecutionQuery, ports.JobStore, ports.Backend):
+    protocols = (ports.JobStore, ports.Backend, ports.Probed, ports.Transactional)
+    for kind in (ports.Page, ports.JobQuery, ports.ExecutionQuery, *protocols):
         yield from ((kind.__name__, each) for each in sentences(kind.__doc__ or ""))
-    for protocol in (ports.JobStore, ports.Backend):
+    for protocol in protocols:
         for name, method in vars(protocol).items():
             if not name.startswith("_") and inspect.isfunction(method):
                 yield from ((name, each) for each in sentences(method.__doc__ or ""))

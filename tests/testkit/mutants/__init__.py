@@ -12,6 +12,7 @@ from tests.testkit.mutants import (  # noqa: F401 -- each registers its mutants
     differential,
     durability,
     editing,
+    handlers,
     keeping,
     lifetimes,
     listing,
@@ -25,11 +26,19 @@ from tests.testkit.mutants import (  # noqa: F401 -- each registers its mutants
     revisions,
     settling,
     takeovers,
+    transactions,
+    troubles,
     unreadable,
     values,
     waking,
 )
 from tests.testkit.mutants.base import MUTANTS, Mutant, MutantHarness, Sound, harness_of
+from tests.testkit.mutants.batches import Limited
 from tests.testkit.mutants.durability import Filed
+from tests.testkit.mutants.transactions import Joined
+from tests.testkit.mutants.troubles import Silent
 
-__all__ = ["MUTANTS", "Filed", "Mutant", "MutantHarness", "Sound", "harness_of"]
+SOUND: tuple[type[Sound], ...] = (Sound, Filed, Joined, Silent, Limited)
+"""Each can be examined by laws that no other one can."""
+
+__all__ = ["MUTANTS", "SOUND", "Filed", "Mutant", "MutantHarness", "Sound", "harness_of"]

@@ -9,14 +9,18 @@ from typing import Any, ClassVar
 
 from anyio.lowlevel import checkpoint
 from attrs import frozen
+from tests.conformance.harnesses.memory import spoil_newest
 
 from sched_core import (
     BackendUnavailable,
     Capabilities,
+    Claim,
+    Clock,
     Execution,
     Job,
     MemoryBackend,
     MemoryStore,
+    SchemaTooNew,
     Undecodable,
     UndecodableExecution,
 )
@@ -33,8 +37,13 @@ class Store(MemoryStore):
 
     def __init__(self) -> None:
         super().__init__()
-        self.cut = False
+        self.cut = self.refuses = self.newer = False
         self.locked = set[str]()
+
+    def next_serial(self) -> int:
+        if self.refuses:
+            raise BackendUnavailable("read-only")
+        return super().next_serial()
 
     def unlock(self, job_id: str) -> None:
         """Called when others let a record go that they had locked; locks hold up nothing here."""
@@ -84,6 +93,25 @@ class Sound(MemoryBackend):
             raise BackendUnavailable("cut off")
         return super()._now()
 
+    async def open(self, clock: Clock, *, worker: str) -> Clock:
+        if self.store.newer:
+            raise SchemaTooNew("a newer version wrote this")
+        return await super().open(clock, worker=worker)
+
+    async def check(self) -> None:
+        await super().check()
+        self.store.next_serial()
+
+    async def remove(
+        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
+    ) -> bool:
+        self.store.next_serial()
+        return await super().remove(job_id, ledger, expected=expected)
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        self.store.next_serial()
+        await super().release(claims)
+
     async def wait_due(self, limit: int) -> None:
         await checkpoint()
         await super().wait_due(limit)
@@ -118,7 +146,7 @@ class Mutant:
 class MutantHarness(Harness):
     """Examines one; with little patience, as mutants hang on purpose."""
 
-    can_cut = can_spoil = can_lock = can_plant = True
+    can_cut = can_spoil = can_lock = can_spoil_line = can_refuse_writes = can_make_newer = True
     can_fork = False  # what is in memory is shared between backends, not between processes
 
     def __init__(self, backend: type[Sound]) -> None:
@@ -155,8 +183,21 @@ class MutantHarness(Harness):
         finally:
             place.unlock(job_id)
 
-    async def plant(self, place: Any, job_id: str) -> None:
-        place.append(UndecodableExecution("odd", job_id, "a field is not known", b"{}"))
+    async def spoil_line(self, place: Any, job_id: str) -> None:
+        spoil_newest(place, job_id)
+
+    @contextmanager
+    def refuse_writes(self, place: Any) -> Iterator[None]:
+        place.refuses = True
+        yield
+        place.refuses = False
+
+    @contextmanager
+    def make_newer(self, place: Any) -> Iterator[None]:
+        place.newer = True
+        yield
+        assert place.newer, "the version was changed"
+        place.newer = False
 
 
 MUTANTS: list[Mutant] = []

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tests.testkit.mutants.base import Sound, breaks
+from attrs import evolve
+from tests.testkit.mutants.base import Sound, Store, breaks
 
-from sched_core import Claim, Job, JobAlreadyExists, Settled, Settlement
+from sched_core import (
+    BackendUnavailable,
+    Claim,
+    InvalidDefinition,
+    Job,
+    JobAlreadyExists,
+    Settled,
+    Settlement,
+)
 
 CHUNK = 500
 PLACES = 999
@@ -102,3 +111,47 @@ class LargeAddsGoInParts(Sound):
         for start in range(0, len(jobs), CHUNK):
             stored += await super().add(jobs[start : start + CHUNK])
         return stored
+
+
+LIMIT = 7
+
+
+class Limited(Sound):
+    """The sound one with a bulk_limit, which it refuses to go beyond."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._capabilities = evolve(self._capabilities, bulk_limit=LIMIT)
+
+    async def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        if len(jobs) > LIMIT:
+            return await self.add_too_many(jobs)
+        return await super().add(jobs)
+
+    async def add_too_many(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        """Say why not."""
+        raise InvalidDefinition("jobs", f"at most {LIMIT} at once, not {len(jobs)}")
+
+
+@breaks("a_bulk_add_beyond_the_limit_is_whole_or_refused")
+class TakesTheFirstOfTooMany(Limited):
+    """What is beyond the limit is left out: LIMIT."""
+
+    async def add_too_many(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        return await self.add(jobs[:LIMIT])
+
+
+@breaks("a_bulk_add_beyond_the_limit_is_whole_or_refused")
+class TooManyAreAddedInParts(Limited):
+    """What is beyond the limit is added in parts, each of them all or nothing."""
+
+    async def add_too_many(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        return [*await self.add(jobs[:LIMIT]), *await self.add(jobs[LIMIT:])]
+
+
+@breaks("a_bulk_add_beyond_the_limit_is_whole_or_refused")
+class TooManyAreABusyStore(Limited):
+    """What the server refuses is BackendUnavailable, so that its caller tries for ever."""
+
+    async def add_too_many(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        raise BackendUnavailable(f"at most {LIMIT}")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from anyio.lowlevel import checkpoint
 from attrs import evolve
 from tests.testkit.mutants.base import Sound, breaks
 
@@ -285,3 +286,50 @@ class ListsFromACache(Sound):
     async def prune(self, before: datetime) -> int:
         self.known.clear()
         return await super().prune(before)
+
+
+@breaks("pages_of_jobs_are_complete_while_others_write")
+class ListsNamesAndThenJobs(Sound):
+    """Names first, then their jobs: where one has gone meanwhile, the page ends."""
+
+    async def jobs(
+        self, query: JobQuery, *, after: str | None, limit: int
+    ) -> Page[Job | Undecodable]:
+        page = await super().jobs(query, after=after, limit=limit)
+        await checkpoint()
+        items: list[Job | Undecodable] = []
+        for item in page.items:
+            stored = self.store.row(item.id).job
+            if stored is None:
+                break
+            items.append(stored)
+        return Page(items, page.next)
+
+
+@breaks("pages_of_jobs_are_complete_while_others_write")
+class EditsMoveJobsToTheEnd(ListsOtherwise):
+    """Pages are ordered by revision, so that an edit moves a job behind the page."""
+
+    def _place(self, job: Job | Undecodable) -> int:
+        return job.revision if isinstance(job, Job) else 0
+
+    async def jobs(
+        self, query: JobQuery, *, after: str | None, limit: int
+    ) -> Page[Job | Undecodable]:
+        self._now()
+        found = sorted(self.select(query), key=self._place)
+        found = [job for job in found if self._place(job) > int(after or -1)]
+        return Page(found[:limit], str(self._place(found[limit - 1])) if found[limit:] else None)
+
+
+@breaks("pages_of_the_history_are_complete_while_others_write")
+class TheHistoryIsCountedFromItsEnd(Sound):
+    """The next page of the history begins after so many lines, of which there are more by then."""
+
+    async def executions(
+        self, query: ExecutionQuery, *, after: str | None, limit: int
+    ) -> Page[Execution | UndecodableExecution]:
+        page = await super().executions(query, after=None, limit=10**6)
+        start = int(after or 0)
+        more = start + limit < len(page.items)
+        return Page(page.items[start : start + limit], str(start + limit) if more else None)

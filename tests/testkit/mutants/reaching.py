@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+import anyio
 from anyio.lowlevel import checkpoint
 from attrs import evolve
 from tests.testkit.mutants.base import Sound, breaks
@@ -193,3 +194,29 @@ class PruneIsForAnotherTime(Sound):
 
     async def prune(self, before: datetime) -> int:
         return 0 if self.store.cut else await super().prune(before)
+
+
+@breaks("a_wait_outlives_an_outage")
+class AnOutageEndsListening(Sound):
+    """What listens and looks ends at the outage, and whoever waits for it waits for ever."""
+
+    async def wait_due(self, limit: int) -> None:
+        while not self.store.cut:
+            with anyio.move_on_after(0.02) as looking:
+                await super().wait_due(limit)
+            if not looking.cancelled_caught:
+                return
+        await anyio.sleep_forever()
+
+
+@breaks("a_wait_outlives_an_outage")
+class AnOutageIsTheDriversError(Sound):
+    """A wait that an outage meets raises what its driver does."""
+
+    async def wait_due(self, limit: int) -> None:
+        while not self.store.cut:
+            with anyio.move_on_after(0.02) as looking:
+                await super().wait_due(limit)
+            if not looking.cancelled_caught:
+                return
+        raise ConnectionResetError

@@ -91,6 +91,20 @@ class UnreadableLinesStopRepeats(Sound):
         return await super().settle(settlements)
 
 
+@breaks("a_settlement_whose_line_cannot_be_read_is_written_once")
+class WhatCannotBeReadIsWrittenAgain(Sound):
+    """A repeat is known by the lines that can be read: what is not among them is written."""
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+        answers = await super().settle(settlements)
+        known = {line.id for line in self.store.readable()}
+        for settlement in settlements:
+            for line in settlement.ledger:
+                if line.id not in known:
+                    self.store.append(line)
+        return answers
+
+
 @breaks("an_unreadable_line_is_pruned_by_its_age")
 class UnreadableLinesStopPruning(Sound):
     """Prune looks at the age of what has none."""

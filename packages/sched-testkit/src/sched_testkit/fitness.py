@@ -26,6 +26,7 @@ class Exam:
         problem: Why it cannot be examined: empty if it can, ``None`` as long as nobody asked.
         told: Whether a test has failed with the problem.
         patience: Which part of the harness's patience is left.
+        unshared: Which law about several processes has failed; empty as long as none has.
     """
 
     harness: Harness
@@ -33,6 +34,7 @@ class Exam:
     problem: str | None = None
     told: bool = False
     patience: float = 1.0
+    unshared: str = ""
 
 
 _EXAMS: dict[int, Exam] = {}

@@ -26,7 +26,7 @@ import inspect
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -90,6 +90,17 @@ class Harness(ABC):
     """Whether the exam may fork a process that opens backends on the place, too. It does so before
     it opens any itself. Without, nobody sees whether data is durable and shared."""
 
+    can_connect: bool = False
+    """Whether :meth:`connect` does something, where ``capabilities.transactions``."""
+
+    def connect(self, place: Any) -> AbstractContextManager[Any] | AbstractAsyncContextManager[Any]:
+        """Return a context manager of an application's own connection to the place, for ``within``.
+
+        Its transaction is committed when the block is left, and rolled back on an exception: as
+        ``psycopg.connect(address)`` does.
+        """
+        raise NotImplementedError
+
     can_cut: bool = False
     """Whether :meth:`cut` and :meth:`heal` do something."""
 
@@ -119,11 +130,42 @@ class Harness(ABC):
         """
         raise NotImplementedError
 
-    can_plant: bool = False
-    """Whether :meth:`plant` does something."""
+    can_spoil_line: bool = False
+    """Whether :meth:`spoil_line` does something."""
 
-    async def plant(self, place: Any, job_id: str) -> None:
-        """Add a record to a job's history, the newest, that this version cannot read."""
+    async def spoil_line(self, place: Any, job_id: str) -> None:
+        """Turn the newest record of a job's history into one that this version cannot read."""
+        raise NotImplementedError
+
+    can_stall: bool = False
+    """Whether :meth:`stall` does something."""
+
+    def stall(self, place: Any) -> AbstractContextManager[Any]:
+        """Return a context in which the store is silent: to whoever writes, at least.
+
+        What it was asked meanwhile it does and answers afterwards, unless nobody waits any more.
+        """
+        raise NotImplementedError
+
+    can_refuse_writes: bool = False
+    """Whether :meth:`refuse_writes` does something."""
+
+    def refuse_writes(self, place: Any) -> AbstractContextManager[Any]:
+        """Return a context in which the store answers reads, and takes no new job, claim or line.
+
+        As one that is read-only for a while, or full.
+        """
+        raise NotImplementedError
+
+    can_make_newer: bool = False
+    """Whether :meth:`make_newer` does something."""
+
+    def make_newer(self, place: Any) -> AbstractContextManager[Any]:
+        """Return a context in which the store is one that a newer version of the backend wrote.
+
+        It does so to a store that nobody has open. At the end it takes back what it has done, and
+        raises if that has been changed meanwhile.
+        """
         raise NotImplementedError
 
 
@@ -180,6 +222,10 @@ def _misfits(backend: object, kind: str) -> Iterator[str]:
     declared = getattr(backend, "capabilities", None)
     if not isinstance(declared, Capabilities):
         yield f"{kind}.capabilities must be a Capabilities, not {declared!r}"
+    elif declared.transactions:
+        for name in ("within", "transaction"):  # its own: not what __getattr__ hands on
+            if inspect.getattr_static(backend, name, None) is None:
+                yield f"it declares transactions, and misses the method {name}()"
 
 
 def _contradictions(capabilities: Capabilities) -> Iterator[str]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from attrs import define, evolve
+from attrs import evolve
 
 from sched_core.errors import JobAlreadyExists, JobNotFound, RevisionConflict
 from sched_core.job import (
@@ -25,33 +25,10 @@ from sched_core.job import (
     Status,
 )
 from sched_testkit.difference import Differs, expect, same
+from sched_testkit.entry import Entry, Fence, fence_of, has_expired, owed_line
 
 UNSEEN = -1
 """The revision of what was written when the backend has not shown it yet."""
-
-Fence = tuple[int, str]
-"""Token and worker of a claim."""
-
-
-@define
-class Entry:
-    """What is stored under one id.
-
-    Attributes:
-        job: What comes next; ``None`` where it was removed during a run.
-        hold: The claim that has not ended.
-        settled: The newest settlement that was written here.
-        lost: What a released claim had taken over, and of which occurrence.
-    """
-
-    job: Job | None = None
-    hold: Claim | None = None
-    settled: Settlement | None = None
-    lost: tuple[LostClaim, str, int] | None = None
-
-    def is_at(self, uid: str, number: int) -> bool:
-        """Whether the job stands at that occurrence."""
-        return self.job is not None and (self.job.uid, self.job.standing.number) == (uid, number)
 
 
 class Model:
@@ -88,7 +65,7 @@ class Model:
         """Return the entry that the claim holds: same token and same worker; time plays no part."""
         entry = self.entry(claim.job.id)
         hold = entry.hold
-        return entry if hold is not None and _fence(hold) == _fence(claim) else None
+        return entry if hold is not None and fence_of(hold) == fence_of(claim) else None
 
     # -- definitions
 
@@ -239,9 +216,9 @@ class Model:
             return None
         lost = 0 if hold.lost is None else hold.lost.count
         attempt = hold.job.standing.attempts + lost + 1
-        self._write([_line(hold, now, Status.ABANDONED, attempt)])
+        self._write([owed_line(hold, now, Status.ABANDONED, attempt)])
         if not entry.is_at(hold.job.uid, hold.job.standing.number):
-            self._write([_line(hold, now, Status.SUPERSEDED, 0)])
+            self._write([owed_line(hold, now, Status.SUPERSEDED, 0)])
             return None
         return LostClaim(lost + 1, hold.worker, hold.claimed_at)
 
@@ -273,7 +250,7 @@ class Model:
             hold, entry.hold = entry.hold, None
             occurrence = hold.job.uid, hold.job.standing.number
             if not entry.is_at(*occurrence):
-                self._write([_line(hold, now, Status.SUPERSEDED, 0)])
+                self._write([owed_line(hold, now, Status.SUPERSEDED, 0)])
             elif hold.lost is not None:
                 entry.lost = hold.lost, *occurrence
 
@@ -291,7 +268,7 @@ class Model:
         entry = self.holder(claim)
         written, lost = Settled("written"), Settled("claim_lost")
         if entry is None:
-            if (claim.job.id, _fence(claim)) not in self._fences:
+            if (claim.job.id, fence_of(claim)) not in self._fences:
                 return [lost]
             stored = [self._line(line.id) for line in settlement.ledger]
             if self.entry(claim.job.id).settled == settlement or (
@@ -312,7 +289,7 @@ class Model:
             return [conflict]
         self._write(settlement.ledger)
         entry.hold, entry.settled = None, settlement
-        self._fences.add((claim.job.id, _fence(claim)))
+        self._fences.add((claim.job.id, fence_of(claim)))
         if job is None:
             self.entries[claim.job.id] = Entry()
         elif standing is not None:
@@ -389,38 +366,6 @@ class Model:
 
     def _refused(self, got: Any, error: type[Exception]) -> None:
         expect(type(got) is error, f"expected {error.__name__}, got {got!r}")
-
-
-def has_expired(kept: Any, now: datetime) -> bool:
-    """Whether ``expires_at`` has come."""
-    return kept.expires_at is not None and kept.expires_at <= now
-
-
-def _line(hold: Claim, now: datetime, status: Status, attempt: int) -> Execution:
-    job, standing = hold.job, hold.job.standing
-    manual = standing.triggered_at is not None and (standing.manual or standing.next_run is None)
-    keep = job.spec.policy.keep_executions
-    return Execution(
-        id=f"{job.uid}:{standing.number}:{attempt}",
-        job_id=job.id,
-        uid=job.uid,
-        number=standing.number,
-        scheduled_at=(standing.triggered_at if manual else standing.next_run) or hold.claimed_at,
-        manual=manual,
-        attempt=attempt,
-        status=status,
-        final=status is Status.SUPERSEDED,
-        token=hold.token,
-        worker=hold.worker,
-        claimed_at=hold.claimed_at,
-        started_at=None,
-        finished_at=now,
-        expires_at=None if keep is None else now + keep,
-    )
-
-
-def _fence(claim: Claim) -> Fence:
-    return claim.token, claim.worker
 
 
 def _is_what_it_wrote(stored: Execution | None, line: Execution) -> bool:

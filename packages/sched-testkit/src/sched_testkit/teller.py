@@ -14,8 +14,9 @@ from sched_core.policy import Policy
 from sched_core.ports import Backend, ExecutionQuery, JobQuery, Page
 from sched_testkit.bench import SECOND, Bench, whole
 from sched_testkit.difference import same
+from sched_testkit.entry import has_expired
 from sched_testkit.filters import picks, selects
-from sched_testkit.model import Model, has_expired
+from sched_testkit.model import Model
 from sched_testkit.stories import IDS, Step, Story
 
 KEPT_SHORTLY = Policy(keep_executions=timedelta(minutes=30))

@@ -13,6 +13,7 @@ from sched_testkit.laws import (
     differential,
     durability,
     generated,
+    handlers,
     keeping,
     lifetimes,
     listing,
@@ -25,6 +26,9 @@ from sched_testkit.laws import (
     revisions,
     settling,
     takeovers,
+    transactions,
+    troubles,
+    turning,
     unreadable,
     values,
     waking,
@@ -41,17 +45,19 @@ _ALONE = (
     repeats,
     removal,
     listing,
+    turning,
     values,
     batches,
     keeping,
     lifetimes,
     waking,
     reaching,
+    troubles,
     unreadable,
     offers,
 )
 """One call at a time: what an author meets first."""
-_TOGETHER = (durability, overlap, overlap_of_runs)
+_TOGETHER = (transactions, handlers, durability, overlap, overlap_of_runs)
 
 LAWS: tuple[Law, ...] = (
     *sorted(

@@ -9,8 +9,19 @@ from typing import TypeVar
 
 from attrs import evolve
 
-from sched_core import Backend, Claim, Job, JobAlreadyExists, Settlement, Status
+from sched_core import (
+    Backend,
+    BackendUnavailable,
+    Capabilities,
+    Claim,
+    Job,
+    JobAlreadyExists,
+    SchedError,
+    Settlement,
+    Status,
+)
 from sched_testkit.bench import SECOND, Bench
+from sched_testkit.harness import Harness
 from sched_testkit.laws.law import law
 
 MANY = 1001
@@ -159,6 +170,39 @@ async def a_bulk_add_of_as_many_as_declared_is_whole(bench: Bench) -> None:
     assert list(await backend.add(jobs)) == list(stored), "a repeat is what is stored"
     listed = await bench.jobs(backend, limit=300)
     assert sorted(listed, key=lambda job: job.id) == list(stored)
+
+
+def _limited(capabilities: Capabilities, harness: Harness) -> str | None:
+    return "bulk_limit is not declared" if capabilities.bulk_limit is None else None
+
+
+@law(needs=_limited)
+async def a_bulk_add_beyond_the_limit_is_whole_or_refused(bench: Bench) -> None:
+    """One job more than bulk_limit: the add is taken whole, or refused whole and told why."""
+    backend = await bench.open()
+    limit = backend.capabilities.bulk_limit or 1
+    jobs = [bench.job(f"job-{n:04}", due=None) for n in range(limit + 1)]
+    try:
+        stored = list(await backend.add(jobs))
+    except BackendUnavailable as error:
+        raise AssertionError("it is said that trying again may help") from error
+    except SchedError as error:
+        if str(limit) not in str(error):
+            raise AssertionError(f"the limit of {limit} is not named: {error}") from error
+        stored = []
+    assert [evolve(job, revision=0) for job in stored] in ([], jobs), "a part of it was answered"
+    listed = await bench.jobs(backend, limit=300)
+    assert sorted(listed, key=lambda job: job.id) == stored, "a part of it was added"
+    for job in jobs:
+        await backend.remove(job.id)
+    await bench.added(backend, bench.job(jobs[-1].id, due=None))
+    try:
+        await backend.add(jobs)
+    except SchedError:
+        pass
+    else:
+        raise AssertionError("a taken id was accepted")
+    assert len(await bench.jobs(backend, limit=300)) == 1, "a part of a refused bulk add was added"
 
 
 async def _refused(backend: Backend, jobs: Sequence[Job]) -> None:

@@ -116,6 +116,13 @@ def _elsewhere(harness: Harness) -> str | None:
     return None if harness.can_fork else "NOT examined: the harness cannot fork a process"
 
 
+def transactional(capabilities: Capabilities, harness: Harness) -> str | None:
+    """Applies where jobs can be written inside a caller's transaction that the exam can have."""
+    if not capabilities.transactions:
+        return "transactions is not declared"
+    return None if harness.can_connect else "NOT examined: the harness gives no connection"
+
+
 def durable(capabilities: Capabilities, harness: Harness) -> str | None:
     """Applies where data survives the process."""
     return None if capabilities.durable else "durable is not declared"
@@ -126,24 +133,20 @@ def ordered(capabilities: Capabilities, harness: Harness) -> str | None:
     return None if capabilities.ordered else "ordered is not declared"
 
 
-def cuttable(capabilities: Capabilities, harness: Harness) -> str | None:
-    """Applies where the harness can cut the connection."""
-    return None if harness.can_cut else "the harness cannot cut the connection"
+def _able(flag: str, what: str) -> Needs:
+    def needs(capabilities: Capabilities, harness: Harness) -> str | None:
+        return None if getattr(harness, flag) else f"the harness cannot {what}"
+
+    return needs
 
 
-def spoilable(capabilities: Capabilities, harness: Harness) -> str | None:
-    """Applies where the harness can make a record unreadable."""
-    return None if harness.can_spoil else "the harness cannot make a record unreadable"
-
-
-def lockable(capabilities: Capabilities, harness: Harness) -> str | None:
-    """Applies where the harness can lock a record."""
-    return None if harness.can_lock else "the harness cannot lock a record"
-
-
-def plantable(capabilities: Capabilities, harness: Harness) -> str | None:
-    """Applies where the harness can add an unreadable record to the history."""
-    return None if harness.can_plant else "the harness cannot plant a record of the history"
+cuttable = _able("can_cut", "cut the connection")
+lockable = _able("can_lock", "lock a record")
+spoilable = _able("can_spoil", "make a record unreadable")
+spoilable_line = _able("can_spoil_line", "make a line of the history unreadable")
+stallable = _able("can_stall", "make the store silent")
+refusing = _able("can_refuse_writes", "make the store refuse writes")
+newer = _able("can_make_newer", "make the store one of a newer version")
 
 
 @overload

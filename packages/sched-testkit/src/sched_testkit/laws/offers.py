@@ -29,3 +29,33 @@ async def due_since_tells_of_what_nobody_holds(bench: Bench) -> None:
     assert await backend.due_since() is None, "all is held, and something is told as waiting"
     await backend.release([claim])
     assert await backend.due_since() == long
+
+
+@law(needs=offers("due_since"))
+async def due_since_tells_of_what_was_lost(bench: Bench) -> None:
+    """Due_since tells of a job whose claim was lost, from the end of its lease on."""
+    backend, other = await bench.open(), await bench.open()
+    assert isinstance(backend, Probed) and isinstance(other, Probed)
+    (job,) = await bench.added(backend, bench.job())
+    claim = await bench.claim(backend)
+    await bench.advance(bench.lease - bench.tick)
+    assert await other.due_since() is None, "what is held is told as waiting"
+    await bench.advance(bench.tick)
+    since = await other.due_since()
+    assert since in {job.standing.due_at, claim.expires_at}, f"what was lost is due since {since}"
+    assert not await bench.lines(other), "to ask took the claim away"
+    assert len(await backend.renew([claim])) == 1, "to ask took the claim away"
+
+
+@law(needs=offers("live_workers"))
+async def live_workers_are_the_others(bench: Bench) -> None:
+    """Live_workers names the other workers that are open, or is None where nobody can tell."""
+    one, two = await bench.open(), await bench.open()
+    assert isinstance(one, Probed) and isinstance(two, Probed)
+    alive = [await one.live_workers(), await two.live_workers()]
+    if None in alive:
+        assert alive == [None, None], f"one can tell, and the other cannot: {alive}"
+        return
+    assert alive == [["worker-2"], ["worker-1"]], f"of worker-1 and worker-2 told: {alive}"
+    await two.close()
+    assert await one.live_workers() == [], "a worker that has closed is told to be alive"

@@ -22,6 +22,7 @@ from sched_core import (
     WrongEventLoop,
 )
 from sched_core.clock import pause
+from sched_core.ports import MAX_POLL
 from sched_testkit.bench import Bench
 from sched_testkit.laws.law import cuttable, law, spoilable
 from sched_testkit.laws.lifetimes import calls_of
@@ -67,7 +68,7 @@ def _end_elsewhere(call: Callable[[], Awaitable[object]], seconds: float) -> obj
         return error
 
 
-async def _is_back(bench: Bench, backend: Backend) -> None:
+async def is_back(bench: Bench, backend: Backend) -> None:
     """Wait until the backend reaches its store again: a first call may still be told otherwise."""
     with anyio.fail_after(bench.harness.patience):
         while True:
@@ -108,26 +109,35 @@ async def an_unreachable_store_is_said_to_be(bench: Bench) -> None:
     await bench.advance(bench.lease)  # a release may try on while its claim lives
     await bench.harness.cut(bench.place)
     try:
-        for name, write in writes.items():
-            try:
-                await write()
-            except BackendUnavailable:
-                continue
-            raise AssertionError(f"{name} did not raise BackendUnavailable")
-        for name, (read, truth) in reads.items():
-            try:
-                found = await read()
-            except BackendUnavailable:
-                continue
+        told = await _all_at_once(writes)
+        said = sorted(name for name in writes if name in told)
+        assert not said, f"{said} did not raise BackendUnavailable"
+        told = await _all_at_once({name: read for name, (read, _) in reads.items()})
+        for name, found in told.items():
+            truth = reads[name][1]
             assert found == truth, f"{name} neither raised BackendUnavailable nor told the truth"
     finally:
         await bench.harness.heal(bench.place)
-    await _is_back(bench, backend)
+    await is_back(bench, backend)
     assert await bench.stored(backend) == job
     assert await bench.stored(backend, "held") == held
     assert await bench.lines(backend) == [ended]
     assert await backend.get("other") is None
     assert (await bench.settle(backend, bench.settlement(claim))).outcome == "written"
+
+
+async def _all_at_once(calls: dict[str, Callable[[], Awaitable[object]]]) -> dict[str, object]:
+    """Return what calls told that did not raise BackendUnavailable; each may wait for a while."""
+    told: dict[str, object] = {}
+
+    async def run(name: str) -> None:
+        with contextlib.suppress(BackendUnavailable):
+            told[name] = await calls[name]()
+
+    async with anyio.create_task_group() as tasks:
+        for name in calls:
+            tasks.start_soon(run, name)
+    return told
 
 
 @law(needs=cuttable)
@@ -147,11 +157,43 @@ async def an_outage_costs_nothing_but_time(bench: Bench) -> None:
                 await call()
     finally:
         await bench.harness.heal(bench.place)
-    await _is_back(bench, backend)
+    await is_back(bench, backend)
     assert (await bench.settle(backend, bench.settlement(claim))).outcome == "written"
     assert len(await bench.lines(backend)) == 1
     (added,) = await backend.add([new])
     assert (await bench.claim(backend)).job == added
+
+
+@law(needs=cuttable)
+async def a_wait_outlives_an_outage(bench: Bench) -> None:
+    """A wait in an outage raises BackendUnavailable, or ends by the longest poll after it."""
+    backend, other = await bench.open(), await bench.open()
+    later = bench.clock.now() + timedelta(days=1)
+    await bench.added(backend, bench.job("later", due=later))
+    ended = anyio.Event()
+
+    async def wait() -> None:
+        with contextlib.suppress(BackendUnavailable):
+            await backend.wait_due(10)
+        ended.set()
+
+    with anyio.move_on_after(bench.harness.patience) as scope:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await pause(0.05)
+            await bench.harness.cut(bench.place)
+            try:
+                await pause(0.05)
+            finally:
+                await bench.harness.heal(bench.place)
+            await is_back(bench, other)
+            await bench.added(other, bench.job())
+            await is_back(bench, backend)
+            while not ended.is_set():
+                await bench.advance(MAX_POLL)
+                await pause(0.02)
+    assert not scope.cancelled_caught, "the wait did not return after the outage"
+    assert "job" in {claim.job.id for claim in await backend.claim_due(10)}
 
 
 @law(needs=spoilable)

@@ -1,0 +1,142 @@
+"""A schema of a real server, behind a proxy, and maybe behind PgBouncer."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from tests import postgres_server
+from tests.conformance.harnesses import LEASE
+from tests.pgbouncer import pgbouncer
+from tests.proxy import Proxy
+
+from sched_sql import SqlBackend
+from sched_testkit import Harness
+
+
+class PostgresPlace:
+    """A schema, and a way to it that can be cut."""
+
+    def __init__(self, address: str, schema: str, proxy: Proxy) -> None:
+        self.schema, self.proxy = schema, proxy
+        self.address = address.replace(f":{proxy.target[1]}/", f":{proxy.port}/")
+
+
+class PostgresHarness(Harness):
+    name = "postgres"
+    can_connect = can_cut = can_spoil = can_lock = can_spoil_line = True
+    can_stall = can_refuse_writes = can_make_newer = True
+
+    @contextmanager
+    def place(self) -> Iterator[PostgresPlace]:
+        port = postgres_server.shared().port
+        with postgres_server.schema() as (address, schema), Proxy(("127.0.0.1", port)) as proxy:
+            yield PostgresPlace(address, schema, proxy)
+
+    def backend(self, place: Any) -> SqlBackend:
+        return SqlBackend(place.address, schema=place.schema, time="clock", lease=LEASE)
+
+    def connect(self, place: Any) -> psycopg.Connection[Any]:
+        """Give a synchronous one: asynchronous ones do not run on trio."""
+        return psycopg.connect(place.address, prepare_threshold=None)
+
+    async def crash(self, backend: Any) -> None:
+        """Hang up, as the system does for a dead process; nothing is written."""
+        backend._table.close()
+
+    async def cut(self, place: Any) -> None:
+        place.proxy.drop()
+
+    async def heal(self, place: Any) -> None:
+        place.proxy.heal()
+
+    async def spoil(self, place: Any, job_id: str) -> None:
+        local = postgres_server.shared().local.replace("dbname=postgres", "dbname=sched")
+        with psycopg.connect(local) as connection:
+            connection.execute(
+                f"UPDATE {place.schema}.job SET format = 99 WHERE id = %s", (job_id,)
+            )
+
+    @contextmanager
+    def lock(self, place: Any, job_id: str) -> Iterator[None]:
+        local = postgres_server.shared().local.replace("dbname=postgres", "dbname=sched")
+        with psycopg.connect(local) as connection:
+            locked = connection.execute(
+                f"SELECT id FROM {place.schema}.job WHERE id = %s FOR UPDATE", (job_id,)
+            )
+            assert locked.fetchone() == (job_id,)
+            yield
+            connection.rollback()
+
+    async def spoil_line(self, place: Any, job_id: str) -> None:
+        newest = f"SELECT max(seq) FROM {place.schema}.ledger WHERE job_id = '{job_id}'"
+        self._admin(f"UPDATE {place.schema}.ledger SET status = 'deferred' WHERE seq = ({newest})")
+
+    @staticmethod
+    def _admin(*statements: str) -> int:
+        """Run statements as the superuser; return how many rows the last one wrote."""
+        local = postgres_server.shared().local.replace("dbname=postgres", "dbname=sched")
+        with psycopg.connect(local) as connection:
+            for statement in statements:
+                written = connection.execute(statement)
+            return written.rowcount
+
+    @contextmanager
+    def stall(self, place: Any) -> Iterator[None]:
+        place.proxy.stall()
+        yield
+        place.proxy.heal()
+
+    @contextmanager
+    def refuse_writes(self, place: Any) -> Iterator[None]:
+        """Refuse as a server that is read-only does, in this schema alone."""
+        names = ("job", "ledger", "meta")
+        self._admin(
+            f"CREATE FUNCTION {place.schema}.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            "RAISE EXCEPTION 'cannot execute in a read-only transaction' "
+            "USING ERRCODE = '25006'; END $$",
+            *(
+                f"CREATE TRIGGER refuse BEFORE INSERT OR UPDATE OR DELETE ON {place.schema}.{name} "
+                f"FOR EACH STATEMENT EXECUTE FUNCTION {place.schema}.refuse()"
+                for name in names
+            ),
+        )
+        yield
+        self._admin(f"DROP FUNCTION {place.schema}.refuse() CASCADE")
+
+    @contextmanager
+    def make_newer(self, place: Any) -> Iterator[None]:
+        meta = f"{place.schema}.meta"
+        self._admin(f"UPDATE {meta} SET value = value + 900 WHERE key = 'oldest'")
+        yield
+        restored = self._admin(
+            f"UPDATE {meta} SET value = value - 900 WHERE key = 'oldest' AND value > 900"
+        )
+        assert restored == 1, "the schema was changed"
+
+
+class PooledPostgresHarness(PostgresHarness):
+    """Behind a real PgBouncer in transaction mode."""
+
+    name = "postgres behind pgbouncer"
+
+    @contextmanager
+    def place(self) -> Iterator[PostgresPlace]:
+        with super().place() as place, Proxy(("127.0.0.1", self._port)) as proxy:
+            pooled = place.address.replace(f":{place.proxy.port}/", f":{proxy.target[1]}/")
+            yield PostgresPlace(pooled, place.schema, proxy)
+
+    @functools.cached_property
+    def _port(self) -> int:
+        stack = contextlib.ExitStack()
+        atexit.register(stack.close)
+        return stack.enter_context(pgbouncer(postgres_server.shared().port))
+
+    def backend(self, place: Any) -> SqlBackend:
+        options: dict[str, Any] = {"schema": place.schema, "time": "clock", "lease": LEASE}
+        return SqlBackend(place.address, pooled=True, **options)
