@@ -29,13 +29,14 @@ from tests.testkit.mutants import (  # noqa: F401 -- each registers its mutants
     transactions,
     troubles,
     unreadable,
+    unseen,
     values,
     waking,
 )
 from tests.testkit.mutants.base import MUTANTS, Mutant, MutantHarness, Sound, harness_of
 from tests.testkit.mutants.batches import Limited
 from tests.testkit.mutants.durability import Filed
-from tests.testkit.mutants.transactions import Joined
+from tests.testkit.mutants.joined import Joined
 from tests.testkit.mutants.troubles import Silent
 
 SOUND: tuple[type[Sound], ...] = (Sound, Filed, Joined, Silent, Limited)

@@ -96,6 +96,8 @@ class Sound(MemoryBackend):
     async def open(self, clock: Clock, *, worker: str) -> Clock:
         if self.store.newer:
             raise SchemaTooNew("a newer version wrote this")
+        if self.store.cut:
+            raise BackendUnavailable("cut off")
         return await super().open(clock, worker=worker)
 
     async def check(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.testkit.mutants.base import breaks
-from tests.testkit.mutants.transactions import Connection, Handlers, Joined
+from tests.testkit.mutants.joined import Connection, Handlers, Joined
 
 from sched_core import Claim, RevisionConflict, Settlement
 

@@ -279,7 +279,24 @@ async def releasing_what_is_not_held_does_nothing(bench: Bench) -> None:
     new = await bench.claim(two)
     await one.release([old])
     assert not list(await one.claim_due(10)), "a stale release freed somebody else's claim"
+    (other,) = await bench.added(one, bench.job("other"))
+    held = await bench.claim(one)
+    await one.release([old, held])
+    assert (await bench.claim(one)).job == other, "what is not held kept the rest from being freed"
     assert (await bench.settle(two, bench.settlement(new))).outcome == "written"
+
+
+@law
+async def a_released_job_keeps_its_place(bench: Bench) -> None:
+    """A released job is handed out in the order of due_at again, before what is due later."""
+    backend = await bench.open()
+    due = bench.clock.now() - timedelta(minutes=9)
+    jobs = [bench.job(name, due=due + n * timedelta(minutes=1)) for n, name in enumerate("cab")]
+    await bench.added(backend, *jobs)
+    await backend.release(await backend.claim_due(1))
+    # All at once: a backend that fetches what is due in advance may know it only when it looks.
+    again = [claim.job.id for claim in await backend.claim_due(10)]
+    assert again == ["c", "a", "b"], f"the released job is 'c', and they came as {again}"
 
 
 @law

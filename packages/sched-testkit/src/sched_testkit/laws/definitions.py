@@ -123,6 +123,17 @@ async def adding_the_same_incarnation_again_is_a_repeat(bench: Bench) -> None:
 
 
 @law
+async def an_added_job_gets_a_revision_of_its_own(bench: Bench) -> None:
+    """Add gives a new revision, whatever one the job brings along from another store."""
+    backend = await bench.open()
+    brought = 10**12
+    (job,) = await bench.added(backend, evolve(bench.job(due=None), revision=brought))
+    assert await bench.stored(backend) == job
+    assert job.revision != brought, "a revision was brought along"
+    assert (await backend.replace(job)).revision not in {brought, job.revision}
+
+
+@law
 async def a_bulk_add_is_all_or_nothing(bench: Bench) -> None:
     """When one id of a bulk add is taken, none of the others is added."""
     backend = await bench.open()

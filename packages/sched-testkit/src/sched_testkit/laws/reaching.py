@@ -16,6 +16,7 @@ from sched_core import (
     BackendUnavailable,
     JobAlreadyExists,
     JobUndecodable,
+    SchedError,
     State,
     Status,
     Undecodable,
@@ -194,6 +195,39 @@ async def a_wait_outlives_an_outage(bench: Bench) -> None:
                 await pause(0.02)
     assert not scope.cancelled_caught, "the wait did not return after the outage"
     assert "job" in {claim.job.id for claim in await backend.claim_due(10)}
+
+
+@law(needs=cuttable)
+async def an_outage_can_be_opened_through(bench: Bench) -> None:
+    """Open raises BackendUnavailable in an outage, or waits; then it opens, tried again or not."""
+    await bench.added(await bench.open(), bench.job())
+    late = bench.harness.backend(bench.place)
+    failed: list[Exception] = []
+    opened = anyio.Event()
+
+    async def opens() -> None:
+        try:
+            await late.open(bench.clock, worker="late")
+        except SchedError as error:
+            failed.append(error)
+        opened.set()
+
+    with anyio.move_on_after(bench.harness.patience) as scope:
+        async with anyio.create_task_group() as tasks:
+            await bench.harness.cut(bench.place)
+            try:
+                tasks.start_soon(opens)
+                with anyio.move_on_after(min(0.3, bench.harness.patience / 5)):
+                    await opened.wait()
+            finally:
+                await bench.harness.heal(bench.place)
+    assert not scope.cancelled_caught, "open did not return after the outage"
+    for error in failed:
+        assert isinstance(error, BackendUnavailable), f"open raised {error!r}"
+        await late.open(bench.clock, worker="late")
+    bench.backends.append(late)
+    await is_back(bench, late)
+    assert (await bench.claim(late)).worker == "late"
 
 
 @law(needs=spoilable)

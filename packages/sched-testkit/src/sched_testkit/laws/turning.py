@@ -49,7 +49,8 @@ async def pages_of_jobs_are_complete_while_others_write(bench: Bench) -> None:
     async def write(number: int) -> None:
         coming, name = f"stays-{number * 7 % 21:02}-comes", names[number * 5 % 21]
         await other.add([bench.job(coming, due=None)])
-        await checkpoint()  # so that others see it, also where no call ever waits
+        for _ in range(1 + number % 2):  # others see it, at each step of their calls
+            await checkpoint()
         renamed = evolve(jobs[name], spec=evolve(jobs[name].spec, name=f"edit {number}"))
         jobs[name] = await other.replace(renamed)
         await other.remove(coming)
@@ -71,6 +72,22 @@ async def _ids(backend: Backend) -> list[str]:
         after = page.next
         if after is None:
             return found
+
+
+@law
+async def a_page_goes_on_in_another_instance(bench: Bench) -> None:
+    """A page's next is of use in every instance: a service may turn pages in another replica."""
+    one, two = await bench.open(), await bench.open()
+    names = [f"stays-{n}" for n in range(7)]
+    await bench.added(one, *map(bench.job, names))
+    for claim in await one.claim_due(10):
+        await one.settle([bench.settlement(claim)])
+    jobs = await one.jobs(JobQuery(id_prefix="stays-"), after=None, limit=3)
+    rest = await two.jobs(JobQuery(id_prefix="stays-"), after=jobs.next, limit=10)
+    assert sorted(job.id for job in (*jobs.items, *rest.items)) == names
+    lines = await one.executions(ExecutionQuery(), after=None, limit=3)
+    older = await two.executions(ExecutionQuery(), after=lines.next, limit=10)
+    assert sorted(line.job_id for line in (*lines.items, *older.items)) == names
 
 
 @law

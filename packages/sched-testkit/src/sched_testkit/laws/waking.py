@@ -237,3 +237,16 @@ async def what_was_put_off_ends_no_wait(bench: Bench) -> None:
         await two.replace(evolve(job, standing=evolve(job.standing, due_at=due)))
     await bench.advance(2 * bench.lease)
     await _stays(bench, two)
+
+
+@law
+async def a_cancelled_wait_takes_no_wake_with_it(bench: Bench) -> None:
+    """After waits were cancelled, the next one is woken by the first job that is due earlier."""
+    backend = await bench.open()
+    await bench.added(backend, bench.job("far", due=bench.clock.now() + timedelta(days=1)))
+    for _ in range(3):
+        with anyio.move_on_after(0.02) as scope:
+            await backend.wait_due(10)
+        assert scope.cancelled_caught, "wait_due returned although nothing is due"
+    await _returns(bench, backend, functools.partial(bench.added, backend, bench.job()))
+    assert (await bench.claim(backend)).job.id == "job"
