@@ -42,4 +42,4 @@ from tests.testkit.mutants.troubles import Silent
 SOUND: tuple[type[Sound], ...] = (Sound, Filed, Joined, Silent, Limited)
 """Each can be examined by laws that no other one can."""
 
-__all__ = ["MUTANTS", "SOUND", "Filed", "Mutant", "MutantHarness", "Sound", "harness_of"]
+__all__ = ["MUTANTS", "SOUND", "Filed", "Joined", "Mutant", "MutantHarness", "Sound", "harness_of"]

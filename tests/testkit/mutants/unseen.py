@@ -6,10 +6,21 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import anyio
+from anyio.lowlevel import checkpoint
 from attrs import evolve
 from tests.testkit.mutants.base import Sound, Store, breaks
 
-from sched_core import BackendUnavailable, Claim, Clock, Job, JobQuery, Page, Undecodable
+from sched_core import (
+    BackendUnavailable,
+    Claim,
+    Clock,
+    Job,
+    JobQuery,
+    Page,
+    Settled,
+    Settlement,
+    Undecodable,
+)
 from sched_core.clock import Alarm
 
 BATCH = 100
@@ -187,3 +198,26 @@ class AFailedOpeningIsHalfOpen(Sound):
         if cut:
             raise BackendUnavailable("cut off")
         return decides
+
+
+@breaks("what_is_opened_again_goes_by_its_new_clock")
+class KeepsItsFirstClock(Sound):
+    """What reads the clock was made by the first opening, with its clock."""
+
+    first: Clock | None = None
+
+    async def open(self, clock: Clock, *, worker: str) -> Clock:
+        self.first = self.first or clock
+        return await super().open(self.first, worker=worker)
+
+
+@breaks("a_call_that_close_meets_tells_the_truth")
+class CloseDropsWhatIsUnderWay(Sound):
+    """Settlements are answered when they are in a buffer, which close throws away."""
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+        self._now()
+        await checkpoint()
+        if self._clock is None:
+            return [Settled("written") for _ in settlements]
+        return await super().settle(settlements)

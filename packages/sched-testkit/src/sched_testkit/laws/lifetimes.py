@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import Any
 
 import anyio
+from anyio.lowlevel import checkpoint
 from attrs import evolve
 
 from sched_core import (
@@ -18,6 +22,7 @@ from sched_core import (
 )
 from sched_core.clock import FIRST, LAST, pause
 from sched_core.job import Claim, Job
+from sched_core.testing import FakeClock
 from sched_testkit.bench import Bench
 from sched_testkit.laws.law import law
 
@@ -246,3 +251,51 @@ async def workers_differ_to_their_last_character(bench: Bench) -> None:
     assert taken.worker == f"{common}-b" and taken.lost is not None
     assert taken.lost.worker == f"{common}-a", f"lost by {taken.lost.worker!r}"
     assert [line.worker for line in await bench.lines(two)] == [f"{common}-a"]
+
+
+@law
+async def what_is_opened_again_goes_by_its_new_clock(bench: Bench) -> None:
+    """A backend that is opened again goes by the clock of this opening, not of an earlier one."""
+    backend = await bench.open()
+    await bench.added(backend, bench.job(due=bench.clock.now() + timedelta(days=1)))
+    await backend.close()
+    ahead = FakeClock(bench.clock.now() + timedelta(days=2))
+    decides = await backend.open(ahead, worker="again")
+    await bench.harness.catch_up(backend)
+    assert decides.now() == ahead.now(), "another clock decides than the one that was given"
+    claim = await bench.claim(backend)
+    assert claim.claimed_at == ahead.now(), f"claimed at {claim.claimed_at}"
+    assert claim.expires_at == ahead.now() + bench.lease, f"held until {claim.expires_at}"
+
+
+@law
+async def a_call_that_close_meets_tells_the_truth(bench: Bench) -> None:
+    """A call under way at a close raises BackendError, or has done what it tells."""
+    witness = await bench.open()
+    for turns in range(4):
+        backend = await bench.open()
+        (job,) = await bench.added(witness, bench.job(f"run-{turns}"))
+        settlement = bench.settlement(await bench.claim(witness))
+        new = bench.job(f"new-{turns}", due=None)
+        told: dict[str, Any] = {}
+
+        async def call(name: str, make: Callable[[], Awaitable[Any]], into: Any = told) -> None:
+            with contextlib.suppress(BackendError):
+                into[name] = await make()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call, "settle", functools.partial(backend.settle, [settlement]))
+            tasks.start_soon(call, "add", functools.partial(backend.add, [new]))
+            for _ in range(turns):
+                await checkpoint()
+            await backend.close()
+        bench.backends.remove(backend)
+        lines = await bench.lines(witness, job_id=job.id)
+        if "settle" in told:
+            assert [answer.outcome for answer in told["settle"]] == ["written"]
+            assert lines == list(settlement.ledger), "a settlement was told, and is not written"
+        if "add" in told:
+            stored = [await witness.get(new.id)]
+            assert stored == list(told["add"]), "an add was told, and is not stored"
+        assert (await bench.settle(witness, settlement)).outcome == "written"
+        assert await bench.lines(witness, job_id=job.id) == list(settlement.ledger)
