@@ -5,7 +5,7 @@ from sched_testkit.conformance import DEEP
 
 
 class Harness(PostgresHarness):
-    share = 1.0 if DEEP else 0.3
+    share = 1.0 if DEEP else 0.15
 
 
 TestPostgres = conformance(Harness())

@@ -1,5 +1,11 @@
 from tests.conformance.harnesses.sqlite import SqliteHarness
 
 from sched_testkit import conformance
+from sched_testkit.conformance import DEEP
 
-TestSqlite = conformance(SqliteHarness())
+
+class Harness(SqliteHarness):
+    share = 1.0 if DEEP else 0.5
+
+
+TestSqlite = conformance(Harness())

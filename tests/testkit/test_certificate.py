@@ -60,8 +60,8 @@ PLUGINS = {
 }
 
 
-def exam(folder: Path, *options: str) -> tuple[int, str]:
-    (folder / "test_mine.py").write_text(FILE, encoding="utf-8")
+def exam(folder: Path, *options: str, file: str = FILE) -> tuple[int, str]:
+    (folder / "test_mine.py").write_text(file, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"]
     command += (
         ["-o", "asyncio_default_fixture_loop_scope=function"]
@@ -118,43 +118,56 @@ def test_it_tells_what_was_declared_passed_skipped_and_failed(plugins: str, tmp_
 
 
 UNSEEN = "durable: declared, NOT examined: the harness cannot fork a process"
+TRUSTING = """
+import test_mine
+from sched_testkit import conformance
+
+class Trusting(test_mine.Wrong):
+    name = 'trusting'
+    can_fork = False
+
+    def backend(self, place):
+        backend = test_mine.MemoryBackend(place)
+        backend._capabilities = test_mine.evolve(backend._capabilities, durable=True)
+        return backend
+
+TestTrusting = conformance(Trusting())
+"""
 
 
 def test_what_was_not_seen_stands_first_and_strict_fails_for_it(tmp_path: Path) -> None:
-    harness = (
-        "import test_mine\nfrom sched_testkit import conformance\n\n"
-        "class Trusting(test_mine.Wrong):\n    name = 'trusting'\n    can_fork = False\n\n"
-        "    def backend(self, place):\n"
-        "        backend = test_mine.MemoryBackend(place)\n"
-        "        declared = backend._capabilities\n"
-        "        backend._capabilities = test_mine.evolve(declared, durable=True)\n"
-        "        return backend\n\nTestTrusting = conformance(Trusting())\n"
-    )
-    (tmp_path / "test_trusting.py").write_text(harness, encoding="utf-8")
-    chosen = ("-p", "no:asyncio", "-k", "Trusting and (order or claimed_once or killed or only)")
-    code, shown = exam(tmp_path, *chosen)
+    """And the verdict of the torture is a line of it."""
+    (tmp_path / "test_trusting.py").write_text(TRUSTING, encoding="utf-8")
+    sound = "TestSound and (order or claimed_once)"
+    trusting = "Trusting and (order or claimed_once or killed or only)"
+    code, shown = exam(tmp_path, "-p", "no:asyncio", "-k", f"{trusting} or {sound}")
     assert code == 0, shown
     lines = shown[shown.index("trusting: ") :].splitlines()
     assert lines[1].strip() == UNSEEN
-    code, shown = exam(tmp_path, *chosen, "--sched-strict")
-    assert code == 1, shown
-    assert f"--sched-strict: trusting: {UNSEEN}" in shown
-    kept = ("-p", "no:asyncio", "-k", "TestSound and (order or claimed_once)", "--sched-strict")
-    assert exam(tmp_path, *kept)[0] == 0, "nothing is left unseen, and it failed"
+    assert shown.count("torture: not run") == 2
 
-
-def test_the_verdict_of_the_torture_is_a_line_of_it(tmp_path: Path) -> None:
     verdicts = {"sound": verdict("sound", 2, 7, 0), "other": verdict("other", 0.5, 8, 2)}
     assert read_verdicts(verdicts.values())["other"].startswith("0.5 min, seed 8, 2 findings (")
-    options = ["-p", "no:asyncio", "-k", "TestSound and only_what"]
-    assert "torture: not run" in exam(tmp_path, *options)[1]
+    options = ["-p", "no:asyncio", "--sched-strict"]
     for name, text in verdicts.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
         options += ["--sched-torture", str(tmp_path / name)]
-    assert "torture: 2 min, seed 7, no finding (sched-testkit" in exam(tmp_path, *options)[1]
+    code, shown = exam(tmp_path, *options, "-k", trusting)
+    assert code == 1, shown
+    assert f"--sched-strict: trusting: {UNSEEN}" in shown
+    code, shown = exam(tmp_path, *options, "-k", sound)
+    assert code == 0, "nothing is left unseen, and it failed"
+    assert "torture: 2 min, seed 7, no finding (sched-testkit" in shown
 
 
-def test_a_run_without_an_exam_says_nothing(tmp_path: Path) -> None:
-    code, shown = exam(tmp_path, "-p", "no:asyncio", "-k", "no_such_law")
+@pytest.mark.parametrize(
+    "file",
+    [
+        pytest.param("def test_something_else(): pass", id="none there"),
+        pytest.param(FILE, id="none chosen", marks=pytest.mark.deep),
+    ],
+)
+def test_a_run_without_an_exam_says_nothing(file: str, tmp_path: Path) -> None:
+    code, shown = exam(tmp_path, "-p", "no:asyncio", "-k", "no_such_law", file=file)
     assert code == 5
     assert "certificate" not in shown

@@ -633,8 +633,16 @@ async def judge(history: History, harness: Harness) -> None:
             await world.close()
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "trio"])
-@pytest.mark.parametrize("harness", [MemoryHarness(), SqliteHarness()], ids=lambda h: h.name)
+@pytest.mark.parametrize(
+    ("harness", "loop"),
+    [
+        (MemoryHarness(), "asyncio"),
+        (MemoryHarness(), "trio"),
+        (SqliteHarness(), "asyncio"),
+        pytest.param(SqliteHarness(), "trio", marks=pytest.mark.deep),
+    ],
+    ids=lambda given: given if isinstance(given, str) else given.name,
+)
 @pytest.mark.parametrize("history", FOUND, ids=lambda history: history.__name__)
 def test_a_found_history_ends_as_it_must(history: History, harness: Harness, loop: str) -> None:
     anyio.run(judge, history, harness, backend=loop)

@@ -70,18 +70,30 @@ def environment(folder: Path, *more: str) -> Path:
     return folder
 
 
-def examine(outside: Path, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def examine(
+    where: Path, folder: Path, *options: str, backend: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Examine the example, or a backend that takes its place."""
     for name in ("json_backend.py", "test_json_backend.py"):
-        if not (folder / name).exists():
-            shutil.copy(ROOT / "examples" / name, folder)
-    python = outside / "venv" / "bin" / "python"
+        shutil.copy(ROOT / "examples" / name, folder)
+    if backend is not None:
+        (folder / "json_backend.py").write_text(backend, encoding="utf-8")
+    python = where / "venv" / "bin" / "python"
     return run(python, "-m", "pytest", "-q", "-W", "error", *options, cwd=folder)
 
 
-def test_nothing_comes_from_the_workspace(outside: Path) -> None:
+def example(right: str, wrong: str) -> str:
+    """Return the example with a fault in it."""
+    text = (ROOT / "examples" / "json_backend.py").read_text(encoding="utf-8")
+    changed = text.replace(right, wrong)
+    assert changed != text
+    return changed
+
+
+def test_nothing_comes_from_the_workspace(bare: Path) -> None:
     code = "import sched_core, sched_testkit; print(sched_core.__file__, sched_testkit.__file__)"
-    shown = run(outside / "venv" / "bin" / "python", "-c", code, cwd=outside).stdout
-    assert shown.count(str(outside / "venv")) == 2, shown
+    shown = run(bare / "venv" / "bin" / "python", "-c", code, cwd=bare).stdout
+    assert shown.count(str(bare / "venv")) == 2, shown
 
 
 @pytest.mark.deep
@@ -98,46 +110,51 @@ def test_the_example_passes(outside: Path, tmp_path: Path) -> None:
     assert "## json" in page
 
 
-def test_a_planted_defect_fails_by_name(outside: Path, tmp_path: Path) -> None:
-    text = (ROOT / "examples" / "json_backend.py").read_text(encoding="utf-8")
+def test_a_planted_defect_fails_by_name(bare: Path, tmp_path: Path) -> None:
     right = "return data.row(job.id).replace(job, ledger, data.next(), data)"
-    wrong = text.replace(
-        right, f"data.row(job.id).job = job  # whatever was stored\n            {right}"
-    )
-    assert wrong != text
-    (tmp_path / "json_backend.py").write_text(wrong, encoding="utf-8")
-    done = examine(outside, tmp_path, "-k", "replace or replacing or removal")
+    wrong = f"data.row(job.id).job = job  # whatever was stored\n            {right}"
+    chosen = "replace_is_a or replacing or removal_is"
+    done = examine(bare, tmp_path, "-k", chosen, backend=example(right, wrong))
     assert done.returncode == 1, done.stdout
     law = "Replacing a job of another revision than the stored one is refused and changes nothing."
     assert f"json breaks the law replace_is_a_compare_and_set: {law}" in done.stdout
     assert "a replace on an old revision was accepted" in done.stdout
 
 
-def test_without_its_lock_it_fails_by_name(outside: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        "one_of_two_adds or claimed_once",
+        pytest.param(
+            "one_of_two or different_jobs or beside or claimed_once", marks=pytest.mark.deep
+        ),
+    ],
+    ids=["two laws", "all of overlap"],
+)
+def test_without_its_lock_it_fails_by_name(chosen: str, bare: Path, tmp_path: Path) -> None:
     """Its calls never wait, so within a process they are atomic by accident."""
-    text = (ROOT / "examples" / "json_backend.py").read_text(encoding="utf-8")
-    wrong = text.replace("                fcntl.flock(lock, fcntl.LOCK_EX)\n", "")
-    assert wrong != text
-    (tmp_path / "json_backend.py").write_text(wrong, encoding="utf-8")
-    done = examine(
-        outside, tmp_path, "-k", "one_of_two or different_jobs or beside or claimed_once"
-    )
+    wrong = example("                fcntl.flock(lock, fcntl.LOCK_EX)\n", "")
+    done = examine(bare, tmp_path, "-k", chosen, backend=wrong)
     assert done.returncode == 1, done.stdout
     assert "(in two processes: they began " in done.stdout
     assert "overlap: FAILED (one instance, two instances, two processes)" in done.stdout
 
 
 def test_the_example_of_the_readme_needs_no_trio(bare: Path, tmp_path: Path) -> None:
+    """Strict fails for that alone: nothing else is wrong."""
     readme = (ROOT / "packages" / "sched-testkit" / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?conformance\(.*?)```", readme, flags=re.DOTALL)[:1]
-    (tmp_path / "test_mine.py").write_text(example, encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?conformance\(.*?)```", readme, flags=re.DOTALL)[:1]
+    (tmp_path / "test_mine.py").write_text(code, encoding="utf-8")
     python = bare / "venv" / "bin" / "python"
     assert run(python, "-c", "import trio", cwd=tmp_path).returncode == 1
-    chosen = ("-q", "-W", "error", "-k", "harness or claim", "test_mine.py")
-    done = run(python, "-m", "pytest", *chosen, cwd=tmp_path)
-    assert done.returncode == 0, done.stdout
-    assert done.stdout.count("trio is not installed: NOT examined; pip install trio") == 1
+    chosen = ("-q", "-W", "error", "-k", "harness or claim or order", "test_mine.py")
+    done = run(python, "-m", "pytest", "--sched-strict", *chosen, cwd=tmp_path)
+    assert " passed" in done.stdout
+    assert not re.search(r"\b[1-9]\d* (failed|error)", done.stdout), done.stdout
+    unseen = "trio is not installed: NOT examined; pip install trio"
+    assert done.stdout.count(unseen) == 2, "once in the certificate, once where strict fails for it"
     assert "loops: asyncio, trio: no" in done.stdout
-    strict = run(python, "-m", "pytest", "--sched-strict", *chosen, cwd=tmp_path)
-    assert strict.returncode == 1, strict.stdout
-    assert "--sched-strict: mine: trio: declared, trio is not installed" in strict.stdout
+    assert done.returncode == 1, done.stdout
+    assert "--sched-strict: mine: trio: declared, trio is not installed" in done.stdout
+    accused = re.findall(r"--sched-strict: .*", done.stdout)
+    assert len(accused) == 1, accused

@@ -16,6 +16,7 @@ from typing import Any
 
 import anyio
 import pytest
+from attrs import evolve
 from hypothesis import HealthCheck, Phase, given, settings
 
 from sched_core.clock import cpu_seconds
@@ -214,7 +215,13 @@ def _seeded_test(harness: Harness, law: SeededLaw) -> Callable[[Any], None]:
     def test(self: Any) -> None:
         __tracebackhide__ = True
         _expect_fit(harness)
-        run_seeded_law(harness, law, _part(SEEDS, harness), seconds=SEEDING, more=MORE_SEEDS)
+        run_seeded_law(
+            harness,
+            evolve(law, found=law.found[-_part(len(law.found), harness) :]),
+            _part(SEEDS, harness),
+            seconds=SEEDING * harness.share,
+            more=MORE_SEEDS,
+        )
 
     return _marked(test, harness, law.name, law.text)
 

@@ -1,8 +1,12 @@
-"""Hypothesis strategies for everything that a backend must keep: moments, schedules, jobs."""
+"""Hypothesis strategies for everything that a backend must keep: moments, schedules, jobs.
+
+Each is made once: hypothesis examines a new one anew, which takes longer than drawing from it.
+"""
 
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from typing import Any
 
 from attrs import evolve
@@ -52,6 +56,7 @@ NASTY = (
 """What stores get wrong more often than other text."""
 
 
+@cache
 def moments() -> st.SearchStrategy[datetime]:
     """Moments in UTC with microseconds, of this century and the next."""
     return st.datetimes(
@@ -61,17 +66,20 @@ def moments() -> st.SearchStrategy[datetime]:
     )
 
 
+@cache
 def durations(least: timedelta = timedelta(microseconds=1)) -> st.SearchStrategy[timedelta]:
     """Durations up to a year, with microseconds."""
     return st.timedeltas(min_value=least, max_value=timedelta(days=366))
 
 
+@cache
 def texts(max_size: int = 40) -> st.SearchStrategy[str]:
     """Ids and names: any characters but control characters and surrogates."""
     allowed = st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"])
     return st.text(allowed, min_size=1, max_size=max_size)
 
 
+@cache
 def metadata() -> st.SearchStrategy[dict[str, str]]:
     """Any Unicode text but lone surrogates, NUL and line ends included."""
     anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -79,6 +87,7 @@ def metadata() -> st.SearchStrategy[dict[str, str]]:
     return st.dictionaries(anything, anything, max_size=4)
 
 
+@cache
 def schedules() -> st.SearchStrategy[Schedule]:
     """Every kind of schedule that core has."""
     whole = timedelta(milliseconds=1)
@@ -110,6 +119,7 @@ def combinations(part: st.SearchStrategy[Schedule]) -> st.SearchStrategy[Schedul
     )
 
 
+@cache
 def policies() -> st.SearchStrategy[Policy]:
     """Every kind of policy."""
     misfires = st.one_of(
@@ -137,6 +147,7 @@ def policies() -> st.SearchStrategy[Policy]:
     )
 
 
+@cache
 def specs() -> st.SearchStrategy[JobSpec]:
     """Any legal definition."""
     return st.builds(
@@ -150,6 +161,7 @@ def specs() -> st.SearchStrategy[JobSpec]:
     )
 
 
+@cache
 def standings() -> st.SearchStrategy[Standing]:
     """Any combination of fields: a backend has no business knowing which make sense."""
     optional = st.none() | moments()
@@ -175,6 +187,7 @@ def standings() -> st.SearchStrategy[Standing]:
     )
 
 
+@cache
 def backlogs() -> st.SearchStrategy[Backlog]:
     """What a pause left behind, sensible or not."""
     optional = st.none() | moments()
