@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+from collections.abc import Generator
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -13,9 +15,12 @@ DEEP = os.environ.get("SCHED_DEEP", "") not in {"", "0"}
 
 ON_ONE_LOOP = ("tests/conformance/test_sqlite.py", "tests/conformance/test_postgres.py")
 """The short form examines these on asyncio alone; the backend in memory has every law on both."""
+ONE_OR_THE_OTHER = ("tests/core/", {"trio", "sqlite"})
+"""Of tests there on each loop and each store, the short form leaves out the pair."""
 
 settings.register_profile(
     "ci",
+    max_examples=40,
     derandomize=True,
     deadline=None,
     print_blob=True,
@@ -44,6 +49,17 @@ def deep() -> bool:
     return DEEP
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage among what is collected: all of it stays until the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Let folders that take long begin first, so that processes end at about the same time.
 
@@ -51,7 +67,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     trio, where a backend calls the same code in the same threads.
     """
     for item in items:
-        if item.nodeid.startswith(ON_ONE_LOOP) and "[trio]" in item.name:
+        callspec = getattr(item, "callspec", None)
+        chosen = {} if callspec is None else callspec.params
+        folder, pair = ONE_OR_THE_OTHER
+        words = {word for word in chosen.values() if isinstance(word, str)}
+        on_trio = item.nodeid.startswith(ON_ONE_LOOP) and "trio" in words
+        if on_trio or (item.nodeid.startswith(folder) and pair <= words):
             item.add_marker(pytest.mark.deep)
     items.sort(key=lambda item: -budgets.of(item.nodeid))
     left_out = [item for item in items if item.get_closest_marker("deep") and not DEEP]

@@ -1,8 +1,8 @@
 """Runs commands of ``sched``, each on a terminal of 80 columns or into pipes, in one process.
 
 Importing takes longer than what most commands do, so this program imports once and forks for each.
-It reads a list of ``[how, words, environment]`` as JSON, and writes ``[code, output, errors]`` of
-each.
+Each line that it reads is a list of ``[how, words, environment]`` as JSON; it answers with a line,
+the ``[code, output, errors]`` of each.
 """
 
 from __future__ import annotations
@@ -103,7 +103,6 @@ def read(file: int) -> str:
 HOW = {"terminal": on_terminal, "pipe": piped, "unheard": unheard}
 
 if __name__ == "__main__":
-    asked = json.load(sys.stdin)
     outputs = sys.stdout
     with open(os.devnull, "w") as sys.stdout:  # noqa: PTH123 -- imports all that a command needs
         sys.argv = ["sched", "jobs"]
@@ -112,5 +111,6 @@ if __name__ == "__main__":
         except SystemExit:
             sys.stdout.flush()
     sys.stdout = outputs
-    answers = [HOW[how](words, environment) for how, words, environment in asked]
-    sys.stdout.write(json.dumps(answers))
+    for line in sys.stdin:
+        answers = [HOW[how](words, environment) for how, words, environment in json.loads(line)]
+        print(json.dumps(answers), flush=True)  # noqa: T201 -- its answer

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -69,25 +69,29 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def drive(store: Path) -> Drive:
+def drive(store: Path) -> Iterator[Drive]:
     environ = {k: v for k, v in os.environ.items() if not k.startswith("SCHEDULER_")}
     environ |= {"SCHEDULER_MODE": "sql", "SCHEDULER_SQL_URL": str(store), "PYTHONUTF8": "1"}
     environ.pop("COLUMNS", None)
 
-    def run(how: str, *commands: list[str], **environment: str) -> list[Shown]:
-        done = subprocess.run(
-            [sys.executable, str(Path(__file__).with_name("driven.py"))],
-            input=json.dumps([[how, words, environment] for words in commands]),
-            stdout=subprocess.PIPE,
-            env=environ,
-            cwd=store.parent,
-            text=True,
-            check=True,
-            timeout=120,
-        )
-        return [Shown(*answer) for answer in json.loads(done.stdout)]
+    with subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("driven.py"))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environ,
+        cwd=store.parent,
+        text=True,
+    ) as driven:
 
-    return run
+        def run(how: str, *commands: list[str], **environment: str) -> list[Shown]:
+            assert driven.stdin is not None
+            assert driven.stdout is not None
+            asked = json.dumps([[how, words, environment] for words in commands])
+            driven.stdin.write(f"{asked}\n")
+            driven.stdin.flush()
+            return [Shown(*answer) for answer in json.loads(driven.stdout.readline())]
+
+        yield run
 
 
 COMMANDS = [

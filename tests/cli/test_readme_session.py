@@ -17,6 +17,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from sched_cli import main as _commands  # noqa: F401 -- puts them into the application
+from sched_cli.shared import app
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "packages" / "sched-cli" / "README.md"
@@ -47,39 +51,31 @@ def plain(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", [FIRST, README], ids=["first page", "package"])
-def test_the_session_is_true(page: Path, tmp_path: Path) -> None:
-    """What stands on the page, copied into an empty folder."""
+def test_the_session_is_true(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands on the page, copied into an empty folder.
+
+    The service is a process of its own; the commands run in this one, which has imported them.
+    """
     (tmp_path / "service.py").write_text(block(page, "python", "@router"), encoding="utf-8")
     (tmp_path / "scheduler.toml").write_text(block(page, "toml"), encoding="utf-8")
     assert "`sched run service:router`" in page.read_text()
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("SCHEDULER_")}
-    environ["COLUMNS"] = "200"
-    sched = [sys.executable, "-m", "sched_cli"]
+    for name in [name for name in os.environ if name.startswith("SCHEDULER_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+    command = [sys.executable, "-m", "sched_cli", "run", "service:router", "--log", "json"]
     with (tmp_path / "log").open("w") as log:
-        service = subprocess.Popen(
-            [*sched, "run", "service:router", "--log", "json"],
-            cwd=tmp_path,
-            env=environ,
-            stdout=log,
-            stderr=log,
-        )
+        service = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         waits_until(lambda: "runs on SQLite" in (tmp_path / "log").read_text())
         session = block(page, "console")
         for part in session.split("$ sched ")[1:]:
-            command, expected = part.split("\n", 1)
-            done = subprocess.run(
-                [*sched, *shlex.split(command)],
-                cwd=tmp_path,
-                env=environ,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
+            words, expected = part.split("\n", 1)
+            done = CliRunner().invoke(app, shlex.split(words))
             assert done.stderr == ""
             assert plain(done.stdout) == plain(expected), done.stdout
-            if command.startswith("trigger"):
-                job_id = command.split()[1]
+            if words.startswith("trigger"):
+                job_id = words.split()[1]
                 waits_until(partial(ran, tmp_path, job_id))
         service.send_signal(signal.SIGTERM)
         assert service.wait(timeout=30) == 0

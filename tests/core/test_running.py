@@ -414,8 +414,18 @@ def first_line(process: subprocess.Popen[str]) -> str:
     return line
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("how", RUNNERS)
+@pytest.mark.parametrize(
+    ("how", "number"),
+    [
+        *((how, signal.SIGTERM) for how in RUNNERS),
+        *((how, signal.SIGINT) for how in RUNNERS if "asyncio" in how),
+        *(
+            pytest.param(how, signal.SIGINT, marks=pytest.mark.deep)
+            for how in RUNNERS
+            if "asyncio" not in how
+        ),
+    ],
+)
 def test_a_signal_drains_and_exits_with_0(how: str, number: signal.Signals) -> None:
     with serve(SERVICE, how, "0.3") as process:
         assert first_line(process) == "begun"

@@ -536,14 +536,14 @@ BEFORE: list[dict[str, Schedule]] = [{}, OLD, NEW, {"kept": DAILY}]
 
 @pytest.mark.parametrize("before", BEFORE, ids=["empty", "old", "new", "else"])
 def test_wherever_an_old_pod_is_held_up_or_dies_the_new_set_stands(
-    before: dict[str, Schedule],
+    before: dict[str, Schedule], deep: bool
 ) -> None:
     """It stops before each of its calls while the new one begins, or does all of its work."""
 
     async def main() -> None:
         for held_at in range(24):
-            for calls in (1, 2, 3, 4, 6, 9, 13, 500):
-                for more in (500, 1, 2):
+            for calls in (1, 2, 3, 4, 6, 9, 13, 500) if deep else (1, 3, 9, 500):
+                for more in (500, 1, 2) if deep else (500, 1):
                     segments = [(0, held_at, False), (1, calls, False), (0, more, more < 500)]
                     runs, told = await play([1, 2], segments, before)
                     assert runs == NEW, segments

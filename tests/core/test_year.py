@@ -137,9 +137,9 @@ async def _operate(scheduler: Scheduler, step: int, now: datetime) -> None:
 def test_a_year_runs_in_seconds_and_twice_the_same(
     deep: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Short: the first ten days of it. The rate is printed, see it with ``-s``."""
+    """Short: the first four days of it. The rate is printed, see it with ``-s``."""
     caplog.set_level("CRITICAL", logger="sched_core")
-    length = YEAR if deep else timedelta(days=10)
+    length = YEAR if deep else timedelta(days=4)
     years = [anyio.run(_simulate, 1000, length) for _ in range(2)]
     for year in years:
         runs = year.counts["succeeded"] + year.counts["failed"]

@@ -179,13 +179,15 @@ def test_fastapi(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["test_your_jobs.py", "test_audited_backend.py"])
-def test_tests_that_are_examples(name: str, tmp_path: Path) -> None:
+def test_tests_that_are_examples(name: str, tmp_path: Path, deep: bool) -> None:
+    """In the short form, the exam of the composed backend is of those calls that it changes."""
+    chosen = "not histories" if deep else "your or harness or tells or add or replac or remov"
     copied(name, tmp_path)
     copied("audited_backend.py", tmp_path)
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:asyncio"]
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("SCHED_", "PYTEST_"))}
     done = subprocess.run(
-        [*command, "-k", "not histories", name],
+        [*command, "-k", chosen, name],
         cwd=tmp_path,
         env=kept,
         capture_output=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 
 from tests.torture.harnesses import Sqlite
 
@@ -12,6 +13,8 @@ from sched_testkit.torture import Fault
 
 
 class KnowsTheAddressOnlyWhereItWasEntered(Sqlite):
+    processes = 1
+
     @contextmanager
     def place(self, folder: str) -> Iterator[str]:
         with super().place(folder) as address:
@@ -23,6 +26,9 @@ class KnowsTheAddressOnlyWhereItWasEntered(Sqlite):
 
 
 class FaultRaises(Sqlite):
+    processes = 1
+    lease = recovery = timedelta(seconds=1)
+
     def faults(self, address: str) -> Mapping[str, Fault]:
         def raises(seconds: float) -> None:
             raise RuntimeError("the tool for this is not installed")
