@@ -1,6 +1,6 @@
 """Seconds that each part of `./dev test` may take on two cores; more is told, and fails nothing.
 
-`./dev test` is to end within ten minutes: see :func:`total`.
+`./dev test` is to end within five minutes: see :func:`total`.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-LINT = 60
-COLLECTING = 20
+LINT = 20
+COLLECTING = 15
 """Starting pytest, and finding the tests."""
 TESTS: dict[str, int] = {
-    "cli": 160,
-    "conformance": 640,
-    "core": 440,
+    "cli": 70,
+    "conformance": 250,
+    "core": 150,
     "crash": 40,
-    "docs": 180,
-    "jetstream": 230,
-    "postgres": 300,
-    "sql": 160,
-    "testkit": 300,
-    "torture": 60,
+    "docs": 90,
+    "jetstream": 85,
+    "postgres": 150,
+    "sql": 75,
+    "testkit": 110,
+    "torture": 30,
 }
-"""By folder of tests/; five processes run them, for most tests wait most of the time."""
-PROCESSES = 5
-LIMIT = 600
+"""By folder of tests/; four processes run them, for some tests wait most of the time."""
+PROCESSES = 4
+LIMIT = 300
 
 LINT_SPENT = "SCHED_LINT_SECONDS"
 """The variable in which `./dev test` tells pytest what lint took."""
