@@ -133,6 +133,19 @@ class ClaimsOfASilentStoreAreForgotten(Silent):
         return claims
 
 
+@breaks("a_wait_outlives_a_silence")
+class SilenceEndsListening(Silent):
+    """What listens gives up on a silent store, and whoever waits for it waits for ever."""
+
+    async def wait_due(self, limit: int) -> None:
+        while self.store.spoken is None:
+            with anyio.move_on_after(0.02) as looking:
+                await Sound.wait_due(self, limit)
+            if not looking.cancelled_caught:
+                return
+        await anyio.sleep_forever()
+
+
 @breaks("a_silent_store_holds_up_no_stop")
 class CancelledCallsWaitForTheStore(Silent):
     """A call is finished in a shield, or its connection would be in the midst of something."""

@@ -14,12 +14,15 @@ from sched_core import (
     BackendUnavailable,
     Claim,
     Clock,
+    Execution,
+    ExecutionQuery,
     Job,
     JobQuery,
     Page,
     Settled,
     Settlement,
     Undecodable,
+    UndecodableExecution,
 )
 from sched_core.clock import Alarm
 
@@ -221,3 +224,32 @@ class CloseDropsWhatIsUnderWay(Sound):
         if self._clock is None:
             return [Settled("written") for _ in settlements]
         return await super().settle(settlements)
+
+
+@breaks("lines_of_a_job_are_listed_in_the_order_of_writing")
+class LinesOfAJobComeByNumber(Sound):
+    """WHERE job_id = ? ORDER BY number DESC, attempt DESC: there is an index for it."""
+
+    async def executions(
+        self, query: ExecutionQuery, *, after: str | None, limit: int
+    ) -> Page[Execution | UndecodableExecution]:
+        if query.job_id is None:
+            return await super().executions(query, after=after, limit=limit)
+        page = await super().executions(query, after=None, limit=10**6)
+        lines = [line for line in page.items if isinstance(line, Execution)]
+        lines.sort(key=lambda line: (line.number, line.attempt), reverse=True)
+        start = int(after or 0)
+        more = start + limit < len(lines)
+        return Page(lines[start : start + limit], str(start + limit) if more else None)
+
+
+@breaks("filters_of_jobs_hold_together")
+class NoGroupIsAnyGroup(Sound):
+    """`if query.group:` where `is not None` was meant."""
+
+    async def jobs(
+        self, query: JobQuery, *, after: str | None, limit: int
+    ) -> Page[Job | Undecodable]:
+        return await super().jobs(
+            evolve(query, group=query.group or None), after=after, limit=limit
+        )

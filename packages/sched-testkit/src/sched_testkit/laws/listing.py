@@ -197,6 +197,21 @@ async def the_history_is_listed_by_writing_and_selected_by_its_end(bench: Bench)
 
 
 @law
+async def lines_of_a_job_are_listed_in_the_order_of_writing(bench: Bench) -> None:
+    """Of one job, too, what was written last comes first, whatever its occurrence and attempt."""
+    backend = await bench.open()
+    (job,) = await bench.added(backend, bench.job(due=None))
+    now = bench.clock.now()
+    for number, attempt in ((9, 1), (5, 2), (7, 1), (5, 1)):
+        line = bench.line(Claim(job, 1, "worker-1", now, now), Status.FAILED, attempt=attempt)
+        written = evolve(line, number=number, final=False, id=f"{job.uid}:{number}:{attempt}")
+        job = await backend.replace(job, [written])
+    for query in ({}, {"job_id": "job"}, {"final": False}):
+        found = [(line.number, line.attempt) for line in await bench.lines(backend, **query)]
+        assert found == [(5, 1), (7, 1), (5, 2), (9, 1)], f"by {query} they come as {found}"
+
+
+@law
 async def a_full_last_page_has_no_next(bench: Bench) -> None:
     """The page with the last item has no next, also where it is full, and so has an empty one."""
     backend = await bench.open()
@@ -238,7 +253,7 @@ async def filters_of_jobs_hold_together(bench: Bench) -> None:
     single: list[dict[str, Any]] = [
         *({"state": state} for state in State),
         *({"id_prefix": prefix} for prefix in ("a", "a%", "a_", "A")),
-        *({"group": group} for group in ("g", "G", "g ")),
+        *({"group": group} for group in ("g", "G", "g ", "")),
         *({"metadata": wanted} for wanted in ({"kind": "1"}, {"kind": "2", "x": "b"}, {"y": "1"})),
     ]
     for one, other in itertools.combinations(single, 2):
@@ -267,7 +282,7 @@ async def filters_of_the_ledger_hold_together(bench: Bench) -> None:
             stored[place] = await backend.replace(job, [line])
             lines.append(line)
     single: list[dict[str, Any]] = [
-        *({"job_id": name} for name in ("a", "A", "b")),
+        *({"job_id": name} for name in ("a", "A", "b", "")),
         *({"final": final} for final in (True, False)),
         *({"statuses": frozenset(some)} for some in ({Status.FAILED}, {Status.MISSED}, ())),
         {"statuses": frozenset({Status.SUCCEEDED, Status.FAILED})},

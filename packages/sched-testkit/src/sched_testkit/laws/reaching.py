@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import anyio
@@ -110,10 +111,9 @@ async def an_unreachable_store_is_said_to_be(bench: Bench) -> None:
     await bench.advance(bench.lease)  # a release may try on while its claim lives
     await bench.harness.cut(bench.place)
     try:
-        told = await _all_at_once(writes)
-        said = sorted(name for name in writes if name in told)
+        told = await _all_at_once(writes | {name: read for name, (read, _) in reads.items()})
+        said = sorted(writes.keys() & told.keys())
         assert not said, f"{said} did not raise BackendUnavailable"
-        told = await _all_at_once({name: read for name, (read, _) in reads.items()})
         for name, found in told.items():
             truth = reads[name][1]
             assert found == truth, f"{name} neither raised BackendUnavailable nor told the truth"
@@ -150,12 +150,12 @@ async def an_outage_costs_nothing_but_time(bench: Bench) -> None:
     new = bench.job("new")
     await bench.harness.cut(bench.place)
     try:
-        for call in (
-            functools.partial(backend.add, [new]),
-            functools.partial(backend.settle, [bench.settlement(claim)]),
-        ):
-            with contextlib.suppress(BackendUnavailable):
-                await call()
+        await _all_at_once(
+            {
+                "add": functools.partial(backend.add, [new]),
+                "settle": functools.partial(backend.settle, [bench.settlement(claim)]),
+            }
+        )
     finally:
         await bench.harness.heal(bench.place)
     await is_back(bench, backend)
@@ -168,6 +168,22 @@ async def an_outage_costs_nothing_but_time(bench: Bench) -> None:
 @law(needs=cuttable)
 async def a_wait_outlives_an_outage(bench: Bench) -> None:
     """A wait in an outage raises BackendUnavailable, or ends by the longest poll after it."""
+    await expect_wait_to_outlive(bench, _out_of_reach(bench))
+
+
+@asynccontextmanager
+async def _out_of_reach(bench: Bench) -> AsyncIterator[None]:
+    await bench.harness.cut(bench.place)
+    try:
+        yield
+    finally:
+        await bench.harness.heal(bench.place)
+
+
+async def expect_wait_to_outlive(
+    bench: Bench, trouble: contextlib.AbstractAsyncContextManager[None]
+) -> None:
+    """Expect that a wait ends which was under way when the store got into trouble."""
     backend, other = await bench.open(), await bench.open()
     later = bench.clock.now() + timedelta(days=1)
     await bench.added(backend, bench.job("later", due=later))
@@ -182,18 +198,15 @@ async def a_wait_outlives_an_outage(bench: Bench) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(wait)
             await pause(0.05)
-            await bench.harness.cut(bench.place)
-            try:
+            async with trouble:
                 await pause(0.05)
-            finally:
-                await bench.harness.heal(bench.place)
             await is_back(bench, other)
             await bench.added(other, bench.job())
             await is_back(bench, backend)
             while not ended.is_set():
                 await bench.advance(MAX_POLL)
                 await pause(0.02)
-    assert not scope.cancelled_caught, "the wait did not return after the outage"
+    assert not scope.cancelled_caught, "the wait did not return after it"
     assert "job" in {claim.job.id for claim in await backend.claim_due(10)}
 
 

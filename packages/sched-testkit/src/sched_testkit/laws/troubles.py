@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -26,7 +27,7 @@ from sched_core.clock import pause
 from sched_testkit.bench import Bench
 from sched_testkit.laws.law import law, newer, refusing, stallable
 from sched_testkit.laws.lifetimes import calls_of
-from sched_testkit.laws.reaching import is_back
+from sched_testkit.laws.reaching import expect_wait_to_outlive, is_back
 
 SILENCE = 0.2
 """Seconds of real time: some backends wait so long, and others give up."""
@@ -106,6 +107,18 @@ async def _expect_done_once(
         claims = list(await backend.claim_due(10))
     assert [claim.job.id for claim in claims] == ["due"], "a job was lost to a silent store"
     assert (await bench.settle(backend, bench.settlement(claims[0]))).outcome == "written"
+
+
+@law(needs=stallable)
+async def a_wait_outlives_a_silence(bench: Bench) -> None:
+    """A wait on a silent store raises BackendUnavailable, or ends by the longest poll after it."""
+    await expect_wait_to_outlive(bench, _silence(bench))
+
+
+@asynccontextmanager
+async def _silence(bench: Bench) -> AsyncIterator[None]:
+    with bench.harness.stall(bench.place):
+        yield
 
 
 @law(needs=stallable)
