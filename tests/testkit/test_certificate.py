@@ -138,9 +138,9 @@ TestTrusting = conformance(Trusting())
 def test_what_was_not_seen_stands_first_and_strict_fails_for_it(tmp_path: Path) -> None:
     """And the verdict of the torture is a line of it."""
     (tmp_path / "test_trusting.py").write_text(TRUSTING, encoding="utf-8")
-    sound = "TestSound and (order or claimed_once)"
-    trusting = "Trusting and (order or claimed_once or killed or only)"
-    code, shown = exam(tmp_path, "-p", "no:asyncio", "-k", f"{trusting} or {sound}")
+    trusting, sound = "test_trusting.py", "test_mine.py::TestSound"
+    chosen = ("-p", "no:asyncio", "-k", "order or claimed_once or killed or only")
+    code, shown = exam(tmp_path, *chosen, trusting, sound)
     assert code == 0, shown
     lines = shown[shown.index("trusting: ") :].splitlines()
     assert lines[1].strip() == UNSEEN
@@ -148,14 +148,14 @@ def test_what_was_not_seen_stands_first_and_strict_fails_for_it(tmp_path: Path) 
 
     verdicts = {"sound": verdict("sound", 2, 7, 0), "other": verdict("other", 0.5, 8, 2)}
     assert read_verdicts(verdicts.values())["other"].startswith("0.5 min, seed 8, 2 findings (")
-    options = ["-p", "no:asyncio", "--sched-strict"]
+    options = [*chosen, "--sched-strict"]
     for name, text in verdicts.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
         options += ["--sched-torture", str(tmp_path / name)]
-    code, shown = exam(tmp_path, *options, "-k", trusting)
+    code, shown = exam(tmp_path, *options, trusting)
     assert code == 1, shown
     assert f"--sched-strict: trusting: {UNSEEN}" in shown
-    code, shown = exam(tmp_path, *options, "-k", sound)
+    code, shown = exam(tmp_path, *options, sound)
     assert code == 0, "nothing is left unseen, and it failed"
     assert "torture: 2 min, seed 7, no finding (sched-testkit" in shown
 

@@ -6,33 +6,53 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import anyio
 import pytest
 from tests.torture.harnesses import Sqlite
 
-from sched_core import Scheduler
-from sched_testkit.torture import Fault, TortureHarness
+from sched_core import JobSpec, Scheduler
+from sched_testkit.torture import Fault, TortureHarness, run
 from sched_testkit.torture.__main__ import main
-from sched_testkit.torture.commands import Commands
+from sched_testkit.torture.commands import Commands, workload
 from sched_testkit.torture.faults import ABSENT, CLOCK, KILL, MEDDLED, Faults, plan
 from sched_testkit.torture.processes import Exit, Processes, Worker
 
 KINDS = ("kill", KILL, "stop", "terminate", "locked", CLOCK)
 
 
-def tortured(harness: str, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sched_testkit.torture", harness, *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    for said in done.stderr.splitlines():
-        if said.startswith("journals and logs are kept in "):
-            shutil.rmtree(said.removeprefix("journals and logs are kept in "))
-    return done
+Tortured = Callable[..., tuple[int | str | None, str, str]]
+
+
+@pytest.fixture
+def tortured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tortured:
+    """Run the tool in this process, without suicides or a long rest; return its code and output."""
+
+    def without_suicides(*arguments: Any) -> list[JobSpec]:
+        return [spec for spec in workload(*arguments) if "suicide" not in spec.id]
+
+    monkeypatch.setattr(run, "workload", without_suicides)
+    monkeypatch.setattr(run, "MAX_POLL", timedelta(0))
+
+    def play(harness: str, *options: str) -> tuple[int | str | None, str, str]:
+        monkeypatch.setattr(sys, "argv", ["torture", harness, *options])
+        code: int | str | None
+        try:
+            code = main()
+        except SystemExit as end:
+            code = end.code
+        shown = capsys.readouterr()
+        for said in shown.err.splitlines():
+            if said.startswith("journals and logs are kept in "):
+                shutil.rmtree(said.removeprefix("journals and logs are kept in "))
+        return code, shown.out, shown.err
+
+    return play
 
 
 def test_a_seed_draws_the_same_faults() -> None:
@@ -81,17 +101,17 @@ def test_a_number_that_is_not_above_zero_is_named(
     assert f"{option}: '{number}' must be a number above 0" in capsys.readouterr().err
 
 
-def test_workers_that_cannot_start_end_the_run_at_once_with_their_log() -> None:
-    done = tortured("tests.torture.broken:KnowsTheAddressOnlyWhereItWasEntered")
-    assert done.returncode == 2
-    assert "before it looked for work" in done.stderr
-    assert "AttributeError" in done.stderr
+def test_workers_that_cannot_start_end_the_run_at_once_with_their_log(tortured: Tortured) -> None:
+    code, _, said = tortured("tests.torture.broken:KnowsTheAddressOnlyWhereItWasEntered")
+    assert code == 2
+    assert "before it looked for work" in said
+    assert "AttributeError" in said
 
 
-def test_a_fault_that_raises_is_a_finding() -> None:
-    done = tortured("tests.torture.broken:FaultRaises", "--every", "0.2", "--scale", "1")
-    assert done.returncode == 1
-    assert "FAULT FAILED: raises: RuntimeError('the tool for this is not installed')" in done.stdout
+def test_a_fault_that_raises_is_a_finding(tortured: Tortured) -> None:
+    code, told, _ = tortured("tests.torture.broken:FaultRaises", "--every", "0.2", "--scale", "1")
+    assert code == 1
+    assert "FAULT FAILED: raises: RuntimeError('the tool for this is not installed')" in told
 
 
 class Delayed(Sqlite):
