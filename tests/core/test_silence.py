@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
@@ -59,14 +59,48 @@ class NoName(Exception, metaclass=_NoName):
     pass
 
 
+def failing(name: str, base: type[BaseException] = Exception) -> Callable[[str], BaseException]:
+    """Return a maker of exceptions that fail when they are asked for one attribute."""
+
+    def fail(self: object) -> object:
+        raise RuntimeError(f"no {name}")
+
+    odd = type("Odd", (base,), {name: property(fail)})
+    return lambda text: odd(text, [ValueError(text)]) if base is BaseExceptionGroup else odd(text)
+
+
+def nested(text: str) -> BaseException:
+    error: Exception = ValueError(text)
+    for _ in range(2000):
+        error = ExceptionGroup(text, [error])
+    return error
+
+
+def circle(text: str) -> BaseException:
+    one, other = ValueError(text), ValueError(text)
+    one.__cause__, other.__cause__ = other, one
+    return one
+
+
 @pytest.mark.parametrize("kind", ["async", "plain"])
 @pytest.mark.parametrize(
     "error",
-    [NoText, LeavingText, NoNotes, NoName],
-    ids=["text", "text that leaves", "notes", "name"],
+    [
+        pytest.param(NoText, id="text"),
+        pytest.param(LeavingText, id="text that leaves"),
+        pytest.param(NoNotes, id="notes"),
+        pytest.param(NoName, id="name"),
+        pytest.param(failing("__cause__"), id="cause"),
+        pytest.param(failing("__context__"), id="context"),
+        pytest.param(failing("__traceback__"), id="traceback"),
+        pytest.param(failing("__class__"), id="class"),
+        pytest.param(failing("exceptions", BaseExceptionGroup), id="exceptions"),
+        pytest.param(nested, id="nested"),
+        pytest.param(circle, id="circle"),
+    ],
 )
 def test_an_exception_that_cannot_be_shown_is_a_failure_of_its_job_alone(
-    error: type[Exception], kind: str, loop: str
+    error: Callable[[str], BaseException], kind: str, loop: str
 ) -> None:
     def plain(event: JobEvent) -> None:
         if event.id == "odd":

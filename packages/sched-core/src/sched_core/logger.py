@@ -74,16 +74,22 @@ def _last_resort(message: str, error: BaseException) -> None:
 
 def type_name(error: BaseException) -> str:
     """Return the name of an exception's class, also where a metaclass makes that fail."""
-    name = type.__dict__["__name__"].__get__(type(error))
+    name = attribute(type, "__name__", type(error))
     return name if isinstance(name, str) else "an exception"
+
+
+def attribute(owner: type[Any], name: str, of: object) -> Any:
+    """Return what a built-in type keeps under a name, whatever a class of the user's made of it."""
+    return owner.__dict__[name].__get__(of)
 
 
 def from_user_code(error: BaseException) -> ExcInfo:
     """Return ``exc_info`` whose traceback begins where this package called the user's code."""
-    trace = error.__traceback__
+    whole: TracebackType | None = attribute(BaseException, "__traceback__", error)
+    trace = whole
     while trace is not None and _is_ours(trace):
         trace = trace.tb_next
-    return type(error), error, trace or error.__traceback__
+    return type(error), error, trace or whole
 
 
 _UNINTERESTING = {"sched_core", "anyio", "asyncio", "trio", "outcome"}

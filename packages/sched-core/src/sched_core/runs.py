@@ -27,6 +27,7 @@ from attrs import frozen
 from sched_core.errors import BackendUnavailable
 from sched_core.job import Cancellation, Claim, Settlement, Status, describe
 from sched_core.lifecycle import Decision, Ended, Start
+from sched_core.logger import attribute
 from sched_core.threads import HandlerThread
 
 Phase = Literal["claimed", "queued", "running", "committed", "ended", "over"]
@@ -70,17 +71,27 @@ def failure(error: BaseException) -> Ended:
 
 
 def _is_by_store(error: BaseException) -> bool:
-    """Whether an error is the store's, or was deliberately raised from one that is."""
-    seen = set[int]()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        if isinstance(cause, BackendUnavailable):
-            return True
-        if isinstance(cause, BaseExceptionGroup):
-            return all(_is_by_store(each) for each in cause.exceptions)
+    """Whether an error is the store's, or was deliberately raised from one that is.
+
+    A group is the store's if all that it holds is. The errors are asked for nothing that their
+    classes may have made fail, and may be chained and grouped to any depth.
+    """
+    found, seen = False, set[int]()
+    branches: list[BaseException | None] = [error]
+    while branches:
+        cause = branches.pop()
+        if cause is None:
+            return False
+        if id(cause) in seen:
+            continue  # two tasks that awaited the same failure, or a circle
         seen.add(id(cause))
-        cause = cause.__cause__
-    return False
+        if issubclass(type(cause), BackendUnavailable):
+            found = True
+        elif issubclass(type(cause), BaseExceptionGroup):
+            branches += attribute(BaseExceptionGroup, "exceptions", cause)
+        else:
+            branches.append(attribute(BaseException, "__cause__", cause))
+    return found
 
 
 def told_to_stop(why: Why | None, outcome: Outcome, timeout: timedelta | None) -> Outcome:
