@@ -17,6 +17,7 @@ from tests.core.running import Make, at_once, gate, lines_of, run, running, seco
 
 from sched_core import (
     Backend,
+    BackendUnavailable,
     HealthChange,
     Interval,
     JobEvent,
@@ -336,6 +337,39 @@ def test_jobs_that_cannot_be_read_are_told_of(
 
     run(loop, main)
     assert "'spoilt'" in caplog.text
+
+
+def test_a_look_that_failed_is_made_again_soon(
+    monkeypatch: pytest.MonkeyPatch, make: Make, loop: str
+) -> None:
+    """A store that was away for a moment must not look ill for an hour."""
+    monkeypatch.setattr(maintenance, "LOOK_BEGINS", timedelta(milliseconds=50))
+
+    async def main() -> None:
+        backend = _AwayAtFirst(make())
+        async with running(backend, lambda event: None) as scheduler:
+            (problem,) = await until(lambda: scheduler.snapshot().problems)  # type: ignore[union-attr]
+            assert problem == "listing: BackendUnavailable: away"
+            backend.is_back = True
+            await until(lambda: scheduler.snapshot().healthy)
+
+    run(loop, main)
+
+
+class _AwayAtFirst:
+    """A backend that cannot list before it is back."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self.is_back = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    async def jobs(self, *args: Any, **options: Any) -> Any:
+        if not self.is_back:
+            raise BackendUnavailable("away")
+        return await self._backend.jobs(*args, **options)
 
 
 class _Spoilt:

@@ -22,6 +22,8 @@ must stay so before anything is: one that is put right meanwhile has deleted not
 LOOK_BEGINS = timedelta(seconds=10)
 """What became due while no worker was there goes first: the look may have to read every job."""
 LOOK_FOR_UNREADABLE = timedelta(hours=1)
+LOOK_AGAIN = timedelta(minutes=5)
+"""Longest pause after a look that failed."""
 SHOWN = 20
 """Most unreadable jobs that are named."""
 
@@ -96,15 +98,18 @@ class Unreadable:
 
     async def run(self) -> None:
         """Look until cancelled, soon and then every hour."""
-        await wait(self._clock, LOOK_BEGINS)
+        pause = LOOK_BEGINS
         while True:
+            await wait(self._clock, pause)
             try:
                 await self._look()
+                pause = LOOK_FOR_UNREADABLE
                 self._observers.trouble("listing", None)
             except Exception as error:  # noqa: BLE001 -- a third party's backend may raise anything
+                # Health is bad until it succeeds. Rarer while it goes on: it may read every job.
+                pause = LOOK_BEGINS if pause > LOOK_AGAIN else min(2 * pause, LOOK_AGAIN)
                 logger.warning("the look for unreadable jobs failed: %s", describe(error))
                 self._observers.trouble("listing", describe(error))
-            await wait(self._clock, LOOK_FOR_UNREADABLE)
 
     async def _look(self) -> None:
         page = await self._backend.jobs(NO_READABLE_JOB, after=None, limit=SHOWN)
