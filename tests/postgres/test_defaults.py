@@ -30,7 +30,7 @@ DEFAULTS = {
     "intervalstyle": "sql_standard",
     "max_parallel_workers_per_gather": "8",
     "quote_all_identifiers": "on",
-    "row_security": "off",
+    "row_security": "on",
     "search_path": "public, pg_catalog",
     "standard_conforming_strings": "off",
     "statement_timeout": "20s",

@@ -89,6 +89,33 @@ def test_the_rights_that_are_named_suffice(reader: str, here: Place) -> None:
     anyio.run(main)
 
 
+@pytest.mark.parametrize("table", ["job", "ledger"])
+def test_rows_that_a_policy_hides_are_an_error_and_no_empty_queue(
+    reader: str, here: Place, table: str
+) -> None:
+    """Some hosts enable row security for every table: who does not own it sees nothing then."""
+
+    async def use_it() -> None:
+        async with Place(reader, here.schema).scheduler(lambda event: None) as scheduler:
+            await scheduler.submit_job("a", Once(past()))
+            assert await scheduler.run_due() == 1
+            here.rows(f"ALTER TABLE @{table} ENABLE ROW LEVEL SECURITY")
+            with pytest.raises(BackendError, match=rf"policy for table .{table}.*DISABLE ROW"):
+                _ = [each async for each in scheduler.list_executions()]
+                await scheduler.run_due()
+
+    anyio.run(use, here.backend())
+    here.rows(f"GRANT USAGE ON SCHEMA {here.schema} TO reader")
+    everything = "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES"
+    here.rows(f"GRANT {everything} IN SCHEMA {here.schema} TO reader")
+    here.rows(f"GRANT USAGE ON SEQUENCE {here.schema}.serial TO reader")
+    try:
+        anyio.run(use_it)
+        assert "DISABLE ROW" in str(failure(reader, schema=here.schema))
+    finally:
+        here.rows(f"ALTER TABLE @{table} DISABLE ROW LEVEL SECURITY")
+
+
 def test_a_missing_schema() -> None:
     where = postgres_server.shared().address()
     error = failure(where, schema="nowhere", migrate=False)

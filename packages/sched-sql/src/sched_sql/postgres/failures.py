@@ -85,6 +85,11 @@ def translate(error: Exception, where: str, schema: str) -> Exception:
         return error
     text = first_line(error)
     code = getattr(error, "sqlstate", None) or ""
+    if "row-level security" in text:
+        return BackendError(
+            f"{where}: {text}: a policy would hide rows: ALTER TABLE ... DISABLE ROW LEVEL SECURITY "
+            f"for the tables of schema {schema}, or give the role BYPASSRLS"
+        )
     if isinstance(error, errors.InsufficientPrivilege):
         return BackendError(
             f"{where}: {text}: grant what is missing: USAGE on schema {schema}; SELECT, INSERT, "
