@@ -41,6 +41,7 @@ from sched_core import (
     HandlerNotSet,
     Interval,
     JobEvent,
+    JobRouter,
     JobSpec,
     MemoryBackend,
     NoRoute,
@@ -199,6 +200,33 @@ def ends() -> dict[str, tuple[BaseException, str]]:
         "GeneratorExit": (GeneratorExit("g"), "GeneratorExit: g"),
         "CancelledError": (asyncio.CancelledError("c"), "CancelledError: c"),
     }
+
+
+@pytest.mark.parametrize("routed", [False, True], ids=["handler", "router"])
+@pytest.mark.parametrize("kind", ["generator", "async generator"])
+def test_a_handler_with_a_yield_in_it_has_not_succeeded(
+    kind: str, routed: bool, loop: str
+) -> None:
+    """Nothing of its body would ever run."""
+
+    def generator(event: JobEvent) -> Any:
+        yield event
+
+    async def async_generator(event: JobEvent) -> Any:
+        yield event
+
+    handler: Any = generator if kind == "generator" else async_generator
+    router = JobRouter()
+    router.route("bad")(handler)
+
+    async def main() -> None:
+        async with running(MemoryBackend(), router if routed else handler) as scheduler:
+            await scheduler.submit_job("bad", at_once())
+            (line,) = await lines_of(scheduler, 1)
+            assert line.status is Status.FAILED
+            assert "generator is a generator, and nothing of it has run" in (line.reason or "")
+
+    run(loop, main)
 
 
 @pytest.mark.parametrize("how", ["sync", "async"])

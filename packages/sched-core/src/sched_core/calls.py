@@ -54,7 +54,7 @@ class Caller:
     async def call(self, run: Run, handler: Handler, event: JobEvent, worker: Worker) -> None:
         """Call the handler and wait until it has returned; raises what it raises."""
         if run.in_thread:
-            result = await self._call_in_thread(handler, event, worker)
+            result = _ran(await self._call_in_thread(handler, event, worker))
             run.in_thread = False
             if run.why and inspect.isawaitable(result):
                 worker.scope.cancel()
@@ -70,7 +70,7 @@ class Caller:
         """Call a function that a dispatcher chose; what waits for it here can go on afterwards."""
         run.enter_thread()
         try:
-            result = await self._call_in_thread(handler, event, worker)
+            result = _ran(await self._call_in_thread(handler, event, worker))
         except Exception:
             run.leave_thread()
             raise
@@ -95,6 +95,22 @@ class Caller:
                 thread.end()
                 worker.thread = None
             raise
+
+
+def _ran(result: Any) -> Any:
+    """Return what a function returned, unless nothing of the function has run.
+
+    Raises:
+        TypeError: It is a generator: its body waits for somebody to iterate over it.
+    """
+    if inspect.isasyncgen(result) or (
+        inspect.isgenerator(result) and not inspect.isawaitable(result)
+    ):
+        raise TypeError(
+            f"the handler {result.__qualname__} is a generator, and nothing of it has run: take "
+            "'yield' out of it, or iterate over it in a function that is the handler"
+        )
+    return result
 
 
 def is_async(handler: Callable[..., Any]) -> bool:
