@@ -202,6 +202,42 @@ def ends() -> dict[str, tuple[BaseException, str]]:
     }
 
 
+@pytest.mark.parametrize("fails", [False, True], ids=["returns", "raises"])
+def test_a_child_that_a_handler_forks_ends_with_the_handler(fails: bool) -> None:
+    """It would wait in the thread for ever, and whoever waits for it as long."""
+    text = f"""
+import os
+from datetime import UTC, datetime
+import anyio
+from sched_core import MemoryBackend, Once, Scheduler
+
+def handler(event):
+    child = os.fork()
+    if child:
+        print("the child ended with", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    elif {fails}:
+        raise RuntimeError("in the child")
+
+async def main():
+    async with Scheduler(MemoryBackend(), handler=handler) as scheduler:
+        await scheduler.submit_job("forks", Once(datetime.now(UTC)))
+        await scheduler.run_due()
+        async for line in scheduler.list_executions():
+            print(line.status.value)
+
+anyio.run(main)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", text],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.split("\n")[:2] == [f"the child ended with {int(fails)}", "succeeded"]
+    assert ("in the child" in done.stderr) is fails
+
+
 @pytest.mark.parametrize("routed", [False, True], ids=["handler", "router"])
 @pytest.mark.parametrize("kind", ["generator", "async generator"])
 def test_a_handler_with_a_yield_in_it_has_not_succeeded(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from contextlib import AbstractContextManager, nullcontext
@@ -10,8 +11,11 @@ from queue import SimpleQueue
 from typing import Any
 
 from sched_core.job import JobEvent
+from sched_core.logger import Logger, from_user_code
 from sched_core.ports import Handler
 from sched_core.supervision import asyncio_task, is_stray, uncancel
+
+logger = Logger("sched_core")
 
 
 class HandlerThread:
@@ -24,7 +28,7 @@ class HandlerThread:
         host: The task that runs the scheduler.
     """
 
-    __slots__ = ("_calls", "_host", "_loop", "_returned", "_waiter", "busy")
+    __slots__ = ("_calls", "_host", "_loop", "_process", "_returned", "_waiter", "busy")
 
     def __init__(self, host: Any) -> None:
         self._host, self._loop = host, host.get_loop()
@@ -32,6 +36,7 @@ class HandlerThread:
         self._waiter: Any = None
         self._returned: tuple[Any, BaseException | None] = (None, None)
         self.busy = False
+        self._process = os.getpid()
         threading.Thread(target=self._serve, name="sched handler", daemon=True).start()
 
     async def call(self, handler: Handler, event: JobEvent) -> Any:
@@ -69,6 +74,8 @@ class HandlerThread:
                     result = context.run(handler, event)
                 except BaseException as raised:  # noqa: BLE001 -- raised again in the loop
                     error = raised
+                if os.getpid() != self._process:
+                    _leave_child(error)
                 try:
                     self._loop.call_soon_threadsafe(self._report, result, error)
                 except RuntimeError:
@@ -79,6 +86,16 @@ class HandlerThread:
         self.busy, self._returned = False, (result, error)
         if not self._waiter.done():
             self._waiter.set_result(None)  # not set_exception: futures refuse some of them
+
+
+def _leave_child(error: BaseException | None) -> None:
+    """End a process that a handler has forked, and in which it came back here.
+
+    The scheduler is the parent's. Here it would wait for ever, and the parent for this process.
+    """
+    if error is not None:
+        logger.error("a process that a handler has forked failed", exc_info=from_user_code(error))
+    os._exit(0 if error is None else 1)
 
 
 def _worker_thread(loop: Any) -> AbstractContextManager[None]:
