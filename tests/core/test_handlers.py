@@ -240,9 +240,7 @@ anyio.run(main)
 
 @pytest.mark.parametrize("routed", [False, True], ids=["handler", "router"])
 @pytest.mark.parametrize("kind", ["generator", "async generator"])
-def test_a_handler_with_a_yield_in_it_has_not_succeeded(
-    kind: str, routed: bool, loop: str
-) -> None:
+def test_a_handler_with_a_yield_in_it_has_not_succeeded(kind: str, routed: bool, loop: str) -> None:
     """Nothing of its body would ever run."""
 
     def generator(event: JobEvent) -> Any:

@@ -351,7 +351,7 @@ def test_a_look_that_failed_is_made_again_soon(
             (problem,) = await until(lambda: scheduler.snapshot().problems)  # type: ignore[union-attr]
             assert problem == "listing: BackendUnavailable: away"
             backend.is_back = True
-            await until(lambda: scheduler.snapshot().healthy)
+            await until(lambda: scheduler.snapshot().healthy)  # type: ignore[union-attr]
 
     run(loop, main)
 

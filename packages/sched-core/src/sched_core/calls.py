@@ -103,9 +103,8 @@ def _ran(result: Any) -> Any:
     Raises:
         TypeError: It is a generator: its body waits for somebody to iterate over it.
     """
-    if inspect.isasyncgen(result) or (
-        inspect.isgenerator(result) and not inspect.isawaitable(result)
-    ):
+    waits = inspect.isawaitable(result)  # as the generators of types.coroutine do
+    if not waits and (inspect.isgenerator(result) or inspect.isasyncgen(result)):
         raise TypeError(
             f"the handler {result.__qualname__} is a generator, and nothing of it has run: take "
             "'yield' out of it, or iterate over it in a function that is the handler"

@@ -87,8 +87,8 @@ def translate(error: Exception, where: str, schema: str) -> Exception:
     code = getattr(error, "sqlstate", None) or ""
     if "row-level security" in text:
         return BackendError(
-            f"{where}: {text}: a policy would hide rows: ALTER TABLE ... DISABLE ROW LEVEL SECURITY "
-            f"for the tables of schema {schema}, or give the role BYPASSRLS"
+            f"{where}: {text}: a policy would hide rows: ALTER TABLE ... DISABLE ROW LEVEL "
+            f"SECURITY for the tables of schema {schema}, or give the role BYPASSRLS"
         )
     if isinstance(error, errors.InsufficientPrivilege):
         return BackendError(
