@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any
@@ -13,6 +13,7 @@ from attrs import evolve
 from tests.core.running import Make, at_once, ledger, lines_of, run, running, until
 
 from sched_core import (
+    BackendError,
     BackendUnavailable,
     Claim,
     Execution,
@@ -21,6 +22,7 @@ from sched_core import (
     MemoryBackend,
     Once,
     Scheduler,
+    Settled,
     Settlement,
     Status,
 )
@@ -176,3 +178,65 @@ def test_after_a_commit_of_unknown_outcome_the_ledger_tells(commits: bool, loop:
 
     run(loop, main)
     assert calls == ([1] if commits else [1, 2])
+
+
+class Refusing(MemoryBackend):
+    """A store in which nothing may be written about ends, as after a REVOKE, for some tries."""
+
+    def __init__(self, tries: int, error: Exception) -> None:
+        super().__init__(lease=timedelta(seconds=1))
+        self.tries, self.error = tries, error
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+        if self.tries:
+            self.tries -= 1
+            raise self.error
+        return await super().settle(settlements)
+
+
+def test_an_end_that_the_store_refuses_keeps_its_claim_and_is_written_later(
+    loop: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Longer than a lease, and not the third time: then the job would run a second time."""
+    runs: list[str] = []
+
+    async def main() -> None:
+        backend = Refusing(3, BackendError("permission denied for table ledger"))
+        async with running(backend, lambda event: runs.append(event.id)) as scheduler:
+            await scheduler.submit_job("a", at_once())
+            problems = await until(lambda: scheduler.snapshot().problems)  # type: ignore[union-attr]
+            assert "permission denied for table ledger" in str(problems)
+            lines = await lines_of(scheduler, 1)
+            assert [line.status for line in lines] == [Status.SUCCEEDED]
+            await until(lambda: scheduler.snapshot().healthy)  # type: ignore[union-attr]
+
+    run(loop, main)
+    assert runs == ["a"]
+    told = [record for record in caplog.records if "refuses to write its end" in record.message]
+    assert [record.levelname for record in told] == ["ERROR"]
+
+
+def test_an_end_at_which_the_backend_fails_is_left_to_its_lease() -> None:
+    runs: list[str] = []
+
+    async def main() -> None:
+        backend = Refusing(1, TypeError("a fault of the backend's own"))
+        async with running(backend, lambda event: runs.append(event.id)) as scheduler:
+            await scheduler.submit_job("a", at_once())
+            await until(lambda: len(runs) == 2)
+
+    anyio.run(main)
+
+
+def test_what_runs_what_is_due_and_returns_does_not_insist() -> None:
+    runs: list[str] = []
+
+    async def main() -> None:
+        backend = Refusing(1, BackendError("permission denied"))
+        async with Scheduler(backend, handler=lambda event: runs.append(event.id)) as scheduler:
+            await scheduler.submit_job("a", at_once())
+            with anyio.fail_after(20):
+                await scheduler.run_due()
+
+    anyio.run(main)
+    assert runs == ["a"]

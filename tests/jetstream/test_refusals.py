@@ -17,9 +17,10 @@ from typing import Any
 import nkeys
 import pytest
 from tests.nats_server import Server, running
+from tests.postgres_server import free_port
 
-from sched_core import InvalidDefinition, Once, Scheduler
-from sched_jetstream import JetStreamBackend, NatsRefused
+from sched_core import BackendUnavailable, InvalidDefinition, Once, Scheduler
+from sched_jetstream import JetStreamBackend, NatsRefused, dialing
 from sched_jetstream.errors import PermissionDenied
 
 RIGHTS = ("$KV.jobs.>", "sched.jobs.>", "$JS.ACK.KV_jobs.>", "$JS.API.>")
@@ -222,6 +223,23 @@ asyncio.run(store.open(SystemClock(), worker="w"))
     assert "NatsRefused" in done.stderr
     assert "pip install 'sched-jetstream[nkeys]'" in done.stderr
     assert SECRET not in done.stderr
+
+
+def test_the_package_that_speaks_over_websockets_is_named_where_it_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dialing, "find_spec", lambda name: None)
+    refused("ws://127.0.0.1:1", "need the package aiohttp: pip install aiohttp")
+
+
+def test_what_only_looks_at_a_store_tells_soon_that_no_server_is_there() -> None:
+    async def main() -> None:
+        look = JetStreamBackend(f"nats://127.0.0.1:{free_port()}", create=False)
+        async with Scheduler(look):
+            pass
+
+    with pytest.raises(BackendUnavailable, match=r"within 5 s: nothing listens there"):
+        asyncio.run(main())
 
 
 def test_tls_is_not_done_without_where_it_was_asked_for(guarded: Server) -> None:

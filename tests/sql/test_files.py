@@ -28,6 +28,7 @@ from sched_core.errors import BackendError, BackendUnavailable
 from sched_core.ports import JobQuery
 from sched_sql import SqlBackend
 from sched_sql.sqlite import guard
+from sched_sql.sqlite.database import LOOK_EVERY
 
 LOOKER = """
 import sys, anyio
@@ -341,6 +342,40 @@ def test_a_restore_under_a_running_service_mixes_nothing(
     anyio.run(main)
     assert integrity(path) == "ok"
     assert "going on with what is there now" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["truncated", "replaced"])
+def test_a_file_that_was_emptied_is_no_store_without_jobs(tmp_path: Path, how: str) -> None:
+    """A service that went on with no job at all would be green, and silent for ever."""
+    path, copy = tmp_path / "jobs.db", tmp_path / "backup.db"
+
+    async def main() -> None:
+        backend = await opened(path)
+        await backend.add([job("kept")])
+        backed_up(path, copy)
+        await anyio.sleep(0.02)
+        if how == "truncated":
+            os.truncate(path, 0)
+        else:
+            (tmp_path / "empty").touch()
+            (tmp_path / "empty").replace(path)
+        for _ in range(3):
+            await anyio.sleep(2 * LOOK_EVERY)
+            with pytest.raises(BackendUnavailable, match="was emptied under the scheduler"):
+                await backend.check()
+        copy_into(copy, path)
+        with anyio.fail_after(20):
+            while True:
+                try:
+                    await backend.check()
+                    break
+                except BackendUnavailable:
+                    await anyio.sleep(LOOK_EVERY)
+        assert await ids(backend) == ["kept"]
+        await backend.close()
+
+    anyio.run(main)
+    assert integrity(path) == "ok"
 
 
 def test_a_file_is_not_opened_while_it_is_still_written(tmp_path: Path) -> None:

@@ -249,7 +249,7 @@ class Engine:
         with anyio.CancelScope(shield=True):
             try:
                 async with anyio.create_task_group() as tasks:
-                    self._workers.start(tasks, self._handlers_context())
+                    self._workers.start(tasks, self._handlers_context(), insists=self.running)
                     over = anyio.Event()
                     tasks.start_soon(_do, work, failure, over)
                     await _first_of(over.wait, stop.requested.wait)

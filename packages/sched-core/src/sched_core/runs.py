@@ -132,6 +132,7 @@ class Run:
         decision: What is to be written.
         expected: The revision that the decision was made on.
         conflicts: How often the decision had to be made again.
+        refusals: How often the store refused to write its end.
         offered: What the handler's own transaction was about to commit, whatever came of it.
         overdue: Whether its handler is past its timeout and goes on.
     """
@@ -149,6 +150,7 @@ class Run:
         "outcome",
         "overdue",
         "phase",
+        "refusals",
         "start",
         "started_at",
         "why",
@@ -169,7 +171,7 @@ class Run:
         self.error: BaseException | None = None
         self.decision: Decision | None = None
         self.expected: int | None = claim.job.revision
-        self.conflicts = 0
+        self.conflicts = self.refusals = 0
         self.offered: Settlement | None = None
         self.overdue = False
 

@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 import anyio
 
 from sched_core import lifecycle
-from sched_core.clock import backoff_pause
-from sched_core.errors import BackendUnavailable
+from sched_core.clock import backoff_pause, cpu_seconds
+from sched_core.errors import BackendError, BackendUnavailable
 from sched_core.holdings import Holdings
 from sched_core.job import Execution, Job, Settled, Settlement, Status, describe, occurrence_key
 from sched_core.lifecycle import Decision, Ended
@@ -31,6 +31,8 @@ CONFLICTS = 100
 """After so many conflicts in a row something is wrong with the backend, not with the timing."""
 LINES = 20
 """Of one job, looked through for the line of a claim that has just ended."""
+LONGEST_REFUSAL = 30.0
+"""Seconds between two tries to write what the store refuses."""
 INTERRUPTIONS = 5
 """After so many attempts that failures of the store ended, health names the job."""
 
@@ -58,6 +60,9 @@ class Settler:
         self._wanted = anyio.Event()
         self._until: dict[str, datetime] = {}
         """Until when the trouble of a job is shown, unless it comes back."""
+        self._insists = False
+        self._refused: list[tuple[float, Run]] = []
+        """What the store has refused to write, and from when on to try it again."""
 
     # -- deciding
 
@@ -149,13 +154,20 @@ class Settler:
 
     # -- writing
 
-    def start(self) -> None:
-        """Begin anew."""
+    def start(self, *, insists: bool) -> None:
+        """Begin.
+
+        Args:
+            insists: Whether the end of a run that the store refuses keeps its claim, and is written
+                again: otherwise its lease runs out, and the job runs twice.
+        """
         self._wanted = anyio.Event()
+        self._insists = insists
 
     def clear(self) -> None:
         """Forget what is not written: it is left to its leases."""
         self._waiting.clear()
+        self._refused.clear()
 
     def _enqueue(self, run: Run, decision: Decision, expected: int | None) -> None:
         run.decide(decision, expected)
@@ -172,9 +184,12 @@ class Settler:
             begun: Called before each batch is written.
         """
         while True:
+            self._try_refused_again()
             if not self._waiting:
                 self._wanted = anyio.Event()
-                await self._wanted.wait()
+                with anyio.move_on_after(self._until_next_try()):
+                    await self._wanted.wait()
+                continue
             batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
             begun()
             try:
@@ -206,9 +221,7 @@ class Settler:
                     await self._write(batch[:middle])
                     await self._write(batch[middle:])
                     return
-                job_id = batch[0].claim.job.spec.id
-                logger.error("job %r: its end cannot be written, its lease must run out", job_id)
-                self._forget(batch[0])
+                self._refuse(batch[0], error)
                 return
         self._holdings.on_trouble("settling", None)
         for run, settled in zip(batch, outcomes, strict=True):
@@ -221,6 +234,37 @@ class Settler:
         self._holdings.signal()
         if busy == len(batch):
             await backoff_pause(1)
+
+    def _refuse(self, run: Run, error: Exception) -> None:
+        """Keep the claim of a run whose end the store refuses, and try again later.
+
+        What fails by a fault of the backend's own is left to its lease: it would fail each time.
+        """
+        job_id = run.claim.job.spec.id
+        if not (self._insists and isinstance(error, BackendError)):
+            logger.error("job %r: its end cannot be written, its lease must run out", job_id)
+            self._forget(run)
+            return
+        run.refusals += 1
+        wait = min(2.0 ** (run.refusals - 1), LONGEST_REFUSAL)
+        self._refused.append((cpu_seconds() + wait, run))
+        told = f"the store refuses to write its end, its claim is kept: {describe(error)}"
+        if run.refusals == 1:
+            logger.error("job %r: %s", job_id, told)
+        self._holdings.on_trouble(f"job {job_id}", told)
+        self._until[job_id] = self._holdings.clock.now() + 2 * UNDECIDED
+
+    def _try_refused_again(self) -> None:
+        now = cpu_seconds()
+        due = [run for at, run in self._refused if at <= now]
+        self._refused = [(at, run) for at, run in self._refused if at > now]
+        self._waiting += [run for run in due if run.phase == "ended"]
+
+    def _until_next_try(self) -> float | None:
+        """Return the seconds until what was refused is tried again, ``None`` where nothing was."""
+        if not self._refused:
+            return None
+        return max(min(at for at, _ in self._refused) - cpu_seconds(), 0.0)
 
     async def _look_up(self, run: Run) -> None:
         """Tell of the line that is stored, where the handler's own commit may have been made."""

@@ -98,12 +98,13 @@ class Workers:
 
     # -- the tasks
 
-    def start(self, tasks: anyio.abc.TaskGroup, context: Context) -> None:
+    def start(self, tasks: anyio.abc.TaskGroup, context: Context, *, insists: bool = False) -> None:
         """Start the standing tasks in the group; :meth:`close` ends them.
 
         Args:
             tasks: Where they run.
             context: That every handler begins with.
+            insists: Whether an end that the store refuses is written again and again.
         """
         self._tasks = tasks
         self._context = context
@@ -113,7 +114,7 @@ class Workers:
         self._called = 0
         self.caller.start(self.host)
         self.holdings.changed = anyio.Event()
-        self._settler.start()
+        self._settler.start(insists=insists)
         tasks.start_soon(keep_up, "the task that settles", self.host, self._settle_all)
         keep = functools.partial(self.leases.keep, tasks, host=self.host, tick=self._settler.tick)
         tasks.start_soon(keep_up, "the task that renews", self.host, keep)

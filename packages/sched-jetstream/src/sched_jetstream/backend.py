@@ -58,6 +58,8 @@ MORE = 900
 moment, and quick handlers are done with many before the last of them is due."""
 
 
+LOOKS_FOR = timedelta(seconds=5)
+"""For how long what only looks at a store, and makes none, tries to reach it: a person waits."""
 FLUSH = 3.0
 """Seconds for which closing waits for what is on its way, and hands back what is here."""
 
@@ -100,6 +102,8 @@ class JetStreamBackend:
                 raise InvalidDefinition(
                     unknown[0], f"is no setting; there are: {', '.join(sorted(known))}"
                 )
+            if not create:
+                settings.setdefault("startup_timeout", LOOKS_FOR)
             options = Options(**settings)
         self.options = options
         self._names = options.names

@@ -149,8 +149,13 @@ async def dial(
     """
     if any(options.get(key) is not None for key in _KEYS) and not find_spec("nkeys"):
         raise NatsRefused(f"credentials need the package nkeys to sign with: {INSTALL}")
-    _must_be_whole(options.get("user_credentials"))
     where = ", ".join(server.place for server in servers)
+    if any(server.scheme in {"ws", "wss"} for server in servers) and not find_spec("aiohttp"):
+        raise NatsRefused(
+            f"no connection to NATS at {where}: ws:// and wss:// need the package aiohttp: "
+            "pip install aiohttp"
+        )
+    _must_be_whole(options.get("user_credentials"))
     places = len({server.place for server in servers})
     attempts: list[Refusal] = []
     refused: asyncio.Future[Refusal] = asyncio.get_running_loop().create_future()

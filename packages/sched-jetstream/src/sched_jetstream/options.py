@@ -63,7 +63,8 @@ class Options:
             certainly not stored is tried again, as ``attempts * backoff`` with a doubling backoff
             between tries: 5.1 s with the defaults. Whoever runs jobs tries on after that.
         add_job_retry_budget: For how long ``add`` of jobs tries on while the stream has no leader.
-        startup_timeout: For the connection and everything that must exist, at ``open``.
+        startup_timeout: For the connection and everything that must exist, at ``open``; 5 s where
+            a backend with ``create=False`` is told nothing else.
         reconcile_interval: Between two passes of the reconciler of all replicas together.
         reconcile_grace: How long past due a job must be for the reconciler to send a hint.
         reconcile_rate: Records a second that the reconciler reads, so that it stays unnoticed.

@@ -271,6 +271,12 @@ class Database:
             raise BackendError(
                 f"{self.path}: the file was removed under the scheduler: put it back, or restart"
             )
+        if what in {Fate.REPLACED, Fate.OVERWRITTEN} and files.is_empty(self.path):
+            # Perhaps a backup is being copied into it: then that is what there is in a moment.
+            raise BackendUnavailable(
+                f"{self.path}: the file was emptied under the scheduler: put a backup in its "
+                "place, or restart to begin without any job"
+            )
         if what is Fate.LOG_LOST:
             whole = self._rescue(connection)
             logger.warning(
