@@ -92,6 +92,18 @@ class ACancelledWaitIsStillInTheQueue(Sound):
         self._alarm = _FirstCome()
 
 
+@breaks("every_wait_is_woken")
+class OneWaitAtATime(Sound):
+    """A wait takes the place of the one that is under way, which nothing wakes any more."""
+
+    async def wait_due(self, limit: int) -> None:
+        self._now()
+        self.store.alarms.remove(self._alarm)
+        self._alarm = Alarm()
+        self.store.alarms.append(self._alarm)
+        await super().wait_due(limit)
+
+
 @breaks("workers_differ_to_their_last_character")
 class WorkerNamesAreCut(Sound):
     """Workers are a VARCHAR(64), and the database cuts what is longer."""

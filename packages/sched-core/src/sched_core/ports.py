@@ -238,7 +238,8 @@ class JobStore(Protocol):
 
         A job whose ``uid`` is stored already under its id is a repeat of this call, and returned
         as it is stored. An id that was removed while claimed is taken over with its hold: the new
-        job is handed out once the old run has ended.
+        job is handed out once the old run has ended. More jobs than ``bulk_limit`` are refused as a
+        whole, by an error that names the limit, or stored as a whole.
 
         Raises:
             JobAlreadyExists: Another incarnation is stored under one of the ids, or two of the jobs
@@ -353,7 +354,8 @@ class Backend(JobStore, Protocol):
 
         A job is due from its ``due_at`` on, unless a claim holds it that has not expired. They come
         in the order of ``due_at``, also where a claim was lost, and also for the worker that lost
-        it. Taking over an expired claim writes its ``abandoned`` line in the same step (and a
+        it. A store that fetches ahead may hand out what it has here before what was released only
+        now. Taking over an expired claim writes its ``abandoned`` line in the same step (and a
         ``superseded`` one if the job has moved on: see ``job.abandoned_lines``), and reports it as
         ``Claim.lost``. Records that cannot be read are passed over. Cancelled, it leaves nothing
         claimed. A call that waited for more than a tenth of a lease may claim nothing: what the

@@ -383,8 +383,9 @@ class SqlBackend:
         with anyio.move_on_after(self._table.silence()):
             try:
                 await anyio.wait_readable(descriptor)
-            except (OSError, ValueError, anyio.ClosedResourceError):
-                await pause(LOOK_EVERY)  # closed meanwhile: what it missed is looked for
+            except (OSError, ValueError, anyio.ClosedResourceError, anyio.BusyResourceError):
+                # Closed meanwhile, or another wait listens: what is missed is looked for.
+                await pause(LOOK_EVERY)
 
     async def _listen(self) -> None:
         if self._table.may_listen():

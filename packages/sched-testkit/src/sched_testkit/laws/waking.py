@@ -250,3 +250,15 @@ async def a_cancelled_wait_takes_no_wake_with_it(bench: Bench) -> None:
         assert scope.cancelled_caught, "wait_due returned although nothing is due"
     await _returns(bench, backend, functools.partial(bench.added, backend, bench.job()))
     assert (await bench.claim(backend)).job.id == "job"
+
+
+@law
+async def every_wait_is_woken(bench: Bench) -> None:
+    """Of several waits of one backend at once, each is woken by a job that is due earlier."""
+    backend = await bench.open()
+    await bench.added(backend, bench.job("far", due=bench.clock.now() + timedelta(days=1)))
+    async with (
+        a_wait(bench, backend, "the first of two waits was not woken"),
+        a_wait(bench, backend, "the second of two waits was not woken"),
+    ):
+        await bench.added(backend, bench.job())
