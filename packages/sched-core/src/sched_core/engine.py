@@ -274,15 +274,35 @@ class Engine:
 
     async def _run_until(self, moment: datetime) -> None:
         workers, stop = self._workers, self._stop
-        while claims := await self._claim_until(moment):
+        moment, claims = await self._claim_first(moment)
+        while claims:
             if stop.requested.is_set():
                 await self._release(claims)
                 return
             workers.accept(claims)
             await stop.wait(workers.until_idle)
             await stop.wait(workers.until_settled)
+            claims = await self._claim_until(moment)
+
+    async def _claim_first(self, moment: datetime) -> tuple[datetime, Sequence[Claim]]:
+        """Claim what is due; return by which moment, and the claims.
+
+        What is known here of a store's clock may lag behind it, by as long as its first answers
+        took. What the store hands out is due: then it is later there than was believed here.
+        """
+        claims = await self._claim_some()
+        latest = max((claim.job.standing.due_at or moment for claim in claims), default=moment)
+        return (moment if latest <= moment else max(latest, self._clock.now())), claims
 
     async def _claim_until(self, moment: datetime) -> Sequence[Claim]:
+        claims = await self._claim_some()
+        due = [claim for claim in claims if (claim.job.standing.due_at or moment) <= moment]
+        if len(due) != len(claims):
+            chosen = {claim.token for claim in due}
+            await self._release([claim for claim in claims if claim.token not in chosen])
+        return due
+
+    async def _claim_some(self) -> Sequence[Claim]:
         claims: Sequence[Claim] = ()
         slow = True
         while slow and not claims and not self._stop.requested.is_set():
@@ -290,11 +310,7 @@ class Engine:
             self.looked_at = self._clock.now()
             claims = await self._claim(self._workers.room())
             slow = self._clock.now() - self.looked_at > self._workers.holdings.lease / 10
-        due = [claim for claim in claims if (claim.job.standing.due_at or moment) <= moment]
-        if len(due) != len(claims):
-            chosen = {claim.token for claim in due}
-            await self._release([claim for claim in claims if claim.token not in chosen])
-        return due
+        return claims
 
     async def _claim(self, limit: int) -> Sequence[Claim]:
         claims = await self._stop.wait(self._backend.claim_due, limit) or ()
