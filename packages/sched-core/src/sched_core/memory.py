@@ -92,9 +92,13 @@ class MemoryStore:
 
     def first(self, queue: list[tuple[datetime, str]]) -> tuple[datetime, str] | None:
         """Return what a queue begins with."""
-        while queue and not self._waits_at(queue[0][1], queue[0][0]):
+        while queue:
+            wake, job_id = queue[0]
+            row = self.rows.get(job_id)
+            if row is not None and row.wake == wake:
+                return queue[0]
             heapq.heappop(queue)
-        return queue[0] if queue else None
+        return None
 
     def earliest(self) -> datetime | None:
         """Return when the first row should be looked at."""
@@ -105,11 +109,13 @@ class MemoryStore:
 
     def next_due(self, now: datetime) -> str | None:
         """Return the id of the row that is due first, ``None`` if none is due."""
-        while (held := self.first(self.held)) is not None and held[0] <= now:
-            _, job_id = heapq.heappop(self.held)
-            row = self.rows[job_id]
-            row.wake = row.place_in_queue()
-            heapq.heappush(self.due, (row.wake, job_id))
+        held = self.held
+        while held and held[0][0] <= now:
+            wake, job_id = heapq.heappop(held)
+            if self._waits_at(job_id, wake):
+                row = self.rows[job_id]
+                row.wake = row.place_in_queue()
+                heapq.heappush(self.due, (row.wake, job_id))
         due = self.first(self.due)
         return due[1] if due is not None and due[0] <= now else None
 

@@ -95,7 +95,7 @@ class Settler:
         except Exception as error:  # noqa: BLE001 -- as above
             self._cannot_decide(run, error, now)
             decision = lifecycle.postpone(claim, until=now + UNDECIDED, now=now, stored=stored)
-        if run.phase != "ended":
+        if run.phase != "ended" and outcome is not lifecycle.SUCCESS:
             self._log(run, decision, run.error)
             self._watch_interruptions(run, now)
         self._enqueue(run, decision, None if stored is None else stored.revision)
