@@ -1,0 +1,172 @@
+"""What a claim means: run this attempt, or settle with an outcome."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sched_core._model.claim import Claim, Decision, Start
+from sched_core._model.execution import Status
+from sched_core._model.occurrence import Job, Pending
+from sched_core._model.policy import CatchUp, Coalesce, Drop
+from sched_core._rules.finish import after
+from sched_core._rules.grid import (
+    TICK,
+    Behind,
+    content,
+    counts_from_end,
+    following,
+    grid_of,
+    passed,
+    rest_of_backfill,
+)
+from sched_core._rules.hold import runs_alone
+from sched_core._rules.operate import woken
+from sched_core._rules.record import ended
+from sched_core._rules.standing import current, scheduled
+
+
+def begin(claim: Claim, *, now: datetime) -> Start | Decision:
+    """Say what a claim means.
+
+    What an occurrence stands for is fixed when it is first claimed. ``Drop`` and the window of
+    ``CatchUp`` judge it again after a lost or an interrupted claim, and never between retries.
+    """
+    job, standing, policy = claim.job, claim.job.standing, claim.job.spec.policy
+    due_at, one = standing.due_at, current(standing)
+    if due_at is None or (due_at > claim.claimed_at and due_at > now):
+        return Decision(None)  # handed out early
+    if one is None:
+        return Decision(woken(job, now=max(now, due_at)).standing)
+
+    moment, attempt = one.scheduled_at, one.attempts + 1
+    if one.number in standing.cancels:
+        rest = rest_of_backfill(job, one) if one.until is not None else None
+        return _ends(claim, one, Status.CANCELLED, now, "cancelled", rest)
+    mark, fixed = standing.skip, counts_from_end(job)
+    if mark is not None and one.is_scheduled and (mark == moment or (fixed and mark < moment)):
+        return _ends(claim, one, Status.SKIPPED, now, None, Behind())
+    if one.lost >= policy.max_lost:
+        reason = f"lost: {one.lost} claims in a row were never settled"
+        return _ends(claim, one, Status.FAILED, now, reason)
+    alone = runs_alone(job, one)
+    if not one.is_scheduled:
+        return Start(one.number, moment, one.kind, attempt, alone=alone, args=one.args)
+
+    missed = _missed(claim, one, now)
+    if missed is not None:
+        return missed
+    at = one.began_at or claim.claimed_at
+    behind = content(job, one, at)
+    if at <= moment and policy.overlap != "cancel":
+        return Start(one.number, moment, one.kind, attempt, *behind, alone=alone)
+
+    next_one = None if fixed else following(job, behind.last or moment)
+    deadline = None
+    if policy.overlap == "cancel" and not fixed:
+        deadline = next_one if next_one is None or next_one > at else following(job, at)
+    if deadline is not None and one.began_at is not None and deadline <= claim.claimed_at:
+        return _ends(claim, one, Status.CANCELLED, now, "the next occurrence's moment has come")
+    return Start(
+        one.number,
+        moment,
+        one.kind,
+        attempt,
+        behind.number,
+        behind.last,
+        deadline,
+        alone,
+        None,
+        next_one,
+    )
+
+
+def _missed(claim: Claim, one: Pending, now: datetime) -> Decision | None:
+    """Return the decision for what the misfire policy passes over, in one execution for all."""
+    job, misfire, moment = claim.job, claim.job.spec.policy.misfire, one.scheduled_at
+    if type(misfire) is Coalesce or one.failures or one.snoozes:
+        return None
+    # Jitter is no lateness: it is judged as if there were none.
+    judged = claim.claimed_at - (scheduled(job, one.number, moment).due_at - moment)
+    spare = job.standing.spare
+    if judged <= moment or moment == spare:
+        return None
+    if isinstance(misfire, Drop):
+        runs_from, reason = _before(judged, misfire.grace), f"later than {misfire.grace}"
+    elif isinstance(misfire, CatchUp):
+        runs_from, reason = _caught_up(job, one, misfire, judged)
+    else:
+        return None
+    if moment >= runs_from:
+        return None
+    until = runs_from - TICK
+    if spare is not None:
+        until = min(until, spare - TICK)
+    if one.began_at is not None:
+        until = min(until, one.began_at)  # what passed later is the overlap policy's
+    behind = passed(job, one.coalesced_until or moment, until)
+    whole = Behind(one.coalesced + behind.number, behind.last or one.coalesced_until)
+    return _ends(claim, one, Status.MISSED, now, reason, whole)
+
+
+def _caught_up(job: Job, one: Pending, misfire: CatchUp, judged: datetime) -> tuple[datetime, str]:
+    """Return from which moment on late ones run, and what is said of those before it."""
+    moment = runs_from = one.scheduled_at
+    if one.began_at is None:
+        runs_from = _newest(job, moment, judged, misfire.limit)
+    if misfire.window is None:
+        return runs_from, f"beyond the newest {misfire.limit}"
+    reason = f"beyond the newest {misfire.limit} within {misfire.window}"
+    return max(runs_from, _before(judged, misfire.window)), reason
+
+
+def _newest(job: Job, moment: datetime, until: datetime, limit: int) -> datetime:
+    """Return the oldest of the newest ``limit`` moments from the first to the last."""
+    grid, oldest = grid_of(job), moment
+    pause = job.standing.pause
+    until = until if pause is None else min(until, pause.since)
+    if counts_from_end(job) or grid.count(moment, until) < limit:
+        return moment
+    if limit > _STEPS:
+        return _newest_by_halving(job, moment, until, limit)
+    for _ in range(limit):
+        earlier = grid.last(moment, until)
+        if earlier is None:
+            return moment
+        oldest, until = earlier, earlier - TICK
+    return oldest
+
+
+_STEPS = 64
+"""Moments that are stepped over one by one; halving a century takes about as many questions."""
+
+
+def _newest_by_halving(job: Job, moment: datetime, until: datetime, limit: int) -> datetime:
+    grid, low, high = grid_of(job), moment, until
+    while high - low > TICK:
+        middle = low + (high - low) / 2
+        if grid.count(middle, until) < limit:
+            high = middle
+        else:
+            low = middle
+    return grid.after(low) or moment
+
+
+def _before(now: datetime, by: timedelta) -> datetime:
+    try:
+        return now - by
+    except OverflowError:
+        return datetime.min.replace(tzinfo=now.tzinfo)
+
+
+def _ends(
+    claim: Claim,
+    one: Pending,
+    status: Status,
+    now: datetime,
+    reason: str | None,
+    behind: Behind | None = None,
+) -> Decision:
+    """Return the decision that ends an occurrence without an attempt."""
+    behind = content(claim.job, one, one.began_at) if behind is None else behind
+    execution = ended(claim.job, one, status, now, reason=reason, claim=claim, behind=behind)
+    return after(claim.job, one, execution, now, began_at=one.began_at)

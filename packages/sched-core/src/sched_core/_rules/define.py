@@ -1,0 +1,238 @@
+"""Admit, edit, remove: what a definition makes of occurrences that are there."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from attrs import evolve
+
+from sched_core._model.claim import Change
+from sched_core._model.execution import Execution, Status
+from sched_core._model.occurrence import Job, JobSpec, Pause, Pending, Standing
+from sched_core._rules.grid import (
+    TICK,
+    Behind,
+    asked_grid,
+    content,
+    counts_from_end,
+    following,
+    has_calendar_moments,
+    passed,
+    rest_of_backfill,
+)
+from sched_core._rules.operate import is_announced, woken
+from sched_core._rules.record import ended
+from sched_core._rules.standing import has_begun, is_owed, placed, scheduled
+from sched_core.schedule import Schedule, first_occurrence, next_occurrence
+
+EDITED = "edited or removed"
+BELIEVED = timedelta(hours=1)
+"""How far ahead of the clock a moment may lie that has run, and is not repeated. A clock that was
+set back by more than that, and by more than a period, was wrong before."""
+
+
+def admit(spec: JobSpec, *, uid: str, declared: bool, now: datetime) -> Job:
+    """Return a new job, anchored at ``now``; one whose schedule has no moment is finished."""
+    first = first_occurrence(spec.schedule, now)
+    job = Job(spec, uid, declared, now, Standing(1, None, None))
+    one = None if first is None else scheduled(job, 1, first)
+    return evolve(job, standing=placed(job, evolve(job.standing, scheduled=one), now))
+
+
+def announce(spec: JobSpec, *, uid: str, now: datetime) -> Job:
+    """Return a job that others see, and that is not due before :func:`redefine` has made it so."""
+    standing = Standing(0, None, None, pause=Pause(now, 0, None, "being declared"))
+    return Job(spec, uid, True, now, standing)
+
+
+def redefine(
+    job: Job, spec: JobSpec, *, declared: bool | None = None, now: datetime
+) -> Change | None:
+    """Return the edited job; ``None`` where the definition is the stored one.
+
+    Only a changed schedule moves anything. What is due or begun is kept, once, unless the new
+    schedule is one of calendar moments and lacks it: then it is ``superseded``. Requests stay.
+
+    Args:
+        job: As it is stored, with what is held.
+        spec: The new definition; its id is the job's.
+        declared: Whether the job is declared from now on; ``None`` leaves that as it is.
+        now: By the clock that decides.
+    """
+    declared = job.declared if declared is None else declared
+    if is_announced(job.standing):
+        admitted = admit(spec, uid=job.uid, declared=declared, now=now)
+        return Change(evolve(admitted, revision=job.revision))
+    edited = evolve(job, spec=spec, declared=declared)
+    if edited == job:
+        return None
+    if job.spec.schedule == spec.schedule:
+        if job.standing.expires_at is None and job.standing.due_at is not None:
+            return Change(edited)
+        return Change(evolve(edited, standing=placed(edited, job.standing, now)))
+    return _rescheduled(woken(job, now=now), evolve(job, spec=spec, declared=declared), now)
+
+
+def reanchor(job: Job, *, now: datetime) -> Change | None:
+    """Return the job as if its schedule had taken effect now; ``None`` where that changes nothing.
+
+    For a moment that a clock, which was far ahead for a while, has put years away.
+    """
+    moment = stray(job, now=now)
+    if moment is None:
+        return None
+    one = job.standing.scheduled
+    anchored = evolve(job, anchor=now)
+    if one is None:
+        return None
+    number = job.standing.last_number + 1
+    fresh = evolve(
+        job.standing,
+        last_number=number,
+        scheduled=scheduled(anchored, number, moment),
+        gaps=(),
+        spare=None,
+        last_scheduled_at=None,
+    )
+    return Change(evolve(anchored, standing=placed(anchored, fresh, now)))
+
+
+def stray(job: Job, *, now: datetime) -> datetime | None:
+    """Return the schedule's next moment where the pending one lies after it without a reason.
+
+    A mark of ``skip_next``, a pause and jitter are reasons; so is an occurrence under way.
+    """
+    one, standing = job.standing.scheduled, job.standing
+    if one is None or has_begun(job, one) or standing.pause or counts_from_end(job):
+        return None
+    anchor = min(job.anchor, now)
+    moment = next_occurrence(job.spec.schedule, now, anchor)
+    if moment is None or one.scheduled_at <= moment:
+        return None
+    past = standing.last_scheduled_at
+    if past is not None and moment <= past and _is_believed(job.spec.schedule, past, now, anchor):
+        return None
+    return moment
+
+
+def retire(job: Job, *, now: datetime) -> tuple[Execution, ...]:
+    """Return the executions to write when the job is removed: of all that was due or begun."""
+    job = woken(job, now=now)
+    one, found = job.standing.scheduled, list[Execution]()
+    if one is not None:
+        found += _superseded(job, one, now)
+    for request in job.standing.requests:
+        found.append(
+            ended(
+                job,
+                request,
+                Status.SUPERSEDED,
+                now,
+                reason=EDITED,
+                behind=rest_of_backfill(job, request),
+            )
+        )
+    return tuple(found)
+
+
+def _rescheduled(job: Job, edited: Job, now: datetime) -> Change:
+    """Return the edited job on its new schedule."""
+    standing, old, schedule = job.standing, job.standing.scheduled, edited.spec.schedule
+    edited = evolve(edited, anchor=now)
+    pause = standing.pause
+    standing = evolve(
+        standing,
+        pause=None if pause is None else evolve(pause, since=min(pause.since, now)),
+        gaps=(),
+        spare=None,
+        skip=None,
+    )
+    found: tuple[Execution, ...] = ()
+    if old is not None and is_owed(job, old, now):
+        # What was to be cancelled before its moment must have its end, and is not due.
+        is_due = old.scheduled_at <= now or has_begun(job, old)
+        if is_due and _is_kept(edited, old):
+            kept, standing, found = _kept(job, old, standing, now)
+            standing = evolve(standing, scheduled=kept)
+            return Change(evolve(edited, standing=placed(edited, standing, now)), found)
+        found = _superseded(job, old, now)
+        standing = evolve(standing, last_number=_newest(standing.last_number, found))
+
+    first, past = first_occurrence(schedule, now), standing.last_scheduled_at
+    if past is not None and first is not None and first <= past:
+        # A clock that was set back must not repeat moments that have run.
+        if _is_believed(schedule, past, now, now):
+            first = next_occurrence(schedule, max(past, now), now)
+        else:
+            standing = evolve(standing, last_scheduled_at=None)
+    number = standing.last_number + (first is not None)
+    one = None if first is None else scheduled(edited, number, first)
+    fresh = evolve(standing, last_number=number, scheduled=one)
+    return Change(evolve(edited, standing=placed(edited, fresh, now)), found)
+
+
+def _newest(number: int, executions: tuple[Execution, ...]) -> int:
+    return max([number, *(each.number for each in executions)])
+
+
+def _is_kept(edited: Job, one: Pending) -> bool:
+    """Whether the new schedule takes over what was due or begun by the one before."""
+    schedule, moment = edited.spec.schedule, one.scheduled_at
+    if not has_calendar_moments(schedule):
+        return True
+    return asked_grid(edited, moment - TICK).after(moment - TICK) == moment
+
+
+def _kept(
+    job: Job, one: Pending, standing: Standing, now: datetime
+) -> tuple[Pending, Standing, tuple[Execution, ...]]:
+    """Return what is kept, for all that was due behind it; what it cannot stand for is superseded.
+
+    What an occurrence stands for is fixed when it begins.
+    """
+    began_at = one.began_at or (job.held_at if has_begun(job, one) else None)
+    if began_at is None:
+        behind = passed(job, one.scheduled_at, now)
+        whole = one.coalesced + behind.number
+        last = behind.last or one.coalesced_until
+        return evolve(one, coalesced=whole, coalesced_until=last), standing, ()
+    behind = content(job, one, began_at)
+    kept = evolve(one, coalesced=behind.number, coalesced_until=behind.last)
+    rest = _rest(job, behind.last or one.scheduled_at, standing.last_number + 1, now)
+    return kept, evolve(standing, last_number=_newest(standing.last_number, rest)), rest
+
+
+def _superseded(job: Job, one: Pending, now: datetime) -> tuple[Execution, ...]:
+    """Return the executions of a scheduled occurrence that ends, and of all that was due behind it.
+
+    Where it is held, its claim writes its end: what was due behind it has an execution of its own.
+    """
+    if not is_owed(job, one, now):
+        return ()
+    began_at = one.began_at or (job.held_at if has_begun(job, one) else None)
+    if began_at is None:
+        behind = passed(job, one.coalesced_until or one.scheduled_at, now)
+        behind = Behind(one.coalesced + behind.number, behind.last or one.coalesced_until)
+        return (ended(job, one, Status.SUPERSEDED, now, reason=EDITED, behind=behind),)
+    behind = content(job, one, began_at)
+    own = ended(job, one, Status.SUPERSEDED, now, reason=EDITED, behind=behind)
+    number = job.standing.last_number + 1
+    return (own, *_rest(job, behind.last or one.scheduled_at, number, now))
+
+
+def _rest(job: Job, since: datetime, number: int, now: datetime) -> tuple[Execution, ...]:
+    """Return one execution for all that was due after a moment."""
+    behind, first = passed(job, since, now), following(job, since)
+    if not behind.number or first is None:
+        return ()
+    rest = Behind(behind.number - 1, behind.last if behind.number > 1 else None)
+    one = Pending(number, first, first)
+    return (ended(job, one, Status.SUPERSEDED, now, reason=EDITED, behind=rest),)
+
+
+def _is_believed(schedule: Schedule, past: datetime, now: datetime, anchor: datetime) -> bool:
+    """Whether a moment that lies ahead of the clock may have run all the same."""
+    if past - now <= BELIEVED:
+        return True
+    first = next_occurrence(schedule, now, anchor)
+    return first is not None and past <= first

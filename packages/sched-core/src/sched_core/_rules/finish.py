@@ -1,0 +1,304 @@
+"""What the end of a run means, and what comes next: computed from the occurrence, not its run."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from attrs import evolve
+
+from sched_core._model.claim import Claim, Decision, Ended, Start
+from sched_core._model.execution import Execution, Status
+from sched_core._model.occurrence import Gap, Job, Pause, Pending, Standing
+from sched_core._model.policy import Policy
+from sched_core._rules.grid import (
+    Behind,
+    Grid,
+    asked_grid,
+    counts_from_end,
+    following,
+    passed,
+    rest_of_backfill,
+    still_ahead,
+    with_gap,
+)
+from sched_core._rules.record import ended as recorded
+from sched_core._rules.record import expiry, kept
+from sched_core._rules.standing import current, placed, replaced, scheduled, share
+from sched_core.clock import instant_after
+from sched_core.policy import Retry
+from sched_core.schedule import next_occurrence
+
+NEVER_FINAL = {Status.INTERRUPTED, Status.SNOOZED}
+
+
+def finish(
+    claim: Claim,
+    start: Start,
+    ended: Ended,
+    *,
+    started_at: datetime,
+    now: datetime,
+    stored: Job | None,
+) -> Decision:
+    """Say what the end of a run means for what is stored.
+
+    The occurrence is found by its number. Where it is gone, it was edited or removed away: the run
+    has its execution all the same, and no worker attempts it again.
+
+    Args:
+        claim: That the run belongs to.
+        start: What ``begin`` said.
+        ended: How the run ended.
+        started_at: When the handler was called.
+        now: When it ended.
+        stored: The claimed job, or after a conflict what is stored now; ``None`` if it is gone.
+    """
+    claimed = claim.job
+    job = None if stored is None or stored.uid != claimed.uid else stored
+    one = None if job is None else job.standing.find(start.number)
+    policy = claimed.spec.policy if job is None or one is None else job.spec.policy
+    status, reason = _outcome(job, one, start, ended, policy)
+    again = None
+    if one is not None and status is not Status.SUCCEEDED:
+        again = _again(claim, start, ended, status, one, policy, now)
+    final = again is None and status not in NEVER_FINAL
+    next_one = start.following
+    gap = None if next_one is None else next_one - (start.coalesced_until or start.scheduled_at)
+    behind = Behind(start.coalesced, start.coalesced_until) if final else Behind()
+    if status is Status.CANCELLED and job is not None and one is not None and one.until is not None:
+        behind = rest_of_backfill(job, one)
+    execution = Execution(
+        f"{claimed.uid}:{start.number}:{start.attempt}",
+        claimed.spec.id,
+        claimed.uid,
+        start.number,
+        start.attempt,
+        start.kind.value,
+        start.scheduled_at,
+        status,
+        final,
+        claim.token,
+        claim.worker,
+        claim.claimed_at,
+        started_at,
+        now,
+        reason,
+        behind.number,
+        behind.last,
+        0 if one is None else one.snoozes,
+        expiry(kept(policy, gap), now),
+    )
+    executions = () if status is Status.SNOOZED else (execution,)
+    if job is None:
+        return Decision(None, executions)
+    if one is None:
+        return Decision(_noted(job.standing, start, status, now), executions)
+    if again is not None:
+        return Decision(placed(job, replaced(job.standing, one, again), now), executions)
+    began_at = one.began_at or claim.claimed_at
+    # What followed was computed from the claimed job: an edit may have put another in its place.
+    next_one = start.following if job is claimed else None
+    return after(job, one, execution, now, began_at=began_at, ran=True, next_one=next_one)
+
+
+def postpone(claim: Claim, *, until: datetime, now: datetime, stored: Job | None) -> Decision:
+    """Hand the claim back unrun, and the job out again at ``until``: it was no attempt."""
+    one = current(claim.job.standing)
+    there = None if stored is None or stored.uid != claim.job.uid else stored.standing
+    later = None if one is None or there is None else there.find(one.number)
+    if stored is None or there is None or later is None:
+        return Decision(None)
+    waits = replaced(there, later, evolve(later, due_at=max(until, later.due_at)))
+    return Decision(placed(stored, waits, now))
+
+
+def _outcome(
+    job: Job | None, one: Pending | None, start: Start, ended: Ended, policy: Policy
+) -> tuple[Status, str | None]:
+    """Return how the run ended, where a mark or a bound has something to say about it."""
+    status, reason = ended.status, ended.reason
+    if status is Status.SUCCEEDED:
+        return status, reason
+    if status is Status.SNOOZED and one is not None and one.snoozes >= policy.max_snoozes:
+        status, reason = Status.FAILED, f"snoozed more than {policy.max_snoozes} times"
+    if job is not None and start.number in job.standing.cancels:
+        status, reason = Status.CANCELLED, reason or "cancelled"
+    return status, reason
+
+
+def _noted(standing: Standing, start: Start, status: Status, now: datetime) -> Standing:
+    """Return the standing of a job that went on without the occurrence that has run."""
+    last = standing.last_scheduled_at
+    if start.kind.value == "scheduled" and (last is None or last < start.scheduled_at):
+        last = start.scheduled_at
+    return evolve(standing, last_scheduled_at=last, last_finished_at=now, last_status=status)
+
+
+def _again(
+    claim: Claim,
+    start: Start,
+    ended: Ended,
+    status: Status,
+    one: Pending,
+    policy: Policy,
+    now: datetime,
+) -> Pending | None:
+    """Return the occurrence as it waits for its next attempt; ``None`` if there is to be none."""
+    if status is Status.SNOOZED:
+        again = evolve(
+            one, snoozes=one.snoozes + 1, due_at=instant_after(now, ended.delay or timedelta(0))
+        )
+    elif status is Status.INTERRUPTED:
+        # As early as it was: a clock that is set back must not make it wait.
+        due = min(now, one.due_at) if ended.delay is None else instant_after(now, ended.delay)
+        again = evolve(one, attempts=start.attempt, due_at=due)
+    elif status is Status.FAILED and ended.retry and one.failures + 1 < policy.retry.attempts:
+        failures = one.failures + 1
+        wait = ended.delay
+        if wait is None:
+            key = f"{claim.job.uid}:{one.number}:{start.attempt}"
+            wait = backoff(policy.retry, failures, key)
+        due = instant_after(now, wait)
+        again = evolve(one, attempts=start.attempt, failures=failures, due_at=due)
+    else:
+        return None
+    again = evolve(again, lost=0, began_at=one.began_at or claim.claimed_at)
+    if start.deadline is not None and start.deadline < again.due_at:
+        return evolve(again, due_at=start.deadline)
+    return again
+
+
+def backoff(retry: Retry, failures: int, key: str) -> timedelta:
+    """Return the wait after so many failures; the same for a key on every worker."""
+    if not retry.backoff:
+        return retry.backoff
+    try:
+        delay = min(retry.backoff * float(retry.factor) ** (failures - 1), retry.maximum)
+    except OverflowError:
+        delay = retry.maximum
+    if not retry.jitter:
+        return delay
+    try:
+        return delay * (1 + retry.jitter * share(key))
+    except OverflowError:
+        return timedelta.max
+
+
+# -- what comes next
+
+
+def after(
+    job: Job,
+    one: Pending,
+    execution: Execution,
+    now: datetime,
+    *,
+    began_at: datetime | None,
+    ran: bool = False,
+    next_one: datetime | None = None,
+) -> Decision:
+    """Return what comes after the final execution of a pending occurrence.
+
+    Args:
+        job: As it is stored.
+        one: That has ended.
+        execution: Its final one.
+        now: When it ended.
+        began_at: When it was first claimed; ``None`` if it never began.
+        ran: Whether its handler was called just now.
+        next_one: The schedule's next moment, where that is known already.
+    """
+    standing = job.standing
+    if not one.is_scheduled:
+        rest = () if execution.status is Status.CANCELLED else _rest(job, one, now)
+        asked = replaced(standing, one, *rest)
+        after_it = evolve(
+            asked,
+            last_number=standing.last_number + len(rest),
+            cancels=_marks(standing, one),
+            last_finished_at=now if ran else standing.last_finished_at,
+            last_status=execution.status,
+        )
+        return Decision(placed(job, after_it, now), (execution,))
+
+    past = execution.coalesced_until or one.scheduled_at
+    number, gaps = standing.last_number, standing.gaps
+    executions: tuple[Execution, ...] = (execution,)
+    covered = past
+    if job.spec.policy.overlap == "skip" and began_at is not None:
+        skipped = _skipped(job, max(past, began_at), number + 1, now)
+        if skipped is not None:
+            number, executions = number + 1, (execution, skipped)
+            covered = skipped.coalesced_until or skipped.scheduled_at
+            gaps, next_one = with_gap(gaps, Gap(max(past, began_at), covered)), None
+    if counts_from_end(job):
+        next_one = next_occurrence(job.spec.schedule, now, job.anchor)
+    elif next_one is None:
+        next_one = Grid(job.spec.schedule, job.anchor, gaps).after(past)
+    head = None
+    if next_one is not None:
+        number += 1
+        head = scheduled(job, number, next_one)
+        gaps = gaps and still_ahead(gaps, next_one)
+    pause, failing = _failing(job, execution, number, now)
+    last = standing.last_scheduled_at
+    simple = pause is None and not standing.requests and head is not None
+    found = Standing(
+        number,
+        head,
+        head.due_at if simple and head is not None else None,
+        standing.requests,
+        pause,
+        gaps,
+        standing.spare if standing.spare is not None and standing.spare > past else None,
+        standing.skip if standing.skip is not None and standing.skip > past else None,
+        standing.cancels and _marks(standing, one),
+        failing,
+        covered if last is None or last < covered else last,
+        now if ran else standing.last_finished_at,
+        execution.status,
+    )
+    return Decision(found if simple else placed(job, found, now), executions)
+
+
+def _skipped(job: Job, since: datetime, number: int, now: datetime) -> Execution | None:
+    """Return the execution of what passed while an occurrence was under way."""
+    behind, first = passed(job, since, now), following(job, since)
+    if not behind.number or first is None:
+        return None
+    rest = Behind(behind.number - 1, behind.last if behind.number > 1 else None)
+    one = Pending(number, first, first)
+    return recorded(job, one, Status.SKIPPED, now, reason="still running", behind=rest)
+
+
+def _failing(
+    job: Job, execution: Execution, number: int, now: datetime
+) -> tuple[Pause | None, int]:
+    """Return the pause that so many failures in a row make, and how many there are now."""
+    pause, failing, most = job.standing.pause, job.standing.failing, job.spec.policy.pause_after
+    if execution.status is Status.SUCCEEDED:
+        return pause, 0
+    if execution.status is not Status.FAILED:
+        return pause, failing
+    failing += 1
+    if pause is None and most is not None and failing >= most:
+        return Pause(now, number, None, execution.reason), 0
+    return pause, failing
+
+
+def _marks(standing: Standing, ended: Pending) -> tuple[int, ...]:
+    """Return the numbers to be cancelled of what is still there."""
+    return tuple(one for one in standing.cancels if one != ended.number and standing.find(one))
+
+
+def _rest(job: Job, one: Pending, now: datetime) -> tuple[Pending, ...]:
+    """Return the next occurrence of a backfill."""
+    if one.until is None:
+        return ()
+    moment = asked_grid(job, one.scheduled_at).after(one.scheduled_at)
+    if moment is None or moment > one.until:
+        return ()
+    number = job.standing.last_number + 1
+    return (
+        Pending(number, moment, now, one.kind, key=one.key, origin=one.origin, until=one.until),
+    )

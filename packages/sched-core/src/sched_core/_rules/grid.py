@@ -1,0 +1,155 @@
+"""The moments of a schedule, without those that a pause or an overlap has taken out."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from attrs import frozen
+
+from sched_core._model.occurrence import MOST_GAPS, Gap, Job, Pending
+from sched_core._model.policy import Coalesce
+from sched_core.schedule import (
+    FixedDelay,
+    Schedule,
+    count_occurrences,
+    last_occurrence,
+    next_occurrence,
+)
+
+TICK = timedelta(microseconds=1)
+
+
+class Behind(NamedTuple):
+    """Moments that lie behind another one: how many, and the last of them."""
+
+    number: int = 0
+    last: datetime | None = None
+
+
+@frozen
+class Grid:
+    """The moments of a schedule that took effect at the anchor, but for those inside gaps."""
+
+    schedule: Schedule
+    anchor: datetime
+    gaps: tuple[Gap, ...] = ()
+
+    def after(self, moment: datetime) -> datetime | None:
+        """Return the first moment after this one."""
+        found = next_occurrence(self.schedule, moment, self.anchor)
+        for gap in self.gaps:
+            if found is not None and gap.since < found <= gap.end:
+                found = next_occurrence(self.schedule, gap.end, self.anchor)
+        return found
+
+    def count(self, after: datetime, until: datetime) -> int:
+        """Return how many moments lie in ``(after, until]``."""
+        found = count_occurrences(self.schedule, after, until, self.anchor).number
+        for gap in self.gaps:
+            since, end = max(after, gap.since), min(until, gap.end)
+            if since < end:
+                found -= count_occurrences(self.schedule, since, end, self.anchor).number
+        return found
+
+    def last(self, after: datetime, until: datetime) -> datetime | None:
+        """Return the newest moment in ``(after, until]``."""
+        found = last_occurrence(self.schedule, after, until, self.anchor).moment
+        for gap in reversed(self.gaps):
+            if found is not None and gap.since < found <= gap.end:
+                until = min(until, gap.since)
+                found = (
+                    last_occurrence(self.schedule, after, until, self.anchor).moment
+                    if after < until
+                    else None
+                )
+        return found
+
+    def between(self, after: datetime, until: datetime) -> Behind:
+        """Return the moments in ``(after, until]``."""
+        if until <= after:
+            return Behind()
+        number = self.count(after, until)
+        return Behind(number, self.last(after, until)) if number else Behind()
+
+
+def counts_from_end(job: Job) -> bool:
+    """Whether the schedule's next moment is not known before a run has ended."""
+    return isinstance(job.spec.schedule, FixedDelay)
+
+
+def grid_of(job: Job) -> Grid:
+    """Return the moments of a job's schedule."""
+    return Grid(job.spec.schedule, job.anchor, job.standing.gaps)
+
+
+def following(job: Job, moment: datetime) -> datetime | None:
+    """Return the first moment after this one; asked in every run, so without a grid if possible."""
+    if job.standing.gaps:
+        return grid_of(job).after(moment)
+    return next_occurrence(job.spec.schedule, moment, job.anchor)
+
+
+def passed(job: Job, since: datetime, now: datetime) -> Behind:
+    """Return the moments after the first that were due by the second: none is inside a pause."""
+    pause = job.standing.pause
+    until = now if pause is None else min(now, pause.since)
+    if counts_from_end(job) or until <= since:
+        return Behind()
+    first = following(job, since)
+    return Behind() if first is None or first > until else grid_of(job).between(since, until)
+
+
+def content(job: Job, one: Pending, at: datetime | None) -> Behind:
+    """Return what an occurrence stands for besides itself, if it began at the moment."""
+    added = Behind(one.coalesced, one.coalesced_until)
+    if at is None or not one.is_scheduled or type(job.spec.policy.misfire) is not Coalesce:
+        return added
+    found = passed(job, max(one.scheduled_at, one.coalesced_until or one.scheduled_at), at)
+    return Behind(added.number + found.number, found.last or added.last)
+
+
+def rest_of_backfill(job: Job, one: Pending) -> Behind:
+    """Return what is left of a backfill behind its pending occurrence."""
+    if one.until is None:
+        return Behind()
+    return asked_grid(job, one.scheduled_at).between(one.scheduled_at, one.until)
+
+
+def asked_grid(job: Job, since: datetime) -> Grid:
+    """Return the moments that can be asked for: calendar moments also from before the anchor."""
+    schedule, anchor = job.spec.schedule, job.anchor
+    return Grid(schedule, min(anchor, since - TICK) if has_calendar_moments(schedule) else anchor)
+
+
+def has_calendar_moments(schedule: Schedule) -> bool:
+    """Whether a moment is one of the schedule's wherever it is anchored, or none."""
+    anchors = getattr(schedule, "counts_from_anchor", None)
+    if anchors is not None:
+        return not anchors
+    return not isinstance(schedule, FixedDelay) and not _is_measured(schedule)
+
+
+def _is_measured(schedule: Schedule) -> bool:
+    return hasattr(schedule, "every") and getattr(schedule, "start", None) is None
+
+
+# -- gaps
+
+
+def with_gap(gaps: tuple[Gap, ...], gap: Gap) -> tuple[Gap, ...]:
+    """Return the gaps with one more, in order; a clock that was set back may lay it over others."""
+    if gap.end <= gap.since:
+        return gaps
+    apart = [one for one in gaps if one.end < gap.since or gap.end < one.since]
+    over = [gap, *(one for one in gaps if one not in apart)]
+    whole = Gap(min(one.since for one in over), max(one.end for one in over))
+    found = sorted([*apart, whole], key=lambda one: one.since)
+    if len(found) > MOST_GAPS:
+        found[-2:] = [Gap(found[-2].since, found[-1].end)]
+    return tuple(found)
+
+
+def still_ahead(gaps: tuple[Gap, ...], moment: datetime) -> tuple[Gap, ...]:
+    """Return the gaps that end after the moment: the others are over."""
+    return tuple(gap for gap in gaps if gap.end > moment)

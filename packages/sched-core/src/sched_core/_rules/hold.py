@@ -1,0 +1,159 @@
+"""Claims that end without a word: lost ones, and what any end of a claim owes."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from attrs import evolve
+
+from sched_core._model.claim import Claim, Hold, Settlement
+from sched_core._model.execution import Execution, Status
+from sched_core._model.occurrence import Job, Pending
+from sched_core._rules.record import kept, of_hold
+from sched_core._rules.standing import placed, replaced, share
+from sched_core.clock import instant_after
+
+QUARANTINE = timedelta(seconds=30)
+"""For how long a worker begins nothing beside an occurrence whose next lost claim is its last."""
+SHORTEST_WAIT, LONGEST_WAIT = timedelta(seconds=1), timedelta(minutes=1)
+"""Before an occurrence is due again after a lost claim; the wait doubles with each one."""
+
+
+def held(
+    job: Job, one: Pending | None, token: int, worker: str, now: datetime, lease: timedelta
+) -> Hold:
+    """Return the stored claim for an occurrence, or for the end of a pause."""
+    until = instant_after(now, lease)
+    keep = kept(job.spec.policy)
+    return Hold(job.spec.id, job.uid, token, worker, now, now, until, one, keep)
+
+
+def renewed(hold: Hold, now: datetime, lease: timedelta, *, alone: bool = False) -> Hold:
+    """Return the stored claim with a longer lease.
+
+    Args:
+        hold: As it is stored.
+        now: By the clock that decides.
+        lease: How long it lives now.
+        alone: Whether its worker runs nothing else.
+    """
+    until = max(hold.expires_at, instant_after(now, lease))
+    since = (hold.alone_at or now) if alone else None
+    return evolve(hold, renewed_at=now, expires_at=until, alone_at=since)
+
+
+def is_held_by(hold: Hold | None, claim: Claim) -> bool:
+    """Whether a stored claim is the one that a worker believes to have."""
+    return hold is not None and (hold.token, hold.worker) == (claim.token, claim.worker)
+
+
+def is_to_be_cancelled(job: Job | None, hold: Hold) -> bool:
+    """Whether the run of a stored claim is marked to be cancelled."""
+    one = hold.pending
+    return (
+        job is not None
+        and one is not None
+        and job.uid == hold.uid
+        and one.number in job.standing.cancels
+    )
+
+
+def is_repeat(settlement: Settlement, found: tuple[Execution | None, ...]) -> bool:
+    """Whether an earlier try of a settlement has written its executions.
+
+    Args:
+        settlement: Whose claim is not held any more.
+        found: For each of its executions what is stored under that id.
+    """
+    mine = settlement.claim.token, settlement.claim.worker
+    return bool(settlement.executions) and all(
+        there is not None and (there.token, there.worker, there.status) == (*mine, each.status)
+        for each, there in zip(settlement.executions, found, strict=True)
+    )
+
+
+def runs_alone(job: Job, one: Pending) -> bool:
+    """Whether a worker is to begin nothing beside it: one more lost claim would be its last.
+
+    Where a single one is the last anyway, nothing is to be found out.
+    """
+    return 0 < one.lost == job.spec.policy.max_lost - 1
+
+
+def lapse(
+    job: Job | None, hold: Hold, *, now: datetime
+) -> tuple[Job | None, tuple[Execution, ...]]:
+    """Return what a stored claim whose lease ran out leaves: an attempt that counts, and a wait.
+
+    The backend stores both, and knows no more of it. No schedule is asked here. Only a claim that
+    was lost while its worker ran nothing else ends the occurrence: any other may be somebody
+    else's crash, and is counted no further than one below.
+    """
+    one, stored = hold.pending, _stored(job, hold)
+    if one is None:
+        return job, ()
+    attempt = one.attempts + 1
+    lost = (of_hold(hold, one, attempt, Status.ABANDONED, now),)
+    executions = freed(job, hold, lost, now=now)
+    if job is None or stored is None:
+        return job, executions
+    most = job.spec.policy.max_lost
+    count = min(stored.lost + 1, most)
+    if 1 < most == count and not _was_alone(hold):
+        count = most - 1
+    marked = stored.number in job.standing.cancels
+    wait = (
+        timedelta(0)
+        if marked or count == most
+        else _wait(count, f"{job.uid}:{one.number}:{attempt}")
+    )
+    lapsed = evolve(
+        stored,
+        attempts=attempt,
+        lost=count,
+        began_at=stored.began_at or hold.claimed_at,
+        due_at=max(stored.due_at, instant_after(now, wait)) if wait else stored.due_at,
+    )
+    return evolve(
+        job, standing=placed(job, replaced(job.standing, stored, lapsed), now)
+    ), executions
+
+
+def _was_alone(hold: Hold) -> bool:
+    """Whether a claim was lost while its worker ran nothing beside it, by all that is known."""
+    since = hold.alone_at
+    return since is not None and hold.renewed_at < since + QUARANTINE
+
+
+def _wait(lost: int, key: str) -> timedelta:
+    """Return the wait after so many lost claims, from half of it to all of it by the key."""
+    longest = min(SHORTEST_WAIT * 2.0 ** min(lost - 1, 30), LONGEST_WAIT)
+    return longest * (0.5 + share(key) / 2)
+
+
+def freed(
+    job: Job | None, hold: Hold, executions: tuple[Execution, ...] = (), *, now: datetime
+) -> tuple[Execution, ...]:
+    """Return the executions that a stored claim ends with, whoever frees it.
+
+    An edit or a removal leaves the end of what is held to its claim: it is written here.
+    """
+    one = hold.pending
+    if one is None or _stored(job, hold) is not None or any(each.final for each in executions):
+        return executions
+    return (*executions, of_hold(hold, one, 0, Status.SUPERSEDED, now))
+
+
+def is_left_to_claim(hold: Hold | None, execution: Execution) -> bool:
+    """Whether an execution that an edit or a removal writes is left to the claim."""
+    one = None if hold is None else hold.pending
+    if hold is None or one is None:
+        return False
+    return (execution.uid, execution.number) == (hold.uid, one.number)
+
+
+def _stored(job: Job | None, hold: Hold) -> Pending | None:
+    """Return what is held as it is stored now."""
+    if job is None or job.uid != hold.uid or hold.pending is None:
+        return None
+    return job.standing.find(hold.pending.number)

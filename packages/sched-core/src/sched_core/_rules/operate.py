@@ -1,0 +1,170 @@
+"""Pause, resume, skip, cancel, hurry: each returns a new job, written like an edit."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from attrs import evolve
+
+from sched_core._model.occurrence import Gap, Job, Pause, Pending, Standing
+from sched_core._rules.grid import (
+    TICK,
+    counts_from_end,
+    following,
+    grid_of,
+    still_ahead,
+    with_gap,
+)
+from sched_core._rules.standing import has_begun, placed, replaced, scheduled
+from sched_core.errors import InvalidDefinition, NothingToSkip, SchedError
+from sched_core.schedule import first_occurrence, utc
+
+
+class NothingToCancel(SchedError):
+    """No such occurrence runs, waits for a retry, or was asked for."""
+
+
+def is_announced(standing: Standing) -> bool:
+    """Whether the job is only being declared: nothing but this is paused without an occurrence."""
+    return standing.pause is not None and standing.scheduled is None and not standing.requests
+
+
+def activated(job: Job, now: datetime) -> Job:
+    """Return a job that was only announced as one that was just admitted."""
+    job = evolve(job, anchor=now)
+    first = first_occurrence(job.spec.schedule, now)
+    number = job.standing.last_number + 1
+    one = None if first is None else scheduled(job, number, first)
+    standing = evolve(job.standing, last_number=number, scheduled=one, pause=None)
+    return evolve(job, standing=placed(job, standing, now))
+
+
+def pause(job: Job, *, until: datetime | None, reason: str | None, now: datetime) -> Job:
+    """Return the job paused; a finished one as it is; one that is paused with a new end and reason.
+
+    Raises:
+        InvalidDefinition: ``until`` is naive or not after ``now``.
+    """
+    until = None if until is None else utc(until, "until")
+    if until is not None and until <= now:
+        raise InvalidDefinition(
+            "until", f"must be after the present moment, not {until.isoformat()}"
+        )
+    job = woken(job, now=now)
+    standing = job.standing
+    if standing.scheduled is None and not standing.requests:
+        return job
+    begun = standing.pause or Pause(now, standing.last_number)
+    paused = evolve(standing, pause=evolve(begun, until=until, reason=reason))
+    return evolve(job, standing=placed(job, paused, now))
+
+
+def resume(job: Job, *, at: datetime) -> Job:
+    """Return the job with its pause ended; it had ended by itself where its time was up.
+
+    Moments inside it are none of the schedule's any more. What was due before it, or had begun,
+    goes on. Where the schedule has nothing left after it, its last moment inside it runs.
+
+    Args:
+        job: As it is stored, with what is held.
+        at: When the pause ended, unless it had ended by itself before.
+    """
+    standing, paused = job.standing, job.standing.pause
+    if paused is None:
+        return job
+    if is_announced(standing):
+        return activated(job, at)
+    end = at if paused.until is None else min(at, paused.until)
+    active = evolve(standing, pause=None)
+    one = standing.scheduled
+    if one is not None and one.scheduled_at <= end and paused.since < end:
+        active = _without(job, active, one, paused.since, end)
+    return evolve(job, standing=placed(job, active, at))
+
+
+def _without(
+    job: Job, standing: Standing, one: Pending, since: datetime, end: datetime
+) -> Standing:
+    """Return the standing after a pause, without the moments inside it."""
+    if counts_from_end(job):
+        return standing
+    marked = one.number in standing.cancels
+    owed = one.scheduled_at <= since or has_begun(job, one) or marked
+    moment, spare = following(job, end), None
+    if moment is None:
+        moment = spare = grid_of(job).last(since, end)
+        if moment is None:
+            return standing  # what is owed is the last of all
+        end = moment - TICK
+    if owed:
+        gaps = with_gap(standing.gaps, Gap(since, end))
+        return evolve(standing, gaps=gaps, spare=None if spare == one.scheduled_at else spare)
+    number = standing.last_number
+    gaps = still_ahead(standing.gaps, moment)
+    if moment == one.scheduled_at:
+        return evolve(standing, gaps=gaps, spare=spare)
+    fresh = scheduled(job, number + 1, moment)
+    return evolve(standing, last_number=number + 1, scheduled=fresh, gaps=gaps, spare=spare)
+
+
+def woken(job: Job, *, now: datetime) -> Job:
+    """Return the job resumed where its pause has ended by itself, and nobody has noticed yet."""
+    paused = job.standing.pause
+    ends = None if paused is None else paused.until
+    return resume(job, at=now) if ends is not None and ends <= now else job
+
+
+def skip_next(job: Job, *, now: datetime) -> Job:
+    """Return the job with its first scheduled occurrence after now marked; twice is once.
+
+    Raises:
+        NothingToSkip: There is none.
+    """
+    one = job.standing.scheduled
+    moment = None if one is None else one.scheduled_at
+    if one is not None and (one.scheduled_at <= now or job.held == one.number):
+        # What runs already cannot be skipped, though the clock was set back before its moment.
+        moment = following(job, max(now, one.scheduled_at))
+    if moment is None:
+        raise NothingToSkip(job.spec.id)
+    return evolve(job, standing=evolve(job.standing, skip=moment))
+
+
+def unskip(job: Job) -> Job:
+    """Return the job without a mark."""
+    return evolve(job, standing=evolve(job.standing, skip=None))
+
+
+def cancel(job: Job, *, now: datetime, number: int | None = None) -> Job:
+    """Return the job with one occurrence marked: it ends ``cancelled``.
+
+    Its holder sees the mark at a renewal. One that waits is due at once, also inside a pause, and
+    ends when a worker claims it.
+
+    Args:
+        job: As it is stored, with what is held.
+        now: By the clock that decides.
+        number: Of the occurrence; ``None``: the one that is held.
+
+    Raises:
+        NothingToCancel: There is no such occurrence.
+    """
+    standing = job.standing
+    number = job.held if number is None else number
+    one = None if number is None else standing.find(number)
+    if number is None or (one is None and number != job.held):
+        raise NothingToCancel(job.spec.id)
+    if one is not None:
+        standing = replaced(standing, one, evolve(one, due_at=min(one.due_at, now)))
+    marks = {mark for mark in standing.cancels if standing.find(mark) or mark == job.held}
+    marked = evolve(standing, cancels=tuple(sorted(marks | {number})))
+    return evolve(job, standing=placed(job, marked, now))
+
+
+def retry_now(job: Job, *, now: datetime) -> Job:
+    """Return the job with all that waits for its next attempt due now."""
+    standing = job.standing
+    for one in (standing.scheduled, *standing.requests):
+        if one is not None and one.began_at is not None and one.due_at > now:
+            standing = replaced(standing, one, evolve(one, due_at=now))
+    return evolve(job, standing=placed(job, standing, now))

@@ -1,0 +1,93 @@
+"""What the history says: executions of attempts, and of occurrences that no attempt decided."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sched_core._model.claim import Claim, Hold
+from sched_core._model.execution import Execution, Status
+from sched_core._model.occurrence import Job, Pending
+from sched_core._model.policy import KEPT, KEPT_GAPS, Policy
+from sched_core._rules.grid import Behind
+from sched_core.clock import LAST, instant_after
+
+
+def expiry(keep: timedelta | None, now: datetime) -> datetime | None:
+    """Return from when on what is kept for so long may be deleted; ``None`` for never."""
+    if keep is None:
+        return None
+    found = instant_after(now, keep)
+    return None if found == LAST else found
+
+
+def kept(policy: Policy, gap: timedelta | None = None) -> timedelta | None:
+    """Return how long an execution is kept.
+
+    Args:
+        policy: Of the job.
+        gap: From its moment to the schedule's next one, where that is known.
+    """
+    if policy.keep_executions != "default":
+        return policy.keep_executions
+    try:
+        return KEPT if gap is None else max(KEPT, KEPT_GAPS * gap)
+    except OverflowError:
+        return None
+
+
+def ended(
+    job: Job,
+    one: Pending,
+    status: Status,
+    now: datetime,
+    *,
+    reason: str | None = None,
+    claim: Claim | None = None,
+    behind: Behind = Behind(),  # noqa: B008 -- immutable
+    following: datetime | None = None,
+) -> Execution:
+    """Return the final execution of an occurrence that no attempt decided."""
+    gap = None if following is None else following - (behind.last or one.scheduled_at)
+    keep = kept(job.spec.policy, gap)
+    return _record(job.spec.id, job.uid, one, 0, status, now, claim, keep, reason, behind)
+
+
+def of_hold(hold: Hold, one: Pending, attempt: int, status: Status, now: datetime) -> Execution:
+    """Return an execution about what a hold is for, whatever became of its job."""
+    behind = Behind() if attempt else Behind(one.coalesced, one.coalesced_until)
+    return _record(hold.job_id, hold.uid, one, attempt, status, now, hold, hold.keep, None, behind)
+
+
+def _record(
+    job_id: str,
+    uid: str,
+    one: Pending,
+    attempt: int,
+    status: Status,
+    now: datetime,
+    by: Claim | Hold | None,
+    keep: timedelta | None,
+    reason: str | None = None,
+    behind: Behind = Behind(),  # noqa: B008 -- immutable
+) -> Execution:
+    return Execution(
+        id=f"{uid}:{one.number}:{attempt}",
+        job_id=job_id,
+        uid=uid,
+        number=one.number,
+        attempt=attempt,
+        kind=one.kind.value,
+        scheduled_at=one.scheduled_at,
+        status=status,
+        final=attempt == 0,
+        token=by.token if by else 0,
+        worker=by.worker if by else "",
+        claimed_at=by.claimed_at if by else now,
+        started_at=None,
+        finished_at=now,
+        reason=reason,
+        coalesced=behind.number,
+        coalesced_until=behind.last,
+        snoozes=one.snoozes,
+        expires_at=expiry(keep, now),
+    )

@@ -1,0 +1,95 @@
+"""Requests: a trigger, a rerun, a backfill is one more occurrence, beside the schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from attrs import evolve
+
+from sched_core._model.claim import Asked
+from sched_core._model.occurrence import MOST_REQUESTS, Job, Kind, Pending
+from sched_core._rules.grid import TICK, asked_grid, counts_from_end
+from sched_core._rules.operate import activated, is_announced
+from sched_core._rules.standing import has_begun, is_held_back, placed
+from sched_core.errors import InvalidDefinition
+
+
+class TooManyRequests(InvalidDefinition):
+    """The job has as many requests waiting as it may."""
+
+
+def trigger(
+    job: Job, *, now: datetime, args: Mapping[str, str] | None = None, key: str | None = None
+) -> Asked:
+    """Return the job with one more occurrence, now.
+
+    A plain one that has not begun, and may run, is the same one; with a key, the one that has it.
+
+    Raises:
+        TooManyRequests: 16 wait already.
+    """
+    for one in job.standing.requests:
+        is_plain = one.kind is Kind.TRIGGERED and one.key is None and one.args is None
+        waits = is_plain and not has_begun(job, one) and not is_held_back(job.standing, one)
+        if key is None and args is None and waits and one.due_at <= now:
+            return Asked(job, one.number)
+    return _asked(job, Pending(0, now, now, Kind.TRIGGERED, key=key, args=args), now)
+
+
+def rerun(
+    job: Job,
+    moment: datetime,
+    *,
+    now: datetime,
+    key: str,
+    args: Mapping[str, str] | None = None,
+) -> Asked:
+    """Return the job with one more occurrence for a moment that has had one.
+
+    Args:
+        job: As it is stored, with what is held.
+        moment: The nominal one of the execution that is repeated.
+        now: By the clock that decides.
+        key: The execution's id: while it is repeated, repeating it again is the same.
+        args: Those of the execution.
+
+    Raises:
+        TooManyRequests: 16 wait already.
+    """
+    return _asked(job, Pending(0, moment, now, Kind.RERUN, key=key, args=args), now)
+
+
+def backfill(job: Job, *, since: datetime, until: datetime, now: datetime) -> Asked:
+    """Return the job with an occurrence for each moment of its schedule from one to the other.
+
+    They are one request, and run one after the other. Calendar moments may lie before the anchor.
+
+    Raises:
+        InvalidDefinition: There is no such moment up to now.
+        TooManyRequests: 16 wait already.
+    """
+    first = None if counts_from_end(job) else asked_grid(job, since).after(since - TICK)
+    if first is None or first > until or until > now:
+        raise InvalidDefinition("since", "the schedule has no moment from it to `until`, up to now")
+    key = f"{since.isoformat()}/{until.isoformat()}"
+    return _asked(job, Pending(0, first, now, Kind.BACKFILLED, key=key, until=until), now)
+
+
+def _asked(job: Job, one: Pending, now: datetime) -> Asked:
+    for other in job.standing.requests:
+        if one.key is not None and (other.kind, other.key) == (one.kind, one.key):
+            return Asked(job, other.number)
+    if is_announced(job.standing):
+        job = activated(job, now)
+    standing = job.standing
+    if len(standing.requests) >= MOST_REQUESTS:
+        raise TooManyRequests(
+            "id",
+            f"{MOST_REQUESTS} requests of job {job.spec.id!r} wait already: let them run, "
+            "or cancel some",
+        )
+    number = standing.last_number + 1
+    requests = (*standing.requests, evolve(one, number=number, origin=number))
+    asked = evolve(standing, last_number=number, requests=requests)
+    return Asked(evolve(job, standing=placed(job, asked, now)), number)

@@ -1,0 +1,88 @@
+"""What a claim is for, and what is due when."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from hashlib import blake2b
+
+from attrs import evolve
+
+from sched_core._model.occurrence import Job, Pending, Standing
+from sched_core._rules.record import expiry
+from sched_core.clock import instant_after
+
+
+def current(standing: Standing) -> Pending | None:
+    """Return the occurrence that a claim is for; ``None``: it is for the end of the pause."""
+    pause = standing.pause
+    if pause is None and not standing.requests:
+        return standing.scheduled
+    first: Pending | None = None
+    for one in (standing.scheduled, *standing.requests):
+        if one is None or is_held_back(standing, one):
+            continue
+        if first is None or (one.due_at, one.number) < (first.due_at, first.number):
+            first = one
+    ends = None if pause is None else pause.until
+    return None if ends is not None and (first is None or ends <= first.due_at) else first
+
+
+def is_held_back(standing: Standing, one: Pending) -> bool:
+    """Whether a pause holds a pending occurrence: what was there when it began.
+
+    A request that came later runs, and so does what is to be cancelled: its end is not a run.
+    """
+    pause = standing.pause
+    if pause is None or one.number in standing.cancels:
+        return False
+    return one.is_scheduled or one.origin <= pause.last_number
+
+
+def placed(job: Job, standing: Standing, now: datetime) -> Standing:
+    """Return the standing with its one due moment; finished if nothing is left."""
+    if standing.scheduled is None and not standing.requests:
+        keep = None if job.declared else job.spec.policy.keep_finished
+        return evolve(
+            standing, due_at=None, pause=None, gaps=(), spare=None, expires_at=expiry(keep, now)
+        )
+    one, pause = current(standing), standing.pause
+    due_at = one.due_at if one is not None else None if pause is None else pause.until
+    return evolve(standing, due_at=due_at, expires_at=None)
+
+
+def replaced(standing: Standing, one: Pending, *instead: Pending) -> Standing:
+    """Return the standing with others, or none, in the place of a pending occurrence."""
+    if standing.scheduled is not None and standing.scheduled.number == one.number:
+        return evolve(standing, scheduled=instead[0] if instead else None)
+    requests: list[Pending] = []
+    for other in standing.requests:
+        requests += instead if other.number == one.number else (other,)
+    return evolve(standing, requests=tuple(requests))
+
+
+def has_begun(job: Job, one: Pending) -> bool:
+    """Whether an occurrence was claimed, and the claim was not handed back."""
+    return one.began_at is not None or job.held == one.number
+
+
+def is_owed(job: Job, one: Pending, now: datetime) -> bool:
+    """Whether an occurrence must have its end: it was asked for, has begun, or was due.
+
+    One that is to be cancelled must: its end is what was asked for.
+    """
+    pause = job.standing.pause
+    due = not one.is_scheduled or one.scheduled_at <= (now if pause is None else pause.since)
+    return due or has_begun(job, one) or one.number in job.standing.cancels
+
+
+def scheduled(job: Job, number: int, moment: datetime) -> Pending:
+    """Return the occurrence of the schedule with the number, at the moment."""
+    jitter = job.spec.policy.jitter
+    if not jitter:
+        return Pending(number, moment, moment)
+    return Pending(number, moment, instant_after(moment, jitter * share(f"{job.uid}:{number}")))
+
+
+def share(text: str) -> float:
+    """Return a number in [0, 1) that every worker derives alike."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=6).digest()) / 2**48

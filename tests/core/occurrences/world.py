@@ -1,0 +1,506 @@
+"""One id in a tiny store, two workers, and a clock that anybody may set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from attrs import define, evolve
+from tests.core.occurrences.judge import T0, Judge, M, Request, Wrong, at
+from tests.core.occurrences.stored import Conflict, Stored
+
+from sched_core._model.claim import Asked, Claim, Decision, Ended, Settlement, Start
+from sched_core._model.execution import Execution, Status
+from sched_core._model.occurrence import Job, JobSpec, Kind, Pending
+from sched_core._model.policy import Policy
+from sched_core._rules import begin as begins
+from sched_core._rules import define as defines
+from sched_core._rules import finish as finishes
+from sched_core._rules import operate, request
+from sched_core._rules.standing import current, is_held_back
+from sched_core.errors import InvalidDefinition, NothingToSkip
+from sched_core.schedule import FixedDelay, Once
+
+LEASE = 4 * M
+REFUSED = (NothingToSkip, InvalidDefinition, operate.NothingToCancel)
+
+
+@define
+class Worker:
+    """One that has a claim, or none."""
+
+    claim: Claim | None = None
+    what: Start | Decision | None = None
+    frozen: bool = False
+    renewed: bool = False
+    last: Settlement | None = None
+
+
+@define(frozen=True)
+class Scenario:
+    """What the schedules and policies are that edits go through."""
+
+    schedules: Sequence[Any]
+    policies: Sequence[Policy]
+
+
+class World:
+    """A history so far."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.now = self.latest = T0
+        self.row, self.judge = Stored(), Judge()
+        self.workers = {"A": Worker(), "B": Worker()}
+        self.serial = self.lives = self.schedule = self.policy = self.read_at = 0
+        self.highest: dict[str, int] = {}
+        self.told: tuple[str, ...] = ()
+        self.do_add()
+
+    def copy(self) -> World:
+        """Return one that goes its own way."""
+        new = World.__new__(World)
+        vars(new).update(vars(self))
+        new.row, new.judge, new.highest = evolve(self.row), self.judge.copy(), dict(self.highest)
+        new.workers = {name: evolve(worker) for name, worker in self.workers.items()}
+        return new
+
+    def next(self) -> int:
+        """Return a number that was not there before."""
+        self.serial += 1
+        return self.serial
+
+    # -- what may happen next
+
+    def options(self, alphabet: Sequence[str]) -> list[str]:
+        """Return what of an alphabet means something now."""
+        return [op for op in alphabet if self._is_possible(op)]
+
+    def _is_possible(self, op: str) -> bool:
+        job, due = self.row.job, self.row.due()
+        claimable = due is not None and due <= self.now
+        name, _, between = op.partition("|")
+        head, _, who = name.partition(":")
+        if between and not (claimable and self.workers["A"].claim is None):
+            return False
+        if head in {"t", "back"}:
+            return True
+        if head == "repeat":
+            return self.workers[who].last is not None
+        if head == "add":
+            return job is None
+        if head == "claim":
+            second = who == "B" and self.workers["A"].claim is None
+            return claimable and self.workers[who].claim is None and not second
+        if head in {"die", "die-alone"}:
+            return claimable
+        if who in self.workers:
+            worker = self.workers[who]
+            if worker.claim is None or (head == "freeze" and worker.frozen):
+                return False
+            return not isinstance(worker.what, Decision) or head in {"ok", "release", "freeze"}
+        if job is None:
+            return False
+        needs = {"resume": job.standing.pause, "unskip": job.standing.skip}
+        return needs.get(head, job) is not None
+
+    def do(self, op: str) -> None:
+        """Let something happen, and look at what is stored then."""
+        self.told = (*self.told, op)
+        self.judge.seq += 1
+        name, _, between = op.partition("|")
+        head, _, argument = name.partition(":")
+        method = head.replace("-", "_")
+        if argument in self.workers:
+            getattr(self, f"do_{method}")(self.workers[argument])
+        elif head in {"t", "back"}:
+            self.do_time(int(argument) * (1 if head == "t" else -1))
+        elif head in {"add", "die", "die-alone"}:
+            getattr(self, f"do_{method}")()
+        else:
+            self._edit(head, argument, between)
+        self.look()
+
+    def look(self) -> None:
+        """Expect what must hold of the stored job after every step."""
+        job = self.row.job
+        if job is None:
+            return
+        standing, life = job.standing, self.judge.lives[job.uid]
+        pause = standing.pause
+        if pause is None and not life.resumed:
+            until = life.pauses[-1].end
+            if standing.due_at is None and life.paused_at(self.now):
+                life.resume(self.judge.seq, self.now)  # a finished job is not paused
+            elif until is not None and until <= self.latest:
+                life.resume(self.judge.seq)
+        elif pause is not None and pause.until is None and not life.paused_at(self.now):
+            if job.spec.policy.pause_after is None:
+                raise Wrong("it is paused, and nobody asked for it")
+            life.pause(pause.since, None, self.judge.seq, None)
+        if standing.last_number < self.highest.get(job.uid, 0):
+            raise Wrong("numbers go back")
+        self.highest[job.uid] = standing.last_number
+        ones = [*standing.requests, *([standing.scheduled] if standing.scheduled else [])]
+        self._look_at_names(job, ones)
+        dues = [one.due_at for one in ones if not is_held_back(standing, one)]
+        if pause is not None and pause.until is not None and ones:
+            dues.append(pause.until)
+        if standing.due_at != min(dues, default=None):
+            raise Wrong(f"due at {at(standing.due_at)}, not {at(min(dues, default=None))}")
+
+    def _look_at_names(self, job: Job, ones: Sequence[Pending]) -> None:
+        numbers = [one.number for one in ones]
+        if len(set(numbers)) != len(numbers) or max(numbers, default=0) > job.standing.last_number:
+            raise Wrong(f"numbers {numbers} up to {job.standing.last_number}")
+        for one in ones:
+            key, name = (job.uid, one.number), (one.kind.value, one.scheduled_at)
+            if key in self.judge.finals:
+                raise Wrong(f"{one.number} is pending and has its final execution")
+            if self.judge.names.get(key, name) != name:
+                raise Wrong(f"{one.number} is another one than before")
+
+    # -- time
+
+    def do_time(self, minutes: int) -> None:
+        """Let time go by, or have the clock set back; those that live renew their claims."""
+        target = self.now + minutes * M
+        self.judge.set_back = self.judge.set_back or minutes < 0
+        while self.now != target:
+            step = min(target - self.now, 3 * M) if minutes > 0 else target - self.now
+            self.now += step
+            self.latest = max(self.latest, self.now)
+            for worker in self.workers.values():
+                if worker.claim is not None and not worker.frozen:
+                    worker.renewed = True  # minutes later: longer than it is to run alone
+                    if self.row.renew(worker.claim, self.now, LEASE) is None:
+                        worker.claim = worker.what = None  # lost: it stops, and writes nothing
+
+    # -- workers
+
+    def _claim(self, name: str) -> Claim | None:
+        return self.row.claim(self.next(), name, self.now, LEASE, self.next(), self.judge)
+
+    def do_claim(self, worker: Worker) -> None:
+        """Claim, and begin."""
+        name = next(key for key, one in self.workers.items() if one is worker)
+        claim = self._claim(name)
+        if claim is None:
+            return
+        worker.claim, worker.frozen, worker.renewed = claim, False, False
+        worker.what = begins.begin(claim, now=self.now)
+        if isinstance(worker.what, Start):
+            self.judge.start(claim.job, worker.what, self.now)
+            if worker.what.alone:
+                self.row.renew(claim, self.now, LEASE, alone=True)
+
+    def do_die(self) -> None:
+        """Claim, and die beside others."""
+        self._die(alone=False)
+
+    def do_die_alone(self) -> None:
+        """Claim, and die with nothing beside it, where that is what the worker is told to do."""
+        self._die(alone=True)
+
+    def _die(self, *, alone: bool) -> None:
+        claim = self._claim("C")
+        if claim is None:
+            return
+        what, one = begins.begin(claim, now=self.now), current(claim.job.standing)
+        if one is None:
+            return
+        if isinstance(what, Start):
+            self.judge.start(claim.job, what, self.now)
+        if claim.job.spec.policy.max_lost == 1:
+            self.judge.fatal.add((claim.job.uid, one.number))
+        elif isinstance(what, Start) and what.alone and alone:
+            self.row.renew(claim, self.now, LEASE, alone=True)
+            self.judge.fatal.add((claim.job.uid, one.number))
+
+    def do_freeze(self, worker: Worker) -> None:
+        """Stop renewing, and know nothing of it."""
+        worker.frozen = True
+        self._may_be_lost(worker)
+
+    def _may_be_lost(self, worker: Worker) -> None:
+        claim, what = worker.claim, worker.what
+        one = None if claim is None else current(claim.job.standing)
+        if claim is None or one is None:
+            return
+        alone = isinstance(what, Start) and what.alone and not worker.renewed
+        if alone or (self.row.job or claim.job).spec.policy.max_lost == 1:
+            self.judge.fatal.add((claim.job.uid, one.number))
+
+    def _settle(self, worker: Worker, decide: Callable[[Job | None], Decision]) -> None:
+        """Settle, and decide on what is stored where the job was edited meanwhile."""
+        claim = worker.claim
+        assert claim is not None
+        holds = self.row.hold is not None and self.row.hold.token == claim.token
+        before = (self.row.job, self.row.hold, len(self.judge.executions))
+        stored: Job | None = claim.job
+        for _ in range(3):
+            decision = decide(stored)
+            expected = None if stored is None or decision.standing is None else stored.revision
+            settlement = Settlement(claim, expected, decision.standing, decision.executions)
+            settled = self.row.settle(settlement, self.now, self.next(), self.judge)
+            if settled.outcome != "conflict":
+                break
+            stored = settled.job
+        else:
+            raise Wrong("conflicts without end")
+        if holds and settled.outcome != "written":
+            raise Wrong(f"a holder's settlement: {settled.outcome}")
+        if not holds:
+            if settled.outcome != "claim_lost":
+                raise Wrong(f"the settlement of a lost claim: {settled.outcome}")
+            if before != (self.row.job, self.row.hold, len(self.judge.executions)):
+                raise Wrong("the settlement of a lost claim changed something")
+        elif isinstance(worker.what, Start):
+            self.judge.fatal.discard((claim.job.uid, worker.what.number))
+        worker.last = settlement
+        worker.claim = worker.what = None
+
+    def _end(self, worker: Worker, ended: Ended) -> None:
+        claim, what, now = worker.claim, worker.what, self.now
+        assert claim is not None
+
+        def decide(stored: Job | None) -> Decision:
+            if isinstance(what, Start):
+                return finishes.finish(claim, what, ended, started_at=now, now=now, stored=stored)
+            assert what is not None
+            if stored is claim.job:
+                return what
+            return finishes.postpone(claim, until=now, now=now, stored=stored)
+
+        self._settle(worker, decide)
+
+    def do_ok(self, worker: Worker) -> None:
+        """Succeed."""
+        self._end(worker, Ended(Status.SUCCEEDED))
+
+    def do_fail(self, worker: Worker) -> None:
+        """Fail."""
+        self._end(worker, Ended(Status.FAILED, "no"))
+
+    def do_later(self, worker: Worker) -> None:
+        """Fail, and say when to try again."""
+        self._end(worker, Ended(Status.FAILED, "later", delay=8 * M))
+
+    def do_discard(self, worker: Worker) -> None:
+        """Fail for good."""
+        self._end(worker, Ended(Status.FAILED, "never", retry=False))
+
+    def do_snooze(self, worker: Worker) -> None:
+        """Ask for later."""
+        self._end(worker, Ended(Status.SNOOZED, delay=6 * M))
+
+    def do_interrupt(self, worker: Worker) -> None:
+        """Stop before the handler has ended."""
+        self._end(worker, Ended(Status.INTERRUPTED, "stop"))
+
+    def do_disconnect(self, worker: Worker) -> None:
+        """Lose the store before the handler has ended."""
+        self._end(worker, Ended(Status.INTERRUPTED, "store", delay=5 * M))
+
+    def do_postpone(self, worker: Worker) -> None:
+        """Hand the claim back, and the job out again later."""
+        claim, now, what = worker.claim, self.now, worker.what
+        assert claim is not None
+        holds = self.row.hold is not None and self.row.hold.token == claim.token
+
+        def decide(stored: Job | None) -> Decision:
+            return finishes.postpone(claim, until=now + 3 * M, now=now, stored=stored)
+
+        self._settle(worker, decide)
+        if holds and isinstance(what, Start):
+            self.judge.unbegun(claim.job.uid, what)
+
+    def do_release(self, worker: Worker) -> None:
+        """Hand the claim back."""
+        claim, what = worker.claim, worker.what
+        assert claim is not None
+        holds = self.row.hold is not None and self.row.hold.token == claim.token
+        before = (self.row.job, self.row.hold, len(self.judge.executions))
+        one = current(claim.job.standing)
+        if holds and one is not None:
+            self.judge.fatal.discard((claim.job.uid, one.number))
+        if holds and isinstance(what, Start):
+            self.judge.unbegun(claim.job.uid, what)
+        self.row.release(claim, self.now, self.judge)
+        if not holds and before != (self.row.job, self.row.hold, len(self.judge.executions)):
+            raise Wrong("the release of a lost claim changed something")
+        worker.claim = worker.what = None
+
+    def do_repeat(self, worker: Worker) -> None:
+        """Send the last settlement once more."""
+        assert worker.last is not None
+        before = (self.row.job, self.row.hold, len(self.judge.executions))
+        settled = self.row.settle(worker.last, self.now, self.next(), self.judge)
+        if before != (self.row.job, self.row.hold, len(self.judge.executions)):
+            raise Wrong("a repeated settlement changed something")
+        if settled.outcome == "conflict":
+            raise Wrong("a repeated settlement conflicts")
+
+    # -- commands
+
+    def do_add(self) -> None:
+        """Admit the job."""
+        self.lives += 1
+        spec = JobSpec("a", self._schedule(), self.scenario.policies[self.policy])
+        job = defines.admit(spec, uid=f"u{self.lives}", declared=False, now=self.now)
+        self.row.add(job, self.next())
+        self.judge.edited(job.uid, spec.schedule, self.now, None)
+
+    def _schedule(self) -> Any:
+        found = self.scenario.schedules[self.schedule]
+        return Once(self.now + 5 * M) if found == "once" else found
+
+    def _edit(self, head: str, argument: str, between: str) -> None:
+        for _ in range(3):
+            job = self.row.read()
+            if job is None:
+                return
+            self.read_at = self.judge.seq
+            if between:
+                self.do_claim(self.workers["A"])
+                between = ""
+            try:
+                getattr(self, f"on_{head}")(job, argument)
+            except Conflict:
+                continue
+            except REFUSED:
+                pass
+            return
+        raise Wrong("an edit conflicts without end")
+
+    def _replace(self, job: Job, found: tuple[Execution, ...] = ()) -> None:
+        self.row.replace(job, found, self.next(), self.judge)
+
+    def on_edit(self, job: Job, argument: str) -> None:
+        chosen, self.schedule = self.schedule, (self.schedule + 1) % len(self.scenario.schedules)
+        schedule = self._schedule()
+        change = defines.redefine(job, evolve(job.spec, schedule=schedule), now=self.now)
+        if change is None:
+            return
+        try:
+            self.row.check(job)
+        except Conflict:
+            self.schedule = chosen
+            raise
+        before = operate.woken(job, now=self.now).standing.last_number
+        self.judge.edited(job.uid, schedule, self.now, job, before)
+        self._replace(change.job, change.executions)
+
+    def on_policy(self, job: Job, argument: str) -> None:
+        chosen = (self.policy + 1) % len(self.scenario.policies)
+        spec = evolve(job.spec, policy=self.scenario.policies[chosen])
+        change = defines.redefine(job, spec, now=self.now)
+        if change is not None:
+            self._replace(change.job, change.executions)
+            self.policy = chosen
+            self.judge.lives[job.uid].edits += 1
+            self.judge.fatal.clear()  # how many claims may be lost is another number now
+
+    def on_remove(self, job: Job, argument: str) -> None:
+        found = defines.retire(job, now=self.now)
+        self.row.check(job)
+        self.judge.removed(job.uid, self.now, job)
+        self.row.remove(job, found, self.judge)
+
+    def on_pause(self, job: Job, argument: str) -> None:
+        until = self.now + int(argument) * M if argument else None
+        self._replace(operate.pause(job, until=until, reason=None, now=self.now))
+        life = self.judge.lives[job.uid]
+        if job.standing.scheduled is None and not job.standing.requests:
+            return
+        pause = life.paused_at(self.now)
+        if pause is not None:
+            pause.end = until
+            return
+        one = job.standing.scheduled
+        held = one.scheduled_at if one is not None and one.number == job.held else None
+        life.pause(self.now, until, self.judge.seq, held)
+
+    def on_resume(self, job: Job, argument: str) -> None:
+        self._replace(operate.resume(job, at=self.now))
+        life = self.judge.lives[job.uid]
+        if life.paused_at(self.now) is not None:
+            life.resume(self.judge.seq, self.now)
+
+    def on_trigger(self, job: Job, argument: str) -> None:
+        args = {"by": "me"} if argument else None
+        seq = self.read_at
+        self._ask(job, request.trigger(job, now=self.now, args=args, key=argument or None))
+        asked = self.asked
+        self.judge.lives[job.uid].requests.append(Request(seq, asked, Kind.TRIGGERED, args))
+
+    def _ask(self, job: Job, asked: Asked) -> None:
+        self.asked = asked.number
+        if asked.job is not job:
+            self._replace(asked.job)
+
+    def on_backfill(self, job: Job, argument: str) -> None:
+        since, until = self.now - 25 * M, self.now
+        self._ask(job, request.backfill(job, since=since, until=until, now=self.now))
+        asked = Request(self.read_at, self.asked, Kind.BACKFILLED, None, since, until)
+        self.judge.lives[job.uid].requests.append(asked)
+
+    def on_skip(self, job: Job, argument: str) -> None:
+        self._replace(operate.skip_next(job, now=self.now))
+        self.judge.lives[job.uid].skips.append((self.judge.seq, self.now))
+
+    def on_unskip(self, job: Job, argument: str) -> None:
+        self._replace(operate.unskip(job))
+        self.judge.lives[job.uid].unskipped = True
+
+    def on_hurry(self, job: Job, argument: str) -> None:
+        self._replace(operate.retry_now(job, now=self.now))
+        self.judge.lost.clear()
+
+    def on_cancel(self, job: Job, argument: str) -> None:
+        """Cancel what is held, or else what is there."""
+        standing = job.standing
+        ones = [*standing.requests, *([standing.scheduled] if standing.scheduled else [])]
+        number = None if job.held is not None or not ones else ones[0].number
+        marked = operate.cancel(job, now=self.now, number=number)
+        self.row.check(job)
+        self.judge.lives[job.uid].cancels |= {*marked.standing.cancels} - {*standing.cancels}
+        self._replace(marked)
+
+    # -- the end
+
+    def drain(self) -> None:
+        """Let a healthy worker go on alone until all that is due by an hour later has ended."""
+        for worker in self.workers.values():
+            self._may_be_lost(worker)
+            worker.claim = worker.what = None
+        self._drain(max(self.now, self.latest) + 30 * M)
+        job = self.row.read()
+        if job is not None and job.standing.pause is not None:
+            for one in job.standing.requests:
+                if one.origin > job.standing.pause.last_number:
+                    raise Wrong(
+                        f"{one.number} was asked for inside the pause, and waits for its end"
+                    )
+            self.on_resume(job, "")
+        horizon = max(self.now, self.latest) + 42 * M
+        self._drain(horizon)
+        self.now = horizon
+        self.judge.account(horizon)
+
+    def _drain(self, horizon: datetime) -> None:
+        worker = self.workers["B"]
+        for _ in range(300):
+            due = self.row.due()
+            if due is None or due > horizon:
+                return
+            self.now = max(self.now, due)
+            self.do_claim(worker)
+            if worker.claim is not None:
+                self.do_ok(worker)
+            self.look()
+        raise Wrong("it does not come to rest")
+
+
+__all__ = ["FixedDelay", "Scenario", "World", "current", "timedelta"]
