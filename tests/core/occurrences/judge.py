@@ -7,207 +7,28 @@ interval, one with an end, a single moment, and a delay after each end.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from attrs import Factory, define, evolve
+from attrs import evolve
+from tests.core.occurrences.known import T0, Epoch, Life, M, Request, Wrong, at
 
 from sched_core._model.claim import Start
 from sched_core._model.execution import Execution, Status
 from sched_core._model.occurrence import Job, Kind
-from sched_core.schedule import Between, FixedDelay, Interval, Once
+from sched_core.schedule import FixedDelay
 
-T0 = datetime(2026, 1, 1, tzinfo=UTC)
-M = timedelta(minutes=1)
 JITTER = 5 * M
 """The most that a history's policy has."""
 STILL_RUNNING = "still running"
 Key = tuple[str, int]
 
 
-class Wrong(AssertionError):
-    """Something that cannot be true."""
-
-
-def at(moment: datetime | None) -> float | None:
-    """Return minutes: what people read in a history."""
-    return None if moment is None else (moment - T0) / M
-
-
-@define
-class Epoch:
-    """The time in which one schedule was in force.
-
-    Attributes:
-        schedule: It.
-        anchor: When it took effect.
-        number: The newest number that was given before.
-        seq: When that was, in the order of all that happened.
-        must: Moments up to this one have run before: they must not run again.
-        may: Moments up to this one have begun, or were accounted for: they need not.
-        end: When the next schedule took effect, or the job was removed.
-        end_seq: When that was, in the order of all that happened.
-        paused: Since when it was paused at its end.
-        held: At its end: the moment of what was held, and until when that may stand for others.
-    """
-
-    schedule: Any
-    anchor: datetime
-    number: int
-    seq: int
-    must: datetime | None = None
-    may: datetime | None = None
-    end: datetime | None = None
-    end_seq: int | None = None
-    paused: datetime | None = None
-    held: tuple[datetime, datetime] | None = None
-
-    def moments(self, until: datetime) -> list[datetime]:
-        """Return the moments of the schedule up to one, computed by hand."""
-        schedule = self.schedule
-        stops: datetime | None = None
-        if isinstance(schedule, FixedDelay):
-            return []
-        if isinstance(schedule, Once):
-            return [schedule.at] if schedule.at <= until else []
-        if isinstance(schedule, Between):
-            stops = schedule.end
-            schedule = schedule.schedule
-        assert isinstance(schedule, Interval)
-        found: list[datetime] = []
-        moment = self.anchor + schedule.every if schedule.start is None else schedule.start
-        while moment <= until and (stops is None or moment < stops):
-            if moment > self.anchor or moment == schedule.start == self.anchor:
-                found.append(moment)
-            moment += schedule.every
-        return found
-
-    def has(self, moment: datetime) -> bool:
-        """Whether the moment is one of the schedule's."""
-        return isinstance(self.schedule, FixedDelay) or moment in self.moments(moment)
-
-    @property
-    def last(self) -> datetime | None:
-        """The last moment of all, where there is one."""
-        if isinstance(self.schedule, Once):
-            return self.schedule.at
-        if isinstance(self.schedule, Between) and self.schedule.end is not None:
-            return max(self.moments(self.schedule.end), default=None)
-        return None
-
-    @property
-    def is_calendar(self) -> bool:
-        """Whether its moments do not depend on when it took effect."""
-        inner = self.schedule.schedule if isinstance(self.schedule, Between) else self.schedule
-        return (
-            isinstance(self.schedule, Between)
-            or getattr(inner, "every", None) is None
-            or (getattr(inner, "start", None) is not None)
-        )
-
-
-@define
-class Pause:
-    """A pause, as it was commanded.
-
-    Attributes:
-        since: When it began.
-        end: When it ended, or will by itself.
-        seq: From when on it counts, in the order of all that happened.
-        asked_seq: When it was commanded.
-        begun: Moments of what had begun before it.
-        end_seq: When it was ended, in the order of all that happened.
-    """
-
-    since: datetime
-    end: datetime | None
-    seq: int
-    begun: frozenset[datetime]
-    asked_seq: int
-    end_seq: int | None = None
-
-
-@define
-class Request:
-    """A request, as it was made, and the number that it was told."""
-
-    seq: int
-    number: int
-    kind: Kind
-    args: Any = None
-    since: datetime | None = None
-    until: datetime | None = None
-
-
-@define
-class Life:
-    """One incarnation."""
-
-    uid: str
-    epochs: list[Epoch] = Factory(list)
-    pauses: list[Pause] = Factory(list)
-    resumed: bool = True
-    requests: list[Request] = Factory(list)
-    skips: list[tuple[int, datetime]] = Factory(list)
-    unskipped: bool = False
-    cancels: set[int] = Factory(set)
-    begun: dict[int, datetime] = Factory(dict)
-    edits: int = 0
-    removed: int | None = None
-
-    def copy(self) -> Life:
-        """Return one that goes its own way."""
-        return evolve(
-            self,
-            epochs=[evolve(epoch) for epoch in self.epochs],
-            pauses=[evolve(pause) for pause in self.pauses],
-            requests=list(self.requests),
-            skips=list(self.skips),
-            cancels=set(self.cancels),
-            begun=dict(self.begun),
-        )
-
-    def epoch_of(self, number: int) -> Epoch:
-        """Return in which epoch a number was given."""
-        return [epoch for epoch in self.epochs if epoch.number < number][-1]
-
-    def paused_at(self, now: datetime) -> Pause | None:
-        """Return the pause that is in force."""
-        if self.resumed or not self.pauses:
-            return None
-        pause = self.pauses[-1]
-        return pause if pause.end is None or now < pause.end else None
-
-    def around(self, moment: datetime, epoch: Epoch) -> Pause | None:
-        """Return the pause that a moment of an epoch lies in."""
-        for pause in self.pauses:
-            applies = (epoch.end_seq is None or pause.seq <= epoch.end_seq) and (
-                pause.end_seq is None or epoch.seq <= pause.end_seq
-            )
-            if applies and pause.since < moment and (pause.end is None or moment <= pause.end):
-                return pause
-        return None
-
-    def pause(self, now: datetime, until: datetime | None, seq: int, held: datetime | None) -> None:
-        """Begin one."""
-        begun = {*self.begun.values()} | ({held} if held is not None else set())
-        if self.pauses and self.pauses[-1].end_seq is None:
-            self.pauses[-1].end_seq = seq
-        self.pauses.append(Pause(now, until, seq, frozenset(begun), seq))
-        self.resumed = False
-
-    def resume(self, seq: int, now: datetime | None = None) -> None:
-        """End the one that is in force."""
-        if now is not None:
-            self.pauses[-1].end = now
-        self.pauses[-1].end_seq = seq
-        self.resumed = True
-
-
 class Judge:
     """Of one history."""
 
-    def __init__(self) -> None:
+    def __init__(self, grace: timedelta | None = None) -> None:
+        self.grace = grace
         self.seq = 0
         self.lives: dict[str, Life] = {}
         self.executions: list[Execution] = []
@@ -278,6 +99,16 @@ class Judge:
         deadline = "next occurrence" in (found.reason or "")
         if found.status is Status.CANCELLED and not deadline and found.number not in life.cancels:
             raise Wrong(f"{told}; asked for were {life.cancels}")
+        until = found.coalesced_until or found.scheduled_at
+        is_missed = found.status is Status.MISSED
+        if is_missed and self.grace is not None and until > found.claimed_at - self.grace:
+            raise Wrong(f"{told} until {at(until)}, within the grace")
+        if is_missed and any(
+            found.scheduled_at <= epoch.last <= until and life.around(epoch.last, epoch)
+            for epoch in life.epochs
+            if epoch.last is not None and epoch.end is None
+        ):
+            raise Wrong(f"{told}: the last moment of all, inside a pause")
         lost = (found.reason or "").startswith("lost:")
         if lost and (life.uid, found.number) not in self.fatal and not life.edits:
             raise Wrong(f"{told}: no claim of it was lost alone")
@@ -304,6 +135,9 @@ class Judge:
         if start.deadline is not None and start.deadline <= now and not self.set_back:
             raise Wrong(f"{key} starts at {at(now)} after its deadline {at(start.deadline)}")
         self._name(key, start.kind.value, start.scheduled_at)
+        is_first = key not in self.starts and start.kind is Kind.SCHEDULED
+        if is_first and not life.epochs[-1].fits(start.scheduled_at):
+            raise Wrong(f"{key} begins at {at(start.scheduled_at)}: the calendar lacks it")
         self.starts.setdefault(key, self.seq)
         self.args[key] = start.args
         held = (start.coalesced, start.coalesced_until, life.edits)
@@ -374,7 +208,7 @@ class Judge:
         pause = life.paused_at(now)
         if pause is not None and pause.since > now:
             pause.end_seq = self.seq - 1
-            life.pauses.append(Pause(now, pause.end, self.seq, pause.begun, pause.asked_seq))
+            life.pauses.append(evolve(pause, since=now, seq=self.seq, end_seq=None))
 
     def removed(self, uid: str, now: datetime, held: Job | None) -> None:
         """Take in that the job was removed."""
@@ -391,6 +225,20 @@ class Judge:
         epoch.paused = None if pause is None else pause.since
 
     # -- the end
+
+    def expect_ends_in_pause(self, uid: str, now: datetime) -> None:
+        """Expect that what a pause does not hold has ended before it does."""
+        life = self.lives[uid]
+        pause = life.paused_at(now)
+        if pause is None:
+            return
+        for number in life.cancels:
+            if (uid, number) not in self.finals:
+                raise Wrong(f"{number} was to be cancelled, and waits for the pause's end")
+        for asked in life.requests:
+            plain = asked.kind is Kind.TRIGGERED and asked.args is None
+            if plain and asked.seq > pause.asked_seq and (uid, asked.number) not in self.finals:
+                raise Wrong(f"{asked.number} was asked for inside the pause, and waits")
 
     def account(self, horizon: datetime) -> None:
         """Expect that all has its end that must have one."""
@@ -423,10 +271,11 @@ class Judge:
                 moment
                 for epoch in life.epochs[place:]
                 for moment in epoch.moments(until if epoch.end is None else min(until, epoch.end))
-                if found.scheduled_at < moment
-                and (moment == epoch.last or not life.around(moment, epoch))
+                if found.scheduled_at < moment and not life.is_taken(moment, epoch)
             ]
             apart = sum(self._is_told_apart(found, moment, scheduled) for moment in covered)
+            if covered and found.coalesced_until != covered[-1] and not self.set_back:
+                raise Wrong(f"{found.id} ends at {at(found.coalesced_until)}: that is no moment")
             if len(covered) - apart != found.coalesced and not self.set_back:
                 raise Wrong(
                     f"{found.id} {found.status.value} {at(found.scheduled_at)} says "
@@ -466,7 +315,7 @@ class Judge:
             if pause is not None:
                 if own and moment not in pause.begun | cancelled and moment != epoch.last:
                     raise Wrong(f"{told}, inside a pause")
-                if own or covering or moment != epoch.last or epoch.end is not None:
+                if own or covering or life.is_taken(moment, epoch):
                     continue
             if own and epoch.must is not None and moment <= epoch.must and not apart:
                 raise Wrong(f"{told}: it had run before the edit")
@@ -511,7 +360,8 @@ class Judge:
                 continue
             apart = apart or rest or found.reason == STILL_RUNNING
         if not own and not covering:
-            own = [found for found in kept if epoch.end or found.status is not Status.SUPERSEDED]
+            ended = epoch.end is not None and not self.set_back
+            own = [found for found in kept if ended or found.status is not Status.SUPERSEDED]
         return len(own), len(covering), apart
 
     def _requests(self, life: Life, finals: list[Execution]) -> None:

@@ -7,20 +7,22 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from attrs import define, evolve
-from tests.core.occurrences.judge import T0, Judge, M, Request, Wrong, at
+from tests.core.occurrences.commands import COMMANDS
+from tests.core.occurrences.judge import Judge
+from tests.core.occurrences.known import T0, M, Wrong, at
 from tests.core.occurrences.stored import Conflict, Stored
 
 from sched_core._model.claim import Asked, Claim, Decision, Ended, Settlement, Start
 from sched_core._model.execution import Execution, Status
-from sched_core._model.occurrence import Job, JobSpec, Kind, Pending
-from sched_core._model.policy import Policy
+from sched_core._model.occurrence import Job, JobSpec, Kind, Pause, Pending, Standing
+from sched_core._model.policy import Drop, Policy
 from sched_core._rules import begin as begins
 from sched_core._rules import define as defines
 from sched_core._rules import finish as finishes
-from sched_core._rules import operate, request
-from sched_core._rules.standing import current, is_held_back
+from sched_core._rules import operate
+from sched_core._rules.standing import current
 from sched_core.errors import InvalidDefinition, NothingToSkip
-from sched_core.schedule import FixedDelay, Once
+from sched_core.schedule import Once
 
 LEASE = 4 * M
 REFUSED = (NothingToSkip, InvalidDefinition, operate.NothingToCancel)
@@ -51,7 +53,7 @@ class World:
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.now = self.latest = T0
-        self.row, self.judge = Stored(), Judge()
+        self.row, self.judge = Stored(), Judge(_grace(scenario.policies))
         self.workers = {"A": Worker(), "B": Worker()}
         self.serial = self.lives = self.schedule = self.policy = self.read_at = 0
         self.highest: dict[str, int] = {}
@@ -144,7 +146,8 @@ class World:
         self.highest[job.uid] = standing.last_number
         ones = [*standing.requests, *([standing.scheduled] if standing.scheduled else [])]
         self._look_at_names(job, ones)
-        dues = [one.due_at for one in ones if not is_held_back(standing, one)]
+        held = [] if pause is None else [one for one in ones if _is_held(one, pause, standing)]
+        dues = [one.due_at for one in ones if one not in held]
         if pause is not None and pause.until is not None and ones:
             dues.append(pause.until)
         if standing.due_at != min(dues, default=None):
@@ -347,12 +350,13 @@ class World:
     def do_add(self) -> None:
         """Admit the job."""
         self.lives += 1
-        spec = JobSpec("a", self._schedule(), self.scenario.policies[self.policy])
+        spec = JobSpec("a", self.next_schedule(), self.scenario.policies[self.policy])
         job = defines.admit(spec, uid=f"u{self.lives}", declared=False, now=self.now)
         self.row.add(job, self.next())
         self.judge.edited(job.uid, spec.schedule, self.now, None)
 
-    def _schedule(self) -> Any:
+    def next_schedule(self) -> Any:
+        """Return the schedule that is chosen; a single moment lies five minutes ahead."""
         found = self.scenario.schedules[self.schedule]
         return Once(self.now + 5 * M) if found == "once" else found
 
@@ -366,7 +370,7 @@ class World:
                 self.do_claim(self.workers["A"])
                 between = ""
             try:
-                getattr(self, f"on_{head}")(job, argument)
+                COMMANDS[head](self, job, argument)
             except Conflict:
                 continue
             except REFUSED:
@@ -374,99 +378,15 @@ class World:
             return
         raise Wrong("an edit conflicts without end")
 
-    def _replace(self, job: Job, found: tuple[Execution, ...] = ()) -> None:
+    def replace(self, job: Job, found: tuple[Execution, ...] = ()) -> None:
+        """Write what an operator has made of the job."""
         self.row.replace(job, found, self.next(), self.judge)
 
-    def on_edit(self, job: Job, argument: str) -> None:
-        chosen, self.schedule = self.schedule, (self.schedule + 1) % len(self.scenario.schedules)
-        schedule = self._schedule()
-        change = defines.redefine(job, evolve(job.spec, schedule=schedule), now=self.now)
-        if change is None:
-            return
-        try:
-            self.row.check(job)
-        except Conflict:
-            self.schedule = chosen
-            raise
-        before = operate.woken(job, now=self.now).standing.last_number
-        self.judge.edited(job.uid, schedule, self.now, job, before)
-        self._replace(change.job, change.executions)
-
-    def on_policy(self, job: Job, argument: str) -> None:
-        chosen = (self.policy + 1) % len(self.scenario.policies)
-        spec = evolve(job.spec, policy=self.scenario.policies[chosen])
-        change = defines.redefine(job, spec, now=self.now)
-        if change is not None:
-            self._replace(change.job, change.executions)
-            self.policy = chosen
-            self.judge.lives[job.uid].edits += 1
-            self.judge.fatal.clear()  # how many claims may be lost is another number now
-
-    def on_remove(self, job: Job, argument: str) -> None:
-        found = defines.retire(job, now=self.now)
-        self.row.check(job)
-        self.judge.removed(job.uid, self.now, job)
-        self.row.remove(job, found, self.judge)
-
-    def on_pause(self, job: Job, argument: str) -> None:
-        until = self.now + int(argument) * M if argument else None
-        self._replace(operate.pause(job, until=until, reason=None, now=self.now))
-        life = self.judge.lives[job.uid]
-        if job.standing.scheduled is None and not job.standing.requests:
-            return
-        pause = life.paused_at(self.now)
-        if pause is not None:
-            pause.end = until
-            return
-        one = job.standing.scheduled
-        held = one.scheduled_at if one is not None and one.number == job.held else None
-        life.pause(self.now, until, self.judge.seq, held)
-
-    def on_resume(self, job: Job, argument: str) -> None:
-        self._replace(operate.resume(job, at=self.now))
-        life = self.judge.lives[job.uid]
-        if life.paused_at(self.now) is not None:
-            life.resume(self.judge.seq, self.now)
-
-    def on_trigger(self, job: Job, argument: str) -> None:
-        args = {"by": "me"} if argument else None
-        seq = self.read_at
-        self._ask(job, request.trigger(job, now=self.now, args=args, key=argument or None))
-        asked = self.asked
-        self.judge.lives[job.uid].requests.append(Request(seq, asked, Kind.TRIGGERED, args))
-
-    def _ask(self, job: Job, asked: Asked) -> None:
-        self.asked = asked.number
+    def ask(self, job: Job, asked: Asked) -> int:
+        """Write a request, unless it was there; return its number."""
         if asked.job is not job:
-            self._replace(asked.job)
-
-    def on_backfill(self, job: Job, argument: str) -> None:
-        since, until = self.now - 25 * M, self.now
-        self._ask(job, request.backfill(job, since=since, until=until, now=self.now))
-        asked = Request(self.read_at, self.asked, Kind.BACKFILLED, None, since, until)
-        self.judge.lives[job.uid].requests.append(asked)
-
-    def on_skip(self, job: Job, argument: str) -> None:
-        self._replace(operate.skip_next(job, now=self.now))
-        self.judge.lives[job.uid].skips.append((self.judge.seq, self.now))
-
-    def on_unskip(self, job: Job, argument: str) -> None:
-        self._replace(operate.unskip(job))
-        self.judge.lives[job.uid].unskipped = True
-
-    def on_hurry(self, job: Job, argument: str) -> None:
-        self._replace(operate.retry_now(job, now=self.now))
-        self.judge.lost.clear()
-
-    def on_cancel(self, job: Job, argument: str) -> None:
-        """Cancel what is held, or else what is there."""
-        standing = job.standing
-        ones = [*standing.requests, *([standing.scheduled] if standing.scheduled else [])]
-        number = None if job.held is not None or not ones else ones[0].number
-        marked = operate.cancel(job, now=self.now, number=number)
-        self.row.check(job)
-        self.judge.lives[job.uid].cancels |= {*marked.standing.cancels} - {*standing.cancels}
-        self._replace(marked)
+            self.replace(asked.job)
+        return asked.number
 
     # -- the end
 
@@ -478,12 +398,8 @@ class World:
         self._drain(max(self.now, self.latest) + 30 * M)
         job = self.row.read()
         if job is not None and job.standing.pause is not None:
-            for one in job.standing.requests:
-                if one.origin > job.standing.pause.last_number:
-                    raise Wrong(
-                        f"{one.number} was asked for inside the pause, and waits for its end"
-                    )
-            self.on_resume(job, "")
+            self.judge.expect_ends_in_pause(job.uid, self.now)
+            COMMANDS["resume"](self, job, "")
         horizon = max(self.now, self.latest) + 42 * M
         self._drain(horizon)
         self.now = horizon
@@ -503,4 +419,13 @@ class World:
         raise Wrong("it does not come to rest")
 
 
-__all__ = ["FixedDelay", "Scenario", "World", "current", "timedelta"]
+def _is_held(one: Pending, pause: Pause, standing: Standing) -> bool:
+    """Whether a pause holds what was there when it began, as the documentation says."""
+    marked = one.number in standing.cancels
+    return not marked and (one.kind is Kind.SCHEDULED or one.origin <= pause.last_number)
+
+
+def _grace(policies: Sequence[Policy]) -> timedelta | None:
+    """Return how late everything may begin, where all policies say the same."""
+    graces = {each.misfire.grace if isinstance(each.misfire, Drop) else None for each in policies}
+    return graces.pop() if len(graces) == 1 else None

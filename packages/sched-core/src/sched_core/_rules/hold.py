@@ -99,7 +99,7 @@ def lapse(
         return job, executions
     most = job.spec.policy.max_lost
     count = min(stored.lost + 1, most)
-    if 1 < most == count and not _was_alone(hold):
+    if 1 < most == count and stored.lost < most and not _was_alone(hold):
         count = most - 1
     marked = stored.number in job.standing.cancels
     wait = (
