@@ -196,8 +196,8 @@ FAULTS = (
     Planted(
         "a pause takes the last moment of a schedule",
         "operate",
-        "            return standing  # what",
-        "            pass\n        if not owed:\n            return evolve(standing, scheduled=None)  #",
+        "return standing  # what is owed is the last of all",
+        "pass\n        if not owed:\n            return evolve(standing, scheduled=None)",
         "once",
         "pause t:35",
     ),
