@@ -43,7 +43,9 @@ def policy(world: World, job: Job, argument: str) -> None:
         world.replace(change.job, change.executions)
         world.policy = chosen
         world.judge.lives[job.uid].edits += 1
-        world.judge.fatal.clear()  # how many claims may be lost is another number now
+        # How many claims may be lost is another number now.
+        world.judge.fatal.clear()
+        world.judge.lost.clear()
 
 
 def remove(world: World, job: Job, argument: str) -> None:

@@ -18,6 +18,7 @@ FOUND = (
     ("coalesce+skip+0", "t:10 die t:7 die t:7 die t:7 die t:7 die-alone t:7 die t:7 die"),
     ("limited", "pause|claim edit edit t:10 policy t:35 postpone:A edit resume t:35"),
     ("limited", "pause edit back:12 edit t:7 t:10 edit"),
+    ("plain", "trigger:key die policy t:35 claim:A release:A policy"),
 )
 """Histories by which a rule, or the judge, was wrong once."""
 

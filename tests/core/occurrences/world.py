@@ -326,7 +326,7 @@ class World:
         holds = self.row.hold is not None and self.row.hold.token == claim.token
         before = (self.row.job, self.row.hold, len(self.judge.executions))
         one = current(claim.job.standing)
-        if holds and one is not None:
+        if holds and one is not None and one.lost < claim.job.spec.policy.max_lost:
             self.judge.fatal.discard((claim.job.uid, one.number))
         if holds and isinstance(what, Start):
             self.judge.unbegun(claim.job.uid, what)
