@@ -1,6 +1,6 @@
 """Seconds that each part of `./dev test` may take on two cores; more is told, and fails nothing.
 
-`./dev test` is to end within five minutes: see :func:`total`.
+`./dev test` must end within ten minutes, also beside other load: see :func:`total`.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-LINT = 20
-COLLECTING = 15
+LINT = 30
+COLLECTING = 20
 """Starting pytest, and finding the tests."""
 TESTS: dict[str, int] = {
-    "cli": 70,
-    "conformance": 250,
-    "core": 150,
-    "crash": 40,
-    "docs": 90,
-    "jetstream": 85,
-    "postgres": 150,
-    "sql": 75,
-    "testkit": 110,
-    "torture": 30,
+    "cli": 80,
+    "conformance": 420,
+    "core": 360,
+    "crash": 50,
+    "docs": 100,
+    "jetstream": 170,
+    "postgres": 270,
+    "sql": 110,
+    "testkit": 180,
+    "torture": 40,
 }
-"""By folder of tests/; four processes run them, for some tests wait most of the time."""
-PROCESSES = 4
-LIMIT = 300
+"""By folder of tests/; five processes run them, for some tests wait most of the time."""
+PROCESSES = 5
+LIMIT = 600
 
 LINT_SPENT = "SCHED_LINT_SECONDS"
 """The variable in which `./dev test` tells pytest what lint took."""
