@@ -91,9 +91,8 @@ class Judge:
         """Judge the end of an occurrence."""
         if found.status is Status.SKIPPED and not found.reason and found.coalesced:
             raise Wrong(f"{told}: {found.coalesced} more than was asked for")
-        edited = life.epoch_of(found.number).end is not None and found.kind == Kind.SCHEDULED.value
         # What an edit supersedes behind a held occurrence gets a number of the schedule after it.
-        edited = edited or (len(life.epochs) > 1 and found.kind == Kind.SCHEDULED.value)
+        edited = len(life.epochs) > 1 and found.kind == Kind.SCHEDULED.value
         if found.status is Status.SUPERSEDED and not (life.removed is not None or edited):
             raise Wrong(f"{told}, and nothing was edited")
         deadline = "next occurrence" in (found.reason or "")

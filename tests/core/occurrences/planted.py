@@ -268,8 +268,8 @@ FAULTS = (
     Planted(
         "what is late before the begin is skipped as if it had passed meanwhile",
         "finish",
-        "skipped = _skipped(job, max(past, began_at), number + 1, now)",
-        "skipped = _skipped(job, past, number + 1, now)",
+        "job, max(past, began_at), number + 1, Status.SKIPPED",
+        "job, past, number + 1, Status.SKIPPED",
         "drop+skip+0",
         "t:10 t:10",
     ),

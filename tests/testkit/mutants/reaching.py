@@ -196,9 +196,8 @@ class PruneIsForAnotherTime(Sound):
         return 0 if self.store.cut else await super().prune(before)
 
 
-@breaks("a_wait_outlives_an_outage")
-class AnOutageEndsListening(Sound):
-    """What listens and looks ends at the outage, and whoever waits for it waits for ever."""
+class ListensUntilAnOutage(Sound):
+    """Sound, but for what a wait does that an outage meets."""
 
     async def wait_due(self, limit: int) -> None:
         while not self.store.cut:
@@ -206,17 +205,23 @@ class AnOutageEndsListening(Sound):
                 await super().wait_due(limit)
             if not looking.cancelled_caught:
                 return
+        await self.meet_outage()
+
+    async def meet_outage(self) -> None:
+        raise NotImplementedError
+
+
+@breaks("a_wait_outlives_an_outage")
+class AnOutageEndsListening(ListensUntilAnOutage):
+    """What listens and looks ends at the outage, and whoever waits for it waits for ever."""
+
+    async def meet_outage(self) -> None:
         await anyio.sleep_forever()
 
 
 @breaks("a_wait_outlives_an_outage")
-class AnOutageIsTheDriversError(Sound):
+class AnOutageIsTheDriversError(ListensUntilAnOutage):
     """A wait that an outage meets raises what its driver does."""
 
-    async def wait_due(self, limit: int) -> None:
-        while not self.store.cut:
-            with anyio.move_on_after(0.02) as looking:
-                await super().wait_due(limit)
-            if not looking.cancelled_caught:
-                return
+    async def meet_outage(self) -> None:
         raise ConnectionResetError

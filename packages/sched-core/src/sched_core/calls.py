@@ -101,7 +101,7 @@ def _ran(result: Any) -> Any:
     """Return what a function returned, unless nothing of the function has run.
 
     Raises:
-        TypeError: It is a generator: its body waits for somebody to iterate over it.
+        TypeError: It is a generator: its body runs only where it is iterated over.
     """
     waits = inspect.isawaitable(result)  # as the generators of types.coroutine do
     if not waits and (inspect.isgenerator(result) or inspect.isasyncgen(result)):

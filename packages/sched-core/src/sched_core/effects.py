@@ -38,9 +38,13 @@ class Transactions:
             )
         if not run.is_open:
             raise ClaimLost(event.id)
-        return _own(self._backend, "transaction").transaction(
+        return self._transactional.transaction(
             run.claim, functools.partial(self._decide, run), run.commit
         )
+
+    @functools.cached_property
+    def _transactional(self) -> Transactional:
+        return _own(self._backend, "transaction")
 
     def _decide(self, run: Run, stored: Job | None) -> Settlement:
         start = run.start

@@ -17,10 +17,10 @@ Every final line moves ``number`` up, so no number ever gets a second one.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from hashlib import blake2b
 
 from attrs import evolve, frozen
 
+from sched_core import policy as policies
 from sched_core.clock import LAST, instant_after
 from sched_core.errors import InvalidDefinition, NothingToSkip
 from sched_core.job import (
@@ -930,19 +930,7 @@ def _await_next(job: Job, standing: Standing, now: datetime) -> Standing:
 
 def backoff(policy: Policy, failures: int, key: str, attempt: int) -> timedelta:
     """Return the pause after the given number of failures, the same on every replica."""
-    retry = policy.retry
-    if not retry.backoff:
-        return retry.backoff
-    try:
-        delay = min(retry.backoff * float(retry.factor) ** (failures - 1), retry.maximum)
-    except OverflowError:
-        delay = retry.maximum
-    if not retry.jitter:
-        return delay
-    try:
-        return delay * (1 + retry.jitter * _fraction(f"{key}:{attempt}"))
-    except OverflowError:
-        return timedelta.max
+    return policies.backoff(policy.retry, failures, f"{key}:{attempt}")
 
 
 def _jittered(job: Job, number: int, moment: datetime) -> datetime:
@@ -953,12 +941,7 @@ def _shifted(policy: Policy, uid: str, number: int, moment: datetime) -> datetim
     jitter = policy.jitter
     if not jitter:
         return moment
-    return instant_after(moment, jitter * _fraction(occurrence_key(uid, number)))
-
-
-def _fraction(text: str) -> float:
-    """Return a number in [0, 1) that everybody derives alike."""
-    return int.from_bytes(blake2b(text.encode(), digest_size=6).digest()) / 2**48
+    return instant_after(moment, jitter * policies.share(occurrence_key(uid, number)))
 
 
 def _expiry(policy: Policy, now: datetime, *, declared: bool) -> datetime | None:

@@ -92,13 +92,9 @@ class MemoryStore:
 
     def first(self, queue: list[tuple[datetime, str]]) -> tuple[datetime, str] | None:
         """Return what a queue begins with."""
-        while queue:
-            wake, job_id = queue[0]
-            row = self.rows.get(job_id)
-            if row is not None and row.wake == wake:
-                return queue[0]
+        while queue and not self._waits_at(queue[0][1], queue[0][0]):
             heapq.heappop(queue)
-        return None
+        return queue[0] if queue else None
 
     def earliest(self) -> datetime | None:
         """Return when the first row should be looked at."""

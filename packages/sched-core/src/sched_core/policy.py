@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from hashlib import blake2b
 
 from attrs import frozen
 
@@ -103,6 +104,27 @@ class Retry:
         _number("policy.retry.factor", self.factor, least=1, most=1000)
         _duration("policy.retry.maximum", self.maximum, zero=True)
         _number("policy.retry.jitter", self.jitter, least=0, most=1)
+
+
+def share(text: str) -> float:
+    """Return a number in [0, 1) that every worker derives alike."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=6).digest()) / 2**48
+
+
+def backoff(retry: Retry, failures: int, key: str) -> timedelta:
+    """Return the wait after so many failures; the same for a key on every worker."""
+    if not retry.backoff:
+        return retry.backoff
+    try:
+        delay = min(retry.backoff * float(retry.factor) ** (failures - 1), retry.maximum)
+    except OverflowError:
+        delay = retry.maximum
+    if not retry.jitter:
+        return delay
+    try:
+        return delay * (1 + retry.jitter * share(key))
+    except OverflowError:
+        return timedelta.max
 
 
 @frozen

@@ -91,7 +91,7 @@ class HandlerThread:
 def _leave_child(error: BaseException | None) -> None:
     """End a process that a handler has forked, and in which it came back here.
 
-    The scheduler is the parent's. Here it would wait for ever, and the parent for this process.
+    The scheduler is the parent's. Here it would wait without end, and the parent for this process.
     """
     if error is not None:
         logger.error("a process that a handler has forked failed", exc_info=from_user_code(error))

@@ -15,13 +15,12 @@ from sched_core._rules.grid import (
     asked_grid,
     content,
     counts_from_end,
-    following,
     has_calendar_moments,
     passed,
     rest_of_backfill,
 )
 from sched_core._rules.operate import is_announced, woken
-from sched_core._rules.record import ended
+from sched_core._rules.record import ended, of_passed
 from sched_core._rules.standing import has_begun, is_owed, placed, scheduled
 from sched_core.schedule import Schedule, first_occurrence, next_occurrence
 
@@ -190,7 +189,7 @@ def _kept(
 
     What an occurrence stands for is fixed when it begins.
     """
-    began_at = one.began_at or (job.held_at if has_begun(job, one) else None)
+    began_at = _began_at(job, one)
     if began_at is None:
         behind = passed(job, one.scheduled_at, now)
         whole = one.coalesced + behind.number
@@ -209,7 +208,7 @@ def _superseded(job: Job, one: Pending, now: datetime) -> tuple[Execution, ...]:
     """
     if not is_owed(job, one, now):
         return ()
-    began_at = one.began_at or (job.held_at if has_begun(job, one) else None)
+    began_at = _began_at(job, one)
     if began_at is None:
         behind = passed(job, one.coalesced_until or one.scheduled_at, now)
         behind = Behind(one.coalesced + behind.number, behind.last or one.coalesced_until)
@@ -220,14 +219,15 @@ def _superseded(job: Job, one: Pending, now: datetime) -> tuple[Execution, ...]:
     return (own, *_rest(job, behind.last or one.scheduled_at, number, now))
 
 
+def _began_at(job: Job, one: Pending) -> datetime | None:
+    """Return when an occurrence began, also where only its claim shows that it has."""
+    return one.began_at or (job.held_at if has_begun(job, one) else None)
+
+
 def _rest(job: Job, since: datetime, number: int, now: datetime) -> tuple[Execution, ...]:
     """Return one execution for all that was due after a moment."""
-    behind, first = passed(job, since, now), following(job, since)
-    if not behind.number or first is None:
-        return ()
-    rest = Behind(behind.number - 1, behind.last if behind.number > 1 else None)
-    one = Pending(number, first, first)
-    return (ended(job, one, Status.SUPERSEDED, now, reason=EDITED, behind=rest),)
+    rest = of_passed(job, since, number, Status.SUPERSEDED, now, reason=EDITED)
+    return () if rest is None else (rest,)
 
 
 def _is_believed(schedule: Schedule, past: datetime, now: datetime, anchor: datetime) -> bool:

@@ -15,17 +15,14 @@ from sched_core._rules.grid import (
     Grid,
     asked_grid,
     counts_from_end,
-    following,
-    passed,
     rest_of_backfill,
     still_ahead,
     with_gap,
 )
-from sched_core._rules.record import ended as recorded
-from sched_core._rules.record import expiry, kept
-from sched_core._rules.standing import current, placed, replaced, scheduled, share
+from sched_core._rules.record import expiry, kept, of_passed
+from sched_core._rules.standing import current, placed, replaced, scheduled
 from sched_core.clock import instant_after
-from sched_core.policy import Retry
+from sched_core.policy import backoff
 from sched_core.schedule import next_occurrence
 
 NEVER_FINAL = {Status.INTERRUPTED, Status.SNOOZED}
@@ -168,22 +165,6 @@ def _again(
     return again
 
 
-def backoff(retry: Retry, failures: int, key: str) -> timedelta:
-    """Return the wait after so many failures; the same for a key on every worker."""
-    if not retry.backoff:
-        return retry.backoff
-    try:
-        delay = min(retry.backoff * float(retry.factor) ** (failures - 1), retry.maximum)
-    except OverflowError:
-        delay = retry.maximum
-    if not retry.jitter:
-        return delay
-    try:
-        return delay * (1 + retry.jitter * share(key))
-    except OverflowError:
-        return timedelta.max
-
-
 # -- what comes next
 
 
@@ -226,7 +207,9 @@ def after(
     executions: tuple[Execution, ...] = (execution,)
     covered = past
     if job.spec.policy.overlap == "skip" and began_at is not None:
-        skipped = _skipped(job, max(past, began_at), number + 1, now)
+        skipped = of_passed(
+            job, max(past, began_at), number + 1, Status.SKIPPED, now, reason="still running"
+        )
         if skipped is not None:
             number, executions = number + 1, (execution, skipped)
             covered = skipped.coalesced_until or skipped.scheduled_at
@@ -259,16 +242,6 @@ def after(
         execution.status,
     )
     return Decision(found if simple else placed(job, found, now), executions)
-
-
-def _skipped(job: Job, since: datetime, number: int, now: datetime) -> Execution | None:
-    """Return the execution of what passed while an occurrence was under way."""
-    behind, first = passed(job, since, now), following(job, since)
-    if not behind.number or first is None:
-        return None
-    rest = Behind(behind.number - 1, behind.last if behind.number > 1 else None)
-    one = Pending(number, first, first)
-    return recorded(job, one, Status.SKIPPED, now, reason="still running", behind=rest)
 
 
 def _failing(

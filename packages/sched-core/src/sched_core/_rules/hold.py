@@ -10,8 +10,9 @@ from sched_core._model.claim import Claim, Hold, Settlement
 from sched_core._model.execution import Execution, Status
 from sched_core._model.occurrence import Job, Pending
 from sched_core._rules.record import kept, of_hold
-from sched_core._rules.standing import placed, replaced, share
+from sched_core._rules.standing import placed, replaced
 from sched_core.clock import instant_after
+from sched_core.policy import share
 
 QUARANTINE = timedelta(seconds=30)
 """For how long a worker begins nothing beside an occurrence whose next lost claim is its last."""
@@ -86,8 +87,8 @@ def lapse(
     """Return what a stored claim whose lease ran out leaves: an attempt that counts, and a wait.
 
     The backend stores both, and knows no more of it. No schedule is asked here. Only a claim that
-    was lost while its worker ran nothing else ends the occurrence: any other may be somebody
-    else's crash, and is counted no further than one below.
+    was lost while its worker ran nothing else ends the occurrence: any other may be the crash of
+    another job's handler, and is counted no further than one below.
     """
     one, stored = hold.pending, _stored(job, hold)
     if one is None:
@@ -134,7 +135,7 @@ def _wait(lost: int, key: str) -> timedelta:
 def freed(
     job: Job | None, hold: Hold, executions: tuple[Execution, ...] = (), *, now: datetime
 ) -> tuple[Execution, ...]:
-    """Return the executions that a stored claim ends with, whoever frees it.
+    """Return the executions that a stored claim ends with, by whatever call.
 
     An edit or a removal leaves the end of what is held to its claim: it is written here.
     """

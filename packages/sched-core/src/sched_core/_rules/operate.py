@@ -108,7 +108,7 @@ def _without(
 
 
 def woken(job: Job, *, now: datetime) -> Job:
-    """Return the job resumed where its pause has ended by itself, and nobody has noticed yet."""
+    """Return the job resumed where the end of its pause has come, and no worker has seen it."""
     paused = job.standing.pause
     ends = None if paused is None else paused.until
     return resume(job, at=now) if ends is not None and ends <= now else job

@@ -8,7 +8,7 @@ from sched_core._model.claim import Claim, Hold
 from sched_core._model.execution import Execution, Status
 from sched_core._model.occurrence import Job, Pending
 from sched_core._model.policy import KEPT, KEPT_GAPS, Policy
-from sched_core._rules.grid import Behind
+from sched_core._rules.grid import Behind, following, passed
 from sched_core.clock import LAST, instant_after
 
 
@@ -44,12 +44,24 @@ def ended(
     reason: str | None = None,
     claim: Claim | None = None,
     behind: Behind = Behind(),  # noqa: B008 -- immutable
-    following: datetime | None = None,
 ) -> Execution:
     """Return the final execution of an occurrence that no attempt decided."""
-    gap = None if following is None else following - (behind.last or one.scheduled_at)
-    keep = kept(job.spec.policy, gap)
+    keep = kept(job.spec.policy)
     return _record(job.spec.id, job.uid, one, 0, status, now, claim, keep, reason, behind)
+
+
+def of_passed(
+    job: Job, since: datetime, number: int, status: Status, now: datetime, *, reason: str
+) -> Execution | None:
+    """Return one final execution, under a number of its own, for all that was due after a moment.
+
+    ``None`` where nothing was.
+    """
+    behind, first = passed(job, since, now), following(job, since)
+    if not behind.number or first is None:
+        return None
+    rest = Behind(behind.number - 1, behind.last if behind.number > 1 else None)
+    return ended(job, Pending(number, first, first), status, now, reason=reason, behind=rest)
 
 
 def of_hold(hold: Hold, one: Pending, attempt: int, status: Status, now: datetime) -> Execution:

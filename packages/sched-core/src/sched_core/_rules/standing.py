@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from hashlib import blake2b
 
 from attrs import evolve
 
 from sched_core._model.occurrence import Job, Pending, Standing
 from sched_core._rules.record import expiry
 from sched_core.clock import instant_after
+from sched_core.policy import share
 
 
 def current(standing: Standing) -> Pending | None:
@@ -81,8 +81,3 @@ def scheduled(job: Job, number: int, moment: datetime) -> Pending:
     if not jitter:
         return Pending(number, moment, moment)
     return Pending(number, moment, instant_after(moment, jitter * share(f"{job.uid}:{number}")))
-
-
-def share(text: str) -> float:
-    """Return a number in [0, 1) that every worker derives alike."""
-    return int.from_bytes(blake2b(text.encode(), digest_size=6).digest()) / 2**48
