@@ -6,6 +6,12 @@ Read in this order: ``errors``, ``clock``, ``schedule``, ``policy``, ``job``, ``
 ``scheduler``, ``router``, ``settings``, ``config``; ``testing`` is for tests.
 """
 
+from sched_core._model.claim import Claim, Settled, Settlement
+from sched_core._model.event import JobEvent
+from sched_core._model.execution import Execution, Status
+from sched_core._model.job import Job, JobSpec
+from sched_core._model.occurrence import Standing, State
+from sched_core._model.policy import CatchUp, Coalesce, Drop, Policy, Retry
 from sched_core.clock import Clock, SystemClock
 from sched_core.codec import ScheduleKind
 from sched_core.config import open_scheduler
@@ -33,23 +39,8 @@ from sched_core.errors import (
     StoreNotFound,
     WrongEventLoop,
 )
-from sched_core.job import (
-    Backlog,
-    Claim,
-    Execution,
-    Job,
-    JobEvent,
-    JobSpec,
-    LostClaim,
-    Settled,
-    Settlement,
-    Standing,
-    State,
-    Status,
-)
 from sched_core.memory import MemoryBackend, MemoryStore
 from sched_core.observing import Health, HealthChange, Observer
-from sched_core.policy import Coalesce, Drop, Policy, Retry, RunAll
 from sched_core.ports import (
     Backend,
     Capabilities,
@@ -130,7 +121,7 @@ __all__ = [
     "Policy",
     "Retry",
     "RevisionConflict",
-    "RunAll",
+    "CatchUp",
     "SchedError",
     "Schedule",
     "ScheduleKind",

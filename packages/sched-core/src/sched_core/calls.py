@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from sched_core.job import JobEvent
+from sched_core._model.event import JobEvent
 from sched_core.ports import Dispatcher, Handler
 from sched_core.runs import Run, Worker
 from sched_core.threads import HandlerThread

@@ -21,10 +21,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from attrs import frozen
 
+from sched_core._model.claim import Hold
+from sched_core._model.execution import Execution
+from sched_core._model.job import Job, JobSpec
+from sched_core._model.occurrence import Standing
+from sched_core._model.policy import DEFAULT, CatchUp, Coalesce, Drop, Policy
 from sched_core.errors import InvalidDefinition, SchedError
-from sched_core.job import Claim, Execution, Job, JobSpec, LostClaim, Standing
 from sched_core.logger import Logger
-from sched_core.policy import Coalesce, Drop, Policy, RunAll
 from sched_core.ports import UndecodableExecution
 from sched_core.schedule import (
     AnyOf,
@@ -46,8 +49,8 @@ T = TypeVar("T")
 
 logger = Logger("sched_core")
 
-FORMAT = 1
-"""The newest format that this version reads, and the one it writes."""
+FORMAT = 2
+"""The format of whole jobs and holds that this version writes, and the only one that it reads."""
 
 
 LARGEST_SCHEDULE = 256 * 1024
@@ -158,12 +161,17 @@ def _kind(tag: str) -> ScheduleKind:
 
 
 def readable(format: int, tag: str) -> str | None:  # noqa: A002 -- the header's name for it
-    """Return why a body with this header cannot be read here, ``None`` if it can."""
+    """Return why a body with this header cannot be read here, ``None`` if it can.
+
+    Args:
+        format: Of the record.
+        tag: The kind of its schedule; empty where there is none in it.
+    """
     if format > FORMAT:
         return f"format {format} is newer than {FORMAT}, the newest that this version reads"
-    if format < 1:
-        return f"format {format} does not exist"
-    if tag not in _KINDS and tag not in known_tags():
+    if format < FORMAT:
+        return f"format {format} is not read by this version, but only {FORMAT}"
+    if tag and tag not in _KINDS and tag not in known_tags():
         return f"the kind of schedule {tag!r} is not known here"
     return None
 
@@ -233,12 +241,9 @@ def _schedule(tag: str, text: str) -> Schedule:
         return schedule
 
 
-_DEFAULT_POLICY = Policy()
-
-
 def encode_policy(policy: Policy) -> str:
     """Return a policy as compact JSON; the default one is empty."""
-    if policy == _DEFAULT_POLICY:
+    if policy == DEFAULT:
         return ""
     return _dump(_converter().unstructure(policy))
 
@@ -249,7 +254,7 @@ def decode_policy(text: str | None) -> Policy:
     Raises:
         Malformed: It is none.
     """
-    return _policy(text) if text else _DEFAULT_POLICY
+    return _policy(text) if text else DEFAULT
 
 
 @lru_cache(maxsize=1024)
@@ -333,47 +338,31 @@ def decode_job(record: Record) -> Job:
         )
 
 
-def encode_claim(claim: Claim) -> Record:
-    """Return a claim; the header is its job's."""
-    job = encode_job(claim.job)
-    body = {
-        "job": job.body.decode(),
-        "token": claim.token,
-        "worker": claim.worker,
-        "claimed_at": encode_moment(claim.claimed_at),
-        "expires_at": encode_moment(claim.expires_at),
-        "lost": None if claim.lost is None else _converter().unstructure(claim.lost),
-    }
-    return job._replace(body=_dump(body).encode())
+def encode_hold(hold: Hold) -> Record:
+    """Return a stored claim. There is no schedule in it, so its header has no tag."""
+    return Record(FORMAT, "", _dump(_converter().unstructure(hold)).encode())
 
 
-def decode_claim(record: Record) -> Claim:
-    """Return the claim of a record that is :func:`readable`.
+def decode_hold(record: Record) -> Hold:
+    """Return the stored claim of a record that is :func:`readable`.
 
     Raises:
         Malformed: The body is no claim, or the header says that it cannot be read.
     """
-    structure = _converter().structure
+    reason = readable(record.format, record.tag)
+    if reason is not None:
+        raise Malformed(reason)
     with _Reading("claim"):
-        body = _fields(json.loads(record.body), "job token worker claimed_at expires_at lost")
-        lost = body["lost"]
-        return Claim(
-            decode_job(record._replace(body=body["job"].encode())),
-            structure(body["token"], int),
-            structure(body["worker"], str),
-            decode_moment(body["claimed_at"]),
-            decode_moment(body["expires_at"]),
-            None if lost is None else structure(lost, LostClaim),
-        )
+        return _converter().structure(json.loads(record.body), Hold)
 
 
-def encode_execution(line: Execution) -> bytes:
-    """Return a ledger line."""
-    return _dump(_converter().unstructure(line)).encode()
+def encode_execution(execution: Execution) -> bytes:
+    """Return an execution."""
+    return _dump(_converter().unstructure(execution)).encode()
 
 
 def decode_execution(body: bytes) -> Execution:
-    """Return a ledger line.
+    """Return an execution.
 
     Raises:
         Malformed: The body is none.
@@ -593,9 +582,9 @@ register(
 register("between", Between, _encode_between, _decode_between)
 register("excluding", Excluding, _encode_excluding, _decode_excluding)
 
-_MISFIRES: dict[str, type[Coalesce | RunAll | Drop]] = {
+_MISFIRES: dict[str, type[Coalesce | CatchUp | Drop]] = {
     "coalesce": Coalesce,
-    "run_all": RunAll,
+    "catch_up": CatchUp,
     "drop": Drop,
 }
 
@@ -616,18 +605,34 @@ def _converter() -> Converter:
 
     kinds = {cls: kind for kind, cls in _MISFIRES.items()}
 
-    def encode_misfire(misfire: Coalesce | RunAll | Drop) -> dict[str, Any]:
+    def encode_misfire(misfire: Coalesce | CatchUp | Drop) -> dict[str, Any]:
         fields: dict[str, Any] = converter.unstructure(misfire, unstructure_as=type(misfire))
         return {"kind": kinds[type(misfire)]} | fields
 
-    def decode_misfire(value: Any, _: object) -> Coalesce | RunAll | Drop:
+    def decode_misfire(value: Any, _: object) -> Coalesce | CatchUp | Drop:
         fields = dict(value)
-        return converter.structure(fields, _MISFIRES[fields.pop("kind")])
+        kind = fields.pop("kind")
+        if kind == "run_all":  # as it was called, when its window was a day unless given
+            return converter.structure({"window": 86_400} | fields, CatchUp)
+        return converter.structure(fields, _MISFIRES[kind])
 
-    union = Coalesce | RunAll | Drop
+    union = Coalesce | CatchUp | Drop
     converter.register_unstructure_hook(union, encode_misfire)
     converter.register_structure_hook(union, decode_misfire)
+    kept = timedelta | Literal["default"] | None
+    converter.register_unstructure_hook(kept, _encode_kept)
+    converter.register_structure_hook(kept, lambda value, _: _decode_kept(value))
     return converter
+
+
+def _encode_kept(kept: Any) -> Any:
+    return encode_duration(kept) if isinstance(kept, timedelta) else kept
+
+
+def _decode_kept(value: Any) -> timedelta | Literal["default"] | None:
+    if value is None:
+        return None
+    return "default" if value == "default" else decode_duration(value)
 
 
 def _exactly(value: Any, kind: type[T]) -> Any:

@@ -13,6 +13,10 @@ from typing import Any, Final
 from attrs import evolve
 
 from sched_core import lifecycle
+from sched_core._model.claim import Change
+from sched_core._model.execution import Execution
+from sched_core._model.job import RESERVED, Job, JobSpec
+from sched_core._model.policy import Policy
 from sched_core.clock import Clock
 from sched_core.errors import (
     InvalidDefinition,
@@ -21,11 +25,8 @@ from sched_core.errors import (
     JobUndecodable,
     RevisionConflict,
 )
-from sched_core.job import RESERVED, Execution, Job, JobSpec
-from sched_core.lifecycle import Change
 from sched_core.lint import lint
 from sched_core.logger import Logger
-from sched_core.policy import Policy
 from sched_core.ports import JobStore, Undecodable
 from sched_core.schedule import Schedule
 

@@ -7,10 +7,11 @@ import inspect
 from typing import Any, Literal, cast
 
 from sched_core import lifecycle
+from sched_core._model.claim import SUCCESS, Settlement
+from sched_core._model.event import JobEvent
+from sched_core._model.job import Job
 from sched_core.errors import BackendError, ClaimLost
 from sched_core.holdings import Holdings
-from sched_core.job import Job, JobEvent, Settlement
-from sched_core.lifecycle import SUCCESS
 from sched_core.ports import Backend, JobStore, Transaction, Transactional
 from sched_core.runs import Run
 

@@ -11,6 +11,8 @@ from typing import TypeVar, TypeVarTuple, Unpack
 import anyio
 from anyio.lowlevel import checkpoint
 
+from sched_core._model.claim import Claim
+from sched_core._model.execution import describe
 from sched_core.clock import (
     Clock,
     StepWatch,
@@ -21,7 +23,6 @@ from sched_core.clock import (
     pause,
 )
 from sched_core.errors import SchedulerStopped
-from sched_core.job import Claim, describe
 from sched_core.logger import Logger
 from sched_core.maintenance import Retention, Unreadable
 from sched_core.observing import Observers

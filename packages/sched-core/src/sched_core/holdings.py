@@ -7,9 +7,9 @@ from datetime import datetime
 
 import anyio
 
+from sched_core._model.execution import describe
 from sched_core.clock import LAST, Clock
 from sched_core.errors import BackendError
-from sched_core.job import describe
 from sched_core.logger import Logger
 from sched_core.ports import Backend
 from sched_core.runs import Run

@@ -9,9 +9,9 @@ from typing import Any
 
 import anyio.abc
 
+from sched_core._model.claim import Claim
 from sched_core.clock import LAST, Alarm, elapsed, instant_after, loop_seconds
 from sched_core.holdings import Holdings
-from sched_core.job import Claim
 from sched_core.logger import Logger
 from sched_core.runs import Run
 from sched_core.supervision import keep_up

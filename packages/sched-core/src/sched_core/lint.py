@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import pairwise
 
-from sched_core.job import JobSpec
-from sched_core.policy import Drop
+from sched_core._model.job import JobSpec
+from sched_core._model.policy import Drop
 from sched_core.schedule import Cron, Schedule, dst_warnings, first_occurrence, parts, upcoming
 
 MOST = 3

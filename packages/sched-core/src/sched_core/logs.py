@@ -11,7 +11,7 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
-from sched_core.job import Execution, Status
+from sched_core._model.execution import Execution, Status
 from sched_core.observing import HealthChange
 
 LEVELS = {

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from sched_core._model.execution import describe
 from sched_core.clock import FIRST, Clock, StepWatch, elapsed, instant_after
-from sched_core.job import describe
 from sched_core.logger import Logger
 from sched_core.observing import Observers
 from sched_core.ports import Backend, JobQuery, Undecodable

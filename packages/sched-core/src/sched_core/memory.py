@@ -15,10 +15,12 @@ from operator import itemgetter
 
 from attrs import define
 
+from sched_core._model.claim import Claim, Claimed, Renewal, Settled, Settlement
+from sched_core._model.execution import Execution
+from sched_core._model.job import Job
 from sched_core.affinity import Affinity
 from sched_core.clock import Alarm, Clock
 from sched_core.errors import BackendError, JobAlreadyExists
-from sched_core.job import Claim, Execution, Job, Settled, Settlement
 from sched_core.ports import (
     MAX_POLL,
     Capabilities,
@@ -35,6 +37,7 @@ from sched_core.row import Row
 class _Row(Row):
     wake: datetime | None = None
     """Its place in the queue that it waits in."""
+    queue: list[tuple[datetime, str]] | None = None
 
 
 class MemoryStore:
@@ -42,14 +45,13 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.rows: dict[str, _Row] = {}
-        self.lines: list[tuple[int, Execution | UndecodableExecution]] = []
-        """The ledger in the order of writing, each line with its position in it."""
+        self.history: list[tuple[int, Execution | UndecodableExecution]] = []
+        """In the order of writing, each execution with its position."""
         self.written: dict[str, Execution | UndecodableExecution] = {}
-        self.final: dict[str, set[int]] = {}
         self.due: list[tuple[datetime, str]] = []
-        """What no living claim holds, by its ``due_at``."""
+        """What no claim holds, by its ``due_at``."""
         self.held: list[tuple[datetime, str]] = []
-        """What a claim holds, by the moment from which on it could be taken over."""
+        """What a claim holds, by the end of its lease."""
         self.serial = 0
         self.alarms: list[Alarm] = []
 
@@ -71,28 +73,29 @@ class MemoryStore:
             return
         self.rows[job_id] = row
         wake = row.due()
-        if wake == row.wake:
+        due, held = self.due, self.held
+        queue = due if row.hold is None else held
+        if wake == row.wake and queue is row.queue:
             return
-        row.wake = wake
+        row.wake, row.queue = wake, queue
         if wake is None:
             return
-        due, held = self.due, self.held
         if (not due or wake < due[0][0]) and (not held or wake < held[0][0]):
             for alarm in self.alarms:
                 alarm.nudge()
-        queue = due if row.hold is None else held
         heapq.heappush(queue, (wake, job_id))
         if len(queue) > 4 * len(self.rows) + 1000:
-            queue[:] = {(wake, key) for wake, key in queue if self._waits_at(key, wake)}
+            queue[:] = {entry for entry in queue if self._waits_in(queue, entry)}
             heapq.heapify(queue)
 
-    def _waits_at(self, job_id: str, wake: datetime) -> bool:
+    def _waits_in(self, queue: list[tuple[datetime, str]], entry: tuple[datetime, str]) -> bool:
+        wake, job_id = entry
         row = self.rows.get(job_id)
-        return row is not None and row.wake == wake
+        return row is not None and row.wake == wake and row.queue is queue
 
     def first(self, queue: list[tuple[datetime, str]]) -> tuple[datetime, str] | None:
         """Return what a queue begins with."""
-        while queue and not self._waits_at(queue[0][1], queue[0][0]):
+        while queue and not self._waits_in(queue, queue[0]):
             heapq.heappop(queue)
         return queue[0] if queue else None
 
@@ -103,43 +106,27 @@ class MemoryStore:
             due = held
         return None if due is None else due[0]
 
-    def next_due(self, now: datetime) -> str | None:
-        """Return the id of the row that is due first, ``None`` if none is due."""
-        held = self.held
-        while held and held[0][0] <= now:
-            wake, job_id = heapq.heappop(held)
-            if self._waits_at(job_id, wake):
-                row = self.rows[job_id]
-                row.wake = row.place_in_queue()
-                heapq.heappush(self.due, (row.wake, job_id))
-        due = self.first(self.due)
-        return due[1] if due is not None and due[0] <= now else None
+    def next_of(self, queue: list[tuple[datetime, str]], now: datetime) -> str | None:
+        """Return the id that a queue begins with, if its moment has come."""
+        first = self.first(queue)
+        return first[1] if first is not None and first[0] <= now else None
 
-    # -- the ledger
+    # -- the history
 
-    def line(self, line_id: str) -> Execution | UndecodableExecution | None:
-        """Return the line with the id."""
-        return self.written.get(line_id)
+    def stored(self, execution_id: str) -> Execution | UndecodableExecution | None:
+        """Return the execution with the id."""
+        return self.written.get(execution_id)
 
-    def has_final(self, uid: str, number: int) -> bool:
-        """Whether the occurrence has its final line."""
-        return number in self.final.get(uid, ())
+    def append(self, execution: Execution | UndecodableExecution) -> None:
+        """Add an execution, unless one with its id is there."""
+        if execution.id not in self.written:
+            self.history.append((self.next_serial(), execution))
+            self.written[execution.id] = execution
 
-    def append(self, line: Execution | UndecodableExecution) -> None:
-        """Add a line that is not there."""
-        self.lines.append((self.next_serial(), line))
-        self._index(line)
-
-    def keep(self, lines: list[tuple[int, Execution | UndecodableExecution]]) -> None:
-        """Delete all other lines."""
-        self.lines, self.written, self.final = lines, {}, {}
-        for _, line in lines:
-            self._index(line)
-
-    def _index(self, line: Execution | UndecodableExecution) -> None:
-        self.written[line.id] = line
-        if isinstance(line, Execution) and line.final:
-            self.final.setdefault(line.uid, set()).add(line.number)
+    def keep(self, history: list[tuple[int, Execution | UndecodableExecution]]) -> None:
+        """Delete all other executions."""
+        self.history = history
+        self.written = {execution.id: execution for _, execution in history}
 
 
 class MemoryBackend:
@@ -218,30 +205,27 @@ class MemoryBackend:
 
     async def get(self, job_id: str) -> Job | Undecodable | None:
         self._now()
-        return self.store.row(job_id).job
+        return self.store.row(job_id).read()
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         self._now()
         store, row = self.store, self.store.row(job.id)
-        stored = row.replace(job, ledger, store.next_serial(), store)
+        stored = row.replace(job, executions, store.next_serial(), store)
         store.save(job.id, row)
         return stored
 
-    async def remove(
-        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
         self._now()
-        row = self.store.row(job_id)
-        removed = row.remove(job_id, ledger, expected, self.store)
-        self.store.save(job_id, row)
-        return removed
+        row = self.store.row(job.id)
+        row.remove(job, executions, self.store)
+        self.store.save(job.id, row)
 
     async def jobs(
         self, query: JobQuery, *, after: str | None, limit: int
     ) -> Page[Job | Undecodable]:
         self._now()
         rows = self.store.rows.values()
-        jobs = [row.job for row in rows if row.job is not None and query.matches(row.job)]
+        jobs = [job for row in rows if (job := row.read()) is not None and query.matches(job)]
         jobs.sort(key=lambda job: job.id)
         start = 0 if after is None else bisect_right(jobs, after, key=lambda job: job.id)
         page = jobs[start : start + limit]
@@ -258,39 +242,42 @@ class MemoryBackend:
         if clock is not None and until > now:
             await self._alarm.sleep(clock, until, seen)
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
+    async def claim_due(self, limit: int) -> Claimed:
         now, store = self._now(), self.store
-        claims: list[Claim] = []
-        expires_at = now + self._lease
-        while len(claims) < limit and (job_id := store.next_due(now)) is not None:
+        lapsed: list[Execution] = []
+        while (job_id := store.next_of(store.held, now)) is not None:
             row = store.rows[job_id]
-            claim = row.claim(store.next_serial(), self._worker, now, expires_at, store)
+            lapsed += row.lapse(now, store.next_serial(), store)
+            store.save(job_id, row)
+        claims: list[Claim] = []
+        while len(claims) < limit and (job_id := store.next_of(store.due, now)) is not None:
+            row = store.rows[job_id]
+            claim = row.claim(store.next_serial(), self._worker, now, self._lease)
             if claim is not None:
                 claims.append(claim)
-            else:
-                row.wake = None  # the clock was set back since its lease ended: it waits again
             store.save(job_id, row)
-        return claims
+        return Claimed(claims, lapsed)
 
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
-        expires_at = self._now() + self._lease
+    async def renew(self, renewals: Sequence[Renewal]) -> Sequence[Claim]:
+        now = self._now()
         renewed: list[Claim] = []
-        for claim in claims:
-            row = self.store.row(claim.job.id)
-            held = row.renew(claim, expires_at)
-            if held is not None:
-                self.store.save(claim.job.id, row)
-                renewed.append(held)
+        for renewal in renewals:
+            job_id = renewal.claim.job.id
+            row = self.store.row(job_id)
+            claim = row.renew(renewal, now, self._lease)
+            if claim is not None:
+                self.store.save(job_id, row)
+                renewed.append(claim)
         return renewed
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
-        self._now()
-        return [self._settle(settlement) for settlement in settlements]
+        now = self._now()
+        return [self._settle(settlement, now) for settlement in settlements]
 
-    def _settle(self, settlement: Settlement) -> Settled:
+    def _settle(self, settlement: Settlement, now: datetime) -> Settled:
         job_id, store = settlement.claim.job.spec.id, self.store
         row = store.row(job_id)
-        settled = row.settle(settlement, store.next_serial(), store)
+        settled = row.settle(settlement, now, store.next_serial(), store)
         store.save(job_id, row)
         return settled
 
@@ -301,37 +288,37 @@ class MemoryBackend:
             row.release(claim, now, self.store)
             self.store.save(claim.job.id, row)
 
-    # -- the ledger
+    # -- the history
 
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
         self._now()
-        lines = self.store.lines
-        index = len(lines)
+        history = self.store.history
+        index = len(history)
         if after is not None:
-            index = bisect_left(lines, int(after), key=itemgetter(0))
+            index = bisect_left(history, int(after), key=itemgetter(0))
         found: list[tuple[int, Execution | UndecodableExecution]] = []
         while index > 0:
             index -= 1
-            if query.matches(lines[index][1]):
+            if query.matches(history[index][1]):
                 if len(found) == limit:
-                    return Page([line for _, line in found], str(found[-1][0]))
-                found.append(lines[index])
-        return Page([line for _, line in found], None)
+                    return Page([one for _, one in found], str(found[-1][0]))
+                found.append(history[index])
+        return Page([one for _, one in found], None)
 
     async def prune(self, before: datetime) -> int:
         now, store = self._now(), self.store
         kept = [
-            (position, line)
-            for position, line in store.lines
-            if (line.finished_at is None or line.finished_at >= before)
-            and (line.expires_at is None or line.expires_at > now)
+            (position, one)
+            for position, one in store.history
+            if (one.finished_at is None or one.finished_at >= before)
+            and (one.expires_at is None or one.expires_at > now)
         ]
         expired = [job_id for job_id, row in store.rows.items() if row.has_expired(now)]
         for job_id in expired:
             del store.rows[job_id]
-        deleted = len(store.lines) - len(kept)
+        deleted = len(store.history) - len(kept)
         if deleted:
             store.keep(kept)
         return deleted + len(expired)

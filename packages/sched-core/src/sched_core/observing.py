@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 
 from attrs import frozen
 
-from sched_core.job import Claim, Execution, Status
+from sched_core._model.claim import Claim
+from sched_core._model.execution import Execution, Status
 from sched_core.logger import Logger
 from sched_core.ports import Backend, ExecutionQuery
 

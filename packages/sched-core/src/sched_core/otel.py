@@ -37,9 +37,10 @@ from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 from opentelemetry.trace import SpanKind, StatusCode, TracerProvider
 from opentelemetry.util.types import AttributeValue
 
+from sched_core._model.event import JobEvent
+from sched_core._model.execution import Execution, Status
 from sched_core.calls import is_async
 from sched_core.errors import InvalidDefinition, NoRoute
-from sched_core.job import Execution, JobEvent, Status
 from sched_core.observing import Health, HealthChange
 from sched_core.ports import Dispatcher, Handler
 

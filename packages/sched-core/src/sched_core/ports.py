@@ -2,8 +2,10 @@
 
 A backend inherits nothing from here. It remembers and wakes up; it never decides when a job next
 runs. It compares one moment, ``standing.due_at``, with the clock that decides, and looks at no
-schedule, pause or retry. What it must keep apart from the job is the *hold*: token, worker, lease,
-and the job as it was when claimed.
+schedule, pause or retry. What it must keep apart from the job is the *hold*: the claim as it is
+stored, with the occurrence that it is for. What a claim means for what is stored is decided by
+functions of :mod:`sched_core.row`: ``lapse`` where its lease has ended, ``freed`` where it ends in
+any way, ``is_held_by`` whose it is.
 """
 
 from __future__ import annotations
@@ -15,18 +17,12 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 import anyio.to_thread
 from attrs import field, frozen
 
+from sched_core._model.claim import Claim, Claimed, Renewal, Settled, Settlement
+from sched_core._model.event import JobEvent
+from sched_core._model.execution import Execution, Status
+from sched_core._model.job import Job, JobSpec
+from sched_core._model.occurrence import State
 from sched_core.clock import Clock
-from sched_core.job import (
-    Claim,
-    Execution,
-    Job,
-    JobEvent,
-    JobSpec,
-    Settled,
-    Settlement,
-    State,
-    Status,
-)
 
 T = TypeVar("T")
 
@@ -175,17 +171,17 @@ class ExecutionQuery:
     since: datetime | None = None
     until: datetime | None = None
 
-    def matches(self, line: Execution | UndecodableExecution) -> bool:
+    def matches(self, one: Execution | UndecodableExecution) -> bool:
         """Whether to list it: for backends that select in Python."""
-        if isinstance(line, UndecodableExecution):
-            return (not line.job_id or self._of_the_job(line.job_id)) and (
-                line.finished_at is None or self._in_time(line.finished_at)
+        if isinstance(one, UndecodableExecution):
+            return (not one.job_id or self._of_the_job(one.job_id)) and (
+                one.finished_at is None or self._in_time(one.finished_at)
             )
         return (
-            self._of_the_job(line.job_id)
-            and (not self.statuses or line.status in self.statuses)
-            and (self.final is None or line.final is self.final)
-            and self._in_time(line.finished_at)
+            self._of_the_job(one.job_id)
+            and (not self.statuses or one.status in self.statuses)
+            and (self.final is None or one.final is self.final)
+            and self._in_time(one.finished_at)
         )
 
     def _of_the_job(self, job_id: str) -> bool:
@@ -208,7 +204,7 @@ class Capabilities:
         granularity: The finest difference between two moments that it keeps.
         lease: How long a claim lives unless it is renewed.
         bulk_limit: Most jobs that one ``add`` takes all-or-nothing; ``None`` for any number.
-        ordered: Pages come in id order, the ledger newest first across jobs.
+        ordered: Pages come in id order, the history newest first across jobs.
         transactions: Jobs can be written inside the caller's own transaction.
         loops: The event loops it runs on.
         notified: What another process writes wakes a waiting call at once; else it is looked for.
@@ -248,38 +244,39 @@ class JobStore(Protocol):
         ...
 
     async def get(self, job_id: str) -> Job | Undecodable | None:
-        """Return what is stored under the id, ``None`` if nothing is."""
+        """Return what is stored under the id, ``None`` if nothing is.
+
+        ``Job.held`` and ``Job.held_at`` tell of the claim that has not ended, also where its lease
+        has and nobody has taken note yet: what an edit makes of an occurrence depends on whether it
+        has begun.
+        """
         ...
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
-        """Store the job if its revision is still the stored one; return it with its new revision.
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
+        """Store the job if it is still what was read; return it as it is stored, with its revision.
 
-        The hold of a running claim is kept. Lines about the held occurrence are not written: its
-        fate is what the claim ends with. A line whose id is stored already is passed over, and so
-        is a second final line of an occurrence.
+        It is not where its revision is another one, or where it was claimed or freed meanwhile:
+        ``row.same_as_read`` says it. The hold of a running claim is kept. Executions of the held
+        occurrence are not written: the claim writes its end (``row.is_left_to_claim``). One whose
+        id is stored already is passed over.
 
         Raises:
             JobNotFound: Nothing is stored under the id.
-            RevisionConflict: Another revision is stored. Nothing was written.
+            RevisionConflict: It is not what was read. Nothing was written.
             JobUndecodable: The stored record cannot be read here. Nothing was written.
         """
         ...
 
-    async def remove(
-        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
-        """Remove the job; return whether there was one. Where there was none, nothing is written.
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
+        """Remove the job if it is still what was read.
 
-        A claimed job stays as an invisible tombstone that carries the hold until it ends. Lines
-        are passed over as by :meth:`replace`. The history of a removed job stays.
-
-        Args:
-            job_id: Of the job.
-            ledger: Lines to write in the same step.
-            expected: The revision that the lines were decided on; ``None`` removes any.
+        A claimed job stays as an invisible tombstone that carries the hold until it ends.
+        Executions are written, left to the claim and passed over as by :meth:`replace`. The history
+        of a removed job stays.
 
         Raises:
-            RevisionConflict: Another revision than ``expected`` is stored. Nothing was written.
+            JobNotFound: Nothing is stored under the id.
+            RevisionConflict: It is not what was read. Nothing was written.
             JobUndecodable: The stored record cannot be read here. Nothing was written.
         """
         ...
@@ -332,7 +329,7 @@ class Backend(JobStore, Protocol):
     async def jobs(
         self, query: JobQuery, *, after: str | None, limit: int
     ) -> Page[Job | Undecodable]:
-        """List jobs, in id order (by code point) where ``capabilities.ordered``.
+        """List jobs, in id order (by code point) where ``capabilities.ordered``; held as by ``get``.
 
         Its first page is asked for after every write that has returned, here or in another
         process, and shows what those wrote: ``sync_jobs`` of several deployments rely on it.
@@ -343,54 +340,60 @@ class Backend(JobStore, Protocol):
         """Return when something may be due, after ``MAX_POLL`` at the latest.
 
         A job that becomes due earlier than all others wakes a waiting call, whichever backend wrote
-        it. Other writes may wake it, too. While nothing is written and nothing is due, it waits:
-        callers ask again at once. A claim ends no wait before its lease ends, nor then if an edit
-        has put the job off. A clock that was set back prolongs no wait.
+        it; so does the end of a lease, when :meth:`claim_due` has something to write. Other writes
+        may wake it, too. While nothing is written and nothing is due, it waits: callers ask again
+        at once. A clock that was set back prolongs no wait.
         """
         ...
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
+    async def claim_due(self, limit: int) -> Claimed:
         """Claim up to ``limit`` jobs that are due, those with the oldest ``due_at``; do not wait.
 
-        A job is due from its ``due_at`` on, unless a claim holds it that has not expired. They come
-        in the order of ``due_at``, also where a claim was lost, and also for the worker that lost
-        it. A store that fetches ahead may hand out what it has here before what was released only
-        now. Taking over an expired claim writes its ``abandoned`` line in the same step (and a
-        ``superseded`` one if the job has moved on: see ``job.abandoned_lines``), and reports it as
-        ``Claim.lost``. Records that cannot be read are passed over. Cancelled, it leaves nothing
-        claimed. A call that waited for more than a tenth of a lease may claim nothing: what the
-        caller holds should be renewed first, or it would take over itself.
+        First it ends every claim whose lease has ended, in one step with the executions that
+        ``row.lapse`` returns, and stores the job that it returns under a new revision: the
+        occurrence has had an attempt, and may be due only later. These executions are returned,
+        too. Then it claims: a job is due from its ``due_at`` on, unless a claim holds it. Claims
+        come in the order of ``due_at``. A store that fetches ahead may hand out what it has here
+        before what was released only now. Records that cannot be read are passed over. Cancelled,
+        it leaves nothing claimed. A call that waited for more than a tenth of a lease may claim
+        nothing: what the caller holds should be renewed first, or it would be ended here.
         """
         ...
 
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
-        """Extend the leases of those still held; return these with their new ``expires_at``.
+    async def renew(self, renewals: Sequence[Renewal]) -> Sequence[Claim]:
+        """Extend the leases of those still held; return their claims with the new ``expires_at``.
 
-        An expired claim that nobody took is still held. A lease that ends because somebody else
-        has locked the record is no reason to take over before its owner could renew: where a
-        store's records can be locked by others, a renewal must be possible beside the record, and
-        a takeover must look there, in one step with what it writes.
+        ``Claim.cancel`` tells the holder that the run is to be cancelled. A claim whose lease has
+        ended and that nobody has ended is still held. A lease that ends because somebody else has
+        locked the record is no reason to end it before its owner could renew: where a store's
+        records can be locked by others, a renewal must be possible beside the record, and
+        :meth:`claim_due` must look there, in one step with what it writes.
         """
         ...
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         """End claims: each settlement atomic by itself, one answer for each, in order.
 
-        ``written`` also where an earlier try wrote it: all its lines are stored with the claim's
-        token and worker, or it has none and no later claim was settled. ``conflict`` where
-        ``expected`` is not the stored revision, where ``standing`` is ``None`` and a final line
-        would leave its occurrence pending, or where a line would be the second final one of its
-        occurrence. ``claim_lost`` where the claim holds nothing any more. Lines that are stored
-        already are passed over.
+        What ``row.freed`` returns is written, also of a job that was edited or removed meanwhile.
+
+        ==============  ========================================================================
+        ``written``     now, or by an earlier try: the newest claim that was settled is this one, or
+                        all its executions are stored with its token, worker and status
+        ``conflict``    ``expected`` is not the stored revision, or ``standing`` is ``None`` and
+                        the end of what would still be pending is among the executions
+        ``claim_lost``  the claim holds nothing any more
+        ``busy``        the record is locked by somebody else: try again
+        ==============  ========================================================================
+
+        Executions whose ids are stored already are passed over.
         """
         ...
 
     async def release(self, claims: Sequence[Claim]) -> None:
-        """Free claims whose handlers were never called; attempts do not grow.
+        """Free claims whose handlers were never called: nothing has begun, no attempt is counted.
 
-        Attempts that were lost before keep their numbers: the next claim reports them again.
-
-        An occurrence that was edited or removed away meanwhile gets its ``superseded`` line.
+        What ``row.freed`` returns is written: an occurrence that was edited or removed away
+        meanwhile ends.
         """
         ...
 
@@ -404,15 +407,15 @@ class Backend(JobStore, Protocol):
         ...
 
     async def prune(self, before: datetime) -> int:
-        """Delete ledger lines with ``finished_at < before``, and whatever has expired.
+        """Delete executions with ``finished_at < before``, and whatever has expired.
 
-        Lines are deleted without their jobs and jobs without their lines. A claimed job stays, and
-        so does the hold of a removed one. A line that cannot be read is deleted as others are
-        where its age can be read, and is left alone where it cannot: until a version that knows it
-        prunes.
+        Executions are deleted without their jobs and jobs without their executions. A claimed job
+        stays, and so does the hold of a removed one. An execution that cannot be read is deleted as
+        others are where its age can be read, and is left alone where it cannot: until a version
+        that knows it prunes.
 
         Returns:
-            How many ledger lines and jobs were deleted.
+            How many executions and jobs were deleted.
         """
         ...
 

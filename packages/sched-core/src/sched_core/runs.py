@@ -24,9 +24,10 @@ from typing import Literal
 import anyio
 from attrs import frozen
 
+from sched_core._model.claim import Claim, Decision, Ended, Settlement, Start
+from sched_core._model.event import Cancellation
+from sched_core._model.execution import Status, describe
 from sched_core.errors import BackendUnavailable
-from sched_core.job import Cancellation, Claim, Settlement, Status, describe
-from sched_core.lifecycle import Decision, Ended, Start
 from sched_core.logger import attribute
 from sched_core.threads import HandlerThread
 

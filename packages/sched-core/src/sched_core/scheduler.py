@@ -12,6 +12,9 @@ import anyio
 from attrs import frozen
 
 from sched_core import effects
+from sched_core._model.execution import Execution
+from sched_core._model.job import RESERVED, Job, JobSpec, check_text
+from sched_core._model.policy import Policy
 from sched_core.affinity import Affinity
 from sched_core.clock import Clock, SystemClock
 from sched_core.definitions import (
@@ -30,10 +33,8 @@ from sched_core.errors import (
     SchedulerNotStarted,
     SchedulerRunning,
 )
-from sched_core.job import RESERVED, Execution, Job, JobSpec, check_text
 from sched_core.logger import Logger
 from sched_core.observing import Health, Observer, Observers
-from sched_core.policy import Policy
 from sched_core.ports import (
     Backend,
     Dispatcher,

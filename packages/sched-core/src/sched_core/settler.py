@@ -12,11 +12,12 @@ from datetime import datetime, timedelta
 import anyio
 
 from sched_core import lifecycle
+from sched_core._model.claim import Decision, Ended, Settled, Settlement
+from sched_core._model.execution import Execution, Status, describe, occurrence_key
+from sched_core._model.job import Job
 from sched_core.clock import backoff_pause, cpu_seconds
 from sched_core.errors import BackendError, BackendUnavailable
 from sched_core.holdings import Holdings
-from sched_core.job import Execution, Job, Settled, Settlement, Status, describe, occurrence_key
-from sched_core.lifecycle import Decision, Ended
 from sched_core.logger import Logger, from_user_code
 from sched_core.ports import ExecutionQuery
 from sched_core.runs import Postponed, Run

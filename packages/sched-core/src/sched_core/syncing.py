@@ -27,6 +27,8 @@ from hashlib import blake2b
 from attrs import evolve, field, frozen
 
 from sched_core import lifecycle
+from sched_core._model.job import RESERVED, Job, JobSpec, check_text
+from sched_core._model.occurrence import Standing, State
 from sched_core.clock import Clock
 from sched_core.definitions import Edited, unreserved
 from sched_core.errors import (
@@ -36,7 +38,6 @@ from sched_core.errors import (
     JobNotFound,
     RevisionConflict,
 )
-from sched_core.job import RESERVED, Job, JobSpec, Standing, State, check_text
 from sched_core.logger import Logger
 from sched_core.ports import Backend, JobQuery, Undecodable
 from sched_core.schedule import Once

@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 import anyio
 import anyio.lowlevel
 
+from sched_core._model.event import JobEvent
+from sched_core._model.execution import Execution
 from sched_core.errors import InvalidDefinition
-from sched_core.job import Execution, JobEvent
 from sched_core.ports import ExecutionQuery
 from sched_core.schedule import utc
 from sched_core.scheduler import Scheduler

@@ -10,7 +10,7 @@ from contextvars import Context, copy_context
 from queue import SimpleQueue
 from typing import Any
 
-from sched_core.job import JobEvent
+from sched_core._model.event import JobEvent
 from sched_core.logger import Logger, from_user_code
 from sched_core.ports import Handler
 from sched_core.supervision import asyncio_task, is_stray, uncancel

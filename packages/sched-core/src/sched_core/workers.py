@@ -22,14 +22,15 @@ from typing import Any
 import anyio
 import anyio.abc
 
+from sched_core._model.claim import SUCCESS, Claim
+from sched_core._model.event import JobEvent
+from sched_core._model.execution import Execution, describe, occurrence_key
 from sched_core.calls import Caller
 from sched_core.clock import Clock, instant_after
 from sched_core.effects import Transactions
 from sched_core.errors import NoRoute
 from sched_core.holdings import Holdings
-from sched_core.job import Claim, Execution, JobEvent, describe, occurrence_key
 from sched_core.leases import Deadlines, Leases
-from sched_core.lifecycle import SUCCESS
 from sched_core.logger import Logger, from_user_code
 from sched_core.ports import Backend
 from sched_core.runs import Outcome, Postponed, Run, Worker, failure, told_to_stop

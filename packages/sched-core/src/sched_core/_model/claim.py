@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
 from attrs import frozen
 
-from sched_core._model.execution import Execution, Status
-from sched_core._model.occurrence import Job, Kind, Pending, Standing
+from sched_core._model.execution import Execution, Kind, Status
+from sched_core._model.job import Job
+from sched_core._model.occurrence import Pending, Standing
 
 
 @frozen
@@ -60,6 +61,32 @@ class Claim:
     claimed_at: datetime
     expires_at: datetime
     cancel: bool = False
+
+
+@frozen
+class Claimed:
+    """What a look for due jobs brought.
+
+    Attributes:
+        claims: In the order of ``due_at``.
+        lapsed: The executions that were written about claims whose lease had ended.
+    """
+
+    claims: Sequence[Claim] = ()
+    lapsed: Sequence[Execution] = ()
+
+
+@frozen
+class Renewal:
+    """A claim whose lease is to be extended.
+
+    Attributes:
+        claim: As it was handed out or renewed.
+        alone: Whether its worker runs nothing else beside it.
+    """
+
+    claim: Claim
+    alone: bool = False
 
 
 @frozen
@@ -153,12 +180,17 @@ class Ended:
     Attributes:
         status: SUCCEEDED, FAILED, INTERRUPTED, SNOOZED or CANCELLED.
         reason: For people.
-        delay: Of a snooze, of a failure that says itself when to try again, or of an interruption
-            that was a failure of the store's.
+        delay: Of a snooze, or of a failure that says itself when to try again.
         retry: False for a failure that is final, whatever the policy.
+        by_store: Whether it was interrupted by a failure of the store, and not by a stop: it is
+            attempted again after a wait that grows.
     """
 
     status: Status
     reason: str | None = None
     delay: timedelta | None = None
     retry: bool = True
+    by_store: bool = False
+
+
+SUCCESS = Ended(Status.SUCCEEDED)

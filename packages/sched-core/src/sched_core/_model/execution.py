@@ -3,9 +3,28 @@
 from __future__ import annotations
 
 import enum
+import re
 from datetime import datetime
 
 from attrs import frozen
+
+from sched_core.logger import type_name
+
+LONGEST_REASON = 2048
+"""Bytes of UTF-8 in the reason of an execution."""
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+class Kind(enum.Enum):
+    """Why an occurrence is there."""
+
+    SCHEDULED = "scheduled"
+    TRIGGERED = "triggered"
+    RERUN = "rerun"
+    """Of an occurrence that has ended, for its moment and with its arguments."""
+    BACKFILLED = "backfilled"
+    """A moment of the schedule that was asked for; the moments of a range one after the other."""
 
 
 class Status(enum.Enum):
@@ -39,7 +58,7 @@ class Execution:
         uid: Of the incarnation.
         number: With the uid: the occurrence.
         attempt: From 1; 0 where nothing ran.
-        kind: Why the occurrence was there; the value of a ``Kind``.
+        kind: Why the occurrence was there.
         scheduled_at: The occurrence's nominal moment.
         status: How it ended.
         final: Whether the occurrence ended with it; at most one for each is final.
@@ -60,7 +79,7 @@ class Execution:
     uid: str
     number: int
     attempt: int
-    kind: str
+    kind: Kind
     scheduled_at: datetime
     status: Status
     final: bool
@@ -74,3 +93,32 @@ class Execution:
     coalesced_until: datetime | None = None
     snoozes: int = 0
     expires_at: datetime | None = None
+
+    @property
+    def manual(self) -> bool:
+        """Whether the occurrence was asked for, and was not the schedule's."""
+        return self.kind is not Kind.SCHEDULED
+
+
+def occurrence_key(uid: str, number: int) -> str:
+    """Return what names an occurrence, and what its handlers use for idempotency."""
+    return f"{uid}:{number}"
+
+
+def describe(error: BaseException) -> str:
+    """Return ``"Type: text"`` for the history, bounded and free of what no store can keep."""
+    name = type_name(error)
+    try:
+        return bounded(f"{name}: {text}" if (text := str(error)) else name)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 -- a handler's exception may fail at anything, this included
+        return bounded(f"{name}: (its text could not be read)")
+
+
+def bounded(reason: str) -> str:
+    """Cut a reason to 2 KiB of UTF-8 and replace NULs and lone surrogates."""
+    encoded = _UNSTORABLE.sub("\ufffd", reason).encode()
+    if len(encoded) <= LONGEST_REASON:
+        return encoded.decode()
+    return encoded[: LONGEST_REASON - 3].decode(errors="ignore") + "…"

@@ -8,10 +8,7 @@ from datetime import datetime
 
 from attrs import frozen
 
-from sched_core._model.execution import Status
-from sched_core._model.policy import DEFAULT, Policy
-from sched_core.job import State
-from sched_core.schedule import Schedule
+from sched_core._model.execution import Kind, Status
 
 MOST_REQUESTS = 16
 """Requests that may wait in one job."""
@@ -19,15 +16,12 @@ MOST_GAPS = 16
 """Gaps behind one occurrence that are told apart; of more, the newest two are one."""
 
 
-class Kind(enum.Enum):
-    """Why an occurrence is there."""
+class State(enum.Enum):
+    """Whether a job is handed out."""
 
-    SCHEDULED = "scheduled"
-    TRIGGERED = "triggered"
-    RERUN = "rerun"
-    """Of an occurrence that has ended, for its moment and with its arguments."""
-    BACKFILLED = "backfilled"
-    """A moment of the schedule that was asked for; the moments of a range one after the other."""
+    ACTIVE = "active"
+    PAUSED = "paused"
+    FINISHED = "finished"
 
 
 @frozen
@@ -149,37 +143,3 @@ class Standing:
         if self.scheduled is not None and self.scheduled.number == number:
             return self.scheduled
         return next((one for one in self.requests if one.number == number), None)
-
-
-@frozen
-class JobSpec:
-    """What a user declares, as far as a decision asks for it."""
-
-    id: str
-    schedule: Schedule
-    policy: Policy = DEFAULT
-
-
-@frozen
-class Job:
-    """A stored job.
-
-    Attributes:
-        spec: What the user declared.
-        uid: Of the incarnation: another one after remove and add.
-        declared: Whether by ``ensure_job``.
-        anchor: When the schedule took effect.
-        standing: What runs and operators change.
-        revision: Given by the backend on every write, a takeover included.
-        held: Given by the backend on every read: the number of the occurrence that a claim holds.
-        held_at: Given likewise: when that claim was made.
-    """
-
-    spec: JobSpec
-    uid: str
-    declared: bool
-    anchor: datetime
-    standing: Standing
-    revision: int = 0
-    held: int | None = None
-    held_at: datetime | None = None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from hashlib import blake2b
 from typing import Final, Literal, get_args
 
 from attrs import frozen
 
 from sched_core.errors import InvalidDefinition, shown
-from sched_core.policy import Coalesce, Drop, Retry, _duration, _whole
 
 Overlap = Literal["late", "skip", "cancel"]
 
@@ -16,6 +16,42 @@ KEPT: Final = timedelta(days=30)
 """How long an execution is kept unless the policy says so, or its schedule's gaps are long."""
 KEPT_GAPS = 10
 """Of a schedule with long gaps: for how many of them."""
+
+
+def _duration(
+    name: str, value: object, *, zero: bool = False, optional: bool = False
+) -> timedelta | None:
+    if value is None and optional:
+        return None
+    if not isinstance(value, timedelta):
+        raise InvalidDefinition(
+            name, f"must be a timedelta{' or None' if optional else ''}, not {shown(value)}"
+        )
+    if value < timedelta(0) or (value == timedelta(0) and not zero):
+        raise InvalidDefinition(
+            name, f"must be {'zero or more' if zero else 'more than zero'}, not {shown(value)}"
+        )
+    return value
+
+
+def _whole(name: str, value: object, *, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InvalidDefinition(
+            name, f"must be a whole number from {least} to {most}, not {shown(value)}"
+        )
+
+
+def _number(name: str, value: object, *, least: float, most: float) -> None:
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not fits or not least <= value <= most:  # type: ignore[operator]  # narrowed by fits
+        raise InvalidDefinition(
+            name, f"must be a number from {least:g} to {most:g}, not {shown(value)}"
+        )
+
+
+@frozen
+class Coalesce:
+    """The first missed occurrence runs, once, and stands for the further ones that passed."""
 
 
 @frozen
@@ -33,6 +69,70 @@ class CatchUp:
     def __attrs_post_init__(self) -> None:
         _whole("policy.misfire.limit", self.limit, least=1, most=10_000)
         _duration("policy.misfire.window", self.window, optional=True)
+
+
+@frozen
+class Drop:
+    """An occurrence older than the grace when its first attempt would begin is ``missed``.
+
+    Args:
+        grace: How late an occurrence may begin. Every run begins a little late, by milliseconds
+            or by what a busy machine takes: less than a second drops runs that nothing is wrong
+            with.
+    """
+
+    grace: timedelta
+
+    def __attrs_post_init__(self) -> None:
+        _duration("policy.misfire.grace", self.grace)
+
+
+@frozen
+class Retry:
+    """What a failure does.
+
+    Args:
+        attempts: Failures that settle the occurrence, the first included; 1 is no retry.
+        backoff: The pause after the first failure.
+        factor: By which the pause grows with each further failure.
+        maximum: The longest pause.
+        jitter: A share of the pause, from 0 to 1, by which it is lengthened; derived from the
+            occurrence's key, so that every replica computes the same.
+    """
+
+    attempts: int = 1
+    backoff: timedelta = timedelta(seconds=1)
+    factor: float = 2.0
+    maximum: timedelta = timedelta(hours=1)
+    jitter: float = 0.0
+
+    def __attrs_post_init__(self) -> None:
+        _whole("policy.retry.attempts", self.attempts, least=1, most=1_000_000)
+        _duration("policy.retry.backoff", self.backoff, zero=True)
+        _number("policy.retry.factor", self.factor, least=1, most=1000)
+        _duration("policy.retry.maximum", self.maximum, zero=True)
+        _number("policy.retry.jitter", self.jitter, least=0, most=1)
+
+
+def share(text: str) -> float:
+    """Return a number in [0, 1) that every worker derives alike."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=6).digest()) / 2**48
+
+
+def backoff(retry: Retry, failures: int, key: str) -> timedelta:
+    """Return the wait after so many failures; the same for a key on every worker."""
+    if not retry.backoff:
+        return retry.backoff
+    try:
+        delay = min(retry.backoff * float(retry.factor) ** (failures - 1), retry.maximum)
+    except OverflowError:
+        delay = retry.maximum
+    if not retry.jitter:
+        return delay
+    try:
+        return delay * (1 + retry.jitter * share(key))
+    except OverflowError:
+        return timedelta.max
 
 
 _COALESCE, _ONCE = Coalesce(), Retry()
@@ -94,15 +194,3 @@ class Policy:
 
 
 DEFAULT: Final = Policy()
-
-__all__ = [
-    "DEFAULT",
-    "KEPT",
-    "KEPT_GAPS",
-    "CatchUp",
-    "Coalesce",
-    "Drop",
-    "Overlap",
-    "Policy",
-    "Retry",
-]

@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 
 from sched_core._model.claim import Claim, Decision, Start
 from sched_core._model.execution import Status
-from sched_core._model.occurrence import Job, Pending
+from sched_core._model.job import Job
+from sched_core._model.occurrence import Pending
 from sched_core._model.policy import CatchUp, Coalesce, Drop
 from sched_core._rules.finish import after
 from sched_core._rules.grid import (

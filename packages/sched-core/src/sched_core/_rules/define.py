@@ -8,7 +8,8 @@ from attrs import evolve
 
 from sched_core._model.claim import Change
 from sched_core._model.execution import Execution, Status
-from sched_core._model.occurrence import Job, JobSpec, Pause, Pending, Standing
+from sched_core._model.job import Job, JobSpec
+from sched_core._model.occurrence import Pause, Pending, Standing
 from sched_core._rules.grid import (
     TICK,
     Behind,

@@ -7,9 +7,10 @@ from datetime import datetime, timedelta
 from attrs import evolve
 
 from sched_core._model.claim import Claim, Decision, Ended, Start
-from sched_core._model.execution import Execution, Status
-from sched_core._model.occurrence import Gap, Job, Pause, Pending, Standing
-from sched_core._model.policy import Policy
+from sched_core._model.execution import Execution, Kind, Status
+from sched_core._model.job import Job
+from sched_core._model.occurrence import Gap, Pause, Pending, Standing
+from sched_core._model.policy import Policy, Retry, backoff
 from sched_core._rules.grid import (
     Behind,
     Grid,
@@ -22,10 +23,12 @@ from sched_core._rules.grid import (
 from sched_core._rules.record import expiry, kept, of_passed
 from sched_core._rules.standing import current, placed, replaced, scheduled
 from sched_core.clock import instant_after
-from sched_core.policy import backoff
 from sched_core.schedule import next_occurrence
 
 NEVER_FINAL = {Status.INTERRUPTED, Status.SNOOZED}
+LONGEST_WAIT = timedelta(minutes=1)
+"""Before an attempt that follows one which a failure of the store has interrupted."""
+_STORE_FAILED = Retry(backoff=timedelta(seconds=1), factor=2, maximum=LONGEST_WAIT, jitter=0.5)
 
 
 def finish(
@@ -70,7 +73,7 @@ def finish(
         claimed.uid,
         start.number,
         start.attempt,
-        start.kind.value,
+        start.kind,
         start.scheduled_at,
         status,
         final,
@@ -126,7 +129,7 @@ def _outcome(
 def _noted(standing: Standing, start: Start, status: Status, now: datetime) -> Standing:
     """Return the standing of a job that went on without the occurrence that has run."""
     last = standing.last_scheduled_at
-    if start.kind.value == "scheduled" and (last is None or last < start.scheduled_at):
+    if start.kind is Kind.SCHEDULED and (last is None or last < start.scheduled_at):
         last = start.scheduled_at
     return evolve(standing, last_scheduled_at=last, last_finished_at=now, last_status=status)
 
@@ -146,8 +149,12 @@ def _again(
             one, snoozes=one.snoozes + 1, due_at=instant_after(now, ended.delay or timedelta(0))
         )
     elif status is Status.INTERRUPTED:
-        # As early as it was: a clock that is set back must not make it wait.
-        due = min(now, one.due_at) if ended.delay is None else instant_after(now, ended.delay)
+        if ended.by_store:
+            key = f"{claim.job.uid}:{one.number}:{start.attempt}"
+            due = instant_after(now, backoff(_STORE_FAILED, start.attempt - one.failures, key))
+        else:
+            # As early as it was: a clock that is set back must not make it wait.
+            due = min(now, one.due_at)
         again = evolve(one, attempts=start.attempt, due_at=due)
     elif status is Status.FAILED and ended.retry and one.failures + 1 < policy.retry.attempts:
         failures = one.failures + 1

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from attrs import frozen
 
-from sched_core._model.occurrence import MOST_GAPS, Gap, Job, Pending
+from sched_core._model.job import Job
+from sched_core._model.occurrence import MOST_GAPS, Gap, Pending
 from sched_core._model.policy import Coalesce
 from sched_core.schedule import (
     FixedDelay,

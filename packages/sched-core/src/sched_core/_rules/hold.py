@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from attrs import evolve
 
 from sched_core._model.claim import Claim, Hold, Settlement
 from sched_core._model.execution import Execution, Status
-from sched_core._model.occurrence import Job, Pending
+from sched_core._model.job import Job
+from sched_core._model.occurrence import Pending
+from sched_core._model.policy import share
 from sched_core._rules.record import kept, of_hold
 from sched_core._rules.standing import placed, replaced
 from sched_core.clock import instant_after
-from sched_core.policy import share
 
 QUARANTINE = timedelta(seconds=30)
 """For how long a worker begins nothing beside an occurrence whose next lost claim is its last."""
@@ -59,16 +61,18 @@ def is_to_be_cancelled(job: Job | None, hold: Hold) -> bool:
     )
 
 
-def is_repeat(settlement: Settlement, found: tuple[Execution | None, ...]) -> bool:
+def is_repeat(settlement: Settlement, found: Sequence[object]) -> bool:
     """Whether an earlier try of a settlement has written its executions.
 
     Args:
         settlement: Whose claim is not held any more.
-        found: For each of its executions what is stored under that id.
+        found: For each of its executions what is stored under that id; ``None`` for nothing. What
+            cannot be read is not believed.
     """
     mine = settlement.claim.token, settlement.claim.worker
     return bool(settlement.executions) and all(
-        there is not None and (there.token, there.worker, there.status) == (*mine, each.status)
+        isinstance(there, Execution)
+        and (there.token, there.worker, there.status) == (*mine, each.status)
         for each, there in zip(settlement.executions, found, strict=True)
     )
 
@@ -143,6 +147,16 @@ def freed(
     if one is None or _stored(job, hold) is not None or any(each.final for each in executions):
         return executions
     return (*executions, of_hold(hold, one, 0, Status.SUPERSEDED, now))
+
+
+def leaves_pending(job: Job | None, hold: Hold, settlement: Settlement) -> bool:
+    """Whether a settlement that leaves the job alone has the end of what would still be pending.
+
+    It was decided on a job that was gone, and has been added again under the same name since.
+    """
+    if settlement.standing is not None or _stored(job, hold) is None:
+        return False
+    return any(each.final and is_left_to_claim(hold, each) for each in settlement.executions)
 
 
 def is_left_to_claim(hold: Hold | None, execution: Execution) -> bool:

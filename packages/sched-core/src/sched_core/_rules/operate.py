@@ -6,7 +6,8 @@ from datetime import datetime
 
 from attrs import evolve
 
-from sched_core._model.occurrence import Gap, Job, Pause, Pending, Standing
+from sched_core._model.job import Job
+from sched_core._model.occurrence import Gap, Pause, Pending, Standing
 from sched_core._rules.grid import (
     TICK,
     counts_from_end,

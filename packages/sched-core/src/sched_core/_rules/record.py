@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 
 from sched_core._model.claim import Claim, Hold
 from sched_core._model.execution import Execution, Status
-from sched_core._model.occurrence import Job, Pending
+from sched_core._model.job import Job
+from sched_core._model.occurrence import Pending
 from sched_core._model.policy import KEPT, KEPT_GAPS, Policy
 from sched_core._rules.grid import Behind, following, passed
 from sched_core.clock import LAST, instant_after
@@ -88,7 +89,7 @@ def _record(
         uid=uid,
         number=one.number,
         attempt=attempt,
-        kind=one.kind.value,
+        kind=one.kind,
         scheduled_at=one.scheduled_at,
         status=status,
         final=attempt == 0,

@@ -8,7 +8,9 @@ from datetime import datetime
 from attrs import evolve
 
 from sched_core._model.claim import Asked
-from sched_core._model.occurrence import MOST_REQUESTS, Job, Kind, Pending
+from sched_core._model.execution import Kind
+from sched_core._model.job import Job
+from sched_core._model.occurrence import MOST_REQUESTS, Pending
 from sched_core._rules.grid import TICK, asked_grid, counts_from_end
 from sched_core._rules.operate import activated, is_announced
 from sched_core._rules.standing import has_begun, is_held_back, placed

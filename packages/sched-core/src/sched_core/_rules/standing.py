@@ -6,10 +6,11 @@ from datetime import datetime
 
 from attrs import evolve
 
-from sched_core._model.occurrence import Job, Pending, Standing
+from sched_core._model.job import Job
+from sched_core._model.occurrence import Pending, Standing
+from sched_core._model.policy import share
 from sched_core._rules.record import expiry
 from sched_core.clock import instant_after
-from sched_core.policy import share
 
 
 def current(standing: Standing) -> Pending | None:

@@ -1,0 +1,114 @@
+"""What a handler receives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from attrs import field, frozen
+
+from sched_core._model.job import NOTHING
+from sched_core._model.occurrence import Kind
+from sched_core.errors import BackendError
+from sched_core.schedule import Schedule
+
+
+class Effects(Protocol):
+    """Makes the transactions in which handlers write and their occurrences are settled."""
+
+    def begin(self, event: JobEvent) -> Any:
+        """Return what ``event.transaction()`` returns."""
+        ...
+
+
+class Cancellation:
+    """Tells a running handler that it should stop; safe to read from any thread."""
+
+    __slots__ = ("requested",)
+
+    def __init__(self) -> None:
+        self.requested = False
+
+
+@frozen(eq=False)
+class JobEvent:
+    """What a handler receives.
+
+    Attributes:
+        id: Of the job.
+        name: Of the job.
+        metadata: Of the job, read-only.
+        schedule: Of the job.
+        scheduled_at: The occurrence's nominal moment, in UTC.
+        started_at: When this attempt began.
+        attempt: From 1.
+        key: The same for every attempt at this occurrence and no other: use it for idempotency.
+        token: Higher for every later claim of this job: hand it to stores that can fence.
+        kind: Why the occurrence is there: its schedule, or a request.
+        coalesced: How many further occurrences this run stands for; the same at every attempt.
+        coalesced_until: The last of them.
+        last_completed_at: When the newest earlier run ended.
+    """
+
+    id: str
+    schedule: Schedule
+    scheduled_at: datetime
+    started_at: datetime
+    key: str
+    name: str | None = None
+    metadata: Mapping[str, str] = NOTHING
+    attempt: int = 1
+    token: int = 0
+    kind: Kind = Kind.SCHEDULED
+    coalesced: int = 0
+    coalesced_until: datetime | None = None
+    last_completed_at: datetime | None = None
+    _cancellation: Cancellation = field(factory=Cancellation, repr=False)
+    _effects: Effects | None = field(default=None, repr=False)
+
+    @property
+    def manual(self) -> bool:
+        """Whether it was asked for, and is not the schedule's."""
+        return self.kind is not Kind.SCHEDULED
+
+    @property
+    def delay(self) -> timedelta:
+        """How long after its nominal moment the attempt began."""
+        return self.started_at - self.scheduled_at
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the handler should stop: its time is up, its claim lost, or the worker stops."""
+        return self._cancellation.requested
+
+    def transaction(self) -> Any:
+        """Open a transaction in the backend's database that settles this occurrence, too.
+
+        What the handler writes in it, the execution ``succeeded`` and the next due moment commit
+        together or not at all::
+
+            async with event.transaction() as connection:
+                await connection.execute("INSERT INTO invoices …")
+
+        In a plain function it is ``with``, and the connection a synchronous one. Leaving the block
+        settles the occurrence and commits. An exception inside it rolls back, and the occurrence
+        ends as the handler does. The run has succeeded once the block was left: what the handler
+        does after it is not part of the occurrence any more, and is best nothing.
+
+        Returns:
+            A context manager of the connection, asynchronous and not; for one block.
+
+        Raises:
+            BackendError: The backend has no transactions, or the occurrence is settled already.
+            ClaimLost: When it is opened or left: another worker has the job, and nothing was
+                committed.
+            BackendUnavailable: There is no connection, or it was lost. Let it leave the handler:
+                the attempt is then ``interrupted`` and made again after a wait that grows, unless
+                the store shows that the commit was made. It is never the job's failure.
+        """
+        if self._effects is None:
+            raise BackendError(
+                "this backend has no transactions: use event.key to make the handler idempotent"
+            )
+        return self._effects.begin(self)

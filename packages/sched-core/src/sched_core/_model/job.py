@@ -1,0 +1,171 @@
+"""What a user declares, and what is stored of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import NoReturn
+
+from attrs import field, frozen
+
+from sched_core._model.occurrence import Standing, State
+from sched_core._model.policy import DEFAULT, Policy
+from sched_core.errors import InvalidDefinition, shown
+from sched_core.schedule import Schedule
+
+LONGEST_TEXT = 255
+"""Characters in an id, a name or a group."""
+RESERVED = "sched:"
+"""Ids that begin with it are this package's own records: never due, never listed."""
+LARGEST_METADATA = 64 * 1024
+"""Bytes of UTF-8 in all keys and values together."""
+
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
+
+
+class Metadata(dict[str, str]):
+    """A dictionary that refuses to be changed; it can be copied, pickled and written as JSON."""
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("metadata is read-only: use update_job, or change a copy, dict(metadata)")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[type[Metadata], tuple[dict[str, str]]]:
+        return type(self), (dict(self),)
+
+
+NOTHING: Mapping[str, str] = Metadata()
+
+
+def check_text(name: str, value: object) -> None:
+    """Refuse what cannot be an id, a name or a group.
+
+    Raises:
+        InvalidDefinition: Not a string, empty, over 255 characters, or with a control character.
+    """
+    if not isinstance(value, str):
+        raise InvalidDefinition(name, f"must be a string, not {shown(value)}")
+    if not value:
+        raise InvalidDefinition(name, "must not be empty")
+    if len(value) > LONGEST_TEXT:
+        raise InvalidDefinition(
+            name, f"must have at most {LONGEST_TEXT} characters, not {len(value)}"
+        )
+    if not (value.isascii() and value.isprintable()) and (found := _UNPRINTABLE.search(value)):
+        raise InvalidDefinition(
+            name, f"must not contain the control character {found.group()!r}; remove it"
+        )
+
+
+def _copied(metadata: object) -> Mapping[str, str]:
+    if not metadata:
+        metadata = {} if metadata is None else metadata
+    if not isinstance(metadata, Mapping):
+        raise InvalidDefinition("metadata", f"must map strings to strings, not {shown(metadata)}")
+    if not metadata:
+        return NOTHING
+    size = 0
+    for key, value in metadata.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise InvalidDefinition(
+                "metadata",
+                f"must map strings to strings, not {shown(key)} to {shown(value)}: use str(...)",
+            )
+        try:
+            size += len(key.encode()) + len(value.encode())
+        except UnicodeEncodeError as error:
+            raise InvalidDefinition(
+                "metadata", f"the entry {shown(key)} is no valid Unicode text: {error.reason}"
+            ) from None
+    if size > LARGEST_METADATA:
+        raise InvalidDefinition(
+            "metadata",
+            f"must be at most {LARGEST_METADATA} bytes in all, not {size}: "
+            "store the data elsewhere and keep a reference here",
+        )
+    return Metadata(metadata)
+
+
+@frozen
+class JobSpec:
+    """What a user declares.
+
+    Args:
+        id: 1 to 255 characters, none of them a control character.
+        schedule: When the job occurs.
+        name: For people; 255 characters at most.
+        metadata: Handed to the handler; at most 64 KiB. Kept as a read-only copy.
+        policy: How occurrences are treated.
+        group: Of ``sync_jobs``.
+
+    Raises:
+        InvalidDefinition: A field is out of bounds; the message names it and the remedy.
+    """
+
+    id: str
+    schedule: Schedule
+    name: str | None = None
+    metadata: Mapping[str, str] = field(factory=dict, converter=_copied, hash=False)
+    policy: Policy = DEFAULT
+    group: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        check_text("id", self.id)
+        if isinstance(self.schedule, type) or not (
+            hasattr(self.schedule, "first") and hasattr(self.schedule, "next_after")
+        ):
+            raise InvalidDefinition(
+                "schedule",
+                f"must be a schedule such as Cron('0 3 * * *') or Interval(hours=1), "
+                f"not {shown(self.schedule)}",
+            )
+        if self.name is not None:
+            check_text("name", self.name)
+        if not isinstance(self.policy, Policy):
+            raise InvalidDefinition("policy", f"must be a Policy, not {shown(self.policy)}")
+        if self.group is not None:
+            check_text("group", self.group)
+
+
+@frozen
+class Job:
+    """A stored job.
+
+    Attributes:
+        spec: What the user declared.
+        uid: Of the incarnation: another one after remove and add.
+        declared: Whether by ``ensure_job``.
+        anchor: When the schedule took effect.
+        standing: What runs and operators change.
+        revision: Given by the backend on every write, a takeover included.
+        held: Given by the backend on every read: the number of the occurrence that a claim holds.
+        held_at: Given likewise: when that claim was made.
+    """
+
+    spec: JobSpec
+    uid: str
+    declared: bool
+    anchor: datetime
+    standing: Standing
+    revision: int = 0
+    held: int | None = None
+    held_at: datetime | None = None
+
+    @property
+    def id(self) -> str:
+        """The id that the user gave."""
+        return self.spec.id
+
+    @property
+    def state(self) -> State:
+        """Whether the job is active, paused or finished."""
+        return self.standing.state
+
+    @property
+    def next_run(self) -> datetime | None:
+        """The nominal moment of the schedule's occurrence that is next, or under way."""
+        one = self.standing.scheduled
+        return None if one is None else one.scheduled_at
