@@ -6,11 +6,11 @@ Read in this order: ``errors``, ``clock``, ``schedule``, ``policy``, ``job``, ``
 ``scheduler``, ``router``, ``settings``, ``config``; ``testing`` is for tests.
 """
 
-from sched_core._model.claim import Claim, Settled, Settlement
+from sched_core._model.claim import Claim, Claimed, Hold, Renewal, Settled, Settlement
 from sched_core._model.event import JobEvent
-from sched_core._model.execution import Execution, Status
+from sched_core._model.execution import Execution, Kind, Status
 from sched_core._model.job import Job, JobSpec
-from sched_core._model.occurrence import Standing, State
+from sched_core._model.occurrence import Gap, Pause, Pending, Standing, State
 from sched_core._model.policy import CatchUp, Coalesce, Drop, Policy, Retry
 from sched_core.clock import Clock, SystemClock
 from sched_core.codec import ScheduleKind
@@ -77,11 +77,12 @@ __all__ = [
     "Backend",
     "BackendError",
     "BackendUnavailable",
-    "Backlog",
     "Between",
     "Capabilities",
+    "CatchUp",
     "Claim",
     "ClaimLost",
+    "Claimed",
     "Clock",
     "Coalesce",
     "Countable",
@@ -93,11 +94,13 @@ __all__ = [
     "Execution",
     "ExecutionQuery",
     "FixedDelay",
+    "Gap",
     "GroupConflict",
     "Handler",
     "HandlerNotSet",
     "Health",
     "HealthChange",
+    "Hold",
     "Interval",
     "InvalidDefinition",
     "Job",
@@ -109,7 +112,7 @@ __all__ = [
     "JobSpec",
     "JobStore",
     "JobUndecodable",
-    "LostClaim",
+    "Kind",
     "MemoryBackend",
     "MemoryStore",
     "ModeNotConfigured",
@@ -118,10 +121,12 @@ __all__ = [
     "Observer",
     "Once",
     "Page",
+    "Pause",
+    "Pending",
     "Policy",
+    "Renewal",
     "Retry",
     "RevisionConflict",
-    "CatchUp",
     "SchedError",
     "Schedule",
     "ScheduleKind",
