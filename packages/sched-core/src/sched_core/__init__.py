@@ -1,7 +1,7 @@
 """A job scheduler as a pure domain core with pluggable backends.
 
-Read in this order: ``errors``, ``clock``, ``schedule``, ``policy``, ``job``, ``lint``,
-``lifecycle``, ``ports``, ``codec``, ``row``, ``memory``, ``threads``, ``holdings``, ``leases``,
+Read in this order: ``errors``, ``clock``, ``schedule``, ``_model``, ``lint``, ``_rules``,
+``ports``, ``codec``, ``row``, ``memory``, ``threads``, ``holdings``, ``leases``, ``quarantine``,
 ``settler``, ``workers``, ``signals``, ``observing``, ``engine``, ``definitions``, ``syncing``,
 ``scheduler``, ``router``, ``settings``, ``config``; ``testing`` is for tests.
 """
@@ -11,7 +11,7 @@ from sched_core._model.event import JobEvent
 from sched_core._model.execution import Execution, Kind, Status
 from sched_core._model.job import Job, JobSpec
 from sched_core._model.occurrence import Gap, Pause, Pending, Standing, State
-from sched_core._model.policy import CatchUp, Coalesce, Drop, Policy, Retry
+from sched_core._model.policy import CatchUp, Coalesce, Drop, Overlap, Policy, Retry
 from sched_core.clock import Clock, SystemClock
 from sched_core.codec import ScheduleKind
 from sched_core.config import open_scheduler
@@ -120,6 +120,7 @@ __all__ = [
     "NothingToSkip",
     "Observer",
     "Once",
+    "Overlap",
     "Page",
     "Pause",
     "Pending",

@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from attrs import evolve
 
-from sched_core import lifecycle
-from sched_core._model.claim import Change
-from sched_core._model.execution import Execution
+from sched_core._model.claim import Asked, Change
+from sched_core._model.execution import Execution, occurrence_key
 from sched_core._model.job import RESERVED, Job, JobSpec
 from sched_core._model.policy import Policy
+from sched_core._rules import define, operate, request
 from sched_core.clock import Clock
 from sched_core.errors import (
     InvalidDefinition,
@@ -33,7 +33,7 @@ from sched_core.schedule import Schedule
 logger = Logger("sched_core")
 
 Edited = Callable[[str, Sequence[Execution]], Awaitable[None]]
-"""Told which lines an edit wrote, with the job's id."""
+"""Told which executions an edit wrote, with the job's id."""
 
 
 class Unset:
@@ -53,7 +53,7 @@ class Definitions:
         store: Where they are kept.
         clock: The one that decides.
         new_id: Makes the incarnations of jobs.
-        edited: Told of the lines that edits write.
+        edited: Told of the executions that edits write.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Definitions:
             InvalidDefinition: Its id is reserved.
         """
         unreserved(spec)
-        return lifecycle.admit(spec, uid=self._new_id(), declared=declared, now=self._clock.now())
+        return define.admit(spec, uid=self._new_id(), declared=declared, now=self._clock.now())
 
     async def submit(self, specs: Sequence[JobSpec]) -> list[Job]:
         """Add jobs, all or none."""
@@ -105,7 +105,7 @@ class Definitions:
                 self.advise(spec)
                 return added
             job = _readable(stored)
-            change = lifecycle.redefine(job, spec, declared=True, now=self._clock.now())
+            change = define.redefine(job, spec, declared=True, now=self._clock.now())
             if change is None:
                 return job
             try:
@@ -125,24 +125,23 @@ class Definitions:
 
         def edit(job: Job) -> Change | None:
             before[:] = [job.spec]
-            return lifecycle.redefine(job, evolve(job.spec, **changes), now=self._clock.now())
+            return define.redefine(job, evolve(job.spec, **changes), now=self._clock.now())
 
         updated = await self._edit(job_id, edit)
         self._advise_of_change(before[0], updated.spec)
         return updated
 
     async def remove(self, job_id: str) -> None:
-        """Remove a job, with the lines of what was due or begun."""
+        """Remove a job, with the executions of what was due or begun."""
         while True:
             job = await self.get(job_id)
-            lines = lifecycle.retire(job, now=self._clock.now())
+            executions = define.retire(job, now=self._clock.now())
             try:
-                if await self._store.remove(job_id, lines, expected=job.revision):
-                    await self._edited(job_id, lines)
-                    return
+                await self._store.remove(job, executions)
             except RevisionConflict:
                 continue
-            raise JobNotFound(job_id)
+            await self._edited(job_id, executions)
+            return
 
     async def get(self, job_id: str) -> Job:
         """Return a job as it is stored."""
@@ -156,31 +155,36 @@ class Definitions:
     async def pause(self, job_id: str, *, until: datetime | None, reason: str | None) -> Job:
         """Pause a job."""
         return await self._operate(
-            job_id, lambda job, now: lifecycle.pause(job, until=until, reason=reason, now=now)
+            job_id, lambda job, now: operate.pause(job, until=until, reason=reason, now=now)
         )
 
     async def resume(self, job_id: str) -> Job:
         """End a pause."""
-        return await self._operate(job_id, lambda job, now: lifecycle.resume(job, at=now))
+        return await self._operate(job_id, lambda job, now: operate.resume(job, at=now))
 
-    async def trigger(self, job_id: str) -> Job:
-        """Run a job once now, besides its schedule."""
-        return await self._operate(job_id, lambda job, now: lifecycle.trigger(job, now=now))
+    async def trigger(self, job_id: str) -> str:
+        """Run a job once now, besides its schedule; return the key of the occurrence."""
+        asked: list[Asked] = []
+
+        def ask(job: Job, now: datetime) -> Job:
+            asked[:] = [request.trigger(job, now=now)]
+            return asked[0].job
+
+        job = await self._operate(job_id, ask)
+        return occurrence_key(job.uid, asked[0].number)
 
     async def skip_next(self, job_id: str) -> Job:
         """Skip the first occurrence after now."""
-        return await self._operate(job_id, lambda job, now: lifecycle.skip_next(job, now=now))
+        return await self._operate(job_id, lambda job, now: operate.skip_next(job, now=now))
 
     async def unskip(self, job_id: str) -> Job:
         """Take a skip back."""
-        return await self._operate(job_id, lambda job, _: lifecycle.unskip(job))
+        return await self._operate(job_id, lambda job, _: operate.unskip(job))
 
-    async def _operate(self, job_id: str, act: Callable[[Job, datetime], Job | None]) -> Job:
+    async def _operate(self, job_id: str, act: Callable[[Job, datetime], Job]) -> Job:
         def edit(job: Job) -> Change:
             now = self._clock.now()
-            woken = lifecycle.wake(job, now=now)
-            after = act(woken, now) or woken
-            return Change(after, lifecycle.left_behind(job, after, now=now))
+            return Change(act(operate.woken(job, now=now), now))
 
         return await self._edit(job_id, edit)
 
@@ -196,8 +200,8 @@ class Definitions:
                 continue
 
     async def _replace(self, change: Change) -> Job:
-        stored = await self._store.replace(change.job, change.ledger)
-        await self._edited(stored.id, change.ledger)
+        stored = await self._store.replace(change.job, change.executions)
+        await self._edited(stored.id, change.executions)
         return stored
 
 
@@ -278,7 +282,7 @@ class JobsInTransaction:
         await self._definitions.remove(id)
 
 
-async def _nobody(job_id: str, lines: Sequence[Execution]) -> None:
+async def _nobody(job_id: str, executions: Sequence[Execution]) -> None:
     """Tell nobody: the caller may still roll back."""
 
 

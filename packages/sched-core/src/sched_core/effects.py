@@ -6,10 +6,10 @@ import functools
 import inspect
 from typing import Any, Literal, cast
 
-from sched_core import lifecycle
 from sched_core._model.claim import SUCCESS, Settlement
 from sched_core._model.event import JobEvent
 from sched_core._model.job import Job
+from sched_core._rules.finish import finish
 from sched_core.errors import BackendError, ClaimLost
 from sched_core.holdings import Holdings
 from sched_core.ports import Backend, JobStore, Transaction, Transactional
@@ -54,12 +54,12 @@ class Transactions:
         if start is None or not run.is_open:
             raise ClaimLost(run.claim.job.id)
         now = self._holdings.clock.now()
-        decision = lifecycle.finish(
+        decision = finish(
             run.claim, start, SUCCESS, started_at=run.started_at or now, now=now, stored=stored
         )
         leave = decision.standing is None or stored is None
         expected = None if leave or stored is None else stored.revision
-        return run.offer(Settlement(run.claim, expected, decision.standing, decision.ledger))
+        return run.offer(Settlement(run.claim, expected, decision.standing, decision.executions))
 
 
 def within(backend: Backend, connection: Any) -> JobStore:

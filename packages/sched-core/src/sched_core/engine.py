@@ -20,7 +20,6 @@ from sched_core.clock import (
     elapsed,
     instant_after,
     loop_seconds,
-    pause,
 )
 from sched_core.errors import SchedulerStopped
 from sched_core.logger import Logger
@@ -28,7 +27,7 @@ from sched_core.maintenance import Retention, Unreadable
 from sched_core.observing import Observers
 from sched_core.ports import Backend
 from sched_core.signals import stop_signals
-from sched_core.supervision import keep_up
+from sched_core.supervision import first_of, keep_up, until
 from sched_core.workers import Workers
 
 T = TypeVar("T")
@@ -42,8 +41,6 @@ FLUSH = 5.0
 """Seconds after the grace in which what was cancelled ends and is written, all in all."""
 CLOSING = 0.5
 """The last of them: for leaving behind what has not ended."""
-LOOK_EVERY = 0.1
-"""Seconds between looks whether a deadline was brought forward."""
 AT_ONCE = 1.0
 """The same after a second signal."""
 STALLED = timedelta(seconds=30)
@@ -53,7 +50,7 @@ STANDS = timedelta(seconds=10)
 """How long nothing is claimed after the clock was set forward.
 
 Whoever holds something renews it first, or others would take over what is running; and a clock that
-is put right at once must not have folded a day's occurrences into one.
+is put right at once must not have made one run of a day's occurrences.
 """
 IDLE_TURNS = 3
 """After so many turns of the event loop without a beginning, all handlers are waiting."""
@@ -139,7 +136,7 @@ class Engine:
         backend: Where jobs live.
         clock: The one that decides.
         workers: Run what was claimed.
-        observers: Told of takeovers and troubles.
+        observers: Told of lost claims and troubles.
         handler_set: Set once there is a handler.
     """
 
@@ -232,8 +229,8 @@ class Engine:
     async def _watch_deadline(self, stop: Stop) -> None:
         """Let those who wait for the end go on at the deadline, whatever still hangs then."""
         with anyio.CancelScope(shield=True):
-            await _first_of(stop.requested.wait, stop.served.wait)
-            await _until(stop.served.wait, stop.patience)
+            await first_of(stop.requested.wait, stop.served.wait)
+            await until(stop.served.wait, stop.patience)
         if not stop.served.is_set():
             logger.error("the scheduler has stopped, and something that it called still hangs")
             stop.ended.set()
@@ -253,7 +250,7 @@ class Engine:
                     self._workers.start(tasks, self._handlers_context(), insists=self.running)
                     over = anyio.Event()
                     tasks.start_soon(_do, work, failure, over)
-                    await _first_of(over.wait, stop.requested.wait)
+                    await first_of(over.wait, stop.requested.wait)
                     await self._wind_down(stop, over)
                     done = True
             except Exception as error:
@@ -314,9 +311,12 @@ class Engine:
         return claims
 
     async def _claim(self, limit: int) -> Sequence[Claim]:
-        claims = await self._stop.wait(self._backend.claim_due, limit) or ()
-        await self._stop.wait(self._observers.taken_over, claims)
-        return claims
+        claimed = await self._stop.wait(self._backend.claim_due, limit)
+        if claimed is None:
+            return ()
+        for execution in claimed.lapsed:
+            self._observers.tell(execution)
+        return claimed.claims
 
     # -- for ever
 
@@ -416,17 +416,17 @@ class Engine:
             await self._release(workers.take_all_unbegun())
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_until, give_back, stop.left)
-            await _until(workers.until_idle, stop.grace_left)
+            tasks.start_soon(until, give_back, stop.left)
+            await until(workers.until_idle, stop.grace_left)
             if workers.active:
                 workers.cancel_all()
-                await _until(workers.until_idle, stop.left)
+                await until(workers.until_idle, stop.left)
         held = workers.holdings.runs
         if workers.active:
             hanging = sorted(run.claim.job.id for run in held.values())
             logger.error("handlers did not end, their leases must run out: %s", hanging)
             workers.abandon_threads()
-        await _until(workers.until_settled, stop.left)
+        await until(workers.until_settled, stop.left)
         if held:
             logger.error("%s runs were not written", len(held))
         workers.close()
@@ -452,25 +452,3 @@ async def _do(
         failure.append(error)
     finally:
         over.set()
-
-
-async def _until(wait: Callable[[], Awaitable[None]], left: Callable[[], float]) -> None:
-    """Wait for something, as long as there are seconds left."""
-
-    async def run_out() -> None:
-        while (seconds := left()) > 0:
-            await pause(min(seconds, LOOK_EVERY))
-
-    await _first_of(wait, run_out)
-
-
-async def _first_of(*waits: Callable[[], object]) -> None:
-    """Wait until one of them has returned."""
-    async with anyio.create_task_group() as tasks:
-
-        async def race(wait: Callable[[], object]) -> None:
-            await wait()  # type: ignore[misc]  # every caller passes an async callable
-            tasks.cancel_scope.cancel()
-
-        for wait in waits:
-            tasks.start_soon(race, wait)

@@ -9,11 +9,11 @@ from typing import Any
 
 import anyio.abc
 
-from sched_core._model.claim import Claim
+from sched_core._model.claim import Claim, Renewal
 from sched_core.clock import LAST, Alarm, elapsed, instant_after, loop_seconds
 from sched_core.holdings import Holdings
 from sched_core.logger import Logger
-from sched_core.runs import Run
+from sched_core.runs import Run, Why
 from sched_core.supervision import keep_up
 
 logger = Logger("sched_core")
@@ -89,10 +89,18 @@ class Leases:
         if not runs:
             holdings.on_trouble("renewing", None)  # nothing depends on it any more
             return True
+        return await self._renew(runs)
+
+    async def renew_one(self, run: Run) -> bool:
+        """Renew a claim whatever is left of its lease; return whether the backend answered."""
+        return await self._renew([run])
+
+    async def _renew(self, runs: Sequence[Run]) -> bool:
+        holdings = self._holdings
         renewals, began = self._renewals, loop_seconds()
         renewals.append(began)
         try:
-            renewed = await holdings.backend.renew([run.claim for run in runs])
+            renewed = await holdings.backend.renew([Renewal(run.claim, run.alone) for run in runs])
         except Exception as error:  # noqa: BLE001 -- a third party's backend may raise anything
             holdings.trouble("renewing", error)
             self._give_up(runs)
@@ -105,6 +113,8 @@ class Leases:
             claim = held.get(run.claim.job.spec.id)
             if claim is not None and claim.token == run.claim.token:
                 run.renew(_extended(run.claim, claim.expires_at))
+                if claim.cancel:
+                    run.cancel("cancel")
             elif run.is_open:
                 holdings.lose(run)
             else:
@@ -138,22 +148,29 @@ class Deadlines:
     def __init__(self, holdings: Holdings, *, slots: int) -> None:
         self._holdings = holdings
         self._slots = slots
-        self._heap: list[tuple[float, int, Run]] = []
+        self._heap: list[tuple[float, int, Run, Why]] = []
+        self._serial = 0
         self._alarm = Alarm()
         self._overdue = 0
 
-    def add(self, run: Run, timeout: timedelta, tasks: anyio.abc.TaskGroup, host: Any) -> None:
-        """Cancel the run after the timeout unless it has ended by then."""
+    def add(
+        self, run: Run, why: Why, after: timedelta, tasks: anyio.abc.TaskGroup, host: Any
+    ) -> None:
+        """Cancel the run after so long unless it has ended by then."""
         heap = self._heap
-        deadline = elapsed(self._holdings.clock) + timeout.total_seconds()
+        deadline = elapsed(self._holdings.clock) + after.total_seconds()
         if not heap:
             tasks.start_soon(keep_up, "the watch over timeouts", host, self._watch)
         if len(heap) > 4 * len(self._holdings.runs) + 1000:
             heap[:] = [each for each in heap if not each[2].has_returned]
             heapq.heapify(heap)
-        heapq.heappush(heap, (deadline, id(run), run))
+        self._push(deadline, run, why)
         if heap[0][2] is run:
             self._alarm.nudge()
+
+    def _push(self, deadline: float, run: Run, why: Why) -> None:
+        self._serial += 1
+        heapq.heappush(self._heap, (deadline, self._serial, run, why))
 
     def clear(self) -> None:
         """Forget all of them."""
@@ -172,22 +189,22 @@ class Deadlines:
         heap, clock = self._heap, self._holdings.clock
         while heap:
             seen = self._alarm.count
-            deadline, _, run = heap[0]
+            deadline, _, run, why = heap[0]
             if run.has_returned:
                 heapq.heappop(heap)
             elif (remaining := deadline - elapsed(clock)) < MICROSECOND:
                 heapq.heappop(heap)
                 first = run.why is None
-                run.cancel("timeout")
+                run.cancel(why)
                 if first and not run.in_thread:
-                    heapq.heappush(heap, (deadline + PATIENCE, id(run), run))
-                elif run.is_open:
-                    self._overrun(run)
+                    self._push(deadline + PATIENCE, run, why)
+                elif run.is_open and not run.overdue:
+                    self._overrun(run, why)
             else:
                 until = instant_after(clock.now(), timedelta(seconds=min(remaining, LONGEST_NAP)))
                 await self._alarm.sleep(clock, until, seen)
 
-    def _overrun(self, run: Run) -> None:
+    def _overrun(self, run: Run, why: Why) -> None:
         run.overdue = True
         self._overdue += 1
         spec = run.claim.job.spec
@@ -196,7 +213,12 @@ class Deadlines:
             if run.in_thread
             else "it goes on although it was cancelled"
         )
-        text = f"its handler is past its timeout of {spec.policy.timeout}, since {run.started_at}"
+        past = (
+            "the next occurrence's moment"
+            if why == "overlap"
+            else (f"its timeout of {spec.policy.timeout}")
+        )
+        text = f"its handler is past {past}, since {run.started_at}"
         logger.warning(
             "job %r: %s; %s", spec.id, text, how, extra={"job_id": spec.id, "since": run.started_at}
         )
@@ -218,4 +240,4 @@ def _topic(run: Run) -> str:
 
 
 def _extended(claim: Claim, expires_at: datetime) -> Claim:
-    return Claim(claim.job, claim.token, claim.worker, claim.claimed_at, expires_at, claim.lost)
+    return Claim(claim.job, claim.token, claim.worker, claim.claimed_at, expires_at)

@@ -1,7 +1,7 @@
 """Structured logging with the standard library: what happened, with its facts as fields.
 
 Everything here logs to ``sched_core`` and its children, and sets up nothing: where records go is
-the application's business. :class:`JsonFormatter` writes them as JSON, one object on a line.
+the application's business. :class:`JsonFormatter` writes them as JSON, one object on a execution.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ LEVELS = {
     Status.MISSED: logging.WARNING,
     Status.INTERRUPTED: logging.INFO,
 }
-"""Levels of ledger lines; all others are ``INFO``. A failure that is retried is a ``WARNING``."""
+"""Levels of executions; all others are ``INFO``. A failure that is retried is a ``WARNING``."""
 
 _PLAIN = logging.LogRecord("", 0, "", 0, "", (), None).__dict__.keys() | {"message", "asctime"}
 
 
 class LogExecutions:
-    """An observer that logs each ledger line and each change of health.
+    """An observer that logs each execution and each change of health.
 
     The fields of a record are those of :class:`~sched_core.Execution` (moments as ISO 8601 text,
     ``status`` as its word), besides ``duration`` and ``delay`` in seconds where a handler was
@@ -70,38 +70,38 @@ class LogExecutions:
             )
 
 
-def fields_of(line: Execution) -> dict[str, Any]:
-    """Return a ledger line as fields that JSON can write; what is unset is left out."""
+def fields_of(execution: Execution) -> dict[str, Any]:
+    """Return an execution as fields that JSON can write; what is unset is left out."""
     fields: dict[str, Any] = {
         "event": "execution",
-        "execution_id": line.id,
-        "job_id": line.job_id,
-        "key": f"{line.uid}:{line.number}",
-        "number": line.number,
-        "scheduled_at": line.scheduled_at.isoformat(),
-        "manual": line.manual,
-        "attempt": line.attempt,
-        "status": line.status.value,
-        "final": line.final,
-        "token": line.token,
-        "worker": line.worker,
-        "claimed_at": line.claimed_at.isoformat(),
-        "finished_at": line.finished_at.isoformat(),
-        "folded": line.folded,
+        "execution_id": execution.id,
+        "job_id": execution.job_id,
+        "key": f"{execution.uid}:{execution.number}",
+        "number": execution.number,
+        "scheduled_at": execution.scheduled_at.isoformat(),
+        "kind": execution.kind.value,
+        "attempt": execution.attempt,
+        "status": execution.status.value,
+        "final": execution.final,
+        "token": execution.token,
+        "worker": execution.worker,
+        "claimed_at": execution.claimed_at.isoformat(),
+        "finished_at": execution.finished_at.isoformat(),
+        "coalesced": execution.coalesced,
     }
-    if line.started_at is not None:
-        fields["started_at"] = line.started_at.isoformat()
-        fields["duration"] = (line.finished_at - line.started_at).total_seconds()
-        fields["delay"] = (line.started_at - line.scheduled_at).total_seconds()
-    if line.reason is not None:
-        fields["reason"] = line.reason
-    if line.folded_until is not None:
-        fields["folded_until"] = line.folded_until.isoformat()
+    if execution.started_at is not None:
+        fields["started_at"] = execution.started_at.isoformat()
+        fields["duration"] = (execution.finished_at - execution.started_at).total_seconds()
+        fields["delay"] = (execution.started_at - execution.scheduled_at).total_seconds()
+    if execution.reason is not None:
+        fields["reason"] = execution.reason
+    if execution.coalesced_until is not None:
+        fields["coalesced_until"] = execution.coalesced_until.isoformat()
     return fields
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes a record, and every extra field it has, as one JSON object on a line."""
+    """Writes a record, and every extra field it has, as one JSON object on a execution."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as JSON; what JSON cannot write is written as its text."""

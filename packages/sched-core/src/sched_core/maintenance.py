@@ -17,7 +17,7 @@ logger = Logger("sched_core")
 
 RETENTION_BEGINS = timedelta(minutes=1)
 RETENTION = timedelta(hours=1)
-"""How often expired jobs and ledger lines are deleted. For as long a clock that was set forward
+"""How often expired jobs and executions are deleted. For as long a clock that was set forward
 must stay so before anything is: one that is put right meanwhile has deleted nothing."""
 LOOK_BEGINS = timedelta(seconds=10)
 """What became due while no worker was there goes first: the look may have to read every job."""

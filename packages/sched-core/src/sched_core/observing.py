@@ -1,4 +1,4 @@
-"""Who is told: observers of ledger lines and of health."""
+"""Who is told: observers of executions and of health."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from datetime import datetime, timedelta
 
 from attrs import frozen
 
-from sched_core._model.claim import Claim
-from sched_core._model.execution import Execution, Status
+from sched_core._model.execution import Execution
 from sched_core.logger import Logger
 from sched_core.ports import Backend, ExecutionQuery
 
@@ -79,7 +78,7 @@ class Observers:
     """Tells observers what happened, and keeps what is wrong.
 
     Args:
-        backend: Where lines are read that the backend wrote by itself.
+        backend: Where executions are read, of which only the backend knows whether it wrote them.
         observers: Whom to tell. One that fails is logged, and harms nothing.
     """
 
@@ -140,32 +139,21 @@ class Observers:
     def _tell_of_health(self) -> None:
         self.tell(HealthChange(not self._problems, self.problems, self.notices))
 
-    async def edited(self, job_id: str, lines: Sequence[Execution]) -> None:
-        """Tell the observers which lines an edit wrote: not those about a run under way."""
-        if lines and self._observers:
-            ids = {line.id for line in lines}
+    async def edited(self, job_id: str, executions: Sequence[Execution]) -> None:
+        """Tell the observers which executions an edit wrote: not those that are left to a claim."""
+        if executions and self._observers:
+            ids = {each.id for each in executions}
             await self._stored(ExecutionQuery(job_id=job_id), ids)
-
-    async def taken_over(self, claims: Sequence[Claim]) -> None:
-        """Tell the observers of the ``abandoned`` lines that the backend wrote."""
-        if not self._observers:
-            return
-        for claim in claims:
-            if claim.lost is not None:
-                job = claim.job
-                line_id = f"{job.uid}:{job.standing.number}:{claim.attempt - 1}"
-                abandoned = ExecutionQuery(job_id=job.id, statuses=frozenset({Status.ABANDONED}))
-                await self._stored(abandoned, {line_id})
 
     async def _stored(self, query: ExecutionQuery, ids: set[str]) -> None:
         try:
             page = await self._backend.executions(query, after=None, limit=len(ids) + 10)
         except Exception:  # what was written or claimed stands, whatever a backend raises here
-            logger.exception("observers miss lines of job %r", query.job_id)
+            logger.exception("observers miss executions of job %r", query.job_id)
             return
-        for line in reversed(page.items):
-            if isinstance(line, Execution) and line.id in ids:
-                self.tell(line)
+        for each in reversed(page.items):
+            if isinstance(each, Execution) and each.id in ids:
+                self.tell(each)
 
     def tell(self, what: Execution | HealthChange) -> None:
         """Call every observer."""

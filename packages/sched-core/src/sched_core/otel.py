@@ -187,11 +187,11 @@ class Telemetry:
             "sched.status": line.status.value,
             "sched.final": line.final,
             "sched.attempt": line.attempt,
-            "sched.manual": line.manual,
+            "sched.kind": line.kind.value,
             "sched.token": line.token,
             "sched.worker": line.worker,
             "sched.scheduled_at": line.scheduled_at.isoformat(),
-            "sched.folded": line.folded,
+            "sched.coalesced": line.coalesced,
         }
         if failed is not None:
             attributes["error.type"] = failed
@@ -251,10 +251,10 @@ class Telemetry:
             "messaging.destination.name": event.id,
             "messaging.message.id": event.key,
             "sched.attempt": event.attempt,
-            "sched.manual": event.manual,
+            "sched.kind": event.kind.value,
             "sched.token": event.token,
             "sched.scheduled_at": event.scheduled_at.isoformat(),
-            "sched.folded": event.folded,
+            "sched.coalesced": event.coalesced,
         }
         with self._tracer.start_as_current_span(
             f"process {event.id}", kind=SpanKind.CONSUMER, attributes=attributes

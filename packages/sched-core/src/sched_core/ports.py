@@ -329,7 +329,9 @@ class Backend(JobStore, Protocol):
     async def jobs(
         self, query: JobQuery, *, after: str | None, limit: int
     ) -> Page[Job | Undecodable]:
-        """List jobs, in id order (by code point) where ``capabilities.ordered``; held as by ``get``.
+        """List jobs, in id order (by code point) where ``capabilities.ordered``.
+
+        They tell what is held of them, as :meth:`get` does.
 
         Its first page is asked for after every write that has returned, here or in another
         process, and shows what those wrote: ``sync_jobs`` of several deployments rely on it.

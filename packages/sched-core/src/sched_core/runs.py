@@ -27,6 +27,7 @@ from attrs import frozen
 from sched_core._model.claim import Claim, Decision, Ended, Settlement, Start
 from sched_core._model.event import Cancellation
 from sched_core._model.execution import Status, describe
+from sched_core._rules.standing import current
 from sched_core.errors import BackendUnavailable
 from sched_core.logger import attribute
 from sched_core.threads import HandlerThread
@@ -45,8 +46,15 @@ TABLE: Mapping[Phase, Mapping[Step, Phase]] = {
     "over": {"commit": "over", "let go": "over"},
 }
 
-Why = Literal["stop", "timeout", "lost"]
-_STRENGTH: Mapping[Why | None, int] = {None: 0, "stop": 1, "timeout": 1, "lost": 2}
+Why = Literal["stop", "timeout", "overlap", "cancel", "lost"]
+_STRENGTH: Mapping[Why | None, int] = {
+    None: 0,
+    "stop": 1,
+    "timeout": 1,
+    "overlap": 1,
+    "cancel": 1,
+    "lost": 2,
+}
 """Of reasons for cancelling: the first one stays, but a lost claim outweighs all others."""
 
 
@@ -101,6 +109,10 @@ def told_to_stop(why: Why | None, outcome: Outcome, timeout: timedelta | None) -
         return outcome
     if why == "timeout":
         return Ended(Status.FAILED, f"timeout: cancelled after {timeout}")
+    if why == "overlap":
+        return Ended(Status.CANCELLED, "the next occurrence's moment has come")
+    if why == "cancel":
+        return Ended(Status.CANCELLED, "cancelled")
     return Ended(Status.INTERRUPTED, "the worker stopped before the handler had ended")
 
 
@@ -135,10 +147,12 @@ class Run:
         conflicts: How often the decision had to be made again.
         refusals: How often the store refused to write its end.
         offered: What the handler's own transaction was about to commit, whatever came of it.
-        overdue: Whether its handler is past its timeout and goes on.
+        overdue: Whether its handler is past its time and goes on.
+        alone: Whether nothing else runs or begins beside it.
     """
 
     __slots__ = (
+        "alone",
         "cancellation",
         "claim",
         "conflicts",
@@ -174,7 +188,7 @@ class Run:
         self.expected: int | None = claim.job.revision
         self.conflicts = self.refusals = 0
         self.offered: Settlement | None = None
-        self.overdue = False
+        self.overdue = self.alone = False
 
     # -- what it says
 
@@ -182,6 +196,12 @@ class Run:
     def is_open(self) -> bool:
         """Whether nothing is decided yet: it can be told to stop, and its claim be lost."""
         return self.phase in {"claimed", "queued", "running"}
+
+    @property
+    def lost(self) -> int:
+        """How many claims of its occurrence were lost in a row before this one."""
+        one = current(self.claim.job.standing)
+        return 0 if one is None else one.lost
 
     @property
     def has_returned(self) -> bool:

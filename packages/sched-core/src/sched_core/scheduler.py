@@ -67,14 +67,14 @@ class Scheduler:
 
     Args:
         backend: Where jobs live.
-        handler: Called with a :class:`~sched_core.job.JobEvent` for each attempt. Async ones run
+        handler: Called with a :class:`~sched_core.JobEvent` for each attempt. Async ones run
             in the loop, others in threads of their own limiter.
         clock: Tells the time and waits; the machine's unless given.
         worker: A name for people. What goes into claims is made unique by a random suffix.
         max_concurrency: Handlers at a time.
-        observers: Callables that get every ledger line that this scheduler's runs, edits and
-            takeovers wrote, once it is stored, and health changes. They run in the loop and must
-            not wait.
+        observers: Callables that get every execution that this scheduler's runs, edits and
+            looks for lost claims wrote, once it is stored, and health changes. They run in the loop
+            and must not wait.
         new_id: Makes the random part of incarnations and worker names; for repeatable tests.
     """
 
@@ -163,7 +163,7 @@ class Scheduler:
             self._backend,
             clock,
             max_concurrency=self._max_concurrency,
-            on_line=self._observers.tell if self._observers else None,
+            on_execution=self._observers.tell if self._observers else None,
             on_trouble=self._observers.trouble,
             on_notice=self._observers.notice,
         )
@@ -444,8 +444,8 @@ class Scheduler:
         query, after = query or ExecutionQuery(), None
         while True:
             page = await self._backend.executions(query, after=after, limit=PAGE)
-            for line in page.items:
-                yield line
+            for each in page.items:
+                yield each
             if (after := page.next) is None:
                 return
 
@@ -478,13 +478,19 @@ class Scheduler:
         """
         return await self._open().definitions.resume(id)
 
-    async def trigger_job(self, id: str) -> Job:  # noqa: A002 -- see ensure_job
-        """Run a job once now, besides its schedule; also a paused or finished one.
+    async def trigger_job(self, id: str) -> str:  # noqa: A002 -- see ensure_job
+        """Run a job once more, now, besides its schedule; also a paused or finished one.
 
-        During a run, it runs right after it; a second call before it began is the same one.
+        It waits for nothing but a run of the job that is under way, and ends and hurries no retry.
+        A second call before it has begun is the same request.
+
+        Returns:
+            The key of its occurrence: its handler's ``event.key``, and in front of the attempt in
+            the ids of its executions.
 
         Raises:
             JobNotFound, JobUndecodable.
+            InvalidDefinition: 16 requests of the job wait already.
         """
         return await self._open().definitions.trigger(id)
 
@@ -505,10 +511,10 @@ class Scheduler:
         return await self._open().definitions.unskip(id)
 
     async def prune(self, before: datetime) -> int:
-        """Delete ledger lines that ended before the moment, and whatever has expired.
+        """Delete executions that ended before the moment, and whatever has expired.
 
         Returns:
-            How many ledger lines and jobs were deleted.
+            How many executions and jobs were deleted.
         """
         self._open()
         if not isinstance(before, datetime) or before.utcoffset() is None:  # type: ignore[redundant-expr]  # callers may not type-check

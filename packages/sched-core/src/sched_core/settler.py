@@ -1,4 +1,4 @@
-"""How runs become lines: decided one by one, written in batches.
+"""How runs become executions: decided one by one, written in batches.
 
 What ends while a batch is being written goes into the next one; nobody waits for a write.
 """
@@ -11,10 +11,12 @@ from datetime import datetime, timedelta
 
 import anyio
 
-from sched_core import lifecycle
-from sched_core._model.claim import Decision, Ended, Settled, Settlement
+from sched_core._model.claim import SUCCESS, Decision, Ended, Settled, Settlement
 from sched_core._model.execution import Execution, Status, describe, occurrence_key
 from sched_core._model.job import Job
+from sched_core._rules.begin import begin
+from sched_core._rules.finish import LONGEST_WAIT, finish, postpone
+from sched_core._rules.standing import current
 from sched_core.clock import backoff_pause, cpu_seconds
 from sched_core.errors import BackendError, BackendUnavailable
 from sched_core.holdings import Holdings
@@ -30,8 +32,8 @@ UNDECIDED = timedelta(seconds=60)
 """For how long a job is set aside whose schedule raised an exception."""
 CONFLICTS = 100
 """After so many conflicts in a row something is wrong with the backend, not with the timing."""
-LINES = 20
-"""Of one job, looked through for the line of a claim that has just ended."""
+RECENT = 20
+"""Executions of one job that are looked through for that of a claim which has just ended."""
 LONGEST_REFUSAL = 30.0
 """Seconds between two tries to write what the store refuses."""
 INTERRUPTIONS = 5
@@ -43,8 +45,8 @@ class Settler:
 
     Args:
         holdings: What is held; a run leaves it when it is written.
-        forget: Called with a run that is over, unless its line was written and nobody waits for it.
-        on_line: Called with each ledger line once it is written.
+        forget: Called with a run that is over, unless that is written and nobody waits for it.
+        on_execution: Called with each execution once it is written.
     """
 
     def __init__(
@@ -52,11 +54,11 @@ class Settler:
         holdings: Holdings,
         *,
         forget: Callable[[Run], None],
-        on_line: Callable[[Execution], None] | None,
+        on_execution: Callable[[Execution], None] | None,
     ) -> None:
         self._holdings = holdings
         self._forget = forget
-        self._on_line = on_line
+        self._on_execution = on_execution
         self._waiting: list[Run] = []
         self._wanted = anyio.Event()
         self._until: dict[str, datetime] = {}
@@ -70,11 +72,11 @@ class Settler:
     def begin(self, run: Run, now: datetime) -> bool:
         """Decide what a claim means; return whether the handler is to be called."""
         try:
-            what = lifecycle.begin(run.claim, now=now)
+            what = begin(run.claim, now=now)
         except Exception as error:  # noqa: BLE001 -- a third party's schedule may raise anything
             self._cannot_decide(run, error, now)
             stored, until = run.claim.job, now + UNDECIDED
-            what = lifecycle.postpone(run.claim, until=until, now=now, stored=stored)
+            what = postpone(run.claim, until=until, now=now, stored=stored)
         if isinstance(what, Decision):
             self._enqueue(run, what, run.expected)
             self._log(run, what, None)
@@ -88,15 +90,15 @@ class Settler:
         try:
             if start is None or outcome is None or isinstance(outcome, Postponed):
                 until = outcome.until if isinstance(outcome, Postponed) else now
-                decision = lifecycle.postpone(claim, until=until, now=now, stored=stored)
+                decision = postpone(claim, until=until, now=now, stored=stored)
             else:
-                decision = lifecycle.finish(
+                decision = finish(
                     claim, start, outcome, started_at=run.started_at or now, now=now, stored=stored
                 )
         except Exception as error:  # noqa: BLE001 -- as above
             self._cannot_decide(run, error, now)
-            decision = lifecycle.postpone(claim, until=now + UNDECIDED, now=now, stored=stored)
-        if run.phase != "ended" and outcome is not lifecycle.SUCCESS:
+            decision = postpone(claim, until=now + UNDECIDED, now=now, stored=stored)
+        if run.phase != "ended" and outcome is not SUCCESS:
             self._log(run, decision, run.error)
             self._watch_interruptions(run, now)
         self._enqueue(run, decision, None if stored is None else stored.revision)
@@ -104,21 +106,22 @@ class Settler:
     @staticmethod
     def _log(run: Run, decision: Decision, error: BaseException | None) -> None:
         """Log a failure: as an error where it ends the occurrence, else as a warning."""
-        failed = [line for line in decision.ledger if line.status is Status.FAILED]
+        failed = [each for each in decision.executions if each.status is Status.FAILED]
         if not failed and error is None:
             return
-        final = any(line.final for line in failed)
+        final = any(each.final for each in failed)
         reason = failed[0].reason if failed else describe(error) if error is not None else None
+        job, one = run.claim.job, current(run.claim.job.standing)
         logger.log(
             logging.ERROR if final else logging.WARNING,
             "job %r failed: %s" if final else "job %r failed, and is attempted again: %s",
-            run.claim.job.spec.id,
+            job.spec.id,
             reason,
             exc_info=None if error is None else from_user_code(error),
             extra={
-                "job_id": run.claim.job.spec.id,
-                "key": occurrence_key(run.claim.job.uid, run.claim.job.standing.number),
-                "attempt": run.claim.attempt,
+                "job_id": job.spec.id,
+                "key": None if one is None else occurrence_key(job.uid, one.number),
+                "attempt": None if one is None else one.attempts + 1,
             },
         )
 
@@ -131,9 +134,10 @@ class Settler:
         text = f"attempt {start.attempt} was interrupted, and is made again: {outcome.reason}"
         self._holdings.backend_errors += 1
         self._holdings.on_notice(topic, text)
-        if start.attempt - job.standing.failures >= INTERRUPTIONS:
+        one = current(job.standing)
+        if one is not None and start.attempt - one.failures >= INTERRUPTIONS:
             self._holdings.on_trouble(topic, text)
-        self._until[job.spec.id] = now + 2 * UNDECIDED + lifecycle.LONGEST_WAIT
+        self._until[job.spec.id] = now + 2 * UNDECIDED + LONGEST_WAIT
 
     def _cannot_decide(self, run: Run, error: Exception, now: datetime) -> None:
         job_id = run.claim.job.spec.id
@@ -268,23 +272,27 @@ class Settler:
         return max(min(at for at, _ in self._refused) - cpu_seconds(), 0.0)
 
     async def _look_up(self, run: Run) -> None:
-        """Tell of the line that is stored, where the handler's own commit may have been made."""
+        """Tell of the execution that is stored, where the handler's commit may have been made."""
         start, job = run.start, run.claim.job
         if start is None:
             return
-        line_id = f"{job.uid}:{start.number}:{start.attempt}"
+        execution_id = f"{job.uid}:{start.number}:{start.attempt}"
         try:
             page = await self._holdings.backend.executions(
-                ExecutionQuery(job_id=job.spec.id), after=None, limit=LINES
+                ExecutionQuery(job_id=job.spec.id), after=None, limit=RECENT
             )
-        except Exception as error:  # noqa: BLE001 -- the line is stored, whatever this raises
+        except Exception as error:  # noqa: BLE001 -- it is stored, whatever this raises
             self._holdings.trouble("reading what a handler has committed", error)
             return
-        for line in page.items:
-            if line.id == line_id and isinstance(line, Execution) and line.token == run.claim.token:
+        for each in page.items:
+            if (
+                each.id == execution_id
+                and isinstance(each, Execution)
+                and each.token == run.claim.token
+            ):
                 self._forget(run)
-                self.tell([line])
-                if line.status is Status.SUCCEEDED:
+                self.tell([each])
+                if each.status is Status.SUCCEEDED:
                     logger.warning("job %r: the store had committed it; it succeeded", job.spec.id)
                 return
 
@@ -296,7 +304,7 @@ class Settler:
                 self._forget(run)
             else:
                 self._holdings.forget(run)
-            self.tell(settlement.ledger)
+            self.tell(settlement.executions)
             if run.claim.job.spec.id in self._until and _ended_well(run):
                 self._settled_well(run.claim.job.spec.id)
         elif outcome == "busy":
@@ -314,11 +322,11 @@ class Settler:
             self._forget(run)
         return False
 
-    def tell(self, lines: Sequence[Execution]) -> None:
-        """Tell of lines that are stored."""
-        if self._on_line is not None:
-            for line in lines:
-                self._on_line(line)
+    def tell(self, executions: Sequence[Execution]) -> None:
+        """Tell of executions that are stored."""
+        if self._on_execution is not None:
+            for each in executions:
+                self._on_execution(each)
 
     def _conflict(self, run: Run, stored: Job | None) -> None:
         """Decide again on what is stored now: the edit stands."""
@@ -329,7 +337,7 @@ class Settler:
             self._forget(run)
         elif run.outcome is None:
             # It was decided without a run, on a definition that is no more: hand back, claim again.
-            decision = lifecycle.postpone(run.claim, until=now, now=now, stored=stored)
+            decision = postpone(run.claim, until=now, now=now, stored=stored)
             self._enqueue(run, decision, None if stored is None else stored.revision)
         else:
             self.finish(run, stored, run.finished_at or now)
@@ -338,7 +346,7 @@ class Settler:
 def _settlement(run: Run) -> Settlement:
     decision = run.decision or Decision(None, ())
     expected = None if decision.standing is None else run.expected
-    return Settlement(run.claim, expected, decision.standing, decision.ledger)
+    return Settlement(run.claim, expected, decision.standing, decision.executions)
 
 
 def _ended_well(run: Run) -> bool:

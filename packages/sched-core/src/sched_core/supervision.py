@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 import anyio.abc
 
+from sched_core.clock import pause
 from sched_core.logger import Logger
 
 logger = Logger("sched_core")
@@ -80,3 +81,29 @@ async def keep_up(name: str, host: Any, work: Callable[[], Awaitable[object]]) -
                 raise
             uncancel(asyncio_task())
             logger.warning("%s was cancelled from outside the scheduler; it goes on", name)
+
+
+LOOK_EVERY = 0.1
+"""Seconds between looks whether there is still time."""
+
+
+async def until(wait: Callable[[], Awaitable[object]], left: Callable[[], float]) -> None:
+    """Wait for something, as long as there are seconds left."""
+
+    async def run_out() -> None:
+        while (seconds := left()) > 0:
+            await pause(min(seconds, LOOK_EVERY))
+
+    await first_of(wait, run_out)
+
+
+async def first_of(*waits: Callable[[], Awaitable[object]]) -> None:
+    """Wait until one of them has returned."""
+    async with anyio.create_task_group() as tasks:
+
+        async def race(wait: Callable[[], Awaitable[object]]) -> None:
+            await wait()
+            tasks.cancel_scope.cancel()
+
+        for wait in waits:
+            tasks.start_soon(race, wait)

@@ -26,9 +26,10 @@ from hashlib import blake2b
 
 from attrs import evolve, field, frozen
 
-from sched_core import lifecycle
+from sched_core._model.claim import Change
 from sched_core._model.job import RESERVED, Job, JobSpec, check_text
-from sched_core._model.occurrence import Standing, State
+from sched_core._model.occurrence import Standing
+from sched_core._rules import define
 from sched_core.clock import Clock
 from sched_core.definitions import Edited, unreserved
 from sched_core.errors import (
@@ -119,7 +120,7 @@ class Syncing:
         backend: Where jobs live.
         clock: The one that decides.
         new_id: Makes the incarnations of jobs.
-        edited: Told of the lines that edits write.
+        edited: Told of the executions that edits write.
         advise: Told of definitions that are new or changed.
         group: Its name.
         version: Of the deployment, from :func:`version_of`.
@@ -220,7 +221,7 @@ class Syncing:
         if complete:
             metadata["complete"] = "yes"
         spec = JobSpec(marker_id(self._group), _NEVER, name="marker", metadata=metadata)
-        standing = Standing(State.FINISHED, 1, None, None)
+        standing = Standing(1, None, None)
         try:
             if marker.job is None:
                 now = self._clock.now()
@@ -269,7 +270,7 @@ class Syncing:
             if job is None:
                 if job_id not in plan.unreadable:
                     done.added.append(job_id)
-            elif lifecycle.redefine(job, spec, declared=True, now=now) is None:
+            elif define.redefine(job, spec, declared=True, now=now) is None:
                 done.kept.append(job_id)
             else:
                 done.changed.append(job_id)
@@ -296,13 +297,13 @@ class Syncing:
     async def _define(self, job: Job, spec: JobSpec, *, touch: bool, new: bool = False) -> None:
         """Write a definition over what was read before the marker was checked."""
         while True:
-            change = lifecycle.redefine(job, spec, declared=True, now=self._clock.now())
+            change = define.redefine(job, spec, declared=True, now=self._clock.now())
             if change is None and not touch:
                 self._done.kept.append(spec.id)
                 return
-            changed = lifecycle.Change(job) if change is None else change
+            changed = Change(job) if change is None else change
             try:
-                await self._backend.replace(changed.job, changed.ledger)
+                await self._backend.replace(changed.job, changed.executions)
             except (RevisionConflict, JobNotFound):
                 found = await self._again(spec.id)
                 if found is None:
@@ -312,7 +313,7 @@ class Syncing:
                 # Whoever wrote it did so after the marker had been moved.
                 job, touch = found, False
                 continue
-            await self._edited(spec.id, changed.ledger)
+            await self._edited(spec.id, changed.executions)
             if change is None:
                 self._done.kept.append(spec.id)
                 return
@@ -326,7 +327,7 @@ class Syncing:
 
     async def _add(self, specs: Sequence[JobSpec]) -> None:
         now = self._clock.now()
-        jobs = [lifecycle.announce(spec, uid=self._new_id(), now=now) for spec in specs]
+        jobs = [define.announce(spec, uid=self._new_id(), now=now) for spec in specs]
         try:
             announced = list(await self._backend.add(jobs))
         except JobAlreadyExists:
@@ -352,16 +353,16 @@ class Syncing:
 
     async def _withdraw(self, job: Job) -> None:
         try:
-            await self._backend.remove(job.id, expected=job.revision)
-        except RevisionConflict:
-            pass  # somebody has made it theirs
+            await self._backend.remove(job)
+        except (JobNotFound, RevisionConflict):
+            pass  # somebody has made it theirs, or removed it
 
     async def _remove(self, job: Job) -> None:
         while True:
-            lines = lifecycle.retire(job, now=self._clock.now())
+            executions = define.retire(job, now=self._clock.now())
             try:
-                await self._backend.remove(job.id, lines, expected=job.revision)
-            except RevisionConflict:
+                await self._backend.remove(job, executions)
+            except (JobNotFound, RevisionConflict):
                 found = await self._again(job.id)
                 if found is None:
                     break
@@ -369,7 +370,7 @@ class Syncing:
                     return
                 job = found
                 continue
-            await self._edited(job.id, lines)
+            await self._edited(job.id, executions)
             break
         self._done.removed.append(job.id)
 

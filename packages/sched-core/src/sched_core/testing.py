@@ -102,9 +102,9 @@ async def history(
     Raises:
         AssertionError: A record cannot be read.
     """
-    found = [line async for line in scheduler.list_executions(query)]
-    lines = [line for line in found if isinstance(line, Execution)]
-    if len(lines) < len(found):
-        unreadable = [line for line in found if not isinstance(line, Execution)]
+    found = [each async for each in scheduler.list_executions(query)]
+    executions = [each for each in found if isinstance(each, Execution)]
+    if len(executions) < len(found):
+        unreadable = [each for each in found if not isinstance(each, Execution)]
         raise AssertionError(f"{len(unreadable)} records cannot be read: {unreadable[0].reason}")
-    return lines
+    return executions

@@ -6,7 +6,7 @@ wakes another one first if more runs are queued: handlers that never wait are ru
 without a switch, handlers that wait are overtaken.
 
 A claim ends only after its handler has returned. What cannot be stopped (a thread, a coroutine
-that swallows cancellation) keeps its claim, renewed, and its line is written when it returns.
+that swallows cancellation) keeps its claim, renewed, and its execution is written when it returns.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from sched_core.holdings import Holdings
 from sched_core.leases import Deadlines, Leases
 from sched_core.logger import Logger, from_user_code
 from sched_core.ports import Backend
-from sched_core.runs import Outcome, Postponed, Run, Worker, failure, told_to_stop
+from sched_core.quarantine import Quarantine
+from sched_core.runs import Outcome, Postponed, Run, Why, Worker, failure, told_to_stop
 from sched_core.settler import BATCH, UNDECIDED, Settler
 from sched_core.supervision import absorb, asyncio_task, is_stray, keep_up, uncancel
 
@@ -52,7 +53,7 @@ class Workers:
         backend: Where claims are renewed and settled.
         clock: The one that decides.
         max_concurrency: Handlers at a time, and threads for sync ones.
-        on_line: Called with each ledger line once it is written.
+        on_execution: Called with each execution once it is written.
         on_trouble: Called with a topic and what is wrong with it, or ``None`` when it is right.
         on_notice: The same for what people should know.
     """
@@ -63,7 +64,7 @@ class Workers:
         clock: Clock,
         *,
         max_concurrency: int,
-        on_line: Callable[[Execution], None] | None,
+        on_execution: Callable[[Execution], None] | None,
         on_trouble: Callable[[str, str | None], None],
         on_notice: Callable[[str, str | None], None],
     ) -> None:
@@ -76,8 +77,11 @@ class Workers:
         """Runs queued or under way; those that only wait to be settled do not count."""
         self.completed = 0
         self.lateness: timedelta | None = None
-        self._settler = Settler(self.holdings, forget=self._forget, on_line=on_line)
+        self._settler = Settler(self.holdings, forget=self._forget, on_execution=on_execution)
         self._deadlines = Deadlines(self.holdings, slots=max_concurrency)
+        self._quarantine = Quarantine(
+            self.holdings, self.leases, call=self._queue_one, others=self._others
+        )
         self._effects = (
             Transactions(self.holdings, backend) if backend.capabilities.transactions else None
         )
@@ -138,6 +142,7 @@ class Workers:
         self._workers = self._waking = 0
         self._deadlines.clear()
         self._queue.clear()
+        self._quarantine.clear()
         self._settler.clear()
         self.holdings.clear()
         self.active = 0
@@ -148,7 +153,7 @@ class Workers:
         As many as handlers may run beside each other. More only while handlers never wait and
         whole batches end at once: what is claimed and queued here, nobody else can take.
         """
-        if len(self.holdings.runs) >= 10 * self.max_concurrency + 100:
+        if self._quarantine.closed or len(self.holdings.runs) >= 10 * self.max_concurrency + 100:
             return 0
         if self.active == 0:
             quick = not self._overlapped and self.clock.now() - self._accepted_at < AT_ONCE
@@ -159,7 +164,7 @@ class Workers:
         return self._limit - self.active
 
     def accept(self, claims: Sequence[Claim]) -> None:
-        """Take over claims: run them, or settle them with their fate."""
+        """Take over claims: run them, or settle them without one."""
         now = self._accepted_at = self.clock.now()
         self._overlapped = self._called > 0
         holdings = self.holdings
@@ -178,9 +183,21 @@ class Workers:
         self._wake()
 
     def _begin(self, run: Run, now: datetime) -> None:
-        if self._settler.begin(run, now):
-            self.active += 1
+        if not self._settler.begin(run, now):
+            return
+        self.active += 1
+        if run.start is not None and run.start.alone and self._tasks is not None:
+            self._quarantine.admit(run, self._tasks, self.host)
+        else:
             self._queue.append(run)
+
+    def _queue_one(self, run: Run) -> None:
+        self._queue.append(run)
+        self._wake()
+
+    def _others(self) -> int:
+        """Return how many runs are queued or under way, without those that are to begin alone."""
+        return self.active - len(self._quarantine)
 
     def _wake(self) -> None:
         """See to it that somebody is going to look at the queue."""
@@ -284,9 +301,10 @@ class Workers:
                 return
         run.call(worker, now, in_thread=self.caller.threaded)
         self.lateness = now - start.scheduled_at
-        timeout = spec.policy.timeout
-        if timeout is not None and self._tasks is not None:
-            self._deadlines.add(run, timeout, self._tasks, self.host)
+        timeout, deadline = spec.policy.timeout, start.deadline
+        if (timeout is not None or deadline is not None) and self._tasks is not None:
+            why, after = _limit(timeout, deadline, now)
+            self._deadlines.add(run, why, after, self._tasks, self.host)
         event = JobEvent(
             spec.id,
             spec.schedule,
@@ -297,9 +315,9 @@ class Workers:
             spec.metadata,
             start.attempt,
             claim.token,
-            start.manual,
-            start.folded,
-            start.folded_until,
+            start.kind,
+            start.coalesced,
+            start.coalesced_until,
             job.standing.last_finished_at,
             run.cancellation,
             self._effects,
@@ -346,7 +364,7 @@ class Workers:
             run.finish(SUCCESS, error, now)
             self.completed += 1
             self._forget(run)
-            self._settler.tell(run.offered.ledger)
+            self._settler.tell(run.offered.executions)
             if error is not None:
                 logger.warning(
                     "job %r: its handler failed after it had committed; the run has succeeded: %s",
@@ -384,6 +402,9 @@ class Workers:
         """Return the claims whose handlers were never called; they are no longer held here."""
         queued = list(self._queue)
         self._queue.clear()
+        return self._take(queued)
+
+    def _take(self, queued: list[Run]) -> list[Claim]:
         self.active -= len(queued)
         for run in queued:
             self.holdings.runs.pop(run.claim.job.spec.id, None)
@@ -396,7 +417,8 @@ class Workers:
         self.holdings.successors.clear()
         for run in successors:
             run.let_go()
-        return self.take_queued() + [run.claim for run in successors]
+        suspects = self._take(self._quarantine.take_all())
+        return self.take_queued() + suspects + [run.claim for run in successors]
 
     def cancel_all(self) -> None:
         """Tell every run to stop."""
@@ -437,6 +459,14 @@ def _differ(one: Context, other: Context) -> bool:
         return one != other
     except Exception:  # noqa: BLE001 -- compares what handlers left there, if they left anything
         return True
+
+
+def _limit(
+    timeout: timedelta | None, deadline: datetime | None, now: datetime
+) -> tuple[Why, timedelta]:
+    """Return what ends a run first, and after how long."""
+    left = timedelta.max if deadline is None else max(deadline - now, timedelta(0))
+    return ("timeout", timeout) if timeout is not None and timeout <= left else ("overlap", left)
 
 
 def _later(now: datetime, seconds: float) -> datetime:

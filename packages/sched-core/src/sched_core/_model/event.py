@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from attrs import field, frozen
 
+from sched_core._model.execution import Kind
 from sched_core._model.job import NOTHING
-from sched_core._model.occurrence import Kind
 from sched_core.errors import BackendError
 from sched_core.schedule import Schedule
 
