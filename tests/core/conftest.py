@@ -9,7 +9,6 @@ import pytest
 from tests.core.running import BACKENDS, Make, seconds
 
 from sched_core import MemoryBackend, MemoryStore, engine
-from sched_sql import SqlBackend
 
 
 @pytest.fixture
@@ -31,6 +30,8 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
     def build(lease: float = 30) -> Any:
         if request.param == "memory":
             return MemoryBackend(store, lease=seconds(lease))
+        from sched_sql import SqlBackend
+
         return SqlBackend(f"sqlite:///{tmp_path / 'jobs.db'}", lease=seconds(lease))
 
     return build

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 from tests.core.occurrences.known import M, Request
-from tests.core.occurrences.stored import Conflict
 
-from sched_core._model.occurrence import Job, Kind
+from sched_core._model.execution import Kind
+from sched_core._model.job import Job
 from sched_core._rules import define as defines
 from sched_core._rules import operate, request
+from sched_core.errors import RevisionConflict
 
 if TYPE_CHECKING:
     from tests.core.occurrences.world import World
@@ -26,7 +27,7 @@ def edit(world: World, job: Job, argument: str) -> None:
         return
     try:
         world.row.check(job)
-    except Conflict:
+    except RevisionConflict:
         world.schedule = chosen
         raise
     before = operate.woken(job, now=world.now).standing.last_number

@@ -14,8 +14,8 @@ from attrs import evolve
 from tests.core.occurrences.known import T0, Epoch, Life, M, Request, Wrong, at
 
 from sched_core._model.claim import Start
-from sched_core._model.execution import Execution, Status
-from sched_core._model.occurrence import Job, Kind
+from sched_core._model.execution import Execution, Kind, Status
+from sched_core._model.job import Job
 from sched_core.schedule import FixedDelay
 
 JITTER = 5 * M
@@ -35,7 +35,7 @@ class Judge:
         self.ids: dict[str, int] = {}
         self.finals: dict[Key, tuple[int, Execution]] = {}
         self.attempts: dict[Key, int] = {}
-        self.names: dict[Key, tuple[str, datetime]] = {}
+        self.names: dict[Key, tuple[Kind, datetime]] = {}
         self.starts: dict[Key, int] = {}
         self.content: dict[Key, tuple[Any, ...]] = {}
         self.lost: dict[Key, tuple[int, datetime]] = {}
@@ -83,7 +83,7 @@ class Judge:
         if found.final:
             self.finals[key] = (self.seq, found)
             self._ended(life, found, told)
-        scheduled = found.kind == Kind.SCHEDULED.value
+        scheduled = found.kind is Kind.SCHEDULED
         if scheduled and (found.attempt or found.status is not Status.SUPERSEDED):
             life.begun[found.number] = found.scheduled_at
 
@@ -92,7 +92,7 @@ class Judge:
         if found.status is Status.SKIPPED and not found.reason and found.coalesced:
             raise Wrong(f"{told}: {found.coalesced} more than was asked for")
         # What an edit supersedes behind a held occurrence gets a number of the schedule after it.
-        edited = len(life.epochs) > 1 and found.kind == Kind.SCHEDULED.value
+        edited = len(life.epochs) > 1 and found.kind is Kind.SCHEDULED
         if found.status is Status.SUPERSEDED and not (life.removed is not None or edited):
             raise Wrong(f"{told}, and nothing was edited")
         deadline = "next occurrence" in (found.reason or "")
@@ -112,7 +112,7 @@ class Judge:
         if lost and (life.uid, found.number) not in self.fatal and not life.edits:
             raise Wrong(f"{told}: no claim of it was lost alone")
 
-    def _name(self, key: Key, kind: str, moment: datetime) -> None:
+    def _name(self, key: Key, kind: Kind, moment: datetime) -> None:
         if self.names.setdefault(key, (kind, moment)) != (kind, moment):
             raise Wrong(f"{key} named {self.names[key]} before, and now {(kind, at(moment))}")
 
@@ -133,7 +133,7 @@ class Judge:
             raise Wrong(f"{key} starts at once after a lost claim")
         if start.deadline is not None and start.deadline <= now and not self.set_back:
             raise Wrong(f"{key} starts at {at(now)} after its deadline {at(start.deadline)}")
-        self._name(key, start.kind.value, start.scheduled_at)
+        self._name(key, start.kind, start.scheduled_at)
         is_first = key not in self.starts and start.kind is Kind.SCHEDULED
         if is_first and not life.epochs[-1].fits(start.scheduled_at):
             raise Wrong(f"{key} begins at {at(start.scheduled_at)}: the calendar lacks it")
@@ -195,7 +195,7 @@ class Judge:
         ran = [
             found
             for found in mine
-            if found.kind == Kind.SCHEDULED.value and found.status is not Status.SUPERSEDED
+            if found.kind is Kind.SCHEDULED and found.status is not Status.SUPERSEDED
         ]
         must = max((found.scheduled_at for found in ran), default=None)
         covered = [found.coalesced_until or found.scheduled_at for found in ran]
@@ -246,7 +246,7 @@ class Judge:
                 raise Wrong(f"{key} was begun and has no final execution")
         for life in self.lives.values():
             finals = [found for (uid, _), (_, found) in self.finals.items() if uid == life.uid]
-            scheduled = [found for found in finals if found.kind == Kind.SCHEDULED.value]
+            scheduled = [found for found in finals if found.kind is Kind.SCHEDULED]
             for epoch in life.epochs:
                 self._moments(life, epoch, scheduled, horizon)
             self._contents(life, scheduled)
@@ -379,7 +379,7 @@ class Judge:
         told = {asked.number for asked in life.requests}
         for uid, number in self.names:
             kind = self.names[uid, number][0]
-            if uid == life.uid and kind == Kind.TRIGGERED.value and number not in told:
+            if uid == life.uid and kind == Kind.TRIGGERED and number not in told:
                 raise Wrong(f"{number} runs, and nobody asked for it")
 
     @staticmethod
@@ -388,7 +388,7 @@ class Judge:
         epoch = [each for each in life.epochs if each.seq <= asked.seq][-1]
         if epoch.end_seq is not None or asked.until is None or asked.since is None:
             return  # edited meanwhile: the rest is of another schedule
-        mine = [found for found in finals if found.kind == Kind.BACKFILLED.value]
+        mine = [found for found in finals if found.kind is Kind.BACKFILLED]
         for moment in epoch.moments(asked.until):
             if moment < asked.since:
                 continue
@@ -437,4 +437,4 @@ def minutes(executions: list[Execution]) -> Iterator[str]:
     """Tell executions as people read them."""
     for each in executions:
         behind = f" +{each.coalesced} to {at(each.coalesced_until)}" if each.coalesced else ""
-        yield f"{each.id} {each.kind} {at(each.scheduled_at)} {each.status.value}{behind}"
+        yield f"{each.id} {each.kind.value} {at(each.scheduled_at)} {each.status.value}{behind}"

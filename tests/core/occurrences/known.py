@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import Factory, define, evolve
 
-from sched_core._model.occurrence import Kind
+from sched_core._model.execution import Kind
 from sched_core.schedule import Between, FixedDelay, Interval, Once
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)

@@ -8,8 +8,8 @@ import pytest
 from attrs import evolve
 
 from sched_core._model.claim import Claim, Decision, Ended, Start
-from sched_core._model.execution import Status
-from sched_core._model.occurrence import Job, JobSpec, Kind
+from sched_core._model.execution import Kind, Status
+from sched_core._model.job import Job, JobSpec
 from sched_core._model.policy import CatchUp, Drop, Policy, Retry
 from sched_core._rules import define, operate, request
 from sched_core._rules.begin import begin
@@ -24,7 +24,7 @@ LEASE = timedelta(seconds=30)
 
 
 def admitted(schedule: Schedule, now: datetime, **policy: object) -> Job:
-    spec = JobSpec("job", schedule, Policy(**policy))  # type: ignore[arg-type]  # of a policy
+    spec = JobSpec("job", schedule, policy=Policy(**policy))  # type: ignore[arg-type]  # of a policy
     return define.admit(spec, uid="u", declared=True, now=now)
 
 

@@ -10,18 +10,19 @@ from attrs import define, evolve
 from tests.core.occurrences.commands import COMMANDS
 from tests.core.occurrences.judge import Judge
 from tests.core.occurrences.known import T0, M, Wrong, at
-from tests.core.occurrences.stored import Conflict, Stored
+from tests.core.occurrences.stored import Stored
 
-from sched_core._model.claim import Asked, Claim, Decision, Ended, Settlement, Start
-from sched_core._model.execution import Execution, Status
-from sched_core._model.occurrence import Job, JobSpec, Kind, Pause, Pending, Standing
+from sched_core._model.claim import Asked, Claim, Decision, Ended, Renewal, Settlement, Start
+from sched_core._model.execution import Execution, Kind, Status
+from sched_core._model.job import Job, JobSpec
+from sched_core._model.occurrence import Pause, Pending, Standing
 from sched_core._model.policy import Drop, Policy
 from sched_core._rules import begin as begins
 from sched_core._rules import define as defines
 from sched_core._rules import finish as finishes
 from sched_core._rules import operate
 from sched_core._rules.standing import current
-from sched_core.errors import InvalidDefinition, NothingToSkip
+from sched_core.errors import InvalidDefinition, NothingToSkip, RevisionConflict
 from sched_core.schedule import Once
 
 LEASE = 4 * M
@@ -80,7 +81,7 @@ class World:
         return [op for op in alphabet if self._is_possible(op)]
 
     def _is_possible(self, op: str) -> bool:
-        job, due = self.row.job, self.row.due()
+        job, due = self.row.found, self.row.due()
         claimable = due is not None and due <= self.now
         name, _, between = op.partition("|")
         head, _, who = name.partition(":")
@@ -126,7 +127,7 @@ class World:
 
     def look(self) -> None:
         """Expect what must hold of the stored job after every step."""
-        job = self.row.job
+        job = self.row.found
         if job is None:
             return
         standing, life = job.standing, self.judge.lives[job.uid]
@@ -158,7 +159,7 @@ class World:
         if len(set(numbers)) != len(numbers) or max(numbers, default=0) > job.standing.last_number:
             raise Wrong(f"numbers {numbers} up to {job.standing.last_number}")
         for one in ones:
-            key, name = (job.uid, one.number), (one.kind.value, one.scheduled_at)
+            key, name = (job.uid, one.number), (one.kind, one.scheduled_at)
             if key in self.judge.finals:
                 raise Wrong(f"{one.number} is pending and has its final execution")
             if self.judge.names.get(key, name) != name:
@@ -177,13 +178,13 @@ class World:
             for worker in self.workers.values():
                 if worker.claim is not None and not worker.frozen:
                     worker.renewed = True  # minutes later: longer than it is to run alone
-                    if self.row.renew(worker.claim, self.now, LEASE) is None:
+                    if self.row.renew(Renewal(worker.claim), self.now, LEASE) is None:
                         worker.claim = worker.what = None  # lost: it stops, and writes nothing
 
     # -- workers
 
     def _claim(self, name: str) -> Claim | None:
-        return self.row.claim(self.next(), name, self.now, LEASE, self.next(), self.judge)
+        return self.row.claim_due(self.next(), name, self.now, LEASE, self.next(), self.judge)
 
     def do_claim(self, worker: Worker) -> None:
         """Claim, and begin."""
@@ -196,7 +197,7 @@ class World:
         if isinstance(worker.what, Start):
             self.judge.start(claim.job, worker.what, self.now)
             if worker.what.alone:
-                self.row.renew(claim, self.now, LEASE, alone=True)
+                self.row.renew(Renewal(claim, alone=True), self.now, LEASE)
 
     def do_die(self) -> None:
         """Claim, and die beside others."""
@@ -218,7 +219,7 @@ class World:
         if claim.job.spec.policy.max_lost == 1:
             self.judge.fatal.add((claim.job.uid, one.number))
         elif isinstance(what, Start) and what.alone and alone:
-            self.row.renew(claim, self.now, LEASE, alone=True)
+            self.row.renew(Renewal(claim, alone=True), self.now, LEASE)
             self.judge.fatal.add((claim.job.uid, one.number))
 
     def do_freeze(self, worker: Worker) -> None:
@@ -232,7 +233,7 @@ class World:
         if claim is None or one is None:
             return
         alone = isinstance(what, Start) and what.alone and not worker.renewed
-        if alone or (self.row.job or claim.job).spec.policy.max_lost == 1:
+        if alone or (self.row.found or claim.job).spec.policy.max_lost == 1:
             self.judge.fatal.add((claim.job.uid, one.number))
 
     def _settle(self, worker: Worker, decide: Callable[[Job | None], Decision]) -> None:
@@ -304,7 +305,7 @@ class World:
 
     def do_disconnect(self, worker: Worker) -> None:
         """Lose the store before the handler has ended."""
-        self._end(worker, Ended(Status.INTERRUPTED, "store", delay=5 * M))
+        self._end(worker, Ended(Status.INTERRUPTED, "store", by_store=True))
 
     def do_postpone(self, worker: Worker) -> None:
         """Hand the claim back, and the job out again later."""
@@ -350,7 +351,7 @@ class World:
     def do_add(self) -> None:
         """Admit the job."""
         self.lives += 1
-        spec = JobSpec("a", self.next_schedule(), self.scenario.policies[self.policy])
+        spec = JobSpec("a", self.next_schedule(), policy=self.scenario.policies[self.policy])
         job = defines.admit(spec, uid=f"u{self.lives}", declared=False, now=self.now)
         self.row.add(job, self.next())
         self.judge.edited(job.uid, spec.schedule, self.now, None)
@@ -362,16 +363,17 @@ class World:
 
     def _edit(self, head: str, argument: str, between: str) -> None:
         for _ in range(3):
-            job = self.row.read()
-            if job is None:
+            found = self.row.read()
+            if not isinstance(found, Job):
                 return
+            job = found
             self.read_at = self.judge.seq
             if between:
                 self.do_claim(self.workers["A"])
                 between = ""
             try:
                 COMMANDS[head](self, job, argument)
-            except Conflict:
+            except RevisionConflict:
                 continue
             except REFUSED:
                 pass
@@ -397,7 +399,7 @@ class World:
             worker.claim = worker.what = None
         self._drain(max(self.now, self.latest) + 30 * M)
         job = self.row.read()
-        if job is not None and job.standing.pause is not None:
+        if isinstance(job, Job) and job.standing.pause is not None:
             self.judge.expect_ends_in_pause(job.uid, self.now)
             COMMANDS["resume"](self, job, "")
         horizon = max(self.now, self.latest) + 42 * M
