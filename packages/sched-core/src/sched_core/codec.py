@@ -356,6 +356,25 @@ def decode_hold(record: Record) -> Hold:
         return _converter().structure(json.loads(record.body), Hold)
 
 
+def encode_value(value: Any) -> str:
+    """Return a part of a standing as compact JSON: for stores that keep a job in columns."""
+    return _dump(_converter().unstructure(value))
+
+
+def decode_value(text: str, kind: type[T]) -> T:
+    """Return the part of a standing that a text holds.
+
+    Args:
+        text: As :func:`encode_value` made it.
+        kind: What it is: a class of fields, or a tuple of such.
+
+    Raises:
+        Malformed: The text is none.
+    """
+    with _Reading("standing"):
+        return _converter().structure(json.loads(text), kind)
+
+
 def encode_execution(execution: Execution) -> bytes:
     """Return an execution."""
     return _dump(_converter().unstructure(execution)).encode()

@@ -23,8 +23,8 @@ from typing import Any, Protocol
 from attrs import define, evolve
 
 from sched_core._model.claim import Claim, Hold, Renewal, Settled, Settlement
-from sched_core._model.execution import Execution
-from sched_core._model.job import Job
+from sched_core._model.execution import Execution, bounded
+from sched_core._model.job import Job, check_text
 from sched_core._rules.hold import (
     freed,
     held,
@@ -54,6 +54,8 @@ __all__ = [
     "WRITTEN",
     "History",
     "Row",
+    "bounded",
+    "check_text",
     "current",
     "freed",
     "held",

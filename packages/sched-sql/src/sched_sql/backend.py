@@ -17,25 +17,31 @@ from typing import Any, Literal, TypeVar
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from sched_core.affinity import Affinity
-from sched_core.clock import Alarm, Clock, cpu_seconds, pause
-from sched_core.errors import BackendError, InvalidDefinition, SchedError
-from sched_core.job import Claim, Execution, Job, Settled, Settlement, check_text
-from sched_core.logger import Logger
-from sched_core.ports import (
-    MAX_POLL,
+from sched_core import (
     Capabilities,
+    Claim,
+    Claimed,
+    Execution,
     ExecutionQuery,
+    Job,
     JobQuery,
     JobStore,
     Page,
-    Transaction,
+    Renewal,
+    Settled,
+    Settlement,
     Undecodable,
     UndecodableExecution,
 )
+from sched_core.affinity import Affinity
+from sched_core.clock import Alarm, Clock, cpu_seconds, pause
+from sched_core.errors import BackendError, InvalidDefinition, SchedError
+from sched_core.logger import Logger
+from sched_core.ports import MAX_POLL, Transaction
+from sched_core.row import check_text
 from sched_sql.address import Postgres, address_of
 from sched_sql.calls import WIND_UP, Calls, Soon, running_soon
-from sched_sql.table import Locked, Table
+from sched_sql.table import Asked, Locked, Table
 
 logger = Logger("sched_sql")
 T = TypeVar("T")
@@ -279,15 +285,13 @@ class SqlBackend:
     async def get(self, job_id: str) -> Job | Undecodable | None:
         return await self._call(self._table.get, job_id)
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
-        replaced = await self._call(self._table.replace, job, ledger)
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
+        replaced = await self._call(self._table.replace, job, executions)
         self._nudge([replaced])
         return replaced
 
-    async def remove(
-        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
-        return await self._call(self._table.remove, job_id, ledger, expected)
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
+        await self._call(self._table.remove, job, executions)
 
     async def jobs(
         self, query: JobQuery, *, after: str | None, limit: int
@@ -397,20 +401,19 @@ class SqlBackend:
 
     # -- claims
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
-        claims: list[Claim] = []
-        asked = self._now()
+    async def claim_due(self, limit: int) -> Claimed:
+        asked = Asked(limit, self._now())
         lane = self._lane(self._table.claim)
         try:
-            await self._call(self._table.claim, claims, limit, self._lease, self._now, asked)
+            await self._call(self._table.claim, asked, self._lease, self._now)
             await checkpoint_if_cancelled()
         except BaseException:
             # Behind the claim in its lane, which may go on without its caller, if it was cancelled.
-            back = lane.post(functools.partial(self._give_back, claims, self._now))
+            back = lane.post(functools.partial(self._give_back, asked.claims, self._now))
             with anyio.move_on_after(WIND_UP, shield=True):
                 await back.ended.wait()
             raise
-        return claims
+        return Claimed(asked.claims, asked.lapsed)
 
     def _give_back(self, claims: Sequence[Claim], now: Callable[[], datetime]) -> None:
         """Free what was claimed for a caller that does not get it; from the lane's thread."""
@@ -420,9 +423,9 @@ class SqlBackend:
         except SchedError as error:
             logger.info("claims are left to their leases: %s", error)
 
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+    async def renew(self, renewals: Sequence[Renewal]) -> Sequence[Claim]:
         renew, beside = self._table.renew, self._table.beside
-        arguments = (claims, self._lease, self._now)
+        arguments = (renewals, self._lease, self._now)
         if beside is None:
             return await self._call(renew, *arguments)
         patience = (self._lease / 4).total_seconds()
@@ -433,7 +436,7 @@ class SqlBackend:
             return await self._call(beside, *arguments)
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
-        settled = await self._call(self._table.settle, settlements)
+        settled = await self._call(self._table.settle, settlements, self._now)
         self._after(settlements)
         return settled
 
@@ -452,7 +455,7 @@ class SqlBackend:
         await self._call(self._table.release, claims, self._now)
         self._alarm.nudge()
 
-    # -- the ledger
+    # -- the history
 
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int

@@ -1,183 +1,170 @@
-"""Rows ⇄ values: what both dialects share. Moments are whole microseconds since 1970."""
+"""Rows of jobs ⇄ values: what both dialects share.
+
+An occurrence of the schedule lies in columns, and nearly every job has nothing else: no JSON is
+read or written on the way of a run. ``number`` and what follows it belong to that occurrence; where
+there is none, ``number`` is NULL. Three columns are NULL where another one says the same:
+``scheduled_due`` (``due_at``), ``last_number`` (``number``) and ``renewed_at`` (``claimed_at``).
+What is held is ``current`` of the row's standing, and ``held`` is NULL, until an edit or a removal
+changes the row under its claim.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-from sched_core import codec
-from sched_core.job import (
-    Backlog,
-    Claim,
-    Execution,
+from attrs import evolve, frozen
+
+from sched_core import (
+    Gap,
+    Hold,
     Job,
     JobSpec,
-    LostClaim,
+    Kind,
+    Pause,
+    Pending,
     Standing,
     State,
     Status,
-    bounded,
-    pending,
+    Undecodable,
+    codec,
 )
-from sched_core.policy import Policy
-from sched_core.ports import Undecodable
-from sched_core.schedule import Once
+from sched_core import row as core
+from sched_sql.moments import (
+    EPOCH,
+    MICROSECOND,
+    MOST,
+    micros,
+    micros_or_none,
+    moment,
+    moment_or_none,
+    no_moment,
+    quoted,
+)
 
 Row = tuple[Any, ...]
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-EARLIEST = (datetime.min.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
-LATEST = (datetime.max.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
-"""What lies before or after is no moment: nobody knows what was meant."""
-MOST = 2**60
-"""Numbers that only grow stay below it, in whatever time; what is above was not written here."""
-
-STANDING_COLUMNS = (
-    "state, number, next_run, due_at, triggered_at, attempts, failures, skipped_run, paused_until, "
-    "pause_reason, last_scheduled_at, last_finished_at, last_status, expires_at, manual, "
-    "paused_at, backlog"
-)
 RUN_COLUMNS = (
-    "state, number, next_run, due_at, attempts, failures, last_scheduled_at, last_finished_at, "
-    "last_status, expires_at"
+    "number, next_run, due_at, scheduled_due, attempts, failures, lost, snoozes, began_at, "
+    "last_number, failing, last_scheduled_at, last_finished_at, last_status, expires_at"
 )
-"""Those of the standing that a run without pause, trigger and skip changes."""
+"""Those of the standing that a run of a plain job changes."""
+RARE_COLUMNS = "paused_at, paused_until, pause_reason, pause_number, requests, marks"
+"""Of what few jobs have: a pause, requests, and :class:`Marks`."""
+STANDING_COLUMNS = f"{RUN_COLUMNS}, {RARE_COLUMNS}"
 
 DEFINITION_COLUMNS = (
     "id, revision, format, tag, schedule, policy, metadata, name, group_name, uid, declared, anchor"
 )
 JOB_COLUMNS = f"{DEFINITION_COLUMNS}, {STANDING_COLUMNS}"
 JOB_WIDTH = JOB_COLUMNS.count(",") + 1
-LEDGER_COLUMNS = (
-    "job_id, uid, number, attempt, scheduled_at, manual, status, final, token, worker, claimed_at, "
-    "started_at, finished_at, reason, folded, folded_until, expires_at"
+HOLD_COLUMNS = "token, worker, claimed_at, renewed_at, lease_until, alone_at, held"
+"""Held is: ``lease_until`` is not NULL. A settle keeps token and worker; what else frees a claim
+clears the worker."""
+HOLD_WIDTH = HOLD_COLUMNS.count(",") + 1
+RECORD_COLUMNS = f"{JOB_COLUMNS}, removed, {HOLD_COLUMNS}, ended_token, ended_worker"
+"""All of a row that :func:`read_record` needs."""
+
+QUEUE = "default"
+"""The queue of every job, until jobs can name one."""
+
+STATE = (
+    f"CASE WHEN paused_at IS NOT NULL THEN '{State.PAUSED.value}' "
+    f"WHEN number IS NULL AND requests IS NULL THEN '{State.FINISHED.value}' "
+    f"ELSE '{State.ACTIVE.value}' END"
 )
-HOLD_COLUMNS = (
-    "token, worker, claimed_at, lease_until, lost, lost_worker, lost_claimed_at, held_uid, "
-    "held_number, held_attempt, held_at, held_manual, held_keep"
-)
+"""``Standing.state`` in a statement."""
 
 # Tables, because an enumeration's own look-ups take as long as a column does to be written.
-_STATES = {state.value: state for state in State}
-_STATE_TEXTS = {state: state.value for state in State}
 _STATUS_TEXTS = {status: status.value for status in Status}
 STATUSES: dict[str | None, Status | None] = {status.value: status for status in Status}
 STATUSES[None] = None
 
 
-def micros(moment: datetime) -> int:
-    """Return a moment as whole microseconds since 1970."""
-    return (moment - EPOCH) // _MICROSECOND
+@frozen
+class Marks:
+    """What few standings have: of ``Standing``, and the last two of its scheduled occurrence."""
+
+    gaps: tuple[Gap, ...] = ()
+    spare: datetime | None = None
+    skip: datetime | None = None
+    cancels: tuple[int, ...] = ()
+    coalesced: int = 0
+    coalesced_until: datetime | None = None
 
 
-def micros_or_none(moment: datetime | None) -> int | None:
-    """Return a moment as whole microseconds since 1970, ``None`` for none."""
-    return None if moment is None else (moment - EPOCH) // _MICROSECOND
+NO_MARKS = Marks()
 
 
-def moment(number: int) -> datetime:
-    """Return the moment that many microseconds after 1970."""
-    return EPOCH + timedelta(0, 0, number)
-
-
-def moment_or_none(number: int | None) -> datetime | None:
-    """Return the moment that many microseconds after 1970, ``None`` for none."""
-    return None if number is None else EPOCH + timedelta(0, 0, number)
-
-
-def nearest_moment(number: int) -> datetime:
-    """Return the moment that many microseconds after 1970, or the first or last there is."""
-    return moment(min(max(number, EARLIEST), LATEST))
-
-
-def duration_or_none(duration: timedelta | None) -> int | None:
-    """Return whole microseconds; ``None`` for none, and for more than a column can hold."""
-    if duration is None:
-        return None
-    number = duration // _MICROSECOND
-    return number if number < 2**63 else None
-
-
-# -- jobs --------------------------------------------------------------------
-
-
-def standing_values(standing: Standing) -> Row:
-    """Return the values of ``STANDING_COLUMNS``."""
-    next_run, due_at, triggered_at = standing.next_run, standing.due_at, standing.triggered_at
-    skipped_run, paused_until = standing.skipped_run, standing.paused_until
-    last_scheduled_at, last_finished_at = standing.last_scheduled_at, standing.last_finished_at
-    last_status, expires_at, paused_at = (
-        standing.last_status,
-        standing.expires_at,
-        standing.paused_at,
-    )
-    return (
-        _STATE_TEXTS[standing.state],
-        standing.number,
-        None if next_run is None else (next_run - EPOCH) // _MICROSECOND,
-        None if due_at is None else (due_at - EPOCH) // _MICROSECOND,
-        None if triggered_at is None else (triggered_at - EPOCH) // _MICROSECOND,
-        standing.attempts,
-        standing.failures,
-        None if skipped_run is None else (skipped_run - EPOCH) // _MICROSECOND,
-        None if paused_until is None else (paused_until - EPOCH) // _MICROSECOND,
-        standing.pause_reason,
-        None if last_scheduled_at is None else (last_scheduled_at - EPOCH) // _MICROSECOND,
-        None if last_finished_at is None else (last_finished_at - EPOCH) // _MICROSECOND,
-        None if last_status is None else _STATUS_TEXTS[last_status],
-        None if expires_at is None else (expires_at - EPOCH) // _MICROSECOND,
-        standing.manual,
-        None if paused_at is None else (paused_at - EPOCH) // _MICROSECOND,
-        None if standing.backlog is None else _write_backlog(standing.backlog),
-    )
-
-
-def _write_backlog(backlog: Backlog) -> str:
-    moments = (backlog.until, backlog.folded_from, backlog.folded_until)
-    return json.dumps([backlog.folded, *map(micros_or_none, moments)])
-
-
-def _read_backlog(text: str) -> Backlog:
-    folded, until, folded_from, folded_until = json.loads(text)
-    return Backlog(
-        moment(until), int(folded), moment_or_none(folded_from), moment_or_none(folded_until)
-    )
+# -- writing
 
 
 def run_values(standing: Standing) -> Row:
     """Return the values of ``RUN_COLUMNS``."""
-    next_run, due_at = standing.next_run, standing.due_at
+    one, due_at, last_number = standing.scheduled, standing.due_at, standing.last_number
     last_scheduled_at, last_finished_at = standing.last_scheduled_at, standing.last_finished_at
     last_status, expires_at = standing.last_status, standing.expires_at
-    due = None if due_at is None else (due_at - EPOCH) // _MICROSECOND
-    return (
-        _STATE_TEXTS[standing.state],
-        standing.number,
-        due if next_run is due_at else micros_or_none(next_run),
-        due,
-        standing.attempts,
-        standing.failures,
-        None if last_scheduled_at is None else (last_scheduled_at - EPOCH) // _MICROSECOND,
-        None if last_finished_at is None else (last_finished_at - EPOCH) // _MICROSECOND,
+    due = None if due_at is None else (due_at - EPOCH) // MICROSECOND
+    rest = (
+        standing.failing,
+        None if last_scheduled_at is None else (last_scheduled_at - EPOCH) // MICROSECOND,
+        None if last_finished_at is None else (last_finished_at - EPOCH) // MICROSECOND,
         None if last_status is None else _STATUS_TEXTS[last_status],
-        None if expires_at is None else (expires_at - EPOCH) // _MICROSECOND,
+        None if expires_at is None else (expires_at - EPOCH) // MICROSECOND,
+    )
+    if one is None:
+        return (None, None, due, None, 0, 0, 0, 0, None, last_number, *rest)
+    number, scheduled_at, own, began_at = one.number, one.scheduled_at, one.due_at, one.began_at
+    return (
+        number,
+        due if scheduled_at is due_at else (scheduled_at - EPOCH) // MICROSECOND,
+        due,
+        None if own is due_at or own == due_at else (own - EPOCH) // MICROSECOND,
+        one.attempts,
+        one.failures,
+        one.lost,
+        one.snoozes,
+        None if began_at is None else (began_at - EPOCH) // MICROSECOND,
+        None if last_number == number else last_number,
+        *rest,
+    )
+
+
+def standing_values(standing: Standing) -> Row:
+    """Return the values of ``STANDING_COLUMNS``."""
+    pause, one = standing.pause, standing.scheduled
+    marks = Marks(
+        standing.gaps,
+        standing.spare,
+        standing.skip,
+        standing.cancels,
+        0 if one is None else one.coalesced,
+        None if one is None else one.coalesced_until,
+    )
+    return (
+        *run_values(standing),
+        None if pause is None else micros(pause.since),
+        None if pause is None else micros_or_none(pause.until),
+        None if pause is None else pause.reason,
+        None if pause is None else pause.last_number,
+        codec.encode_value(standing.requests) if standing.requests else None,
+        None if marks == NO_MARKS else codec.encode_value(marks),
     )
 
 
 def differ_by_a_run(before: Standing, after: Standing) -> bool:
     """Whether two standings agree in all but ``RUN_COLUMNS``."""
+    one, other = before.scheduled, after.scheduled
     return (
-        after.triggered_at is before.triggered_at
-        and after.skipped_run is before.skipped_run
-        and after.paused_until is before.paused_until
-        and after.paused_at is before.paused_at
-        and after.backlog is before.backlog
-        and after.manual is before.manual
-        and after.pause_reason is before.pause_reason
+        after.requests is before.requests
+        and after.pause is before.pause
+        and after.gaps is before.gaps
+        and after.spare is before.spare
+        and after.skip is before.skip
+        and after.cancels is before.cancels
+        and (one is None or (not one.coalesced and one.coalesced_until is None))
+        and (other is None or (not other.coalesced and other.coalesced_until is None))
     )
 
 
@@ -199,6 +186,14 @@ def job_values(job: Job, revision: int) -> Row:
         micros(job.anchor),
         *standing_values(job.standing),
     )
+
+
+def held_text(hold: Hold) -> str:
+    """Return the value of the column ``held``: what an edit or a removal leaves to the claim."""
+    return codec.encode_hold(hold).body.decode()
+
+
+# -- reading
 
 
 def read_job(row: Row) -> Job:
@@ -229,28 +224,71 @@ def _job(row: Row) -> Job:
         uid,
         declared,
         anchor,
-        state,
         number,
         next_run,
         due_at,
-        triggered_at,
+        scheduled_due,
         attempts,
         failures,
-        skipped_run,
-        paused_until,
-        pause_reason,
+        lost,
+        snoozes,
+        began_at,
+        last_number,
+        failing,
         last_scheduled_at,
         last_finished_at,
         last_status,
         expires_at,
-        manual,
         paused_at,
-        backlog,
+        paused_until,
+        pause_reason,
+        pause_number,
+        requests,
+        marks,
     ) = row[:JOB_WIDTH]
-    for count in (number, attempts, failures):
-        if not 0 <= count < MOST:
-            raise codec.Malformed(f"no job has counted to {count}")
+    last = number if last_number is None else last_number
+    counted = (number or 0) | last | attempts | failures | lost | snoozes | failing
+    if not 0 <= counted < MOST:  # as soon as one of them is not
+        raise codec.Malformed("no job has counted below 0, or to 2**60")
     due = None if due_at is None else EPOCH + timedelta(0, 0, due_at)
+    one = None
+    if number is not None:
+        own = due if scheduled_due is None else EPOCH + timedelta(0, 0, scheduled_due)
+        if own is None:
+            raise codec.Malformed("the occurrence has no due moment")
+        one = Pending(
+            number,
+            due if due is not None and next_run == due_at else moment(next_run),
+            own,
+            Kind.SCHEDULED,
+            attempts,
+            failures,
+            lost,
+            snoozes,
+            None if began_at is None else EPOCH + timedelta(0, 0, began_at),
+        )
+    standing = Standing(
+        last,
+        one,
+        due,
+        (),
+        None,
+        (),
+        None,
+        None,
+        (),
+        failing,
+        None if last_scheduled_at is None else EPOCH + timedelta(0, 0, last_scheduled_at),
+        None if last_finished_at is None else EPOCH + timedelta(0, 0, last_finished_at),
+        STATUSES[last_status],
+        None if expires_at is None else EPOCH + timedelta(0, 0, expires_at),
+    )
+    if paused_at is not None or requests is not None or marks is not None:
+        pause = None
+        if paused_at is not None:
+            until = moment_or_none(paused_until)
+            pause = Pause(moment(paused_at), pause_number, until, pause_reason)
+        standing = _with_rare(standing, pause, requests, marks)
     # One-shots would push everything else out of the cache.
     read_spec = _spec if tag == "once" or metadata else _cached_spec
     return Job(
@@ -258,26 +296,27 @@ def _job(row: Row) -> Job:
         uid,
         declared == 1,
         EPOCH + timedelta(0, 0, anchor),
-        Standing(
-            _STATES[state],
-            number,
-            due if next_run == due_at else moment_or_none(next_run),
-            due,
-            None if triggered_at is None else EPOCH + timedelta(0, 0, triggered_at),
-            attempts,
-            failures,
-            None if skipped_run is None else EPOCH + timedelta(0, 0, skipped_run),
-            None if paused_until is None else EPOCH + timedelta(0, 0, paused_until),
-            pause_reason,
-            None if last_scheduled_at is None else EPOCH + timedelta(0, 0, last_scheduled_at),
-            None if last_finished_at is None else EPOCH + timedelta(0, 0, last_finished_at),
-            STATUSES[last_status],
-            None if expires_at is None else EPOCH + timedelta(0, 0, expires_at),
-            manual == 1,
-            None if paused_at is None else EPOCH + timedelta(0, 0, paused_at),
-            None if backlog is None else _read_backlog(backlog),
-        ),
+        standing,
         revision,
+    )
+
+
+def _with_rare(
+    standing: Standing, pause: Pause | None, requests: str | None, marks: str | None
+) -> Standing:
+    found = NO_MARKS if marks is None else codec.decode_value(marks, Marks)
+    one = standing.scheduled
+    if one is not None:
+        one = evolve(one, coalesced=found.coalesced, coalesced_until=found.coalesced_until)
+    return evolve(
+        standing,
+        scheduled=one,
+        requests=() if requests is None else codec.decode_value(requests, tuple[Pending, ...]),
+        pause=pause,
+        gaps=found.gaps,
+        spare=found.spare,
+        skip=found.skip,
+        cancels=found.cancels,
     )
 
 
@@ -301,6 +340,89 @@ def _spec(
 
 
 _cached_spec = lru_cache(maxsize=4096)(_spec)
+
+
+def read_hold(hold: Row, job: Job | None) -> Hold | None:
+    """Return the hold of a row whose ``HOLD_COLUMNS`` were read; ``None`` where it is free.
+
+    Args:
+        hold: The values of the columns.
+        job: What the row says; ``None`` for a tombstone.
+
+    Raises:
+        Malformed: They are no hold.
+    """
+    token, worker, claimed_at, renewed_at, lease_until, alone_at, held = hold
+    if lease_until is None:
+        return None
+    if worker is None or claimed_at is None or not 0 <= token < MOST:
+        raise codec.Malformed("the hold: lease_until, token, worker and claimed_at go together")
+    try:
+        since, until = moment(claimed_at), moment(lease_until)
+        if held is not None:
+            found = codec.decode_hold(codec.Record(codec.FORMAT, "", held.encode()))
+        elif job is not None:
+            one = core.current(job.standing)
+            found = core.held(job, one, token, worker, since, timedelta(0))
+        else:
+            raise codec.Malformed("the hold: a removed job does not say what is held")
+        return evolve(
+            found,
+            token=token,
+            worker=worker,
+            claimed_at=since,
+            renewed_at=since if renewed_at is None else moment(renewed_at),
+            expires_at=until,
+            alone_at=moment_or_none(alone_at),
+        )
+    except OverflowError as error:
+        raise codec.Malformed(f"the hold: {error}") from error
+
+
+def read_record(row: Row) -> core.Row:
+    """Return what is stored under an id, of a row of ``RECORD_COLUMNS``.
+
+    Where this version cannot read the job, it still knows who holds it, and not for what.
+    """
+    removed, hold = row[JOB_WIDTH], row[JOB_WIDTH + 1 : JOB_WIDTH + 1 + HOLD_WIDTH]
+    ended_token, ended_worker = row[-2:]
+    token, worker, lease_until = hold[0], hold[1], hold[4]
+    if lease_until is None and worker is not None:
+        ended_token, ended_worker = token, worker
+    ended = None if ended_worker is None else (ended_token, ended_worker)
+    job = None if removed == 1 else read_job_or_undecodable(row)
+    if isinstance(job, Undecodable):
+        return core.Row(job, _hold_alone(row[0], hold), ended)
+    try:
+        return core.Row(job, read_hold(hold, job), ended)
+    except codec.Malformed as error:
+        return core.Row(undecodable(row, str(error)), _hold_alone(row[0], hold), ended)
+
+
+def _hold_alone(job_id: str, hold: Row) -> Hold | None:
+    try:
+        token, worker, claimed_at, renewed_at, lease_until, alone_at, _ = hold
+        return (
+            None
+            if lease_until is None
+            else Hold(
+                job_id,
+                "",
+                token,
+                worker,
+                moment(claimed_at),
+                moment(claimed_at if renewed_at is None else renewed_at),
+                moment(lease_until),
+                None,
+                None,
+                moment_or_none(alone_at),
+            )
+        )
+    except (TypeError, OverflowError):
+        return None
+
+
+# -- what cannot be read
 
 
 def read_job_or_undecodable(row: Row) -> Job | Undecodable:
@@ -338,134 +460,39 @@ def odd_job(is_whole: str = "true") -> str:
     Args:
         is_whole: Condition on a column that it is a whole number, in the words of the dialect.
     """
-    strange = [f"state NOT IN ({quoted(_STATES)})", f"last_status NOT IN ({quoted(STATUSES)})"]
-    strange += [no_moment(name, is_whole) for name in ("anchor", *_JOB_MOMENTS)]
+    strange = [f"last_status NOT IN ({quoted(STATUSES)})"]
+    strange += [no_moment(name, is_whole) for name in _MOMENTS]
+    counts = [f"{is_whole.format(name)} AND {name} BETWEEN 0 AND {MOST - 1}" for name in _COUNTS]
     strange += [
-        f"NOT ({is_whole.format(name)} AND {name} BETWEEN 0 AND {MOST - 1})"
-        for name in ("number", "attempts", "failures")
+        f"({name} IS NOT NULL AND NOT ({count}))"
+        for name, count in zip(_COUNTS, counts, strict=True)
+    ]
+    strange += [
+        "(number IS NULL AND last_number IS NULL)",
+        "(paused_at IS NULL) <> (pause_number IS NULL)",
     ]
     return f"({' OR '.join(strange)})"
 
 
-_JOB_MOMENTS = (
+_MOMENTS = (
+    "anchor",
     "next_run",
     "due_at",
-    "triggered_at",
-    "skipped_run",
+    "scheduled_due",
+    "began_at",
+    "paused_at",
     "paused_until",
     "last_scheduled_at",
     "last_finished_at",
     "expires_at",
-    "paused_at",
 )
-
-
-def quoted(texts: Iterable[str | None]) -> str:
-    """Return constants as a list in a statement."""
-    return ", ".join(f"'{text}'" for text in texts if text is not None)
-
-
-def no_moment(column: str, is_whole: str) -> str:
-    """Return a condition that a column holds something, and no moment; see :func:`odd_job`."""
-    within = f"{is_whole.format(column)} AND {column} BETWEEN {EARLIEST} AND {LATEST}"
-    return f"({column} IS NOT NULL AND NOT ({within}))"
-
-
-# -- holds -------------------------------------------------------------------
-
-
-def held_claim(job_id: str, hold: Row, job: Job | None) -> Claim:
-    """Return the claim of a row, as far as its ledger lines need it.
-
-    What makes no sense in the hold is left out: a lease has ended whoever had it, and its job goes
-    on.
-
-    Args:
-        job_id: Of the row.
-        hold: The values of ``HOLD_COLUMNS``.
-        job: What the row says; it is what is held unless the hold has its own copy.
-    """
-    token, worker, claimed_at, lease_until, lost, lost_worker, lost_claimed_at = hold[:7]
-    uid, number, attempt, scheduled_at, manual, keep = hold[7:]
-    until = moment_if_any(lease_until) or EPOCH
-    since = moment_if_any(claimed_at) or until
-    token, worker = _count(token), worker if isinstance(worker, str) else ""
-    lost_claim = lost_of((lost, lost_worker, lost_claimed_at)) if lost else None
-    lost = 0 if lost_claim is None else lost_claim.count
-    copied = isinstance(uid, str) and type(number) is int and 0 <= number < MOST
-    if copied or job is None:
-        at = moment_if_any(scheduled_at)
-        number, attempt = _count(number), _count(attempt)
-        uid = uid if isinstance(uid, str) else ""
-        keep = keep if type(keep) is int and 0 <= keep <= LATEST else None
-        standing = Standing(
-            State.ACTIVE,
-            number,
-            next_run=None if manual else at,
-            due_at=None,
-            triggered_at=at if manual else None,
-            attempts=max((attempt or 1) - 1 - lost, 0),
-            manual=manual == 1,
-        )
-        policy = Policy(keep_executions=None if keep is None else timedelta(0, 0, keep))
-        spec = JobSpec(job_id, Once(since), policy=policy)
-        job = Job(spec, uid, False, since, standing)
-    return Claim(job, token, worker, since, until, lost_claim)
-
-
-def lost_of(values: Sequence[Any]) -> LostClaim:
-    """Return what the columns ``lost, lost_worker, lost_claimed_at`` say, as far as it is sense."""
-    count, worker, claimed_at = values
-    return LostClaim(
-        _count(count), worker if isinstance(worker, str) else None, moment_if_any(claimed_at)
-    )
-
-
-def _count(value: Any) -> int:
-    return value if type(value) is int and 0 <= value < MOST else 0
-
-
-def moment_if_any(value: Any) -> datetime | None:
-    """Return the moment of a column, ``None`` where it holds none."""
-    return moment(value) if type(value) is int and EARLIEST <= value <= LATEST else None
-
-
-def held_values(claim: Claim) -> Row:
-    """Return the values of the columns from ``held_uid`` to ``held_keep``."""
-    scheduled_at, manual = pending(claim.job.standing)
-    return (
-        claim.job.uid,
-        claim.job.standing.number,
-        claim.attempt,
-        micros_or_none(scheduled_at),
-        manual,
-        duration_or_none(claim.job.spec.policy.keep_executions),
-    )
-
-
-# -- the ledger --------------------------------------------------------------
-
-
-def line_values(line: Execution) -> Row:
-    """Return the values of ``LEDGER_COLUMNS``."""
-    started_at, reason = line.started_at, line.reason
-    folded_until, expires_at = line.folded_until, line.expires_at
-    return (
-        line.job_id,
-        line.uid,
-        line.number,
-        line.attempt,
-        (line.scheduled_at - EPOCH) // _MICROSECOND,
-        line.manual,
-        _STATUS_TEXTS[line.status],
-        line.final,
-        line.token,
-        line.worker,
-        (line.claimed_at - EPOCH) // _MICROSECOND,
-        None if started_at is None else (started_at - EPOCH) // _MICROSECOND,
-        (line.finished_at - EPOCH) // _MICROSECOND,
-        None if reason is None else bounded(reason),
-        line.folded,
-        None if folded_until is None else (folded_until - EPOCH) // _MICROSECOND,
-        None if expires_at is None else (expires_at - EPOCH) // _MICROSECOND,
-    )
+_COUNTS = (
+    "number",
+    "last_number",
+    "attempts",
+    "failures",
+    "lost",
+    "snoozes",
+    "failing",
+    "pause_number",
+)

@@ -11,25 +11,49 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from sched_core.clock import Clock
-from sched_core.errors import BackendUnavailable
-from sched_core.job import Claim, Execution, Job, Settled, Settlement
-from sched_core.ports import (
+from attrs import field, frozen
+
+from sched_core import (
+    Claim,
+    Execution,
     ExecutionQuery,
+    Job,
     JobQuery,
     JobStore,
     Page,
-    Transaction,
+    Renewal,
+    Settled,
+    Settlement,
     Undecodable,
     UndecodableExecution,
 )
+from sched_core.clock import Clock
+from sched_core.errors import BackendUnavailable
+from sched_core.ports import Transaction
 
 Now = Callable[[], datetime]
 """Tells the time; called after the transaction has its lock, so that no wait makes it stale."""
 
 
-Renew = Callable[[Sequence[Claim], timedelta, Now], Sequence[Claim]]
+Renew = Callable[[Sequence[Renewal], timedelta, Now], Sequence[Claim]]
 """Extends leases; returns what is still held."""
+
+
+@frozen
+class Asked:
+    """What a call of ``claim_due`` asks for, and what it gets.
+
+    Attributes:
+        limit: Most claims.
+        at: When it was called.
+        claims: What is claimed, from the thread that does it: not lost where the caller is gone.
+        lapsed: The executions about claims whose leases had ended.
+    """
+
+    limit: int
+    at: datetime
+    claims: list[Claim] = field(factory=list)
+    lapsed: list[Execution] = field(factory=list)
 
 
 class Locked(BackendUnavailable):
@@ -37,7 +61,7 @@ class Locked(BackendUnavailable):
 
 
 class Table(Protocol):
-    """A database with jobs and a ledger in it.
+    """A database with jobs and their history in it.
 
     Every method raises what the port's does; what the driver raises instead, :meth:`failure`
     translates.
@@ -98,12 +122,12 @@ class Table(Protocol):
         """Return what is stored under the id."""
         ...
 
-    def replace(self, job: Job, ledger: Sequence[Execution]) -> Job:
-        """Store the job if its revision is still the stored one."""
+    def replace(self, job: Job, executions: Sequence[Execution]) -> Job:
+        """Store the job if it is still what was read."""
         ...
 
-    def remove(self, job_id: str, ledger: Sequence[Execution], expected: int | None) -> bool:
-        """Remove the job, or make it a tombstone while it is claimed."""
+    def remove(self, job: Job, executions: Sequence[Execution]) -> None:
+        """Remove the job if it is still what was read, or make it a tombstone while claimed."""
         ...
 
     def jobs(self, query: JobQuery, after: str | None, limit: int) -> Page[Job | Undecodable]:
@@ -135,17 +159,15 @@ class Table(Protocol):
         """Return when to claim next; what lies after the horizon may be left out."""
         ...
 
-    def claim(
-        self, claims: list[Claim], limit: int, lease: timedelta, now: Now, asked: datetime
-    ) -> None:
-        """Append up to ``limit`` claims to the list, so that they are not lost with the caller."""
+    def claim(self, asked: Asked, lease: timedelta, now: Now) -> None:
+        """End claims whose leases have ended, then claim; both go into the lists of ``asked``."""
         ...
 
-    def renew(self, claims: Sequence[Claim], lease: timedelta, now: Now) -> Sequence[Claim]:
+    def renew(self, renewals: Sequence[Renewal], lease: timedelta, now: Now) -> Sequence[Claim]:
         """Extend leases; return what is still held."""
         ...
 
-    def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+    def settle(self, settlements: Sequence[Settlement], now: Now) -> Sequence[Settled]:
         """End claims; one answer for each."""
         ...
 
@@ -181,7 +203,7 @@ class Table(Protocol):
     def executions(
         self, query: ExecutionQuery, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
-        """List ledger lines, newest first."""
+        """List executions, newest first."""
         ...
 
     def prune(self, before: datetime, now: Now, cursor: int) -> tuple[int, int | None]:
