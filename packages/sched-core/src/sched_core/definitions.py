@@ -173,6 +173,10 @@ class Definitions:
         job = await self._operate(job_id, ask)
         return occurrence_key(job.uid, asked[0].number)
 
+    async def reanchor(self, job_id: str) -> Job:
+        """Have a job's next moment be its schedule's next, where a clock has put it far away."""
+        return await self._edit(job_id, lambda job: define.reanchor(job, now=self._clock.now()))
+
     async def skip_next(self, job_id: str) -> Job:
         """Skip the first occurrence after now."""
         return await self._operate(job_id, lambda job, now: operate.skip_next(job, now=now))

@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import pairwise
 
-from sched_core._model.job import JobSpec
+from sched_core._model.job import Job, JobSpec
 from sched_core._model.policy import Drop
+from sched_core._rules.define import stray
 from sched_core.schedule import Cron, Schedule, dst_warnings, first_occurrence, parts, upcoming
 
 MOST = 3
@@ -46,6 +47,22 @@ def lint(spec: JobSpec, *, now: datetime) -> list[str]:
                 "occurrences: some fold into the one before"
             )
     return found
+
+
+def far_ahead(job: Job, *, now: datetime) -> str | None:
+    """Return what is odd about a stored job's next moment, ``None`` for most.
+
+    Args:
+        job: As it is stored.
+        now: The present moment, timezone-aware.
+    """
+    moment, one = stray(job, now=now), job.standing.scheduled
+    if moment is None or one is None:
+        return None
+    return (
+        f"its next moment is {one.scheduled_at:%Y-%m-%d %H:%M:%S}Z, and that of its schedule "
+        f"{moment:%Y-%m-%d %H:%M:%S}Z: a clock was far ahead; scheduler.reanchor_job mends it"
+    )
 
 
 def _of_crons(schedule: Schedule, day: datetime) -> list[str]:

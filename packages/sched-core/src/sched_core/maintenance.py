@@ -1,6 +1,7 @@
 """What a running scheduler does beside running jobs, and is never urgent.
 
-It has the backend delete what has expired, and looks for jobs that it cannot read.
+It has the backend delete what has expired, looks for jobs that it cannot read, and for moments that
+a clock far ahead has left behind.
 """
 
 from __future__ import annotations
@@ -8,10 +9,13 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from sched_core._model.execution import describe
+from sched_core._model.job import Job
+from sched_core._rules.define import BELIEVED, reanchor
 from sched_core.clock import FIRST, Clock, StepWatch, elapsed, instant_after
+from sched_core.errors import JobNotFound, RevisionConflict
 from sched_core.logger import Logger
 from sched_core.observing import Observers
-from sched_core.ports import Backend, JobQuery, Undecodable
+from sched_core.ports import Backend, ExecutionQuery, JobQuery, Undecodable
 
 logger = Logger("sched_core")
 
@@ -24,8 +28,10 @@ LOOK_BEGINS = timedelta(seconds=10)
 LOOK_FOR_UNREADABLE = timedelta(hours=1)
 LOOK_AGAIN = timedelta(minutes=5)
 """Longest pause after a look that failed."""
+PAGE = 200
+"""Jobs that are read at a time."""
 SHOWN = 20
-"""Most unreadable jobs that are named."""
+"""Most jobs that are named."""
 
 
 class Retention:
@@ -121,6 +127,66 @@ class Unreadable:
         named = "; ".join(f"{job.id!r}: {job.reason}" for job in found) + more
         logger.warning("jobs that this version cannot read do not run here: %s", named)
         self._observers.notice("unreadable", f"jobs that this version cannot read: {named}")
+
+
+class Strays:
+    """Anchors jobs again whose next moment a clock has put far away that was ahead for a while.
+
+    Such a clock leaves executions in the future behind, so that a look costs nothing elsewhere.
+
+    Args:
+        backend: That lists jobs and executions.
+        clock: The one that decides.
+        observers: Told of what was done.
+    """
+
+    def __init__(self, backend: Backend, clock: Clock, observers: Observers) -> None:
+        self._backend = backend
+        self._clock = clock
+        self._observers = observers
+
+    async def run(self) -> None:
+        """Look once, soon; again where that fails."""
+        pause = LOOK_BEGINS
+        while True:
+            await wait(self._clock, pause)
+            try:
+                await self._look()
+                self._observers.trouble("anchors", None)
+                return
+            except Exception as error:  # noqa: BLE001 -- a third party's backend may raise anything
+                pause = min(2 * pause, LOOK_AGAIN)
+                logger.warning("the look for moments far ahead failed: %s", describe(error))
+                self._observers.trouble("anchors", describe(error))
+
+    async def _look(self) -> None:
+        ahead = ExecutionQuery(since=instant_after(self._clock.now(), BELIEVED))
+        if not (await self._backend.executions(ahead, after=None, limit=1)).items:
+            return
+        anchored: list[str] = []
+        after: str | None = None
+        while True:
+            page = await self._backend.jobs(JobQuery(), after=after, limit=PAGE)
+            jobs = [job for job in page.items if isinstance(job, Job)]
+            anchored += [job.id for job in jobs if await self._anchor(job)]
+            if (after := page.next) is None:
+                break
+        if anchored:
+            named = ", ".join(map(repr, anchored[:SHOWN]))
+            more = ", and more" if len(anchored) > SHOWN else ""
+            text = f"a clock was far ahead, and is not any more: anchored now: {named}{more}"
+            logger.warning(text)
+            self._observers.notice("anchors", text)
+
+    async def _anchor(self, job: Job) -> bool:
+        change = reanchor(job, now=self._clock.now())
+        if change is None:
+            return False
+        try:
+            await self._backend.replace(change.job, change.executions)
+        except (RevisionConflict, JobNotFound):
+            return False  # it was claimed or edited meanwhile, which looks at the anchor itself
+        return True
 
 
 NO_READABLE_JOB = JobQuery(group="\x1f")

@@ -494,6 +494,19 @@ class Scheduler:
         """
         return await self._open().definitions.trigger(id)
 
+    async def reanchor_job(self, id: str) -> Job:  # noqa: A002 -- see ensure_job
+        """Have a job run at its schedule's next moment, where its stored one lies far after that.
+
+        A clock that was far ahead for a while leaves such moments behind. ``ensure_job``,
+        ``update_job`` and ``sync_jobs`` do the same for the jobs that they are given, and
+        ``run_forever`` for all jobs, soon after it has begun. Where the stored moment is the
+        schedule's next one, or lies less than an hour or a period after it, nothing is changed.
+
+        Raises:
+            JobNotFound, JobUndecodable.
+        """
+        return await self._open().definitions.reanchor(id)
+
     async def skip_next(self, id: str) -> Job:  # noqa: A002 -- see ensure_job
         """Skip the first occurrence after now; twice is once.
 

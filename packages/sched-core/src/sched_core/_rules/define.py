@@ -48,7 +48,7 @@ def announce(spec: JobSpec, *, uid: str, now: datetime) -> Job:
 def redefine(
     job: Job, spec: JobSpec, *, declared: bool | None = None, now: datetime
 ) -> Change | None:
-    """Return the edited job; ``None`` where the definition is the stored one.
+    """Return the edited job; ``None`` where the definition is the stored one and nothing is stray.
 
     Only a changed schedule moves anything. What is due or begun is kept, once, unless the new
     schedule is one of calendar moments and lacks it: then it is ``superseded``. Requests stay.
@@ -64,9 +64,10 @@ def redefine(
         admitted = admit(spec, uid=job.uid, declared=declared, now=now)
         return Change(evolve(admitted, revision=job.revision))
     edited = evolve(job, spec=spec, declared=declared)
-    if edited == job:
-        return None
     if job.spec.schedule == spec.schedule:
+        anchored = reanchor(edited, now=now)
+        if anchored is not None or edited == job:
+            return anchored
         if job.standing.expires_at is None and job.standing.due_at is not None:
             return Change(edited)
         return Change(evolve(edited, standing=placed(edited, job.standing, now)))
@@ -100,14 +101,15 @@ def reanchor(job: Job, *, now: datetime) -> Change | None:
 def stray(job: Job, *, now: datetime) -> datetime | None:
     """Return the schedule's next moment where the pending one lies after it without a reason.
 
-    A mark of ``skip_next``, a pause and jitter are reasons; so is an occurrence under way.
+    A mark of ``skip_next``, a pause and jitter are reasons; so is an occurrence under way, and a
+    clock that was set back a little: by less than an hour, or less than a period.
     """
     one, standing = job.standing.scheduled, job.standing
     if one is None or has_begun(job, one) or standing.pause or counts_from_end(job):
         return None
     anchor = min(job.anchor, now)
     moment = next_occurrence(job.spec.schedule, now, anchor)
-    if moment is None or one.scheduled_at <= moment:
+    if moment is None or one.scheduled_at - moment <= BELIEVED:
         return None
     past = standing.last_scheduled_at
     if past is not None and moment <= past and _is_believed(job.spec.schedule, past, now, anchor):
