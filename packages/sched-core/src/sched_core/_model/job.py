@@ -167,5 +167,4 @@ class Job:
     @property
     def next_run(self) -> datetime | None:
         """The nominal moment of the schedule's occurrence that is next, or under way."""
-        one = self.standing.scheduled
-        return None if one is None else one.scheduled_at
+        return self.standing.next_run

@@ -138,6 +138,11 @@ class Standing:
             return State.PAUSED
         return State.FINISHED if self.scheduled is None and not self.requests else State.ACTIVE
 
+    @property
+    def next_run(self) -> datetime | None:
+        """The nominal moment of the schedule's occurrence that is next, or under way."""
+        return None if self.scheduled is None else self.scheduled.scheduled_at
+
     def find(self, number: int) -> Pending | None:
         """Return the pending occurrence with the number."""
         if self.scheduled is not None and self.scheduled.number == number:
