@@ -11,7 +11,7 @@ from sched_core._model.claim import Claim, Decision, Ended, Start
 from sched_core._model.execution import Kind, Status
 from sched_core._model.job import Job, JobSpec
 from sched_core._model.policy import CatchUp, Drop, Policy, Retry
-from sched_core._rules import define, operate, request
+from sched_core._rules import define, moment, operate, request
 from sched_core._rules.begin import begin
 from sched_core._rules.finish import finish
 from sched_core._rules.hold import held, lapse, renewed
@@ -88,20 +88,20 @@ def test_a_deploy_keeps_what_is_due_of_an_interval() -> None:
 def years_ahead() -> Job:
     job = admitted(Interval(minutes=1), NOW)
     job, _ = ran(job, NOW.replace(year=2028))
-    assert define.stray(job, now=NOW.replace(year=2028)) is None
+    assert moment.stray(job, now=NOW.replace(year=2028)) is None
     return job
 
 
 def test_a_moment_that_a_wrong_clock_has_put_years_away_is_known_and_mended() -> None:
     job = years_ahead()
-    assert define.stray(job, now=NOW) == NOW + timedelta(minutes=1)
-    change = define.reanchor(job, now=NOW)
-    assert change is not None
-    one = change.job.standing.scheduled
+    assert moment.stray(job, now=NOW) == NOW + timedelta(minutes=1)
+    mended = moment.reanchored(job, now=NOW)
+    assert mended is not None
+    one = mended.standing.scheduled
     assert one is not None
     assert one.scheduled_at == NOW + timedelta(minutes=1)
     assert one.number > 1
-    assert define.reanchor(change.job, now=NOW) is None
+    assert moment.reanchored(mended, now=NOW) is None
 
 
 def test_an_edit_mends_it_too() -> None:
@@ -116,7 +116,7 @@ def test_an_edit_mends_it_too() -> None:
 def test_a_moment_that_ran_just_before_the_clock_was_set_back_is_not_repeated() -> None:
     job, _ = ran(admitted(Cron("0 * * * *"), NOW), NOW + HOUR)
     back = NOW + timedelta(minutes=55)
-    assert define.stray(job, now=back) is None
+    assert moment.stray(job, now=back) is None
     change = define.redefine(job, evolve(job.spec, schedule=Cron("0,30 * * * *")), now=back)
     assert change is not None
     one = change.job.standing.scheduled
@@ -127,8 +127,8 @@ def test_a_moment_that_ran_just_before_the_clock_was_set_back_is_not_repeated() 
 def test_a_pause_and_a_mark_are_no_wrong_clock() -> None:
     job = admitted(Interval(hours=1), NOW)
     paused = operate.pause(job, until=None, reason=None, now=NOW)
-    assert define.stray(paused, now=NOW + 5 * HOUR) is None
-    assert define.stray(operate.skip_next(job, now=NOW), now=NOW) is None
+    assert moment.stray(paused, now=NOW + 5 * HOUR) is None
+    assert moment.stray(operate.skip_next(job, now=NOW), now=NOW) is None
 
 
 # -- misfire

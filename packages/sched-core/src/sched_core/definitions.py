@@ -16,7 +16,7 @@ from sched_core._model.claim import Asked, Change
 from sched_core._model.execution import Execution, occurrence_key
 from sched_core._model.job import RESERVED, Job, JobSpec
 from sched_core._model.policy import Policy
-from sched_core._rules import define, operate, request
+from sched_core._rules import define, moment, operate, request
 from sched_core.clock import Clock
 from sched_core.errors import (
     InvalidDefinition,
@@ -175,7 +175,12 @@ class Definitions:
 
     async def reanchor(self, job_id: str) -> Job:
         """Have a job's next moment be its schedule's next, where a clock has put it far away."""
-        return await self._edit(job_id, lambda job: define.reanchor(job, now=self._clock.now()))
+
+        def mend(job: Job) -> Change | None:
+            mended = moment.corrected(job, now=self._clock.now())
+            return None if mended is None else Change(mended)
+
+        return await self._edit(job_id, mend)
 
     async def skip_next(self, job_id: str) -> Job:
         """Skip the first occurrence after now."""

@@ -23,7 +23,7 @@ from sched_core.clock import (
 )
 from sched_core.errors import SchedulerStopped
 from sched_core.logger import Logger
-from sched_core.maintenance import Retention, Strays, Unreadable
+from sched_core.maintenance import Moments, Retention, Unreadable
 from sched_core.observing import Observers
 from sched_core.ports import Backend
 from sched_core.signals import stop_signals
@@ -158,7 +158,7 @@ class Engine:
         self._steps = StepWatch(clock)
         self._retention = Retention(backend, clock, observers, step=workers.holdings.lease / 4)
         self._unreadable = Unreadable(backend, clock, observers)
-        self._strays = Strays(backend, clock, observers)
+        self._moments = Moments(backend, clock, observers)
         self._inside: ContextVar[bool] = ContextVar("sched_core.inside", default=False)
         self.running = False
         """Whether ``run_forever`` is running."""
@@ -326,7 +326,7 @@ class Engine:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(keep_up, "retention", host, self._retention.run)
             tasks.start_soon(keep_up, "the look for unreadable jobs", host, self._unreadable.run)
-            tasks.start_soon(keep_up, "the look for moments far ahead", host, self._strays.run)
+            tasks.start_soon(keep_up, "the look for wrong moments", host, self._moments.run)
             running()
             await keep_up("the loop", host, self._claim_and_run)
             tasks.cancel_scope.cancel()

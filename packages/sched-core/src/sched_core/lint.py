@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from sched_core._model.job import Job, JobSpec
 from sched_core._model.policy import Drop
-from sched_core._rules.define import stray
+from sched_core._rules.moment import stray
 from sched_core.schedule import Cron, Schedule, dst_warnings, first_occurrence, parts, upcoming
 
 MOST = 3

@@ -1,21 +1,26 @@
 """What a running scheduler does beside running jobs, and is never urgent.
 
 It has the backend delete what has expired, looks for jobs that it cannot read, and for moments that
-a clock far ahead has left behind.
+are wrong since a clock or the rules of time zones were mended.
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from attrs import evolve
+
 from sched_core._model.execution import describe
-from sched_core._model.job import Job
-from sched_core._rules.define import BELIEVED, reanchor
+from sched_core._model.job import RESERVED, Job, JobSpec
+from sched_core._model.occurrence import Standing
+from sched_core._rules.moment import BELIEVED, corrected
 from sched_core.clock import FIRST, Clock, StepWatch, elapsed, instant_after
-from sched_core.errors import JobNotFound, RevisionConflict
+from sched_core.errors import JobAlreadyExists, JobNotFound, RevisionConflict
 from sched_core.logger import Logger
 from sched_core.observing import Observers
 from sched_core.ports import Backend, ExecutionQuery, JobQuery, Undecodable
+from sched_core.schedule import Once
+from sched_core.schedule.derivation import release
 
 logger = Logger("sched_core")
 
@@ -129,10 +134,12 @@ class Unreadable:
         self._observers.notice("unreadable", f"jobs that this version cannot read: {named}")
 
 
-class Strays:
-    """Anchors jobs again whose next moment a clock has put far away that was ahead for a while.
+class Moments:
+    """Puts right the stored moments of all jobs where it can be seen that some are wrong.
 
-    Such a clock leaves executions in the future behind, so that a look costs nothing elsewhere.
+    A clock that was far ahead for a while leaves executions in the future behind. A newer release
+    of the time zone database than the store has seen is told by a record of the store's own. Where
+    there is neither, a look costs two questions.
 
     Args:
         backend: That lists jobs and executions.
@@ -151,44 +158,72 @@ class Strays:
         while True:
             await wait(self._clock, pause)
             try:
-                await self._look()
-                self._observers.trouble("anchors", None)
+                await self.look()
+                self._observers.trouble("moments", None)
                 return
             except Exception as error:  # noqa: BLE001 -- a third party's backend may raise anything
                 pause = min(2 * pause, LOOK_AGAIN)
-                logger.warning("the look for moments far ahead failed: %s", describe(error))
-                self._observers.trouble("anchors", describe(error))
+                logger.warning("the look for wrong moments failed: %s", describe(error))
+                self._observers.trouble("moments", describe(error))
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """Read all jobs, and put their moments right, where some may be wrong."""
+        is_newer = await self._moved_release()
         ahead = ExecutionQuery(since=instant_after(self._clock.now(), BELIEVED))
-        if not (await self._backend.executions(ahead, after=None, limit=1)).items:
+        was_ahead = bool((await self._backend.executions(ahead, after=None, limit=1)).items)
+        if not is_newer and not was_ahead:
             return
-        anchored: list[str] = []
+        moved: list[str] = []
         after: str | None = None
         while True:
             page = await self._backend.jobs(JobQuery(), after=after, limit=PAGE)
             jobs = [job for job in page.items if isinstance(job, Job)]
-            anchored += [job.id for job in jobs if await self._anchor(job)]
+            moved += [job.id for job in jobs if await self._put_right(job)]
             if (after := page.next) is None:
                 break
-        if anchored:
-            named = ", ".join(map(repr, anchored[:SHOWN]))
-            more = ", and more" if len(anchored) > SHOWN else ""
-            text = f"a clock was far ahead, and is not any more: anchored now: {named}{more}"
+        if moved:
+            named = ", ".join(map(repr, moved[:SHOWN])) + (", and more" * (len(moved) > SHOWN))
+            why = "a clock was far ahead" if was_ahead else "there are new rules of time zones"
+            text = f"{why}: the next moments of these jobs were put right: {named}"
             logger.warning(text)
-            self._observers.notice("anchors", text)
+            self._observers.notice("moments", text)
 
-    async def _anchor(self, job: Job) -> bool:
-        change = reanchor(job, now=self._clock.now())
-        if change is None:
+    async def _moved_release(self) -> bool:
+        """Note this machine's release of time zone rules; whether the store had an older one.
+
+        Of several workers that begin at once, one sees that.
+        """
+        mine = release()
+        stored = await self._backend.get(RELEASE)
+        if not mine or isinstance(stored, Undecodable):
             return False
+        spec = JobSpec(RELEASE, Once(FIRST), name="marker", metadata={"release": mine})
         try:
-            await self._backend.replace(change.job, change.executions)
-        except (RevisionConflict, JobNotFound):
-            return False  # it was claimed or edited meanwhile, which looks at the anchor itself
+            if stored is None:
+                now, standing = self._clock.now(), Standing(0, None, None)
+                await self._backend.add([Job(spec, f"{RELEASE}:{mine}", True, now, standing)])
+                return True
+            if stored.spec.metadata.get("release", "") >= mine:
+                return False
+            await self._backend.replace(evolve(stored, spec=spec))
+        except (JobAlreadyExists, JobNotFound, RevisionConflict):
+            return False
         return True
 
+    async def _put_right(self, job: Job) -> bool:
+        """Return whether the job's next moment was moved."""
+        mended = corrected(job, now=self._clock.now())
+        if mended is None or job.id.startswith(RESERVED):
+            return False
+        try:
+            await self._backend.replace(mended)
+        except (RevisionConflict, JobNotFound):
+            return False  # it was claimed or edited meanwhile, which looks at the moment itself
+        return mended.next_run != job.next_run
 
+
+RELEASE = f"{RESERVED}release"
+"""The id of the record that tells the newest release of time zone rules that a worker has had."""
 NO_READABLE_JOB = JobQuery(group="\x1f")
 """No group has a control character in its name. What cannot be read is listed all the same."""
 

@@ -45,6 +45,8 @@ class Pending:
         origin: Of a request: the number that it was asked for with; its own but in a backfill.
         until: Of a backfill: the end of its range.
         args: Of a request: for the handler.
+        derived_from: Of the schedule's: what its moment was derived from besides the schedule, as
+            ``schedule.derivation`` writes it.
     """
 
     number: int
@@ -62,6 +64,7 @@ class Pending:
     origin: int = 0
     until: datetime | None = None
     args: Mapping[str, str] | None = None
+    derived_from: str = ""
 
     @property
     def is_scheduled(self) -> bool:

@@ -21,6 +21,7 @@ from sched_core._rules.grid import (
     rest_of_backfill,
 )
 from sched_core._rules.hold import runs_alone
+from sched_core._rules.moment import is_outdated, rederived
 from sched_core._rules.operate import woken
 from sched_core._rules.record import ended
 from sched_core._rules.standing import current, scheduled
@@ -43,6 +44,10 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
     if one.number in standing.cancels:
         rest = rest_of_backfill(job, one) if one.until is not None else None
         return _ends(claim, one, Status.CANCELLED, now, "cancelled", rest)
+    if one.is_scheduled and one.began_at is None and is_outdated(job):
+        mended = rederived(job, now=now)
+        if mended is not None and mended.standing.find(one.number) is None:
+            return Decision(mended.standing)
     mark, fixed = standing.skip, counts_from_end(job)
     if mark is not None and one.is_scheduled and (mark == moment or (fixed and mark < moment)):
         return _ends(claim, one, Status.SKIPPED, now, None, Behind())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from attrs import evolve
 
@@ -15,20 +15,17 @@ from sched_core._rules.grid import (
     Behind,
     asked_grid,
     content,
-    counts_from_end,
     has_calendar_moments,
     passed,
     rest_of_backfill,
 )
+from sched_core._rules.moment import corrected, is_believed
 from sched_core._rules.operate import is_announced, woken
 from sched_core._rules.record import ended, of_passed
 from sched_core._rules.standing import has_begun, is_owed, placed, scheduled
-from sched_core.schedule import Schedule, first_occurrence, next_occurrence
+from sched_core.schedule import first_occurrence, next_occurrence
 
 EDITED = "edited or removed"
-BELIEVED = timedelta(hours=1)
-"""How far ahead of the clock a moment may lie that has run, and is not repeated. A clock that was
-set back by more than that, and by more than a period, was wrong before."""
 
 
 def admit(spec: JobSpec, *, uid: str, declared: bool, now: datetime) -> Job:
@@ -48,7 +45,7 @@ def announce(spec: JobSpec, *, uid: str, now: datetime) -> Job:
 def redefine(
     job: Job, spec: JobSpec, *, declared: bool | None = None, now: datetime
 ) -> Change | None:
-    """Return the edited job; ``None`` where the definition is the stored one and nothing is stray.
+    """Return the edited job; ``None`` where the definition is the stored one, and its moment right.
 
     Only a changed schedule moves anything. What is due or begun is kept, once, unless the new
     schedule is one of calendar moments and lacks it: then it is ``superseded``. Requests stay.
@@ -65,56 +62,15 @@ def redefine(
         return Change(evolve(admitted, revision=job.revision))
     edited = evolve(job, spec=spec, declared=declared)
     if job.spec.schedule == spec.schedule:
-        anchored = reanchor(edited, now=now)
-        if anchored is not None or edited == job:
-            return anchored
+        mended = corrected(edited, now=now)
+        if mended is not None:
+            return Change(mended)
+        if edited == job:
+            return None
         if job.standing.expires_at is None and job.standing.due_at is not None:
             return Change(edited)
         return Change(evolve(edited, standing=placed(edited, job.standing, now)))
     return _rescheduled(woken(job, now=now), evolve(job, spec=spec, declared=declared), now)
-
-
-def reanchor(job: Job, *, now: datetime) -> Change | None:
-    """Return the job as if its schedule had taken effect now; ``None`` where that changes nothing.
-
-    For a moment that a clock, which was far ahead for a while, has put years away.
-    """
-    moment = stray(job, now=now)
-    if moment is None:
-        return None
-    one = job.standing.scheduled
-    anchored = evolve(job, anchor=now)
-    if one is None:
-        return None
-    number = job.standing.last_number + 1
-    fresh = evolve(
-        job.standing,
-        last_number=number,
-        scheduled=scheduled(anchored, number, moment),
-        gaps=(),
-        spare=None,
-        last_scheduled_at=None,
-    )
-    return Change(evolve(anchored, standing=placed(anchored, fresh, now)))
-
-
-def stray(job: Job, *, now: datetime) -> datetime | None:
-    """Return the schedule's next moment where the pending one lies after it without a reason.
-
-    A mark of ``skip_next``, a pause and jitter are reasons; so is an occurrence under way, and a
-    clock that was set back a little: by less than an hour, or less than a period.
-    """
-    one, standing = job.standing.scheduled, job.standing
-    if one is None or has_begun(job, one) or standing.pause or counts_from_end(job):
-        return None
-    anchor = min(job.anchor, now)
-    moment = next_occurrence(job.spec.schedule, now, anchor)
-    if moment is None or one.scheduled_at - moment <= BELIEVED:
-        return None
-    past = standing.last_scheduled_at
-    if past is not None and moment <= past and _is_believed(job.spec.schedule, past, now, anchor):
-        return None
-    return moment
 
 
 def retire(job: Job, *, now: datetime) -> tuple[Execution, ...]:
@@ -163,7 +119,7 @@ def _rescheduled(job: Job, edited: Job, now: datetime) -> Change:
     first, past = first_occurrence(schedule, now), standing.last_scheduled_at
     if past is not None and first is not None and first <= past:
         # A clock that was set back must not repeat moments that have run.
-        if _is_believed(schedule, past, now, now):
+        if is_believed(schedule, past, now, now):
             first = next_occurrence(schedule, max(past, now), now)
         else:
             standing = evolve(standing, last_scheduled_at=None)
@@ -231,11 +187,3 @@ def _rest(job: Job, since: datetime, number: int, now: datetime) -> tuple[Execut
     """Return one execution for all that was due after a moment."""
     rest = of_passed(job, since, number, Status.SUPERSEDED, now, reason=EDITED)
     return () if rest is None else (rest,)
-
-
-def _is_believed(schedule: Schedule, past: datetime, now: datetime, anchor: datetime) -> bool:
-    """Whether a moment that lies ahead of the clock may have run all the same."""
-    if past - now <= BELIEVED:
-        return True
-    first = next_occurrence(schedule, now, anchor)
-    return first is not None and past <= first

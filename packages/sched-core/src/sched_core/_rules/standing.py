@@ -11,6 +11,7 @@ from sched_core._model.occurrence import Pending, Standing
 from sched_core._model.policy import share
 from sched_core._rules.record import expiry
 from sched_core.clock import instant_after
+from sched_core.schedule.derivation import fingerprint, trail_of
 
 
 def current(standing: Standing) -> Pending | None:
@@ -78,7 +79,10 @@ def is_owed(job: Job, one: Pending, now: datetime) -> bool:
 
 def scheduled(job: Job, number: int, moment: datetime) -> Pending:
     """Return the occurrence of the schedule with the number, at the moment."""
-    jitter = job.spec.policy.jitter
-    if not jitter:
+    jitter, mine = job.spec.policy.jitter, fingerprint(job.spec.schedule)
+    if not jitter and not mine:
         return Pending(number, moment, moment)
-    return Pending(number, moment, instant_after(moment, jitter * share(f"{job.uid}:{number}")))
+    due_at = instant_after(moment, jitter * share(f"{job.uid}:{number}")) if jitter else moment
+    before = job.standing.scheduled
+    trail = trail_of(mine, "" if before is None else before.derived_from)
+    return Pending(number, moment, due_at, derived_from=trail)

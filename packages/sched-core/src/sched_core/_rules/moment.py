@@ -1,0 +1,113 @@
+"""Stored moments are checked, not believed.
+
+The moment of a pending occurrence was right when it was stored. Since then a clock that had been
+far ahead may have been mended, or the rules of a time zone may have changed.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from attrs import evolve
+
+from sched_core._model.job import Job
+from sched_core._rules.grid import TICK, counts_from_end, grid_of
+from sched_core._rules.standing import has_begun, placed, scheduled
+from sched_core.schedule import Schedule, next_occurrence
+from sched_core.schedule.derivation import fingerprint, knows_better, trail_of
+
+BELIEVED = timedelta(hours=1)
+"""How far ahead of the clock a moment may lie that has run, and is not repeated. A clock that was
+set back by more than that, and by more than a period, was wrong before."""
+
+
+def corrected(job: Job, *, now: datetime) -> Job | None:
+    """Return the job with its pending moment put right; ``None`` where it is."""
+    derived = rederived(job, now=now)
+    return reanchored(job if derived is None else derived, now=now) or derived
+
+
+def rederived(job: Job, *, now: datetime) -> Job | None:
+    """Return the job as the newer data of this process has it; ``None`` where there are none.
+
+    What has begun stays. A moment that is none any more gives way to the nearest one that has not
+    run, under a number of its own: there is one run, at the new hour.
+    """
+    one = job.standing.scheduled
+    if one is None or not is_outdated(job):
+        return None
+    moment = one.scheduled_at if has_begun(job, one) else _nearest(job, one.scheduled_at)
+    if moment == one.scheduled_at:
+        trail = trail_of(fingerprint(job.spec.schedule), one.derived_from)
+        kept = evolve(job.standing, scheduled=evolve(one, derived_from=trail))
+        return evolve(job, standing=kept)
+    number = job.standing.last_number + (moment is not None)
+    fresh = None if moment is None else scheduled(job, number, moment)
+    standing = evolve(job.standing, last_number=number, scheduled=fresh)
+    return evolve(job, standing=placed(job, standing, now))
+
+
+def is_outdated(job: Job) -> bool:
+    """Whether this process derives the job's moments from newer data than its pending one was."""
+    one = job.standing.scheduled
+    if one is None:
+        return False
+    mine = fingerprint(job.spec.schedule)
+    return mine != one.derived_from and knows_better(mine, one.derived_from)
+
+
+def _nearest(job: Job, moment: datetime) -> datetime | None:
+    """Return the schedule's moment nearest to another one, of those that have not run."""
+    grid, past = grid_of(job), job.standing.last_scheduled_at
+    earlier = grid.last(job.anchor - TICK if past is None else past, moment)
+    later = grid.after(moment)
+    if earlier is None or later is None:
+        return earlier or later
+    return earlier if moment - earlier < later - moment else later
+
+
+def reanchored(job: Job, *, now: datetime) -> Job | None:
+    """Return the job as if its schedule had taken effect now; ``None`` where that changes nothing.
+
+    For a moment that a clock, which was far ahead for a while, has put years away.
+    """
+    moment = stray(job, now=now)
+    if moment is None:
+        return None
+    anchored, number = evolve(job, anchor=now), job.standing.last_number + 1
+    fresh = evolve(
+        job.standing,
+        last_number=number,
+        scheduled=scheduled(anchored, number, moment),
+        gaps=(),
+        spare=None,
+        last_scheduled_at=None,
+    )
+    return evolve(anchored, standing=placed(anchored, fresh, now))
+
+
+def stray(job: Job, *, now: datetime) -> datetime | None:
+    """Return the schedule's next moment where the pending one lies after it without a reason.
+
+    A mark of ``skip_next``, a pause and jitter are reasons; so is an occurrence under way, and a
+    clock that was set back a little: by less than an hour, or less than a period.
+    """
+    one, standing = job.standing.scheduled, job.standing
+    if one is None or has_begun(job, one) or standing.pause or counts_from_end(job):
+        return None
+    anchor = min(job.anchor, now)
+    moment = next_occurrence(job.spec.schedule, now, anchor)
+    if moment is None or one.scheduled_at - moment <= BELIEVED:
+        return None
+    past = standing.last_scheduled_at
+    if past is not None and moment <= past and is_believed(job.spec.schedule, past, now, anchor):
+        return None
+    return moment
+
+
+def is_believed(schedule: Schedule, past: datetime, now: datetime, anchor: datetime) -> bool:
+    """Whether a moment that lies ahead of the clock may have run all the same."""
+    if past - now <= BELIEVED:
+        return True
+    first = next_occurrence(schedule, now, anchor)
+    return first is not None and past <= first
