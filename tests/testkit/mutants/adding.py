@@ -27,8 +27,8 @@ class AddsOtherwise(Sound):
     def _add(self, job: Job) -> Job:
         return super()._add(self.change(job))
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
-        return await super().replace(self.change(job), ledger)
+    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
+        return await super().replace(self.change(job), history)
 
 
 @breaks("an_added_job_is_stored_as_it_was_given")
@@ -104,9 +104,9 @@ class RemovesWhatIsNotThere(Sound):
     """Remove answers True whatever was there: nobody looked at the row count."""
 
     async def remove(
-        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
+        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
     ) -> bool:
-        await super().remove(job_id, ledger, expected=expected)
+        await super().remove(job_id, history, expected=expected)
         return True
 
 

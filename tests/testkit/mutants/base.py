@@ -49,15 +49,15 @@ class Store(MemoryStore):
         """Called when others let a record go that they had locked; locks hold up nothing here."""
         self.locked.discard(job_id)
 
-    def write(self, lines: Sequence[Execution]) -> None:
-        """Write lines, whatever they are about."""
-        for line in lines:
-            if self.line(line.id) is None:
-                self.append(line)
+    def write(self, executions: Sequence[Execution]) -> None:
+        """Write executions, whatever they are about."""
+        for execution in executions:
+            if self.execution(execution.id) is None:
+                self.append(execution)
 
     def readable(self) -> list[Execution]:
         """Return the history but for what cannot be read."""
-        return [line for _, line in self.lines if isinstance(line, Execution)]
+        return [execution for _, execution in self.executions if isinstance(execution, Execution)]
 
     def unreadable(self) -> list[str]:
         """Return the ids whose records cannot be read."""
@@ -65,13 +65,13 @@ class Store(MemoryStore):
 
 
 class WritesOtherwise(Store):
-    """Base: the ledger is written in another way."""
+    """Base: the history is written in another way."""
 
-    def change(self, line: Execution) -> Execution | None:
+    def change(self, execution: Execution) -> Execution | None:
         raise NotImplementedError
 
-    def append(self, line: Execution | UndecodableExecution) -> None:
-        changed = line if isinstance(line, UndecodableExecution) else self.change(line)
+    def append(self, execution: Execution | UndecodableExecution) -> None:
+        changed = execution if isinstance(execution, UndecodableExecution) else self.change(execution)
         if changed is not None:
             super().append(changed)
 
@@ -105,10 +105,10 @@ class Sound(MemoryBackend):
         self.store.next_serial()
 
     async def remove(
-        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
+        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
     ) -> bool:
         self.store.next_serial()
-        return await super().remove(job_id, ledger, expected=expected)
+        return await super().remove(job_id, history, expected=expected)
 
     async def release(self, claims: Sequence[Claim]) -> None:
         self.store.next_serial()

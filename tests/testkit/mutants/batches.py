@@ -67,12 +67,12 @@ class ReleasesOneStatement(Sound):
 
 @breaks("many_lost_claims_are_taken_over")
 class LinesOfOneStatement(Sound):
-    """The lines of a large takeover have no room in its statement."""
+    """The executions of a large takeover have no room in its statement."""
 
     async def claim_due(self, limit: int) -> Sequence[Claim]:
-        before = len(self.store.lines)
+        before = len(self.store.executions)
         claims = await super().claim_due(limit)
-        self.store.keep(self.store.lines[: before + 256])
+        self.store.keep(self.store.executions[: before + 256])
         return claims
 
 

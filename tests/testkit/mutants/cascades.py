@@ -22,13 +22,13 @@ from sched_core import (
 
 
 class Forgets(Sound):
-    """Base: deletes the lines of jobs."""
+    """Base: deletes the executions of jobs."""
 
     def forget(self, job_ids: set[str]) -> None:
-        self.store.keep([entry for entry in self.store.lines if entry[1].job_id not in job_ids])
+        self.store.keep([entry for entry in self.store.executions if entry[1].job_id not in job_ids])
 
 
-@breaks("pruned_jobs_leave_their_lines")
+@breaks("pruned_jobs_leave_their_executions")
 class PruneCascadesToLines(Forgets):
     """The history refers to jobs with ON DELETE CASCADE: pruning one deletes it."""
 
@@ -44,9 +44,9 @@ class RemovalCascadesToLines(Forgets):
     """Removing a job deletes its history."""
 
     async def remove(
-        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
+        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
     ) -> bool:
-        removed = await super().remove(job_id, ledger, expected=expected)
+        removed = await super().remove(job_id, history, expected=expected)
         if removed and job_id not in self.store.rows:
             self.forget({job_id})
         return removed
@@ -65,38 +65,38 @@ class AddingAgainStartsAnEmptyHistory(Forgets):
 
 @breaks("the_history_of_a_removed_job_stays")
 class TheLedgerIsJoinedWithJobs(Sound):
-    """FROM ledger JOIN job: the lines of a job that is gone are not listed."""
+    """FROM history JOIN job: the executions of a job that is gone are not listed."""
 
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
         page = await super().executions(query, after=after, limit=limit)
-        there = [line for line in page.items if self.store.row(line.job_id).job is not None]
+        there = [execution for execution in page.items if self.store.row(execution.job_id).job is not None]
         return Page(there, page.next)
 
 
-@breaks("pruned_lines_leave_their_jobs")
+@breaks("pruned_executions_leave_their_jobs")
 class PruneCascadesToJobs(Sound):
     """A job that has run and has no history any more is deleted with it."""
 
     async def prune(self, before: datetime) -> int:
-        had = {line.job_id for line in self.store.readable()}
+        had = {execution.job_id for execution in self.store.readable()}
         deleted = await super().prune(before)
-        for job_id in had - {line.job_id for line in self.store.readable()}:
+        for job_id in had - {execution.job_id for execution in self.store.readable()}:
             row = self.store.row(job_id)
             if row.hold is None:
                 self.store.rows.pop(job_id, None)
         return deleted
 
 
-@breaks("pruned_lines_leave_their_jobs")
+@breaks("pruned_executions_leave_their_jobs")
 class PruneFrees(Sound):
     """Pruning the history of a job that is claimed takes its claim away."""
 
     async def prune(self, before: datetime) -> int:
-        had = {line.job_id for line in self.store.readable()}
+        had = {execution.job_id for execution in self.store.readable()}
         deleted = await super().prune(before)
-        for job_id in had - {line.job_id for line in self.store.readable()}:
+        for job_id in had - {execution.job_id for execution in self.store.readable()}:
             row = self.store.row(job_id)
             row.hold = None
             self.store.save(job_id, row)
@@ -153,16 +153,16 @@ class ExpiryIsNeverGiven(ExpiresAsFirst):
         return None if never else job.standing.expires_at
 
 
-@breaks("prune_counts_lines_and_jobs")
+@breaks("prune_counts_executions_and_jobs")
 class CountsLinesOnly(Sound):
-    """Prune returns how many lines it deleted, and says nothing of jobs."""
+    """Prune returns how many executions it deleted, and says nothing of jobs."""
 
     async def prune(self, before: datetime) -> int:
         jobs = len(self.store.rows)
         return await super().prune(before) - jobs + len(self.store.rows)
 
 
-@breaks("prune_counts_lines_and_jobs")
+@breaks("prune_counts_executions_and_jobs")
 class ExpiredJobsVanish(Sound):
     """A job that has expired is gone for whoever asks, before prune has counted it."""
 
@@ -172,7 +172,7 @@ class ExpiredJobsVanish(Sound):
         return None if expires is not None and expires <= self._now() else job
 
 
-@breaks("prune_counts_lines_and_jobs")
+@breaks("prune_counts_executions_and_jobs")
 class PrunesFromTheEpochOn(Sound):
     """Prune takes a moment before 1970 for a mistake, and deletes nothing then."""
 
@@ -187,8 +187,8 @@ class TokensStartAgainAfterPrune(ClaimsOtherwise):
     def change(self, claim: Claim) -> Claim:
         holds = [row.hold.token for row in self.store.rows.values() if row.hold is not None]
         holds.remove(claim.token)
-        lines = [line.token for line in self.store.readable()]
-        return evolve(claim, token=max([*holds, *lines], default=0) + 1)
+        executions = [execution.token for execution in self.store.readable()]
+        return evolve(claim, token=max([*holds, *executions], default=0) + 1)
 
 
 @breaks("a_second_removal_keeps_the_hold")
@@ -196,9 +196,9 @@ class ASecondRemovalDropsTheHold(Sound):
     """Removing what is removed already deletes the tombstone."""
 
     async def remove(
-        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
+        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
     ) -> bool:
-        removed = await super().remove(job_id, ledger, expected=expected)
+        removed = await super().remove(job_id, history, expected=expected)
         if not removed:
             self.store.rows.pop(job_id, None)
         return removed
@@ -209,11 +209,11 @@ class ATombstoneHoldsOnce(Sound):
     """The hold of a removed job goes with the next incarnation, if that is removed, too."""
 
     async def remove(
-        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
+        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
     ) -> bool:
         row = self.store.row(job_id)
         old = isinstance(row.job, Job) and row.hold is not None and row.hold.job.uid != row.job.uid
-        removed = await super().remove(job_id, ledger, expected=expected)
+        removed = await super().remove(job_id, history, expected=expected)
         if old:
             self.store.rows.pop(job_id, None)
         return removed
@@ -246,14 +246,14 @@ class ANewJobEndsTheOldRun(Sound):
 
 @breaks("releasing_the_removed_frees_the_new")
 class ReleasesTheNewInstead(Sound):
-    """The superseded line of a released claim is written about the job that is stored."""
+    """The superseded execution of a released claim is written about the job that is stored."""
 
     class AboutTheStored(WritesOtherwise):
-        def change(self, line: Execution) -> Execution:
-            job = self.row(line.job_id).job
-            if line.status is not Status.SUPERSEDED or not isinstance(job, Job):
-                return line
-            return evolve(line, uid=job.uid, id=f"{job.uid}:{line.number}:0")
+        def change(self, execution: Execution) -> Execution:
+            job = self.row(execution.job_id).job
+            if execution.status is not Status.SUPERSEDED or not isinstance(job, Job):
+                return execution
+            return evolve(execution, uid=job.uid, id=f"{job.uid}:{execution.number}:0")
 
     makes = AboutTheStored
 

@@ -215,24 +215,24 @@ class TakesOverInSilence(ClaimsOtherwise):
         return evolve(claim, lost=None)
 
 
-@breaks("a_takeover_writes_the_abandoned_line")
+@breaks("a_takeover_writes_the_abandoned_execution")
 class TakesOverWithoutALine(Sound):
-    """A takeover writes no line for the lost attempt."""
+    """A takeover writes no execution for the lost attempt."""
 
     class Forgetful(WritesOtherwise):
-        def change(self, line: Execution) -> Execution | None:
-            return None if line.status is Status.ABANDONED else line
+        def change(self, execution: Execution) -> Execution | None:
+            return None if execution.status is Status.ABANDONED else execution
 
     makes = Forgetful
 
 
-@breaks("a_takeover_writes_the_abandoned_line")
+@breaks("a_takeover_writes_the_abandoned_execution")
 class AbandonedIsTheEnd(Sound):
-    """The line of a lost attempt is written as a final one."""
+    """The execution of a lost attempt is written as a final one."""
 
     class Final(WritesOtherwise):
-        def change(self, line: Execution) -> Execution:
-            return evolve(line, final=line.final or line.status is Status.ABANDONED)
+        def change(self, execution: Execution) -> Execution:
+            return evolve(execution, final=execution.final or execution.status is Status.ABANDONED)
 
     makes = Final
 
@@ -401,8 +401,8 @@ class LostAttemptsCountForEver(ClaimsOtherwise):
 class LostAttemptsOutliveAnEdit(Sound):
     """What a released takeover had lost is kept by id, and counts whatever is claimed next."""
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
-        replaced = await super().replace(job, ledger)
+    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
+        replaced = await super().replace(job, history)
         row = self.store.rows[job.id]
         if row.released is not None:
             row.released = evolve(row.released, job=replaced)

@@ -59,10 +59,10 @@ class RenewingRevives(Sound):
 
 @the_model
 class HoldsFollowEdits(Sound):
-    """The hold keeps the stored job and not the claimed one: its lines are those of the edit."""
+    """The hold keeps the stored job and not the claimed one: its executions are those of the edit."""
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
-        stored = await super().replace(job, ledger)
+    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
+        stored = await super().replace(job, history)
         row = self.store.rows[job.id]
         if row.hold is not None and row.hold.job.standing.number == stored.standing.number:
             row.hold = evolve(row.hold, job=stored)
@@ -105,30 +105,30 @@ class RemovalOfHeldComparesNothing(Sound):
     """The removal of a held job only sets a mark, whatever revision was expected."""
 
     async def remove(
-        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
+        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
     ) -> bool:
         held = self.store.row(job_id).hold is not None
-        return await super().remove(job_id, ledger, expected=None if held else expected)
+        return await super().remove(job_id, history, expected=None if held else expected)
 
 
 @the_model
 class EditOfHeldComparesNothing(Sound):
     """The edit of a held job waits in a place of its own, whatever revision it was made of."""
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
         row = self.store.row(job.id)
         if row.hold is not None and row.job is not None:
             job = evolve(job, revision=row.job.revision)
-        return await super().replace(job, ledger)
+        return await super().replace(job, history)
 
 
 @the_model
 class NoLinesBesideARun(Sound):
-    """While a job is held, an edit writes no lines at all, of other occurrences either."""
+    """While a job is held, an edit writes no executions at all, of other occurrences either."""
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
         held = self.store.row(job.id).hold is not None
-        return await super().replace(job, () if held else ledger)
+        return await super().replace(job, () if held else history)
 
 
 @the_model
@@ -151,7 +151,7 @@ class LostClaimsIgnoreThePutOff(Sound):
 
 @the_model
 class ReleaseLeavesTombstones(Sound):
-    """Releasing the claim of a removed job writes its line, and leaves what held it."""
+    """Releasing the claim of a removed job writes its execution, and leaves what held it."""
 
     async def release(self, claims: Sequence[Claim]) -> None:
         held = {claim.job.id: self.store.row(claim.job.id).hold for claim in claims}
@@ -165,7 +165,7 @@ class ReleaseLeavesTombstones(Sound):
 
 @the_model
 class ConflictsFree(Sound):
-    """A settlement with a second final line is refused, and its claim ends all the same."""
+    """A settlement with a second final execution is refused, and its claim ends all the same."""
 
     def _settle(self, settlement: Settlement) -> Settled:
         settled = super()._settle(settlement)
@@ -188,34 +188,34 @@ class LostLinesAreKeptForEver(Sound):
     class makes(WritesOtherwise):  # noqa: N801 -- the attribute that it overrides
         """Its store."""
 
-        def change(self, line: Execution) -> Execution:
-            own = line.status in {Status.ABANDONED, Status.SUPERSEDED} and line.started_at is None
-            return evolve(line, expires_at=None) if own else line
+        def change(self, execution: Execution) -> Execution:
+            own = execution.status in {Status.ABANDONED, Status.SUPERSEDED} and execution.started_at is None
+            return evolve(execution, expires_at=None) if own else execution
 
 
 @the_model
 class LinesOfOneMomentByName(Sound):
-    """The history is sorted by when lines ended, and those of one moment by their ids."""
+    """The history is sorted by when executions ended, and those of one moment by their ids."""
 
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
         self._now()
-        found = [line for line in self.store.readable() if query.matches(line)]
+        found = [execution for execution in self.store.readable() if query.matches(execution)]
         found.sort(key=_by_end, reverse=True)
         if after is not None:
-            found = [line for line in found if repr(_by_end(line)) < after]
+            found = [execution for execution in found if repr(_by_end(execution)) < after]
         last = repr(_by_end(found[limit - 1])) if len(found) > limit else None
         return Page(found[:limit], last)
 
 
-def _by_end(line: Execution) -> tuple[datetime, str]:
-    return line.finished_at, line.id
+def _by_end(execution: Execution) -> tuple[datetime, str]:
+    return execution.finished_at, execution.id
 
 
 @the_model
 class PruneClearsTheRemoved(Sound):
-    """Prune deletes what is left of removed jobs whose claims have run out, without their lines."""
+    """Prune deletes what is left of removed jobs whose claims have run out, without their executions."""
 
     async def prune(self, before: datetime) -> int:
         now = self._now()
@@ -276,13 +276,13 @@ class EveryReleaseIsALoss(Sound):
 
 @the_model
 class OneFinalLineForEachCall(Sound):
-    """A settlement's other final lines are dropped: one occurrence, one final line."""
+    """A settlement's other final executions are dropped: one occurrence, one final execution."""
 
     def _settle(self, settlement: Settlement) -> Settled:
         own = settlement.claim.job.standing.number
-        lines = [line for line in settlement.ledger if line.number == own or not line.final]
+        executions = [execution for execution in settlement.executions if execution.number == own or not execution.final]
         if settlement.standing is not None and settlement.standing.due_at is None:
-            settlement = evolve(settlement, ledger=tuple(lines))
+            settlement = evolve(settlement, executions=tuple(executions))
         return super()._settle(settlement)
 
 

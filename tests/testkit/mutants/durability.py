@@ -116,15 +116,15 @@ class Filed(Sound):
         with self.step():
             return await super().get(job_id)
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
         with self.step():
-            return await super().replace(job, ledger)
+            return await super().replace(job, history)
 
     async def remove(
-        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
+        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
     ) -> bool:
         with self.step():
-            return await super().remove(job_id, ledger, expected=expected)
+            return await super().remove(job_id, history, expected=expected)
 
     async def jobs(
         self, query: JobQuery, *, after: str | None, limit: int
@@ -327,7 +327,7 @@ class HistoryInMemory(Filed):
     """The history is stored when there is time for it."""
 
     def kept(self) -> dict[str, Any]:
-        return super().kept() | {"lines": [], "written": {}, "final": {}}
+        return super().kept() | {"executions": [], "written": {}, "final": {}}
 
 
 @breaks("another_process_sees_every_write_at_once")

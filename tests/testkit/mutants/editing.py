@@ -26,8 +26,8 @@ class RevisionsStartAgain(Sound):
         stored = super()._add(job)
         return stored if known is not None else self._counted(stored, 1)
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
-        return self._counted(await super().replace(job, ledger), job.revision + 1)
+    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
+        return self._counted(await super().replace(job, history), job.revision + 1)
 
     def _counted(self, job: Job, revision: int) -> Job:
         row = self.store.rows[job.id]
@@ -51,44 +51,44 @@ class SettleKeepsTheRevision(Sound):
 class ReplaceComparesNothing(Sound):
     """Replace writes whatever revision it was decided on: the last one wins."""
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
         stored = await self.get(job.id)
         if isinstance(stored, Job):
             job = evolve(job, revision=stored.revision)
-        return await super().replace(job, ledger)
+        return await super().replace(job, history)
 
 
 @breaks("replacing_what_is_gone_is_not_found")
 class ReplaceInserts(Sound):
     """Replace is an upsert, and brings a removed job back."""
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
         if await self.get(job.id) is None:
             return (await self.add([job]))[0]
-        return await super().replace(job, ledger)
+        return await super().replace(job, history)
 
 
 @breaks("a_replacement_is_stored_as_it_was_given")
 class ReplaceKeepsTheStanding(Sound):
     """Replace writes the definition only."""
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
         stored = await self.get(job.id)
         if isinstance(stored, Job):
             job = evolve(job, standing=evolve(job.standing, failures=stored.standing.failures))
-        return await super().replace(job, ledger)
+        return await super().replace(job, history)
 
 
 @breaks("a_replacement_is_stored_as_it_was_given")
 class ReplaceMergesMetadata(Sound):
     """Replace updates metadata key by key, and removes none."""
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
         stored = await self.get(job.id)
         if isinstance(stored, Job):
             both = {**stored.spec.metadata, **job.spec.metadata}
             job = evolve(job, spec=evolve(job.spec, metadata=both))
-        return await super().replace(job, ledger)
+        return await super().replace(job, history)
 
 
 @breaks("removal_is_a_compare_and_set")
@@ -96,25 +96,25 @@ class RemoveComparesNothing(Sound):
     """Remove ignores the revision that it was decided on."""
 
     async def remove(
-        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
+        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
     ) -> bool:
-        return await super().remove(job_id, ledger)
+        return await super().remove(job_id, history)
 
 
-@breaks("lines_of_an_edit_are_written_with_it")
+@breaks("executions_of_an_edit_are_written_with_it")
 class ReplaceForgetsItsLines(Sound):
-    """Replace does not write the lines that it is given."""
+    """Replace does not write the executions that it is given."""
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
         return await super().replace(job)
 
 
-@breaks("lines_of_an_edit_are_written_with_it")
+@breaks("executions_of_an_edit_are_written_with_it")
 class RemoveForgetsItsLines(Sound):
-    """Remove does not write the lines that it is given."""
+    """Remove does not write the executions that it is given."""
 
     async def remove(
-        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
+        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
     ) -> bool:
         return await super().remove(job_id, expected=expected)
 

@@ -28,11 +28,11 @@ class TellsOfTheCommitBeforeIt(Joined):
 
 @breaks("a_handlers_commit_settles")
 class SettlesWithoutTheLine(Joined):
-    """The transaction ends the claim and stores the standing; its line is forgotten."""
+    """The transaction ends the claim and stores the standing; its execution is forgotten."""
 
     def settle_in(self, handlers: Handlers) -> None:
         super().settle_in(handlers)
-        handlers.connection.staged.lines.clear()
+        handlers.connection.staged.executions.clear()
 
 
 @breaks("a_handlers_settlement_is_decided_on_what_is_stored")

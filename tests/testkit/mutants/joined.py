@@ -49,8 +49,8 @@ class Staged(Store):
         self.met.setdefault(job_id, self.store.row(job_id))
         self.rows[job_id] = row
 
-    def line(self, line_id: str) -> Execution | UndecodableExecution | None:
-        return super().line(line_id) or self.store.line(line_id)
+    def execution(self, execution_id: str) -> Execution | UndecodableExecution | None:
+        return super().execution(execution_id) or self.store.execution(execution_id)
 
     def has_final(self, uid: str, number: int) -> bool:
         return super().has_final(uid, number) or self.store.has_final(uid, number)
@@ -66,8 +66,8 @@ class Staged(Store):
         """Store what was written."""
         for job_id, row in self.rows.items():
             self.store.save(job_id, row)
-        for _, line in self.lines:
-            self.store.append(line)
+        for _, execution in self.executions:
+            self.store.append(execution)
 
 
 class Connection:

@@ -59,7 +59,7 @@ class ExpiresTooEarly(Sound):
 
 @breaks("what_has_expired_is_deleted")
 class NothingExpires(Sound):
-    """Prune looks at the ledger only."""
+    """Prune looks at the history only."""
 
     async def prune(self, before: datetime) -> int:
         rows, self.store.rows = self.store.rows, {}
@@ -109,8 +109,8 @@ class SettlementsAreBuffered(Sound):
     """What was settled last is still in a buffer when the process dies."""
 
     def died(self) -> None:
-        if self.store.lines:
-            self.store.lines.pop()
+        if self.store.executions:
+            self.store.executions.pop()
 
 
 @breaks("everything_survives_reopening")

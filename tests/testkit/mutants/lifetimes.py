@@ -162,14 +162,14 @@ class HistoryHasFloats(Sound):
     """Moments of the history are floats of seconds, which lose microseconds far from 1970."""
 
     class Floats(WritesOtherwise):
-        def change(self, line: Execution) -> Execution:
+        def change(self, execution: Execution) -> Execution:
             kept: dict[str, Any] = {}
             for name in ("scheduled_at", "started_at", "finished_at"):
-                moment = getattr(line, name)
+                moment = getattr(execution, name)
                 if moment is not None:
                     seconds = float((moment - EPOCH).total_seconds())
                     kept[name] = EPOCH.fromtimestamp(min(seconds, 253402300799.0), UTC)
-            return evolve(line, **kept)
+            return evolve(execution, **kept)
 
     makes = Floats
 

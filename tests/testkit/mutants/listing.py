@@ -1,4 +1,4 @@
-"""Pages of jobs and of the ledger."""
+"""Pages of jobs and of the history."""
 
 from __future__ import annotations
 
@@ -148,10 +148,10 @@ class FinishedIsHidden(ListsOtherwise):
 
 
 class LedgerOtherwise(Sound):
-    """Base: ledger pages made of a list of its own."""
+    """Base: history pages made of a list of its own."""
 
-    def selected(self, line: Execution, query: ExecutionQuery) -> bool:
-        return query.matches(line)
+    def selected(self, execution: Execution, query: ExecutionQuery) -> bool:
+        return query.matches(execution)
 
     def key(self, position: int, job_id: str) -> Any:
         return -position
@@ -160,7 +160,7 @@ class LedgerOtherwise(Sound):
         self, query: ExecutionQuery, *, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
         self._now()
-        found = [entry for entry in self.store.lines if self.selected(entry[1], query)]
+        found = [entry for entry in self.store.executions if self.selected(entry[1], query)]
         found.sort(key=lambda entry: self.key(entry[0], entry[1].job_id))
         if after is not None:
             position, _, job_id = after.partition(" ")
@@ -168,34 +168,34 @@ class LedgerOtherwise(Sound):
             found = [entry for entry in found if self.key(entry[0], entry[1].job_id) > last]
         page = found[:limit]
         cursor = f"{page[-1][0]} {page[-1][1].job_id}" if len(found) > limit else None
-        return Page([line for _, line in page], cursor)
+        return Page([execution for _, execution in page], cursor)
 
 
-@breaks("pages_of_the_ledger_are_stable")
+@breaks("pages_of_the_history_are_stable")
 class LedgerPagesByOffset(Sound):
-    """The next page begins at a position, which moves with every line that is written."""
+    """The next page begins at a position, which moves with every execution that is written."""
 
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
         self._now()
-        found = [line for _, line in reversed(self.store.lines) if query.matches(line)]
+        found = [execution for _, execution in reversed(self.store.executions) if query.matches(execution)]
         start = int(after or 0)
         more = start + limit < len(found)
         return Page(found[start : start + limit], str(start + limit) if more else None)
 
 
-@breaks("the_ledger_comes_newest_first")
+@breaks("the_history_comes_newest_first")
 class OldestFirst(LedgerOtherwise):
-    """The ledger is listed in the order of writing."""
+    """The history is listed in the order of writing."""
 
     def key(self, position: int, job_id: str) -> Any:
         return position
 
 
-@breaks("the_ledger_comes_newest_first")
+@breaks("the_history_comes_newest_first")
 class LedgerOfOnePage(Sound):
-    """The ledger's first page is its only one."""
+    """The history's first page is its only one."""
 
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int
@@ -203,50 +203,50 @@ class LedgerOfOnePage(Sound):
         return Page((await super().executions(query, after=after, limit=limit)).items, None)
 
 
-@breaks("the_whole_ledger_comes_newest_first")
+@breaks("the_whole_history_comes_newest_first")
 class LedgerJobByJob(LedgerOtherwise):
-    """Across jobs the ledger is listed by id."""
+    """Across jobs the history is listed by id."""
 
     def key(self, position: int, job_id: str) -> Any:
         return job_id, -position
 
 
-@breaks("the_ledger_is_filtered")
+@breaks("the_history_is_filtered")
 class SinceIsExclusive(LedgerOtherwise):
     """Since is compared with >."""
 
-    def selected(self, line: Execution, query: ExecutionQuery) -> bool:
-        return line.finished_at != query.since and query.matches(line)
+    def selected(self, execution: Execution, query: ExecutionQuery) -> bool:
+        return execution.finished_at != query.since and query.matches(execution)
 
 
-@breaks("the_ledger_is_filtered")
+@breaks("the_history_is_filtered")
 class UntilIsInclusive(LedgerOtherwise):
     """Until is compared with <=."""
 
-    def selected(self, line: Execution, query: ExecutionQuery) -> bool:
-        inside = query.until is None or line.finished_at <= query.until
-        return inside and evolve(query, until=None).matches(line)
+    def selected(self, execution: Execution, query: ExecutionQuery) -> bool:
+        inside = query.until is None or execution.finished_at <= query.until
+        return inside and evolve(query, until=None).matches(execution)
 
 
-@breaks("the_ledger_is_filtered")
+@breaks("the_history_is_filtered")
 class AnyLedgerFilterWillDo(LedgerOtherwise):
-    """The ledger's filters are joined by OR."""
+    """The history's filters are joined by OR."""
 
-    def selected(self, line: Execution, query: ExecutionQuery) -> bool:
+    def selected(self, execution: Execution, query: ExecutionQuery) -> bool:
         asked = [ExecutionQuery(job_id=query.job_id)] if query.job_id else []
         asked += [ExecutionQuery(statuses=query.statuses)] if query.statuses else []
         asked += [ExecutionQuery(final=query.final)] if query.final is not None else []
         within = ExecutionQuery(since=query.since, until=query.until)
-        some = not asked or any(one.matches(line) for one in asked)
-        return some and within.matches(line)
+        some = not asked or any(one.matches(execution) for one in asked)
+        return some and within.matches(execution)
 
 
-@breaks("the_ledger_is_filtered")
+@breaks("the_history_is_filtered")
 class FinalFalseIsNoFilter(LedgerOtherwise):
     """`if query.final:` where `is not None` was meant."""
 
-    def selected(self, line: Execution, query: ExecutionQuery) -> bool:
-        return evolve(query, final=query.final or None).matches(line)
+    def selected(self, execution: Execution, query: ExecutionQuery) -> bool:
+        return evolve(query, final=query.final or None).matches(execution)
 
 
 @breaks("listings_show_what_was_written_elsewhere")
@@ -269,15 +269,15 @@ class ListsFromACache(Sound):
         self.known.clear()
         return await super().add(jobs)
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
         self.known.clear()
-        return await super().replace(job, ledger)
+        return await super().replace(job, history)
 
     async def remove(
-        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
+        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
     ) -> bool:
         self.known.clear()
-        return await super().remove(job_id, ledger, expected=expected)
+        return await super().remove(job_id, history, expected=expected)
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         self.known.clear()
@@ -324,7 +324,7 @@ class EditsMoveJobsToTheEnd(ListsOtherwise):
 
 @breaks("pages_of_the_history_are_complete_while_others_write")
 class TheHistoryIsCountedFromItsEnd(Sound):
-    """The next page of the history begins after so many lines, of which there are more by then."""
+    """The next page of the history begins after so many executions, of which there are more by then."""
 
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int

@@ -27,19 +27,19 @@ class SelectsByTheClaim(Sound):
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
-        lines = self.store.lines
-        self.store.lines = [
-            (number, line)
-            for number, line in lines
-            if isinstance(line, Execution)
-            and (query.since is None or line.claimed_at >= query.since)
-            and (query.until is None or line.claimed_at < query.until)
+        executions = self.store.executions
+        self.store.executions = [
+            (number, execution)
+            for number, execution in executions
+            if isinstance(execution, Execution)
+            and (query.since is None or execution.claimed_at >= query.since)
+            and (query.until is None or execution.claimed_at < query.until)
         ]
         everything = evolve(query, since=None, until=None)
         try:
             return await super().executions(everything, after=after, limit=limit)
         finally:
-            self.store.lines = lines
+            self.store.executions = executions
 
 
 @breaks("the_history_is_listed_by_writing_and_selected_by_its_end")
@@ -49,18 +49,18 @@ class ListsByTheEnd(Sound):
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
-        lines = self.store.lines
-        ends = sorted(line.finished_at for _, line in lines)
-        self.store.lines = [
-            (number + 1, line)
-            for number, line in enumerate(
-                sorted((line for _, line in lines), key=lambda line: ends.index(line.finished_at))
+        executions = self.store.executions
+        ends = sorted(execution.finished_at for _, execution in executions)
+        self.store.executions = [
+            (number + 1, execution)
+            for number, execution in enumerate(
+                sorted((execution for _, execution in executions), key=lambda execution: ends.index(execution.finished_at))
             )
         ]
         try:
             return await super().executions(query, after=after, limit=limit)
         finally:
-            self.store.lines = lines
+            self.store.executions = executions
 
 
 @breaks("a_full_last_page_has_no_next")
@@ -84,7 +84,7 @@ class AFullPageOfTheHistoryGoesOn(Sound):
         page = await super().executions(query, after=after, limit=limit)
         if page.next is not None or len(page.items) < limit:
             return page
-        last = next(number for number, line in self.store.lines if line == page.items[-1])
+        last = next(number for number, execution in self.store.executions if execution == page.items[-1])
         return Page(page.items, str(last))
 
 

@@ -168,7 +168,7 @@ class ReservesItsIds(Racing):
 class EditLooksFirst(Racing):
     """SELECT the revision, compare it in Python, then UPDATE by id."""
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
         self._now()
         if self.readable(job.id).revision != job.revision:
             raise RevisionConflict(job.id)
@@ -177,7 +177,7 @@ class EditLooksFirst(Racing):
         if row.job is None:
             raise JobNotFound(job.id)
         stored: Job = row.replace(
-            _at(job, row.job.revision), ledger, self.store.next_serial(), self.store
+            _at(job, row.job.revision), history, self.store.next_serial(), self.store
         )
         self.store.save(job.id, row)
         return stored
@@ -189,16 +189,16 @@ def _at(job: Job, revision: int) -> Job:
 
 @breaks("one_of_two_edits_of_a_revision_wins")
 class LinesBeforeTheEdit(Racing):
-    """Writes the lines in a transaction of their own, before the one that compares."""
+    """Writes the executions in a transaction of their own, before the one that compares."""
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
         self._now()
         if self.readable(job.id).revision != job.revision:
             raise RevisionConflict(job.id)
         if self.store.row(job.id).hold is None:
-            self.store.write(ledger)
+            self.store.write(history)
         await self.others_work()
-        return await super().replace(job, ledger)
+        return await super().replace(job, history)
 
 
 @breaks("one_of_two_removals_removes")
@@ -206,12 +206,12 @@ class RemovalLooksFirst(Racing):
     """Answers what it saw before it deleted."""
 
     async def remove(
-        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
+        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
     ) -> bool:
         self._now()
         was_there = self.store.row(job_id).job is not None
         await self.others_work()
-        await super().remove(job_id, ledger, expected=expected)
+        await super().remove(job_id, history, expected=expected)
         return was_there
 
 
@@ -220,28 +220,28 @@ class RemovalComparesFirst(Racing):
     """Compares the revision, then deletes by id."""
 
     async def remove(
-        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
+        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
     ) -> bool:
         self._now()
         stored = self.store.row(job_id).job
         if isinstance(stored, Job) and expected not in {None, stored.revision}:
             raise RevisionConflict(job_id)
         await self.others_work()
-        return await super().remove(job_id, ledger)
+        return await super().remove(job_id, history)
 
 
 @breaks("an_edit_or_a_removal_of_a_revision_wins")
 class EditBringsBack(Racing):
     """An edit is an upsert: what was removed after it had compared comes back."""
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
         self._now()
         row = self.read(job.id)
         row.readable(job.id)
         await self.others_work()
         if self.store.row(job.id).job is not None:
-            return await super().replace(job, ledger)
-        stored = row.replace(job, ledger, self.store.next_serial(), self.store)
+            return await super().replace(job, history)
+        stored = row.replace(job, history, self.store.next_serial(), self.store)
         self.store.save(job.id, row)
         return stored
 
@@ -251,9 +251,9 @@ class RemovesInTwoSteps(Racing):
     """Deletes the job, and later what else is stored under its id."""
 
     async def remove(
-        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
+        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
     ) -> bool:
-        removed = await super().remove(job_id, ledger, expected=expected)
+        removed = await super().remove(job_id, history, expected=expected)
         if removed and self.store.row(job_id).hold is None:
             await self.others_work()
             self.store.rows.pop(job_id, None)
@@ -264,11 +264,11 @@ class RemovesInTwoSteps(Racing):
 class OneDocument(Racing):
     """All jobs are one document, which an edit reads and writes as a whole."""
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
         self._now()
         before = dict(self.store.rows)
         row = self.read(job.id)
-        stored = row.replace(job, ledger, self.store.next_serial(), self.store)
+        stored = row.replace(job, history, self.store.next_serial(), self.store)
         await self.others_work()
         for job_id, other in before.items():
             if job_id in self.store.rows:
@@ -288,10 +288,10 @@ class OneIndex(Racing):
     """The list of ids is one value, which a removal reads and writes as a whole."""
 
     async def remove(
-        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
+        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
     ) -> bool:
         ids = set(self.store.rows)
-        removed = await super().remove(job_id, ledger, expected=expected)
+        removed = await super().remove(job_id, history, expected=expected)
         await self.others_work()
         for new in set(self.store.rows) - ids:
             del self.store.rows[new]

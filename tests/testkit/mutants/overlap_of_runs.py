@@ -12,7 +12,7 @@ from tests.testkit.mutants.base import AFTER, breaks
 from tests.testkit.mutants.overlap import Racing
 
 from sched_core import Claim, Execution, Job, Settled, Settlement, Undecodable
-from sched_core.job import abandoned_lines
+from sched_core.job import abandoned_executions
 from sched_core.memory import _Row
 
 Stored = Job | Undecodable | None
@@ -112,13 +112,13 @@ class TakesOverWithoutComparing(ClaimsCopies):
 
 @breaks("a_release_frees_no_other_claim")
 class AbandonsFirst(Racing):
-    """Writes the line of a lost claim before the takeover, which may find the job released."""
+    """Writes the execution of a lost claim before the takeover, which may find the job released."""
 
     async def claim_due(self, limit: int) -> Sequence[Claim]:
         now = self._now()
         for row in list(self.store.rows.values()):
             if row.hold is not None and row.hold.expires_at <= now and row.stands_at(row.hold):
-                self.store.write(abandoned_lines(row.hold, now, moved_on=False))
+                self.store.write(abandoned_executions(row.hold, now, moved_on=False))
         await self.others_work()
         return await super().claim_due(limit)
 
@@ -201,15 +201,15 @@ class DeletesTheTombstone(SettlesLater):
         return settled
 
 
-@breaks("two_settlements_of_a_claim_write_one_line")
+@breaks("two_settlements_of_a_claim_write_one_execution")
 class LineThenStanding(SettlesLater):
-    """The line is written in one step, and the standing in the next one."""
+    """The execution is written in one step, and the standing in the next one."""
 
     async def _later(self, settlement: Settlement) -> Settled:
         row = self.store.row(settlement.claim.job.id)
         stays = row.job is not None and row.job.revision == settlement.expected
         if row.is_held_by(settlement.claim) and stays:
-            self.store.write(settlement.ledger)
+            self.store.write(settlement.executions)
             await self.others_work()
             row = self.store.row(settlement.claim.job.id)
             row.hold = row.hold or settlement.claim
@@ -229,26 +229,26 @@ class HistoryIsOneDocument(SettlesLater):
     """The history is one document, which each settlement reads and writes as a whole."""
 
     async def _later(self, settlement: Settlement) -> Settled:
-        lines = list(self.store.lines)
+        executions = list(self.store.executions)
         await self.others_work()
         settled = self._settle(settlement)
-        mine = {line.id for line in settlement.ledger}
-        new = [entry for entry in self.store.lines if entry[1].id in mine]
+        mine = {execution.id for execution in settlement.executions}
+        new = [entry for entry in self.store.executions if entry[1].id in mine]
         if new:
-            self.store.keep([*lines, *new])
+            self.store.keep([*executions, *new])
         return settled
 
 
 @breaks("settlements_of_different_jobs_are_all_kept")
 class PlacesInTheHistoryAreReadFirst(SettlesLater):
-    """A line's place is the newest one's plus one: of two at once, a page passes over one."""
+    """An execution's place is the newest one's plus one: of two at once, a page passes over one."""
 
     async def _later(self, settlement: Settlement) -> Settled:
         place = self.store.serial + 1
         await self.others_work()
-        known = len(self.store.lines)
+        known = len(self.store.executions)
         settled = self._settle(settlement)
-        self.store.lines[known:] = [(place, line) for _, line in self.store.lines[known:]]
+        self.store.executions[known:] = [(place, execution) for _, execution in self.store.executions[known:]]
         self.store.serial = max(self.store.serial, place)
         return settled
 
@@ -325,10 +325,10 @@ class RenewsInAThread(RenewTakesBackAnEdit):
 class EditTakesBackARenewal(Racing):
     """An edit writes the whole row, with the hold that it read."""
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
         hold = self.store.row(job.id).hold
         await self.others_work()
-        stored = await super().replace(job, ledger)
+        stored = await super().replace(job, history)
         row = self.store.row(job.id)
         if row.hold is not None:
             row.hold = hold

@@ -149,12 +149,12 @@ class TheUnreadableIsRemoved(Sound):
     """Remove does not look at what it removes."""
 
     async def remove(
-        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
+        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
     ) -> bool:
         if job_id in self.store.unreadable():
             del self.store.rows[job_id]
             return True
-        return await super().remove(job_id, ledger, expected=expected)
+        return await super().remove(job_id, history, expected=expected)
 
 
 @breaks("an_unreadable_record_stops_nothing_else")

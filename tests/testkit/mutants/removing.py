@@ -26,10 +26,10 @@ class RemovedIsListed(Sound):
     """Listing does not look at the mark of removed jobs."""
 
     async def remove(
-        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
+        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
     ) -> bool:
         stored = await self.get(job_id)
-        removed = await super().remove(job_id, ledger, expected=expected)
+        removed = await super().remove(job_id, history, expected=expected)
         if isinstance(stored, Job):
             self.store.__dict__.setdefault("removed", []).append(stored)
         return removed
@@ -47,7 +47,7 @@ class RemoveIsForgotten(Sound):
     """A removed job is hidden from get, and still handed out."""
 
     async def remove(
-        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
+        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
     ) -> bool:
         hidden = self.store.__dict__.setdefault("hidden", set())
         if await self.get(job_id) is None:
@@ -89,9 +89,9 @@ class RemoveDeletesTheRow(Sound):
     """A removed job leaves no tombstone: a re-added one runs beside the old run."""
 
     async def remove(
-        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
+        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
     ) -> bool:
-        removed = await super().remove(job_id, ledger, expected=expected)
+        removed = await super().remove(job_id, history, expected=expected)
         if removed:
             self.store.rows.pop(job_id, None)
         return removed
@@ -102,21 +102,21 @@ class OccurrencesAreMoments(Sound):
     """An occurrence is known by id and moment, so that a re-added job has ended already."""
 
     class ByMoment(WritesOtherwise):
-        def change(self, line: Execution) -> Execution | None:
+        def change(self, execution: Execution) -> Execution | None:
             known = {(other.job_id, other.scheduled_at) for other in self.readable()}
-            same = line.final and (line.job_id, line.scheduled_at) in known
-            return None if same else line
+            same = execution.final and (execution.job_id, execution.scheduled_at) in known
+            return None if same else execution
 
     makes = ByMoment
 
 
 @breaks("what_a_lost_claim_left_behind_is_superseded")
 class EditsWriteTheFateOfARun(Sound):
-    """An edit writes the line of the occurrence that is running."""
+    """An edit writes the execution of the occurrence that is running."""
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
         replaced = await super().replace(job)
-        self.store.write(ledger)
+        self.store.write(history)
         return replaced
 
 
@@ -140,15 +140,15 @@ class EditedAwayWithoutAFate(Sound):
     """A takeover writes what was abandoned, and not that the occurrence is superseded."""
 
     class Half(WritesOtherwise):
-        def change(self, line: Execution) -> Execution | None:
-            return None if line.status is Status.SUPERSEDED else line
+        def change(self, execution: Execution) -> Execution | None:
+            return None if execution.status is Status.SUPERSEDED else execution
 
     makes = Half
 
 
 @breaks("a_lost_claim_of_a_removed_job_is_cleared")
 class TombstonesVanish(Sound):
-    """A tombstone whose lease has ended is deleted, and its run leaves no line."""
+    """A tombstone whose lease has ended is deleted, and its run leaves no execution."""
 
     async def claim_due(self, limit: int) -> Sequence[Claim]:
         now = self._now()
@@ -163,7 +163,7 @@ class ReleaseWritesNoFate(Sound):
     """Releasing an occurrence that was edited away leaves it without an end."""
 
     async def release(self, claims: Sequence[Claim]) -> None:
-        lines, written, final = self.store.lines, self.store.written, self.store.final
-        self.store.lines, self.store.written, self.store.final = [], {}, {}
+        executions, written, final = self.store.executions, self.store.written, self.store.final
+        self.store.executions, self.store.written, self.store.final = [], {}, {}
         await super().release(claims)
-        self.store.lines, self.store.written, self.store.final = lines, written, final
+        self.store.executions, self.store.written, self.store.final = executions, written, final

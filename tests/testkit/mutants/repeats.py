@@ -10,7 +10,7 @@ from sched_core import Claim, Settled, Settlement
 from sched_core.row import WRITTEN
 
 
-@breaks("a_repeat_without_lines_is_known")
+@breaks("a_repeat_without_executions_is_known")
 class ClaimsForgetWhoSettled(Sound):
     """A claim writes its token over that of the claim that was settled last."""
 
@@ -21,13 +21,13 @@ class ClaimsForgetWhoSettled(Sound):
         return claims
 
 
-@breaks("a_repeat_without_lines_is_known")
+@breaks("a_repeat_without_executions_is_known")
 class TakesEveryOldTokenForARepeat(Sound):
-    """A settlement without lines is answered as written if its token is an old one."""
+    """A settlement without executions is answered as written if its token is an old one."""
 
     def _settle(self, settlement: Settlement) -> Settled:
         settled = super()._settle(settlement)
-        old = settled.outcome == "claim_lost" and not settlement.ledger
+        old = settled.outcome == "claim_lost" and not settlement.executions
         return WRITTEN if old else settled
 
 
@@ -39,30 +39,30 @@ class FreesWithoutATrace(Sound):
         row = self.store.row(settlement.claim.job.id)
         before = row.ended
         settled = super()._settle(settlement)
-        if settlement.standing is None and not settlement.ledger:
+        if settlement.standing is None and not settlement.executions:
             row.ended = before
         return settled
 
 
-@breaks("a_repeat_whose_lines_were_pruned_is_known")
+@breaks("a_repeat_whose_executions_were_pruned_is_known")
 class KnowsRepeatsByTheirLines(Sound):
-    """A settlement with lines is known by them only, until they are deleted."""
+    """A settlement with executions is known by them only, until they are deleted."""
 
     def _settle(self, settlement: Settlement) -> Settled:
         settled = super()._settle(settlement)
-        if settled.outcome == "written" and settlement.ledger:
+        if settled.outcome == "written" and settlement.executions:
             self.store.row(settlement.claim.job.id).ended = None
         return settled
 
 
-@breaks("a_repeat_whose_lines_were_pruned_is_known")
+@breaks("a_repeat_whose_executions_were_pruned_is_known")
 class RepeatsWriteAgain(Sound):
-    """A repeat writes the lines that are not there (any more)."""
+    """A repeat writes the executions that are not there (any more)."""
 
     def _settle(self, settlement: Settlement) -> Settled:
         settled = super()._settle(settlement)
         if settled.outcome == "written":
-            self.store.write(settlement.ledger)
+            self.store.write(settlement.executions)
         return settled
 
 
@@ -83,12 +83,12 @@ class ABatchIsJudgedAtItsBeginning(Sound):
 
 @breaks("a_repeat_of_another_claim_is_none")
 class KnowsRepeatsByTheIdsOfLines(Sound):
-    """A settlement is a repeat if lines with its ids are there, whoever wrote them."""
+    """A settlement is a repeat if executions with its ids are there, whoever wrote them."""
 
     def _settle(self, settlement: Settlement) -> Settled:
         settled = super()._settle(settlement)
-        known = settlement.ledger and all(
-            self.store.line(line.id) is not None for line in settlement.ledger
+        known = settlement.executions and all(
+            self.store.execution(execution.id) is not None for execution in settlement.executions
         )
         return WRITTEN if settled.outcome == "claim_lost" and known else settled
 

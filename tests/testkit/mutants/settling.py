@@ -18,17 +18,17 @@ from sched_core import (
 )
 
 
-@breaks("a_settlement_writes_the_standing_and_the_ledger")
+@breaks("a_settlement_writes_the_standing_and_the_history")
 class SettlesWithoutALine(Sound):
-    """A settlement moves the job, and writes nothing to the ledger."""
+    """A settlement moves the job, and writes nothing to the history."""
 
     def _settle(self, settlement: Settlement) -> Settled:
-        return super()._settle(evolve(settlement, ledger=()))
+        return super()._settle(evolve(settlement, executions=()))
 
 
-@breaks("a_settlement_writes_the_standing_and_the_ledger")
+@breaks("a_settlement_writes_the_standing_and_the_history")
 class WritesALineWithoutSettling(Sound):
-    """A settlement writes its lines, and leaves the job as it was."""
+    """A settlement writes its executions, and leaves the job as it was."""
 
     def _settle(self, settlement: Settlement) -> Settled:
         row = self.store.rows.get(settlement.claim.job.id)
@@ -40,36 +40,36 @@ class WritesALineWithoutSettling(Sound):
         return settled
 
 
-@breaks("any_legal_line_survives_a_round_trip")
+@breaks("any_legal_execution_survives_a_round_trip")
 class TheLedgerHasSeconds(Sound):
-    """Moments in the ledger are kept in whole seconds."""
+    """Moments in the history are kept in whole seconds."""
 
     class Seconds(WritesOtherwise):
-        def change(self, line: Execution) -> Execution:
-            return evolve(line, finished_at=line.finished_at.replace(microsecond=0))
+        def change(self, execution: Execution) -> Execution:
+            return evolve(execution, finished_at=execution.finished_at.replace(microsecond=0))
 
     makes = Seconds
 
 
-@breaks("any_legal_line_survives_a_round_trip")
+@breaks("any_legal_execution_survives_a_round_trip")
 class TheLedgerForgetsWhoAsked(Sound):
     """Whether a run was triggered by hand has no column."""
 
     class Scheduled(WritesOtherwise):
-        def change(self, line: Execution) -> Execution:
-            return evolve(line, manual=False)
+        def change(self, execution: Execution) -> Execution:
+            return evolve(execution, manual=False)
 
     makes = Scheduled
 
 
-@breaks("a_settlement_writes_the_standing_and_the_ledger")
+@breaks("a_settlement_writes_the_standing_and_the_history")
 class CutsReasons(Sound):
     """Reasons are stored as ASCII."""
 
     class Ascii(WritesOtherwise):
-        def change(self, line: Execution) -> Execution:
-            reason = line.reason
-            return evolve(line, reason=reason and reason.encode("ascii", "replace").decode())
+        def change(self, execution: Execution) -> Execution:
+            reason = execution.reason
+            return evolve(execution, reason=reason and reason.encode("ascii", "replace").decode())
 
     makes = Ascii
 
@@ -122,12 +122,12 @@ class NoFence(Sound):
 
 @breaks("a_stale_settlement_changes_nothing")
 class AZombieHasTheLastWord(Sound):
-    """A settlement that comes too late is refused, and its line is written all the same."""
+    """A settlement that comes too late is refused, and its execution is written all the same."""
 
     def _settle(self, settlement: Settlement) -> Settled:
         settled = super()._settle(settlement)
         if settled.outcome == "claim_lost":
-            late = [evolve(line, id=f"{line.id}:late", final=False) for line in settlement.ledger]
+            late = [evolve(execution, id=f"{execution.id}:late", final=False) for execution in settlement.executions]
             self.store.write(late)
         return settled
 
@@ -184,12 +184,12 @@ class SettleOverwritesEdits(Sound):
 
 @breaks("an_edit_wins_over_a_settlement")
 class ConflictsLeaveALine(Sound):
-    """The ledger is written before the conflict is found."""
+    """The history is written before the conflict is found."""
 
     def _settle(self, settlement: Settlement) -> Settled:
         settled = super()._settle(settlement)
         if settled.outcome == "conflict":
-            self.store.write([evolve(line, final=False) for line in settlement.ledger])
+            self.store.write([evolve(execution, final=False) for execution in settlement.executions])
         return settled
 
 
@@ -205,15 +205,15 @@ class ConflictsTellNothing(Sound):
 class EditsFreeTheClaim(Sound):
     """An edit writes the whole row, the hold included."""
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
-        replaced = await super().replace(job, ledger)
+    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
+        replaced = await super().replace(job, history)
         row = self.store.rows[job.id]
         row.hold = None
         self.store.save(job.id, row)
         return replaced
 
 
-@breaks("a_ledger_only_settlement_needs_a_job_that_moved_on")
+@breaks("a_history_only_settlement_needs_a_job_that_moved_on")
 class BelievesTheCaller(Sound):
     """A settlement without a standing is always written."""
 
@@ -221,8 +221,8 @@ class BelievesTheCaller(Sound):
         row = self.store.rows.get(settlement.claim.job.id)
         stands = row is not None and row.job is not None and settlement.standing is None
         if stands and row.is_held_by(settlement.claim):
-            self.store.write(settlement.ledger)
-            return super()._settle(evolve(settlement, ledger=()))
+            self.store.write(settlement.executions)
+            return super()._settle(evolve(settlement, executions=()))
         return super()._settle(settlement)
 
 
@@ -231,12 +231,12 @@ class NothingToSettle(Sound):
     """A settlement that writes nothing is answered without a look at the store."""
 
     def _settle(self, settlement: Settlement) -> Settled:
-        if settlement.standing is None and not settlement.ledger:
+        if settlement.standing is None and not settlement.executions:
             return Settled("written")
         return super()._settle(settlement)
 
 
-@breaks("a_second_final_line_is_refused")
+@breaks("a_second_final_execution_is_refused")
 class TwoEnds(Sound):
     """An occurrence may end as often as somebody says so."""
 
@@ -269,35 +269,35 @@ class AnswersOutOfOrder(Sound):
         return await super().settle(sorted(settlements, key=lambda one: one.claim.job.id))
 
 
-@breaks("each_attempt_has_a_line_of_its_own")
+@breaks("each_attempt_has_an_execution_of_its_own")
 class OneLineForAnOccurrence(Sound):
-    """The ledger's key has no attempt in it: of several lines the first one stays."""
+    """The history's key has no attempt in it: of several executions the first one stays."""
 
     class Keyed(WritesOtherwise):
-        def change(self, line: Execution) -> Execution | None:
+        def change(self, execution: Execution) -> Execution | None:
             known = {(other.uid, other.number) for other in self.readable()}
-            return None if (line.uid, line.number) in known else line
+            return None if (execution.uid, execution.number) in known else execution
 
     makes = Keyed
 
 
 @breaks("a_cancelled_settlement_is_whole")
 class SettlesInTwoSteps(Sound):
-    """The ledger is written first, and then the job, in a transaction of its own."""
+    """The history is written first, and then the job, in a transaction of its own."""
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         for settlement in settlements:
             row = self.store.row(settlement.claim.job.id)
             current = isinstance(row.job, Job) and row.job.revision == settlement.expected
             if current and row.is_held_by(settlement.claim):
-                self.store.write(settlement.ledger)
+                self.store.write(settlement.executions)
         await checkpoint()
         return await super().settle(settlements)
 
 
 @breaks("a_fate_written_beside_a_run_stands")
 class OneLineForASettlement(Sound):
-    """A settlement writes its first line."""
+    """A settlement writes its first execution."""
 
     def _settle(self, settlement: Settlement) -> Settled:
-        return super()._settle(evolve(settlement, ledger=settlement.ledger[:1]))
+        return super()._settle(evolve(settlement, executions=settlement.executions[:1]))

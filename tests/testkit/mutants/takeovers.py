@@ -1,4 +1,4 @@
-"""Takeovers: of one's own claims, of what was put off, in which order, with which lines."""
+"""Takeovers: of one's own claims, of what was put off, in which order, with which executions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.testkit.mutants.base import Sound, Store, WritesOtherwise, breaks
 from tests.testkit.mutants.claiming import ClaimsOtherwise
 
 from sched_core import Claim, Execution, Job, Settled, Settlement, Status
-from sched_core.job import line_expiry
+from sched_core.job import execution_expiry
 from sched_core.memory import _Row
 
 
@@ -88,44 +88,44 @@ class ThePausedLoseTheirHold(Lapses):
 
 
 class AbandonsOtherwise(WritesOtherwise):
-    """Base: abandoned lines are written in another way."""
+    """Base: abandoned executions are written in another way."""
 
-    def abandoned(self, line: Execution) -> Execution:
+    def abandoned(self, execution: Execution) -> Execution:
         raise NotImplementedError
 
-    def change(self, line: Execution) -> Execution:
-        return self.abandoned(line) if line.status is Status.ABANDONED else line
+    def change(self, execution: Execution) -> Execution:
+        return self.abandoned(execution) if execution.status is Status.ABANDONED else execution
 
 
-@breaks("an_abandoned_line_says_what_was_lost")
+@breaks("an_abandoned_execution_says_what_was_lost")
 class AbandonedForEver(Sound):
-    """An abandoned line is kept for ever, whatever the policy says."""
+    """An abandoned execution is kept for ever, whatever the policy says."""
 
     class Kept(AbandonsOtherwise):
-        def abandoned(self, line: Execution) -> Execution:
-            return evolve(line, expires_at=None)
+        def abandoned(self, execution: Execution) -> Execution:
+            return evolve(execution, expires_at=None)
 
     makes = Kept
 
 
-@breaks("an_abandoned_line_says_what_was_lost")
+@breaks("an_abandoned_execution_says_what_was_lost")
 class AbandonedAtTheEndOfItsLease(Sound):
     """An abandoned line ends when the claim was made, not when it was taken over."""
 
     class Earlier(AbandonsOtherwise):
-        def abandoned(self, line: Execution) -> Execution:
-            return evolve(line, finished_at=line.claimed_at)
+        def abandoned(self, execution: Execution) -> Execution:
+            return evolve(execution, finished_at=execution.claimed_at)
 
     makes = Earlier
 
 
-@breaks("an_abandoned_line_says_what_was_lost")
+@breaks("an_abandoned_execution_says_what_was_lost")
 class AbandonedAfterAStart(Sound):
-    """An abandoned line says that the handler was called, which nobody knows."""
+    """An abandoned execution says that the handler was called, which nobody knows."""
 
     class Started(AbandonsOtherwise):
-        def abandoned(self, line: Execution) -> Execution:
-            return evolve(line, started_at=line.claimed_at)
+        def abandoned(self, execution: Execution) -> Execution:
+            return evolve(execution, started_at=execution.claimed_at)
 
     makes = Started
 
@@ -135,11 +135,11 @@ class AbandonedByTheNewPolicy(Sound):
     """What a lost claim leaves is kept as the job's policy says now, after an edit."""
 
     class ByTheStored(WritesOtherwise):
-        def change(self, line: Execution) -> Execution:
-            job = self.row(line.job_id).job
-            if line.started_at is not None or not isinstance(job, Job):
-                return line
-            return evolve(line, expires_at=line_expiry(job.spec.policy, line.finished_at))
+        def change(self, execution: Execution) -> Execution:
+            job = self.row(execution.job_id).job
+            if execution.started_at is not None or not isinstance(job, Job):
+                return execution
+            return evolve(execution, expires_at=execution_expiry(job.spec.policy, execution.finished_at))
 
     makes = ByTheStored
 
@@ -173,8 +173,8 @@ class LostCountsUntilTheOccurrenceEnds(ClaimsOtherwise):
 class EditsForgetWhatWasReleased(Sound):
     """An edit writes the row anew, without what a released takeover had lost."""
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
-        replaced = await super().replace(job, ledger)
+    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
+        replaced = await super().replace(job, history)
         self.store.rows[job.id].released = None
         return replaced
 
@@ -183,8 +183,8 @@ class EditsForgetWhatWasReleased(Sound):
 class EditsForgetWhatTheHolderTookOver(Sound):
     """An edit copies token, worker and lease of the hold, and not what it took over."""
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
-        replaced = await super().replace(job, ledger)
+    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
+        replaced = await super().replace(job, history)
         row = self.store.rows[job.id]
         if row.hold is not None:
             row.hold = evolve(row.hold, lost=None)

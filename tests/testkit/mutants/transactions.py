@@ -61,13 +61,13 @@ class ReadsPastTheTransaction(StagedElsewhere):
 
 class KeepsNoLines(Staged):
     def store_all(self) -> None:
-        self.lines.clear()
+        self.executions.clear()
         super().store_all()
 
 
 @breaks("a_commit_stores_all_that_was_written_within")
 class LinesAreLeftOutOfCommits(StagedElsewhere):
-    """Jobs are written in the transaction; their lines have no statement there."""
+    """Jobs are written in the transaction; their executions have no statement there."""
 
     stages = KeepsNoLines
 
@@ -88,8 +88,8 @@ class RevisionsAreGivenAtTheCommit(StagedElsewhere):
 
 
 class WritesLines(Staged):
-    def append(self, line: Execution | UndecodableExecution) -> None:
-        self.store.append(line)
+    def append(self, execution: Execution | UndecodableExecution) -> None:
+        self.store.append(execution)
 
 
 @breaks("a_rollback_leaves_nothing")
@@ -185,8 +185,8 @@ class CommitsAWholeCopy(StagedElsewhere):
 class EditsWithinFreeTheClaim(Joined):
     """The statement of edits within writes the whole row, and knows nothing of claims."""
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
-        replaced = await super().replace(job, ledger)
+    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
+        replaced = await super().replace(job, history)
         if isinstance(self.store, Staged):
             row = self.store.row(job.id)
             row.hold = None
@@ -199,9 +199,9 @@ class RemovalsWithinLeaveNoTombstone(Joined):
     """A removal within deletes the row, also of what runs."""
 
     async def remove(
-        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
+        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
     ) -> bool:
-        removed = await super().remove(job_id, ledger, expected=expected)
+        removed = await super().remove(job_id, history, expected=expected)
         if removed and isinstance(self.store, Staged):
             self.store.save(job_id, type(self.store.row(job_id))())
         return removed
@@ -225,8 +225,8 @@ class Unqueued(Staged):
     def store_all(self) -> None:
         for job_id, row in self.rows.items():
             self.store.rows[job_id] = row
-        for _, line in self.lines:
-            self.store.append(line)
+        for _, execution in self.executions:
+            self.store.append(execution)
 
 
 @breaks("what_was_committed_is_found_by_who_waits")

@@ -112,8 +112,8 @@ class WhatWasSentIsWrittenTwice(Silent):
         await self.answered("settle")
         answers = await Sound.settle(self, settlements)
         if silent:
-            for line in settlements[0].ledger:
-                self.store.append(line)
+            for execution in settlements[0].executions:
+                self.store.append(execution)
         return answers
 
 
@@ -195,12 +195,12 @@ class ARefusedBulkAddKeepsItsFirst(_LateRefusal):
 
 @breaks("what_a_store_refuses_to_write_is_told")
 class LinesAreWrittenBeforeTheRefusal(_LateRefusal):
-    """The history takes the lines, and the jobs refuse the settlement."""
+    """The history takes the executions, and the jobs refuse the settlement."""
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         with self.as_if_taken() as refuses:
             for settlement in settlements if refuses else ():
-                self.store.write(settlement.ledger)
+                self.store.write(settlement.executions)
         return await super().settle(settlements)
 
 
@@ -221,11 +221,11 @@ class RefusalsAreLogged(Sound):
     """A write that the store refuses is logged, and answered as if it had been taken."""
 
     async def remove(
-        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
+        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
     ) -> bool:
         if self.store.refuses:
             return True
-        return await super().remove(job_id, ledger, expected=expected)
+        return await super().remove(job_id, history, expected=expected)
 
 
 @breaks("what_a_store_refuses_to_write_is_told")
@@ -248,10 +248,10 @@ class NoClaimWhereNoneCanBeWritten(Sound):
 class RefusalsAreADriversErrors(Sound):
     """What the driver raises goes to the caller as it is."""
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
         if self.store.refuses:
             raise PermissionError("read-only file system")
-        return await super().replace(job, ledger)
+        return await super().replace(job, history)
 
 
 # -- newer

@@ -1,4 +1,4 @@
-"""Lines of the ledger that cannot be read."""
+"""Executions of the history that cannot be read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sched_core import (
 )
 
 
-@breaks("an_unreadable_line_is_shown_in_its_place")
+@breaks("an_unreadable_execution_is_shown_in_its_place")
 class UnreadableLinesAreLeftOut(Sound):
     """What cannot be read is not listed: nobody learns of it."""
 
@@ -27,24 +27,24 @@ class UnreadableLinesAreLeftOut(Sound):
         self, query: ExecutionQuery, *, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
         page = await super().executions(query, after=after, limit=limit)
-        return Page([line for line in page.items if isinstance(line, Execution)], page.next)
+        return Page([execution for execution in page.items if isinstance(execution, Execution)], page.next)
 
 
-@breaks("an_unreadable_line_is_shown_in_its_place")
+@breaks("an_unreadable_execution_is_shown_in_its_place")
 class OneUnreadableLineHidesAll(Sound):
-    """A page is decoded as a whole, so one line that cannot be read takes all others with it."""
+    """A page is decoded as a whole, so one execution that cannot be read takes all others with it."""
 
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
         page = await super().executions(query, after=after, limit=limit)
-        for line in page.items:
-            if isinstance(line, UndecodableExecution):
-                raise ValueError(line.reason)  # noqa: TRY004 -- as a decoder does
+        for execution in page.items:
+            if isinstance(execution, UndecodableExecution):
+                raise ValueError(execution.reason)  # noqa: TRY004 -- as a decoder does
         return page
 
 
-@breaks("an_unreadable_line_is_shown_in_its_place")
+@breaks("an_unreadable_execution_is_shown_in_its_place")
 class UnreadableLinesMatchNothing(Sound):
     """A filter takes it that what cannot be read is not what is asked for."""
 
@@ -54,10 +54,10 @@ class UnreadableLinesMatchNothing(Sound):
         page = await super().executions(query, after=after, limit=limit)
         if query == ExecutionQuery(job_id=query.job_id):
             return page
-        return Page([line for line in page.items if isinstance(line, Execution)], page.next)
+        return Page([execution for execution in page.items if isinstance(execution, Execution)], page.next)
 
 
-@breaks("an_unreadable_line_is_shown_in_its_place")
+@breaks("an_unreadable_execution_is_shown_in_its_place")
 class UnreadableLinesComeLast(Sound):
     """What cannot be read is appended to each page."""
 
@@ -65,13 +65,13 @@ class UnreadableLinesComeLast(Sound):
         self, query: ExecutionQuery, *, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
         page = await super().executions(query, after=after, limit=limit)
-        odd = [line for line in page.items if isinstance(line, UndecodableExecution)]
-        return Page([*(line for line in page.items if line not in odd), *odd], page.next)
+        odd = [execution for execution in page.items if isinstance(execution, UndecodableExecution)]
+        return Page([*(execution for execution in page.items if execution not in odd), *odd], page.next)
 
 
-@breaks("an_unreadable_line_stops_nothing_else")
+@breaks("an_unreadable_execution_stops_nothing_else")
 class UnreadableLinesStopTakeovers(Sound):
-    """To write an abandoned line, all lines are read."""
+    """To write an abandoned execution, all executions are read."""
 
     async def claim_due(self, limit: int) -> Sequence[Claim]:
         holds = [row.hold for row in self.store.rows.values() if row.hold is not None]
@@ -80,9 +80,9 @@ class UnreadableLinesStopTakeovers(Sound):
         return await super().claim_due(limit)
 
 
-@breaks("an_unreadable_line_stops_nothing_else")
+@breaks("an_unreadable_execution_stops_nothing_else")
 class UnreadableLinesStopRepeats(Sound):
-    """To know a repeated settlement, all lines are read."""
+    """To know a repeated settlement, all executions are read."""
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         for settlement in settlements:
@@ -91,21 +91,21 @@ class UnreadableLinesStopRepeats(Sound):
         return await super().settle(settlements)
 
 
-@breaks("a_settlement_whose_line_cannot_be_read_is_written_once")
+@breaks("a_settlement_whose_execution_cannot_be_read_is_written_once")
 class WhatCannotBeReadIsWrittenAgain(Sound):
-    """A repeat is known by the lines that can be read: what is not among them is written."""
+    """A repeat is known by the executions that can be read: what is not among them is written."""
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         answers = await super().settle(settlements)
-        known = {line.id for line in self.store.readable()}
+        known = {execution.id for execution in self.store.readable()}
         for settlement in settlements:
-            for line in settlement.ledger:
-                if line.id not in known:
-                    self.store.append(line)
+            for execution in settlement.executions:
+                if execution.id not in known:
+                    self.store.append(execution)
         return answers
 
 
-@breaks("an_unreadable_line_is_pruned_by_its_age")
+@breaks("an_unreadable_execution_is_pruned_by_its_age")
 class UnreadableLinesStopPruning(Sound):
     """Prune looks at the age of what has none."""
 
@@ -114,18 +114,18 @@ class UnreadableLinesStopPruning(Sound):
         return await super().prune(before)
 
 
-@breaks("an_unreadable_line_is_pruned_by_its_age")
+@breaks("an_unreadable_execution_is_pruned_by_its_age")
 class UnreadableLinesAreOld(Sound):
     """What tells no age is taken to be older than everything."""
 
     async def prune(self, before: datetime) -> int:
-        self.store.lines = [
-            (at, evolve(line, finished_at=self._now()) if line.finished_at is None else line)
-            for at, line in self.store.lines
+        self.store.executions = [
+            (at, evolve(execution, finished_at=self._now()) if execution.finished_at is None else execution)
+            for at, execution in self.store.executions
         ]
         return await super().prune(before)
 
 
 def _all_readable(store: Store) -> None:
-    if len(store.readable()) < len(store.lines):
-        raise ValueError("a line cannot be read")
+    if len(store.readable()) < len(store.executions):
+        raise ValueError("an execution cannot be read")

@@ -34,12 +34,12 @@ class PrunesOneBatchOfLines(Sound):
     """Prune deletes what has room in one statement, and leaves the rest to the next one."""
 
     async def prune(self, before: datetime) -> int:
-        old = [place for place, line in self.store.lines if (line.finished_at or before) < before]
+        old = [place for place, execution in self.store.executions if (execution.finished_at or before) < before]
         later = old[BATCH:]
-        kept = [entry for entry in self.store.lines if entry[0] in later]
+        kept = [entry for entry in self.store.executions if entry[0] in later]
         deleted = await super().prune(before)
         if kept:
-            self.store.keep(sorted([*self.store.lines, *kept], key=lambda entry: entry[0]))
+            self.store.keep(sorted([*self.store.executions, *kept], key=lambda entry: entry[0]))
         return deleted - len(kept)
 
 
@@ -238,7 +238,7 @@ class CloseDropsWhatIsUnderWay(Sound):
         return await super().settle(settlements)
 
 
-@breaks("lines_of_a_job_are_listed_in_the_order_of_writing")
+@breaks("executions_of_a_job_are_listed_in_the_order_of_writing")
 class LinesOfAJobComeByNumber(Sound):
     """WHERE job_id = ? ORDER BY number DESC, attempt DESC: there is an index for it."""
 
@@ -248,11 +248,11 @@ class LinesOfAJobComeByNumber(Sound):
         if query.job_id is None:
             return await super().executions(query, after=after, limit=limit)
         page = await super().executions(query, after=None, limit=10**6)
-        lines = [line for line in page.items if isinstance(line, Execution)]
-        lines.sort(key=lambda line: (line.number, line.attempt), reverse=True)
+        executions = [execution for execution in page.items if isinstance(execution, Execution)]
+        executions.sort(key=lambda execution: (execution.number, execution.attempt), reverse=True)
         start = int(after or 0)
-        more = start + limit < len(lines)
-        return Page(lines[start : start + limit], str(start + limit) if more else None)
+        more = start + limit < len(executions)
+        return Page(executions[start : start + limit], str(start + limit) if more else None)
 
 
 @breaks("filters_of_jobs_hold_together")

@@ -92,34 +92,34 @@ class LeasesEndAtSeconds(Sound):
 
 
 class SelectsOtherwise(Sound):
-    """Base: lines are selected in another way."""
+    """Base: executions are selected in another way."""
 
-    def selects(self, line: Execution, query: ExecutionQuery) -> bool:
+    def selects(self, execution: Execution, query: ExecutionQuery) -> bool:
         raise NotImplementedError
 
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
         self._now()
-        below = len(self.store.lines) if after is None else int(after)
+        below = len(self.store.executions) if after is None else int(after)
         found = [
-            (place, line)
-            for place, (_, line) in enumerate(self.store.lines[:below])
-            if self.selects(line, query)
+            (place, execution)
+            for place, (_, execution) in enumerate(self.store.executions[:below])
+            if self.selects(execution, query)
         ][::-1]
         more = len(found) > limit
-        items = [line for _, line in found[:limit]]
+        items = [execution for _, execution in found[:limit]]
         return Page(items, str(found[limit - 1][0]) if more else None)
 
 
 @breaks("records_are_selected_to_the_microsecond")
 class SinceIsAText(SelectsOtherwise):
-    """When lines ended is compared as text, that has a fraction or has none."""
+    """When executions ended is compared as text, that has a fraction or has none."""
 
-    def selects(self, line: Execution, query: ExecutionQuery) -> bool:
-        ended = as_text(line.finished_at)
+    def selects(self, execution: Execution, query: ExecutionQuery) -> bool:
+        ended = as_text(execution.finished_at)
         return (
-            evolve(query, since=None, until=None).matches(line)
+            evolve(query, since=None, until=None).matches(execution)
             and (query.since is None or ended >= as_text(query.since))
             and (query.until is None or ended < as_text(query.until))
         )
@@ -127,27 +127,27 @@ class SinceIsAText(SelectsOtherwise):
 
 @breaks("records_are_selected_to_the_microsecond")
 class SelectsBySeconds(SelectsOtherwise):
-    """When lines ended is compared in whole seconds."""
+    """When executions ended is compared in whole seconds."""
 
-    def selects(self, line: Execution, query: ExecutionQuery) -> bool:
-        return query.matches(evolve(line, finished_at=line.finished_at.replace(microsecond=0)))
+    def selects(self, execution: Execution, query: ExecutionQuery) -> bool:
+        return query.matches(evolve(execution, finished_at=execution.finished_at.replace(microsecond=0)))
 
 
-@breaks("filters_of_the_ledger_hold_together")
+@breaks("filters_of_the_history_hold_together")
 class UntilForgetsTheJob(SelectsOtherwise):
-    """With an end the lines are found by another index, which has no jobs in it."""
+    """With an end the executions are found by another index, which has no jobs in it."""
 
-    def selects(self, line: Execution, query: ExecutionQuery) -> bool:
+    def selects(self, execution: Execution, query: ExecutionQuery) -> bool:
         alone = query.until is not None and query.job_id is not None
-        return evolve(query, job_id=None if alone else query.job_id).matches(line)
+        return evolve(query, job_id=None if alone else query.job_id).matches(execution)
 
 
-@breaks("filters_of_the_ledger_hold_together")
+@breaks("filters_of_the_history_hold_together")
 class NoStatusIsNone(SelectsOtherwise):
     """Statuses and finality in one condition: where a status is asked for, the rest is not."""
 
-    def selects(self, line: Execution, query: ExecutionQuery) -> bool:
-        return evolve(query, final=None if query.statuses else query.final).matches(line)
+    def selects(self, execution: Execution, query: ExecutionQuery) -> bool:
+        return evolve(query, final=None if query.statuses else query.final).matches(execution)
 
 
 class Keeps(Sound):
@@ -232,9 +232,9 @@ class LinesSayFinalAsNumbers(Sound):
     class makes(WritesOtherwise):  # noqa: N801 -- the attribute that it overrides
         """Its store."""
 
-        def change(self, line: Execution) -> Execution:
-            number: Any = int(line.manual)
-            return evolve(line, manual=number)
+        def change(self, execution: Execution) -> Execution:
+            number: Any = int(execution.manual)
+            return evolve(execution, manual=number)
 
 
 class Collates(Store):
@@ -339,21 +339,21 @@ class PagesGoOnAfterTheMoment(Sound):
         self, query: ExecutionQuery, *, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
         last = None if after is None else datetime.fromisoformat(after)
-        found = [line for line in self.store.readable()[::-1] if query.matches(line)]
-        found = [line for line in found if last is None or line.finished_at < last]
+        found = [execution for execution in self.store.readable()[::-1] if query.matches(execution)]
+        found = [execution for execution in found if last is None or execution.finished_at < last]
         more = len(found) > limit
         return Page(found[:limit], found[limit - 1].finished_at.isoformat() if more else None)
 
 
 @breaks("pages_go_on_where_the_last_one_was_deleted")
 class CursorsAreLines(Sound):
-    """The next page begins where the last line is, and at the beginning where that is gone."""
+    """The next page begins where the last execution is, and at the beginning where that is gone."""
 
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
-        found = [line for _, line in self.store.lines[::-1] if query.matches(line)]
-        ids = [line.id for line in found]
+        found = [execution for _, execution in self.store.executions[::-1] if query.matches(execution)]
+        ids = [execution.id for execution in found]
         found = found[ids.index(after) + 1 :] if after in ids else found
         return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)
 

@@ -99,9 +99,9 @@ def _without_alarms(store: Any, keep: Sequence[Alarm] = ()) -> Iterator[None]:
 class EditsWakeNobody(Quiet):
     """Only a new job wakes who waits, not one that is resumed or triggered."""
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
         with self.quietly():
-            return await super().replace(job, ledger)
+            return await super().replace(job, history)
 
 
 @breaks("a_release_wakes_who_waits")

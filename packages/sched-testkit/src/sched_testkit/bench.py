@@ -1,13 +1,14 @@
 """What laws work with: backends on one place, a fake clock, and values built by hand.
 
-Nothing here asks ``lifecycle``: a law that used the code it judges would agree with its mistakes.
+Nothing here asks the core's rules: a law that used the code it judges would agree with its
+mistakes.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -19,50 +20,30 @@ from sched_core import (
     BackendError,
     BackendUnavailable,
     Claim,
+    Claimed,
     Clock,
     Execution,
     ExecutionQuery,
     Interval,
     Job,
     JobQuery,
-    JobSpec,
-    Once,
-    Policy,
-    Schedule,
+    JobStore,
+    Pending,
+    Renewal,
     Settled,
     Settlement,
-    Standing,
-    State,
-    Status,
     Undecodable,
     UndecodableExecution,
 )
-from sched_core.testing import FakeClock
+from sched_testkit.built import FIELDS, KEEP, SECOND, START, Values, whole
 from sched_testkit.filters import selects
 from sched_testkit.harness import Harness, Unfit, inspect_backend
 
 if TYPE_CHECKING:
     from sched_testkit.elsewhere import Elsewhere
 
-FIELDS: dict[str, Any] = {
-    "name": "send report",
-    "group": "reports",
-    "metadata": {"tenant": "7", "note": "ünï ✓"},
-    "policy": Policy(timeout=timedelta(minutes=5), max_lost=3),
-}
-"""Of a job, unless a law says otherwise."""
-START = datetime(2031, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
-"""Far from the present: what reads the machine's clock instead of the given one shows."""
-KEEP = timedelta(days=30)
-SECOND = timedelta(seconds=1)
 
-
-def whole(moment: datetime) -> datetime:
-    """Return the second that a moment lies in: moments with and without a fraction differ."""
-    return moment.replace(microsecond=0)
-
-
-class Bench:
+class Bench(Values):
     """One example: a fresh place with up to several backends on it, and one clock.
 
     With the first job come neighbours: jobs in all states that are never due. No law speaks of
@@ -70,8 +51,8 @@ class Bench:
     """
 
     def __init__(self, harness: Harness, place: Any) -> None:
+        super().__init__()
         self.harness, self.place = harness, place
-        self.clock = FakeClock(START)
         self.backends: list[Backend] = []
         self.decides: list[Clock] = []
         self.whole = True
@@ -80,7 +61,6 @@ class Bench:
         """Another process on the same place, where the law wants one and there can be one."""
         self.neighbours: dict[str, Job] = {}
         self._workers = itertools.count(1)
-        self._uids = itertools.count(1)
 
     @property
     def lease(self) -> timedelta:
@@ -156,92 +136,6 @@ class Bench:
                 await anyio.lowlevel.checkpoint()
             tasks.cancel_scope.cancel()
 
-    # -- values
-
-    def job(
-        self,
-        job_id: str = "job",
-        *,
-        due: datetime | str | None = "now",
-        schedule: Schedule | None = None,
-        **changes: Any,
-    ) -> Job:
-        """Build a job whose standing is written by hand: due now unless told otherwise.
-
-        No field that may say something is empty, and some moments are whole seconds.
-        """
-        now = self.clock.now()
-        moment = now if due == "now" else due
-        assert not isinstance(moment, str)
-        spec = JobSpec(job_id, schedule or Once(moment or now), **(FIELDS | changes))
-        standing = Standing(
-            state=State.ACTIVE,
-            number=1,
-            next_run=moment or now,
-            due_at=moment,
-            last_scheduled_at=whole(now) - 60 * SECOND,
-            last_finished_at=now - 59 * SECOND,
-            last_status=Status.FAILED,
-        )
-        return Job(spec, f"uid{next(self._uids):09}", False, whole(now) - 61 * SECOND, standing)
-
-    def line(
-        self,
-        claim: Claim,
-        status: Status = Status.SUCCEEDED,
-        *,
-        final: bool | None = None,
-        attempt: int | None = None,
-        **changes: Any,
-    ) -> Execution:
-        """Build the ledger line of an attempt."""
-        job, standing = claim.job, claim.job.standing
-        lost = 0 if claim.lost is None else claim.lost.count
-        attempt = standing.attempts + lost + 1 if attempt is None else attempt
-        if final is None:
-            final = status not in {Status.INTERRUPTED, Status.ABANDONED}
-        now = self.clock.now()
-        line = Execution(
-            id=f"{job.uid}:{standing.number}:{attempt}",
-            job_id=job.id,
-            uid=job.uid,
-            number=standing.number,
-            scheduled_at=standing.triggered_at or standing.next_run or now,
-            manual=standing.triggered_at is not None,
-            attempt=attempt,
-            status=status,
-            final=final,
-            token=claim.token,
-            worker=claim.worker,
-            claimed_at=claim.claimed_at,
-            started_at=now if attempt else None,
-            finished_at=now,
-            expires_at=now + KEEP,
-        )
-        return evolve(line, **changes)
-
-    def settlement(
-        self,
-        claim: Claim,
-        *,
-        due: datetime | None = None,
-        lines: Sequence[Execution] | None = None,
-        **changes: Any,
-    ) -> Settlement:
-        """Build a settlement: a success after which the job is next due at ``due``."""
-        standing = claim.job.standing
-        after = Standing(
-            state=State.FINISHED if due is None else State.ACTIVE,
-            number=standing.number + 1,
-            next_run=due,
-            due_at=due,
-            last_scheduled_at=standing.next_run,
-            last_finished_at=self.clock.now(),
-            last_status=Status.SUCCEEDED,
-        )
-        ledger = (self.line(claim),) if lines is None else tuple(lines)
-        return Settlement(claim, claim.job.revision, evolve(after, **changes), ledger)
-
     # -- steps
 
     async def added(self, backend: Backend, *jobs: Job) -> list[Job]:
@@ -249,29 +143,64 @@ class Bench:
         await self.settle_in(backend)
         return list(await backend.add(jobs))
 
+    async def due(self, backend: Backend, limit: int = 10) -> list[Claim]:
+        """Claim what is due."""
+        claimed = await backend.claim_due(limit)
+        assert isinstance(claimed, Claimed), f"claim_due returned {claimed!r}, which is no Claimed"
+        return list(claimed.claims)
+
     async def claim(self, backend: Backend) -> Claim:
         """Claim exactly one job; there must be exactly one to claim."""
-        claims = await backend.claim_due(10)
+        claims = await self.due(backend)
         assert len(claims) == 1, f"expected one claim, got {[claim.job.id for claim in claims]}"
         return claims[0]
+
+    async def lapse(self, backend: Backend) -> list[Execution]:
+        """Have a backend end the claims whose lease has ended; return what it says of them."""
+        claimed = await backend.claim_due(10)
+        ids = [claim.job.id for claim in claimed.claims]
+        assert not ids, f"{ids} are handed out at once after a lost claim, without a wait"
+        return list(claimed.lapsed)
+
+    async def take_over(self, backend: Backend, job_id: str = "job") -> Claim:
+        """Let the lease of a claim end, and claim its job again after the wait."""
+        await self.advance(self.lease)
+        await self.lapse(backend)
+        due = (await self.stored(backend, job_id)).standing.due_at
+        assert due is not None, f"{job_id!r} is never due after a lost claim"
+        if due > self.clock.now():
+            await self.advance(due - self.clock.now())
+        return await self.claim(backend)
+
+    async def renew(
+        self, backend: Backend, claims: Sequence[Claim], *, alone: bool = False
+    ) -> list[Claim]:
+        """Renew claims."""
+        return list(await backend.renew([Renewal(claim, alone) for claim in claims]))
+
+    async def remove(
+        self, backend: JobStore, job_id: str, executions: Sequence[Execution] = ()
+    ) -> None:
+        """Remove a job as it is stored now."""
+        await backend.remove(await self.stored(backend, job_id), executions)
 
     async def settle(self, backend: Backend, settlement: Settlement) -> Settled:
         """Settle one."""
         (settled,) = await backend.settle([settlement])
         return settled
 
-    async def stored(self, backend: Backend, job_id: str = "job") -> Job:
+    async def stored(self, backend: JobStore, job_id: str = "job") -> Job:
         """Return a job that must be there."""
         job = await backend.get(job_id)
         assert isinstance(job, Job), f"expected job {job_id!r} to be stored, got {job!r}"
         return job
 
-    async def lines(self, backend: Backend, **query: Any) -> list[Execution]:
-        """Return the whole ledger, newest first, through small pages; all of it can be read."""
+    async def history(self, backend: Backend, **query: Any) -> list[Execution]:
+        """Return the whole history, newest first, through small pages; all of it can be read."""
         found = await self.records(backend, **query)
-        lines = [line for line in found if isinstance(line, Execution)]
-        assert lines == found, f"records cannot be read: {found}"
-        return lines
+        executions = [execution for execution in found if isinstance(execution, Execution)]
+        assert executions == found, f"records cannot be read: {found}"
+        return executions
 
     async def records(
         self, backend: Backend, limit: int = 3, **query: Any
@@ -312,37 +241,27 @@ class Bench:
         """Return the jobs without the neighbours."""
         return [job for job in jobs if job.id not in self.neighbours]
 
-    def fates(self, lines: Sequence[Execution]) -> list[tuple[int, int, str]]:
-        """Return number, attempt and status of lines, oldest first."""
-        return [(line.number, line.attempt, line.status.value) for line in reversed(lines)]
+    def summary(self, executions: Sequence[Execution]) -> list[tuple[int, int, str]]:
+        """Return number, attempt and status of executions, oldest first."""
+        return [
+            (execution.number, execution.attempt, execution.status.value)
+            for execution in reversed(executions)
+        ]
 
 
 def _neighbours(bench: Bench) -> list[Job]:
     """Build jobs in all states, that come before, between and after those of the laws."""
     far = START.replace(year=9000)
     active = bench.job("0 neighbour", due=far, schedule=Interval(hours=1))
+    begun = Pending(8, far, far, attempts=2, failures=1, began_at=START)
     paused = bench.job("k neighbour", due=None, group="others", metadata={"tenant": "8"})
+    ahead = Pending(1, whole(far), whole(far))
     finished = bench.job("~ neighbour \U0001f600", due=None, name=None, group=None, metadata={})
     return [
-        evolve(active, standing=evolve(active.standing, number=8, attempts=2, failures=1)),
-        evolve(
-            paused,
-            declared=True,
-            standing=evolve(
-                paused.standing,
-                state=State.PAUSED,
-                next_run=whole(far),
-                paused_at=START,
-                pause_reason="wait",
-            ),
-        ),
-        evolve(
-            finished,
-            standing=evolve(
-                finished.standing, state=State.FINISHED, next_run=None, expires_at=whole(far)
-            ),
-        ),
+        evolve(active, standing=evolve(active.standing, last_number=8, scheduled=begun)),
+        evolve(paused, declared=True, standing=evolve(paused.standing, scheduled=ahead)),
+        bench.finished(finished, expires_at=whole(far)),
     ]
 
 
-__all__ = ["KEEP", "START", "Bench", "Interval"]
+__all__ = ["FIELDS", "KEEP", "SECOND", "START", "Bench", "whole"]

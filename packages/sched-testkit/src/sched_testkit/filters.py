@@ -16,12 +16,12 @@ def selects(query: JobQuery, job: Job) -> bool:
     )
 
 
-def picks(query: ExecutionQuery, line: Execution) -> bool:
-    """Whether a listing of the history shows the line: ``finished_at`` in [since, until)."""
+def picks(query: ExecutionQuery, execution: Execution) -> bool:
+    """Whether a listing of the history shows the execution: ``finished_at`` in [since, until)."""
     return (
-        query.job_id in {None, line.job_id}
-        and (len(query.statuses) == 0 or line.status in query.statuses)
-        and query.final in {None, line.final}
-        and not (query.since is not None and line.finished_at < query.since)
-        and not (query.until is not None and line.finished_at >= query.until)
+        query.job_id in {None, execution.job_id}
+        and (len(query.statuses) == 0 or execution.status in query.statuses)
+        and query.final in {None, execution.final}
+        and not (query.since is not None and execution.finished_at < query.since)
+        and not (query.until is not None and execution.finished_at >= query.until)
     )

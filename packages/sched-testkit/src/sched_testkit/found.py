@@ -72,21 +72,34 @@ BY_OURS: tuple[Story, ...] = (
 
 BY_OTHERS: tuple[Story, ...] = (
     # Removal
-    (_add(), _claim(), _remove(), _again("remove"), _renew(), _settle("last line only")),
+    (_add(), _claim(), _remove(), _again("remove"), _renew(), _settle("last execution only")),
     (_add("a ab"), _claim(), _remove(), _release(), _renew("a ab"), _add(), _claim()),
-    (_add(), _claim(), _remove("with its line"), _pass(), _prune("nothing old"), _claim()),
+    (_add(), _claim(), _remove("with its execution"), _pass(), _prune("nothing old"), _claim()),
     (_add(), _claim(), _remove(), _pass(), _add(), _renew(), _claim(1), _claim(1)),
     (_add(), _claim(), _remove(), _pass(), _add(), _claim(1), _settle(), _settle(ago=1)),
     (_add(), _claim(), _edit("pause"), _remove("of an old revision"), _remove("of this revision")),
     (_add(), _edit("pause"), _remove("of an old revision"), _again("remove"), _add(), _claim()),
     (_add(), _claim(), _settle(), _remove(), _again("settle"), _add(), _again("settle"), _claim()),
-    (_add(), _claim(), _remove(), _settle("last line only"), _again("settle"), _add(), _claim()),
+    (
+        _add(),
+        _claim(),
+        _remove(),
+        _settle("last execution only"),
+        _again("settle"),
+        _add(),
+        _claim(),
+    ),
     # Edits
     (_add(), _claim(), _edit("definition"), _pass(), _claim(), _settle()),
     (_add(), _claim(), _edit("definition"), _renew(), _settle(), _settle("anew"), _claim()),
     (_add("a b ab"), _edit("pause"), _again("add"), _edit("definition", "b"), _again("add")),
     (_add(), _edit("definition"), _claim(), _edit("of an old revision"), _again("replace")),
-    (_add("a b"), _claim(), *2 * (_edit("next occurrence", "b"),), _settle("last line only", "b")),
+    (
+        _add("a b"),
+        _claim(),
+        *2 * (_edit("next occurrence", "b"),),
+        _settle("last execution only", "b"),
+    ),
     (_add("a b"), _claim(), *2 * (_edit("next occurrence"),), _release("a b"), _claim()),
     (_add(), _claim(), _edit("next occurrence", due="never"), _pass(), _claim(), _claim(1)),
     (_add(), _claim(), _edit("pause"), _pass(), _claim(1), _edit("due moment"), _claim(1)),
@@ -102,7 +115,7 @@ BY_OTHERS: tuple[Story, ...] = (
     # Settlements
     (_add(), *2 * (_claim(), _settle("to retry")), _claim(), _pass(), _claim(1), _settle()),
     (_add(), _claim(), _settle("done, standing still"), _claim(), _settle(), _claim(), _renew()),
-    (_add("a b ab"), _claim(), _settle("blindly"), _settle("without lines"), _again("settle")),
+    (_add("a b ab"), _claim(), _settle("blindly"), _settle("without executions"), _again("settle")),
     (_add(), _claim(), _settle("with a missed one", due="never"), _again("settle", 1)),
     (_add(), _claim(), _settle(), _claim(), _again("settle"), _settle(), _again("settle", 1)),
     (_add(), _claim(), _settle("freed"), _renew(), _settle("freed"), _claim(1), _again("settle")),

@@ -25,7 +25,7 @@ from sched_core.job import (
     Status,
 )
 from sched_testkit.difference import Differs, expect, same
-from sched_testkit.entry import Entry, Fence, fence_of, has_expired, owed_line
+from sched_testkit.entry import Entry, Fence, fence_of, has_expired, owed_execution
 
 UNSEEN = -1
 """The revision of what was written when the backend has not shown it yet."""
@@ -44,7 +44,7 @@ class Model:
         self.history: list[Execution] = []
         """Oldest first."""
         self.owed: dict[str, list[Execution]] = {}
-        """Lines of the last call, by job. A freedom: their order across jobs, within one call."""
+        """Executions of the last call, by job. A freedom: their order across jobs, within one call."""
         self.doubtful: set[str] = set()
         """Removed jobs whose lost claim the last call may have cleared away."""
         self.gone: set[str] = set()
@@ -110,8 +110,8 @@ class Model:
         else:
             same(self.job(job_id), got, f"get({job_id!r})")
 
-    def replace(self, job: Job, lines: Sequence[Execution], got: Any) -> None:
-        """Compare the revision, keep the hold, write no line about what is held."""
+    def replace(self, job: Job, executions: Sequence[Execution], got: Any) -> None:
+        """Compare the revision, keep the hold, write no execution about what is held."""
         stored = self.job(job.id)
         if stored is None:
             self._refused(got, JobNotFound)
@@ -119,12 +119,12 @@ class Model:
             self._refused(got, RevisionConflict)
         else:
             self._store(job)
-            self._write_beside(self.entry(job.id).hold, lines)
+            self._write_beside(self.entry(job.id).hold, executions)
             self._answered(got, Job)
             self.shown(got)
 
     def remove(
-        self, job_id: str, lines: Sequence[Execution], expected: int | None, got: Any
+        self, job_id: str, executions: Sequence[Execution], expected: int | None, got: Any
     ) -> None:
         """Compare the revision, if one is expected; a hold stays behind."""
         entry = self.entry(job_id)
@@ -135,7 +135,7 @@ class Model:
         else:
             same(True, got, f"remove({job_id!r})")
             self.entries[job_id] = Entry(hold=entry.hold)
-            self._write_beside(entry.hold, lines)
+            self._write_beside(entry.hold, executions)
 
     def _store(self, job: Job) -> None:
         self.entry(job.id).job = evolve(job, revision=UNSEEN)
@@ -143,7 +143,7 @@ class Model:
     # -- claims
 
     def claim_due(self, limit: int, now: datetime, worker: str, got: Any) -> None:
-        """Hand out what is due, oldest first; what was lost is told, and gets its lines."""
+        """Hand out what is due, oldest first; what was lost is told, and gets its executions."""
         self._answered(got, list)
         must = {job_id for job_id in self.entries if self._is_due(job_id, now)}
         may = must | {job_id for job_id in self.entries if self._is_due(job_id, now, early=True)}
@@ -209,16 +209,16 @@ class Model:
         same(entry.hold, claim, f"the claim of {job_id!r}")
 
     def _lose(self, job_id: str, now: datetime) -> LostClaim | None:
-        """Take a claim away, with its lines; return what the next one is told."""
+        """Take a claim away, with its executions; return what the next one is told."""
         entry = self.entry(job_id)
         hold, entry.hold = entry.hold, None
         if hold is None:
             return None
         lost = 0 if hold.lost is None else hold.lost.count
         attempt = hold.job.standing.attempts + lost + 1
-        self._write([owed_line(hold, now, Status.ABANDONED, attempt)])
+        self._write([owed_execution(hold, now, Status.ABANDONED, attempt)])
         if not entry.is_at(hold.job.uid, hold.job.standing.number):
-            self._write([owed_line(hold, now, Status.SUPERSEDED, 0)])
+            self._write([owed_execution(hold, now, Status.SUPERSEDED, 0)])
             return None
         return LostClaim(lost + 1, hold.worker, hold.claimed_at)
 
@@ -250,7 +250,7 @@ class Model:
             hold, entry.hold = entry.hold, None
             occurrence = hold.job.uid, hold.job.standing.number
             if not entry.is_at(*occurrence):
-                self._write([owed_line(hold, now, Status.SUPERSEDED, 0)])
+                self._write([owed_execution(hold, now, Status.SUPERSEDED, 0)])
             elif hold.lost is not None:
                 entry.lost = hold.lost, *occurrence
 
@@ -270,24 +270,26 @@ class Model:
         if entry is None:
             if (claim.job.id, fence_of(claim)) not in self._fences:
                 return [lost]
-            stored = [self._line(line.id) for line in settlement.ledger]
+            stored = [self._execution(execution.id) for execution in settlement.executions]
             if self.entry(claim.job.id).settled == settlement or (
-                stored and all(map(_is_what_it_wrote, stored, settlement.ledger))
+                stored and all(map(_is_what_it_wrote, stored, settlement.executions))
             ):
                 return [written]
-            # A freedom: how long a store remembers a settlement whose lines it has not (any more).
+            # A freedom: how long a store remembers a settlement whose executions it has not (any more).
             return [written, lost]
         job, standing = entry.job, settlement.standing
         conflict = Settled("conflict", job)
         if standing is not None and (job is None or job.revision != settlement.expected):
             return [conflict]
-        finals = [line for line in settlement.ledger if line.final]
-        if any(self._line(line.id) is None and self._ended(line) for line in finals):
+        finals = [execution for execution in settlement.executions if execution.final]
+        if any(
+            self._execution(execution.id) is None and self._ended(execution) for execution in finals
+        ):
             return [conflict]
         stays = standing is None and entry.is_at(claim.job.uid, claim.job.standing.number)
-        if stays and any(entry.is_at(line.uid, line.number) for line in finals):
+        if stays and any(entry.is_at(execution.uid, execution.number) for execution in finals):
             return [conflict]
-        self._write(settlement.ledger)
+        self._write(settlement.executions)
         entry.hold, entry.settled = None, settlement
         self._fences.add((claim.job.id, fence_of(claim)))
         if job is None:
@@ -298,46 +300,65 @@ class Model:
 
     # -- the history
 
-    def _line(self, line_id: str) -> Execution | None:
-        return next((line for line in self._all() if line.id == line_id), None)
+    def _execution(self, execution_id: str) -> Execution | None:
+        return next((execution for execution in self._all() if execution.id == execution_id), None)
 
     def _ended(self, about: Execution) -> bool:
         occurrence = about.uid, about.number
-        return any(line.final and (line.uid, line.number) == occurrence for line in self._all())
+        return any(
+            execution.final and (execution.uid, execution.number) == occurrence
+            for execution in self._all()
+        )
 
     def _all(self) -> Iterator[Execution]:
         yield from self.history
-        for lines in self.owed.values():
-            yield from lines
+        for executions in self.owed.values():
+            yield from executions
 
-    def _write_beside(self, hold: Claim | None, lines: Iterable[Execution]) -> None:
+    def _write_beside(self, hold: Claim | None, executions: Iterable[Execution]) -> None:
         held = None if hold is None else (hold.job.uid, hold.job.standing.number)
-        self._write([line for line in lines if (line.uid, line.number) != held])
+        self._write(
+            [execution for execution in executions if (execution.uid, execution.number) != held]
+        )
 
-    def _write(self, lines: Iterable[Execution]) -> None:
-        for line in lines:
-            if self._line(line.id) is None and not (line.final and self._ended(line)):
-                self.owed.setdefault(line.job_id, []).append(line)
+    def _write(self, executions: Iterable[Execution]) -> None:
+        for execution in executions:
+            if self._execution(execution.id) is None and not (
+                execution.final and self._ended(execution)
+            ):
+                self.owed.setdefault(execution.job_id, []).append(execution)
 
-    def listed(self, lines: Sequence[Execution], now: datetime, *, ordered: bool) -> None:
+    def listed(self, executions: Sequence[Execution], now: datetime, *, ordered: bool) -> None:
         """Expect the backend to list the whole history, newest first; go on from its order."""
-        found = [*lines][::-1]
+        found = [*executions][::-1]
         for job_id in sorted(self.doubtful):
             hold = self.entry(job_id).hold
-            tokens = {line.token for line in found if line.status is Status.ABANDONED}
+            tokens = {
+                execution.token for execution in found if execution.status is Status.ABANDONED
+            }
             if hold is not None and hold.token in tokens:
                 self._lose(job_id, self._doubted_at)
         self.doubtful.clear()
-        ids = {line.id for line in found}
-        # A freedom: from expires_at on a line may be gone, and before that not.
-        kept = [line for line in self.history if line.id in ids or not has_expired(line, now)]
+        ids = {execution.id for execution in found}
+        # A freedom: from expires_at on an execution may be gone, and before that not.
+        kept = [
+            execution
+            for execution in self.history
+            if execution.id in ids or not has_expired(execution, now)
+        ]
         both = kept, found
         if not ordered:
             both = sorted(kept, key=_job_of), sorted(found, key=_job_of)
         known, listed = both
-        for each in {line.job_id for line in (*listed, *self._all())}:
-            expected = [line for line in known if line.job_id == each] + self.owed.get(each, [])
-            same(expected, [line for line in listed if line.job_id == each], f"lines of {each!r}")
+        for each in {execution.job_id for execution in (*listed, *self._all())}:
+            expected = [
+                execution for execution in known if execution.job_id == each
+            ] + self.owed.get(each, [])
+            same(
+                expected,
+                [execution for execution in listed if execution.job_id == each],
+                f"executions of {each!r}",
+            )
         if ordered:
             same(known, listed[: len(known)], "the history before this call")
         self.history, self.owed = found, {}
@@ -345,9 +366,9 @@ class Model:
     def prune(self, before: datetime, now: datetime, got: Any) -> None:
         """Delete what ended before, and what has expired; nothing that is claimed."""
         kept = [
-            line
-            for line in self.history
-            if line.finished_at >= before and not has_expired(line, now)
+            execution
+            for execution in self.history
+            if execution.finished_at >= before and not has_expired(execution, now)
         ]
         expired = [
             job_id
@@ -368,13 +389,13 @@ class Model:
         expect(type(got) is error, f"expected {error.__name__}, got {got!r}")
 
 
-def _is_what_it_wrote(stored: Execution | None, line: Execution) -> bool:
+def _is_what_it_wrote(stored: Execution | None, execution: Execution) -> bool:
     return stored is not None and (stored.token, stored.worker, stored.status) == (
-        line.token,
-        line.worker,
-        line.status,
+        execution.token,
+        execution.worker,
+        execution.status,
     )
 
 
-def _job_of(line: Execution) -> str:
-    return line.job_id
+def _job_of(execution: Execution) -> str:
+    return execution.job_id

@@ -226,12 +226,12 @@ class Overlap:
         assert job is not None, f"job {self.name}{suffix} is gone"
         return job
 
-    async def lines(self, suffix: str = "") -> list[Execution]:
-        """Return the lines of a job, newest first."""
-        return await self.bench.lines(self.one, job_id=f"{self.name}{suffix}")
+    async def history(self, suffix: str = "") -> list[Execution]:
+        """Return the executions of a job, newest first."""
+        return await self.bench.history(self.one, job_id=f"{self.name}{suffix}")
 
     async def newest(self, count: int) -> list[Execution | UndecodableExecution]:
-        """Return the newest lines of all jobs, each on a page of its own."""
+        """Return the newest executions of all jobs, each on a page of its own."""
         found: list[Execution | UndecodableExecution] = []
         after: str | None = None
         for _ in range(count):
@@ -241,8 +241,8 @@ class Overlap:
         return found
 
     async def statuses(self, suffix: str = "") -> list[str]:
-        """Return the statuses of its lines, sorted."""
-        return sorted(line.status.value for line in await self.lines(suffix))
+        """Return the statuses of its executions, sorted."""
+        return sorted(execution.status.value for execution in await self.history(suffix))
 
     async def end(self) -> None:
         """Leave nothing that a later round would claim."""

@@ -17,7 +17,7 @@ IDS = ("a", "b", "ab")
 
 DUE = ("now", "this second", "an hour ago", "soon", "after a lease", "never")
 EDITS = ("definition", "next occurrence", "due moment", "pause", "expiry", "of an old revision")
-REMOVALS = ("", "with its line", "of this revision", "of an old revision")
+REMOVALS = ("", "with its execution", "of this revision", "of an old revision")
 ENDS = (
     *(
         "done",
@@ -30,8 +30,8 @@ ENDS = (
     ),
     *(
         "freed",
-        "last line only",
-        "without lines",
+        "last execution only",
+        "without executions",
         "anew",
         "blindly",
         "by nobody",
@@ -114,7 +114,7 @@ MOTIFS: tuple[tuple[tuple[str, str], ...], ...] = (
     (("claim", ""), ("remove", ""), ("add", ""), ("claim", "")),
     (("claim", ""), ("replace", "next occurrence"), ("settle", ""), ("claim", "")),
     (("claim", ""), ("replace", "next occurrence"), ("pass", "a lease"), ("claim", "")),
-    (("claim", ""), ("remove", "with its line"), ("pass", "a lease"), ("claim", "")),
+    (("claim", ""), ("remove", "with its execution"), ("pass", "a lease"), ("claim", "")),
     (("claim", ""), ("settle", "done"), ("claim", ""), ("again", "settle")),
     (("claim", ""), ("settle", "done, standing still"), ("claim", ""), ("settle", "done")),
     (("claim", ""), ("replace", "pause"), ("pass", "a lease"), ("claim", ""), ("replace", "")),

@@ -29,7 +29,7 @@ from sched_core import (
     Once,
     Policy,
     Retry,
-    RunAll,
+    CatchUp,
     Schedule,
     Standing,
     State,
@@ -124,7 +124,7 @@ def policies() -> st.SearchStrategy[Policy]:
     """Every kind of policy."""
     misfires = st.one_of(
         st.just(Coalesce()),
-        st.builds(RunAll, st.integers(1, 10_000), durations()),
+        st.builds(CatchUp, st.integers(1, 10_000), durations()),
         st.builds(Drop, durations(timedelta(microseconds=1))),
     )
     retries = st.builds(
@@ -192,7 +192,7 @@ def backlogs() -> st.SearchStrategy[Backlog]:
     """What a pause left behind, sensible or not."""
     optional = st.none() | moments()
     return st.builds(
-        Backlog, moments(), st.integers(0, 2**53), folded_from=optional, folded_until=optional
+        Backlog, moments(), st.integers(0, 2**53), coalesced_from=optional, coalesced_until=optional
     )
 
 
@@ -211,8 +211,8 @@ def jobs(draw: st.DrawFn) -> Job:
 
 
 @st.composite
-def lines(draw: st.DrawFn) -> Execution:
-    """Any line that a ledger may be asked to keep."""
+def executions(draw: st.DrawFn) -> Execution:
+    """Any execution that a history may be asked to keep."""
     uid = draw(st.text("0123456789abcdef", min_size=1, max_size=32))
     number, attempt = draw(st.integers(1, 2**53)), draw(st.integers(0, 1_000_000))
     sayable = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
@@ -232,7 +232,7 @@ def lines(draw: st.DrawFn) -> Execution:
         started_at=draw(st.none() | moments()),
         finished_at=draw(moments()),
         reason=draw(st.none() | st.text(sayable, min_size=1, max_size=500)),
-        folded=draw(st.integers(0, 2**53)),
-        folded_until=draw(st.none() | moments()),
+        coalesced=draw(st.integers(0, 2**53)),
+        coalesced_until=draw(st.none() | moments()),
         expires_at=draw(st.none() | moments()),
     )

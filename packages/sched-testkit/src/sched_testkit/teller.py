@@ -78,7 +78,7 @@ class Teller:
             model.get(job_id, await backend.get(job_id), now)
         same(self._stored(), self._in_order(await self.bench.jobs(backend, limit=50)), "all jobs")
         ordered = backend.capabilities.ordered
-        model.listed(await self.bench.lines(backend, limit=50), now, ordered=ordered)
+        model.listed(await self.bench.history(backend, limit=50), now, ordered=ordered)
 
     # -- values
 
@@ -106,9 +106,9 @@ class Teller:
         made = [self.claims[job_id] for job_id in step.ids]
         return [claims[-1 - step.number] for claims in made if len(claims) > step.number]
 
-    def _final_line(self, job: Job) -> Execution:
+    def _final_execution(self, job: Job) -> Execution:
         claim = Claim(job, 0, "editor", self._now(), self._now())
-        return self.bench.line(claim, Status.SUPERSEDED, attempt=0)
+        return self.bench.execution(claim, Status.SUPERSEDED, attempt=0)
 
     # -- steps
 
@@ -135,7 +135,7 @@ class Teller:
         if job is None:
             return
         old, moment, now = job.standing, self._moment(step.due), self._now()
-        lines: list[Execution] = []
+        executions: list[Execution] = []
         edited = {
             "definition": evolve(
                 job,
@@ -163,11 +163,11 @@ class Teller:
             "of an old revision": job,
         }[step.how]
         if step.how == "next occurrence":
-            lines = [self._final_line(job)]
+            executions = [self._final_execution(job)]
 
         async def call(by: int) -> None:
-            got = await self._answer(self.backends[by].replace(edited, lines))
-            self.model.replace(edited, lines, got)
+            got = await self._answer(self.backends[by].replace(edited, executions))
+            self.model.replace(edited, executions, got)
 
         self.last["replace"] = call
         await call(step.by)
@@ -177,14 +177,14 @@ class Teller:
     async def _remove(self, step: Step) -> None:
         job_id = step.ids[0]
         stored = self.model.job(job_id)
-        lines = [self._final_line(stored)] if stored is not None and step.how else []
+        executions = [self._final_execution(stored)] if stored is not None and step.how else []
         about = {"of this revision": stored, "of an old revision": self.earlier.get(job_id)}
         meant = about.get(step.how)
         expected = None if meant is None else meant.revision
 
         async def call(by: int) -> None:
-            removing = self.backends[by].remove(job_id, lines, expected=expected)
-            self.model.remove(job_id, lines, expected, await self._answer(removing))
+            removing = self.backends[by].remove(job_id, executions, expected=expected)
+            self.model.remove(job_id, executions, expected, await self._answer(removing))
 
         self.last["remove"] = call
         await call(step.by)
@@ -229,22 +229,22 @@ class Teller:
         bench, how, due = self.bench, step.how, self._moment(step.due)
         now, old = self._now(), claim.job.standing
         stored = self.model.job(claim.job.id)
-        own = bench.line(claim)
+        own = bench.execution(claim)
         expires = {} if due is not None else {"expires_at": now + 50 * SECOND}
-        done = bench.settlement(claim, due=due, lines=[own], **expires)
+        done = bench.settlement(claim, due=due, executions=[own], **expires)
         again: dict[str, Any] = {"number": old.number, "attempts": claim.attempt}
         if how in {"to retry", "interrupted"}:
             status = Status.FAILED if how == "to retry" else Status.INTERRUPTED
-            lines = [bench.line(claim, status, final=False, reason="ValueError: ✗")]
-            return bench.settlement(claim, due=due or now, lines=lines, **again)
+            executions = [bench.execution(claim, status, final=False, reason="ValueError: ✗")]
+            return bench.settlement(claim, due=due or now, executions=executions, **again)
         if how == "done, standing still":
             return bench.settlement(claim, due=due or now, **again)
         if how == "with a missed one":
             number = old.number + 1
-            missed = bench.line(
+            missed = bench.execution(
                 claim, Status.MISSED, attempt=0, number=number, id=f"{own.uid}:{number}:0"
             )
-            return bench.settlement(claim, due=due, lines=[own, missed], number=number + 1)
+            return bench.settlement(claim, due=due, executions=[own, missed], number=number + 1)
         if how == "anew" and stored is not None:
             standing = evolve(stored.standing, last_finished_at=now, attempts=0, number=old.number)
             if stored.standing.number == old.number:
@@ -254,8 +254,8 @@ class Teller:
             return Settlement(claim, stored.revision, standing, (own,))
         return {
             "freed": Settlement(claim, None, None, ()),
-            "last line only": Settlement(claim, None, None, (own,)),
-            "without lines": evolve(done, ledger=()),
+            "last execution only": Settlement(claim, None, None, (own,)),
+            "without executions": evolve(done, executions=()),
             "blindly": evolve(done, expected=None),
             "by nobody": evolve(done, claim=evolve(claim, worker="nobody")),
             "by a later token": evolve(done, claim=evolve(claim, token=claim.token + 1000)),
@@ -281,7 +281,7 @@ class Teller:
 
     async def _prune(self, step: Step) -> None:
         now, history = self._now(), self.model.history
-        ends = [line.finished_at for line in history] or [now]
+        ends = [execution.finished_at for execution in history] or [now]
         before = {
             "an hour old": now - 3600 * SECOND,
             "ended before": ends[len(ends) // 2],
@@ -329,12 +329,18 @@ class Teller:
             {"statuses": frozenset({Status.ABANDONED, Status.FAILED}), "job_id": "b"},
             {"final": False, "since": middle, "job_id": "ab"},
         )[step.number]
-        listed = await self.bench.lines(backend, **asked)
+        listed = await self.bench.history(backend, **asked)
         if not backend.capabilities.ordered:
             listed.sort(key=history.index, reverse=True)
-        kept = [line for line in history if line in listed or not has_expired(line, now)]
-        picked = [line for line in kept[::-1] if picks(ExecutionQuery(**asked), line)]
-        same(picked, listed, f"lines by {[*asked]}")
+        kept = [
+            execution
+            for execution in history
+            if execution in listed or not has_expired(execution, now)
+        ]
+        picked = [
+            execution for execution in kept[::-1] if picks(ExecutionQuery(**asked), execution)
+        ]
+        same(picked, listed, f"executions by {[*asked]}")
 
     def _stored(self) -> list[Job]:
         return [job for job_id in sorted(IDS) if (job := self.model.job(job_id)) is not None]
@@ -356,8 +362,10 @@ class Teller:
             expected: list[Any] = [everybody[name] for name in names]
         else:
             page = await backend.executions(ExecutionQuery(), after=after, limit=limit)
-            lines = self.model.history[::-1]
-            expected = [line for line in lines if left is None or line.id in left]
+            executions = self.model.history[::-1]
+            expected = [
+                execution for execution in executions if left is None or execution.id in left
+            ]
         same(expected[:limit], list(page.items), f"a page of {limit} of the {step.how}")
         same(len(expected) > limit, page.next is not None, f"whether more {step.how} come")
         if page.next is not None and page.items:

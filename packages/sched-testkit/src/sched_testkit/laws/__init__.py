@@ -1,7 +1,7 @@
 """The laws of the port, in the order of its methods: see :mod:`sched_testkit.laws.order`.
 
-Each is one function, whose docstring is the law in one sentence. Standings, lines and settlements
-are built by hand; nothing asks ``lifecycle``. A law takes a :class:`~sched_testkit.bench.Bench` and
+Each is one function, whose docstring is the law in one sentence. Standings, executions and
+settlements are built by hand; nothing asks the core's rules. A law takes a :class:`~sched_testkit.bench.Bench` and
 asserts. Laws that need something that not every backend has say so, and are skipped by name where
 it is not declared.
 """
@@ -23,6 +23,7 @@ from sched_testkit.laws import (
     reaching,
     removal,
     repeats,
+    requests,
     revisions,
     settling,
     takeovers,
@@ -42,6 +43,7 @@ _ALONE = (
     claiming,
     takeovers,
     settling,
+    requests,
     repeats,
     removal,
     listing,

@@ -49,7 +49,7 @@ async def _claimed(bench: Bench, backend: Backend, count: int) -> list[Claim]:
     """Claim so many, in as many calls as the backend makes of it."""
     claims: list[Claim] = []
     while len(claims) < count:
-        some = await backend.claim_due(count - len(claims))
+        some = await bench.due(backend, count - len(claims))
         assert some, f"{count - len(claims)} of {count} are due, and none was handed out"
         assert len(some) <= count - len(claims), "more was handed out than the limit says"
         claims += some
@@ -64,26 +64,28 @@ async def many_claims_are_as_single_ones(bench: Bench) -> None:
     claims = await _claimed(bench, one, MANY)
     assert [claim.job for claim in claims] == jobs, "they came in another order, or changed"
     assert len({claim.token for claim in claims}) == MANY, "two claims have one token"
-    assert not list(await two.claim_due(MANY)), "what is claimed was handed out again"
+    assert not await bench.due(two, MANY), "what is claimed was handed out again"
     await bench.advance(bench.lease / 2)
-    renewed = {claim.job.id: claim for claim in await one.renew(claims)}
+    renewed = {claim.job.id: claim for claim in await bench.renew(one, claims)}
     expected = bench.clock.now() + bench.lease
     assert len(renewed) == MANY, f"{MANY - len(renewed)} claims were not renewed"
     assert {claim.expires_at for claim in renewed.values()} == {expected}
     assert all(renewed[claim.job.id].token == claim.token for claim in claims)
     await bench.advance(bench.lease - SECOND)
-    assert not list(await two.claim_due(MANY)), "a renewed claim was taken over"
+    assert not await bench.due(two, MANY), "a renewed claim was taken over"
     settlements = [bench.settlement(claim) for claim in claims]
     answers = await one.settle(settlements)
     assert [answer.outcome for answer in answers] == ["written"] * MANY
     listed = await bench.jobs(two, limit=400)
     standings = {settled.claim.job.id: settled.standing for settled in settlements}
     assert {job.id: job.standing for job in listed if isinstance(job, Job)} == standings
-    lines = await bench.records(two, limit=400)
-    assert {line.id for line in lines} == {settled.ledger[0].id for settled in settlements}
-    assert len(lines) == MANY
+    executions = await bench.records(two, limit=400)
+    assert {execution.id for execution in executions} == {
+        settled.executions[0].id for settled in settlements
+    }
+    assert len(executions) == MANY
     assert [answer.outcome for answer in await two.settle(settlements)] == ["written"] * MANY
-    assert len(await bench.records(two, limit=400)) == MANY, "a repeat wrote lines again"
+    assert len(await bench.records(two, limit=400)) == MANY, "a repeat wrote executions again"
 
 
 @law
@@ -97,13 +99,13 @@ async def many_claims_can_be_released(bench: Bench) -> None:
     again = await _claimed(bench, two, 500)
     assert [claim.job for claim in again] == [job for job in jobs if job.id != kept.job.id]
     assert {claim.lost for claim in again} == {None}
-    assert not await bench.lines(one)
-    assert [claim.token for claim in await one.renew([*claims, kept])] == [kept.token]
+    assert not await bench.history(one)
+    assert [claim.token for claim in await bench.renew(one, [*claims, kept])] == [kept.token]
 
 
 @law
 async def many_lost_claims_are_taken_over(bench: Bench) -> None:
-    """When hundreds of claims are lost each of them is taken over, and each has its line."""
+    """When hundreds of claims are lost each of them is taken over, and each has its execution."""
     one, two = await bench.open(), await bench.open()
     await _stored(bench, one, 301)
     lost = {claim.job.id: claim for claim in await _claimed(bench, one, 301)}
@@ -111,9 +113,9 @@ async def many_lost_claims_are_taken_over(bench: Bench) -> None:
     taken = await _claimed(bench, two, 301)
     assert {claim.job.id for claim in taken} == lost.keys()
     assert all(claim.lost is not None and claim.lost.count == 1 for claim in taken)
-    lines = await bench.records(two, 100, final=False, statuses=frozenset({Status.ABANDONED}))
-    assert sorted(line.job_id for line in lines) == sorted(lost)
-    assert not list(await one.renew([*lost.values()])), "a claim that was lost is still held"
+    executions = await bench.records(two, 100, final=False, statuses=frozenset({Status.ABANDONED}))
+    assert sorted(execution.job_id for execution in executions) == sorted(lost)
+    assert not await bench.renew(one, [*lost.values()]), "a claim that was lost is still held"
 
 
 @law
@@ -133,13 +135,13 @@ async def a_batch_is_judged_one_by_one(bench: Bench) -> None:
         elif kind == "edited":
             edited[claim.job.id] = await two.replace(claim.job)
         elif kind == "gone":
-            await two.remove(claim.job.id)
+            await bench.remove(two, claim.job.id)
         elif kind == "repeated":
             assert (await bench.settle(one, settlement)).outcome == "written"
         elif kind == "unsaid":
             settlement = Settlement(claim, None, None, ())
         elif kind == "refused":
-            settlement = Settlement(claim, None, None, settlement.ledger)
+            settlement = Settlement(claim, None, None, settlement.executions)
             edited[claim.job.id] = claim.job
         batch.append(settlement)
     answers = await one.settle(batch)
@@ -148,8 +150,8 @@ async def a_batch_is_judged_one_by_one(bench: Bench) -> None:
         if answer.outcome == "conflict":
             job_id = settlement.claim.job.id
             assert answer.job == edited.get(job_id), f"{job_id!r} conflicts with another job"
-    lines = await bench.records(two, limit=100)
-    assert len(lines) == len({line.id for line in lines}) == 60
+    executions = await bench.records(two, limit=100)
+    assert len(executions) == len({execution.id for execution in executions}) == 60
 
 
 @law
@@ -162,7 +164,7 @@ async def a_bulk_add_of_as_many_as_declared_is_whole(bench: Bench) -> None:
         await bench.added(backend, bench.job(jobs[-1].id, due=None))
         await _refused(backend, jobs)
         assert len(await bench.jobs(backend)) == 1, "a part of a refused bulk add was added"
-        await backend.remove(jobs[-1].id)
+        await bench.remove(backend, jobs[-1].id)
         await _refused(backend, [*jobs[:-1], jobs[0]])
         assert not await bench.jobs(backend), "a part of a refused bulk add was added"
     stored = await backend.add(jobs)
@@ -180,8 +182,8 @@ async def many_records_are_pruned_at_once(bench: Bench) -> None:
     jobs = await bench.added(backend, *(bench.job(f"job-{n}", due=None) for n in range(6)))
     for job in jobs:
         claim = Claim(job, 1, "worker-1", now, now)
-        lines = [bench.line(claim, Status.MISSED, number=n) for n in range(10, 61)]
-        await backend.replace(job, [evolve(x, id=f"{job.uid}:{x.number}:1") for x in lines])
+        executions = [bench.execution(claim, Status.MISSED, number=n) for n in range(10, 61)]
+        await backend.replace(job, [evolve(x, id=f"{job.uid}:{x.number}:1") for x in executions])
     stored = [bench.job(f"old-{n:03}", due=None) for n in range(250)]
     expires = now + timedelta(hours=1)
     for some in _parts(stored, backend.capabilities.bulk_limit or 250):
@@ -189,7 +191,7 @@ async def many_records_are_pruned_at_once(bench: Bench) -> None:
         await bench.added(backend, *old)
     await bench.advance(days=1)
     assert await backend.prune(bench.clock.now()) == 306 + 250
-    assert not await bench.records(backend, limit=100), "lines were left to the next prune"
+    assert not await bench.records(backend, limit=100), "executions were left to the next prune"
     left = await bench.jobs(backend, limit=100)
     assert [job.id for job in left] == [job.id for job in jobs], "not all that has expired is gone"
 
@@ -216,7 +218,7 @@ async def a_bulk_add_beyond_the_limit_is_whole_or_refused(bench: Bench) -> None:
     listed = await bench.jobs(backend, limit=300)
     assert sorted(listed, key=lambda job: job.id) == stored, "a part of it was added"
     for job in jobs:
-        await backend.remove(job.id)
+        await bench.remove(backend, job.id)
     await bench.added(backend, bench.job(jobs[-1].id, due=None))
     try:
         await backend.add(jobs)

@@ -1,4 +1,4 @@
-"""Claims: who gets a job, when, for how long, and what a lost one leaves."""
+"""Claims: who gets a job, when, for how long, and what is told of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from datetime import timedelta
 
 from attrs import evolve
 
-from sched_core import BackendUnavailable, Claim, Cron, Policy, Status
+from sched_core import (
+    BackendUnavailable,
+    Claim,
+    Cron,
+    Gap,
+    Job,
+    Pending,
+    Policy,
+    Status,
+)
 from sched_testkit.bench import Bench
 from sched_testkit.laws.law import granular, law, lockable
 
@@ -25,16 +34,16 @@ async def only_what_is_due_is_claimed(bench: Bench) -> None:
         bench.job("soon", due=now + tick),
         bench.job("never", due=None),
     )
-    assert {claim.job.id for claim in await backend.claim_due(10)} == {"past", "present"}
+    assert {claim.job.id for claim in await bench.due(backend, 10)} == {"past", "present"}
     await bench.advance(tick)
-    assert {claim.job.id for claim in await backend.claim_due(10)} == {"soon"}
+    assert {claim.job.id for claim in await bench.due(backend, 10)} == {"soon"}
     await bench.advance(days=9000)
-    assert "never" not in {claim.job.id for claim in await backend.claim_due(10)}
+    assert "never" not in {claim.job.id for claim in await bench.due(backend, 10)}
 
 
 @law
 async def a_claim_carries_the_stored_job(bench: Bench) -> None:
-    """A claim holds the whole job as it is stored, revision included, and does not change it."""
+    """A claim holds the whole job as it was stored, revision included, and does not change it."""
     backend = await bench.open()
     now = bench.clock.now()
     job = bench.job(
@@ -45,32 +54,114 @@ async def a_claim_carries_the_stored_job(bench: Bench) -> None:
         metadata={"a": "b", "": "ü"},
         policy=Policy(timeout=timedelta(seconds=7), max_lost=2, keep_executions=None),
     )
+    one = Pending(7, now, now, attempts=2, failures=1, began_at=now - timedelta(minutes=1))
     standing = evolve(
         job.standing,
-        number=7,
-        attempts=2,
-        failures=1,
+        last_number=9,
+        scheduled=one,
+        skip=now + timedelta(days=2),
+        gaps=(Gap(now - timedelta(days=3), now - timedelta(days=2)),),
+        failing=2,
         last_scheduled_at=now - timedelta(days=1),
         last_finished_at=now - timedelta(hours=1),
-        last_status=Status.FAILED,
         expires_at=now + timedelta(days=9),
     )
     (job,) = await bench.added(backend, evolve(job, declared=True, standing=standing))
     claim = await bench.claim(backend)
-    assert claim.job == job == await bench.stored(backend, job.id)
+    assert claim.job == job, "the claim has another job than what was stored"
+    assert await bench.stored(backend, job.id) == bench.held(job, claim)
     assert claim.worker == "worker-1"
     assert claim.claimed_at == bench.clock.now()
     assert claim.expires_at == bench.clock.now() + bench.lease
-    assert (claim.attempt, claim.lost) == (3, None)
-    await bench.advance(bench.lease)
-    taken = await bench.claim(backend)
-    assert taken.job == job, "a takeover carries another job than what is stored"
-    edited = await backend.replace(evolve(job, spec=evolve(job.spec, name=None, group="other")))
-    settled = await bench.settle(backend, bench.settlement(taken))
+    assert claim.cancel is False, "a claim is made, and its run is said to be cancelled"
+    renamed = evolve(bench.held(job, claim), spec=evolve(job.spec, name=None, group="other"))
+    edited = await backend.replace(renamed)
+    settled = await bench.settle(backend, bench.settlement(claim))
     assert settled.job == edited, "a conflict carries another job than what is stored"
+    taken = await bench.take_over(backend, job.id)
+    assert taken.job == evolve(await bench.stored(backend, job.id), held=None, held_at=None)
+    assert taken.job.spec == edited.spec
+    assert claim.job == job, "a claim changed after it was made"
+
+
+@law
+async def the_holder_is_told_by_get_and_jobs(bench: Bench) -> None:
+    """Get and jobs tell which occurrence a claim holds and since when, until the claim has ended.
+
+    Renewed, edited or past its lease, it has not ended.
+    """
+    one, two = await bench.open(), await bench.open()
+    (job,) = await bench.added(one, bench.job())
+    await bench.advance(seconds=1)
+    claim = await bench.claim(one)
+
+    async def expect(job: Job, why: str) -> None:
+        for backend in (one, two):
+            stored = await bench.stored(backend)
+            told = stored.held, stored.held_at
+            assert stored == job, f"{why}: get tells {told}, not {(job.held, job.held_at)}"
+            assert await bench.jobs(backend) == [job], f"{why}: jobs tells something else"
+
+    await expect(bench.held(job, claim), "claimed")
+    await bench.advance(bench.lease / 2)
+    await bench.renew(one, [claim])
+    await expect(bench.held(job, claim), "renewed")
+    edited = await two.replace(evolve(bench.held(job, claim), declared=True))
+    await expect(bench.held(edited, claim), "edited")
+    moved = await two.replace(bench.moved(edited))
+    await expect(bench.held(moved, claim), "held, and edited away")
+    await bench.advance(3 * bench.lease)
+    await expect(bench.held(moved, claim), "held by a lease that nobody has ended yet")
+    await one.release([claim])
+    await expect(evolve(moved, held=None, held_at=None), "released")
+
+
+@law
+async def what_is_held_is_told_by_every_answer(bench: Bench) -> None:
+    """Add, replace and settle answer with a held job as get tells it: with what is held."""
+    backend = await bench.open()
+    job = bench.job()
+    (stored,) = await bench.added(backend, job)
+    claim = await bench.claim(backend)
+    held = bench.held(stored, claim)
+    assert list(await backend.add([job])) == [held], "a repeated add tells another job than get"
+    edited = await backend.replace(evolve(held, declared=True))
+    assert edited == evolve(held, declared=True, revision=edited.revision)
+    settled = await bench.settle(backend, bench.settlement(claim))
+    assert (settled.outcome, settled.job) == ("conflict", edited)
+
+
+@law
+async def what_is_settled_is_held_no_more(bench: Bench) -> None:
+    """Once a claim was settled, released or ended by its lease, nothing is told to be held."""
+    backend = await bench.open()
+    await bench.added(backend, *(bench.job(name) for name in ("settled", "released", "lost")))
+    claims = {claim.job.id: claim for claim in await bench.due(backend)}
+    await bench.settle(backend, bench.settlement(claims["settled"]))
+    await backend.release([claims["released"]])
     await bench.advance(bench.lease)
-    assert (await bench.claim(backend)).job == edited
-    assert taken.job == job == evolve(edited, spec=job.spec, revision=job.revision)
+    await bench.remove(backend, "released")
+    assert len(await bench.lapse(backend)) == 1
+    await bench.added(backend, bench.job("released", due=None))
+    for name in claims:
+        stored = await bench.stored(backend, name)
+        assert (stored.held, stored.held_at) == (None, None), f"{name!r} is told to be held"
+
+
+@law
+async def another_incarnations_hold_is_not_told(bench: Bench) -> None:
+    """A job that waits for the run of its removed namesake is not told to be held itself."""
+    backend = await bench.open()
+    await bench.added(backend, bench.job())
+    claim = await bench.claim(backend)
+    await bench.remove(backend, "job")
+    (new,) = await bench.added(backend, bench.job())
+    assert (new.held, new.held_at) == (None, None), "the new job is told to be held"
+    assert await bench.stored(backend) == new
+    assert await bench.jobs(backend) == [new]
+    edited = await backend.replace(evolve(new, declared=True))
+    assert len(await bench.renew(backend, [claim])) == 1
+    assert await bench.stored(backend) == edited
 
 
 @law
@@ -82,8 +173,8 @@ async def the_oldest_due_come_first(bench: Bench) -> None:
     await bench.added(
         backend, *(bench.job(f"{m}", due=now - timedelta(minutes=m)) for m in minutes)
     )
-    first = [claim.job.id for claim in await backend.claim_due(2)]
-    rest = [claim.job.id for claim in await backend.claim_due(10)]
+    first = [claim.job.id for claim in await bench.due(backend, 2)]
+    rest = [claim.job.id for claim in await bench.due(backend, 10)]
     assert first == ["9", "7"], f"expected the two oldest, got {first}"
     assert rest == ["5", "3", "1"], f"expected the rest, oldest first, got {rest}"
 
@@ -94,17 +185,17 @@ async def a_claim_is_exclusive(bench: Bench) -> None:
     one = await bench.open()
     two = await bench.open()
     await bench.added(one, *(bench.job(f"job-{n}") for n in range(6)))
-    mine = [claim.job.id for claim in await one.claim_due(3)]
-    theirs = [claim.job.id for claim in await two.claim_due(10)]
+    mine = [claim.job.id for claim in await bench.due(one, 3)]
+    theirs = [claim.job.id for claim in await bench.due(two, 10)]
     assert sorted(mine + theirs) == [f"job-{n}" for n in range(6)]
     await bench.advance(bench.lease - granular(one))
-    assert not list(await one.claim_due(10))
-    assert not list(await two.claim_due(10))
+    assert not await bench.due(one, 10)
+    assert not await bench.due(two, 10)
 
 
 @law
 async def tokens_grow(bench: Bench) -> None:
-    """Every claim of an id has a higher token, over settle, takeover, removal and re-add, too."""
+    """Every claim of an id has a higher token, also after a lost one, a removal and a re-add."""
     backend = await bench.open()
     other = await bench.open()
     await bench.added(backend, bench.job())
@@ -117,53 +208,13 @@ async def tokens_grow(bench: Bench) -> None:
     await other.release([claim])
     claim = await bench.claim(backend)
     tokens.append(claim.token)
-    await bench.advance(bench.lease)
-    claim = await bench.claim(other)
+    claim = await bench.take_over(other)
     tokens.append(claim.token)
     await bench.settle(other, bench.settlement(claim, due=bench.clock.now()))
-    await backend.remove("job")
+    await bench.remove(backend, "job")
     await bench.added(backend, bench.job())
     tokens.append((await bench.claim(backend)).token)
     assert tokens == sorted(set(tokens)), f"tokens did not grow: {tokens}"
-
-
-@law
-async def an_expired_claim_is_taken_over(bench: Bench) -> None:
-    """From the end of its lease on a claimed job is handed out again, and what was lost is told."""
-    one = await bench.open()
-    two = await bench.open()
-    await bench.added(one, bench.job())
-    first = await bench.claim(one)
-    await bench.advance(bench.lease)
-    second = await bench.claim(two)
-    assert second.lost is not None, "the takeover does not report what was lost"
-    assert (second.lost.count, second.lost.worker) == (1, first.worker)
-    assert second.lost.claimed_at == first.claimed_at
-    assert second.job == first.job
-    await bench.advance(bench.lease)
-    third = await bench.claim(one)
-    assert third.lost is not None
-    assert (third.lost.count, third.lost.worker) == (2, second.worker)
-
-
-@law
-async def a_takeover_writes_the_abandoned_line(bench: Bench) -> None:
-    """The claim that takes over writes the lost attempt's abandoned line, never final, at once."""
-    one = await bench.open()
-    two = await bench.open()
-    await bench.added(one, bench.job())
-    first = await bench.claim(one)
-    assert not await bench.lines(two)
-    await bench.advance(bench.lease)
-    second = await bench.claim(two)
-    (line,) = await bench.lines(two)
-    assert (line.id, line.attempt, line.status) == (f"{first.job.uid}:1:1", 1, Status.ABANDONED)
-    assert not line.final
-    assert (line.token, line.worker) == (first.token, first.worker)
-    await bench.advance(bench.lease)
-    await bench.claim(one)
-    assert bench.fates(await bench.lines(two)) == [(1, 1, "abandoned"), (1, 2, "abandoned")]
-    assert (await bench.lines(two))[0].token == second.token
 
 
 @law
@@ -174,30 +225,31 @@ async def renewing_extends_the_lease(bench: Bench) -> None:
     await bench.added(one, bench.job())
     claim = await bench.claim(one)
     await bench.advance(bench.lease - granular(one))
-    (renewed,) = await one.renew([claim])
+    (renewed,) = await bench.renew(one, [claim])
     assert renewed.token == claim.token
     assert renewed.expires_at == bench.clock.now() + bench.lease
     await bench.advance(bench.lease - granular(one))
-    assert not list(await two.claim_due(10)), "a renewed claim was taken over"
+    assert not await bench.due(two, 10), "a renewed claim was taken over"
     await bench.advance(granular(one))
-    assert len(await two.claim_due(10)) == 1
+    (lost,) = await bench.lapse(two)
+    assert (lost.token, lost.status) == (claim.token, Status.ABANDONED)
 
 
 @law
 async def an_expired_claim_nobody_took_is_still_held(bench: Bench) -> None:
-    """After its lease a claim can still be renewed or settled, as long as nobody took it over."""
+    """After its lease a claim can still be renewed or settled, as long as nobody has ended it."""
     backend = await bench.open()
     await bench.added(backend, bench.job("a"), bench.job("b"))
-    claims = {claim.job.id: claim for claim in await backend.claim_due(10)}
+    claims = {claim.job.id: claim for claim in await bench.due(backend, 10)}
     await bench.advance(3 * bench.lease)
-    assert len(await backend.renew([claims["a"]])) == 1
+    assert len(await bench.renew(backend, [claims["a"]])) == 1
     settled = await bench.settle(backend, bench.settlement(claims["b"]))
     assert settled.outcome == "written"
 
 
 @law(needs=lockable)
 async def a_locked_record_can_be_renewed(bench: Bench) -> None:
-    """A claim that is renewed is not taken over because others locked its record past its lease."""
+    """A claim that is renewed is not ended because others locked its record past its lease."""
     one = await bench.open()
     two = await bench.open()
     await bench.added(one, bench.job())
@@ -206,50 +258,50 @@ async def a_locked_record_can_be_renewed(bench: Bench) -> None:
         with bench.harness.lock(bench.place, "job"):
             for _ in range(3):
                 await bench.advance(bench.lease / 2)
-                renewed = await one.renew([claim])
+                renewed = await bench.renew(one, [claim])
                 assert [each.token for each in renewed] == [claim.token], "the claim was given up"
                 with suppress(BackendUnavailable):  # the lock may keep it from all records
-                    assert not list(await two.claim_due(10))
-        assert not list(await two.claim_due(10)), "a healthy owner's claim was taken over"
+                    assert not await bench.lapse(two), "a healthy owner's claim was ended"
+        assert not await bench.lapse(two), "a healthy owner's claim was ended"
     assert (await bench.settle(one, bench.settlement(claim))).outcome == "written"
-    assert bench.fates(await bench.lines(two)) == [(1, 1, "succeeded")]
+    assert bench.summary(await bench.history(two)) == [(1, 1, "succeeded")]
 
 
 @law(needs=lockable)
 async def a_locked_record_outlives_no_lease(bench: Bench) -> None:
-    """A lost claim is taken over a lease after its last renewal, also if others had it locked."""
+    """A lost claim is ended a lease after its last renewal, also if others had it locked."""
     one = await bench.open()
     two = await bench.open()
     await bench.added(one, bench.job())
     claim = await bench.claim(one)
     with bench.harness.lock(bench.place, "job"):
         await bench.advance(bench.lease / 2)
-        assert len(await one.renew([claim])) == 1
+        assert len(await bench.renew(one, [claim])) == 1
         await bench.advance(bench.lease - granular(one))
-    assert not list(await two.claim_due(10)), "a renewed claim was taken over"
+    assert not await bench.lapse(two), "a renewed claim was ended"
     await bench.advance(granular(one))
-    taken = await bench.claim(two)
-    assert taken.lost is not None
-    assert not list(await one.renew([claim])), "a claim that was taken over is said to be held"
+    assert len(await bench.lapse(two)) == 1
+    assert not await bench.renew(one, [claim]), "a claim that was ended is said to be held"
+    await bench.advance(seconds=1)
+    await bench.claim(two)
     with bench.harness.lock(bench.place, "job"):
         await bench.advance(bench.lease)
-    again = await bench.claim(one)
-    assert again.lost is not None
-    assert again.lost.count == 2
+    assert len(await bench.lapse(one)) == 1
+    assert bench.summary(await bench.history(one)) == [(1, 1, "abandoned"), (1, 2, "abandoned")]
 
 
 @law
 async def a_lost_claim_is_not_renewed(bench: Bench) -> None:
-    """Renew returns only what is still held: not what was taken over, released or settled."""
+    """Renew returns only what is still held: not what was lost, released or settled."""
     one = await bench.open()
     two = await bench.open()
     await bench.added(one, *(bench.job(name) for name in ("held", "lost", "freed", "settled")))
-    claims = {claim.job.id: claim for claim in await one.claim_due(10)}
+    claims = {claim.job.id: claim for claim in await bench.due(one, 10)}
     await one.release([claims["freed"]])
     await bench.settle(one, bench.settlement(claims["settled"]))
     await bench.advance(bench.lease)
-    await one.renew([claims["held"]])
-    await two.claim_due(10)
+    await bench.renew(one, [claims["held"]])
+    await bench.due(two, 10)
     renewed = await one.renew(list(claims.values()))
     assert [claim.job.id for claim in renewed] == ["held"]
 
@@ -263,22 +315,20 @@ async def a_released_job_is_due_again_at_once(bench: Bench) -> None:
     claim = await bench.claim(one)
     await one.release([claim])
     again = await bench.claim(two)
-    assert again.lost is None
     assert again.job == job
-    assert not await bench.lines(one)
+    assert not await bench.history(one)
 
 
 @law
 async def releasing_what_is_not_held_does_nothing(bench: Bench) -> None:
-    """Releasing a claim that was taken over leaves the new holder's claim alone."""
+    """Releasing a claim that was lost leaves the new holder's claim alone."""
     one = await bench.open()
     two = await bench.open()
     await bench.added(one, bench.job())
     old = await bench.claim(one)
-    await bench.advance(bench.lease)
-    new = await bench.claim(two)
+    new = await bench.take_over(two)
     await one.release([old])
-    assert not list(await one.claim_due(10)), "a stale release freed somebody else's claim"
+    assert not await bench.due(one, 10), "a stale release freed somebody else's claim"
     (other,) = await bench.added(one, bench.job("other"))
     held = await bench.claim(one)
     await one.release([old, held])
@@ -293,61 +343,10 @@ async def a_released_job_keeps_its_place(bench: Bench) -> None:
     due = bench.clock.now() - timedelta(minutes=9)
     jobs = [bench.job(name, due=due + n * timedelta(minutes=1)) for n, name in enumerate("cab")]
     await bench.added(backend, *jobs)
-    await backend.release(await backend.claim_due(1))
+    await backend.release(await bench.due(backend, 1))
     # All at once: a backend that fetches what is due in advance may know it only when it looks.
-    again = [claim.job.id for claim in await backend.claim_due(10)]
+    again = [claim.job.id for claim in await bench.due(backend, 10)]
     assert again == ["c", "a", "b"], f"the released job is 'c', and they came as {again}"
-
-
-@law
-async def lost_attempts_keep_counting_after_a_release(bench: Bench) -> None:
-    """A takeover that is released still hands on how many claims were lost before it."""
-    one = await bench.open()
-    two = await bench.open()
-    await bench.added(one, bench.job())
-    await bench.claim(one)
-    await bench.advance(bench.lease)
-    taken = await bench.claim(two)
-    await two.release([taken])
-    again = await bench.claim(one)
-    assert again.lost == taken.lost
-    assert again.attempt == 2, "an attempt was counted twice, or forgotten"
-    await one.release([again])
-    await bench.settle(two, bench.settlement(await bench.claim(two), due=bench.clock.now()))
-    assert (await bench.claim(one)).lost is None, "lost claims of a settled occurrence still count"
-
-
-@law
-async def what_was_lost_ends_with_its_occurrence(bench: Bench) -> None:
-    """What was lost of an occurrence that is edited away after a release counts no further."""
-    one = await bench.open()
-    two = await bench.open()
-    await bench.added(one, bench.job())
-    await bench.claim(one)
-    await bench.advance(bench.lease)
-    await two.release([await bench.claim(two)])
-    job = await bench.stored(one)
-    await one.replace(evolve(job, standing=evolve(job.standing, number=2)))
-    claim = await bench.claim(two)
-    assert claim.lost is None, "the lost claims of another occurrence are reported"
-    assert claim.attempt == 1
-
-
-@law
-async def renewing_keeps_what_was_lost(bench: Bench) -> None:
-    """A renewed takeover still reports what it took over, and its own loss counts on from there."""
-    one = await bench.open()
-    two = await bench.open()
-    await bench.added(one, bench.job())
-    await bench.claim(one)
-    await bench.advance(bench.lease)
-    taken = await bench.claim(two)
-    (renewed,) = await two.renew([taken])
-    assert renewed == evolve(taken, expires_at=renewed.expires_at)
-    await bench.advance(bench.lease)
-    third = await bench.claim(one)
-    assert third.lost is not None
-    assert third.lost.count == 2
 
 
 @law
@@ -358,13 +357,13 @@ async def an_empty_claim_means_that_nothing_is_due(bench: Bench) -> None:
     now = bench.clock.now()
     long_ago = now - timedelta(days=1)
     await bench.added(one, *(bench.job(f"gone-{n}", due=long_ago) for n in range(3)))
-    assert len(await one.claim_due(3)) == 3
+    assert len(await bench.due(one, 3)) == 3
     for n in range(3):
-        await two.remove(f"gone-{n}")
+        await bench.remove(two, f"gone-{n}")
     await bench.advance(bench.lease + timedelta(minutes=1))
     await bench.added(one, *(bench.job(f"due-{n}") for n in range(3)))
     found = []
-    while claims := await two.claim_due(1):
+    while claims := await bench.due(two, 1):
         found += [claim.job.id for claim in claims]
     assert sorted(found) == ["due-0", "due-1", "due-2"]
 
@@ -378,10 +377,10 @@ async def a_cancelled_claim_leaves_nothing_claimed(bench: Bench) -> None:
         got: list[Claim] = []
 
         async def claim(got: list[Claim] = got) -> None:
-            got.extend(await backend.claim_due(10))
+            got.extend(await bench.due(backend))
 
         await bench.cancelled_after(steps, claim)
         await backend.release(got)
-        again = await backend.claim_due(10)
+        again = await bench.due(backend, 10)
         assert len(again) == 5, "a cancelled claim_due kept what it had claimed"
         await backend.release(again)

@@ -48,13 +48,15 @@ async def write_all(bench: Bench) -> tuple[dict[str, Job], dict[str, Claim], Set
     later = bench.clock.now() + timedelta(days=1)
     jobs = [bench.job(name, metadata={"a": "ä"}) for name in ("ran", "held", "gone", "removed")]
     await backend.add([*jobs, bench.job("later", due=later), bench.job("edited", due=None)])
-    claims = {claim.job.id: claim for claim in await backend.claim_due(10)}
-    settlement = bench.settlement(claims["ran"], lines=[bench.line(claims["ran"], reason="why")])
+    claims = {claim.job.id: claim for claim in await bench.due(backend, 10)}
+    settlement = bench.settlement(
+        claims["ran"], executions=[bench.execution(claims["ran"], reason="why")]
+    )
     await backend.settle([settlement])
     await backend.release([claims["removed"]])
-    await backend.remove("removed")
-    await backend.remove("gone")
-    await backend.renew([claims["held"]])
+    await bench.remove(backend, "removed")
+    await bench.remove(backend, "gone")
+    await bench.renew(backend, [claims["held"]])
     found = [job for job in await bench.jobs(backend) if isinstance(job, Job)]
     written = {job.id: job for job in found}
     edited = written["edited"]  # last, so that no later call helps it to the store
@@ -74,23 +76,25 @@ async def expect_all(
     found = {job.id: job for job in await bench.jobs(backend)}
     assert sorted(found) == ["edited", "held", "later", "ran"], f"stored are {sorted(found)}"
     assert found == jobs, "a job is not as it was written"
-    lines = await bench.lines(backend)
-    assert lines == list(settlement.ledger), f"the history is {lines}"
+    executions = await bench.history(backend)
+    assert executions == list(settlement.executions), f"the history is {executions}"
     repeated = await backend.settle([settlement])
     outcome = repeated[0].outcome
     assert outcome == "written", f"a settlement that was written, sent again, is {outcome}"
     await backend.add([bench.job("gone")])
     # A store may notice that a process is dead before its lease ends: it was lost all the same.
-    taken = {claim.job.id: claim for claim in await backend.claim_due(10)}
+    taken = {claim.job.id: claim for claim in await bench.due(backend, 10)}
     await bench.advance(bench.lease)
     await backend.renew(list(taken.values()))
-    taken |= {claim.job.id: claim for claim in await backend.claim_due(10)}
+    taken |= {claim.job.id: claim for claim in await bench.due(backend, 10)}
     assert sorted(taken) == ["gone", "held"], f"handed out after the lease: {sorted(taken)}"
     lost = taken["held"].lost
     assert lost is not None and lost.count == 1, f"the lost claim is told as {lost}"
     for name, claim in taken.items():
         assert claim.token > claims[name].token, f"the token of {name} did not grow"
-    ended = sorted(line.status.value for line in await bench.lines(backend, job_id="gone"))
+    ended = sorted(
+        execution.status.value for execution in await bench.history(backend, job_id="gone")
+    )
     assert ended == ["abandoned", "superseded"], f"the removed job's run ended {ended}"
     revisions = [job.revision for job in jobs.values()]
     again = await backend.replace(jobs["later"])
@@ -131,19 +135,19 @@ async def what_was_deleted_stays_deleted(bench: Bench) -> None:
     other(bench).kill()
     backend = await bench.open()
     assert await bench.jobs(backend) == [], "removed or expired jobs are there again"
-    assert await bench.lines(backend) == [], "pruned lines are there again"
+    assert await bench.history(backend) == [], "pruned executions are there again"
     await bench.advance(3 * bench.lease)
-    assert not list(await backend.claim_due(10)), "a job that was removed is handed out"
-    assert await bench.lines(backend) == [], "a claim that had ended was taken over"
+    assert not await bench.due(backend, 10), "a job that was removed is handed out"
+    assert await bench.history(backend) == [], "a claim that had ended was taken over"
 
 
 async def write_and_delete(bench: Bench) -> None:
     """Write, and delete all of it."""
     backend, now = bench.backends[0], bench.clock.now()
     await backend.add([bench.job("removed"), bench.job("expired")])
-    for claim in await backend.claim_due(10):
+    for claim in await bench.due(backend, 10):
         await backend.settle([bench.settlement(claim, expires_at=now + timedelta(hours=1))])
-    await backend.remove("removed")
+    await bench.remove(backend, "removed")
     await bench.advance(timedelta(days=1))
     await backend.prune(bench.clock.now())
 
@@ -156,9 +160,9 @@ async def jobs_there(bench: Bench) -> list[Job]:
     return [job for job in await bench.jobs(bench.backends[0]) if isinstance(job, Job)]
 
 
-async def lines_there(bench: Bench) -> list[Execution]:
+async def executions_there(bench: Bench) -> list[Execution]:
     """Return the history that another process lists."""
-    return await bench.lines(bench.backends[0])
+    return await bench.history(bench.backends[0])
 
 
 async def claims_there(bench: Bench, limit: int = 10) -> Sequence[Claim]:
@@ -183,12 +187,14 @@ async def another_process_sees_every_write_at_once(bench: Bench) -> None:
     assert not await there.call(claims_there), "another process's claim is not seen"
     settlement = bench.settlement(claim, due=bench.clock.now())
     await bench.settle(backend, settlement)
-    assert await there.call(lines_there) == list(settlement.ledger), "a line is not listed"
+    assert await there.call(executions_there) == list(settlement.executions), (
+        "an execution is not listed"
+    )
     standing = (await there.call(call_there, "get", "job")).standing
     assert standing == settlement.standing, "a settlement is not seen"
     (theirs,) = await there.call(claims_there)
     assert theirs.token > claim.token, "a token of another process was used again"
-    assert not list(await backend.claim_due(10)), "the other process's claim is not seen here"
+    assert not await bench.due(backend, 10), "the other process's claim is not seen here"
     await there.call(call_there, "remove", "job")
     assert await backend.get("job") is None, "the other process's removal is not seen here"
     assert await bench.jobs(backend) == []
@@ -204,7 +210,7 @@ async def a_claim_is_fenced_against_other_processes(bench: Bench) -> None:
     await bench.advance(bench.lease - granular(backend))
     await there.call(advance_there, bench.lease - granular(backend))
     assert not await there.call(claims_there), "a claim was taken over before its lease ended"
-    await backend.renew([old])
+    await bench.renew(backend, [old])
     await there.call(advance_there, granular(backend))
     assert not await there.call(claims_there), "a claim renewed here was taken over there"
     await bench.advance(bench.lease)
@@ -212,15 +218,15 @@ async def a_claim_is_fenced_against_other_processes(bench: Bench) -> None:
     (new,) = await there.call(claims_there)
     assert new.token > old.token, "the token did not grow"
     assert new.lost is not None and new.lost.worker == old.worker
-    assert bench.fates(await bench.lines(backend)) == [(1, 1, "abandoned")]
-    assert list(await backend.renew([old])) == [], "a claim lost to another process was renewed"
+    assert bench.summary(await bench.history(backend)) == [(1, 1, "abandoned")]
+    assert await bench.renew(backend, [old]) == [], "a claim lost to another process was renewed"
     outcome = (await bench.settle(backend, bench.settlement(old))).outcome
     assert outcome == "claim_lost", f"a claim lost to another process was {outcome}"
     await backend.release([old])
-    assert not list(await backend.claim_due(10)), "a release freed another process's claim"
+    assert not await bench.due(backend, 10), "a release freed another process's claim"
     (answer,) = await there.call(call_there, "settle", [bench.settlement(new)])
     assert answer.outcome == "written"
-    statuses = [line.status for line in await bench.lines(backend)]
+    statuses = [execution.status for execution in await bench.history(backend)]
     assert statuses == [Status.SUCCEEDED, Status.ABANDONED]
 
 
@@ -246,17 +252,19 @@ async def numbers_of_two_processes_never_meet(bench: Bench) -> None:
         revisions.append(job.revision)
     assert len(set(revisions)) == len(revisions), f"a revision was given twice: {revisions}"
     assert tokens == sorted(set(tokens)), f"the tokens of one id did not grow: {tokens}"
-    numbers = [line.number for line in await bench.lines(backend)]
+    numbers = [execution.number for execution in await bench.history(backend)]
     assert numbers == [4, 3, 2, 1], f"the history, newest first, is of the runs {numbers}"
     page = await backend.executions(ExecutionQuery(), after=None, limit=2)
     rest = await there.call(page_there, page.next)
-    assert [line.number for line in rest] == [2, 1], "a page's next is of no use elsewhere"
+    assert [execution.number for execution in rest] == [2, 1], (
+        "a page's next is of no use elsewhere"
+    )
 
 
 async def page_there(bench: Bench, after: str) -> list[Execution]:
     """Return the next page of the history."""
     page = await bench.backends[0].executions(ExecutionQuery(), after=after, limit=10)
-    return [line for line in page.items if isinstance(line, Execution)]
+    return [execution for execution in page.items if isinstance(execution, Execution)]
 
 
 @law(needs=several_processes, examines="shared", elsewhere=True)

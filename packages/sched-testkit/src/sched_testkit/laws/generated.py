@@ -22,12 +22,12 @@ async def any_legal_job_survives_a_round_trip(bench: Bench, job: Job) -> None:
     assert await backend.get(job.id) == again
 
 
-async def any_legal_line_survives_a_round_trip(bench: Bench, line: Execution) -> None:
-    """Any legal ledger line is listed exactly as it was written."""
+async def any_legal_execution_survives_a_round_trip(bench: Bench, execution: Execution) -> None:
+    """Any legal execution is listed exactly as it was written."""
     backend = await bench.open()
     (job,) = await backend.add([bench.job()])
-    await backend.replace(job, [line])
-    assert await bench.lines(backend) == [line]
+    await backend.replace(job, [execution])
+    assert await bench.history(backend) == [execution]
 
 
 LAWS = (
@@ -38,9 +38,9 @@ LAWS = (
         strategies.jobs,
     ),
     GeneratedLaw(
-        "any_legal_line_survives_a_round_trip",
-        "Any legal ledger line is listed exactly as it was written.",
-        any_legal_line_survives_a_round_trip,
-        strategies.lines,
+        "any_legal_execution_survives_a_round_trip",
+        "Any legal execution is listed exactly as it was written.",
+        any_legal_execution_survives_a_round_trip,
+        strategies.executions,
     ),
 )

@@ -108,10 +108,10 @@ async def a_handlers_commit_settles(bench: Bench) -> None:
         assert stored.standing == settlement.standing, "the settlement was not written"
         assert handled.found in ([], [stored]), "the commit was told before it"
         assert await other.get(f"{kind}-next") is not None, "the handler's writes were lost"
-        assert await bench.lines(other, job_id=kind) == list(settlement.ledger)
-        assert not list(await backend.renew([claim])), "a settled claim is still held"
+        assert await bench.history(other, job_id=kind) == list(settlement.executions)
+        assert not await bench.renew(backend, [claim]), "a settled claim is still held"
         assert (await bench.settle(other, settlement)).outcome == "written", "no repeat"
-        assert len(await bench.lines(other, job_id=kind)) == 1
+        assert len(await bench.history(other, job_id=kind)) == 1
 
 
 @law(needs=transactional, examines="transactions")
@@ -120,9 +120,9 @@ async def a_handlers_settlement_is_decided_on_what_is_stored(bench: Bench) -> No
     backend, other = await bench.open(), await bench.open()
     for kind in kinds(bench):
         await bench.added(backend, bench.job(f"{kind}-edited"), bench.job(f"{kind}-gone"))
-        for claim in await backend.claim_due(10):
-            line = bench.line(claim)
-            handled = Handled(bench, backend, claim, Settlement(claim, None, None, (line,)))
+        for claim in await bench.due(backend, 10):
+            execution = bench.execution(claim)
+            handled = Handled(bench, backend, claim, Settlement(claim, None, None, (execution,)))
             stored: list[Job | None] = [None]
 
             async def body(
@@ -132,13 +132,13 @@ async def a_handlers_settlement_is_decided_on_what_is_stored(bench: Bench) -> No
                     standing = evolve(claim.job.standing, number=2, due_at=None)
                     stored[0] = await other.replace(evolve(claim.job, standing=standing))
                 else:
-                    await other.remove(claim.job.id)
+                    await bench.remove(other, claim.job.id)
 
             await handled.run(kind, body)
             assert handled.decided == stored, f"decide got {handled.decided}, not {stored}"
             assert await other.get(claim.job.id) == stored[0], "an edit or a removal was undone"
-            assert await bench.lines(other, job_id=claim.job.id) == [line]
-            assert not list(await backend.renew([claim])), "a settled claim is still held"
+            assert await bench.history(other, job_id=claim.job.id) == [execution]
+            assert not await bench.renew(backend, [claim]), "a settled claim is still held"
 
 
 @law(needs=transactional, examines="transactions")
@@ -163,9 +163,9 @@ async def an_exception_takes_the_settlement_back(bench: Bench) -> None:
             assert where == "decide" or not handled.decided, "the block raised, and it was decided"
             assert await other.get("never") is None, "what the handler wrote was not rolled back"
             assert await bench.stored(other, kind) == job, "the settlement was not rolled back"
-            assert not await bench.lines(other, job_id=kind), "its line was not rolled back"
-            assert not list(await other.claim_due(10)), "the claim was freed"
-        assert len(await backend.renew([claim])) == 1, "the claim is not held any more"
+            assert not await bench.history(other, job_id=kind), "its execution was not rolled back"
+            assert not await bench.due(other, 10), "the claim was freed"
+        assert len(await bench.renew(backend, [claim])) == 1, "the claim is not held any more"
         assert (await bench.settle(backend, bench.settlement(claim))).outcome == "written"
 
 
@@ -182,7 +182,7 @@ async def a_lost_claim_commits_nothing(bench: Bench) -> None:
             if how == "forged":
                 claim = evolve(claim, worker="somebody")
             settlement = Settlement(
-                claim, None, None, (bench.line(claim, Status.FAILED, attempt=7),)
+                claim, None, None, (bench.execution(claim, Status.FAILED, attempt=7),)
             )
             handled = Handled(bench, backend, claim, settlement)
 
@@ -205,9 +205,9 @@ async def a_lost_claim_commits_nothing(bench: Bench) -> None:
             )
             handled.expect_nothing_written("the claim was lost")
             assert await other.get("never") is None, "what the handler wrote was not rolled back"
-            statuses = [line.status for line in await bench.lines(other, job_id=name)]
-            assert Status.FAILED not in statuses, "its line was written"
-            await other.remove(name)
+            statuses = [execution.status for execution in await bench.history(other, job_id=name)]
+            assert Status.FAILED not in statuses, "its execution was written"
+            await bench.remove(other, name)
 
 
 @law(needs=transactional, examines="transactions")
@@ -232,9 +232,9 @@ async def a_refused_settlement_takes_the_transaction_back(bench: Bench) -> None:
         handled.expect_nothing_written("the settlement was refused")
         assert await other.get("never") is None, "what the handler wrote was not rolled back"
         assert await bench.stored(other, kind) == edited
-        assert not await bench.lines(other, job_id=kind)
-        assert len(await backend.renew([claim])) == 1, "the claim is not held any more"
-        await backend.remove(kind)
+        assert not await bench.history(other, job_id=kind)
+        assert len(await bench.renew(backend, [claim])) == 1, "the claim is not held any more"
+        await bench.remove(backend, kind)
 
 
 @law(needs=transactional, examines="transactions")

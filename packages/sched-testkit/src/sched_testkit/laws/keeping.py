@@ -14,7 +14,7 @@ from sched_testkit.laws.law import durable, granular, law
 
 @law
 async def prune_deletes_what_is_old_and_nothing_else(bench: Bench) -> None:
-    """Prune deletes the lines that ended before the moment, tells how many, and nothing else."""
+    """Prune deletes the executions that ended before the moment, tells how many, and nothing else."""
     backend = await bench.open()
     await bench.added(backend, bench.job(), bench.job("idle", due=None))
     moments = []
@@ -26,23 +26,28 @@ async def prune_deletes_what_is_old_and_nothing_else(bench: Bench) -> None:
         )
         await bench.advance(minutes=1)
     assert await backend.prune(moments[2]) == 2
-    assert [line.finished_at for line in await bench.lines(backend)] == [moments[3], moments[2]]
+    assert [execution.finished_at for execution in await bench.history(backend)] == [
+        moments[3],
+        moments[2],
+    ]
     assert await backend.prune(moments[2]) == 0
     assert {job.id for job in await bench.jobs(backend)} == {"job", "idle"}
 
 
 @law
 async def what_has_expired_is_deleted(bench: Bench) -> None:
-    """Lines and finished jobs are deleted by prune from expires_at on, and never before."""
+    """Executions and finished jobs are deleted by prune from expires_at on, and never before."""
     backend = await bench.open()
     tick = granular(backend)
     now = bench.clock.now()
     ends = now + timedelta(days=2)
     await bench.added(backend, bench.job(), bench.job("kept"))
-    for claim in await backend.claim_due(10):
+    for claim in await bench.due(backend, 10):
         expires = ends if claim.job.id == "job" else None
-        line = bench.line(claim, expires_at=expires)
-        await bench.settle(backend, bench.settlement(claim, lines=[line], expires_at=expires))
+        execution = bench.execution(claim, expires_at=expires)
+        await bench.settle(
+            backend, bench.settlement(claim, executions=[execution], expires_at=expires)
+        )
     long_ago = now - timedelta(days=1000)
     await bench.advance(ends - tick - now)
     assert await backend.prune(long_ago) == 0
@@ -51,7 +56,7 @@ async def what_has_expired_is_deleted(bench: Bench) -> None:
     await backend.prune(long_ago)
     assert await backend.get("job") is None
     assert isinstance(await backend.get("kept"), Job)
-    assert [line.job_id for line in await bench.lines(backend)] == ["kept"]
+    assert [execution.job_id for execution in await bench.history(backend)] == ["kept"]
 
 
 @law(needs=durable)
@@ -60,20 +65,18 @@ async def everything_survives_reopening(bench: Bench) -> None:
     first = await bench.open()
     await bench.added(first, bench.job("ran"), bench.job("held"))
     (later,) = await bench.added(first, bench.job("later", due=bench.clock.now() + timedelta(1)))
-    claims = {claim.job.id: claim for claim in await first.claim_due(10)}
+    claims = {claim.job.id: claim for claim in await bench.due(first, 10)}
     settlement = bench.settlement(claims["ran"])
     await bench.settle(first, settlement)
     await bench.crash(first)
     second = await bench.open()
     assert await bench.stored(second, "later") == later
     assert (await bench.stored(second, "ran")).standing == settlement.standing
-    assert await bench.lines(second) == list(settlement.ledger)
-    await bench.advance(second.capabilities.lease)
-    taken = await bench.claim(second)
+    assert await bench.history(second) == list(settlement.executions)
+    taken = await bench.take_over(second, "held")
     assert taken.job.id == "held"
     assert taken.token > claims["held"].token
-    assert taken.lost is not None
-    assert taken.lost.count == 1
+    assert bench.pending(taken).lost == 1
 
 
 @law
@@ -97,12 +100,12 @@ async def prune_leaves_what_is_claimed(bench: Bench) -> None:
     job = bench.job()
     job = evolve(job, standing=evolve(job.standing, expires_at=expired))
     await bench.added(one, job, bench.job("gone"))
-    claims = {claim.job.id: claim for claim in await one.claim_due(10)}
-    await one.remove("gone")
+    claims = {claim.job.id: claim for claim in await bench.due(one, 10)}
+    await bench.remove(one, "gone")
     await two.prune(bench.clock.now())
     settlement = bench.settlement(claims["job"], expires_at=expired)
     await bench.added(two, bench.job("gone"))
-    assert not list(await two.claim_due(10)), "two runs of one id at a time"
+    assert not await bench.due(two, 10), "two runs of one id at a time"
     assert (await bench.settle(one, settlement)).outcome == "written"
     assert await one.prune(expired) == 1
     assert await one.get("job") is None
@@ -120,39 +123,39 @@ async def closing_leaves_claims_to_their_lease(bench: Bench) -> None:
     taken = await bench.claim(two)
     assert taken.token > held.token
     assert taken.lost is not None, "closing freed a claim whose fate nobody knows"
-    assert bench.fates(await bench.lines(two)) == [(1, 1, "abandoned")]
+    assert bench.summary(await bench.history(two)) == [(1, 1, "abandoned")]
 
 
 @law
-async def pruned_jobs_leave_their_lines(bench: Bench) -> None:
+async def pruned_jobs_leave_their_executions(bench: Bench) -> None:
     """A job that has expired is deleted without its history, and the id can be used again."""
     backend = await bench.open()
     await bench.added(backend, bench.job(), bench.job("other"))
-    for claim in await backend.claim_due(10):
+    for claim in await bench.due(backend, 10):
         expires = bench.clock.now() if claim.job.id == "job" else None
         await bench.settle(backend, bench.settlement(claim, expires_at=expires))
-    before = await bench.lines(backend)
+    before = await bench.history(backend)
     assert len(before) == 2
     assert await backend.prune(bench.clock.now() - timedelta(days=1)) == 1
     assert [job.id for job in await bench.jobs(backend)] == ["other"]
-    assert await bench.lines(backend) == before, "the history of a pruned job was deleted with it"
-    assert len(await bench.lines(backend, job_id="job")) == 1
+    assert await bench.history(backend) == before, "the history of a pruned job was deleted with it"
+    assert len(await bench.history(backend, job_id="job")) == 1
     await bench.added(backend, bench.job())
-    assert len(await bench.lines(backend, job_id="job")) == 1
+    assert len(await bench.history(backend, job_id="job")) == 1
 
 
 @law
-async def pruned_lines_leave_their_jobs(bench: Bench) -> None:
+async def pruned_executions_leave_their_jobs(bench: Bench) -> None:
     """A job whose whole history is deleted stays as it is, claimed or not, and is handed out."""
     backend = await bench.open()
     await bench.added(backend, bench.job("idle"), bench.job("claimed"))
-    for claim in await backend.claim_due(10):
+    for claim in await bench.due(backend, 10):
         await bench.settle(backend, bench.settlement(claim, due=bench.clock.now()))
-    claims = {claim.job.id: claim for claim in await backend.claim_due(10)}
+    claims = {claim.job.id: claim for claim in await bench.due(backend, 10)}
     await backend.release([claims["idle"]])
     stored = await bench.jobs(backend)
     assert await backend.prune(bench.clock.now() + timedelta(days=1)) == 2
-    assert not await bench.lines(backend)
+    assert not await bench.history(backend)
     assert await bench.jobs(backend) == stored, "a job was deleted or changed with its history"
     assert (await bench.claim(backend)).job.id == "idle"
     settled = await bench.settle(backend, bench.settlement(claims["claimed"]))
@@ -186,19 +189,23 @@ async def an_edit_takes_expiry_away(bench: Bench) -> None:
 
 
 @law
-async def prune_counts_lines_and_jobs(bench: Bench) -> None:
-    """Prune returns how many lines and jobs it deleted, for whichever moment it is given."""
+async def prune_counts_executions_and_jobs(bench: Bench) -> None:
+    """Prune returns how many executions and jobs it deleted, for whichever moment it is given."""
     backend = await bench.open()
     now = bench.clock.now()
     await bench.added(backend, bench.job("a"), bench.job("b"), bench.job("c"))
-    for claim, expires in zip(await backend.claim_due(10), (now, now, None), strict=True):
-        line = bench.line(claim, expires_at=None if claim.job.id == "c" else now)
-        await bench.settle(backend, bench.settlement(claim, lines=[line], expires_at=expires))
+    for claim, expires in zip(await bench.due(backend, 10), (now, now, None), strict=True):
+        execution = bench.execution(claim, expires_at=None if claim.job.id == "c" else now)
+        await bench.settle(
+            backend, bench.settlement(claim, executions=[execution], expires_at=expires)
+        )
     for name in ("a", "b"):
         assert await backend.get(name) is not None, "what has expired was deleted without prune"
     assert await backend.prune(FIRST) == 4
     assert await backend.prune(FIRST) == 0
-    assert await backend.prune(now) == 0, "a line that ended at the moment ended not before it"
+    assert await backend.prune(now) == 0, (
+        "an execution that ended at the moment ended not before it"
+    )
     assert await backend.prune(LAST) == 1
     assert await backend.prune(LAST) == 0
     assert [job.id for job in await bench.jobs(backend)] == ["c"]

@@ -76,7 +76,7 @@ async def what_is_not_open_refuses_every_call(bench: Bench) -> None:
     await closed.close()
     await _expect_refusals(bench, closed, idle, claim, "after close")
     assert await bench.jobs(witness) == [idle, job]
-    assert not await bench.lines(witness)
+    assert not await bench.history(witness)
     assert (await bench.claim(witness)).job == idle
     assert (await bench.settle(witness, bench.settlement(claim))).outcome == "written"
 
@@ -110,13 +110,13 @@ async def what_was_closed_can_be_opened_again(bench: Bench) -> None:
         clock = await backend.open(bench.clock, worker=f"again-{number}")
         assert clock.now() == bench.clock.now()
         assert {job.id for job in await bench.jobs(backend)} == {"held", "later"}
-        assert not list(await backend.claim_due(10)), "closing freed a claim"
+        assert not await bench.due(backend, 10), "closing freed a claim"
     await bench.added(backend, bench.job("new"))
     claim = await bench.claim(backend)
     assert claim.worker == "again-2", "claims are made in the name of an earlier opening"
     assert claim.token > before.token
     await bench.advance(bench.lease)
-    taken = {claim.job.id: claim for claim in await backend.claim_due(10)}
+    taken = {claim.job.id: claim for claim in await bench.due(backend, 10)}
     assert taken["held"].lost is not None
     assert taken["held"].lost.worker == "worker-1"
     ended = bench.settlement(taken["new"])
@@ -160,7 +160,7 @@ async def calls_of_one_backend_overlap(bench: Bench) -> None:
         assert evolve(stored, revision=0) == job
 
     async def claim() -> None:
-        claims.extend(await backend.claim_due(3))
+        claims.extend(await bench.due(backend, 3))
 
     async def settle(claim: Claim) -> None:
         outcomes.append((await bench.settle(backend, bench.settlement(claim))).outcome)
@@ -177,13 +177,13 @@ async def calls_of_one_backend_overlap(bench: Bench) -> None:
             for _ in range(4):
                 tasks.start_soon(claim)
                 tasks.start_soon(look)
-        claims += await backend.claim_due(10)  # what neighbours in the store have kept away
+        claims += await bench.due(backend, 10)  # what neighbours in the store have kept away
         assert sorted(claim.job.id for claim in claims) == [job.id for job in jobs]
         async with anyio.create_task_group() as tasks:
             for each in claims:
                 tasks.start_soon(settle, each)
     assert outcomes == ["written"] * len(jobs)
-    assert len(await bench.lines(backend)) == len(jobs)
+    assert len(await bench.history(backend)) == len(jobs)
 
 
 @law
@@ -205,37 +205,41 @@ async def the_first_and_the_last_moment_are_kept(bench: Bench) -> None:
     given, jobs = jobs, await bench.added(backend, *jobs)
     assert [evolve(job, revision=0) for job in jobs] == given
     assert [await bench.stored(backend, job.id) for job in jobs] == jobs
-    claims = list(await backend.claim_due(10))
+    claims = await bench.due(backend, 10)
     assert [claim.job for claim in claims] == jobs[:2], "claims come in another order"
-    lines = [
-        bench.line(
+    executions = [
+        bench.execution(
             claims[0],
             scheduled_at=FIRST,
             claimed_at=FIRST,
             started_at=FIRST,
             finished_at=FIRST,
-            folded=1,
-            folded_until=LAST,
+            coalesced=1,
+            coalesced_until=LAST,
             expires_at=LAST,
         ),
-        bench.line(claims[1], Status.FAILED, scheduled_at=LAST, claimed_at=LAST, finished_at=LAST),
+        bench.execution(
+            claims[1], Status.FAILED, scheduled_at=LAST, claimed_at=LAST, finished_at=LAST
+        ),
     ]
-    for claim, line in zip(claims, lines, strict=True):
-        settlement = bench.settlement(claim, due=LAST, lines=[evolve(line, expires_at=LAST)])
+    for claim, execution in zip(claims, executions, strict=True):
+        settlement = bench.settlement(
+            claim, due=LAST, executions=[evolve(execution, expires_at=LAST)]
+        )
         assert (await bench.settle(backend, settlement)).outcome == "written"
         assert (await bench.stored(backend, claim.job.id)).standing == settlement.standing
-    kept = [evolve(line, expires_at=LAST) for line in lines][::-1]
-    assert await bench.lines(backend) == kept
-    assert await bench.lines(backend, since=FIRST, until=LAST) == kept[1:]
-    assert await bench.lines(backend, since=LAST) == kept[:1]
+    kept = [evolve(execution, expires_at=LAST) for execution in executions][::-1]
+    assert await bench.history(backend) == kept
+    assert await bench.history(backend, since=FIRST, until=LAST) == kept[1:]
+    assert await bench.history(backend, since=LAST) == kept[:1]
     assert await backend.prune(FIRST) == 0
-    assert await bench.lines(backend) == kept
-    assert not list(await backend.claim_due(10))
+    assert await bench.history(backend) == kept
+    assert not await bench.due(backend, 10)
 
 
 @law
 async def workers_differ_to_their_last_character(bench: Bench) -> None:
-    """The name of a worker is kept whole: it is the fence, and stands in claims and in lines."""
+    """The name of a worker is kept whole: it is the fence, and stands in claims and in executions."""
     common = "a-pod-of-a-long-name.in-a-namespace.svc.cluster.local-" + "7" * 60
     one, two = await bench.open(f"{common}-a"), await bench.open(f"{common}-b")
     await bench.added(one, bench.job())
@@ -243,14 +247,14 @@ async def workers_differ_to_their_last_character(bench: Bench) -> None:
     assert claim.worker == f"{common}-a", f"claimed as {claim.worker!r}"
     for other in (f"{common}-b", f"{common}-A", common):
         forged = evolve(claim, worker=other)
-        assert not list(await two.renew([forged])), f"renewed as {other!r}"
+        assert not await bench.renew(two, [forged]), f"renewed as {other!r}"
         outcome = (await bench.settle(two, bench.settlement(forged))).outcome
         assert outcome == "claim_lost", f"settled as {other!r}"
     await bench.advance(bench.lease)
     taken = await bench.claim(two)
     assert taken.worker == f"{common}-b" and taken.lost is not None
     assert taken.lost.worker == f"{common}-a", f"lost by {taken.lost.worker!r}"
-    assert [line.worker for line in await bench.lines(two)] == [f"{common}-a"]
+    assert [execution.worker for execution in await bench.history(two)] == [f"{common}-a"]
 
 
 @law
@@ -290,12 +294,14 @@ async def a_call_that_close_meets_tells_the_truth(bench: Bench) -> None:
                 await checkpoint()
             await backend.close()
         bench.backends.remove(backend)
-        lines = await bench.lines(witness, job_id=job.id)
+        executions = await bench.history(witness, job_id=job.id)
         if "settle" in told:
             assert [answer.outcome for answer in told["settle"]] == ["written"]
-            assert lines == list(settlement.ledger), "a settlement was told, and is not written"
+            assert executions == list(settlement.executions), (
+                "a settlement was told, and is not written"
+            )
         if "add" in told:
             stored = [await witness.get(new.id)]
             assert stored == list(told["add"]), "an add was told, and is not stored"
         assert (await bench.settle(witness, settlement)).outcome == "written"
-        assert await bench.lines(witness, job_id=job.id) == list(settlement.ledger)
+        assert await bench.history(witness, job_id=job.id) == list(settlement.executions)

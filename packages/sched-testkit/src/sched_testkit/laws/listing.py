@@ -1,4 +1,4 @@
-"""Listings: pages, filters and order of jobs and of the ledger."""
+"""Listings: pages, filters and order of jobs and of the history."""
 
 from __future__ import annotations
 
@@ -62,19 +62,19 @@ async def filters_select(bench: Bench) -> None:
 
 
 @law
-async def the_ledger_is_filtered(bench: Bench) -> None:
-    """Ledger filters select by job, status, finality and a half-open range of finished_at."""
+async def the_history_is_filtered(bench: Bench) -> None:
+    """History filters select by job, status, finality and a half-open range of finished_at."""
     backend = await bench.open()
     start = bench.clock.now()
     for name, status in (("a", Status.SUCCEEDED), ("b", Status.FAILED), ("a2", Status.SKIPPED)):
         await bench.added(backend, bench.job(name))
         claim = await bench.claim(backend)
-        line = bench.line(claim, status, final=status is not Status.FAILED)
-        await bench.settle(backend, bench.settlement(claim, lines=[line]))
+        execution = bench.execution(claim, status, final=status is not Status.FAILED)
+        await bench.settle(backend, bench.settlement(claim, executions=[execution]))
         await bench.advance(minutes=1)
 
     async def found(**query: Any) -> list[str]:
-        return sorted(line.job_id for line in await bench.lines(backend, **query))
+        return sorted(execution.job_id for execution in await bench.history(backend, **query))
 
     minute = timedelta(minutes=1)
     assert await found(job_id="a") == ["a"]
@@ -90,20 +90,20 @@ async def the_ledger_is_filtered(bench: Bench) -> None:
 
 
 @law
-async def the_ledger_comes_newest_first(bench: Bench) -> None:
-    """The lines of a job are listed newest first, through pages, each of them once."""
+async def the_history_comes_newest_first(bench: Bench) -> None:
+    """The executions of a job are listed newest first, through pages, each of them once."""
     backend = await bench.open()
     await bench.added(backend, bench.job())
     for _ in range(8):
         claim = await bench.claim(backend)
         await bench.settle(backend, bench.settlement(claim, due=bench.clock.now()))
-    numbers = [line.number for line in await bench.lines(backend, job_id="job")]
+    numbers = [execution.number for execution in await bench.history(backend, job_id="job")]
     assert numbers == [8, 7, 6, 5, 4, 3, 2, 1]
 
 
 @law(needs=ordered)
-async def the_whole_ledger_comes_newest_first(bench: Bench) -> None:
-    """Across jobs, too, lines are listed in the reverse order of their writing."""
+async def the_whole_history_comes_newest_first(bench: Bench) -> None:
+    """Across jobs, too, executions are listed in the reverse order of their writing."""
     backend = await bench.open()
     written = []
     for name in ("c", "a", "b", "a0"):
@@ -111,7 +111,7 @@ async def the_whole_ledger_comes_newest_first(bench: Bench) -> None:
         claim = await bench.claim(backend)
         await bench.settle(backend, bench.settlement(claim))
         written.append(name)
-    assert [line.job_id for line in await bench.lines(backend)] == written[::-1]
+    assert [execution.job_id for execution in await bench.history(backend)] == written[::-1]
 
 
 @law
@@ -124,7 +124,7 @@ async def pages_of_jobs_are_stable(bench: Bench) -> None:
     found = [job.id for job in bench.apart(page.items)]
     gone = {found[0], found[-1]}
     for name in gone:
-        await backend.remove(name)
+        await bench.remove(backend, name)
     new = {"a-new", "job-05-new", "z-new"}
     await bench.added(backend, *(bench.job(name) for name in sorted(new)))
     while page.next is not None:
@@ -135,8 +135,8 @@ async def pages_of_jobs_are_stable(bench: Bench) -> None:
 
 
 @law
-async def pages_of_the_ledger_are_stable(bench: Bench) -> None:
-    """Lines are listed once, whatever is written or pruned between two pages."""
+async def pages_of_the_history_are_stable(bench: Bench) -> None:
+    """Executions are listed once, whatever is written or pruned between two pages."""
     backend = await bench.open()
     await bench.added(backend, bench.job())
 
@@ -148,47 +148,49 @@ async def pages_of_the_ledger_are_stable(bench: Bench) -> None:
     for _ in range(9):
         await run()
     page = await backend.executions(ExecutionQuery(), after=None, limit=4)
-    found = [line.number for line in page.items if isinstance(line, Execution)]
+    found = [execution.number for execution in page.items if isinstance(execution, Execution)]
     await run()
     await run()
     await backend.prune(START + timedelta(minutes=2))
     while page.next is not None:
         page = await backend.executions(ExecutionQuery(), after=page.next, limit=4)
-        found += [line.number for line in page.items if isinstance(line, Execution)]
+        found += [execution.number for execution in page.items if isinstance(execution, Execution)]
     assert found == [9, 8, 7, 6, 5, 4, 3, 2]
 
 
 @law
 async def listings_show_what_was_written_elsewhere(bench: Bench) -> None:
-    """A listing shows every job and line that another instance wrote before it."""
+    """A listing shows every job and execution that another instance wrote before it."""
     one, other = await bench.open(), await bench.open()
     assert await bench.jobs(other) == []
     (job,) = await bench.added(one, bench.job("a"))
     assert await bench.jobs(other) == [job]
     claim = await bench.claim(one)
     await bench.settle(one, bench.settlement(claim))
-    assert [line.id for line in await bench.lines(other)] == [bench.line(claim).id]
+    assert [execution.id for execution in await bench.history(other)] == [bench.execution(claim).id]
     stored = await bench.stored(one, "a")
     assert await bench.jobs(other) == [stored]
-    await one.remove("a")
+    await bench.remove(one, "a")
     assert await bench.jobs(other) == []
 
 
 @law
 async def the_history_is_listed_by_writing_and_selected_by_its_end(bench: Bench) -> None:
-    """Lines are listed in the order of writing and selected by finished_at, by no other moment."""
+    """Executions are listed in the order of writing and selected by finished_at, by no other moment."""
     backend = await bench.open()
     start, minute = bench.clock.now(), timedelta(minutes=1)
     await bench.added(backend, bench.job())
     for minutes in (3, 1, 2):  # when the attempt ends; all of them are claimed at the start
         claim = await bench.claim(backend)
-        line = bench.line(claim, scheduled_at=start - minute, finished_at=start + minutes * minute)
-        await bench.settle(backend, bench.settlement(claim, due=start, lines=[line]))
+        execution = bench.execution(
+            claim, scheduled_at=start - minute, finished_at=start + minutes * minute
+        )
+        await bench.settle(backend, bench.settlement(claim, due=start, executions=[execution]))
 
     async def found(**query: Any) -> list[int]:
-        return [line.number for line in await bench.lines(backend, **query)]
+        return [execution.number for execution in await bench.history(backend, **query)]
 
-    assert await found() == [3, 2, 1], "lines are not listed in the reverse order of writing"
+    assert await found() == [3, 2, 1], "executions are not listed in the reverse order of writing"
     assert await found(since=start + 2 * minute) == [3, 1]
     assert await found(until=start + 2 * minute) == [2]
     assert await found(since=start + minute, until=start + 3 * minute) == [3, 2]
@@ -197,17 +199,22 @@ async def the_history_is_listed_by_writing_and_selected_by_its_end(bench: Bench)
 
 
 @law
-async def lines_of_a_job_are_listed_in_the_order_of_writing(bench: Bench) -> None:
+async def executions_of_a_job_are_listed_in_the_order_of_writing(bench: Bench) -> None:
     """Of one job, too, what was written last comes first, whatever its occurrence and attempt."""
     backend = await bench.open()
     (job,) = await bench.added(backend, bench.job(due=None))
     now = bench.clock.now()
     for number, attempt in ((9, 1), (5, 2), (7, 1), (5, 1)):
-        line = bench.line(Claim(job, 1, "worker-1", now, now), Status.FAILED, attempt=attempt)
-        written = evolve(line, number=number, final=False, id=f"{job.uid}:{number}:{attempt}")
+        execution = bench.execution(
+            Claim(job, 1, "worker-1", now, now), Status.FAILED, attempt=attempt
+        )
+        written = evolve(execution, number=number, final=False, id=f"{job.uid}:{number}:{attempt}")
         job = await backend.replace(job, [written])
     for query in ({}, {"job_id": "job"}, {"final": False}):
-        found = [(line.number, line.attempt) for line in await bench.lines(backend, **query)]
+        found = [
+            (execution.number, execution.attempt)
+            for execution in await bench.history(backend, **query)
+        ]
         assert found == [(5, 1), (7, 1), (5, 2), (9, 1)], f"by {query} they come as {found}"
 
 
@@ -223,16 +230,18 @@ async def a_full_last_page_has_no_next(bench: Bench) -> None:
         page = await listing
         assert (list(page.items), page.next) == ([], None)
     await bench.added(backend, *(bench.job(f"{n}", group="paged") for n in range(4)))
-    for claim in await backend.claim_due(10):
+    for claim in await bench.due(backend, 10):
         await bench.settle(backend, bench.settlement(claim))
     page = await backend.jobs(query, after=None, limit=2)
     assert page.next is not None
     page = await backend.jobs(query, after=page.next, limit=2)
     assert (len(page.items), page.next) == (2, None), "a full last page promises another one"
-    lines = await backend.executions(history, after=None, limit=3)
-    assert lines.next is not None
-    lines = await backend.executions(history, after=lines.next, limit=1)
-    assert (len(lines.items), lines.next) == (1, None), "a full last page promises another one"
+    executions = await backend.executions(history, after=None, limit=3)
+    assert executions.next is not None
+    executions = await backend.executions(history, after=executions.next, limit=1)
+    assert (len(executions.items), executions.next) == (1, None), (
+        "a full last page promises another one"
+    )
 
 
 @law
@@ -264,23 +273,25 @@ async def filters_of_jobs_hold_together(bench: Bench) -> None:
 
 
 @law
-async def filters_of_the_ledger_hold_together(bench: Bench) -> None:
-    """Every two filters of the ledger select what both select, to the microsecond."""
+async def filters_of_the_history_hold_together(bench: Bench) -> None:
+    """Every two filters of the history select what both select, to the microsecond."""
     backend = await bench.open()
     tick = bench.tick
     start = bench.clock.now()
     stored = await bench.added(backend, bench.job("a", due=None), bench.job("A", due=None))
-    lines: list[Execution] = []
+    executions: list[Execution] = []
     kinds = itertools.product(
         (Status.SUCCEEDED, Status.FAILED, Status.MISSED), (True, False), range(3)
     )
     for number, (status, final, ticks) in enumerate(kinds, 10):
         for place, job in enumerate(stored):
             claim = Claim(job, 1, "worker-1", start, start)
-            line = bench.line(claim, status, final=final, finished_at=start + ticks * tick)
-            line = evolve(line, number=number, id=f"{job.uid}:{number}:1")
-            stored[place] = await backend.replace(job, [line])
-            lines.append(line)
+            execution = bench.execution(
+                claim, status, final=final, finished_at=start + ticks * tick
+            )
+            execution = evolve(execution, number=number, id=f"{job.uid}:{number}:1")
+            stored[place] = await backend.replace(job, [execution])
+            executions.append(execution)
     single: list[dict[str, Any]] = [
         *({"job_id": name} for name in ("a", "A", "b", "")),
         *({"final": final} for final in (True, False)),
@@ -291,8 +302,10 @@ async def filters_of_the_ledger_hold_together(bench: Bench) -> None:
     ]
     for one, other in itertools.combinations(single, 2):
         query = one | other
-        found = [line.id for line in await bench.records(backend, 20, **query)]
-        expected = [line.id for line in lines if picks(ExecutionQuery(**query), line)]
+        found = [execution.id for execution in await bench.records(backend, 20, **query)]
+        expected = [
+            execution.id for execution in executions if picks(ExecutionQuery(**query), execution)
+        ]
         assert sorted(found) == sorted(expected), f"by {query} got {found}"
 
 
@@ -302,8 +315,8 @@ async def pages_go_on_where_the_last_one_was_deleted(bench: Bench) -> None:
     backend = await bench.open()
     names = [f"job-{n}" for n in range(9)]
     await bench.added(backend, *(bench.job(name) for name in names))
-    for claim in await backend.claim_due(10):
-        await bench.settle(backend, bench.settlement(claim, lines=[bench.line(claim)]))
+    for claim in await bench.due(backend, 10):
+        await bench.settle(backend, bench.settlement(claim, executions=[bench.execution(claim)]))
         await bench.advance(minutes=1)
     listed = await bench.records(backend)
     first = await backend.executions(ExecutionQuery(), after=None, limit=4)
@@ -312,7 +325,7 @@ async def pages_go_on_where_the_last_one_was_deleted(bench: Bench) -> None:
     page = await backend.jobs(JobQuery(id_prefix="job-"), after=None, limit=4)
     shown = {job.id for job in page.items}
     for name in shown:
-        await backend.remove(name)
+        await bench.remove(backend, name)
     rest: list[str] = []
     while page.next is not None:
         page = await backend.jobs(JobQuery(id_prefix="job-"), after=page.next, limit=4)
@@ -324,5 +337,5 @@ async def pages_go_on_where_the_last_one_was_deleted(bench: Bench) -> None:
     (job,) = await bench.added(backend, bench.job("new"))
     await bench.settle(backend, bench.settlement(await bench.claim(backend)))
     third = await backend.executions(ExecutionQuery(), after=first.next, limit=4)
-    assert not list(third.items), f"a line that is newer than the page before: {job.id}"
+    assert not list(third.items), f"an execution that is newer than the page before: {job.id}"
     assert len(await bench.records(backend)) == 1

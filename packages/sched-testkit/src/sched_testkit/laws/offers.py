@@ -22,10 +22,10 @@ async def due_since_tells_of_what_nobody_holds(bench: Bench) -> None:
     await bench.added(backend, bench.job("short", due=short), bench.job("long", due=long))
     assert await backend.due_since() == long
     assert await backend.due_since() == long, "to ask changes something"
-    (claim,) = await backend.claim_due(1)
+    (claim,) = await bench.due(backend, 1)
     assert claim.job.id == "long"
     assert await backend.due_since() == short, "what is held is told as waiting"
-    await backend.claim_due(10)
+    await bench.due(backend, 10)
     assert await backend.due_since() is None, "all is held, and something is told as waiting"
     await backend.release([claim])
     assert await backend.due_since() == long
@@ -43,8 +43,8 @@ async def due_since_tells_of_what_was_lost(bench: Bench) -> None:
     await bench.advance(bench.tick)
     since = await other.due_since()
     assert since in {job.standing.due_at, claim.expires_at}, f"what was lost is due since {since}"
-    assert not await bench.lines(other), "to ask took the claim away"
-    assert len(await backend.renew([claim])) == 1, "to ask took the claim away"
+    assert not await bench.history(other), "to ask took the claim away"
+    assert len(await bench.renew(backend, [claim])) == 1, "to ask took the claim away"
 
 
 @law(needs=offers("live_workers"))

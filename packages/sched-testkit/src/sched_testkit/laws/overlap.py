@@ -93,7 +93,7 @@ async def a_refused_batch_removes_nothing_of_others(both: Overlap) -> None:
 
 @law_of_overlap
 async def one_of_two_edits_of_a_revision_wins(both: Overlap) -> None:
-    """Of two edits of one revision at once, one is stored with its lines, the other is refused."""
+    """Of two edits of one revision at once, one is stored with its executions, the other is refused."""
     (job,) = await both.added(both.job(due=None))
 
     def edit(caller: str) -> Job:
@@ -106,12 +106,12 @@ async def one_of_two_edits_of_a_revision_wins(both: Overlap) -> None:
     winner = won(first, second, RevisionConflict)
     assert await both.stored() == winner.value, "what the winner was told is not stored"
     expected = [mine] if winner is first else [theirs]
-    assert await both.lines() == expected, "the history is not what the winner wrote"
+    assert await both.history() == expected, "the history is not what the winner wrote"
 
 
 @law_of_overlap
 async def one_of_two_removals_removes(both: Overlap) -> None:
-    """Of two removals at once, one removes the job and writes its lines; the other finds none."""
+    """Of two removals at once, one removes the job and writes its executions; the other finds none."""
     (job,) = await both.added(both.job(due=None))
     mine, theirs = fate(both, job, 1), fate(both, job, 2)
     first, second = await both.both(
@@ -121,7 +121,7 @@ async def one_of_two_removals_removes(both: Overlap) -> None:
     assert {first.value, second.value} == {True, False}, f"expected one: {first} and {second}"
     assert await both.seen() is None, "a removed job is there"
     expected = [mine] if first.value is True else [theirs]
-    assert await both.lines() == expected, "the history is not what the one that removed it wrote"
+    assert await both.history() == expected, "the history is not what the one that removed it wrote"
 
 
 @law_of_overlap
@@ -136,12 +136,12 @@ async def an_edit_or_a_removal_of_a_revision_wins(both: Overlap) -> None:
     if second.value is True:
         assert first.raised(JobNotFound), f"both happened: {first}"
         assert await both.seen() is None, "a removed job is there again"
-        assert len(await both.lines()) == 1
+        assert len(await both.history()) == 1
         return
     assert second.raised(RevisionConflict), f"the removal of an edited job: {second}"
     assert first.error is None, f"both were refused: {first} and {second}"
     assert await both.stored() == first.value
-    assert not await both.lines(), "a refused removal wrote to the history"
+    assert not await both.history(), "a refused removal wrote to the history"
 
 
 @law_of_overlap
@@ -174,8 +174,8 @@ async def writes_of_different_jobs_are_all_kept(both: Overlap) -> None:
     assert first.error is None and second.error is None, f"refused: {first} and {second}"
     assert await both.stored("one") == first.value, "an edit of another job was taken back"
     assert await both.stored("two") == second.value, "an edit of another job was taken back"
-    listed = {line.job_id for line in await both.newest(2)}
-    assert listed == {one.id, two.id}, f"the history has lines of {sorted(listed)}"
+    listed = {execution.job_id for execution in await both.newest(2)}
+    assert listed == {one.id, two.id}, f"the history has executions of {sorted(listed)}"
     adding, removing = both.job("three"), one.id
     third, fourth = await both.both(
         lambda one_: one_.add([adding]), lambda two_: two_.remove(removing)
@@ -204,7 +204,7 @@ async def pruning_keeps_what_an_edit_revives(both: Overlap) -> None:
 
 
 def fate(both: Overlap, job: Job, attempt: int) -> Execution:
-    """Build a line that a definition writes: of an occurrence that will not run."""
+    """Build an execution that a definition writes: of an occurrence that will not run."""
     now = both.bench.clock.now()
     return Execution(
         id=f"{job.uid}:{job.standing.number}:{attempt}",

@@ -44,19 +44,19 @@ async def many_claimers_share_what_is_due(bench: Bench) -> None:
     claims: list[Claim] = []
 
     async def claimer(backend: Backend, limit: int) -> None:
-        while found := await backend.claim_due(limit):
+        while found := await bench.due(backend, limit):
             claims.extend(found)
 
     async with anyio.create_task_group() as tasks:
         for backend, limit in ((one, 1), (two, 2), (one, 3), (two, 5)):
             tasks.start_soon(claimer, backend, limit)
-    claims += await one.claim_due(MANY)
+    claims += await bench.due(one, MANY)
     counted = Counter(claim.job.id for claim in claims)
     assert sorted(counted.elements()) == names, f"handed out: {counted}"
     answers = await one.settle([bench.settlement(claim) for claim in claims])
     outcomes = {answer.outcome for answer in answers}
     assert outcomes == {"written"}, f"settlements of what was claimed are {outcomes}"
-    assert len({line.id for line in await bench.lines(two)}) == MANY
+    assert len({execution.id for execution in await bench.history(two)}) == MANY
 
 
 @law_of_overlap
@@ -86,7 +86,7 @@ async def a_removal_beside_a_claim_is_kept(both: Overlap) -> None:
     (new,) = await both.added(both.job())
     for claim in first.claims:
         assert not await both.claimed(both.two), "two runs of one id at once"
-        ended = Settlement(claim, None, None, (both.bench.line(claim),))
+        ended = Settlement(claim, None, None, (both.bench.execution(claim),))
         assert (await both.settle(ended)).outcome == "written", "the removal cost the claim"
     again = await both.claim()
     assert again.job == new
@@ -95,7 +95,7 @@ async def a_removal_beside_a_claim_is_kept(both: Overlap) -> None:
 
 @law_of_overlap
 async def one_of_two_takes_a_lost_claim_over(both: Overlap) -> None:
-    """Of two that take over at once, one gets the job, and one abandoned line is written."""
+    """Of two that take over at once, one gets the job, and one abandoned execution is written."""
     await both.added(both.job())
     await both.claim()
     await both.end_leases()
@@ -180,7 +180,7 @@ async def an_edit_or_a_settlement_of_a_revision_wins(both: Overlap) -> None:
     if second.error is None:
         assert outcome == "conflict", f"both happened: the settlement is {outcome}, too"
         assert first.value.job == stored == second.value, "the edit is not what is stored"
-        assert not await both.lines(), "a conflict wrote to the history"
+        assert not await both.history(), "a conflict wrote to the history"
         again = evolve(settlement, expected=stored.revision)
         assert (await both.settle(again)).outcome == "written", "the edit cost the claim"
     else:
@@ -192,7 +192,7 @@ async def an_edit_or_a_settlement_of_a_revision_wins(both: Overlap) -> None:
 
 @law_of_overlap
 async def a_settlement_beside_a_removal_brings_nothing_back(both: Overlap) -> None:
-    """A job that is removed while its run settles is gone, and its line is written or refused."""
+    """A job that is removed while its run settles is gone, and its execution is written or refused."""
     (job,) = await both.added(both.job())
     claim = await both.claim()
     settlement = both.bench.settlement(claim, due=both.bench.clock.now())
@@ -202,8 +202,8 @@ async def a_settlement_beside_a_removal_brings_nothing_back(both: Overlap) -> No
     assert second.value is True, f"the removal: {second}"
     assert await both.seen() is None, "a settlement brought a removed job back"
     if first.outcome == "conflict":
-        assert not await both.lines(), "a conflict wrote to the history"
-        ended = Settlement(claim, None, None, settlement.ledger)
+        assert not await both.history(), "a conflict wrote to the history"
+        ended = Settlement(claim, None, None, settlement.executions)
         assert (await both.settle(ended)).outcome == "written", "the removal cost the claim"
     else:
         assert first.outcome == "written", f"the settlement is {first.outcome}"
@@ -219,7 +219,7 @@ async def an_add_beside_the_end_of_a_removed_run_is_kept(both: Overlap) -> None:
     claim = await both.claim()
     await both.one.remove(old.id)
     new = both.job()
-    ended = Settlement(claim, None, None, (both.bench.line(claim),))
+    ended = Settlement(claim, None, None, (both.bench.execution(claim),))
     first, second = await both.both(lambda one: settled(one, ended), lambda two: two.add([new]))
     assert second.error is None, f"the id is free, yet: {second}"
     assert [await both.stored()] == list(second.value), "the end of the old run took the new job"
@@ -229,14 +229,14 @@ async def an_add_beside_the_end_of_a_removed_run_is_kept(both: Overlap) -> None:
 
 
 @law_of_overlap
-async def two_settlements_of_a_claim_write_one_line(both: Overlap) -> None:
+async def two_settlements_of_a_claim_write_one_execution(both: Overlap) -> None:
     """Two different settlements of one claim at once write one of them, whole; both say written."""
     await both.added(both.job())
     claim = await both.claim()
     later = both.bench.clock.now() + timedelta(days=1)
     mine = both.bench.settlement(claim)
-    failed = both.bench.line(claim, Status.FAILED)
-    theirs = both.bench.settlement(claim, due=later, lines=[failed], last_status=Status.FAILED)
+    failed = both.bench.execution(claim, Status.FAILED)
+    theirs = both.bench.settlement(claim, due=later, executions=[failed], last_status=Status.FAILED)
     first, second = await both.both(
         lambda one: settled(one, mine), lambda two: settled(two, theirs)
     )
@@ -246,7 +246,7 @@ async def two_settlements_of_a_claim_write_one_line(both: Overlap) -> None:
     stored = (await both.stored()).standing
     whole = [one for one in written if one.standing == stored]
     assert whole, f"stored is neither's standing: {stored}"
-    assert await both.lines() == list(whole[0].ledger), "standing and history are of two"
+    assert await both.history() == list(whole[0].executions), "standing and history are of two"
 
 
 @law_of_overlap
@@ -289,7 +289,7 @@ async def a_renewal_beside_a_removal_brings_nothing_back(both: Overlap) -> None:
     assert second.value is True, f"the removal: {second}"
     assert len(first.claims) == 1, f"a removal cost the claim: {first}"
     assert await both.seen() is None, "a renewal brought a removed job back"
-    ended = Settlement(claim, None, None, (both.bench.line(claim),))
+    ended = Settlement(claim, None, None, (both.bench.execution(claim),))
     assert (await both.settle(ended)).outcome == "written"
     assert await both.statuses() == ["succeeded"]
 
@@ -306,12 +306,12 @@ async def a_release_beside_an_edit_keeps_both(both: Overlap) -> None:
     assert first.error is None and second.error is None, f"{first} and {second}"
     assert await both.stored() == second.value, "a release took back an edit"
     assert (await both.claim()).job == second.value, "an edit took back a release"
-    assert not await both.lines()
+    assert not await both.history()
 
 
 @law_of_overlap
 async def settlements_of_different_jobs_are_all_kept(both: Overlap) -> None:
-    """Two settlements at once of different jobs are both written, and their lines both listed."""
+    """Two settlements at once of different jobs are both written, and their executions both listed."""
     jobs = await both.added(both.job("a"), both.job("b"))
     claims = {claim.job.id: claim for claim in await both.claimed(both.one)}
     mine, theirs = (both.bench.settlement(claims[job.id]) for job in jobs)
@@ -323,9 +323,9 @@ async def settlements_of_different_jobs_are_all_kept(both: Overlap) -> None:
     for suffix, settlement in (("a", mine), ("b", theirs)):
         stored = await both.stored(suffix)
         assert stored.standing == settlement.standing, "a settlement was taken back"
-        assert await both.lines(suffix) == list(settlement.ledger), "a line was lost"
-    listed = {line.id for line in await both.newest(2)}
-    assert listed == {mine.ledger[0].id, theirs.ledger[0].id}, f"listed are {listed}"
+        assert await both.history(suffix) == list(settlement.executions), "an execution was lost"
+    listed = {execution.id for execution in await both.newest(2)}
+    assert listed == {mine.executions[0].id, theirs.executions[0].id}, f"listed are {listed}"
 
 
 @law_of_overlap

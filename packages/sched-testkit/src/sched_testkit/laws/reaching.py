@@ -38,7 +38,7 @@ async def check_succeeds_on_a_working_store(bench: Bench) -> None:
     await backend.check()
     await backend.check()
     assert await bench.jobs(backend) == [job]
-    assert not await bench.lines(backend)
+    assert not await bench.history(backend)
 
 
 @law
@@ -88,8 +88,8 @@ async def an_unreachable_store_is_said_to_be(bench: Bench) -> None:
     await bench.settle(backend, bench.settlement(await bench.claim(backend)))
     job, held = await bench.added(backend, bench.job(due=None), bench.job("held"))
     claim = await bench.claim(backend)
-    (ended,) = await bench.lines(backend)
-    missed = bench.line(claim, Status.MISSED, id="outage", number=9)
+    (ended,) = await bench.history(backend)
+    missed = bench.execution(claim, Status.MISSED, id="outage", number=9)
     writes: dict[str, Callable[[], Awaitable[object]]] = {
         "check": backend.check,
         "add": lambda: backend.add([bench.job("other")]),
@@ -105,8 +105,8 @@ async def an_unreachable_store_is_said_to_be(bench: Bench) -> None:
         "get": (lambda: backend.get("job"), job),
         "get of nothing": (lambda: backend.get("nothing"), None),
         "jobs": (lambda: bench.jobs(backend, id_prefix="job"), [job]),
-        "executions": (lambda: bench.lines(backend), [ended]),
-        "executions of a job": (lambda: bench.lines(backend, job_id="ran"), [ended]),
+        "executions": (lambda: bench.history(backend), [ended]),
+        "executions of a job": (lambda: bench.history(backend, job_id="ran"), [ended]),
     }
     await bench.advance(bench.lease)  # a release may try on while its claim lives
     await bench.harness.cut(bench.place)
@@ -122,7 +122,7 @@ async def an_unreachable_store_is_said_to_be(bench: Bench) -> None:
     await is_back(bench, backend)
     assert await bench.stored(backend) == job
     assert await bench.stored(backend, "held") == held
-    assert await bench.lines(backend) == [ended]
+    assert await bench.history(backend) == [ended]
     assert await backend.get("other") is None
     assert (await bench.settle(backend, bench.settlement(claim))).outcome == "written"
 
@@ -160,7 +160,7 @@ async def an_outage_costs_nothing_but_time(bench: Bench) -> None:
         await bench.harness.heal(bench.place)
     await is_back(bench, backend)
     assert (await bench.settle(backend, bench.settlement(claim))).outcome == "written"
-    assert len(await bench.lines(backend)) == 1
+    assert len(await bench.history(backend)) == 1
     (added,) = await backend.add([new])
     assert (await bench.claim(backend)).job == added
 
@@ -207,7 +207,7 @@ async def expect_wait_to_outlive(
                 await bench.advance(MAX_POLL)
                 await pause(0.02)
     assert not scope.cancelled_caught, "the wait did not return after it"
-    assert "job" in {claim.job.id for claim in await backend.claim_due(10)}
+    assert "job" in {claim.job.id for claim in await bench.due(backend, 10)}
 
 
 @law(needs=cuttable)
@@ -278,9 +278,9 @@ async def an_unreadable_record_is_left_alone(bench: Bench) -> None:
         except error:
             continue
         raise AssertionError(f"a write to an unreadable record did not raise {error.__name__}")
-    assert not list(await backend.claim_due(10))
+    assert not await bench.due(backend, 10)
     await bench.advance(days=4000)
-    assert not list(await backend.claim_due(10))
+    assert not await bench.due(backend, 10)
     assert await backend.prune(bench.clock.now()) == 0
     assert await backend.get("spoiled") == shown
 
@@ -292,7 +292,7 @@ async def an_unreadable_record_stops_nothing_else(bench: Bench) -> None:
     now = bench.clock.now()
     await bench.added(backend, bench.job("spoiled", due=now - timedelta(days=1)), bench.job())
     await bench.harness.spoil(bench.place, "spoiled")
-    (claim,) = await backend.claim_due(1)
+    (claim,) = await bench.due(backend, 1)
     assert claim.job.id == "job"
     assert (await bench.settle(backend, bench.settlement(claim))).outcome == "written"
     with anyio.move_on_after(min(0.5, bench.harness.patience / 2)) as scope:

@@ -1,4 +1,4 @@
-"""Edits that are refused, edits of what runs, and what happens to the lines that come with them."""
+"""Edits that are refused, edits of what runs, and what becomes of the executions with them."""
 
 from __future__ import annotations
 
@@ -8,35 +8,44 @@ from typing import Any
 
 from attrs import evolve
 
-from sched_core import Backend, Claim, Execution, Job, RevisionConflict, Settlement, State, Status
+from sched_core import (
+    Backend,
+    Claim,
+    Execution,
+    Job,
+    JobNotFound,
+    RevisionConflict,
+    Settlement,
+    State,
+    Status,
+)
 from sched_testkit.bench import Bench
 from sched_testkit.laws.law import law
 
 Edit = Callable[[Backend, Job, list[Execution]], Awaitable[object]]
 
 
-async def _replaces(backend: Backend, job: Job, lines: list[Execution]) -> object:
-    return await backend.replace(evolve(job, spec=evolve(job.spec, name="refused")), lines)
+async def _replaces(backend: Backend, job: Job, executions: list[Execution]) -> object:
+    return await backend.replace(evolve(job, spec=evolve(job.spec, name="refused")), executions)
 
 
-async def _removes(backend: Backend, job: Job, lines: list[Execution]) -> object:
-    return await backend.remove(job.id, lines, expected=job.revision)
+async def _removes(backend: Backend, job: Job, executions: list[Execution]) -> object:
+    return await backend.remove(job, executions)
 
 
 EDITS: dict[str, Edit] = {"replace": _replaces, "remove": _removes}
 
 
-def fate(bench: Bench, job: Job, number: int | None = None, **changes: Any) -> Execution:
-    """Build the final line of an occurrence that no claim is about."""
-    number = job.standing.number if number is None else number
+def unrun(bench: Bench, job: Job, number: int = 1, **changes: Any) -> Execution:
+    """Build the final execution of an occurrence that no claim is about."""
     nobody = Claim(job, 0, "", bench.clock.now(), bench.clock.now())
-    line = bench.line(nobody, Status.SUPERSEDED, attempt=0, started_at=None)
-    return evolve(line, id=f"{job.uid}:{number}:0", number=number, **changes)
+    execution = bench.owed(nobody, Status.SUPERSEDED)
+    return evolve(execution, id=f"{job.uid}:{number}:0", number=number, **changes)
 
 
-async def _refused(backend: Backend, edit: Edit, job: Job, lines: list[Execution]) -> None:
+async def _refused(backend: Backend, edit: Edit, job: Job, executions: list[Execution]) -> None:
     try:
-        await edit(backend, job, lines)
+        await edit(backend, job, executions)
     except RevisionConflict:
         return
     raise AssertionError(f"an edit on the revision {job.revision} was accepted")
@@ -44,7 +53,7 @@ async def _refused(backend: Backend, edit: Edit, job: Job, lines: list[Execution
 
 @law
 async def a_refused_edit_writes_nothing(bench: Bench) -> None:
-    """Replace and remove on another revision write neither job nor lines, claimed or not."""
+    """Replace and remove on another revision write neither job nor executions, claimed or not."""
     backend = await bench.open()
     for name, edit in EDITS.items():
         ids = [f"{name}-{kind}" for kind in ("claimed", "idle", "paused")]
@@ -53,16 +62,17 @@ async def a_refused_edit_writes_nothing(bench: Bench) -> None:
             backend, *(bench.job(i, due=d) for i, d in zip(ids, dues, strict=True))
         )
         claim = await bench.claim(backend)
+        older[0] = bench.held(older[0], claim)
         stored = [await backend.replace(job) for job in older]
         for old, new in zip(older, stored, strict=True):
-            missed = fate(bench, old, 7)
+            missed = unrun(bench, old, 7)
             for revision in (old.revision, new.revision + 1):
-                for lines in ([], [missed]):
-                    await _refused(backend, edit, evolve(old, revision=revision), lines)
+                for executions in ([], [missed]):
+                    await _refused(backend, edit, evolve(old, revision=revision), executions)
             assert await bench.stored(backend, old.id) == new
-        assert not await bench.lines(backend), f"a refused {name} wrote its lines"
-        assert not list(await backend.claim_due(10)), f"a refused {name} freed a claim"
-        ended = evolve(bench.settlement(claim), expected=stored[0].revision, ledger=())
+        assert not await bench.history(backend), f"a refused {name} wrote its executions"
+        assert not await bench.due(backend, 10), f"a refused {name} freed a claim"
+        ended = evolve(bench.settlement(claim), expected=stored[0].revision, executions=())
         assert (await bench.settle(backend, ended)).outcome == "written"
 
 
@@ -74,92 +84,126 @@ async def a_settlement_refuses_older_edits(bench: Bench) -> None:
     await bench.settle(backend, bench.settlement(await bench.claim(backend)))
     for edit in EDITS.values():
         await _refused(backend, edit, old, [])
-    assert (await bench.stored(backend)).standing.state is State.FINISHED
+    assert (await bench.stored(backend)).state is State.FINISHED
 
 
 @law
 async def removing_what_is_gone_writes_nothing(bench: Bench) -> None:
-    """Remove returns False for what is not there, whatever is expected, and writes no lines."""
+    """Remove raises JobNotFound for what is not there, and writes no executions."""
     backend = await bench.open()
     (gone, held) = await bench.added(backend, bench.job("gone", due=None), bench.job("held"))
     await bench.claim(backend)
     for job in (gone, held):
-        assert await backend.remove(job.id) is True
-        for expected in (None, job.revision):
-            lines = [fate(bench, job, 5)]
-            assert await backend.remove(job.id, lines, expected=expected) is False
-    assert not await bench.lines(backend), "the removal of what is gone wrote its lines"
+        await bench.remove(backend, job.id)
+        try:
+            await backend.remove(job, [unrun(bench, job, 5)])
+        except JobNotFound:
+            continue
+        raise AssertionError("what is gone was removed again")
+    assert not await bench.history(backend), "the removal of what is gone wrote its executions"
 
 
 @law
 async def an_edit_leaves_the_running_occurrence_to_its_claim(bench: Bench) -> None:
-    """Replace and remove write their lines but those about the occurrence that is claimed."""
+    """Replace and remove write their executions but those about the occurrence that is claimed."""
     backend = await bench.open()
     for name in EDITS:
         (job,) = await bench.added(backend, bench.job(name))
         claim = await bench.claim(backend)
-        own = bench.line(claim, Status.SUPERSEDED, attempt=0)
-        other = fate(bench, job, 9)
-        moved = await backend.replace(evolve(job, standing=evolve(job.standing, number=2)))
+        own = [bench.owed(claim, Status.SUPERSEDED), bench.owed(claim, Status.ABANDONED)]
+        other = unrun(bench, job, 9)
+        moved = await backend.replace(bench.moved(bench.held(job, claim)))
         if name == "replace":
-            moved = await backend.replace(moved, [own, other])
-            assert not list(await backend.claim_due(10)), "an edit freed somebody's claim"
+            await backend.replace(moved, [*own, other])
+            assert not await bench.due(backend), "an edit freed somebody's claim"
         else:
-            assert await backend.remove(name, [own, other], expected=moved.revision) is True
-        assert await bench.lines(backend, job_id=name) == [other]
-        ended = Settlement(claim, None, None, (bench.line(claim),))
+            await backend.remove(moved, [*own, other])
+        assert await bench.history(backend, job_id=name) == [other]
+        ended = Settlement(claim, None, None, (bench.execution(claim),))
         assert (await bench.settle(backend, ended)).outcome == "written"
-        await backend.remove(name)
+        if name == "replace":
+            await bench.remove(backend, name)
 
 
 @law
-async def a_stored_line_is_passed_over(bench: Bench) -> None:
-    """Edits and settlements pass over lines whose id is stored already: the first one stays."""
+async def a_stored_execution_is_passed_over(bench: Bench) -> None:
+    """Edits and settlements pass over executions whose id is stored already: the first stays."""
     backend = await bench.open()
     (job,) = await bench.added(backend, bench.job())
-    ended = fate(bench, job, 7, reason="the first")
+    ended = unrun(bench, job, 7, reason="the first")
     lost = evolve(ended, id=f"{job.uid}:7:1", attempt=1, status=Status.ABANDONED, final=False)
     first = [ended, lost]
     later = bench.clock.now() + timedelta(1)
-    second = [evolve(line, reason="the second", finished_at=later) for line in first]
+    second = [evolve(execution, reason="the second", finished_at=later) for execution in first]
     job = await backend.replace(job, first)
     job = await backend.replace(job, second)
-    assert await bench.lines(backend) == first[::-1]
+    assert await bench.history(backend) == first[::-1]
     claim = await bench.claim(backend)
-    own = bench.line(claim)
+    own = bench.execution(claim)
     due = bench.clock.now()
-    settlement = bench.settlement(claim, lines=[*second, own], due=due, number=8)
+    settlement = bench.settlement(claim, executions=[*second, own], due=due)
     assert (await bench.settle(backend, settlement)).outcome == "written"
-    assert await backend.remove("job", [*second, evolve(own, reason="again")]) is True
-    assert await bench.lines(backend) == [own, *first[::-1]]
+    await bench.remove(backend, "job", [*second, evolve(own, reason="again")])
+    assert await bench.history(backend) == [own, *first[::-1]]
+
+
+# -- what is claimed or freed meanwhile
 
 
 @law
-async def an_edit_ends_no_occurrence_twice(bench: Bench) -> None:
-    """A second final line of an occurrence is passed over by edits."""
-    backend = await bench.open()
-    (job,) = await bench.added(backend, bench.job(due=None))
-    first = fate(bench, job)
-    second = evolve(first, id=f"{job.uid}:1:3", attempt=3, status=Status.FAILED)
-    other = fate(bench, job, 2)
-    job = await backend.replace(job, [first, second])
-    job = await backend.replace(job, [second, other])
-    assert await backend.remove("job", [second]) is True
-    assert await bench.lines(backend) == [other, first]
+async def an_edit_conflicts_with_a_claim_made_since(bench: Bench) -> None:
+    """Replace and remove are refused where the job was claimed since it was read."""
+    one, two = await bench.open(), await bench.open()
+    for name, edit in EDITS.items():
+        (read,) = await bench.added(one, bench.job(name))
+        claim = await bench.claim(one)
+        for backend in (one, two):
+            await _refused(backend, edit, read, [unrun(bench, read, 7)])
+        stored = await bench.stored(two, name)
+        assert stored == bench.held(read, claim), f"a refused {name} has changed the job"
+        assert not await bench.history(two), f"a refused {name} wrote its executions"
+        await edit(two, stored, [])
+        assert len(await bench.renew(one, [claim])) == 1, f"a {name} took the claim away"
+        await one.release([claim])
+    assert await two.get("remove") is None
 
 
 @law
-async def what_an_edit_ended_is_not_ended_again(bench: Bench) -> None:
-    """A settlement with a final line of an occurrence that an edit has ended is a conflict."""
-    backend = await bench.open()
-    (job,) = await bench.added(backend, bench.job())
-    early = fate(bench, job, 2)
-    await backend.replace(job, [early])
-    claim = await bench.claim(backend)
-    first = bench.settlement(claim, due=bench.clock.now())
-    assert (await bench.settle(backend, first)).outcome == "written"
-    claim = await bench.claim(backend)
-    settled = await bench.settle(backend, bench.settlement(claim))
-    assert (settled.outcome, settled.job) == ("conflict", claim.job)
-    assert await bench.lines(backend) == [first.ledger[0], early]
-    assert not list(await backend.claim_due(10)), "a refused settlement freed the claim"
+async def an_edit_conflicts_with_a_claim_freed_since(bench: Bench) -> None:
+    """Replace and remove are refused where the claim that was read has ended, also by a release."""
+    one, two = await bench.open(), await bench.open()
+    for name, edit in EDITS.items():
+        (job,) = await bench.added(one, bench.job(name))
+        claim = await bench.claim(one)
+        read = await bench.stored(two, name)
+        await one.release([claim])
+        await _refused(two, edit, read, [unrun(bench, read, 7)])
+        assert await bench.stored(two, name) == job, f"a refused {name} has changed the job"
+        again = await bench.claim(two)
+        await two.release([again])
+        await bench.advance(bench.tick)
+        newer = await bench.claim(two)
+        await _refused(one, edit, bench.held(job, again), [])
+        await edit(one, bench.held(job, newer), [])
+        await two.release([newer])
+        assert not await bench.history(two, statuses=frozenset({Status.MISSED}))
+        if name == "replace":
+            await bench.remove(one, name)
+
+
+@law
+async def an_edit_conflicts_with_a_lapse(bench: Bench) -> None:
+    """Replace and remove of what was read are refused once its claim was ended by its lease."""
+    one, two = await bench.open(), await bench.open()
+    for name, edit in EDITS.items():
+        await bench.added(one, bench.job(name))
+        await bench.claim(one)
+        read = await bench.stored(two, name)
+        await bench.advance(bench.lease)
+        assert await bench.stored(two, name) == read, "a lease ended, and nobody has taken note yet"
+        assert len(await bench.lapse(two)) == 1
+        await _refused(two, edit, read, [])
+        await _refused(two, edit, evolve(read, held=None, held_at=None), [])
+        await edit(two, await bench.stored(two, name), [])
+        if name == "replace":
+            await bench.remove(one, name)

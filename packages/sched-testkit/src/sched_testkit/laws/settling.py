@@ -7,35 +7,37 @@ from datetime import timedelta
 
 from attrs import evolve
 
-from sched_core import Interval, Settlement, Status
-from sched_testkit.bench import Bench
+from sched_core import Interval, Kind, Pending, Policy, Settlement, Status
+from sched_testkit.bench import KEEP, Bench
+from sched_testkit.entry import due_of
 from sched_testkit.laws.law import TICK, law
 
 
 @law
-async def a_settlement_writes_the_standing_and_the_ledger(bench: Bench) -> None:
-    """A settlement stores standing and lines as given, frees the claim and moves the revision."""
+async def a_settlement_writes_the_standing_and_the_history(bench: Bench) -> None:
+    """A settlement stores standing and executions as given, frees the claim and moves the revision."""
     backend = await bench.open()
     (job,) = await bench.added(backend, bench.job(schedule=Interval(hours=1)))
     claim = await bench.claim(backend)
     due = bench.clock.now() + timedelta(hours=1, microseconds=1)
-    line = bench.line(
+    execution = bench.execution(
         claim,
         Status.FAILED,
         reason="ValueError: ✗",
-        folded=3,
-        folded_until=bench.clock.now() + TICK,
+        snoozes=2,
+        coalesced=3,
+        coalesced_until=bench.clock.now() + TICK,
     )
-    settlement = bench.settlement(claim, due=due, lines=[line])
+    settlement = bench.settlement(claim, due=due, executions=[execution])
     assert (await bench.settle(backend, settlement)).outcome == "written"
     stored = await bench.stored(backend)
     assert stored.standing == settlement.standing
     assert (stored.spec, stored.uid, stored.anchor) == (job.spec, job.uid, job.anchor)
     assert stored.revision != job.revision
-    assert await bench.lines(backend) == [line]
-    assert not list(await backend.claim_due(10)), "it is handed out before its new due moment"
+    assert await bench.history(backend) == [execution]
+    assert not await bench.due(backend, 10), "it is handed out before its new due moment"
     await bench.advance(due - bench.clock.now())
-    assert (await bench.claim(backend)).lost is None
+    assert bench.pending(await bench.claim(backend)).number == 2
 
 
 @law
@@ -46,7 +48,7 @@ async def a_settled_job_can_be_due_at_once(bench: Bench) -> None:
     claim = await bench.claim(backend)
     await bench.settle(backend, bench.settlement(claim, due=bench.clock.now()))
     again = await bench.claim(backend)
-    assert again.job.standing.number == 2
+    assert bench.pending(again).number == 2
     assert again.token > claim.token
 
 
@@ -66,24 +68,23 @@ async def a_repeated_settlement_is_written_once(bench: Bench) -> None:
     assert (await bench.settle(one, settlement)).outcome == "written"
     await bench.settle(two, bench.settlement(later))
     assert (await bench.settle(one, settlement)).outcome == "written"
-    await two.remove("job")
+    await bench.remove(two, "job")
     assert (await bench.settle(one, settlement)).outcome == "written"
-    assert len(await bench.lines(one)) == 2
+    assert len(await bench.history(one)) == 2
 
 
 @law
 async def a_stale_settlement_changes_nothing(bench: Bench) -> None:
-    """Settling a claim that another worker took over answers claim_lost and writes nothing."""
+    """Settling a claim that was lost answers claim_lost and writes nothing."""
     one = await bench.open()
     two = await bench.open()
     await bench.added(one, bench.job())
     old = await bench.claim(one)
-    await bench.advance(bench.lease)
-    new = await bench.claim(two)
-    before = await bench.lines(one)
+    new = await bench.take_over(two)
+    before = await bench.history(one)
     assert (await bench.settle(one, bench.settlement(old))).outcome == "claim_lost"
-    assert await bench.lines(one) == before
-    assert await bench.stored(one) == new.job
+    assert await bench.history(one) == before
+    assert await bench.stored(one) == bench.held(new.job, new)
     assert (await bench.settle(two, bench.settlement(new))).outcome == "written"
     assert (await bench.settle(one, bench.settlement(old))).outcome == "claim_lost"
 
@@ -97,9 +98,9 @@ async def the_fence_is_token_and_worker(bench: Bench) -> None:
     for forged in (evolve(claim, worker="somebody"), evolve(claim, token=claim.token + 1)):
         outcome = (await bench.settle(backend, bench.settlement(forged))).outcome
         assert outcome == "claim_lost", f"a forged claim was {outcome}"
-        assert not list(await backend.renew([forged])), "a forged claim was renewed"
+        assert not await bench.renew(backend, [forged]), "a forged claim was renewed"
         await backend.release([forged])
-    assert not list(await backend.claim_due(10)), "a forged release freed the claim"
+    assert not await bench.due(backend, 10), "a forged release freed the claim"
     assert (await bench.settle(backend, bench.settlement(claim))).outcome == "written"
 
 
@@ -109,11 +110,12 @@ async def an_edit_wins_over_a_settlement(bench: Bench) -> None:
     backend = await bench.open()
     (job,) = await bench.added(backend, bench.job(metadata={"v": "1"}))
     claim = await bench.claim(backend)
-    edited = await backend.replace(evolve(job, spec=evolve(job.spec, metadata={"v": "2"})))
+    changed = evolve(job, spec=evolve(job.spec, metadata={"v": "2"}))
+    edited = await backend.replace(bench.held(changed, claim))
     settled = await bench.settle(backend, bench.settlement(claim))
     assert (settled.outcome, settled.job) == ("conflict", edited)
     assert await bench.stored(backend) == edited
-    assert not await bench.lines(backend), "a conflict wrote to the ledger"
+    assert not await bench.history(backend), "a conflict wrote to the history"
     again = evolve(bench.settlement(claim), expected=edited.revision)
     assert (await bench.settle(backend, again)).outcome == "written"
     assert dict((await bench.stored(backend)).spec.metadata) == {"v": "2"}
@@ -126,52 +128,62 @@ async def an_edit_keeps_the_hold(bench: Bench) -> None:
     two = await bench.open()
     (job,) = await bench.added(one, bench.job())
     claim = await bench.claim(one)
-    moved = evolve(job.standing, number=2)
-    await two.replace(evolve(job, standing=moved))
-    assert not list(await two.claim_due(10)), "an edit freed somebody's claim"
-    ended = Settlement(claim, None, None, (bench.line(claim),))
+    await two.replace(bench.moved(bench.held(job, claim)))
+    assert not await bench.due(two), "an edit freed somebody's claim"
+    ended = Settlement(claim, None, None, (bench.execution(claim),))
     assert (await bench.settle(one, ended)).outcome == "written"
-    assert (await bench.claim(two)).job.standing.number == 2
-    assert bench.fates(await bench.lines(one)) == [(1, 1, "succeeded")]
+    assert bench.pending(await bench.claim(two)).number == 2
+    assert bench.summary(await bench.history(one)) == [(1, 1, "succeeded")]
 
 
 @law
-async def a_ledger_only_settlement_needs_a_job_that_moved_on(bench: Bench) -> None:
-    """A final line without a standing is refused while the job stands at its occurrence."""
+async def what_is_still_pending_does_not_end_without_a_standing(bench: Bench) -> None:
+    """A settlement that leaves the job alone and ends what is still pending there is a conflict.
+
+    As one is that was decided on a removed job, and the same one has been added again since.
+    """
     backend = await bench.open()
-    await bench.added(backend, bench.job())
+    (job,) = await bench.added(backend, bench.job())
     claim = await bench.claim(backend)
-    alone = Settlement(claim, None, None, (bench.line(claim),))
-    assert (await bench.settle(backend, alone)).outcome == "conflict"
-    assert not await bench.lines(backend)
-    assert not list(await backend.claim_due(10)), "a refused settlement freed the claim"
+    alone = Settlement(claim, None, None, (bench.execution(claim),))
+    settled = await bench.settle(backend, alone)
+    assert (settled.outcome, settled.job) == ("conflict", bench.held(job, claim))
+    assert not await bench.history(backend)
+    assert not await bench.due(backend), "a refused settlement freed the claim"
+    await bench.remove(backend, "job")
+    (again,) = await bench.added(backend, job)
+    assert again.held == 1, "the same incarnation was added again, and its run is not held"
+    settled = await bench.settle(backend, alone)
+    assert (settled.outcome, settled.job) == ("conflict", again)
+    assert not await bench.history(backend)
+    ended = evolve(bench.settlement(claim), expected=again.revision)
+    assert (await bench.settle(backend, ended)).outcome == "written"
+
+
+@law
+async def an_attempt_that_is_not_final_can_be_written_alone(bench: Bench) -> None:
+    """A settlement without standing writes executions that end nothing, and frees the claim."""
+    backend = await bench.open()
+    (job,) = await bench.added(backend, bench.job())
+    claim = await bench.claim(backend)
+    failed = bench.execution(claim, Status.INTERRUPTED)
+    assert (
+        await bench.settle(backend, Settlement(claim, None, None, (failed,)))
+    ).outcome == "written"
+    assert await bench.history(backend) == [failed], "what is pending was ended"
+    assert await bench.stored(backend) == job
+    assert (await bench.claim(backend)).job == job
 
 
 @law
 async def a_claim_can_be_freed_without_a_word(bench: Bench) -> None:
-    """A settlement without standing and lines only frees the claim."""
+    """A settlement without standing and executions only frees the claim."""
     backend = await bench.open()
     (job,) = await bench.added(backend, bench.job())
     claim = await bench.claim(backend)
     assert (await bench.settle(backend, Settlement(claim, None, None, ()))).outcome == "written"
     assert await bench.stored(backend) == job
-    assert (await bench.claim(backend)).lost is None
-
-
-@law
-async def a_second_final_line_is_refused(bench: Bench) -> None:
-    """An occurrence that has its final line never gets another, whatever a settlement says."""
-    backend = await bench.open()
-    await bench.added(backend, bench.job())
-    claim = await bench.claim(backend)
-    now = bench.clock.now()
-    stays = bench.settlement(claim, due=now, number=1)
-    assert (await bench.settle(backend, stays)).outcome == "written"
-    claim = await bench.claim(backend)
-    second = bench.settlement(claim, due=now, number=1, lines=[bench.line(claim, attempt=2)])
-    assert (await bench.settle(backend, second)).outcome == "conflict"
-    finals = [line for line in await bench.lines(backend) if line.final]
-    assert len(finals) == 1
+    assert (await bench.claim(backend)).job == job
 
 
 @law
@@ -181,43 +193,43 @@ async def a_batch_reports_each_settlement(bench: Bench) -> None:
     two = await bench.open()
     names = ["good", "lost", "edited", "repeated", "gone", "fine"]
     await bench.added(one, *(bench.job(name) for name in names))
-    claims = {claim.job.id: claim for claim in await one.claim_due(10)}
+    claims = {claim.job.id: claim for claim in await bench.due(one, 10)}
     repeated = bench.settlement(claims["repeated"])
     await bench.settle(one, repeated)
     edited = await two.replace(await bench.stored(two, "edited"))
-    await two.remove("gone")
+    await bench.remove(two, "gone")
     kept = [claims[name] for name in names if name not in {"lost", "repeated"}]
     await bench.advance(bench.lease)
-    await one.renew(kept)
-    taken = [claim.job.id for claim in await two.claim_due(10)]
-    assert taken == ["lost"], f"expected only the expired claim, got {taken}"
+    await bench.renew(one, kept)
+    lost = [each.job_id for each in await bench.lapse(two)]
+    assert lost == ["lost"], f"expected only the expired claim to end, got {lost}"
     batch = [repeated if name == "repeated" else bench.settlement(claims[name]) for name in names]
     answers = await one.settle(batch)
     outcomes = [answer.outcome for answer in answers]
     assert outcomes == ["written", "claim_lost", "conflict", "written", "conflict", "written"]
     assert (answers[2].job, answers[4].job) == (edited, None)
-    written = {line.job_id for line in await bench.lines(one) if line.status is Status.SUCCEEDED}
+    written = {
+        execution.job_id
+        for execution in await bench.history(one)
+        if execution.status is Status.SUCCEEDED
+    }
     assert written == {"good", "repeated", "fine"}
 
 
 @law
-async def each_attempt_has_a_line_of_its_own(bench: Bench) -> None:
-    """Attempts at one occurrence settle one after the other, and only the last line is final."""
+async def each_attempt_has_an_execution_of_its_own(bench: Bench) -> None:
+    """Attempts at one occurrence settle one after the other, and only the last is final."""
     backend = await bench.open()
     await bench.added(backend, bench.job())
     for attempt, status in enumerate((Status.INTERRUPTED, Status.FAILED, Status.SUCCEEDED), 1):
         claim = await bench.claim(backend)
-        assert (claim.attempt, claim.job.standing.number) == (attempt, 1)
+        one = bench.pending(claim)
+        assert (one.attempts, one.number) == (attempt - 1, 1)
         final = status is Status.SUCCEEDED
-        again = bench.settlement(
-            claim,
-            due=bench.clock.now(),
-            lines=[bench.line(claim, status, final=final)],
-            number=2 if final else 1,
-            attempts=0 if final else attempt,
-        )
-        assert (await bench.settle(backend, again)).outcome == "written"
-    assert bench.fates(await bench.lines(backend)) == [
+        ended = bench.settlement(claim) if final else bench.retry(claim, status)
+        assert (await bench.settle(backend, ended)).outcome == "written"
+        assert (await bench.stored(backend)).standing == ended.standing
+    assert bench.summary(await bench.history(backend)) == [
         (1, 1, "interrupted"),
         (1, 2, "failed"),
         (1, 3, "succeeded"),
@@ -233,22 +245,99 @@ async def a_cancelled_settlement_is_whole(bench: Bench) -> None:
         await bench.added(backend, bench.job(name))
         settlement = bench.settlement(await bench.claim(backend))
         await bench.cancelled_after(steps, functools.partial(backend.settle, [settlement]))
-        lines = await bench.lines(backend, job_id=name)
+        executions = await bench.history(backend, job_id=name)
         stands_after = (await bench.stored(backend, name)).standing == settlement.standing
-        assert bool(lines) is stands_after, "one of standing and ledger was written alone"
+        assert bool(executions) is stands_after, "one of standing and history was written alone"
         assert (await bench.settle(backend, settlement)).outcome == "written"
-        assert await bench.lines(backend, job_id=name) == list(settlement.ledger)
+        assert await bench.history(backend, job_id=name) == list(settlement.executions)
         assert (await bench.stored(backend, name)).standing == settlement.standing
 
 
 @law
-async def a_fate_written_beside_a_run_stands(bench: Bench) -> None:
-    """A settlement writes all its lines: of other occurrences, folded or missed ones, too."""
+async def a_settlement_writes_what_ended_beside_its_run(bench: Bench) -> None:
+    """A settlement writes all its executions: of other occurrences, missed or skipped, too."""
     backend = await bench.open()
     await bench.added(backend, bench.job())
     claim = await bench.claim(backend)
-    own = bench.line(claim)
-    missed = bench.line(claim, Status.MISSED, attempt=0, number=2, id=f"{own.uid}:2:0")
-    settlement = bench.settlement(claim, lines=[own, missed], number=3)
+    own = bench.execution(claim)
+    missed = bench.execution(claim, Status.MISSED, attempt=0, number=2, id=f"{own.uid}:2:0")
+    settlement = bench.settlement(claim, executions=[own, missed], last_number=2)
     assert (await bench.settle(backend, settlement)).outcome == "written"
-    assert await bench.lines(backend) == [missed, own]
+    assert await bench.history(backend) == [missed, own]
+
+
+# -- what was edited or removed away during the run
+
+
+@law
+async def what_was_edited_away_ends_with_its_claim(bench: Bench) -> None:
+    """A claim whose occurrence was edited away writes its `superseded` end when it is freed, once.
+
+    So does one that was removed; and none does whose settlement has the end.
+    """
+    one, two = await bench.open(), await bench.open()
+    for edit in ("edit", "removal"):
+        for how in ("freed", "released", "interrupted", "run", "with a standing"):
+            name = f"{edit} {how}"
+            (job,) = await bench.added(one, bench.job(name))
+            claim = await bench.claim(one)
+            held, superseded = bench.held(job, claim), bench.owed(claim, Status.SUPERSEDED)
+            expected = job.revision
+            if edit == "edit":
+                moved = await two.replace(bench.put_off(bench.moved(held), None), [superseded])
+                expected = moved.revision
+            else:
+                await two.remove(held, [superseded])
+            assert not await bench.history(one, job_id=name), "the claim has not ended yet"
+            own = bench.execution(
+                claim, Status.INTERRUPTED if how == "interrupted" else Status.FAILED
+            )
+            written = () if how in {"freed", "released", "with a standing"} else (own,)
+            await bench.advance(seconds=1)
+            if how == "released":
+                await one.release([claim])
+                await one.release([claim])
+            else:
+                ended = Settlement(claim, None, None, written)
+                if how == "with a standing" and edit == "edit":
+                    ended = Settlement(claim, expected, moved.standing, ())
+                for _ in range(2):
+                    assert (await bench.settle(one, ended)).outcome == "written"
+            end = evolve(superseded, finished_at=bench.clock.now())
+            end = evolve(end, expires_at=end.finished_at + KEEP)
+            left = [*written] if how == "run" else [*written, end]
+            assert await bench.history(two, job_id=name) == left[::-1], f"{name}: the history"
+            if edit == "edit":
+                await bench.remove(two, name)
+                assert len(await bench.history(two, job_id=name)) == len(left)
+
+
+@law
+async def an_end_says_what_the_occurrence_stood_for(bench: Bench) -> None:
+    """The end of what was edited away says its kind, its moment, its snoozes and what it stood for."""
+    backend = await bench.open()
+    now = bench.clock.now()
+    job = bench.job(policy=Policy(keep_executions=None))
+    moment, until = now - timedelta(hours=3), now - timedelta(hours=1)
+    one = Pending(1, moment, now, snoozes=4, attempts=2, coalesced=2, coalesced_until=until)
+    asked = Pending(2, moment, now, Kind.RERUN, key="k", origin=2, snoozes=1)
+    standing = evolve(job.standing, last_number=2, scheduled=one, requests=(asked,))
+    (job,) = await bench.added(backend, evolve(job, standing=standing))
+    for number, expected in ((1, one), (2, asked)):
+        claim = await bench.claim(backend)
+        assert bench.pending(claim).number == number
+        stored = await bench.stored(backend)
+        rest = evolve(stored.standing, scheduled=None, requests=(asked,) if number == 1 else ())
+        await backend.replace(evolve(stored, standing=evolve(rest, due_at=due_of(rest))))
+        await backend.release([claim])
+        (end,) = await bench.history(backend, since=bench.clock.now())
+        assert (end.number, end.attempt, end.status) == (number, 0, Status.SUPERSEDED)
+        assert (end.kind, end.scheduled_at) == (expected.kind, moment)
+        assert end.snoozes == expected.snoozes
+        assert (end.coalesced, end.coalesced_until) == (
+            expected.coalesced,
+            expected.coalesced_until,
+        )
+        assert (end.token, end.worker) == (claim.token, claim.worker)
+        assert (end.final, end.started_at, end.expires_at) == (True, None, None)
+        await bench.advance(seconds=1)

@@ -80,9 +80,9 @@ async def what_is_written_within_is_seen_there_alone(bench: Bench) -> None:
             assert await outside.get("new") is None, "a job is there before the commit"
             assert await outside.get("edited") == before[0], "an edit is seen before the commit"
             assert await outside.get("gone") == before[1], "a removal is seen before the commit"
-            assert not await bench.lines(outside), "a line is listed before the commit"
+            assert not await bench.history(outside), "an execution is listed before the commit"
             try:
-                claims = list(await outside.claim_due(10))
+                claims = await bench.due(outside, 10)
             except BackendUnavailable:
                 continue  # one that lets one write at a time
             assert not claims, "a job was handed out before the commit"
@@ -97,7 +97,7 @@ async def a_commit_stores_all_that_was_written_within(bench: Bench) -> None:
         edited, new = await _write(bench, store, before)
     for outside in (backend, other):
         assert await bench.jobs(outside) == [edited, new], "it is not what was written within"
-        ended = [(line.job_id, line.status) for line in await bench.lines(outside)]
+        ended = [(execution.job_id, execution.status) for execution in await bench.history(outside)]
         assert sorted(ended) == [("edited", Status.MISSED), ("gone", Status.SUPERSEDED)]
     await refused(RevisionConflict, lambda: other.replace(before[0]), "an edit of what was before")
     again = await other.replace(edited)
@@ -121,7 +121,7 @@ async def a_rollback_leaves_nothing(bench: Bench) -> None:
     edited, new = written
     for outside in (backend, other):
         assert await bench.jobs(outside) == before, "a rollback left something"
-        assert not await bench.lines(outside), "a rollback left lines"
+        assert not await bench.history(outside), "a rollback left executions"
     await refused(RevisionConflict, lambda: other.replace(edited), "an edit of what never was")
     await refused(JobNotFound, lambda: other.replace(new), "an edit of what was rolled back")
     await backend.replace(before[0])
@@ -130,10 +130,10 @@ async def a_rollback_leaves_nothing(bench: Bench) -> None:
 
 
 async def _write(bench: Bench, store: JobStore, before: Sequence[Job]) -> tuple[Job, Job]:
-    """Add, edit and remove, with lines; return what was edited and what was added."""
+    """Add, edit and remove, with executions; return what was edited and what was added."""
     old, gone = before
     missed, superseded = (
-        bench.line(Claim(job, 0, "", bench.clock.now(), bench.clock.now()), status, number=9)
+        bench.execution(Claim(job, 0, "", bench.clock.now(), bench.clock.now()), status, number=9)
         for job, status in ((old, Status.MISSED), (gone, Status.SUPERSEDED))
     )
     (new,) = await store.add([bench.job("new")])
@@ -141,7 +141,7 @@ async def _write(bench: Bench, store: JobStore, before: Sequence[Job]) -> tuple[
     edited = await store.replace(renamed, [missed])
     assert edited == evolve(renamed, revision=edited.revision), "another job was stored"
     assert edited.revision != old.revision, "an edit within has no new revision"
-    assert await store.remove("gone", [superseded], expected=gone.revision) is True
+    await bench.remove(store, "gone", [superseded], expected=gone.revision)
     return edited, new
 
 
@@ -151,7 +151,9 @@ async def a_refusal_within_leaves_the_rest(bench: Bench) -> None:
     backend = await bench.open()
     (old,) = await bench.added(backend, bench.job("old", due=None))
     job = await backend.replace(old)
-    line = bench.line(Claim(old, 0, "", bench.clock.now(), bench.clock.now()), Status.MISSED)
+    execution = bench.execution(
+        Claim(old, 0, "", bench.clock.now(), bench.clock.now()), Status.MISSED
+    )
     async with callers(bench, backend) as store:
         await store.add([bench.job("first", due=None)])
         taken = [bench.job("half", due=None), bench.job("old")]
@@ -160,22 +162,22 @@ async def a_refusal_within_leaves_the_rest(bench: Bench) -> None:
         await refused(JobAlreadyExists, lambda: store.add(twice), "an id twice")
         own = [bench.job("half", due=None), bench.job("first")]
         await refused(JobAlreadyExists, lambda: store.add(own), "an id taken within")
-        await refused(RevisionConflict, lambda: store.replace(old, [line]), "an old revision")
+        await refused(RevisionConflict, lambda: store.replace(old, [execution]), "an old revision")
         expected = old.revision
         await refused(
             RevisionConflict,
-            lambda: store.remove("old", [line], expected=expected),
+            lambda: store.remove("old", [execution], expected=expected),
             "a removal of an old revision",
         )
         missing = bench.job("missing")
         await refused(JobNotFound, lambda: store.replace(missing), "an edit of nothing")
-        assert await store.remove("missing") is False
+        assert await bench.remove(store, "missing") is False
         assert await store.get("half") is None, "a refused bulk add left a job"
         await store.add([bench.job("last", due=None)])
     stored = {each.id for each in await bench.jobs(backend)}
     assert stored == {"first", "last", "old"}, f"stored are {sorted(stored)}"
     assert await bench.stored(backend, "old") == job
-    assert not await bench.lines(backend), "a refused call left a line"
+    assert not await bench.history(backend), "a refused call left an execution"
 
 
 @law(needs=transactional, examines="transactions")
@@ -234,7 +236,7 @@ async def what_others_write_meanwhile_is_kept(bench: Bench) -> None:
     stored = {job.id for job in await bench.jobs(backend)}
     assert stored == kept, f"expected {sorted(kept)}, stored are {sorted(stored)}"
     assert (await bench.settle(backend, bench.settlement(claim))).outcome == "written"
-    assert len(await bench.lines(backend)) == 1, "a settlement beside a transaction was undone"
+    assert len(await bench.history(backend)) == 1, "a settlement beside a transaction was undone"
 
 
 @law(needs=transactional, examines="transactions")
@@ -242,22 +244,22 @@ async def a_claim_is_kept_by_what_is_written_within(bench: Bench) -> None:
     """An edit or a removal within keeps the claim of a run, and leaves its occurrence to it."""
     backend, other = await bench.open(), await bench.open()
     await bench.added(backend, bench.job("edited"), bench.job("gone"))
-    claims = {claim.job.id: claim for claim in await backend.claim_due(10)}
+    claims = {claim.job.id: claim for claim in await bench.due(backend, 10)}
     async with callers(bench, backend) as store:
         for name, claim in claims.items():
-            line = bench.line(claim, Status.SUPERSEDED, attempt=0)
+            execution = bench.execution(claim, Status.SUPERSEDED, attempt=0)
             if name == "edited":
-                edited = await store.replace(claim.job, [line])
+                edited = await store.replace(claim.job, [execution])
             else:
-                await store.remove(name, [line])
+                await bench.remove(store, name, [execution])
                 await store.add([bench.job("gone")])
-    assert not await bench.lines(other), "a line about a running occurrence was written"
-    assert not list(await other.claim_due(10)), "a held job was handed out"
+    assert not await bench.history(other), "an execution about a running occurrence was written"
+    assert not await bench.due(other, 10), "a held job was handed out"
     settled = await bench.settle(other, bench.settlement(claims["edited"]))
     assert (settled.outcome, settled.job) == ("conflict", edited)
     answers = await other.settle([Settlement(claim, None, None, ()) for claim in claims.values()])
     assert [answer.outcome for answer in answers] == ["written", "written"]
-    assert {claim.job.id for claim in await other.claim_due(10)} == {"edited", "gone"}
+    assert {claim.job.id for claim in await bench.due(other, 10)} == {"edited", "gone"}
 
 
 async def _wakes(bench: Bench, poll: timedelta | None) -> None:

@@ -90,7 +90,7 @@ async def _expect_done_once(
     assert "get" not in done or isinstance(told["get"], Job), "a job that is stored was not told"
     if "settle" in done:
         assert [answer.outcome for answer in told["settle"]] == ["written"]
-        assert len(await bench.lines(backend)) == 1, "a settlement was told, and is not written"
+        assert len(await bench.history(backend)) == 1, "a settlement was told, and is not written"
     if "add" in done:
         assert list(told["add"]) == [await backend.get("new")], "an add was told, and is not stored"
     edited = await bench.stored(backend, "idle")
@@ -98,13 +98,13 @@ async def _expect_done_once(
         assert edited == told["replace"], "an edit was told, and is not stored"
     assert edited.spec.name in {renamed.spec.name, "send report"}
     assert (await bench.settle(backend, settlement)).outcome == "written"
-    assert len(await bench.lines(backend)) == 1, "a settlement that was sent again is there twice"
+    assert len(await bench.history(backend)) == 1, "a settlement that was sent again is there twice"
     assert [evolve(job, revision=0) for job in await backend.add([new])] == [new]
     claims: list[Claim] = list(told["claim_due"]) if "claim_due" in done else []
     assert {claim.job.id for claim in claims} <= {"due"}, f"handed out: {claims}"
     if not claims:
         await bench.advance(2 * bench.lease)
-        claims = list(await backend.claim_due(10))
+        claims = await bench.due(backend, 10)
     assert [claim.job.id for claim in claims] == ["due"], "a job was lost to a silent store"
     assert (await bench.settle(backend, bench.settlement(claims[0]))).outcome == "written"
 
@@ -140,7 +140,7 @@ async def a_silent_store_holds_up_no_stop(bench: Bench) -> None:
     await is_back(bench, again)
     assert await bench.stored(again, "idle") == job
     assert (await bench.settle(again, bench.settlement(claim))).outcome == "written"
-    assert len(await bench.lines(again, job_id="held")) == 1
+    assert len(await bench.history(again, job_id="held")) == 1
 
 
 async def _soon(
@@ -182,13 +182,13 @@ async def what_a_store_refuses_to_write_is_told(bench: Bench) -> None:
     await bench.added(backend, bench.job("ran"))
     await bench.settle(backend, bench.settlement(await bench.claim(backend)))
     await bench.added(backend, bench.job("held"), bench.job("freed"))
-    claims = {claim.job.id: claim for claim in await backend.claim_due(10)}
+    claims = {claim.job.id: claim for claim in await bench.due(backend, 10)}
     held = claims["held"]
     job, _ = await bench.added(backend, bench.job("idle", due=None), bench.job("due"))
     before = await bench.jobs(backend)
-    ended = await bench.lines(backend)
-    missed = bench.line(held, Status.MISSED, id="refused", number=9)
-    settlement = bench.settlement(held, lines=[bench.line(held), missed])
+    ended = await bench.history(backend)
+    missed = bench.execution(held, Status.MISSED, id="refused", number=9)
+    settlement = bench.settlement(held, executions=[bench.execution(held), missed])
     writes: Calls = {
         "check": backend.check,
         "add": lambda: backend.add([bench.job("one", due=None), bench.job("two", due=None)]),
@@ -212,19 +212,19 @@ async def what_a_store_refuses_to_write_is_told(bench: Bench) -> None:
         }
         done = {name for name, call in may.items() if await _is_done(call)}
         try:
-            seen = await bench.jobs(backend), await bench.lines(backend)
+            seen = await bench.jobs(backend), await bench.history(backend)
         except BackendUnavailable:
             pass
         else:
             assert seen == (before, ended), "a refused write has an effect, or a read is not true"
     await is_back(bench, backend)
     assert await bench.jobs(backend) == before, "a refused write has had an effect"
-    assert await bench.lines(backend) == ended, "a refused write has left lines"
-    due = {claim.job.id for claim in await backend.claim_due(10)}
+    assert await bench.history(backend) == ended, "a refused write has left executions"
+    due = {claim.job.id for claim in await bench.due(backend, 10)}
     expected = {"due", "freed"} if "release" in done else {"due"}
     assert due == expected, f"handed out afterwards: {sorted(due)}, not {sorted(expected)}"
     assert (await bench.settle(backend, settlement)).outcome == "written"
-    assert len(await bench.lines(backend)) == len(ended) + 2
+    assert len(await bench.history(backend)) == len(ended) + 2
 
 
 async def _is_done(call: Callable[[], Awaitable[object]]) -> bool:
@@ -263,6 +263,6 @@ async def a_newer_store_is_refused_and_left_alone(bench: Bench) -> None:
         await late.close()
     again = await bench.open("again")
     assert await bench.stored(again, "due") == job, "a refused open has changed a job"
-    assert not await bench.lines(again), "a refused open has written lines"
+    assert not await bench.history(again), "a refused open has written executions"
     assert (await bench.claim(again)).job == job, "a refused open has changed claims"
     assert (await bench.settle(again, bench.settlement(claim))).outcome == "written"

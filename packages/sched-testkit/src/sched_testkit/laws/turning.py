@@ -53,7 +53,7 @@ async def pages_of_jobs_are_complete_while_others_write(bench: Bench) -> None:
             await checkpoint()
         renamed = evolve(jobs[name], spec=evolve(jobs[name].spec, name=f"edit {number}"))
         jobs[name] = await other.replace(renamed)
-        await other.remove(coming)
+        await bench.remove(other, coming)
 
     async with meanwhile(write):
         for _ in range(TURNS):
@@ -80,24 +80,24 @@ async def a_page_goes_on_in_another_instance(bench: Bench) -> None:
     one, two = await bench.open(), await bench.open()
     names = [f"stays-{n}" for n in range(7)]
     await bench.added(one, *map(bench.job, names))
-    for claim in await one.claim_due(10):
+    for claim in await bench.due(one, 10):
         await one.settle([bench.settlement(claim)])
     jobs = await one.jobs(JobQuery(id_prefix="stays-"), after=None, limit=3)
     rest = await two.jobs(JobQuery(id_prefix="stays-"), after=jobs.next, limit=10)
     assert sorted(job.id for job in (*jobs.items, *rest.items)) == names
-    lines = await one.executions(ExecutionQuery(), after=None, limit=3)
-    older = await two.executions(ExecutionQuery(), after=lines.next, limit=10)
-    assert sorted(line.job_id for line in (*lines.items, *older.items)) == names
+    executions = await one.executions(ExecutionQuery(), after=None, limit=3)
+    older = await two.executions(ExecutionQuery(), after=executions.next, limit=10)
+    assert sorted(execution.job_id for execution in (*executions.items, *older.items)) == names
 
 
 @law
 async def pages_of_the_history_are_complete_while_others_write(bench: Bench) -> None:
-    """Pages of the history turned while others settle show each line once, and no place is lost."""
+    """Pages of the history turned while others settle show each execution once, and no place is lost."""
     backend, other = await bench.open(), await bench.open()
     await bench.added(backend, bench.job())
 
     async def run(_: int) -> None:
-        for claim in await other.claim_due(1):
+        for claim in await bench.due(other, 1):
             await other.settle([bench.settlement(claim, due=bench.clock.now())])
 
     for number in range(13):
@@ -107,7 +107,7 @@ async def pages_of_the_history_are_complete_while_others_write(bench: Bench) -> 
             numbers = await _numbers(backend)
             expected = list(range(numbers[0] if numbers else 0, 0, -1))
             assert numbers == expected, f"the history, newest first, is of the runs {numbers}"
-            assert len(numbers) >= 13, f"of 13 lines and more only {numbers} are listed"
+            assert len(numbers) >= 13, f"of 13 executions and more only {numbers} are listed"
 
 
 async def _numbers(backend: Backend) -> list[int]:
@@ -115,7 +115,7 @@ async def _numbers(backend: Backend) -> list[int]:
     after: str | None = None
     while True:
         page = await backend.executions(ExecutionQuery(), after=after, limit=4)
-        found += [line.number for line in page.items if isinstance(line, Execution)]
+        found += [execution.number for execution in page.items if isinstance(execution, Execution)]
         await checkpoint()
         after = page.next
         if after is None:

@@ -6,12 +6,12 @@ from datetime import timedelta
 
 from sched_core import Backend, Execution, Status, UndecodableExecution
 from sched_testkit.bench import Bench
-from sched_testkit.laws.law import law, spoilable_line
+from sched_testkit.laws.law import law, spoilable_execution
 
 
-@law(needs=spoilable_line)
-async def an_unreadable_line_is_shown_in_its_place(bench: Bench) -> None:
-    """A line of the ledger that cannot be read is listed where it lies, with reason and bytes."""
+@law(needs=spoilable_execution)
+async def an_unreadable_execution_is_shown_in_its_place(bench: Bench) -> None:
+    """An execution that cannot be read is listed where it lies, with reason and bytes."""
     backend = await bench.open()
     oldest, odd, newest = await _history(bench, backend)
     assert isinstance(odd, UndecodableExecution), f"expected an UndecodableExecution, got {odd!r}"
@@ -31,9 +31,9 @@ async def an_unreadable_line_is_shown_in_its_place(bench: Bench) -> None:
     assert (odd in await bench.records(backend, job_id="other")) is (not odd.job_id)
 
 
-@law(needs=spoilable_line)
-async def an_unreadable_line_stops_nothing_else(bench: Bench) -> None:
-    """Beside an unreadable line, claims, settlements and takeovers go on and write what they do."""
+@law(needs=spoilable_execution)
+async def an_unreadable_execution_stops_nothing_else(bench: Bench) -> None:
+    """Beside an unreadable execution, claims, settlements and takeovers go on and write what they do."""
     backend, other = await bench.open(), await bench.open()
     await _history(bench, backend)
     claim = await bench.claim(backend)
@@ -47,9 +47,11 @@ async def an_unreadable_line_stops_nothing_else(bench: Bench) -> None:
     assert (await bench.settle(other, settlement)).outcome == "written", "a repeat is not known"
     assert (await bench.settle(other, bench.settlement(taken))).outcome == "written"
     await bench.added(backend, bench.job("another", due=None))
-    assert await backend.remove("another")
-    lines = [line for line in await bench.records(other) if isinstance(line, Execution)]
-    assert bench.fates(lines) == [
+    assert await bench.remove(backend, "another")
+    executions = [
+        execution for execution in await bench.records(other) if isinstance(execution, Execution)
+    ]
+    assert bench.summary(executions) == [
         (1, 1, "succeeded"),
         (3, 1, "succeeded"),
         (4, 1, "succeeded"),
@@ -58,9 +60,9 @@ async def an_unreadable_line_stops_nothing_else(bench: Bench) -> None:
     ]
 
 
-@law(needs=spoilable_line)
-async def an_unreadable_line_is_pruned_by_its_age(bench: Bench) -> None:
-    """Prune deletes an unreadable line as others where its age can be read, or leaves it alone."""
+@law(needs=spoilable_execution)
+async def an_unreadable_execution_is_pruned_by_its_age(bench: Bench) -> None:
+    """Prune deletes an unreadable execution as others where its age can be read, or leaves it alone."""
     backend = await bench.open()
     _, odd, _ = await _history(bench, backend)
     assert isinstance(odd, UndecodableExecution)
@@ -72,9 +74,9 @@ async def an_unreadable_line_is_pruned_by_its_age(bench: Bench) -> None:
     assert await bench.records(backend) == ([] if aged else [odd])
 
 
-@law(needs=spoilable_line)
-async def a_settlement_whose_line_cannot_be_read_is_written_once(bench: Bench) -> None:
-    """A settlement that is sent again when its line cannot be read any more writes no other one."""
+@law(needs=spoilable_execution)
+async def a_settlement_whose_execution_cannot_be_read_is_written_once(bench: Bench) -> None:
+    """A settlement that is sent again when its execution cannot be read any more writes no other one."""
     backend, other = await bench.open(), await bench.open()
     await bench.added(backend, bench.job())
     claim = await bench.claim(backend)
@@ -85,11 +87,13 @@ async def a_settlement_whose_line_cannot_be_read_is_written_once(bench: Bench) -
     for again in (backend, other):
         outcome = (await bench.settle(again, settlement)).outcome
         assert outcome in {"written", "claim_lost"}, f"it is said to be {outcome}"
-    assert await bench.records(other) == [odd], "the line was written again, beside the other one"
+    assert await bench.records(other) == [odd], (
+        "the execution was written again, beside the other one"
+    )
 
 
 async def _history(bench: Bench, backend: Backend) -> list[Execution | UndecodableExecution]:
-    """Run a job three times, and spoil the line of the second; return the ledger, oldest first."""
+    """Run a job three times, and spoil the execution of the second; return the history, oldest first."""
     await bench.added(backend, bench.job())
     for number in (1, 2, 3):
         if number == 3:
@@ -98,5 +102,5 @@ async def _history(bench: Bench, backend: Backend) -> list[Execution | Undecodab
         due = await bench.advance(minutes=1)
         assert (await bench.settle(backend, bench.settlement(claim, due=due))).outcome == "written"
     found = await bench.records(backend)
-    assert len(found) == 3, f"expected three lines, of which one was spoiled, got {found!r}"
+    assert len(found) == 3, f"expected three executions, of which one was spoiled, got {found!r}"
     return found[::-1]

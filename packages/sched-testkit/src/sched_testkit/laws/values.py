@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import evolve
 
-from sched_core import Execution, ExecutionQuery, Interval, Job, Status
+from sched_core import Execution, ExecutionQuery, Interval, Job, Kind, Pause, Status
 from sched_testkit.bench import SECOND, Bench, whole
 from sched_testkit.laws.law import granular, law
 
@@ -36,16 +36,16 @@ async def moments_are_compared_as_moments(bench: Bench) -> None:
         bench.job("after", due=now + tick),
         bench.job("next", due=now + SECOND),
     )
-    claims = [claim.job.id for claim in await backend.claim_due(10)]
+    claims = [claim.job.id for claim in await bench.due(backend, 10)]
     assert claims == ["before", "whole"], f"at a whole second got {claims}"
     await bench.advance(tick)
     await bench.added(backend, bench.job("passed", due=now))
-    claims = [claim.job.id for claim in await backend.claim_due(10)]
+    claims = [claim.job.id for claim in await bench.due(backend, 10)]
     assert claims == ["passed", "after"], f"a fraction of a second later got {claims}"
     await bench.advance(SECOND - 2 * tick)
-    assert not list(await backend.claim_due(10)), "a whole second was due before it came"
+    assert not await bench.due(backend, 10), "a whole second was due before it came"
     await bench.advance(tick)
-    (claim,) = await backend.claim_due(10)
+    (claim,) = await bench.due(backend, 10)
     assert claim.job.id == "next"
 
 
@@ -64,8 +64,8 @@ async def what_is_due_within_a_second_comes_in_order(bench: Bench) -> None:
         "f": start - tick,
     }
     await bench.added(backend, *(bench.job(name, due=due) for name, due in moments.items()))
-    claims = [claim.job.id for claim in await backend.claim_due(3)]
-    claims += [claim.job.id for claim in await backend.claim_due(3)]
+    claims = [claim.job.id for claim in await bench.due(backend, 3)]
+    claims += [claim.job.id for claim in await bench.due(backend, 3)]
     assert claims == ["f", "d", "c", "b", "a", "e"], f"expected the oldest first, got {claims}"
 
 
@@ -80,12 +80,11 @@ async def leases_end_at_whole_seconds_and_between(bench: Bench) -> None:
         await bench.added(one, bench.job(name))
         held = await bench.claim(one)
         await bench.advance(bench.lease - tick)
-        assert not list(await two.claim_due(10)), "a claim was taken over before its lease ended"
+        assert not await bench.lapse(two), "a claim was ended before its lease was over"
         await bench.advance(tick)
-        taken = await bench.claim(two)
-        assert taken.lost is not None and taken.lost.claimed_at == held.claimed_at
-        settled = await bench.settle(two, bench.settlement(taken))
-        assert settled.outcome == "written"
+        (lost,) = await bench.lapse(two)
+        assert (lost.job_id, lost.claimed_at) == (name, held.claimed_at)
+        await bench.remove(one, name)
 
 
 @law
@@ -96,37 +95,41 @@ async def records_are_selected_to_the_microsecond(bench: Bench) -> None:
     (job,) = await bench.added(backend, bench.job(due=None))
     second = whole(bench.clock.now()) - 5 * SECOND
     ends = [second - tick, second, second + tick, second + SECOND - tick, second + SECOND]
-    job = await _with_lines(bench, job, ends)
+    job = await _with_executions(bench, job, ends)
     for bound in ends:
-        listed = await bench.lines(backend, since=bound)
-        assert [line.finished_at for line in listed][::-1] == [end for end in ends if end >= bound]
-        listed = await bench.lines(backend, until=bound)
-        assert [line.finished_at for line in listed][::-1] == [end for end in ends if end < bound]
-        assert not await bench.lines(backend, since=bound, until=bound)
+        listed = await bench.history(backend, since=bound)
+        assert [execution.finished_at for execution in listed][::-1] == [
+            end for end in ends if end >= bound
+        ]
+        listed = await bench.history(backend, until=bound)
+        assert [execution.finished_at for execution in listed][::-1] == [
+            end for end in ends if end < bound
+        ]
+        assert not await bench.history(backend, since=bound, until=bound)
     assert await backend.prune(second) == 1, "prune deletes what ended before, and no more"
-    assert [line.finished_at for line in await bench.lines(backend)][::-1] == ends[1:]
+    assert [execution.finished_at for execution in await bench.history(backend)][::-1] == ends[1:]
     assert await backend.prune(second + tick) == 1
     assert await backend.prune(second + SECOND) == 2
-    assert [line.finished_at for line in await bench.lines(backend)] == [ends[-1]]
+    assert [execution.finished_at for execution in await bench.history(backend)] == [ends[-1]]
 
 
-async def _with_lines(bench: Bench, job: Job, ends: list[datetime]) -> Job:
-    """Write a line for each moment, in the order given."""
+async def _with_executions(bench: Bench, job: Job, ends: list[datetime]) -> Job:
+    """Write an execution for each moment, in the order given."""
     backend = bench.backends[0]
     for number, end in enumerate(ends, 100):
-        job = await backend.replace(job, [_line(job, number, end)])
+        job = await backend.replace(job, [_execution(job, number, end)])
     return job
 
 
-def _line(job: Job, number: int, end: datetime, **changes: Any) -> Execution:
-    line = Execution(
+def _execution(job: Job, number: int, end: datetime, **changes: Any) -> Execution:
+    execution = Execution(
         id=f"{job.uid}:{number}:0",
         job_id=job.id,
         uid=job.uid,
         number=number,
         scheduled_at=end,
-        manual=False,
         attempt=0,
+        kind=Kind.SCHEDULED,
         status=Status.MISSED,
         final=True,
         token=0,
@@ -135,7 +138,7 @@ def _line(job: Job, number: int, end: datetime, **changes: Any) -> Execution:
         started_at=None,
         finished_at=end,
     )
-    return evolve(line, **changes)
+    return evolve(execution, **changes)
 
 
 @law
@@ -156,23 +159,23 @@ async def any_moment_can_be_kept(bench: Bench) -> None:
     for name, moment in moments.items():
         job = bench.job(name, due=moment, schedule=Interval(hours=1, start=moment))
         standing = evolve(
-            job.standing, last_scheduled_at=moment, last_finished_at=moment, skipped_run=moment
+            job.standing, last_scheduled_at=moment, last_finished_at=moment, skip=moment
         )
         jobs.append(evolve(job, anchor=moment, standing=standing))
     stored = {job.id: job for job in await bench.added(backend, *jobs)}
     for job in jobs:
         assert await bench.stored(backend, job.id) == evolve(job, revision=stored[job.id].revision)
-    claims = [claim.job.id for claim in await backend.claim_due(20)]
+    claims = [claim.job.id for claim in await bench.due(backend, 20)]
     past = [name for name, moment in moments.items() if moment <= bench.clock.now()]
     assert claims == past, f"expected {past}, oldest first, got {claims}"
     (job,) = await bench.added(backend, bench.job(due=None))
-    await _with_lines(bench, job, list(moments.values()))
-    ends = [line.finished_at for line in await bench.lines(backend, job_id="job")]
+    await _with_executions(bench, job, list(moments.values()))
+    ends = [execution.finished_at for execution in await bench.history(backend, job_id="job")]
     assert ends == [*moments.values()][::-1]
-    old = await bench.lines(backend, until=datetime(1970, 1, 1, tzinfo=UTC))
-    assert [line.finished_at for line in old][::-1] == [*moments.values()][:3]
-    assert len(await bench.lines(backend, since=whole(LAST))) == 2
-    assert len(await bench.lines(backend, since=FIRST, until=LAST)) == len(moments) - 1
+    old = await bench.history(backend, until=datetime(1970, 1, 1, tzinfo=UTC))
+    assert [execution.finished_at for execution in old][::-1] == [*moments.values()][:3]
+    assert len(await bench.history(backend, since=whole(LAST))) == 2
+    assert len(await bench.history(backend, since=FIRST, until=LAST)) == len(moments) - 1
     assert await backend.prune(FIRST) == 0
 
 
@@ -191,15 +194,17 @@ async def ids_that_look_alike_are_different(bench: Bench) -> None:
         assert await bench.stored(backend, name) == stored[name], f"{name!r} is another job"
     listed = [job.id for job in await bench.jobs(backend, limit=20)]
     assert sorted(listed) == sorted(LOOK_ALIKE)
-    claims = {claim.job.id: claim for claim in await backend.claim_due(len(LOOK_ALIKE))}
+    claims = {claim.job.id: claim for claim in await bench.due(backend, len(LOOK_ALIKE))}
     assert claims.keys() == set(LOOK_ALIKE)
     await backend.settle([bench.settlement(claim) for claim in claims.values()])
     for name in LOOK_ALIKE:
-        lines = await bench.lines(backend, job_id=name)
-        assert [line.id for line in lines] == [f"{stored[name].uid}:1:1"], f"lines of {name!r}"
+        executions = await bench.history(backend, job_id=name)
+        assert [execution.id for execution in executions] == [f"{stored[name].uid}:1:1"], (
+            f"executions of {name!r}"
+        )
     gone = LOOK_ALIKE[::2]
     for name in gone:
-        assert await backend.remove(name) is True
+        await bench.remove(backend, name)
     left = [job.id for job in await bench.jobs(backend, limit=20)]
     assert sorted(left) == sorted(LOOK_ALIKE[1::2]), "a removal took another job with it"
 
@@ -249,16 +254,19 @@ async def the_longest_texts_are_kept(bench: Bench) -> None:
     assert sorted(job.id for job in await bench.jobs(backend)) == sorted(ids)
     for name in ids:
         assert [job.id for job in await bench.jobs(backend, group=name)] == [name]
-    claims = await backend.claim_due(20)
+    claims = await bench.due(backend, 20)
     assert sorted(claim.job.id for claim in claims) == sorted(ids[3:])
     reason = "\u2713" * 682
-    lines = [bench.line(claim, Status.FAILED, reason=reason, final=True) for claim in claims]
+    executions = [
+        bench.execution(claim, Status.FAILED, reason=reason, final=True) for claim in claims
+    ]
     settlements = [
-        bench.settlement(claim, lines=[line]) for claim, line in zip(claims, lines, strict=True)
+        bench.settlement(claim, executions=[execution])
+        for claim, execution in zip(claims, executions, strict=True)
     ]
     assert {one.outcome for one in await backend.settle(settlements)} == {"written"}
-    for line in lines:
-        assert await bench.lines(backend, job_id=line.job_id) == [line]
+    for execution in executions:
+        assert await bench.history(backend, job_id=execution.job_id) == [execution]
 
 
 @law
@@ -267,55 +275,69 @@ async def types_are_kept(bench: Bench) -> None:
     backend = await bench.open()
     large = 2**53 + 1
     job = bench.job(due=None, name=None, group=None, metadata={"": "", "0": "0", "None": "null"})
+    one = job.standing.scheduled
+    assert one is not None
     standing = evolve(
         job.standing,
-        number=large,
-        attempts=large,
-        failures=large,
-        manual=True,
-        pause_reason="",
+        last_number=large,
+        scheduled=evolve(one, number=large, attempts=large, failures=large, snoozes=large),
+        requests=(bench.request(large - 1, key="", args={"": "0", "1": "None"}),),
+        pause=Pause(bench.clock.now(), large, None, ""),
+        cancels=(1, large),
+        failing=large,
         last_status=None,
         last_scheduled_at=None,
     )
     (stored,) = await bench.added(backend, evolve(job, declared=True, standing=standing))
-    line = _line(stored, large, bench.clock.now(), folded=large, token=large, manual=True)
-    line = evolve(line, id=f"{stored.uid}:{large}:{large}", attempt=large, reason="", final=False)
+    execution = _execution(
+        stored, large, bench.clock.now(), coalesced=large, token=large, manual=True
+    )
+    execution = evolve(
+        execution, id=f"{stored.uid}:{large}:{large}", attempt=large, reason="", final=False
+    )
     again = await bench.stored(backend)
-    await backend.replace(stored, [line])
-    (listed,) = await bench.lines(backend)
-    assert listed == line
+    await backend.replace(stored, [execution])
+    (listed,) = await bench.history(backend)
+    assert listed == execution
     kept = again.standing
-    assert (kept.number, kept.attempts, kept.failures) == (large, large, large)
-    values = (again.declared, kept.manual, listed.final, listed.manual)
-    assert [type(value) for value in values] == [bool] * 4, f"expected truth values, got {values}"
-    numbers = (kept.number, again.revision, listed.attempt, listed.token, listed.folded)
+    assert kept == standing
+    values = (again.declared, listed.final)
+    assert [type(value) for value in values] == [bool] * 2, f"expected truth values, got {values}"
+    assert kept.scheduled is not None and kept.pause is not None
+    numbers = (kept.scheduled.snoozes, again.revision, listed.attempt, listed.token, kept.cancels[1])
     assert [type(value) for value in numbers] == [int] * 5, f"expected numbers, got {numbers}"
     assert (again.spec.name, again.spec.group, kept.last_status) == (None, None, None)
-    assert (kept.pause_reason, listed.reason) == ("", ""), "an empty text was taken for none"
+    texts = (kept.pause.reason, listed.reason, kept.requests[0].key)
+    assert texts == ("", "", ""), "an empty text was taken for none"
     assert dict(again.spec.metadata) == {"": "", "0": "0", "None": "null"}
-    moments = (again.anchor, kept.next_run, listed.finished_at)
+    moments = (again.anchor, kept.scheduled.due_at, listed.finished_at)
     assert all(moment is not None and moment.tzinfo == UTC for moment in moments)
 
 
 @law
 async def filters_stand_when_the_clock_stands(bench: Bench) -> None:
-    """Lines that ended at one moment are all listed, and told apart by every other filter."""
+    """Executions that ended at one moment are all listed, and told apart by every other filter."""
     backend = await bench.open()
     await bench.added(backend, *(bench.job(f"job-{n}") for n in range(8)))
-    claims = await backend.claim_due(10)
+    claims = await bench.due(backend, 10)
     statuses = (Status.SUCCEEDED, Status.FAILED, Status.INTERRUPTED, Status.SKIPPED)
-    lines = [bench.line(claim, statuses[n % 4]) for n, claim in enumerate(claims)]
+    executions = [bench.execution(claim, statuses[n % 4]) for n, claim in enumerate(claims)]
     await backend.settle(
-        [bench.settlement(claim, lines=[line]) for claim, line in zip(claims, lines, strict=True)]
+        [
+            bench.settlement(claim, executions=[execution])
+            for claim, execution in zip(claims, executions, strict=True)
+        ]
     )
     now = bench.clock.now()
     for limit in (1, 3, 8):
         found = await bench.records(backend, limit)
-        assert sorted(line.id for line in found) == sorted(line.id for line in lines)
+        assert sorted(execution.id for execution in found) == sorted(
+            execution.id for execution in executions
+        )
     for status in statuses:
         found = await bench.records(backend, statuses=frozenset({status}), since=now)
-        expected = [line.id for line in lines if line.status is status]
-        assert sorted(line.id for line in found) == sorted(expected)
+        expected = [execution.id for execution in executions if execution.status is status]
+        assert sorted(execution.id for execution in found) == sorted(expected)
     page = await backend.executions(ExecutionQuery(until=now), after=None, limit=10)
     assert not list(page.items)
     assert await backend.prune(now) == 0

@@ -151,13 +151,13 @@ async def an_earlier_job_wakes_who_waits(bench: Bench) -> None:
         await bench.added(one, bench.job("here"))
 
     await _returns(bench, one, add_here)
-    assert [claim.job.id for claim in await one.claim_due(10)] == ["here"]
+    assert [claim.job.id for claim in await bench.due(one, 10)] == ["here"]
 
     async def add_there() -> None:
         await bench.added(two, bench.job("there"))
 
     await _returns(bench, one, add_there)
-    assert [claim.job.id for claim in await one.claim_due(10)] == ["there"]
+    assert [claim.job.id for claim in await bench.due(one, 10)] == ["there"]
 
 
 @law
@@ -184,13 +184,13 @@ async def a_clock_set_back_loses_nothing(bench: Bench) -> None:
     await bench.added(one, bench.job("held"), bench.job("later", due=now + timedelta(minutes=1)))
     held = await bench.claim(one)
     await bench.advance(timedelta(hours=-1))
-    assert not list(await two.claim_due(10)), "a held job was handed out after the clock went back"
+    assert not await bench.due(two, 10), "a held job was handed out after the clock went back"
     assert (await bench.settle(one, bench.settlement(held))).outcome == "written"
     half = bench.job("half", due=bench.clock.now() + timedelta(minutes=30))
     await bench.added(one, bench.job("new"), half)
-    assert [claim.job.id for claim in await two.claim_due(10)] == ["new"]
+    assert [claim.job.id for claim in await bench.due(two, 10)] == ["new"]
     await bench.advance(timedelta(hours=1, minutes=1))
-    assert "later" in {claim.job.id for claim in await one.claim_due(10)}
+    assert "later" in {claim.job.id for claim in await bench.due(one, 10)}
 
 
 @law
@@ -200,8 +200,8 @@ async def a_clock_set_forward_hands_out_what_is_due(bench: Bench) -> None:
     now = bench.clock.now()
     await bench.added(backend, *(bench.job(f"{n}", due=now + timedelta(days=n)) for n in (3, 1, 2)))
     await bench.advance(days=3650)
-    assert [claim.job.id for claim in await backend.claim_due(10)] == ["1", "2", "3"]
-    assert not list(await backend.claim_due(10))
+    assert [claim.job.id for claim in await bench.due(backend, 10)] == ["1", "2", "3"]
+    assert not await bench.due(backend, 10)
 
 
 POLLS = 20
@@ -220,7 +220,7 @@ async def a_clock_set_back_holds_up_no_wait(bench: Bench) -> None:
                 break
             await pause(0.05)
             await bench.advance(MAX_POLL)
-    assert not list(await backend.claim_due(10))
+    assert not await bench.due(backend, 10)
     await bench.added(backend, bench.job("new"))
     assert (await bench.claim(backend)).job.id == "new"
 
@@ -231,7 +231,7 @@ async def what_was_put_off_ends_no_wait(bench: Bench) -> None:
     one = await bench.open()
     two = await bench.open()
     jobs = await bench.added(one, bench.job("paused"), bench.job("later"))
-    await one.claim_due(10)
+    await bench.due(one, 10)
     for job in jobs:
         due = None if job.id == "paused" else bench.clock.now() + timedelta(days=1)
         await two.replace(evolve(job, standing=evolve(job.standing, due_at=due)))
