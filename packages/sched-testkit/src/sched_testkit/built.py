@@ -130,14 +130,12 @@ class Values:
 
     def held(self, job: Job, claim: Claim) -> Job:
         """Return the job as it is read while a claim holds it."""
-        one = next_of(claim.job.standing)
-        assert one is not None
-        return evolve(job, held=one.number, held_at=claim.claimed_at)
+        return evolve(job, held=self.pending(claim).number, held_at=claim.claimed_at)
 
     def pending(self, claim: Claim) -> Pending:
-        """Return the occurrence that a claim is for."""
-        one = next_of(claim.job.standing)
-        assert one is not None, "the claim is for the end of a pause"
+        """Return the occurrence that a claim is for; of a paused job the schedule's."""
+        one = next_of(claim.job.standing) or claim.job.standing.scheduled
+        assert one is not None, "there is nothing that could be claimed"
         return one
 
     def execution(

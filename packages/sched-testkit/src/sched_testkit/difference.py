@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from sched_core.job import Execution
+from sched_core import Execution
 
 
 class Differs(AssertionError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sched_core.job import Execution, Job
+from sched_core import Execution, Job
 from sched_core.ports import ExecutionQuery, JobQuery
 
 

@@ -25,13 +25,14 @@ from sched_core import (
     Execution,
     ExecutionQuery,
     Job,
+    Renewal,
     SchedError,
     Settled,
     Settlement,
     UndecodableExecution,
 )
 from sched_core.clock import pause
-from sched_testkit.bench import Bench
+from sched_testkit.bench import SECOND, Bench
 from sched_testkit.elsewhere import SOON, Distant, advance_there, meet, moment, open_there
 
 T = TypeVar("T")
@@ -112,6 +113,8 @@ class Overlap:
     def __init__(self, bench: Bench, name: str, plan: Plan, one: Backend, two: Backend) -> None:
         self.bench, self.name, self.plan = bench, name, plan
         self.one, self.two = one, two
+        self.lapsed: list[Execution] = []
+        """What was told of the claims of this round whose lease had ended."""
 
     # -- values
 
@@ -192,6 +195,20 @@ class Overlap:
         """Move the clock to the end of what is held now."""
         await self.advance(self.one.capabilities.lease)
 
+    async def wait(self) -> None:
+        """Move the clock to the end of the wait after a first lost claim."""
+        await self.advance(SECOND)
+
+    async def held(self) -> tuple[Job, Claim]:
+        """Add the job of this round and claim it; return it as it is read then."""
+        (job,) = await self.added(self.job())
+        claim = await self.claim()
+        return self.bench.held(job, claim), claim
+
+    async def renewed(self, backend: Backend, claim: Claim) -> list[Claim]:
+        """Renew a claim."""
+        return list(await backend.renew([Renewal(claim)]))
+
     async def claim(self) -> Claim:
         """Claim the one job of this round."""
         claims = await self.claimed(self.one)
@@ -200,9 +217,11 @@ class Overlap:
 
     async def claimed(self, backend: Backend) -> list[Claim]:
         """Claim what is due of this round; there is nothing else."""
+        claimed = await backend.claim_due(20)
+        self.lapsed += [each for each in claimed.lapsed if each.job_id.startswith(self.name)]
         return [
             claim
-            for claim in await backend.claim_due(20)
+            for claim in claimed.claims
             if claim.job.id.startswith(self.name)  # tombstones of other rounds yield nothing
         ]
 
@@ -247,7 +266,8 @@ class Overlap:
     async def end(self) -> None:
         """Leave nothing that a later round would claim."""
         for job in await self.bench.jobs(self.one, limit=50, id_prefix=self.name):
-            await self.one.remove(job.id)
+            if isinstance(job, Job):
+                await self.one.remove(job)
 
 
 async def settled(backend: Backend, settlement: Settlement) -> Settled:

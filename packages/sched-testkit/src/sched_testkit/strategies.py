@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from sched_core import (
     AnyOf,
-    Backlog,
     Between,
+    CatchUp,
     Coalesce,
     Cron,
     Drop,
@@ -23,16 +23,18 @@ from sched_core import (
     Excluding,
     Execution,
     FixedDelay,
+    Gap,
     Interval,
     Job,
     JobSpec,
+    Kind,
     Once,
+    Pause,
+    Pending,
     Policy,
     Retry,
-    CatchUp,
     Schedule,
     Standing,
-    State,
     Status,
 )
 
@@ -124,7 +126,7 @@ def policies() -> st.SearchStrategy[Policy]:
     """Every kind of policy."""
     misfires = st.one_of(
         st.just(Coalesce()),
-        st.builds(CatchUp, st.integers(1, 10_000), durations()),
+        st.builds(CatchUp, st.integers(1, 10_000), st.none() | durations()),
         st.builds(Drop, durations(timedelta(microseconds=1))),
     )
     retries = st.builds(
@@ -138,12 +140,15 @@ def policies() -> st.SearchStrategy[Policy]:
     return st.builds(
         Policy,
         misfire=misfires,
+        overlap=st.sampled_from(("late", "skip", "cancel")),
         retry=retries,
         timeout=st.none() | durations(),
         jitter=durations(timedelta(0)),
         max_lost=st.integers(1, 1_000_000),
+        max_snoozes=st.integers(0, 1_000_000),
+        pause_after=st.none() | st.integers(1, 1_000_000),
         keep_finished=st.none() | durations(timedelta(0)),
-        keep_executions=st.none() | durations(timedelta(0)),
+        keep_executions=st.none() | st.just("default") | durations(timedelta(0)),
     )
 
 
@@ -162,37 +167,52 @@ def specs() -> st.SearchStrategy[JobSpec]:
 
 
 @cache
-def standings() -> st.SearchStrategy[Standing]:
-    """Any combination of fields: a backend has no business knowing which make sense."""
+def pendings(kinds: tuple[Kind, ...] = tuple(Kind)) -> st.SearchStrategy[Pending]:
+    """Any occurrence that has not ended, sensible or not."""
     optional = st.none() | moments()
+    anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
     return st.builds(
-        Standing,
-        state=st.sampled_from(State),
+        Pending,
         number=st.integers(1, 2**53),
-        next_run=optional,
-        due_at=optional,
-        triggered_at=optional,
+        scheduled_at=moments(),
+        due_at=moments(),
+        kind=st.sampled_from(kinds),
         attempts=st.integers(0, 1_000_000),
         failures=st.integers(0, 1_000_000),
-        skipped_run=optional,
-        paused_until=optional,
-        pause_reason=st.none() | texts(),
-        last_scheduled_at=optional,
-        last_finished_at=optional,
-        last_status=st.none() | st.sampled_from(Status),
-        expires_at=optional,
-        manual=st.booleans(),
-        paused_at=optional,
-        backlog=st.none() | backlogs(),
+        lost=st.integers(0, 1_000_000),
+        snoozes=st.integers(0, 1_000_000),
+        began_at=optional,
+        coalesced=st.integers(0, 2**53),
+        coalesced_until=optional,
+        key=st.none() | texts(255),
+        origin=st.integers(0, 2**53),
+        until=optional,
+        args=st.none() | st.dictionaries(anything, anything, max_size=3),
     )
 
 
 @cache
-def backlogs() -> st.SearchStrategy[Backlog]:
-    """What a pause left behind, sensible or not."""
+def standings() -> st.SearchStrategy[Standing]:
+    """Any combination of fields: a backend has no business knowing which make sense."""
     optional = st.none() | moments()
+    pauses = st.builds(Pause, moments(), st.integers(0, 2**53), optional, st.none() | texts(255))
+    asked = pendings((Kind.TRIGGERED, Kind.RERUN, Kind.BACKFILLED))
     return st.builds(
-        Backlog, moments(), st.integers(0, 2**53), coalesced_from=optional, coalesced_until=optional
+        Standing,
+        last_number=st.integers(1, 2**53),
+        scheduled=st.none() | pendings((Kind.SCHEDULED,)),
+        due_at=optional,
+        requests=st.just(()) | st.lists(asked, max_size=3).map(tuple),
+        pause=st.none() | pauses,
+        gaps=st.lists(st.builds(Gap, moments(), moments()), max_size=3).map(tuple),
+        spare=optional,
+        skip=optional,
+        cancels=st.lists(st.integers(1, 2**53), max_size=3).map(tuple),
+        failing=st.integers(0, 1_000_000),
+        last_scheduled_at=optional,
+        last_finished_at=optional,
+        last_status=st.none() | st.sampled_from(Status),
+        expires_at=optional,
     )
 
 
@@ -222,8 +242,8 @@ def executions(draw: st.DrawFn) -> Execution:
         uid=uid,
         number=number,
         scheduled_at=draw(moments()),
-        manual=draw(st.booleans()),
         attempt=attempt,
+        kind=draw(st.sampled_from(Kind)),
         status=draw(st.sampled_from(Status)),
         final=draw(st.booleans()),
         token=draw(st.integers(1, 2**53)),
@@ -234,5 +254,6 @@ def executions(draw: st.DrawFn) -> Execution:
         reason=draw(st.none() | st.text(sayable, min_size=1, max_size=500)),
         coalesced=draw(st.integers(0, 2**53)),
         coalesced_until=draw(st.none() | moments()),
+        snoozes=draw(st.integers(0, 1_000_000)),
         expires_at=draw(st.none() | moments()),
     )

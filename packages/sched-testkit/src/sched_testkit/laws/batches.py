@@ -98,21 +98,23 @@ async def many_claims_can_be_released(bench: Bench) -> None:
     await one.release(claims)
     again = await _claimed(bench, two, 500)
     assert [claim.job for claim in again] == [job for job in jobs if job.id != kept.job.id]
-    assert {claim.lost for claim in again} == {None}
     assert not await bench.history(one)
     assert [claim.token for claim in await bench.renew(one, [*claims, kept])] == [kept.token]
 
 
 @law
 async def many_lost_claims_are_taken_over(bench: Bench) -> None:
-    """When hundreds of claims are lost each of them is taken over, and each has its execution."""
+    """When hundreds of claims are lost each of them is ended, told, and taken over."""
     one, two = await bench.open(), await bench.open()
     await _stored(bench, one, 301)
     lost = {claim.job.id: claim for claim in await _claimed(bench, one, 301)}
     await bench.advance(bench.lease)
+    told = list((await two.claim_due(400)).lapsed)
+    assert sorted(each.job_id for each in told) == sorted(lost), "a lost claim was left out"
+    await bench.advance(SECOND)
     taken = await _claimed(bench, two, 301)
     assert {claim.job.id for claim in taken} == lost.keys()
-    assert all(claim.lost is not None and claim.lost.count == 1 for claim in taken)
+    assert {bench.pending(claim).lost for claim in taken} == {1}
     executions = await bench.records(two, 100, final=False, statuses=frozenset({Status.ABANDONED}))
     assert sorted(execution.job_id for execution in executions) == sorted(lost)
     assert not await bench.renew(one, [*lost.values()]), "a claim that was lost is still held"
@@ -133,7 +135,7 @@ async def a_batch_is_judged_one_by_one(bench: Bench) -> None:
         if kind == "forged":
             settlement = evolve(settlement, claim=evolve(claim, worker="somebody"))
         elif kind == "edited":
-            edited[claim.job.id] = await two.replace(claim.job)
+            edited[claim.job.id] = await two.replace(bench.held(claim.job, claim))
         elif kind == "gone":
             await bench.remove(two, claim.job.id)
         elif kind == "repeated":
@@ -142,7 +144,7 @@ async def a_batch_is_judged_one_by_one(bench: Bench) -> None:
             settlement = Settlement(claim, None, None, ())
         elif kind == "refused":
             settlement = Settlement(claim, None, None, settlement.executions)
-            edited[claim.job.id] = claim.job
+            edited[claim.job.id] = bench.held(claim.job, claim)
         batch.append(settlement)
     answers = await one.settle(batch)
     assert [answer.outcome for answer in answers] == [*expected] * 30

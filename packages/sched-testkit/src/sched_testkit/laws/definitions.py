@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from attrs import evolve
 
 from sched_core import (
+    CatchUp,
     Coalesce,
     Cron,
     Drop,
@@ -25,7 +26,6 @@ from sched_core import (
     Policy,
     Retry,
     RevisionConflict,
-    CatchUp,
     Schedule,
     Standing,
     Status,

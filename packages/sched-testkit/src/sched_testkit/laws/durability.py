@@ -11,9 +11,19 @@ from datetime import timedelta
 
 from attrs import evolve
 
-from sched_core import Backend, Claim, Execution, ExecutionQuery, Job, JobQuery, Settlement, Status
+from sched_core import (
+    Backend,
+    Claim,
+    Execution,
+    ExecutionQuery,
+    Job,
+    JobQuery,
+    RevisionConflict,
+    Settlement,
+    Status,
+)
 from sched_core.ports import MAX_POLL
-from sched_testkit.bench import Bench
+from sched_testkit.bench import SECOND, Bench
 from sched_testkit.elsewhere import (
     Elsewhere,
     advance_there,
@@ -83,13 +93,14 @@ async def expect_all(
     assert outcome == "written", f"a settlement that was written, sent again, is {outcome}"
     await backend.add([bench.job("gone")])
     # A store may notice that a process is dead before its lease ends: it was lost all the same.
-    taken = {claim.job.id: claim for claim in await bench.due(backend, 10)}
-    await bench.advance(bench.lease)
-    await backend.renew(list(taken.values()))
-    taken |= {claim.job.id: claim for claim in await bench.due(backend, 10)}
+    taken: dict[str, Claim] = {}
+    for wait in (timedelta(0), bench.lease, SECOND):
+        await bench.advance(wait)
+        await bench.renew(backend, list(taken.values()))
+        taken |= {claim.job.id: claim for claim in await bench.due(backend)}
     assert sorted(taken) == ["gone", "held"], f"handed out after the lease: {sorted(taken)}"
-    lost = taken["held"].lost
-    assert lost is not None and lost.count == 1, f"the lost claim is told as {lost}"
+    counted = {name: bench.pending(claim).lost for name, claim in taken.items()}
+    assert counted == {"gone": 0, "held": 1}, f"the lost claims are counted as {counted}"
     for name, claim in taken.items():
         assert claim.token > claims[name].token, f"the token of {name} did not grow"
     ended = sorted(
@@ -195,7 +206,10 @@ async def another_process_sees_every_write_at_once(bench: Bench) -> None:
     (theirs,) = await there.call(claims_there)
     assert theirs.token > claim.token, "a token of another process was used again"
     assert not await bench.due(backend, 10), "the other process's claim is not seen here"
-    await there.call(call_there, "remove", "job")
+    claimed = await there.call(call_there, "get", "job")
+    assert claimed.held == 2, "the other process's claim is not told"
+    assert await backend.get("job") == claimed, "the other process's claim is not told here"
+    await there.call(call_there, "remove", claimed)
     assert await backend.get("job") is None, "the other process's removal is not seen here"
     assert await bench.jobs(backend) == []
 
@@ -215,9 +229,12 @@ async def a_claim_is_fenced_against_other_processes(bench: Bench) -> None:
     assert not await there.call(claims_there), "a claim renewed here was taken over there"
     await bench.advance(bench.lease)
     await there.call(advance_there, bench.lease)
+    assert not await there.call(claims_there), "it was handed out without a wait"
+    await bench.advance(SECOND)
+    await there.call(advance_there, SECOND)
     (new,) = await there.call(claims_there)
     assert new.token > old.token, "the token did not grow"
-    assert new.lost is not None and new.lost.worker == old.worker
+    assert bench.pending(new).lost == 1
     assert bench.summary(await bench.history(backend)) == [(1, 1, "abandoned")]
     assert await bench.renew(backend, [old]) == [], "a claim lost to another process was renewed"
     outcome = (await bench.settle(backend, bench.settlement(old))).outcome
@@ -241,7 +258,7 @@ async def numbers_of_two_processes_never_meet(bench: Bench) -> None:
         here = turn % 2 == 0
         job = await (backend.replace(job) if here else there.call(call_there, "replace", job))
         revisions.append(job.revision)
-        claims = await (backend.claim_due(1) if here else there.call(claims_there, 1))
+        claims = await (bench.due(backend, 1) if here else there.call(claims_there, 1))
         tokens.append(claims[0].token)
         settlement = bench.settlement(claims[0], due=bench.clock.now())
         if here:
@@ -259,6 +276,27 @@ async def numbers_of_two_processes_never_meet(bench: Bench) -> None:
     assert [execution.number for execution in rest] == [2, 1], (
         "a page's next is of no use elsewhere"
     )
+
+
+@law(needs=several_processes, examines="shared", elsewhere=True)
+async def a_claim_of_another_process_is_told(bench: Bench) -> None:
+    """What one process has claimed or freed is told as held, or not, by every other at once."""
+    backend, there = await bench.open(), other(bench)
+    await there.call(open_there, THERE)
+    (job,) = await bench.added(backend, bench.job())
+    for _ in range(2):
+        (claim,) = await there.call(claims_there)
+        held = bench.held(job, claim)
+        assert await backend.get("job") == held, "a claim of another process is not told by get"
+        assert await bench.jobs(backend) == [held], "it is not told by jobs"
+        try:
+            await backend.replace(job)
+        except RevisionConflict:
+            pass
+        else:
+            raise AssertionError("an edit passed over a claim that another process has made")
+        await there.call(call_there, "release", [claim])
+        assert await backend.get("job") == job, "a freed claim of another process is told as held"
 
 
 async def page_there(bench: Bench, after: str) -> list[Execution]:

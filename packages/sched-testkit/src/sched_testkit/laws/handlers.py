@@ -102,7 +102,8 @@ async def a_handlers_commit_settles(bench: Bench) -> None:
             assert await other.get(f"{kind}-next") is None, "seen before the commit"
 
         await handled.run(kind, body)
-        assert handled.decided == [claim.job], f"decide was called with {handled.decided}"
+        held = bench.held(claim.job, claim)
+        assert handled.decided == [held], f"decide was called with {handled.decided}"
         assert handled.committed == [settlement], f"told as committed: {handled.committed}"
         stored = await bench.stored(other, kind)
         assert stored.standing == settlement.standing, "the settlement was not written"
@@ -128,15 +129,16 @@ async def a_handlers_settlement_is_decided_on_what_is_stored(bench: Bench) -> No
             async def body(
                 _: JobStore, claim: Claim = claim, stored: list[Job | None] = stored
             ) -> None:
+                held = bench.held(claim.job, claim)
                 if claim.job.id.endswith("edited"):
-                    standing = evolve(claim.job.standing, number=2, due_at=None)
-                    stored[0] = await other.replace(evolve(claim.job, standing=standing))
+                    stored[0] = await other.replace(bench.put_off(bench.moved(held), None))
                 else:
-                    await bench.remove(other, claim.job.id)
+                    await other.remove(held)
 
             await handled.run(kind, body)
             assert handled.decided == stored, f"decide got {handled.decided}, not {stored}"
-            assert await other.get(claim.job.id) == stored[0], "an edit or a removal was undone"
+            freed = stored[0] and evolve(stored[0], held=None, held_at=None)
+            assert await other.get(claim.job.id) == freed, "an edit or a removal was undone"
             assert await bench.history(other, job_id=claim.job.id) == [execution]
             assert not await bench.renew(backend, [claim]), "a settled claim is still held"
 
@@ -162,7 +164,8 @@ async def an_exception_takes_the_settlement_back(bench: Bench) -> None:
             handled.expect_nothing_written(f"the {where} raised")
             assert where == "decide" or not handled.decided, "the block raised, and it was decided"
             assert await other.get("never") is None, "what the handler wrote was not rolled back"
-            assert await bench.stored(other, kind) == job, "the settlement was not rolled back"
+            held = bench.held(job, claim)
+            assert await bench.stored(other, kind) == held, "the settlement was not rolled back"
             assert not await bench.history(other, job_id=kind), "its execution was not rolled back"
             assert not await bench.due(other, 10), "the claim was freed"
         assert len(await bench.renew(backend, [claim])) == 1, "the claim is not held any more"
@@ -187,11 +190,14 @@ async def a_lost_claim_commits_nothing(bench: Bench) -> None:
             handled = Handled(bench, backend, claim, settlement)
 
             async def body(
-                store: JobStore, how: str = how, claim: Claim = claim, ended: Settlement = ended
+                store: JobStore,
+                how: str = how,
+                name: str = name,
+                claim: Claim = claim,
+                ended: Settlement = ended,
             ) -> None:
                 if how == "taken":
-                    await bench.advance(bench.lease)
-                    assert (await bench.claim(other)).lost is not None
+                    await bench.take_over(other, name)
                 elif how == "released":
                     await other.release([claim])
                 elif how == "settled":
@@ -217,7 +223,7 @@ async def a_refused_settlement_takes_the_transaction_back(bench: Bench) -> None:
     for kind in kinds(bench):
         await bench.added(backend, bench.job(kind))
         claim = await bench.claim(backend)
-        edited = await other.replace(claim.job)
+        edited = await other.replace(bench.held(claim.job, claim))
         stale = bench.settlement(claim)  # of the revision that was claimed
         handled = Handled(bench, backend, claim, stale)
 
@@ -249,4 +255,38 @@ async def a_handlers_commit_wakes_who_waits(bench: Bench) -> None:
         async with a_wait(bench, backend, "a handler's commit woke nobody", begins_within=0.05):
             await handled.run(kind)
         claim = await bench.claim(backend)
-        assert (claim.job.id, claim.job.standing.number) == (kind, 2)
+        assert (claim.job.id, bench.pending(claim).number) == (kind, 2)
+
+
+@law(needs=transactional, examines="transactions")
+async def a_handlers_settlement_ends_what_was_edited_away(bench: Bench) -> None:
+    """A handler's commit writes the `superseded` end of what was edited away, like a settlement."""
+    backend, other = await bench.open(), await bench.open()
+    for kind in kinds(bench):
+        await bench.added(backend, bench.job(kind))
+        claim = await bench.claim(backend)
+        moved = bench.put_off(bench.moved(bench.held(claim.job, claim)), None)
+        await other.replace(moved, [bench.owed(claim, Status.SUPERSEDED)])
+        failed = bench.execution(claim, Status.INTERRUPTED)
+        handled = Handled(bench, backend, claim, Settlement(claim, None, None, (failed,)))
+        await handled.run(kind)
+        end = bench.owed(claim, Status.SUPERSEDED)
+        assert await bench.history(other, job_id=kind) == [end, failed]
+
+
+@law(needs=transactional, examines="transactions")
+async def a_handler_ends_nothing_that_is_still_pending(bench: Bench) -> None:
+    """A handler's settlement without standing and with the end of what is pending is no commit."""
+    backend, other = await bench.open(), await bench.open()
+    for kind in kinds(bench):
+        (job,) = await bench.added(backend, bench.job(kind))
+        claim = await bench.claim(backend)
+        alone = Settlement(claim, None, None, (bench.execution(claim),))
+        handled = Handled(bench, backend, claim, alone)
+        await refused(
+            SchedError, functools.partial(handled.run, kind), "the end of what is pending"
+        )
+        handled.expect_nothing_written("the settlement was refused")
+        assert await bench.stored(other, kind) == bench.held(job, claim)
+        assert not await bench.history(other, job_id=kind)
+        await bench.remove(other, kind)

@@ -16,15 +16,20 @@ from sched_core import (
     Backend,
     BackendError,
     BackendUnavailable,
+    Claim,
     ExecutionQuery,
+    Gap,
+    Job,
     JobQuery,
+    Kind,
+    Pending,
+    Renewal,
     Status,
 )
 from sched_core.clock import FIRST, LAST, pause
-from sched_core.job import Claim, Job
 from sched_core.testing import FakeClock
 from sched_testkit.bench import Bench
-from sched_testkit.laws.law import law
+from sched_testkit.laws.law import TICK, law
 
 
 def calls_of(
@@ -35,12 +40,12 @@ def calls_of(
         "add": lambda: backend.add([bench.job("other")]),
         "get": lambda: backend.get(job.id),
         "replace": lambda: backend.replace(job),
-        "remove": lambda: backend.remove(job.id),
+        "remove": lambda: backend.remove(job),
         "check": backend.check,
         "jobs": lambda: backend.jobs(JobQuery(), after=None, limit=10),
         "wait_due": lambda: backend.wait_due(10),
         "claim_due": lambda: backend.claim_due(10),
-        "renew": lambda: backend.renew([claim]),
+        "renew": lambda: backend.renew([Renewal(claim)]),
         "settle": lambda: backend.settle([bench.settlement(claim)]),
         "release": lambda: backend.release([claim]),
         "executions": lambda: backend.executions(ExecutionQuery(), after=None, limit=10),
@@ -75,7 +80,7 @@ async def what_is_not_open_refuses_every_call(bench: Bench) -> None:
     closed = await bench.open()
     await closed.close()
     await _expect_refusals(bench, closed, idle, claim, "after close")
-    assert await bench.jobs(witness) == [idle, job]
+    assert await bench.jobs(witness) == [idle, bench.held(job, claim)]
     assert not await bench.history(witness)
     assert (await bench.claim(witness)).job == idle
     assert (await bench.settle(witness, bench.settlement(claim))).outcome == "written"
@@ -115,12 +120,10 @@ async def what_was_closed_can_be_opened_again(bench: Bench) -> None:
     claim = await bench.claim(backend)
     assert claim.worker == "again-2", "claims are made in the name of an earlier opening"
     assert claim.token > before.token
+    assert (await bench.settle(backend, bench.settlement(claim))).outcome == "written"
     await bench.advance(bench.lease)
-    taken = {claim.job.id: claim for claim in await bench.due(backend, 10)}
-    assert taken["held"].lost is not None
-    assert taken["held"].lost.worker == "worker-1"
-    ended = bench.settlement(taken["new"])
-    assert (await bench.settle(backend, ended)).outcome == "written"
+    (lost,) = await bench.lapse(backend)
+    assert (lost.job_id, lost.worker) == ("held", "worker-1")
 
 
 @law
@@ -198,8 +201,10 @@ async def the_first_and_the_last_moment_are_kept(bench: Bench) -> None:
             expires_at=LAST,
             last_scheduled_at=FIRST,
             last_finished_at=FIRST,
-            paused_at=FIRST,
-            paused_until=LAST,
+            skip=LAST,
+            spare=FIRST,
+            gaps=(Gap(FIRST, FIRST + TICK), Gap(LAST - TICK, LAST)),
+            requests=(Pending(1, FIRST, LAST, Kind.BACKFILLED, origin=1, until=LAST),),
         )
         jobs.append(evolve(job, anchor=FIRST, standing=ends))
     given, jobs = jobs, await bench.added(backend, *jobs)
@@ -250,10 +255,8 @@ async def workers_differ_to_their_last_character(bench: Bench) -> None:
         assert not await bench.renew(two, [forged]), f"renewed as {other!r}"
         outcome = (await bench.settle(two, bench.settlement(forged))).outcome
         assert outcome == "claim_lost", f"settled as {other!r}"
-    await bench.advance(bench.lease)
-    taken = await bench.claim(two)
-    assert taken.worker == f"{common}-b" and taken.lost is not None
-    assert taken.lost.worker == f"{common}-a", f"lost by {taken.lost.worker!r}"
+    taken = await bench.take_over(two)
+    assert taken.worker == f"{common}-b"
     assert [execution.worker for execution in await bench.history(two)] == [f"{common}-a"]
 
 

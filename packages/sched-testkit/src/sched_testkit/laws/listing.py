@@ -40,10 +40,8 @@ async def filters_select(bench: Bench) -> None:
     """State, id prefix, group and metadata filters return exactly the jobs for which all hold."""
     backend = await bench.open()
     active = bench.job("a-1", metadata={"k": "1", "x": "y"}, group="g")
-    paused = bench.job("a_2", metadata={"k": "1"}, group="g")
-    paused = evolve(paused, standing=evolve(paused.standing, state=State.PAUSED))
-    finished = bench.job("a%3", metadata={"k": "2"})
-    finished = evolve(finished, standing=evolve(finished.standing, state=State.FINISHED))
+    paused = bench.job("a_2", due=None, metadata={"k": "1"}, group="g")
+    finished = bench.finished(bench.job("a%3", metadata={"k": "2"}))
     await bench.added(backend, active, paused, finished, bench.job("B"))
 
     async def found(**query: Any) -> list[str]:
@@ -252,10 +250,11 @@ async def filters_of_jobs_hold_together(bench: Bench) -> None:
     for number, (state, prefix, group, kind) in enumerate(
         itertools.product(State, ("a%", "a_", "b"), ("g", "G", None), ("1", "2"))
     ):
+        due = bench.clock.now() if state is State.ACTIVE else None
         job = bench.job(
-            f"{prefix}{number:02}", due=None, group=group, metadata={"kind": kind, "x": prefix}
+            f"{prefix}{number:02}", due=due, group=group, metadata={"kind": kind, "x": prefix}
         )
-        jobs.append(evolve(job, standing=evolve(job.standing, state=state)))
+        jobs.append(bench.finished(job) if state is State.FINISHED else job)
     limit = backend.capabilities.bulk_limit or len(jobs)
     for start in range(0, len(jobs), limit):
         await bench.added(backend, *jobs[start : start + limit])

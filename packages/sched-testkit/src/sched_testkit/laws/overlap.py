@@ -9,7 +9,15 @@ from datetime import timedelta
 
 from attrs import evolve
 
-from sched_core import Execution, Job, JobAlreadyExists, JobNotFound, RevisionConflict, Status
+from sched_core import (
+    Execution,
+    Job,
+    JobAlreadyExists,
+    JobNotFound,
+    Kind,
+    RevisionConflict,
+    Status,
+)
 from sched_testkit.laws.law import law_of_overlap
 from sched_testkit.overlap import Answer, Overlap
 
@@ -99,7 +107,7 @@ async def one_of_two_edits_of_a_revision_wins(both: Overlap) -> None:
     def edit(caller: str) -> Job:
         return evolve(job, spec=evolve(job.spec, metadata={"of": caller}))
 
-    mine, theirs = fate(both, job, 1), fate(both, job, 2)
+    mine, theirs = unrun(both, job, 1), unrun(both, job, 2)
     first, second = await both.both(
         lambda one: one.replace(edit("one"), [mine]), lambda two: two.replace(edit("two"), [theirs])
     )
@@ -113,14 +121,13 @@ async def one_of_two_edits_of_a_revision_wins(both: Overlap) -> None:
 async def one_of_two_removals_removes(both: Overlap) -> None:
     """Of two removals at once, one removes the job and writes its executions; the other finds none."""
     (job,) = await both.added(both.job(due=None))
-    mine, theirs = fate(both, job, 1), fate(both, job, 2)
+    mine, theirs = unrun(both, job, 1), unrun(both, job, 2)
     first, second = await both.both(
-        lambda one: one.remove(job.id, [mine], expected=job.revision),
-        lambda two: two.remove(job.id, [theirs], expected=job.revision),
+        lambda one: one.remove(job, [mine]), lambda two: two.remove(job, [theirs])
     )
-    assert {first.value, second.value} == {True, False}, f"expected one: {first} and {second}"
+    winner = won(first, second, JobNotFound)
     assert await both.seen() is None, "a removed job is there"
-    expected = [mine] if first.value is True else [theirs]
+    expected = [mine] if winner is first else [theirs]
     assert await both.history() == expected, "the history is not what the one that removed it wrote"
 
 
@@ -131,9 +138,9 @@ async def an_edit_or_a_removal_of_a_revision_wins(both: Overlap) -> None:
     edited = evolve(job, spec=evolve(job.spec, metadata={"of": "one"}))
     first, second = await both.both(
         lambda one: one.replace(edited),
-        lambda two: two.remove(job.id, [fate(both, job, 1)], expected=job.revision),
+        lambda two: two.remove(job, [unrun(both, job, 1)]),
     )
-    if second.value is True:
+    if second.error is None:
         assert first.raised(JobNotFound), f"both happened: {first}"
         assert await both.seen() is None, "a removed job is there again"
         assert len(await both.history()) == 1
@@ -149,10 +156,8 @@ async def a_removed_id_is_free_for_one_add(both: Overlap) -> None:
     """An add beside the removal of its id is stored after it, or refused because of what was."""
     (old,) = await both.added(both.job())
     new = both.job()
-    first, second = await both.both(
-        lambda one: one.remove(old.id, expected=old.revision), lambda two: two.add([new])
-    )
-    assert first.value is True, f"the removal: {first}"
+    first, second = await both.both(lambda one: one.remove(old), lambda two: two.add([new]))
+    assert first.error is None, f"the removal: {first}"
     stored = await both.seen()
     if second.error is None:
         assert [stored] == list(second.value), "a job that was added is gone"
@@ -168,19 +173,19 @@ async def writes_of_different_jobs_are_all_kept(both: Overlap) -> None:
     one, two = await both.added(both.job("one", due=None), both.job("two", due=None))
     mine, theirs = (evolve(job, spec=evolve(job.spec, name="edited")) for job in (one, two))
     first, second = await both.both(
-        lambda one_: one_.replace(mine, [fate(both, one, 1)]),
-        lambda two_: two_.replace(theirs, [fate(both, two, 1)]),
+        lambda one_: one_.replace(mine, [unrun(both, one, 1)]),
+        lambda two_: two_.replace(theirs, [unrun(both, two, 1)]),
     )
     assert first.error is None and second.error is None, f"refused: {first} and {second}"
     assert await both.stored("one") == first.value, "an edit of another job was taken back"
     assert await both.stored("two") == second.value, "an edit of another job was taken back"
     listed = {execution.job_id for execution in await both.newest(2)}
     assert listed == {one.id, two.id}, f"the history has executions of {sorted(listed)}"
-    adding, removing = both.job("three"), one.id
+    adding, removing = both.job("three"), first.value
     third, fourth = await both.both(
         lambda one_: one_.add([adding]), lambda two_: two_.remove(removing)
     )
-    assert (third.error, fourth.value) == (None, True), f"refused: {third} and {fourth}"
+    assert third.error is None and fourth.error is None, f"refused: {third} and {fourth}"
     assert await both.seen("one") is None, "a removal of another job was taken back"
     assert [await both.stored("three")] == list(third.value), "an added job is gone"
 
@@ -203,17 +208,17 @@ async def pruning_keeps_what_an_edit_revives(both: Overlap) -> None:
         assert stored is None, "the edit was told that the job is gone, and it is there"
 
 
-def fate(both: Overlap, job: Job, attempt: int) -> Execution:
+def unrun(both: Overlap, job: Job, attempt: int) -> Execution:
     """Build an execution that a definition writes: of an occurrence that will not run."""
     now = both.bench.clock.now()
     return Execution(
-        id=f"{job.uid}:{job.standing.number}:{attempt}",
+        id=f"{job.uid}:{job.standing.last_number}:{attempt}",
         job_id=job.id,
         uid=job.uid,
-        number=job.standing.number,
-        scheduled_at=now,
-        manual=False,
+        number=job.standing.last_number,
         attempt=attempt,
+        kind=Kind.SCHEDULED,
+        scheduled_at=now,
         status=Status.SUPERSEDED,
         final=True,
         token=0,

@@ -11,7 +11,7 @@ from datetime import timedelta
 import anyio
 from attrs import evolve
 
-from sched_core import Backend, Claim, Settlement, Status
+from sched_core import Backend, Claim, RevisionConflict, Settlement, Status
 from sched_testkit.bench import Bench
 from sched_testkit.laws.law import law, law_of_overlap
 from sched_testkit.overlap import Overlap, settled
@@ -60,108 +60,127 @@ async def many_claimers_share_what_is_due(bench: Bench) -> None:
 
 
 @law_of_overlap
-async def an_edit_beside_a_claim_is_kept(both: Overlap) -> None:
-    """An edit beside a claim stands, and what is put off first is not claimed."""
+async def an_edit_beside_a_claim_knows_of_it(both: Overlap) -> None:
+    """Of an edit and a claim at once, the edit is refused, or what it puts off is not claimed."""
     (job,) = await both.added(both.job())
-    put_off = evolve(job.standing, due_at=both.bench.clock.now() + timedelta(days=1))
-    edited = evolve(job, standing=put_off)
+    edited = both.bench.put_off(job, both.bench.clock.now() + timedelta(days=1))
     first, second = await both.both(both.claimed, lambda two: two.replace(edited))
-    assert second.error is None, f"a claim is no edit, yet: {second}"
-    assert await both.stored() == second.value, "a claim took back an edit"
-    for claim in first.claims:
-        assert claim.job == job, f"claimed was {claim.job}, and not due any more"
-        assert (await both.settle(both.bench.settlement(claim))).outcome == "conflict"
-        ended = evolve(both.bench.settlement(claim), expected=second.value.revision)
-        assert (await both.settle(ended)).outcome == "written", "the edit cost the claim"
-    assert not await both.claimed(both.two), "it was put off, and is handed out"
+    if second.error is None:
+        assert not first.claims, "an edit passed over a claim that was made, or was claimed"
+        assert await both.stored() == second.value, "a claim took back an edit"
+        assert not await both.claimed(both.two), "it was put off, and is handed out"
+        return
+    assert second.raised(RevisionConflict), f"the edit: {second}"
+    assert len(first.claims) == 1, "an edit was refused, and nobody has claimed the job"
+    (claim,) = first.claims
+    assert claim.job == job, f"claimed was {claim.job}, and a refused edit has changed it"
+    assert await both.stored() == both.bench.held(job, claim)
+    assert (await both.settle(both.bench.settlement(claim))).outcome == "written"
 
 
 @law_of_overlap
-async def a_removal_beside_a_claim_is_kept(both: Overlap) -> None:
-    """A job removed beside a claim is gone, and a new one of its id waits for what was claimed."""
+async def a_removal_beside_a_claim_knows_of_it(both: Overlap) -> None:
+    """Of a removal and a claim at once, the removal is refused, or nothing was claimed."""
     (job,) = await both.added(both.job())
-    first, second = await both.both(both.claimed, lambda two: two.remove(job.id))
-    assert second.value is True, f"the removal: {second}"
-    assert await both.seen() is None, "a claim brought a removed job back"
+    first, second = await both.both(both.claimed, lambda two: two.remove(job))
+    if second.error is None:
+        assert not first.claims, "a removal passed over a claim that was made"
+        assert await both.seen() is None, "a claim brought a removed job back"
+        return
+    assert second.raised(RevisionConflict), f"the removal: {second}"
+    (claim,) = first.claims
+    await both.two.remove(both.bench.held(job, claim))
     (new,) = await both.added(both.job())
-    for claim in first.claims:
-        assert not await both.claimed(both.two), "two runs of one id at once"
-        ended = Settlement(claim, None, None, (both.bench.execution(claim),))
-        assert (await both.settle(ended)).outcome == "written", "the removal cost the claim"
+    assert not await both.claimed(both.two), "two runs of one id at once"
+    ended = Settlement(claim, None, None, (both.bench.execution(claim),))
+    assert (await both.settle(ended)).outcome == "written", "the removal cost the claim"
     again = await both.claim()
     assert again.job == new
-    assert all(again.token > claim.token for claim in first.claims), "a token was used again"
+    assert again.token > claim.token, "a token was used again"
 
 
 @law_of_overlap
-async def one_of_two_takes_a_lost_claim_over(both: Overlap) -> None:
-    """Of two that take over at once, one gets the job, and one abandoned execution is written."""
-    await both.added(both.job())
-    await both.claim()
+async def one_of_two_ends_a_lost_claim(both: Overlap) -> None:
+    """Of two that find a lease ended at once, one ends it: it counts once, and is told once."""
+    _, claim = await both.held()
     await both.end_leases()
+    first, second = await both.both(both.claimed, both.claimed)
+    assert not first.claims and not second.claims, "it was handed out without a wait"
+    await both.claimed(both.one)
+    assert await both.history() == both.lapsed, "told and written do not agree"
+    (lost,) = both.lapsed
+    assert (lost.token, lost.attempt, lost.status) == (claim.token, 1, Status.ABANDONED)
+    await both.wait()
     first, second = await both.both(both.claimed, both.claimed)
     claims = [*first.claims, *second.claims, *await both.claimed(both.one)]
     assert len(claims) == 1, f"taken over {len(claims)} times"
-    lost = claims[0].lost
-    assert lost is not None and lost.count == 1, f"lost is {lost}"
+    one = both.bench.pending(claims[0])
+    assert (one.attempts, one.lost) == (1, 1), f"counted as {one}"
     assert await both.statuses() == ["abandoned"]
     assert (await both.settle(both.bench.settlement(claims[0]))).outcome == "written"
 
 
 @law_of_overlap
-async def a_takeover_or_a_settlement_ends_a_claim(both: Overlap) -> None:
-    """An expired claim that is settled beside a takeover is settled or taken over, never both."""
-    await both.added(both.job())
-    old = await both.claim()
+async def the_end_of_a_lease_or_a_settlement_ends_a_claim(both: Overlap) -> None:
+    """An expired claim that is settled beside a claim_due is settled or lost, never both."""
+    _, old = await both.held()
     await both.end_leases()
     settlement = both.bench.settlement(old)
     first, second = await both.both(lambda one: settled(one, settlement), both.claimed)
-    taken = second.claims or await both.claimed(both.one)
+    assert not second.claims, "it was handed out without a wait"
+    await both.claimed(both.one)
     outcome = first.outcome
     if outcome == "written":
-        assert not taken, "a job was taken over though its run had settled"
+        assert not both.lapsed, "a claim was lost though its run had settled"
         assert await both.statuses() == ["succeeded"]
         assert (await both.stored()).standing == settlement.standing
         return
     assert outcome == "claim_lost", f"the settlement is {outcome}"
-    assert len(taken) == 1, "the claim was lost to nobody"
+    assert len(both.lapsed) == 1, "the claim was lost, and nobody told it"
     assert await both.statuses() == ["abandoned"], "a lost claim wrote to the history"
-    assert await both.stored() == taken[0].job, "a lost claim changed the job"
-    assert (await both.settle(both.bench.settlement(taken[0]))).outcome == "written"
+    await both.wait()
+    taken = await both.claim()
+    assert both.bench.pending(taken).lost == 1, "a lost claim changed the job"
+    assert (await both.settle(both.bench.settlement(taken))).outcome == "written"
 
 
 @law_of_overlap
-async def a_takeover_or_a_renewal_keeps_a_claim(both: Overlap) -> None:
-    """An expired claim that is renewed beside a takeover is renewed or taken over, never both."""
-    await both.added(both.job())
-    old = await both.claim()
+async def the_end_of_a_lease_or_a_renewal_comes_first(both: Overlap) -> None:
+    """An expired claim that is renewed beside a claim_due is renewed or lost, never both."""
+    _, old = await both.held()
     await both.end_leases()
-    first, second = await both.both(lambda one: one.renew([old]), both.claimed)
+    first, second = await both.both(lambda one: both.renewed(one, old), both.claimed)
+    assert not second.claims, "it was handed out without a wait"
+    await both.claimed(both.one)
     if first.claims:
-        assert not second.claims, "a claim was renewed and taken over"
-        assert not await both.claimed(both.one), "a renewed claim was taken over"
+        assert not both.lapsed, "a claim was renewed and lost"
         assert (await both.settle(both.bench.settlement(old))).outcome == "written"
         assert await both.statuses() == ["succeeded"]
         return
-    taken = second.claims or await both.claimed(both.one)
-    assert len(taken) == 1, "a renewal was refused, and nobody took the claim"
+    assert len(both.lapsed) == 1, "a renewal was refused, and nobody ended the claim"
     assert (await both.settle(both.bench.settlement(old))).outcome == "claim_lost"
-    assert (await both.settle(both.bench.settlement(taken[0]))).outcome == "written"
+    await both.wait()
+    assert (await both.settle(both.bench.settlement(await both.claim()))).outcome == "written"
     assert await both.statuses() == ["abandoned", "succeeded"]
 
 
 @law_of_overlap
 async def a_release_frees_no_other_claim(both: Overlap) -> None:
-    """An expired claim that is released beside a takeover is one of both, and one worker has it."""
-    await both.added(both.job())
-    old = await both.claim()
+    """An expired claim that is released beside a claim_due is one of both: released or lost."""
+    _, old = await both.held()
     await both.end_leases()
     _, second = await both.both(lambda one: one.release([old]), both.claimed)
-    taken = second.claims or await both.claimed(both.one)
+    taken = [*second.claims, *await both.claimed(both.one)]
+    if both.lapsed:
+        assert not taken, "it was handed out without a wait after it was lost"
+        await both.wait()
+        taken = await both.claimed(both.one)
     assert len(taken) == 1, "nobody got a job that was released or lost"
+    lost = both.bench.pending(taken[0]).lost
+    assert lost == len(both.lapsed), "a release is counted as lost, or a loss is not"
+    assert await both.statuses() == ["abandoned"] * lost, "counted as lost and written differ"
+    await both.one.release([old])
     assert not await both.claimed(both.one), "a late release freed the claim that took over"
-    lost = 0 if taken[0].lost is None else taken[0].lost.count
-    assert await both.statuses() == ["abandoned"] * lost, "told as lost and written do not agree"
     assert (await both.settle(both.bench.settlement(old))).outcome == "claim_lost"
     assert (await both.settle(both.bench.settlement(taken[0]))).outcome == "written"
 
@@ -169,8 +188,7 @@ async def a_release_frees_no_other_claim(both: Overlap) -> None:
 @law_of_overlap
 async def an_edit_or_a_settlement_of_a_revision_wins(both: Overlap) -> None:
     """Of an edit and a settlement decided on one revision, the later one is told of a conflict."""
-    (job,) = await both.added(both.job())
-    claim = await both.claim()
+    job, claim = await both.held()
     edited = evolve(job, spec=evolve(job.spec, metadata={"edited": "yes"}))
     settlement = both.bench.settlement(claim)
     first, second = await both.both(
@@ -184,6 +202,7 @@ async def an_edit_or_a_settlement_of_a_revision_wins(both: Overlap) -> None:
         again = evolve(settlement, expected=stored.revision)
         assert (await both.settle(again)).outcome == "written", "the edit cost the claim"
     else:
+        assert second.raised(RevisionConflict), f"the edit: {second}"
         assert outcome == "written", f"both were refused: {outcome} and {second}"
         assert stored.standing == settlement.standing
         assert stored.spec == job.spec, "a refused edit is stored"
@@ -192,24 +211,25 @@ async def an_edit_or_a_settlement_of_a_revision_wins(both: Overlap) -> None:
 
 @law_of_overlap
 async def a_settlement_beside_a_removal_brings_nothing_back(both: Overlap) -> None:
-    """A job that is removed while its run settles is gone, and its execution is written or refused."""
-    (job,) = await both.added(both.job())
-    claim = await both.claim()
+    """Of a settlement and a removal of one revision at once, one happens first and is kept."""
+    held, claim = await both.held()
     settlement = both.bench.settlement(claim, due=both.bench.clock.now())
     first, second = await both.both(
-        lambda one: settled(one, settlement), lambda two: two.remove(job.id)
+        lambda one: settled(one, settlement), lambda two: two.remove(held)
     )
-    assert second.value is True, f"the removal: {second}"
-    assert await both.seen() is None, "a settlement brought a removed job back"
-    if first.outcome == "conflict":
+    if second.error is not None:
+        assert second.raised(RevisionConflict), f"the removal: {second}"
+        assert first.outcome == "written", f"both were refused: {first}"
+        assert (await both.stored()).standing == settlement.standing
+    else:
+        assert await both.seen() is None, "a settlement brought a removed job back"
+        assert (first.outcome, first.value.job) == ("conflict", None)
         assert not await both.history(), "a conflict wrote to the history"
         ended = Settlement(claim, None, None, settlement.executions)
         assert (await both.settle(ended)).outcome == "written", "the removal cost the claim"
-    else:
-        assert first.outcome == "written", f"the settlement is {first.outcome}"
+        (new,) = await both.added(both.job())
+        assert (await both.claim()).job == new, "the new job waits for a run that has ended"
     assert await both.statuses() == ["succeeded"]
-    (new,) = await both.added(both.job())
-    assert (await both.claim()).job == new, "the new job waits for a run that has ended"
 
 
 @law_of_overlap
@@ -217,7 +237,7 @@ async def an_add_beside_the_end_of_a_removed_run_is_kept(both: Overlap) -> None:
     """A job added under a removed id while the old run settles is there, and handed out."""
     (old,) = await both.added(both.job())
     claim = await both.claim()
-    await both.one.remove(old.id)
+    await both.one.remove(both.bench.held(old, claim))
     new = both.job()
     ended = Settlement(claim, None, None, (both.bench.execution(claim),))
     first, second = await both.both(lambda one: settled(one, ended), lambda two: two.add([new]))
@@ -255,22 +275,25 @@ async def a_renewal_brings_no_ended_claim_back(both: Overlap) -> None:
     await both.added(both.job())
     claim = await both.claim()
     settlement = both.bench.settlement(claim, due=both.bench.clock.now())
-    first, _ = await both.both(lambda one: settled(one, settlement), lambda two: two.renew([claim]))
+    first, _ = await both.both(
+        lambda one: settled(one, settlement), lambda two: both.renewed(two, claim)
+    )
     assert first.outcome == "written", f"a renewal cost the claim: {first.outcome}"
     assert (await both.stored()).standing == settlement.standing, "a renewal took a run back"
     assert await both.statuses() == ["succeeded"]
     again = await both.claim()
-    assert again.token > claim.token and again.lost is None
+    assert again.token > claim.token
 
 
 @law_of_overlap
 async def a_renewal_beside_an_edit_keeps_both(both: Overlap) -> None:
     """An edit beside a renewal stands, and the claim is held for a whole lease from then on."""
-    (job,) = await both.added(both.job())
-    claim = await both.claim()
+    job, claim = await both.held()
     await both.advance(both.one.capabilities.lease / 2)
     edited = evolve(job, spec=evolve(job.spec, metadata={"edited": "yes"}))
-    first, second = await both.both(lambda one: one.renew([claim]), lambda two: two.replace(edited))
+    first, second = await both.both(
+        lambda one: both.renewed(one, claim), lambda two: two.replace(edited)
+    )
     assert second.error is None, f"a renewal is no edit, yet: {second}"
     assert await both.stored() == second.value, "a renewal took back an edit"
     assert len(first.claims) == 1, f"an edit cost the claim: {first}"
@@ -283,10 +306,11 @@ async def a_renewal_beside_an_edit_keeps_both(both: Overlap) -> None:
 @law_of_overlap
 async def a_renewal_beside_a_removal_brings_nothing_back(both: Overlap) -> None:
     """A job removed while its claim is renewed is gone, and the claim is held to its end."""
-    (job,) = await both.added(both.job())
-    claim = await both.claim()
-    first, second = await both.both(lambda one: one.renew([claim]), lambda two: two.remove(job.id))
-    assert second.value is True, f"the removal: {second}"
+    job, claim = await both.held()
+    first, second = await both.both(
+        lambda one: both.renewed(one, claim), lambda two: two.remove(job)
+    )
+    assert second.error is None, f"a renewal is no edit, yet: {second}"
     assert len(first.claims) == 1, f"a removal cost the claim: {first}"
     assert await both.seen() is None, "a renewal brought a removed job back"
     ended = Settlement(claim, None, None, (both.bench.execution(claim),))
@@ -295,18 +319,59 @@ async def a_renewal_beside_a_removal_brings_nothing_back(both: Overlap) -> None:
 
 
 @law_of_overlap
-async def a_release_beside_an_edit_keeps_both(both: Overlap) -> None:
-    """An edit beside the release of a claim stands, and the job is free."""
-    (job,) = await both.added(both.job())
-    claim = await both.claim()
-    edited = evolve(job, spec=evolve(job.spec, metadata={"edited": "yes"}))
+async def a_release_beside_an_edit_frees_the_job(both: Overlap) -> None:
+    """An edit beside the release of a claim is stored or refused, and the job is free."""
+    held, claim = await both.held()
+    edited = evolve(held, spec=evolve(held.spec, metadata={"edited": "yes"}))
     first, second = await both.both(
         lambda one: one.release([claim]), lambda two: two.replace(edited)
     )
-    assert first.error is None and second.error is None, f"{first} and {second}"
-    assert await both.stored() == second.value, "a release took back an edit"
-    assert (await both.claim()).job == second.value, "an edit took back a release"
+    assert first.error is None, f"the release: {first}"
+    stored = await both.stored()
+    if second.error is None:
+        assert stored == evolve(second.value, held=None, held_at=None), "an edit was taken back"
+    else:
+        assert second.raised(RevisionConflict), f"the edit: {second}"
+        assert stored == claim.job, "a refused edit has changed the job"
+    assert (await both.claim()).job == stored, "an edit took back a release"
     assert not await both.history()
+
+
+@law_of_overlap
+async def a_release_ends_what_is_edited_away_beside_it_once(both: Overlap) -> None:
+    """What an edit takes away beside the release of its claim has one end, or is still there."""
+    held, claim = await both.held()
+    edited = both.bench.put_off(both.bench.moved(held), None)
+    superseded = both.bench.owed(claim, Status.SUPERSEDED)
+    first, second = await both.both(
+        lambda one: one.release([claim]), lambda two: two.replace(edited, [superseded])
+    )
+    assert first.error is None, f"the release: {first}"
+    if second.error is None:
+        assert await both.statuses() == ["superseded"], "what was edited away has not one end"
+        return
+    assert second.raised(RevisionConflict), f"the edit: {second}"
+    assert not await both.history(), "a refused edit has written the end"
+    assert (await both.claim()).job == claim.job
+
+
+@law_of_overlap
+async def a_lost_claim_ends_what_is_edited_away_beside_it_once(both: Overlap) -> None:
+    """What an edit takes away beside the end of its lease has one end, or is still there."""
+    held, claim = await both.held()
+    await both.end_leases()
+    edited = both.bench.put_off(both.bench.moved(held), None)
+    superseded = both.bench.owed(claim, Status.SUPERSEDED)
+    first, second = await both.both(both.claimed, lambda two: two.replace(edited, [superseded]))
+    assert not first.claims
+    await both.claimed(both.one)
+    if second.error is None:
+        assert await both.statuses() == ["abandoned", "superseded"]
+        assert (await both.stored()).standing == edited.standing
+        return
+    assert second.raised(RevisionConflict), f"the edit: {second}"
+    assert await both.statuses() == ["abandoned"], "a refused edit has written the end"
+    assert (await both.stored()).standing.scheduled is not None
 
 
 @law_of_overlap
@@ -338,7 +403,8 @@ async def pruning_keeps_what_is_claimed_beside_it(both: Overlap) -> None:
     first, second = await both.both(both.claimed, lambda two: two.prune(now - timedelta(days=1)))
     assert second.error is None, f"prune: {second}"
     if first.claims:
-        assert await both.seen() == job, "prune deleted a job that was claimed"
+        held = both.bench.held(job, first.claims[0])
+        assert await both.seen() == held, "prune deleted a job that was claimed"
         settlement = both.bench.settlement(first.claims[0])
         assert (await both.settle(settlement)).outcome == "written", "prune took a claim away"
         assert await both.statuses() == ["succeeded"]

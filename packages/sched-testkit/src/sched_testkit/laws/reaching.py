@@ -17,6 +17,7 @@ from sched_core import (
     BackendUnavailable,
     JobAlreadyExists,
     JobUndecodable,
+    Renewal,
     SchedError,
     State,
     Status,
@@ -94,9 +95,9 @@ async def an_unreachable_store_is_said_to_be(bench: Bench) -> None:
         "check": backend.check,
         "add": lambda: backend.add([bench.job("other")]),
         "replace": lambda: backend.replace(job, [missed]),
-        "remove": lambda: backend.remove("job", [missed]),
+        "remove": lambda: backend.remove(job, [missed]),
         "claim_due": lambda: backend.claim_due(10),
-        "renew": lambda: backend.renew([claim]),
+        "renew": lambda: backend.renew([Renewal(claim)]),
         "settle": lambda: backend.settle([bench.settlement(claim)]),
         "release": lambda: backend.release([claim]),
         "prune": lambda: backend.prune(bench.clock.now() + timedelta(days=1)),
@@ -108,6 +109,7 @@ async def an_unreachable_store_is_said_to_be(bench: Bench) -> None:
         "executions": (lambda: bench.history(backend), [ended]),
         "executions of a job": (lambda: bench.history(backend, job_id="ran"), [ended]),
     }
+    held = bench.held(held, claim)
     await bench.advance(bench.lease)  # a release may try on while its claim lives
     await bench.harness.cut(bench.place)
     try:
@@ -269,7 +271,7 @@ async def an_unreadable_record_is_left_alone(bench: Bench) -> None:
     shown = await backend.get("spoiled")
     refusals: list[tuple[Callable[[], Awaitable[object]], type[Exception]]] = [
         (lambda: backend.replace(job), JobUndecodable),
-        (lambda: backend.remove("spoiled"), JobUndecodable),
+        (lambda: backend.remove(job), JobUndecodable),
         (lambda: backend.add([bench.job("spoiled")]), JobAlreadyExists),
     ]
     for call, error in refusals:

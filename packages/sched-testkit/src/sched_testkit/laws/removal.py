@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from attrs import evolve
-
 from sched_core import Backend, Job, JobAlreadyExists, JobNotFound, Settlement, Status
 from sched_testkit.bench import Bench
 from sched_testkit.laws.law import law
@@ -82,9 +80,6 @@ async def a_readded_job_with_the_same_moment_is_another(bench: Bench) -> None:
     executions = await bench.history(backend)
     assert len({execution.id for execution in executions}) == len(executions) == 2
     assert {execution.scheduled_at for execution in executions} == {now}
-
-
-
 
 
 async def _expect_gone(backend: Backend, job: Job) -> None:

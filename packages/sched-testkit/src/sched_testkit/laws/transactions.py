@@ -141,7 +141,7 @@ async def _write(bench: Bench, store: JobStore, before: Sequence[Job]) -> tuple[
     edited = await store.replace(renamed, [missed])
     assert edited == evolve(renamed, revision=edited.revision), "another job was stored"
     assert edited.revision != old.revision, "an edit within has no new revision"
-    await bench.remove(store, "gone", [superseded], expected=gone.revision)
+    await store.remove(gone, [superseded])
     return edited, new
 
 
@@ -163,15 +163,14 @@ async def a_refusal_within_leaves_the_rest(bench: Bench) -> None:
         own = [bench.job("half", due=None), bench.job("first")]
         await refused(JobAlreadyExists, lambda: store.add(own), "an id taken within")
         await refused(RevisionConflict, lambda: store.replace(old, [execution]), "an old revision")
-        expected = old.revision
         await refused(
             RevisionConflict,
-            lambda: store.remove("old", [execution], expected=expected),
+            lambda: store.remove(old, [execution]),
             "a removal of an old revision",
         )
         missing = bench.job("missing")
         await refused(JobNotFound, lambda: store.replace(missing), "an edit of nothing")
-        assert await bench.remove(store, "missing") is False
+        await refused(JobNotFound, lambda: store.remove(missing), "a removal of nothing")
         assert await store.get("half") is None, "a refused bulk add left a job"
         await store.add([bench.job("last", due=None)])
     stored = {each.id for each in await bench.jobs(backend)}
@@ -247,11 +246,12 @@ async def a_claim_is_kept_by_what_is_written_within(bench: Bench) -> None:
     claims = {claim.job.id: claim for claim in await bench.due(backend, 10)}
     async with callers(bench, backend) as store:
         for name, claim in claims.items():
-            execution = bench.execution(claim, Status.SUPERSEDED, attempt=0)
+            held, execution = bench.held(claim.job, claim), bench.owed(claim, Status.SUPERSEDED)
+            assert await store.get(name) == held, "within it is not told that the job is held"
             if name == "edited":
-                edited = await store.replace(claim.job, [execution])
+                edited = await store.replace(held, [execution])
             else:
-                await bench.remove(store, name, [execution])
+                await store.remove(held, [execution])
                 await store.add([bench.job("gone")])
     assert not await bench.history(other), "an execution about a running occurrence was written"
     assert not await bench.due(other, 10), "a held job was handed out"
@@ -301,3 +301,21 @@ async def what_is_no_connection_is_refused(bench: Bench) -> None:
         except InvalidDefinition:
             continue
         raise AssertionError(f"within({odd!r}) did not raise InvalidDefinition")
+
+
+@law(needs=transactional, examines="transactions")
+async def an_edit_within_conflicts_with_a_claim_made_since(bench: Bench) -> None:
+    """Within a transaction, too, replace and remove are refused where the job was claimed since."""
+    backend, other = await bench.open(), await bench.open()
+    (job,) = await bench.added(backend, bench.job())
+    claim = await bench.claim(other)
+    async with callers(bench, backend) as store:
+        await refused(RevisionConflict, lambda: store.replace(job), "an edit of what was claimed")
+        await refused(RevisionConflict, lambda: store.remove(job), "a removal of what was claimed")
+        edited = await store.replace(bench.held(job, claim))
+        assert edited == bench.held(evolve(job, revision=edited.revision), claim)
+    await other.release([claim])
+    async with callers(bench, backend) as store:
+        await refused(RevisionConflict, lambda: store.replace(edited), "an edit of what was freed")
+        await refused(RevisionConflict, lambda: store.remove(edited), "a removal of what was freed")
+    assert await bench.stored(other) == evolve(edited, held=None, held_at=None)

@@ -41,13 +41,12 @@ async def an_unreadable_execution_stops_nothing_else(bench: Bench) -> None:
     settlement = bench.settlement(claim, due=due)
     assert (await bench.settle(backend, settlement)).outcome == "written"
     await bench.claim(backend)
-    await bench.advance(bench.lease * 2)
-    taken = await bench.claim(other)
-    assert taken.attempt == 2, "the lost attempt is not counted"
+    taken = await bench.take_over(other)
+    assert bench.pending(taken).attempts == 1, "the lost attempt is not counted"
     assert (await bench.settle(other, settlement)).outcome == "written", "a repeat is not known"
     assert (await bench.settle(other, bench.settlement(taken))).outcome == "written"
     await bench.added(backend, bench.job("another", due=None))
-    assert await bench.remove(backend, "another")
+    await bench.remove(backend, "another")
     executions = [
         execution for execution in await bench.records(other) if isinstance(execution, Execution)
     ]

@@ -289,9 +289,7 @@ async def types_are_kept(bench: Bench) -> None:
         last_scheduled_at=None,
     )
     (stored,) = await bench.added(backend, evolve(job, declared=True, standing=standing))
-    execution = _execution(
-        stored, large, bench.clock.now(), coalesced=large, token=large, manual=True
-    )
+    execution = _execution(stored, large, bench.clock.now(), coalesced=large, token=large)
     execution = evolve(
         execution, id=f"{stored.uid}:{large}:{large}", attempt=large, reason="", final=False
     )
@@ -304,7 +302,13 @@ async def types_are_kept(bench: Bench) -> None:
     values = (again.declared, listed.final)
     assert [type(value) for value in values] == [bool] * 2, f"expected truth values, got {values}"
     assert kept.scheduled is not None and kept.pause is not None
-    numbers = (kept.scheduled.snoozes, again.revision, listed.attempt, listed.token, kept.cancels[1])
+    numbers = (
+        kept.scheduled.snoozes,
+        again.revision,
+        listed.attempt,
+        listed.token,
+        kept.cancels[1],
+    )
     assert [type(value) for value in numbers] == [int] * 5, f"expected numbers, got {numbers}"
     assert (again.spec.name, again.spec.group, kept.last_status) == (None, None, None)
     texts = (kept.pause.reason, listed.reason, kept.requests[0].key)

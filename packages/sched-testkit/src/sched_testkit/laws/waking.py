@@ -9,9 +9,8 @@ from datetime import timedelta
 
 import anyio
 import anyio.lowlevel
-from attrs import evolve
 
-from sched_core import Backend
+from sched_core import Backend, Policy
 from sched_core.clock import pause
 from sched_core.ports import MAX_POLL
 from sched_testkit.bench import Bench
@@ -100,7 +99,7 @@ async def waiting_does_not_spin(bench: Bench) -> None:
 
 @law
 async def a_held_job_does_not_end_waiting(bench: Bench) -> None:
-    """A due job that is claimed wakes nobody before its lease ends, and then it does."""
+    """A due job that is claimed wakes nobody before its lease ends, and then it does, once."""
     one = await bench.open()
     two = await bench.open()
     await bench.added(one, bench.job())
@@ -113,7 +112,7 @@ async def a_held_job_does_not_end_waiting(bench: Bench) -> None:
         await bench.advance(seconds=3)
 
     await _returns(bench, two, pass_time)
-    assert (await bench.claim(two)).lost is not None
+    assert len(await bench.lapse(two)) == 1
 
 
 @law
@@ -124,7 +123,7 @@ async def an_edit_wakes_who_waits(bench: Bench) -> None:
     for editor in (one, two):
         job_id = f"job-{editor is one}"
         (job,) = await bench.added(one, bench.job(job_id, due=None))
-        due = evolve(job, standing=evolve(job.standing, due_at=bench.clock.now()))
+        due = bench.put_off(job, bench.clock.now())
         await _returns(bench, one, functools.partial(editor.replace, due))
         assert (await bench.claim(one)).job.id == job_id
 
@@ -172,7 +171,7 @@ async def a_settlement_wakes_who_waits(bench: Bench) -> None:
         again = bench.settlement(claim, due=bench.clock.now())
         await _returns(bench, one, functools.partial(bench.settle, holder, again))
         claim = await bench.claim(one)
-        assert (claim.job.id, claim.job.standing.number) == (job_id, 2)
+        assert (claim.job.id, bench.pending(claim).number) == (job_id, 2)
 
 
 @law
@@ -226,17 +225,44 @@ async def a_clock_set_back_holds_up_no_wait(bench: Bench) -> None:
 
 
 @law
-async def what_was_put_off_ends_no_wait(bench: Bench) -> None:
-    """A lease that ends wakes nobody where an edit has put its job off or taken its due_at."""
+async def the_end_of_any_lease_ends_waiting(bench: Bench) -> None:
+    """A lease that ends wakes who waits, also where an edit has put its job off or removed it.
+
+    Once that was taken note of, nothing is to be done, and waiting goes on.
+    """
     one = await bench.open()
     two = await bench.open()
-    jobs = await bench.added(one, bench.job("paused"), bench.job("later"))
-    await bench.due(one, 10)
-    for job in jobs:
-        due = None if job.id == "paused" else bench.clock.now() + timedelta(days=1)
-        await two.replace(evolve(job, standing=evolve(job.standing, due_at=due)))
-    await bench.advance(2 * bench.lease)
-    await _stays(bench, two)
+    for how in ("paused", "later", "removed"):
+        await bench.added(one, bench.job(how))
+        await bench.claim(one)
+        held = await bench.stored(two, how)
+        if how == "removed":
+            await two.remove(held)
+        else:
+            due = None if how == "paused" else bench.clock.now() + timedelta(days=1)
+            await two.replace(bench.put_off(held, due))
+        await bench.advance(bench.lease - timedelta(seconds=3))
+        await _stays(bench, two)
+        await _returns(bench, two, functools.partial(bench.advance, timedelta(seconds=3)))
+        assert await bench.lapse(two), "the end of its lease has left nothing to write"
+        await _stays(bench, two)
+
+
+@law
+async def what_waits_after_a_lost_claim_wakes_at_its_moment(bench: Bench) -> None:
+    """After a lost claim who waits is woken when the wait of its occurrence is over, not before."""
+    one, two = await bench.open(), await bench.open()
+    await bench.added(one, bench.job(policy=Policy(max_lost=9)))
+    await bench.claim(one)
+    for _ in range(3):
+        await bench.take_over(two)
+    await bench.advance(bench.lease)
+    await bench.lapse(two)
+    due = (await bench.stored(one)).standing.due_at
+    assert due is not None
+    await _stays(bench, one)
+    await _returns(bench, one, functools.partial(bench.advance, due - bench.clock.now()))
+    assert (await bench.claim(one)).job.id == "job"
 
 
 @law
