@@ -136,14 +136,14 @@ TestTrusting = conformance(Trusting())
 
 
 def test_what_was_not_seen_stands_first_and_strict_fails_for_it(tmp_path: Path) -> None:
-    """And the verdict of the torture is an execution of it."""
+    """And the verdict of the torture is a line of it."""
     (tmp_path / "test_trusting.py").write_text(TRUSTING, encoding="utf-8")
     trusting, sound = "test_trusting.py", "test_mine.py::TestSound"
     chosen = ("-p", "no:asyncio", "-k", "order or claimed_once or killed or only")
     code, shown = exam(tmp_path, *chosen, trusting, sound)
     assert code == 0, shown
-    executions = shown[shown.index("trusting: ") :].splitlines()
-    assert executions[1].strip() == UNSEEN
+    lines = shown[shown.index("trusting: ") :].splitlines()
+    assert lines[1].strip() == UNSEEN
     assert shown.count("torture: not run") == 2
 
     verdicts = {"sound": verdict("sound", 2, 7, 0), "other": verdict("other", 0.5, 8, 2)}

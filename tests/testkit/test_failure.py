@@ -49,10 +49,10 @@ def test_the_law_comes_first() -> None:
 
 def test_an_error_of_the_author_is_shown_from_his_code_on() -> None:
     error, _ = failure("claim_due", raises)
-    executions = str(error).splitlines()
-    assert executions[2] == "KeyError: 'token'"
+    lines = str(error).splitlines()
+    assert lines[2] == "KeyError: 'token'"
     assert (
-        "raised where the law says: mine = [claim.job.id for claim in await one.claim" in executions[3]
+        "raised where the law says: mine = [claim.job.id for claim in await one.claim" in lines[3]
     )
     frames = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
     hidden = frames.index("raises")

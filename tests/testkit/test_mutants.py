@@ -114,7 +114,7 @@ def test_the_whole_matrix(tmp_path: Path) -> None:
 
 
 def as_table(killers: dict[str, list[str]]) -> str:
-    executions = [
+    lines = [
         f"{len(MUTANTS)} mutants, {len(NAMES)} laws.",
         "",
         "| mutant | what is wrong | named law | other laws that kill it |",
@@ -123,5 +123,5 @@ def as_table(killers: dict[str, list[str]]) -> str:
     for mutant in MUTANTS:
         others = [law for law in killers[mutant.name] if law != mutant.law]
         shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
-        executions.append(f"| {mutant.name} | {mutant.text} | {mutant.law} | {shown} |")
-    return "\n".join(executions) + "\n"
+        lines.append(f"| {mutant.name} | {mutant.text} | {mutant.law} | {shown} |")
+    return "\n".join(lines) + "\n"

@@ -31,15 +31,15 @@ def sentences(text: str) -> list[str]:
     found: list[str] = []
     words: list[str] = []
     listing = False
-    for execution in [*inspect.cleandoc(text).splitlines(), ""]:
-        entry = listing and re.match(r"^    \S", execution) is not None
-        if not execution.strip() or entry or HEADING.match(execution):
+    for line in [*inspect.cleandoc(text).splitlines(), ""]:
+        entry = listing and re.match(r"^    \S", line) is not None
+        if not line.strip() or entry or HEADING.match(line):
             found += END.split(" ".join(words)) if words else []
             words = []
-        if HEADING.match(execution):
+        if HEADING.match(line):
             listing = True
-        elif execution.strip():
-            words += execution.split()
+        elif line.strip():
+            words += line.split()
     return found
 
 
@@ -56,7 +56,7 @@ def documented() -> Iterator[tuple[str, str]]:
 
 def test_every_sentence_of_the_port_is_in_the_table() -> None:
     unknown = [entry for entry in documented() if entry not in SENTENCES]
-    assert unknown == [], "no law is named for these: see the first executions of this file"
+    assert unknown == [], "no law is named for these: see the first lines of this file"
 
 
 def test_the_table_quotes_what_is_written() -> None:

@@ -33,10 +33,10 @@ class MemoryHarness(Harness):
 
 
 def spoil_newest(store: MemoryStore, job_id: str) -> None:
-    """Make the newest line of a job one that cannot be read."""
-    for index, (position, line) in reversed([*enumerate(store.lines)]):
-        if line.job_id == job_id:
-            odd = UndecodableExecution(line.id, job_id, "a field is not known", b"{}")
-            store.lines[index] = position, odd
-            store.written[line.id] = odd
+    """Make the newest execution of a job one that cannot be read."""
+    for index, (position, execution) in reversed([*enumerate(store.history)]):
+        if execution.job_id == job_id:
+            odd = UndecodableExecution(execution.id, job_id, "a field is not known", b"{}")
+            store.history[index] = position, odd
+            store.written[execution.id] = odd
             return

@@ -153,6 +153,7 @@ class Alarm:
         self.count += 1
         if self._event is not None:
             self._event.set()
+            self._event = None  # a sleep that was cancelled has left it to the next one
 
     async def sleep(self, clock: Clock, until: datetime, seen: int) -> None:
         """Sleep on the clock until the moment, unless there was a nudge since ``seen`` was read."""

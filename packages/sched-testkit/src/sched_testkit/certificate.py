@@ -71,7 +71,7 @@ class Findings:
         return found
 
     def examined(self) -> list[str]:
-        """Return what was examined, one execution for each."""
+        """Return what was examined, one line for each."""
         found = [f"{name}: {self._verdict(name)}" for name in PROMISES if self._is_seen(name)]
         if self._is_seen("overlap"):
             shares = self.forks and (self.capabilities["shared"] or self.capabilities["durable"])
@@ -136,21 +136,21 @@ class Certificate:
     def unseen(self) -> list[str]:
         """Return what is declared and was not examined, of all backends."""
         return [
-            f"{backend}: {execution}"
+            f"{backend}: {line}"
             for backend, found in sorted(self.backends.items())
-            for execution in found.unseen()
+            for line in found.unseen()
         ]
 
     def text(self) -> str:
         """Return the summary for the terminal."""
-        executions = []
+        lines = []
         for backend, found in sorted(self.backends.items()):
-            executions.append(f"{backend}: {found.counts()} ({SUITE})")
-            executions += [f"  {execution}" for execution in (*found.unseen(), *found.examined())]
-            executions.append(f"  declares {_declaration(found)}")
+            lines.append(f"{backend}: {found.counts()} ({SUITE})")
+            lines += [f"  {line}" for line in (*found.unseen(), *found.examined())]
+            lines.append(f"  declares {_declaration(found)}")
             for word, outcomes in (("skipped", found.skipped), ("FAILED ", found.failed)):
-                executions += [f"  {word} {name}: {why}" for name, why in _gathered(outcomes)]
-        return "\n".join(executions)
+                lines += [f"  {word} {name}: {why}" for name, why in _gathered(outcomes)]
+        return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
         """Return the certificate as JSON values."""
@@ -174,8 +174,8 @@ class Certificate:
         parts = ["# Conformance certificate", "", f"By {SUITE}.", ""]
         for backend, found in sorted(self.backends.items()):
             parts += [f"## {backend}", "", found.counts(), ""]
-            parts += [f"- **{execution}**" for execution in found.unseen()]
-            parts += [f"- {execution}" for execution in found.examined()]
+            parts += [f"- **{line}**" for line in found.unseen()]
+            parts += [f"- {line}" for line in found.examined()]
             parts += ["", "| capability | declared |", "|---|---|"]
             parts += [f"| {name} | {_shown(value)} |" for name, value in found.capabilities.items()]
             parts += [""]
@@ -190,12 +190,8 @@ def _why(report: Any) -> str:
     """Return what broke in one line: what comes after the law, not the traceback around it."""
     crash = getattr(getattr(report, "longrepr", None), "reprcrash", None)
     text = getattr(crash, "message", None) or str(report.longreprtext).strip()
-    executions = [execution for execution in text.splitlines() if execution.strip()]
-    told = (
-        executions[1:]
-        if len(executions) > 1 and " breaks the law " in executions[0]
-        else executions
-    )
+    lines = [line for line in text.splitlines() if line.strip()]
+    told = lines[1:] if len(lines) > 1 and " breaks the law " in lines[0] else lines
     return " ".join(told[:1])[:300]
 
 

@@ -41,7 +41,7 @@ def broken(harness: str, law: str, text: str, error: Exception) -> LawBroken:
     said = f"{harness} breaks the law {law}: {text}\n\n{_said(found)}"
     calls = [frame for frame in frames[:begin] if _is_law(frame)]
     if calls:
-        said += f"\n  raised where the law says: {_execution(calls[-1])}"
+        said += f"\n  raised where the law says: {_line(calls[-1])}"
     failure = LawBroken(said)
     failure.__cause__ = found.__cause__
     for note in getattr(found, "__notes__", ()):
@@ -80,9 +80,9 @@ def _is_law(frame: TracebackType) -> bool:
     return _module(frame).startswith("sched_testkit.laws.") and not _module(frame).endswith(".law")
 
 
-def _execution(frame: TracebackType) -> str:
+def _line(frame: TracebackType) -> str:
     (summary,) = traceback.extract_tb(frame, limit=1)
-    return f"{summary.execution} ({_module(frame)}, execution {summary.lineno})"
+    return f"{summary.line} ({_module(frame)}, line {summary.lineno})"
 
 
 def _chain(frames: list[TracebackType]) -> TracebackType | None:

@@ -48,6 +48,10 @@ def _pass(how: str = "a lease") -> Step:
     return Step("pass", how=how)
 
 
+def _taken(by: int = 1) -> Story:
+    return _claim(by), _pass("10 s"), _claim(by)
+
+
 def _prune(how: str = "ended") -> Step:
     return Step("prune", how=how)
 
@@ -74,10 +78,10 @@ BY_OTHERS: tuple[Story, ...] = (
     # Removal
     (_add(), _claim(), _remove(), _again("remove"), _renew(), _settle("last execution only")),
     (_add("a ab"), _claim(), _remove(), _release(), _renew("a ab"), _add(), _claim()),
-    (_add(), _claim(), _remove("with its execution"), _pass(), _prune("nothing old"), _claim()),
+    (_add(), _claim(), _remove("with its end"), _pass(), _prune("nothing old"), _claim()),
     (_add(), _claim(), _remove(), _pass(), _add(), _renew(), _claim(1), _claim(1)),
     (_add(), _claim(), _remove(), _pass(), _add(), _claim(1), _settle(), _settle(ago=1)),
-    (_add(), _claim(), _edit("pause"), _remove("of an old revision"), _remove("of this revision")),
+    (_add(), _claim(), _edit("pause"), _remove("of an old revision"), _remove()),
     (_add(), _edit("pause"), _remove("of an old revision"), _again("remove"), _add(), _claim()),
     (_add(), _claim(), _settle(), _remove(), _again("settle"), _add(), _again("settle"), _claim()),
     (
@@ -90,7 +94,7 @@ BY_OTHERS: tuple[Story, ...] = (
         _claim(),
     ),
     # Edits
-    (_add(), _claim(), _edit("definition"), _pass(), _claim(), _settle()),
+    (_add(), _claim(), _edit("definition"), _pass(), *_taken(0), _settle()),
     (_add(), _claim(), _edit("definition"), _renew(), _settle(), _settle("anew"), _claim()),
     (_add("a b ab"), _edit("pause"), _again("add"), _edit("definition", "b"), _again("add")),
     (_add(), _edit("definition"), _claim(), _edit("of an old revision"), _again("replace")),
@@ -101,9 +105,33 @@ BY_OTHERS: tuple[Story, ...] = (
         _settle("last execution only", "b"),
     ),
     (_add("a b"), _claim(), *2 * (_edit("next occurrence"),), _release("a b"), _claim()),
-    (_add(), _claim(), _edit("next occurrence", due="never"), _pass(), _claim(), _claim(1)),
-    (_add(), _claim(), _edit("pause"), _pass(), _claim(1), _edit("due moment"), _claim(1)),
-    (_add(), _claim(), _edit("due moment", due="after a lease"), _pass(), _claim(1), _pass()),
+    (
+        _add(),
+        _claim(),
+        _edit("next occurrence", due="never"),
+        _pass(),
+        _claim(),
+        _pass("10 s"),
+        _claim(),
+        _claim(1),
+    ),
+    (
+        _add(),
+        _claim(),
+        _edit("pause"),
+        _pass(),
+        *_taken(),
+        _edit("due moment"),
+        _claim(1),
+    ),
+    (
+        _add(),
+        _claim(),
+        _edit("due moment", due="after a lease"),
+        _pass(),
+        *_taken(),
+        _pass(),
+    ),
     (
         _add(),
         _claim(),
@@ -113,7 +141,14 @@ BY_OTHERS: tuple[Story, ...] = (
         _settle("done", due="never"),
     ),
     # Settlements
-    (_add(), *2 * (_claim(), _settle("to retry")), _claim(), _pass(), _claim(1), _settle()),
+    (
+        _add(),
+        *2 * (_claim(), _settle("to retry")),
+        _claim(),
+        _pass(),
+        *_taken(),
+        _settle(),
+    ),
     (_add(), _claim(), _settle("done, standing still"), _claim(), _settle(), _claim(), _renew()),
     (_add("a b ab"), _claim(), _settle("blindly"), _settle("without executions"), _again("settle")),
     (_add(), _claim(), _settle("with a missed one", due="never"), _again("settle", 1)),
@@ -126,12 +161,37 @@ BY_OTHERS: tuple[Story, ...] = (
         _settle("by a later token", "a b"),
         _claim(1),
     ),
-    (_add(), _claim(), _pass(), _claim(1), _settle(ago=1), _settle(by=1), _again("settle")),
+    (
+        _add(),
+        _claim(),
+        _pass(),
+        *_taken(),
+        _settle(ago=1),
+        _settle(by=1),
+        _again("settle"),
+    ),
     # Leases
     (_add(), _claim(), _release(), _settle("with a missed one"), _renew(), _claim(1), _release()),
     (_add(), *3 * (_claim(), _pass()), _claim(), _release(), _claim(1), _settle("to retry")),
-    (_add(), _claim(), _pass(), _claim(1), _release(), _claim(), _pass(), _claim(1)),
-    (_add(), _claim(), _pass(), _claim(1), _release(), _edit("next occurrence"), _claim()),
+    (
+        _add(),
+        _claim(),
+        _pass(),
+        *_taken(),
+        _release(),
+        _claim(),
+        _pass(),
+        *_taken(),
+    ),
+    (
+        _add(),
+        _claim(),
+        _pass(),
+        *_taken(),
+        _release(),
+        _edit("next occurrence"),
+        _claim(),
+    ),
     (
         _add(),
         _claim(),

@@ -151,7 +151,7 @@ class Harness(ABC):
     """Whether :meth:`refuse_writes` does something."""
 
     def refuse_writes(self, place: Any) -> AbstractContextManager[Any]:
-        """Return a context in which the store answers reads, and takes no new job, claim or execution.
+        """Return a context in which the store answers reads, and takes nothing new.
 
         As one that is read-only for a while, or full.
         """

@@ -16,8 +16,11 @@ from attrs import evolve, frozen
 IDS = ("a", "b", "ab")
 
 DUE = ("now", "this second", "an hour ago", "soon", "after a lease", "never")
-EDITS = ("definition", "next occurrence", "due moment", "pause", "expiry", "of an old revision")
-REMOVALS = ("", "with its execution", "of this revision", "of an old revision")
+EDITS = (
+    *("definition", "next occurrence", "due moment", "pause", "pause with an end", "expiry"),
+    *("request", "two requests", "cancel", "of an old revision", "as if nobody held it"),
+)
+REMOVALS = ("", "with its end", "of an old revision", "as if nobody held it")
 ENDS = (
     *(
         "done",
@@ -27,10 +30,12 @@ ENDS = (
         "interrupted",
         "done, standing still",
         "with a missed one",
+        "asking for more",
     ),
     *(
         "freed",
         "last execution only",
+        "interrupted only",
         "without executions",
         "anew",
         "blindly",
@@ -71,7 +76,7 @@ class Step:
             "replace": ("id", "how", "due"),
             "remove": ("id", "how"),
             "claim": ("number",),
-            "renew": ("ids", "ago"),
+            "renew": ("ids", "how", "ago"),
             "release": ("ids", "ago"),
             "settle": ("ids", "ago", "how", "due"),
             "again": ("how",),
@@ -108,13 +113,28 @@ WEIGHTS = {
     "reopen": 2,
 }
 MOTIFS: tuple[tuple[tuple[str, str], ...], ...] = (
-    (("claim", ""), ("pass", "a lease"), ("claim", "")),
-    (("claim", ""), ("pass", "a lease"), ("claim", ""), ("release", ""), ("claim", "")),
-    (("claim", ""), ("pass", "a lease"), ("claim", ""), ("release", ""), ("replace", "")),
+    (("claim", ""), ("pass", "a lease"), ("claim", ""), ("pass", "10 s"), ("claim", "")),
+    (
+        *2
+        * (("claim", ""), ("renew", "alone"), ("pass", "a lease"), ("claim", ""), ("pass", "10 s")),
+    ),
+    (("replace", "two requests"), ("claim", ""), ("settle", ""), ("claim", ""), ("settle", "")),
+    (("replace", "request"), ("claim", ""), ("replace", "pause"), ("settle", ""), ("claim", "")),
+    (("replace", "pause with an end"), ("pass", "10 s"), ("claim", ""), ("pass", "a lease")),
+    (("claim", ""), ("replace", "cancel"), ("renew", ""), ("pass", "a lease"), ("claim", "")),
+    (
+        ("claim", ""),
+        ("pass", "a lease"),
+        ("claim", ""),
+        ("pass", "10 s"),
+        ("claim", ""),
+        ("release", ""),
+    ),
+    (("claim", ""), ("release", ""), ("replace", ""), ("claim", "")),
     (("claim", ""), ("remove", ""), ("add", ""), ("claim", "")),
     (("claim", ""), ("replace", "next occurrence"), ("settle", ""), ("claim", "")),
     (("claim", ""), ("replace", "next occurrence"), ("pass", "a lease"), ("claim", "")),
-    (("claim", ""), ("remove", "with its execution"), ("pass", "a lease"), ("claim", "")),
+    (("claim", ""), ("remove", "with its end"), ("pass", "a lease"), ("claim", "")),
     (("claim", ""), ("settle", "done"), ("claim", ""), ("again", "settle")),
     (("claim", ""), ("settle", "done, standing still"), ("claim", ""), ("settle", "done")),
     (("claim", ""), ("replace", "pause"), ("pass", "a lease"), ("claim", ""), ("replace", "")),
@@ -169,6 +189,7 @@ def _step(chance: random.Random, does: str) -> Step:
         "add": ("", "", "", "twice"),
         "replace": EDITS,
         "remove": REMOVALS,
+        "renew": ("", "", "alone"),
         "settle": ENDS,
         "again": REPEATED,
         "pass": SPANS,

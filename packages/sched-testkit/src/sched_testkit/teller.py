@@ -8,13 +8,28 @@ from typing import Any
 
 from attrs import evolve
 
-from sched_core.errors import SchedError
-from sched_core.job import Claim, Execution, Job, Settlement, State, Status
-from sched_core.policy import Policy
-from sched_core.ports import Backend, ExecutionQuery, JobQuery, Page
+from sched_core import (
+    Backend,
+    Claim,
+    Execution,
+    ExecutionQuery,
+    Job,
+    JobQuery,
+    Kind,
+    Page,
+    Pause,
+    Pending,
+    Policy,
+    Renewal,
+    SchedError,
+    Settlement,
+    Standing,
+    State,
+    Status,
+)
 from sched_testkit.bench import SECOND, Bench, whole
 from sched_testkit.difference import same
-from sched_testkit.entry import has_expired
+from sched_testkit.entry import due_of, has_expired, next_of, without
 from sched_testkit.filters import picks, selects
 from sched_testkit.model import Model
 from sched_testkit.stories import IDS, Step, Story
@@ -76,7 +91,11 @@ class Teller:
         now, model = self._now(), self.model
         for job_id in ids:
             model.get(job_id, await backend.get(job_id), now)
-        same(self._stored(), self._in_order(await self.bench.jobs(backend, limit=50)), "all jobs")
+        listed = self._in_order(await self.bench.jobs(backend, limit=50))
+        for job in listed:
+            if isinstance(job, Job) and model.job(job.id) is not None:
+                model.shown(job)
+        same(self._stored(), listed, "all jobs")
         ordered = backend.capabilities.ordered
         model.listed(await self.bench.history(backend, limit=50), now, ordered=ordered)
 
@@ -106,9 +125,15 @@ class Teller:
         made = [self.claims[job_id] for job_id in step.ids]
         return [claims[-1 - step.number] for claims in made if len(claims) > step.number]
 
-    def _final_execution(self, job: Job) -> Execution:
+    def _end(self, job: Job) -> list[Execution]:
+        """Return the end of the schedule's occurrence, as somebody writes it who edits it away."""
+        one = job.standing.scheduled
+        if one is None:
+            return []
         claim = Claim(job, 0, "editor", self._now(), self._now())
-        return self.bench.execution(claim, Status.SUPERSEDED, attempt=0)
+        end = self.bench.execution(claim, Status.SUPERSEDED, attempt=0, started_at=None)
+        kept = {"kind": one.kind, "scheduled_at": one.scheduled_at, "snoozes": one.snoozes}
+        return [evolve(end, id=f"{job.uid}:{one.number}:0", number=one.number, **kept)]
 
     # -- steps
 
@@ -134,36 +159,8 @@ class Teller:
         job = self.earlier.get(job_id) if step.how == "of an old revision" else stored
         if job is None:
             return
-        old, moment, now = job.standing, self._moment(step.due), self._now()
-        executions: list[Execution] = []
-        edited = {
-            "definition": evolve(
-                job,
-                declared=not job.declared,
-                anchor=now,
-                spec=evolve(job.spec, metadata={"tenant": f"{now}"}, policy=KEPT_SHORTLY),
-                standing=evolve(old, failures=old.failures + 1, last_finished_at=now),
-            ),
-            "next occurrence": evolve(
-                job,
-                standing=evolve(
-                    old,
-                    state=State.ACTIVE,
-                    number=old.number + 1,
-                    next_run=moment,
-                    due_at=moment,
-                    attempts=0,
-                ),
-            ),
-            "due moment": evolve(job, standing=evolve(old, state=State.ACTIVE, due_at=moment)),
-            "pause": evolve(
-                job, standing=evolve(old, state=State.PAUSED, due_at=None, paused_at=now)
-            ),
-            "expiry": evolve(job, standing=evolve(old, expires_at=now + 5 * SECOND)),
-            "of an old revision": job,
-        }[step.how]
-        if step.how == "next occurrence":
-            executions = [self._final_execution(job)]
+        edited = self._edited(job, step)
+        executions = self._end(job) if step.how == "next occurrence" else []
 
         async def call(by: int) -> None:
             got = await self._answer(self.backends[by].replace(edited, executions))
@@ -174,17 +171,56 @@ class Teller:
         if stored is not None:
             self.earlier[job_id] = stored
 
+    def _edited(self, job: Job, step: Step) -> Job:
+        old, moment, now = job.standing, self._moment(step.due), self._now()
+        number, later = old.last_number + 1, now + 10 * SECOND
+        due = moment or now
+        paused = Pause(now, old.last_number, None, "why")
+        asked = tuple(
+            Pending(number + n, now, due, kind, key=key, origin=number + n)
+            for n, (kind, key) in enumerate(((Kind.TRIGGERED, None), (Kind.RERUN, "key")))
+        )
+        marked = [one.number for one in (old.scheduled, *old.requests) if one is not None]
+        standing = {
+            "definition": evolve(old, failing=old.failing + 1, last_finished_at=now),
+            "next occurrence": evolve(
+                old,
+                last_number=number,
+                scheduled=Pending(number, due, due),
+                pause=None if moment else paused,
+            ),
+            "due moment": evolve(
+                old,
+                scheduled=old.scheduled and evolve(old.scheduled, due_at=due),
+                pause=None if moment else paused,
+            ),
+            "pause": evolve(old, pause=paused),
+            "pause with an end": evolve(old, pause=evolve(paused, until=later)),
+            "expiry": evolve(old, expires_at=now + 5 * SECOND),
+            "request": evolve(old, last_number=number, requests=(*old.requests, asked[0])),
+            "two requests": evolve(old, last_number=number + 1, requests=(*old.requests, *asked)),
+            "cancel": evolve(old, cancels=tuple(marked[:1])),
+        }.get(step.how, old)
+        edited = evolve(job, standing=evolve(standing, due_at=due_of(standing)))
+        if step.how == "definition":
+            spec = evolve(job.spec, metadata={"tenant": f"{now}"}, policy=KEPT_SHORTLY)
+            return evolve(edited, declared=not job.declared, anchor=now, spec=spec)
+        unheld = {"held": None, "held_at": None}
+        return evolve(edited, **unheld) if step.how == "as if nobody held it" else edited
+
     async def _remove(self, step: Step) -> None:
         job_id = step.ids[0]
         stored = self.model.job(job_id)
-        executions = [self._final_execution(stored)] if stored is not None and step.how else []
-        about = {"of this revision": stored, "of an old revision": self.earlier.get(job_id)}
-        meant = about.get(step.how)
-        expected = None if meant is None else meant.revision
+        job = self.earlier.get(job_id) if step.how == "of an old revision" else stored
+        if job is None:
+            return
+        if step.how == "as if nobody held it":
+            job = evolve(job, held=None, held_at=None)
+        executions = self._end(job) if step.how else []
 
         async def call(by: int) -> None:
-            removing = self.backends[by].remove(job_id, executions, expected=expected)
-            self.model.remove(job_id, executions, expected, await self._answer(removing))
+            got = await self._answer(self.backends[by].remove(job, executions))
+            self.model.remove(job, executions, got)
 
         self.last["remove"] = call
         await call(step.by)
@@ -192,15 +228,15 @@ class Teller:
     async def _claim(self, step: Step) -> None:
         got = await self._answer(self.backends[step.by].claim_due(step.number))
         self.model.claim_due(step.number, self._now(), self.workers[step.by], got)
-        for claim in got:
+        for claim in got.claims:
             self.claims[claim.job.id].append(claim)
 
     async def _renew(self, step: Step) -> None:
-        claims = self._claims(step)
+        renewals = [Renewal(claim, step.how == "alone") for claim in self._claims(step)]
 
         async def call(by: int) -> None:
-            got = await self._answer(self.backends[by].renew(claims))
-            self.model.renew(claims, self._now(), got)
+            got = await self._answer(self.backends[by].renew(renewals))
+            self.model.renew(renewals, self._now(), got)
 
         self.last["renew"] = call
         await call(step.by)
@@ -220,46 +256,70 @@ class Teller:
 
         async def call(by: int) -> None:
             got = await self._answer(self.backends[by].settle(settlements))
-            self.model.settle(settlements, got)
+            self.model.settle(settlements, self._now(), got)
 
         self.last["settle"] = call
         await call(step.by)
 
     def _settlement(self, claim: Claim, step: Step) -> Settlement:
-        bench, how, due = self.bench, step.how, self._moment(step.due)
-        now, old = self._now(), claim.job.standing
-        stored = self.model.job(claim.job.id)
+        bench, how, now = self.bench, step.how, self._now()
+        stored, one = self.model.job(claim.job.id), next_of(claim.job.standing)
+        if one is None:  # what ends a pause
+            return Settlement(claim, claim.job.revision, self._resumed(claim.job.standing), ())
         own = bench.execution(claim)
-        expires = {} if due is not None else {"expires_at": now + 50 * SECOND}
-        done = bench.settlement(claim, due=due, executions=[own], **expires)
-        again: dict[str, Any] = {"number": old.number, "attempts": claim.attempt}
+        done = Settlement(
+            claim, claim.job.revision, self._after(claim.job.standing, one, step), (own,)
+        )
         if how in {"to retry", "interrupted"}:
             status = Status.FAILED if how == "to retry" else Status.INTERRUPTED
-            executions = [bench.execution(claim, status, final=False, reason="ValueError: ✗")]
-            return bench.settlement(claim, due=due or now, executions=executions, **again)
+            written = bench.execution(claim, status, final=False, reason="ValueError: ✗")
+            return bench.retry(claim, status, due=self._moment(step.due), executions=[written])
         if how == "done, standing still":
-            return bench.settlement(claim, due=due or now, **again)
-        if how == "with a missed one":
-            number = old.number + 1
+            return evolve(bench.retry(claim, due=self._moment(step.due)), executions=(own,))
+        if how == "with a missed one" and done.standing is not None:
+            number = done.standing.last_number + 1
             missed = bench.execution(
                 claim, Status.MISSED, attempt=0, number=number, id=f"{own.uid}:{number}:0"
             )
-            return bench.settlement(claim, due=due, executions=[own, missed], number=number + 1)
+            counted = evolve(done.standing, last_number=number)
+            return evolve(done, standing=counted, executions=(own, missed))
+        if how == "asking for more" and done.standing is not None:
+            number = done.standing.last_number + 1
+            more = bench.request(number, key="more", args={"a": "1"})
+            standing = evolve(
+                done.standing, last_number=number, requests=(*done.standing.requests, more)
+            )
+            return evolve(done, standing=evolve(standing, due_at=due_of(standing)))
         if how == "anew" and stored is not None:
-            standing = evolve(stored.standing, last_finished_at=now, attempts=0, number=old.number)
-            if stored.standing.number == old.number:
-                standing = evolve(standing, number=old.number + 1, due_at=due)
-            else:
-                standing = stored.standing
+            there = stored.uid == claim.job.uid and stored.standing.find(one.number)
+            noted = evolve(stored.standing, last_finished_at=now)
+            standing = self._after(noted, one, step) if there else noted
             return Settlement(claim, stored.revision, standing, (own,))
+        interrupted = bench.execution(claim, Status.INTERRUPTED)
         return {
             "freed": Settlement(claim, None, None, ()),
             "last execution only": Settlement(claim, None, None, (own,)),
+            "interrupted only": Settlement(claim, None, None, (interrupted,)),
             "without executions": evolve(done, executions=()),
             "blindly": evolve(done, expected=None),
             "by nobody": evolve(done, claim=evolve(claim, worker="nobody")),
             "by a later token": evolve(done, claim=evolve(claim, token=claim.token + 1000)),
         }.get(how, done)
+
+    def _after(self, standing: Standing, one: Pending, step: Step) -> Standing:
+        """Return what comes after the end of an occurrence; a schedule goes on when it is due."""
+        now, due = self._now(), self._moment(step.due)
+        rest = evolve(without(standing, one.number), last_finished_at=now)
+        if one.kind is Kind.SCHEDULED and due is not None:
+            number = rest.last_number + 1
+            rest = evolve(rest, last_number=number, scheduled=Pending(number, due, due))
+        over = rest.scheduled is None and not rest.requests
+        rest = evolve(rest, expires_at=now + 50 * SECOND if over else None)
+        return evolve(rest, due_at=due_of(rest), last_status=Status.SUCCEEDED)
+
+    def _resumed(self, standing: Standing) -> Standing:
+        active = evolve(standing, pause=None)
+        return evolve(active, due_at=due_of(active))
 
     async def _again(self, step: Step) -> None:
         """Repeat the last call of a kind, as one does whose reply got lost."""

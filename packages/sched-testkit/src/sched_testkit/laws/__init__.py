@@ -1,9 +1,9 @@
 """The laws of the port, in the order of its methods: see :mod:`sched_testkit.laws.order`.
 
 Each is one function, whose docstring is the law in one sentence. Standings, executions and
-settlements are built by hand; nothing asks the core's rules. A law takes a :class:`~sched_testkit.bench.Bench` and
-asserts. Laws that need something that not every backend has say so, and are skipped by name where
-it is not declared.
+settlements are built by hand; nothing asks the core's rules. A law takes a
+:class:`~sched_testkit.bench.Bench` and asserts. Laws that need something that not every backend has
+say so, and are skipped by name where it is not declared.
 """
 
 from sched_testkit.laws import (

@@ -302,7 +302,7 @@ async def a_lost_claim_is_not_renewed(bench: Bench) -> None:
     await bench.advance(bench.lease)
     await bench.renew(one, [claims["held"]])
     await bench.due(two, 10)
-    renewed = await one.renew(list(claims.values()))
+    renewed = await bench.renew(one, list(claims.values()))
     assert [claim.job.id for claim in renewed] == ["held"]
 
 

@@ -244,7 +244,7 @@ async def the_first_and_the_last_moment_are_kept(bench: Bench) -> None:
 
 @law
 async def workers_differ_to_their_last_character(bench: Bench) -> None:
-    """The name of a worker is kept whole: it is the fence, and stands in claims and in executions."""
+    """The name of a worker is kept whole: it is the fence, and lies in claims and executions."""
     common = "a-pod-of-a-long-name.in-a-namespace.svc.cluster.local-" + "7" * 60
     one, two = await bench.open(f"{common}-a"), await bench.open(f"{common}-b")
     await bench.added(one, bench.job())

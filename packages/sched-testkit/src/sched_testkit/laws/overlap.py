@@ -101,7 +101,7 @@ async def a_refused_batch_removes_nothing_of_others(both: Overlap) -> None:
 
 @law_of_overlap
 async def one_of_two_edits_of_a_revision_wins(both: Overlap) -> None:
-    """Of two edits of one revision at once, one is stored with its executions, the other is refused."""
+    """Of two edits of one revision at once, one is stored, executions too; the other is refused."""
     (job,) = await both.added(both.job(due=None))
 
     def edit(caller: str) -> Job:
@@ -119,7 +119,7 @@ async def one_of_two_edits_of_a_revision_wins(both: Overlap) -> None:
 
 @law_of_overlap
 async def one_of_two_removals_removes(both: Overlap) -> None:
-    """Of two removals at once, one removes the job and writes its executions; the other finds none."""
+    """Of two removals at once, one removes the job and writes executions; the other finds none."""
     (job,) = await both.added(both.job(due=None))
     mine, theirs = unrun(both, job, 1), unrun(both, job, 2)
     first, second = await both.both(

@@ -376,7 +376,7 @@ async def a_lost_claim_ends_what_is_edited_away_beside_it_once(both: Overlap) ->
 
 @law_of_overlap
 async def settlements_of_different_jobs_are_all_kept(both: Overlap) -> None:
-    """Two settlements at once of different jobs are both written, and their executions both listed."""
+    """Two settlements at once of different jobs are both written, and both listed."""
     jobs = await both.added(both.job("a"), both.job("b"))
     claims = {claim.job.id: claim for claim in await both.claimed(both.one)}
     mine, theirs = (both.bench.settlement(claims[job.id]) for job in jobs)

@@ -28,7 +28,7 @@ async def a_removed_job_is_gone(bench: Bench) -> None:
 
 @law
 async def a_settlement_cannot_bring_a_job_back(bench: Bench) -> None:
-    """Settling a removed job conflicts with nothing stored; its execution alone is written, once."""
+    """Settling a removed job is a conflict without a job; its execution alone is written, once."""
     backend = await bench.open()
     await bench.added(backend, bench.job())
     claim = await bench.claim(backend)
@@ -137,7 +137,7 @@ async def the_run_of_a_removed_job_keeps_its_claim(bench: Bench) -> None:
 
 @law
 async def releasing_the_removed_frees_the_new(bench: Bench) -> None:
-    """Releasing the claim of a removed job writes its superseded execution and frees a re-added one."""
+    """Releasing the claim of a removed job writes its superseded end and frees a re-added one."""
     backend = await bench.open()
     await bench.added(backend, bench.job())
     claim = await bench.claim(backend)
@@ -157,7 +157,7 @@ async def releasing_the_removed_frees_the_new(bench: Bench) -> None:
 
 @law
 async def the_history_of_a_removed_job_stays(bench: Bench) -> None:
-    """The executions of a job stay and are listed after it was removed, and when it is added again."""
+    """The executions of a job are listed after it was removed, and when it is added again."""
     backend = await bench.open()
     await bench.added(backend, bench.job(), bench.job("other"))
     for claim in await bench.due(backend, 10):

@@ -100,7 +100,7 @@ async def an_edit_beside_a_held_request_leaves_it_its_number(bench: Bench) -> No
 async def a_renewal_tells_that_a_run_is_to_be_cancelled(bench: Bench) -> None:
     """Renew tells the holder whether the occurrence that it holds is marked to be cancelled."""
     one, two = await bench.open(), await bench.open()
-    (job,) = await bench.added(one, bench.asked(bench.job(), bench.request(2)))
+    await bench.added(one, bench.asked(bench.job(), bench.request(2)))
     (claim,) = await bench.due(one)
 
     async def cancel(stored: bool, *numbers: int) -> bool:

@@ -15,7 +15,7 @@ from sched_testkit.laws.law import TICK, law
 
 @law
 async def a_settlement_writes_the_standing_and_the_history(bench: Bench) -> None:
-    """A settlement stores standing and executions as given, frees the claim and moves the revision."""
+    """A settlement stores standing and executions as given, frees the claim, moves the revision."""
     backend = await bench.open()
     (job,) = await bench.added(backend, bench.job(schedule=Interval(hours=1)))
     claim = await bench.claim(backend)
@@ -301,7 +301,8 @@ async def what_was_edited_away_ends_with_its_claim(bench: Bench) -> None:
                 ended = Settlement(claim, None, None, written)
                 if how == "with a standing" and edit == "edit":
                     ended = Settlement(claim, expected, moved.standing, ())
-                for _ in range(2):
+                again = edit == "edit" or written != ()  # else nothing is left to know it by
+                for _ in range(1 + again):
                     assert (await bench.settle(one, ended)).outcome == "written"
             end = evolve(superseded, finished_at=bench.clock.now())
             end = evolve(end, expires_at=end.finished_at + KEEP)
@@ -314,7 +315,7 @@ async def what_was_edited_away_ends_with_its_claim(bench: Bench) -> None:
 
 @law
 async def an_end_says_what_the_occurrence_stood_for(bench: Bench) -> None:
-    """The end of what was edited away says its kind, its moment, its snoozes and what it stood for."""
+    """The end of what was edited away says its kind, moment, snoozes and what it stood for."""
     backend = await bench.open()
     now = bench.clock.now()
     job = bench.job(policy=Policy(keep_executions=None))

@@ -105,7 +105,7 @@ async def a_worker_takes_over_what_it_lost_itself(bench: Bench) -> None:
 
 @law
 async def a_lease_ends_whether_or_not_its_job_is_due(bench: Bench) -> None:
-    """A lease that has ended is ended by claim_due also where an edit has put off or paused its job.
+    """Claim_due ends a lease also where an edit has put off or paused its job.
 
     What waits for later still does so afterwards.
     """
@@ -122,9 +122,8 @@ async def a_lease_ends_whether_or_not_its_job_is_due(bench: Bench) -> None:
     lapsed = await bench.lapse(two)
     assert sorted(each.job_id for each in lapsed) == ["later", "paused"], "a lease has not ended"
     assert {(each.attempt, each.status) for each in lapsed} == {(1, Status.ABANDONED)}
-    for name in edited:
-        stored = await bench.stored(one, name)
-        was = edited[name].standing
+    for name, edit in edited.items():
+        stored, was = await bench.stored(one, name), edit.standing
         assert stored.held is None, f"{name!r} is still told to be held"
         assert stored.standing.due_at == was.due_at, f"{name!r} was put off, and is due otherwise"
         assert stored.standing.pause == was.pause
@@ -245,7 +244,7 @@ async def _lose(bench: Bench, backend: Backend, *, alone: tuple[bool, ...] = ())
         await bench.advance(bench.lease / 3)
         assert await bench.renew(backend, [claim], alone=each)
     await bench.advance(bench.lease)
-    await bench.lapse(backend)
+    await backend.release(await bench.due(backend))
     return await _scheduled(bench, backend)
 
 
@@ -295,7 +294,7 @@ async def a_long_run_alone_is_not_to_blame(bench: Bench) -> None:
             await bench.advance(min(bench.lease / 2, until - bench.clock.now()))
             await bench.renew(backend, [claim], alone=True)
         await bench.advance(bench.lease)
-        await bench.lapse(backend)
+        await backend.release(await bench.due(backend))
         lost = (await _scheduled(bench, backend)).lost
         assert lost == (2 if last else 1), f"after {seconds} seconds alone it is counted as {lost}"
         await bench.remove(backend, "job")

@@ -92,7 +92,7 @@ async def a_page_goes_on_in_another_instance(bench: Bench) -> None:
 
 @law
 async def pages_of_the_history_are_complete_while_others_write(bench: Bench) -> None:
-    """Pages of the history turned while others settle show each execution once, and no place is lost."""
+    """Pages of the history turned while others settle show each execution once, none lost."""
     backend, other = await bench.open(), await bench.open()
     await bench.added(backend, bench.job())
 

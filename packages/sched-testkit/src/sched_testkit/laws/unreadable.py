@@ -33,7 +33,7 @@ async def an_unreadable_execution_is_shown_in_its_place(bench: Bench) -> None:
 
 @law(needs=spoilable_execution)
 async def an_unreadable_execution_stops_nothing_else(bench: Bench) -> None:
-    """Beside an unreadable execution, claims, settlements and takeovers go on and write what they do."""
+    """Beside an unreadable execution claims, settlements and takeovers go on and write."""
     backend, other = await bench.open(), await bench.open()
     await _history(bench, backend)
     claim = await bench.claim(backend)
@@ -61,7 +61,7 @@ async def an_unreadable_execution_stops_nothing_else(bench: Bench) -> None:
 
 @law(needs=spoilable_execution)
 async def an_unreadable_execution_is_pruned_by_its_age(bench: Bench) -> None:
-    """Prune deletes an unreadable execution as others where its age can be read, or leaves it alone."""
+    """Prune deletes an unreadable execution by its age where that can be read, or leaves it alone."""
     backend = await bench.open()
     _, odd, _ = await _history(bench, backend)
     assert isinstance(odd, UndecodableExecution)
@@ -75,7 +75,7 @@ async def an_unreadable_execution_is_pruned_by_its_age(bench: Bench) -> None:
 
 @law(needs=spoilable_execution)
 async def a_settlement_whose_execution_cannot_be_read_is_written_once(bench: Bench) -> None:
-    """A settlement that is sent again when its execution cannot be read any more writes no other one."""
+    """A settlement that is sent again when its execution cannot be read writes no other one."""
     backend, other = await bench.open(), await bench.open()
     await bench.added(backend, bench.job())
     claim = await bench.claim(backend)
@@ -92,7 +92,7 @@ async def a_settlement_whose_execution_cannot_be_read_is_written_once(bench: Ben
 
 
 async def _history(bench: Bench, backend: Backend) -> list[Execution | UndecodableExecution]:
-    """Run a job three times, and spoil the execution of the second; return the history, oldest first."""
+    """Run a job three times, and spoil what the second wrote; return the history, oldest first."""
     await bench.added(backend, bench.job())
     for number in (1, 2, 3):
         if number == 3:
