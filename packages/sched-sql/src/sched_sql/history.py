@@ -78,7 +78,7 @@ def named(execution_id: str) -> tuple[str, int, int] | None:
 
 
 def read_execution(row: Sequence[Any]) -> Execution | UndecodableExecution:
-    """Return the record of the values of ``EXECUTION_COLUMNS`` and ``seq``, or why it cannot be read.
+    """Return the record of ``EXECUTION_COLUMNS`` and ``seq``, or why it cannot be read.
 
     The bytes of one that cannot be read are a JSON object of these columns by name. Bytes are in
     it as ``{"hex": "…"}``; text that is no UTF-8 has a lone surrogate for each byte that is not.

@@ -1,7 +1,7 @@
 """How claims begin in SQLite, are renewed, lost and released.
 
-The hold of a claim is in the row of its job. What is held (the occurrence, and what its ledger
-lines need) is the row itself, until an edit changes the row: then the hold gets its own copy.
+The hold of a claim is in the row of its job. A row that is free waits in one index, by ``due_at``,
+and one that is held in another, by the end of its lease.
 """
 
 # ruff: noqa: S608 -- statements are made of constants; values are bound
@@ -12,96 +12,68 @@ import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sched_core import codec
-from sched_core.errors import JobUndecodable
-from sched_core.job import (
-    Claim,
-    Execution,
-    Job,
-    LostClaim,
-    abandoned_lines,
-    superseded_line,
-)
-from sched_core.ports import Undecodable
-from sched_sql.rows import (
-    HOLD_COLUMNS,
-    JOB_COLUMNS,
-    JOB_WIDTH,
-    Row,
-    held_values,
-    micros,
-    moment_or_none,
-)
-from sched_sql.rules import at_same_occurrence
+from sched_core import Claim, Execution, Hold, Renewal, Undecodable, codec
+from sched_sql.moments import micros, moment_or_none
+from sched_sql.rows import JOB_COLUMNS, JOB_WIDTH, QUEUE, RECORD_COLUMNS, Row
 from sched_sql.sqlite.database import Database, Serial
-from sched_sql.sqlite.ledger import Ledger
-from sched_sql.sqlite.records import (
-    check_removed,
-    read_definition,
-    read_hold,
-    read_lost,
-    read_sound,
-)
-from sched_sql.sqlite.renewals import Fence, Renewals
-from sched_sql.table import Now
+from sched_sql.sqlite.history import History
+from sched_sql.sqlite.records import Record, Records, read_record, read_sound
+from sched_sql.sqlite.renewals import Renewals
+from sched_sql.table import Asked, Now
 
 _DUE = f"""
-SELECT {JOB_COLUMNS}, rowid, removed, lease_until, lost
-FROM sched_job INDEXED BY sched_job_due
-WHERE due_at <= ? AND (lease_until IS NULL OR lease_until <= ?) AND {{readable}}
+SELECT {JOB_COLUMNS}, rowid FROM sched_job INDEXED BY sched_job_due
+WHERE queue = ? AND due_at <= ? AND lease_until IS NULL AND {{readable}}
 ORDER BY due_at LIMIT ?
+"""
+
+_LAPSED = f"""
+SELECT {RECORD_COLUMNS}, rowid FROM sched_job INDEXED BY sched_job_held
+WHERE lease_until <= ? AND {{readable}} ORDER BY lease_until LIMIT ?
 """
 
 _MARK = "rowid || ':' || hex(revision)"
 """Names a row and its revision, whatever is in its columns."""
 
-_FENCES = """
-SELECT rowid, token, worker FROM sched_job WHERE rowid IN (SELECT value FROM json_each(?))
-"""
-
 _CLAIM = """
-UPDATE sched_job SET token = ?, worker = ?, claimed_at = ?, lease_until = ? WHERE rowid = ?
-"""
-_NOTE_LOST = """
-UPDATE sched_job SET lost = ?, lost_worker = ?, lost_claimed_at = ?, held_uid = NULL,
-    held_number = NULL
+UPDATE sched_job SET ended_token = CASE WHEN worker IS NULL THEN ended_token ELSE token END,
+    ended_worker = coalesce(worker, ended_worker), token = ?, worker = ?, claimed_at = ?,
+    lease_until = ?, renewed_at = NULL, alone_at = NULL
 WHERE rowid = ?
 """
 
 _FREE_AT = """
 SELECT due_at FROM sched_job INDEXED BY sched_job_due
-WHERE due_at <= ? AND lease_until IS NULL AND {readable} ORDER BY due_at LIMIT 1
+WHERE queue = ? AND due_at <= ? AND lease_until IS NULL AND {readable} ORDER BY due_at LIMIT 1
 """
 _HELD_UNTIL = """
-SELECT min(max(due_at, lease_until)) FROM sched_job INDEXED BY sched_job_due
-WHERE due_at <= ? AND lease_until <= ? AND {readable}
+SELECT lease_until FROM sched_job INDEXED BY sched_job_held
+WHERE lease_until <= ? AND {readable} ORDER BY lease_until LIMIT 1
+"""
+_DUE_SINCE = """
+SELECT min(due_at) FROM sched_job INDEXED BY sched_job_held
+WHERE lease_until <= ? AND due_at <= ? AND {readable}
 """
 
-_HOLD = f"SELECT {HOLD_COLUMNS} FROM sched_job WHERE id = ?"
-_COPY_HOLD = """
-UPDATE sched_job SET (held_uid, held_number, held_attempt, held_at, held_manual, held_keep)
-    = (?, ?, ?, ?, ?, ?)
-WHERE id = ?
-"""
-
-_RELEASE = """
-UPDATE sched_job
-SET lease_until = NULL, worker = NULL, lost = CASE WHEN ? THEN lost ELSE 0 END, held_uid = NULL,
-    held_number = NULL
-WHERE id = ?
-"""
+BATCH = 500
+"""Claims that are ended at once."""
 
 
 class Claims:
     """The claims on the jobs of a database, and on behalf of one worker."""
 
-    def __init__(self, database: Database, ledger: Ledger, renewals: Renewals) -> None:
+    def __init__(
+        self, database: Database, records: Records, history: History, renewals: Renewals
+    ) -> None:
         self._database = database
-        self._ledger = ledger
+        self._records = records
+        self._history = history
         self._renewals = renewals
         self.worker = ""
         self._malformed: set[str] = set()
         """``_MARK`` of rows whose header was fine, and something else was not."""
+
+    # -- what can be read
 
     def forget(self) -> None:
         """Read again what could not be read: somebody has written, and may have repaired it."""
@@ -110,69 +82,68 @@ class Claims:
     def can_read(self) -> tuple[str, Row]:
         """Return the condition on rows that this process can read, and its values."""
         tags = codec.known_tags()
-        condition = f"format <= ? AND tag IN ({', '.join('?' * len(tags))})"
+        condition = f"format = ? AND tag IN ({', '.join('?' * len(tags))})"
         if not self._malformed:
             return condition, (codec.FORMAT, *tags)
         skipped = json.dumps(sorted(self._malformed))
         condition += f" AND {_MARK} NOT IN (SELECT value FROM json_each(?))"
         return condition, (codec.FORMAT, *tags, skipped)
 
-    def earliest(self, horizon: datetime) -> datetime | None:
-        self._database.look()
-        connection = self._database.connection
-        readable, values = self.can_read()
-        until = micros(horizon)
-        row = connection.execute(_FREE_AT.format(readable=readable), (until, *values)).fetchone()
-        free_at = None if row is None else max(row[0], 0)
-        until = until if free_at is None else free_at
-        # All rows that are due by then are held, so these are few.
-        held_until = connection.execute(
-            _HELD_UNTIL.format(readable=readable), (until, until, *values)
-        ).fetchone()[0]
-        return moment_or_none(free_at if held_until is None else max(held_until, 0))
+    def _pass_over(self, rowid: int) -> None:
+        mark = f"SELECT {_MARK} FROM sched_job WHERE rowid = ?"
+        self._malformed.add(self._database.connection.execute(mark, (rowid,)).fetchone()[0])
 
-    def claim(
-        self, claims: list[Claim], limit: int, lease: timedelta, now: Now, asked: datetime
-    ) -> None:
-        begun = len(claims)
+    # -- what is due
+
+    def earliest(self, horizon: datetime) -> datetime | None:
+        """Return when a job is due, or a lease ends, that is the first of all up to the horizon."""
+        self._database.look()
+        until = micros(horizon)
+        found = [self._first(_FREE_AT, QUEUE, until), self._first(_HELD_UNTIL, until)]
+        first = min((at for at in found if at is not None), default=None)
+        return moment_or_none(first if first is None else max(first, 0))
+
+    def due_since(self, at: datetime) -> datetime | None:
+        """Return since when a job is due that no living claim holds."""
+        self._database.look()
+        now = micros(at)
+        found = [self._first(_FREE_AT, QUEUE, now), self._first(_DUE_SINCE, now, now)]
+        first = min((at for at in found if at is not None), default=None)
+        return moment_or_none(first if first is None else max(first, 0))
+
+    def _first(self, statement: str, *bounds: str | int) -> int | None:
+        readable, values = self.can_read()
+        execute = self._database.connection.execute
+        row = execute(statement.format(readable=readable), (*bounds, *values)).fetchone()
+        return None if row is None else row[0]
+
+    # -- claiming
+
+    def claim(self, asked: Asked, lease: timedelta, now: Now) -> None:
+        """End claims whose leases have ended, then claim what is due and free."""
+        claims, lapsed = asked.claims, asked.lapsed
         try:
             with self._database.write(durable=False) as serial:
                 at = now()
-                if at - asked > lease / 10:
-                    # The loop was blocked or the clock set: the caller renews first, or it would
-                    # take over what it holds itself.
+                if at - asked.at > lease / 10:
+                    # The loop was blocked or the clock set: the caller renews first, or what it
+                    # holds itself would be ended.
                     return
-                while (wanted := limit - len(claims) + begun) > 0:
+                self._lapse(lapsed, at, serial)
+                while (wanted := asked.limit - len(claims)) > 0:
                     rows = self._due(at, wanted)
-                    self._take(self._ended(rows, at), claims, at, at + lease, serial)
+                    self._take(rows, claims, at, at + lease, serial)
                     if len(rows) < wanted:
                         break
         except BaseException:
-            del claims[begun:]
+            claims.clear()
+            lapsed.clear()
             raise
 
     def _due(self, at: datetime, limit: int) -> list[Row]:
         readable, values = self.can_read()
-        number = micros(at)
-        return self._database.read(_DUE.format(readable=readable), (number, number, *values, limit))
-
-    def _ended(self, rows: list[Row], at: datetime) -> list[Row]:
-        """Leave out claims that were renewed beside their rows; their rows say so from now on."""
-        suspects = [row[JOB_WIDTH] for row in rows if row[JOB_WIDTH + 2] is not None]
-        if not suspects:
-            return rows
-        fences: dict[int, Fence] = {
-            rowid: (token, worker)
-            for rowid, token, worker in self._database.read(_FENCES, (json.dumps(suspects),))
-            if type(token) is int and type(worker) is str  # else no claim of ours
-        }
-        later = self._renewals.end(list(fences.values()), micros(at))
-        renewed = {rowid: later[fence] for rowid, fence in fences.items() if fence in later}
-        self._database.connection.executemany(
-            "UPDATE sched_job SET lease_until = ? WHERE rowid = ?",
-            [(until, rowid) for rowid, until in renewed.items()],
-        )
-        return [row for row in rows if row[JOB_WIDTH] not in renewed]
+        statement = _DUE.format(readable=readable)
+        return self._database.read(statement, (QUEUE, micros(at), *values, limit))
 
     def _take(
         self,
@@ -182,69 +153,59 @@ class Claims:
         expires_at: datetime,
         serial: Serial,
     ) -> None:
-        connection = self._database.connection
         worker, at_number, until_number = self.worker, micros(at), micros(expires_at)
         updates: list[Row] = []
         for row in rows:
-            rowid, removed, lease_until, lost_before = row[JOB_WIDTH:]
-            lost = None
             try:
-                check_removed(removed)
-                job = None if removed else read_sound(row)
-                if lease_until is not None or lost_before != 0:
-                    lost = self._take_over(row[0], job, at, serial)
-                    connection.execute(_NOTE_LOST, (*_lost_values(lost), rowid))
+                job = read_sound(row)
             except codec.Malformed:
-                mark = f"SELECT {_MARK} FROM sched_job WHERE rowid = ?"
-                self._malformed.add(connection.execute(mark, (rowid,)).fetchone()[0])
-                continue
-            if job is None:
-                connection.execute("DELETE FROM sched_job WHERE rowid = ?", (rowid,))
+                self._pass_over(row[JOB_WIDTH])
                 continue
             token = serial.next()
-            updates.append((token, worker, at_number, until_number, rowid))
-            claims.append(Claim(job, token, worker, at, expires_at, lost))
-        connection.executemany(_CLAIM, updates)
+            updates.append((token, worker, at_number, until_number, row[JOB_WIDTH]))
+            claims.append(Claim(job, token, worker, at, expires_at))
+        self._database.connection.executemany(_CLAIM, updates)
 
-    def _take_over(
-        self, job_id: str, job: Job | None, at: datetime, serial: Serial
-    ) -> LostClaim | None:
-        """Write the lines of a claim that was lost, and say what the next one must know."""
-        hold = self._database.connection.execute(_HOLD, (job_id,)).fetchone()
-        if hold[3] is None:
-            # Released after a takeover: the lost attempts have their lines and keep their numbers.
-            return read_lost(hold)
-        claim = self._held_claim(job_id, hold)
-        moved_on = job is None or not at_same_occurrence(claim.job, job)
-        self._ledger.write(abandoned_lines(claim, at, moved_on=moved_on), serial)
-        if moved_on:
-            return None
-        earlier = 0 if claim.lost is None else claim.lost.count
-        return LostClaim(earlier + 1, claim.worker, claim.claimed_at)
+    def _lapse(self, lapsed: list[Execution], at: datetime, serial: Serial) -> None:
+        """End all claims whose leases have ended, but for those that were renewed beside."""
+        history = self._history.within(serial)
+        while True:
+            readable, values = self.can_read()
+            statement = _LAPSED.format(readable=readable)
+            found = self._database.read(statement, (micros(at), *values, BATCH))
+            if not found:
+                return
+            ended: list[tuple[str, Record, Hold]] = []
+            for row in found:
+                record = read_record(row[:-1])
+                if record.hold is None or isinstance(record.job, Undecodable):
+                    self._pass_over(row[-1])
+                else:
+                    ended.append((row[0], record, record.hold))
+            beside = self._renewals.end([(hold.token, hold.worker) for _, _, hold in ended], at)
+            for job_id, record, hold in ended:
+                renewal = beside.get((hold.token, hold.worker))
+                record.hold = hold if renewal is None else renewal.of(hold)
+                # Nothing happens where it was renewed beside its row, which says so from now on.
+                lapsed += record.lapse(at, serial.next(), history)
+                self._records.save(job_id, record)
+            if len(found) < BATCH:
+                return
 
-    def renew(self, claims: Sequence[Claim], lease: timedelta, now: Now) -> Sequence[Claim]:
+    # -- keeping and giving back
+
+    def renew(self, renewals: Sequence[Renewal], lease: timedelta, now: Now) -> Sequence[Claim]:
+        """Extend leases; return what is still held."""
         renewed: list[Claim] = []
         with self._database.write(durable=False):
-            execute = self._database.connection.execute
-            expires_at = now() + lease
-            until = micros(expires_at)
-            for claim in claims:
-                held = execute(
-                    "UPDATE sched_job SET lease_until = ? WHERE id = ? AND token = ? "
-                    "AND worker = ? AND lease_until IS NOT NULL",
-                    (until, claim.job.spec.id, claim.token, claim.worker),
-                ).rowcount
-                if held:
-                    renewed.append(
-                        Claim(
-                            claim.job,
-                            claim.token,
-                            claim.worker,
-                            claim.claimed_at,
-                            expires_at,
-                            claim.lost,
-                        )
-                    )
+            at = now()
+            for renewal in renewals:
+                job_id = renewal.claim.job.spec.id
+                record = self._records.load(job_id)
+                claim = record.renew(renewal, at, lease)
+                if claim is not None:
+                    self._records.save(job_id, record)
+                    renewed.append(claim)
         return renewed
 
     def release(self, claims: Sequence[Claim], now: Now) -> None:
@@ -252,64 +213,9 @@ class Claims:
         if not claims:
             return
         with self._database.write() as serial:
-            connection = self._database.connection
-            at = now()
+            at, history = now(), self._history.within(serial)
             for claim in claims:
                 job_id = claim.job.spec.id
-                hold = connection.execute(_HOLD, (job_id,)).fetchone()
-                if hold is None or hold[:2] != (claim.token, claim.worker) or hold[3] is None:
-                    continue
-                try:
-                    held, job = self._held_claim(job_id, hold), self._visible(job_id)
-                except codec.Malformed:
-                    continue  # left alone
-                stands = isinstance(job, Undecodable) or (
-                    job is not None and at_same_occurrence(held.job, job)
-                )
-                if not stands:
-                    self._ledger.write([superseded_line(held, at)], serial)
-                if job is None:
-                    connection.execute("DELETE FROM sched_job WHERE id = ?", (job_id,))
-                else:
-                    connection.execute(_RELEASE, (stands, job_id))
-
-    def prepare_edit(self, job_id: str, serial: Serial, lines: Sequence[Execution]) -> bool:
-        """Prepare for an edit: let the hold keep what is held, and write the lines.
-
-        Lines about the held occurrence are not written. Returns whether there is a hold.
-        """
-        connection = self._database.connection
-        hold = connection.execute(_HOLD, (job_id,)).fetchone()
-        held = hold[3] is not None
-        if held:
-            try:
-                claim = self._held_claim(job_id, hold)
-            except codec.Malformed as error:
-                raise JobUndecodable(job_id, str(error)) from error
-            uid, number = claim.job.uid, claim.job.standing.number
-            connection.execute(_COPY_HOLD, (*held_values(claim), job_id))
-            lines = [line for line in lines if (line.uid, line.number) != (uid, number)]
-        self._ledger.write(lines, serial)
-        return held
-
-    def _visible(self, job_id: str) -> Job | Undecodable | None:
-        """Return the job, ``None`` for a tombstone."""
-        row = self._row(job_id)
-        check_removed(row[JOB_WIDTH])
-        return None if row[JOB_WIDTH] else read_definition(row)
-
-    def _held_claim(self, job_id: str, hold: Row) -> Claim:
-        """Return the claim of a row whose ``HOLD_COLUMNS`` were read."""
-        job = read_definition(self._row(job_id))
-        return read_hold(job_id, hold, None if isinstance(job, Undecodable) else job)
-
-    def _row(self, job_id: str) -> Row:
-        statement = f"SELECT {JOB_COLUMNS}, removed FROM sched_job WHERE id = ?"
-        return self._database.read(statement, (job_id,))[0]
-
-
-def _lost_values(lost: LostClaim | None) -> Row:
-    if lost is None:
-        return 0, None, None
-    since = lost.claimed_at
-    return lost.count, lost.worker, None if since is None else micros(since)
+                record = self._records.load(job_id)
+                if record.release(claim, at, history):
+                    self._records.save(job_id, record)

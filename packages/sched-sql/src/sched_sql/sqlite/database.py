@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -22,7 +22,7 @@ from sched_sql.sqlite.failures import is_busy
 from sched_sql.sqlite.files import Fate, Seen
 from sched_sql.sqlite.guard import Guard, Held, identity_of
 from sched_sql.sqlite.lock import Lock
-from sched_sql.sqlite.schema import migrate, roll_back, version_of
+from sched_sql.sqlite.schema import StillClaimed, migrate, refuse_old, roll_back, version_of
 
 Row = tuple[Any, ...]
 
@@ -65,11 +65,23 @@ class Database:
         path: Of the file, without links in it; made if it is missing.
         synchronous: ``FULL``: what a commit wrote survives a power loss. ``NORMAL``: it survives
             the death of every process.
-        timeout: Seconds to wait for a lock.
+        timeout: Seconds to wait for a lock, and for workers of an older version.
+        lives: Tells whether a worker is alive.
+        create: Whether a schema may be made, or brought up to date.
     """
 
-    def __init__(self, path: str, *, synchronous: str, timeout: float) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        synchronous: str,
+        timeout: float,
+        lives: Callable[[str], bool],
+        create: bool = True,
+    ) -> None:
         self.path = path
+        self._lives = lives
+        self._create = create
         self.lock = Lock(f"{path}-lock", timeout)
         self._durable = synchronous
         self._timeout = timeout
@@ -109,8 +121,17 @@ class Database:
                 "use a Python that is built with a newer one"
             )
         self.lock.open()
-        with self.lock:
-            self._connect()
+        deadline = cpu_seconds() + self._timeout
+        while True:
+            try:
+                with self.lock:
+                    self._connect()
+                break
+            except StillClaimed:
+                # Without the lock, or these claims could not end.
+                if cpu_seconds() > deadline:
+                    raise
+                self.lock.pause(0.05)
         self._is_open = True
 
     def _connect(self) -> None:
@@ -135,7 +156,8 @@ class Database:
             connection.execute("PRAGMA fullfsync = ON")
             connection.execute("PRAGMA cache_size = -8000")  # kilobytes
             if version < newest:
-                migrate(connection, version)
+                refuse_old(version, newest, self.path, may_change=self._create)
+                migrate(connection, version, self.path, self._lives)
             connection.execute("SELECT value FROM sched_meta").fetchone()  # opens the log
             self._guard.take(self.path)
             self._remember(files.see(self.path, self._guard))

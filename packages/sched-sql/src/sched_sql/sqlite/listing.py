@@ -8,19 +8,22 @@ import json
 from operator import itemgetter
 from typing import Any
 
-from sched_core import codec
-from sched_core.job import Execution, Job
-from sched_core.ports import ExecutionQuery, JobQuery, Page, Undecodable, UndecodableExecution
-from sched_sql.history import no_age, odd_execution, read_execution
-from sched_sql.rows import (
-    LEDGER_COLUMNS,
-    Row,
-    micros,
-    odd_job,
+from sched_core import (
+    Execution,
+    ExecutionQuery,
+    Job,
+    JobQuery,
+    Page,
+    Undecodable,
+    UndecodableExecution,
+    codec,
 )
+from sched_sql.history import EXECUTION_COLUMNS, no_age, odd_execution, read_execution
+from sched_sql.moments import micros
+from sched_sql.rows import RECORD_COLUMNS, STATE, Row, odd_job
 from sched_sql.rules import after_prefix
 from sched_sql.sqlite.database import Database
-from sched_sql.sqlite.records import RECORD_COLUMNS, read_record
+from sched_sql.sqlite.records import read_record
 
 IS_WHOLE = "typeof({}) = 'integer'"
 _ODD_JOB, _NO_AGE = odd_job(IS_WHOLE), no_age(IS_WHOLE)
@@ -28,9 +31,8 @@ _ODD_JOB, _NO_AGE = odd_job(IS_WHOLE), no_age(IS_WHOLE)
 _ODD_EXECUTION = " OR ".join(
     [
         odd_execution(IS_WHOLE),
-        *(f"typeof({name}) <> 'text'" for name in ("job_id", "uid", "status", "worker")),
+        *(f"typeof({name}) <> 'text'" for name in ("job_id", "uid", "kind", "status", "worker")),
         "typeof(reason) NOT IN ('text', 'null')",
-        "manual NOT IN (0, 1)",
         "final NOT IN (0, 1)",
     ]
 )
@@ -45,7 +47,8 @@ def jobs(
         wanted = limit + 1 - len(items)
         rows = _job_rows(database, query, after, wanted)
         # Looked at again: SQLite's JSON functions end texts at a NUL.
-        items += [job for row in rows if query.matches(job := read_record(row))]
+        read = (read_record(row).read() for row in rows)
+        items += [job for job in read if job is not None and query.matches(job)]
         if len(items) > limit:
             return Page(items[:limit], items[limit - 1].id if limit else None)
         if len(rows) < wanted:
@@ -74,7 +77,7 @@ def _job_rows(database: Database, query: JobQuery, after: str | None, limit: int
     wanted, wanted_values = _wanted(query)
     if wanted:
         tags = codec.known_tags()
-        unreadable = f"format > ? OR tag NOT IN ({', '.join('?' * len(tags))}) OR {_ODD_JOB}"
+        unreadable = f"format <> ? OR tag NOT IN ({', '.join('?' * len(tags))}) OR {_ODD_JOB}"
         conditions.append(f"({unreadable} OR ({' AND '.join(wanted)}))")
         values += [codec.FORMAT, *tags, *wanted_values]
     return database.read(
@@ -91,13 +94,13 @@ def _with_odd_ids(database: Database, query: JobQuery) -> list[Job | Undecodable
     rows = database.read(
         f"SELECT {RECORD_COLUMNS} FROM sched_job WHERE id >= x'' AND removed <> 1 ORDER BY id"
     )
-    return [read_record(row) for row in rows]
+    return [job for row in rows if (job := read_record(row).read()) is not None]
 
 
 def _wanted(query: JobQuery) -> tuple[list[str], list[Any]]:
     conditions, values = list[str](), list[Any]()
     if query.state is not None:
-        conditions.append("state = ?")
+        conditions.append(f"{STATE} = ?")
         values.append(query.state.value)
     if query.group is not None:
         conditions.append("group_name = ?")
@@ -179,6 +182,7 @@ _UNINDEXED = "indexed = 0 AND seq > (SELECT value FROM sched_meta WHERE key = 'i
 
 def _rows(database: Database, where: str, values: list[Any], limit: int) -> list[Row]:
     return database.read(
-        f"SELECT {LEDGER_COLUMNS}, seq FROM sched_ledger WHERE {where} ORDER BY seq DESC LIMIT ?",
+        f"SELECT {EXECUTION_COLUMNS}, seq FROM sched_execution WHERE {where} "
+        "ORDER BY seq DESC LIMIT ?",
         (*values, limit),
     )

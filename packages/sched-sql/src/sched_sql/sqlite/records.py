@@ -1,46 +1,111 @@
-"""Rows as SQLite hands them out: a column may hold what no version of ours ever wrote.
+"""Rows as SQLite hands them out, and as they are written back.
 
 SQLite keeps text in a column for numbers, and a repair by hand may leave half of a hold. Such a row
 is reported and left alone: it must not stop those beside it.
 """
+
+# ruff: noqa: S608 -- statements are made of constants; values are bound
 
 from __future__ import annotations
 
 from functools import lru_cache
 from typing import Any
 
-from sched_core import codec
-from sched_core.job import Claim, Job, LostClaim
-from sched_core.ports import Undecodable
+from attrs import define
+
+from sched_core import Hold, Job, Undecodable, codec
+from sched_core import row as core
+from sched_sql import rows
+from sched_sql.moments import micros_or_none
 from sched_sql.rows import (
-    HOLD_COLUMNS,
     JOB_COLUMNS,
     JOB_WIDTH,
-    MOST,
+    RECORD_COLUMNS,
     Row,
-    held_claim,
-    moment_or_none,
+    held_text,
+    job_values,
     read_job,
-    read_job_or_undecodable,
     undecodable,
 )
-
-RECORD_COLUMNS = f"{JOB_COLUMNS}, removed, {HOLD_COLUMNS}"
+from sched_sql.sqlite.database import Database
 
 TEXT_COLUMNS = (
-    "id, tag, schedule, policy, metadata, name, group_name, uid, state, pause_reason, last_status, "
-    "backlog, worker, lost_worker, held_uid"
+    "id, tag, schedule, policy, metadata, name, group_name, uid, last_status, pause_reason, "
+    "requests, marks, worker, held, ended_worker"
 )
 NULLABLE_COLUMNS = (
-    "name, group_name, next_run, due_at, triggered_at, skipped_run, paused_until, pause_reason, "
-    "last_scheduled_at, last_finished_at, last_status, expires_at, paused_at, backlog, worker, "
-    "claimed_at, lease_until, lost_worker, lost_claimed_at, held_uid, held_number, held_attempt, "
-    "held_at, held_manual, held_keep"
+    "name, group_name, number, next_run, due_at, scheduled_due, began_at, last_number, "
+    "last_scheduled_at, last_finished_at, last_status, expires_at, paused_at, paused_until, "
+    "pause_reason, pause_number, requests, marks, worker, claimed_at, renewed_at, lease_until, "
+    "alone_at, held, ended_token, ended_worker"
 )
 
 _NAMES = RECORD_COLUMNS.split(", ")
 _TEXTS = frozenset(TEXT_COLUMNS.split(", "))
 _NULLABLE = frozenset(NULLABLE_COLUMNS.split(", "))
+
+_LOAD = f"SELECT {RECORD_COLUMNS} FROM sched_job WHERE id = ?"
+_VALUES = ", ".join("?" * JOB_WIDTH)
+INSERT = f"INSERT INTO sched_job ({JOB_COLUMNS}) VALUES ({_VALUES})"
+_OVERWRITE = f"UPDATE sched_job SET ({JOB_COLUMNS}) = ({_VALUES}), removed = 0 WHERE id = ?"
+_BURY = "UPDATE sched_job SET removed = 1, due_at = NULL, expires_at = NULL WHERE id = ?"
+_DELETE = "DELETE FROM sched_job WHERE id = ?"
+_LEAVE = "UPDATE sched_job SET held = ? WHERE id = ?"
+_KEEP = "UPDATE sched_job SET renewed_at = ?, lease_until = ?, alone_at = ? WHERE id = ?"
+_FREE = """
+UPDATE sched_job SET lease_until = NULL, renewed_at = NULL, alone_at = NULL, held = NULL,
+    worker = CASE WHEN ? THEN worker END
+WHERE id = ?
+"""
+
+
+@define
+class Record(core.Row):
+    """A row of the table.
+
+    Attributes:
+        was: The job as it was loaded.
+        was_held: The hold as it was loaded.
+    """
+
+    was: Job | Undecodable | None = None
+    was_held: Hold | None = None
+
+
+class Records:
+    """The rows of a database; called inside a transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def load(self, job_id: str) -> Record:
+        """Return what is stored under the id, or an empty row."""
+        found = self._database.read(_LOAD, (job_id,))
+        return read_record(found[0]) if found else Record()
+
+    def save(self, job_id: str, row: Record) -> None:
+        """Store a row that was changed."""
+        execute = self._database.connection.execute
+        if row.is_empty():
+            execute(_DELETE, (job_id,))
+            return
+        job, hold, was_held = row.job, row.hold, row.was_held
+        if job is not row.was:
+            if isinstance(job, Job):
+                execute(_OVERWRITE, (*job_values(job, job.revision), job_id))
+            else:
+                execute(_BURY, (job_id,))
+            if hold is not None:
+                execute(_LEAVE, (held_text(hold), job_id))
+        if hold is None and was_held is not None:
+            settled = row.ended == (was_held.token, was_held.worker)
+            execute(_FREE, (settled, job_id))
+        elif hold is not None and hold is not was_held:
+            moments = (hold.renewed_at, hold.expires_at, hold.alone_at)
+            execute(_KEEP, (*map(micros_or_none, moments), job_id))
+
+
+# -- reading
 
 
 def read_sound(row: Row) -> Job:
@@ -53,77 +118,22 @@ def read_sound(row: Row) -> Job:
     return read_job(row)
 
 
-def read_hold(job_id: str, hold: Row, job: Job | None) -> Claim:
-    """Return the claim of a row whose ``HOLD_COLUMNS`` were read; see ``rows.held_claim``.
-
-    Raises:
-        Malformed: They are no hold.
-    """
-    _check_types(hold, JOB_WIDTH + 1)
-    token, worker, claimed_at, lease_until, lost, *_, number, attempt, _, _, _ = hold
-    if worker is None or claimed_at is None or lease_until is None:
-        raise codec.Malformed("the hold: lease_until, worker and claimed_at go together")
-    for name, count in {"token": token, "number": number, "attempt": attempt}.items():
-        if not 0 <= (count or 0) < MOST:
-            raise codec.Malformed(f"the hold: {name} {count} is out of range")
-    _check_lost(lost, hold[5])
-    try:
-        return held_claim(job_id, hold, job)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise codec.Malformed(f"the hold: {type(error).__name__}: {error}") from error
-
-
-def read_lost(hold: Row) -> LostClaim:
-    """Return what a released claim had taken over, of a row whose ``HOLD_COLUMNS`` were read.
-
-    Raises:
-        Malformed: It is no lost claim.
-    """
-    _check_types(hold, JOB_WIDTH + 1)
-    _check_lost(hold[4], hold[5])
-    try:
-        return LostClaim(hold[4], hold[5], moment_or_none(hold[6]))
-    except OverflowError as error:
-        raise codec.Malformed(f"the hold: lost_claimed_at: {error}") from error
-
-
-def _check_lost(lost: int, worker: str | None) -> None:
-    if not 0 <= lost < MOST or (lost and worker is None):
-        raise codec.Malformed(f"the hold: {lost} lost claims of the worker {worker!r}")
-
-
-def check_removed(removed: object) -> None:
-    """Raise ``Malformed`` if a row does not say whether it is a tombstone."""
-    if type(removed) is not int or removed not in {0, 1}:
-        raise codec.Malformed(f"removed: {removed!r:.100} is neither 0 nor 1")
-
-
-def read_definition(row: Row) -> Job | Undecodable:
-    """Return the job of a row that begins with ``JOB_COLUMNS``, or why it cannot be read."""
+def read_record(row: Row) -> Record:
+    """Return what a row of ``RECORD_COLUMNS`` says; where it is odd, its job is undecodable."""
     try:
         _check_types(row[2:4], 2)
-        if codec.readable(row[2], row[3]) is not None:
-            return read_job_or_undecodable(row)  # what another version makes of columns is its own
-        return read_sound(row)
+        if codec.readable(row[2], row[3]) is None:
+            _check_types(row, 0)
+            _check_removed(row[JOB_WIDTH])
+        found = rows.read_record(row)
     except codec.Malformed as error:
-        return undecodable(row, str(error))
+        found = core.Row(undecodable(row, str(error)))
+    return Record(found.job, found.hold, found.ended, found.job, found.hold)
 
 
-def read_record(row: Row) -> Job | Undecodable:
-    """Return the job of a row of ``RECORD_COLUMNS``, or why it cannot be read."""
-    job = read_definition(row)
-    if isinstance(job, Undecodable):
-        return job
-    try:
-        check_removed(row[JOB_WIDTH])
-        hold = row[JOB_WIDTH + 1 :]
-        if hold[3] is not None:
-            read_hold(job.id, hold, job)
-        elif hold[4] != 0:
-            read_lost(hold)
-    except codec.Malformed as error:
-        return undecodable(row, str(error))
-    return job
+def _check_removed(removed: int) -> None:
+    if removed not in {0, 1}:
+        raise codec.Malformed(f"removed: {removed!r:.100} is neither 0 nor 1")
 
 
 def _check_types(values: Row, first: int) -> None:

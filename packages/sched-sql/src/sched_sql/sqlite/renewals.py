@@ -1,9 +1,9 @@
 """Leases that are extended beside the database, while others have it locked.
 
-They are in a small file that only such renewals and takeovers touch, each under its lock. A lease
-lasts until the later of the two moments, so a database that was locked past it is no reason for a
-takeover. A takeover ends the renewals of a claim before it commits: where an owner and a successor
-come at the same moment, that lock lets one of them win.
+They are in a small file that only such renewals and the ends of leases touch, each under its lock.
+A lease lasts until the later of the two moments, so a database that was locked past it is no reason
+to end the claim. Who ends it ends its renewals before that is committed: where an owner and another
+worker come at the same moment, that lock lets one of them win.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from attrs import evolve
+
+from sched_core import Claim, Hold, Renewal
 from sched_core.clock import cpu_seconds
 from sched_core.errors import BackendUnavailable
-from sched_core.job import Claim
-from sched_sql.rows import micros
+from sched_core.row import renewed
+from sched_sql.moments import EARLIEST, LATEST, micros, micros_or_none, moment, moment_or_none
 from sched_sql.table import Now
 
 PATIENCE = 0.5
@@ -32,6 +35,22 @@ REMEMBERED = 3_600_000_000
 
 Fence = tuple[int, str]
 """Token and worker of a claim."""
+
+
+class Beside(NamedTuple):
+    """A renewal: until when, when it was made, and since when its worker ran nothing else."""
+
+    until: int
+    at: int
+    alone_at: int | None
+
+    def of(self, hold: Hold) -> Hold:
+        """Return a stored claim as it is after this renewal."""
+        hold = evolve(hold, expires_at=max(hold.expires_at, moment(self.until)))
+        if self.at < micros(hold.renewed_at):
+            return hold  # its row was renewed since
+        alone_at = None if self.alone_at is None else hold.alone_at or moment(self.alone_at)
+        return evolve(hold, renewed_at=moment(self.at), alone_at=alone_at)
 
 
 class Renewals:
@@ -48,62 +67,79 @@ class Renewals:
         self._path = Path(folder) / "renewals"
         self._lives = lives
 
-    def renew(self, claims: Sequence[Claim], lease: timedelta, now: Now) -> list[Claim]:
-        """Extend leases; return the claims that were not taken over.
+    def renew(self, renewals: Sequence[Renewal], lease: timedelta, now: Now) -> list[Claim]:
+        """Extend leases; return the claims that were not ended.
 
         Raises:
             BackendUnavailable: The file is held, or others cannot see that the worker lives.
         """
-        for worker in {claim.worker for claim in claims}:
+        for worker in {one.claim.worker for one in renewals}:
             if not self._lives(worker):
                 raise BackendUnavailable(
                     f"{self._path.parent}: the file of worker {worker!r} is gone: restart"
                 )
+        held: list[Claim] = []
         with self._locked() as file:
             at = now()
-            until, oldest = at + lease, micros(at) - REMEMBERED
-            renewed, ended = _read(file)
-            held = [
-                claim
-                for claim in claims
-                # What ended longer ago than is remembered may have been taken over.
-                if _key(claim.token, claim.worker) not in ended
-                and micros(claim.expires_at) > oldest
-            ]
-            renewed |= {_key(claim.token, claim.worker): micros(until) for claim in held}
-            self._write(renewed, ended, oldest)
-        return [
-            Claim(claim.job, claim.token, claim.worker, claim.claimed_at, until, claim.lost)
-            for claim in held
-        ]
+            oldest = micros(at) - REMEMBERED
+            made, ended = _read(file)
+            for renewal in renewals:
+                claim = renewal.claim
+                key = _key(claim.token, claim.worker)
+                # What ended longer ago than is remembered may have been ended by others.
+                if key not in ended and micros(claim.expires_at) > oldest:
+                    hold = renewed(_hold(claim, made.get(key)), at, lease, alone=renewal.alone)
+                    until, alone_at = micros(hold.expires_at), micros_or_none(hold.alone_at)
+                    made[key] = Beside(until, micros(at), alone_at)
+                    held.append(evolve(claim, expires_at=hold.expires_at))
+            self._write(made, ended, oldest)
+        return held
 
-    def end(self, fences: Sequence[Fence], at: int) -> dict[Fence, int]:
-        """End the renewals of claims that are about to be taken over.
+    def end(self, fences: Sequence[Fence], at: datetime) -> dict[Fence, Beside]:
+        """End the renewals of claims that are about to be ended.
 
         Args:
             fences: Of claims whose leases have ended in the database, which is locked by us.
-            at: The moment, in microseconds since 1970.
+            at: The moment.
 
         Returns:
-            Until when those are renewed that must not be taken over.
+            The renewals; where one lasts beyond the moment, the claim must not be ended.
 
         Raises:
             BackendUnavailable: The file is held.
         """
-        alive = {worker for worker in {worker for _, worker in fences} if self._lives(worker)}
+        now, workers = micros(at), {worker for _, worker in fences}
+        alive = {worker for worker in workers if self._lives(worker)}
+        found: dict[Fence, Beside] = {}
         if not alive:
-            return {}
-        later: dict[Fence, int] = {}
+            made = self._made()
+            for fence in fences:
+                if (beside := made.get(_key(*fence))) is not None:
+                    found[fence] = beside._replace(until=min(beside.until, now))
+            return found
         with self._locked() as file:
-            renewed, ended = _read(file)
+            made, ended = _read(file)
             for token, worker in fences:
                 key = _key(token, worker)
-                if renewed.get(key, at) > at and worker in alive:
-                    later[token, worker] = renewed[key]
-                elif worker in alive:
-                    ended[key] = at
-            self._write(renewed, ended, at - REMEMBERED)
-        return later
+                beside = made.get(key)
+                if beside is not None:
+                    last = beside.until if worker in alive else min(beside.until, now)
+                    found[token, worker] = beside._replace(until=last)
+                if worker in alive and (beside is None or beside.until <= now):
+                    ended[key] = now
+            self._write(made, ended, now - REMEMBERED)
+        return found
+
+    def _made(self) -> dict[str, Beside]:
+        """Return all renewals, of workers that make no more."""
+        try:
+            file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return {}
+        try:
+            return _read(file)[0]
+        finally:
+            os.close(file)
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
@@ -126,10 +162,11 @@ class Renewals:
                 fcntl.flock(file, fcntl.LOCK_UN)
                 os.close(file)
 
-    def _write(self, renewed: dict[str, int], ended: dict[str, int], oldest: int) -> None:
+    def _write(self, made: dict[str, Beside], ended: dict[str, int], oldest: int) -> None:
         """Replace the file: a process that is killed meanwhile leaves the old one."""
         content = [
-            {key: at for key, at in each.items() if at > oldest} for each in (renewed, ended)
+            {key: each for key, each in made.items() if each.until > oldest},
+            {key: at for key, at in ended.items() if at > oldest},
         ]
         new = self._path.with_name("renewals.new")
         new.unlink(missing_ok=True)
@@ -137,6 +174,23 @@ class Renewals:
             os.fchmod(file.fileno(), self._database.stat().st_mode & 0o666)  # as SQLite's log has
             file.write(json.dumps(content).encode())
         new.replace(self._path)
+
+
+def _hold(claim: Claim, beside: Beside | None) -> Hold:
+    """Return a claim as it is stored, as far as it is known without the database."""
+    since = claim.claimed_at
+    hold = Hold(
+        claim.job.spec.id,
+        claim.job.uid,
+        claim.token,
+        claim.worker,
+        since,
+        since,
+        claim.expires_at,
+        None,
+        None,
+    )
+    return hold if beside is None else evolve(hold, alone_at=moment_or_none(beside.alone_at))
 
 
 def _open(path: Path, flags: int = 0) -> int:
@@ -151,18 +205,29 @@ def _lock(file: int) -> bool:
     return True
 
 
-def _read(file: int) -> tuple[dict[str, int], dict[str, int]]:
-    """Return until when claims are renewed, and when others ended."""
+def _read(file: int) -> tuple[dict[str, Beside], dict[str, int]]:
+    """Return what was renewed, and when other claims ended."""
     content = os.pread(file, os.fstat(file).st_size, 0)
     try:
-        renewed, ended = json.loads(content)
+        made, ended = json.loads(content)
     except ValueError:
         return {}, {}  # new, or a power loss took it, and all workers with it
-    return _moments(renewed), _moments(ended)
+    besides = {key: Beside(*each) for key, each in dict(made).items() if _is_renewal(each)}
+    return besides, {key: at for key, at in dict(ended).items() if _is_moment(at)}
 
 
-def _moments(found: Any) -> dict[str, int]:
-    return {key: at for key, at in dict(found).items() if type(at) is int}
+def _is_renewal(each: Any) -> bool:
+    return (
+        isinstance(each, list)
+        and len(each) == 3
+        and _is_moment(each[0])
+        and _is_moment(each[1])
+        and (each[2] is None or _is_moment(each[2]))
+    )
+
+
+def _is_moment(at: Any) -> bool:
+    return type(at) is int and EARLIEST <= at <= LATEST
 
 
 def _key(token: int, worker: str) -> str:

@@ -1,13 +1,24 @@
-"""The schema of a SQLite file: which version it has, and bringing it up to date."""
+"""The schema of a SQLite file: which version it has, and bringing it up to date.
+
+All migrations that are due are one transaction. What a statement cannot say is a step in Python
+behind the file of its number.
+"""
+
+# ruff: noqa: S608 -- statements are made of constants; values are bound
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from sched_core.errors import SchemaTooNew
+from sched_core.errors import BackendError, SchemaTooNew
+from sched_core.logger import Logger
+from sched_sql.rows import RECORD_COLUMNS
+from sched_sql.upgrade import OLD_COLUMNS, upgraded
+
+logger = Logger("sched_sql")
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -34,15 +45,47 @@ def version_of(connection: sqlite3.Connection, path: str) -> tuple[int, int]:
     return version, newest
 
 
-def migrate(connection: sqlite3.Connection, version: int) -> None:
-    """Apply, in one transaction, all migrations after a version."""
+def refuse_old(version: int, newest: int, path: str, *, may_change: bool) -> None:
+    """Refuse a schema that must be brought up to date, where it may not be.
+
+    Raises:
+        BackendError: Says who may.
+    """
+    if not may_change:
+        raise BackendError(
+            f"{path}: its schema {version} is older than {newest}, and who only looks at a store "
+            "does not change it: start the upgraded service first"
+        )
+
+
+class StillClaimed(BackendError):
+    """Workers of an older version hold claims that they could not end any more."""
+
+
+def migrate(
+    connection: sqlite3.Connection, version: int, path: str, lives: Callable[[str], bool]
+) -> None:
+    """Apply, in one transaction, all migrations after a version.
+
+    Args:
+        connection: To the database, under its lock: no worker of any version writes.
+        version: That it has.
+        path: Of the database.
+        lives: Tells whether a worker is alive.
+
+    Raises:
+        StillClaimed: A worker that is alive holds a claim. Nothing was changed.
+    """
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for path in sorted(_MIGRATIONS.glob("*.sql")):
-            number = int(path.name[:4])
+        if version:
+            _refuse_claims(connection, path, lives)
+        for script in sorted(_MIGRATIONS.glob("*.sql")):
+            number = int(script.name[:4])
             if number > version:
-                for statement in _statements(path.read_text(encoding="utf-8")):
+                for statement in _statements(script.read_text(encoding="utf-8")):
                     connection.execute(statement)
+                _STEPS.get(number, _nothing)(connection)
                 connection.execute(
                     "UPDATE sched_meta SET value = ? WHERE key = 'schema'", (number,)
                 )
@@ -50,6 +93,43 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
     except BaseException:
         roll_back(connection)
         raise
+    if version:
+        logger.info("%s: its schema %s was brought up to date", path, version)
+
+
+def _refuse_claims(connection: sqlite3.Connection, path: str, lives: Callable[[str], bool]) -> None:
+    found = connection.execute(
+        "SELECT worker, count(*), min(id) FROM sched_job "
+        "WHERE lease_until IS NOT NULL AND typeof(worker) = 'text' GROUP BY worker ORDER BY worker"
+    )
+    claims = [
+        f"{worker} ({job_id!r}{f' and {count - 1} more' if count > 1 else ''})"
+        for worker, count, job_id in found
+        if lives(worker)
+    ]
+    if claims:
+        raise StillClaimed(
+            f"{path}: its schema must be brought up to date, and workers of an older sched-sql "
+            f"still run jobs: {', '.join(claims)}: stop them, or wait until these runs have "
+            "ended; nothing was changed"
+        )
+
+
+def _nothing(_: sqlite3.Connection) -> None:
+    """Do without a step in Python."""
+
+
+def _copy_jobs(connection: sqlite3.Connection) -> None:
+    old = connection.execute(f"SELECT {OLD_COLUMNS} FROM sched_job_old ORDER BY rowid")
+    marks = ", ".join("?" * (RECORD_COLUMNS.count(",") + 1))
+    connection.executemany(
+        f"INSERT INTO sched_job ({RECORD_COLUMNS}) VALUES ({marks})", map(upgraded, old)
+    )
+    old.close()
+    connection.execute("DROP TABLE sched_job_old")
+
+
+_STEPS: dict[int, Callable[[sqlite3.Connection], None]] = {2: _copy_jobs}
 
 
 def roll_back(connection: sqlite3.Connection) -> None:

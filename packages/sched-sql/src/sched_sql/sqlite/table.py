@@ -9,58 +9,43 @@ import os
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from sched_core.clock import FIRST, Clock
-from sched_core.errors import (
-    BackendError,
-    JobAlreadyExists,
-    JobNotFound,
-    JobUndecodable,
-    RevisionConflict,
-)
-from sched_core.job import (
+from sched_core import (
     Claim,
     Execution,
-    Job,
-    Settled,
-    Settlement,
-)
-from sched_core.ports import (
     ExecutionQuery,
+    Job,
     JobQuery,
     JobStore,
     Page,
-    Transaction,
+    Renewal,
+    Settled,
+    Settlement,
     Undecodable,
     UndecodableExecution,
 )
-from sched_sql.rows import (
-    JOB_COLUMNS,
-    Row,
-    job_values,
-    micros,
-)
-from sched_sql.rules import at_same_occurrence, is_doubtful, refuse_twins, revised
+from sched_core.clock import FIRST, Clock
+from sched_core.errors import BackendError
+from sched_core.ports import Transaction
+from sched_sql.moments import micros
+from sched_sql.rows import RECORD_COLUMNS, Row, job_values
+from sched_sql.rules import refuse_twins, revised
 from sched_sql.sqlite import listing
 from sched_sql.sqlite.claims import Claims
 from sched_sql.sqlite.database import Database
 from sched_sql.sqlite.existing import require
 from sched_sql.sqlite.failures import translate
-from sched_sql.sqlite.ledger import CHUNK, Ledger
-from sched_sql.sqlite.records import RECORD_COLUMNS, read_record
+from sched_sql.sqlite.history import CHUNK, History
+from sched_sql.sqlite.records import INSERT, Record, Records, read_record
 from sched_sql.sqlite.renewals import Renewals
 from sched_sql.sqlite.settling import Settling
 from sched_sql.sqlite.workers import WorkerFiles, is_locked, worker_of
-from sched_sql.table import Now, Renew
+from sched_sql.table import Asked, Now, Renew
 
 _GET = f"SELECT {RECORD_COLUMNS} FROM sched_job WHERE id = ? AND removed <> 1"
 
-_MARKS = ", ".join("?" * (JOB_COLUMNS.count(",") + 1))
-_INSERT = f"INSERT INTO sched_job ({JOB_COLUMNS}) VALUES ({_MARKS})"
-_OVERWRITE = f"UPDATE sched_job SET ({JOB_COLUMNS}) = ({_MARKS}), removed = 0 WHERE id = ?"
-
 
 class SqliteTable:
-    """Jobs and ledger in one SQLite file; see :class:`sched_sql.table.Table`.
+    """Jobs and their history in one SQLite file; see :class:`sched_sql.table.Table`.
 
     Args:
         path: Of the file.
@@ -74,11 +59,15 @@ class SqliteTable:
         path = os.path.realpath(path)
         self._path = path
         self._create = create
-        self._database = Database(path, synchronous=synchronous, timeout=timeout)
         self._workers = WorkerFiles(f"{path}-workers")
-        self._ledger = Ledger(self._database)
-        self._renewals = Renewals(path, f"{path}-workers", self._workers.lives)
-        self._claims = Claims(self._database, self._ledger, self._renewals)
+        lives = self._workers.lives
+        self._database = Database(
+            path, synchronous=synchronous, timeout=timeout, lives=lives, create=create
+        )
+        self._history = History(self._database)
+        self._records = Records(self._database)
+        self._renewals = Renewals(path, f"{path}-workers", lives)
+        self._claims = Claims(self._database, self._records, self._history, self._renewals)
         self._version: int | None = None
 
     def __str__(self) -> str:
@@ -138,9 +127,7 @@ class SqliteTable:
             )
 
     def due_since(self, now: Now) -> datetime | None:
-        at = now()
-        earliest = self.earliest(now, at)
-        return earliest if earliest is not None and earliest <= at else None
+        return self._claims.due_since(now())
 
     def live_workers(self) -> Sequence[str] | None:
         alive = [path for path in self._workers.others() if is_locked(path)]
@@ -154,31 +141,24 @@ class SqliteTable:
         with self._database.write() as serial:
             connection = self._database.connection
             stored = {
-                row[0]: row
+                row[0]
                 for row in connection.execute(
-                    "SELECT j.id, j.uid, j.removed FROM json_each(?) i "
-                    "CROSS JOIN sched_job j ON j.id = i.value",
+                    "SELECT j.id FROM json_each(?) i CROSS JOIN sched_job j ON j.id = i.value",
                     (json.dumps([job.id for job in jobs]),),
                 )
             }
             added: list[Job] = []
             new: list[Row] = []
             for job, row in zip(jobs, values, strict=True):
-                found = stored.get(job.id)
-                if found is None or found[2] == 1:
-                    revision = serial.next()
-                    added.append(revised(job, revision))
-                    numbered = (row[0], revision, *row[2:])
-                    if found is None:
-                        new.append(numbered)
-                    else:
-                        self._claims.prepare_edit(job.id, serial, ())
-                        connection.execute(_OVERWRITE, (*numbered, job.id))
-                elif found[1] == job.uid:
-                    added.append(self._readable(job.id))
+                revision = serial.next()
+                if job.id in stored:
+                    record = self._records.load(job.id)
+                    added.append(record.add(job, revision))
+                    self._records.save(job.id, record)
                 else:
-                    raise JobAlreadyExists(job.id)
-            connection.executemany(_INSERT, new)
+                    added.append(revised(job, revision))
+                    new.append((row[0], revision, *row[2:]))
+            connection.executemany(INSERT, new)
         return added
 
     def get(self, job_id: str) -> Job | Undecodable | None:
@@ -186,51 +166,26 @@ class SqliteTable:
             rows = self._database.read(_GET, (job_id,))
         except UnicodeEncodeError:  # the id under which a row is listed that is no UTF-8
             return None
-        return read_record(rows[0]) if rows else None
+        return read_record(rows[0]).read() if rows else None
 
-    def replace(self, job: Job, ledger_lines: Sequence[Execution]) -> Job:
-        job_id = job.id
+    def replace(self, job: Job, executions: Sequence[Execution]) -> Job:
         with self._database.write() as serial:
-            stored = self._readable(job_id)
-            if stored.revision != job.revision:
-                raise RevisionConflict(job_id)
-            revision = serial.next()
-            held = self._claims.prepare_edit(job_id, serial, ledger_lines)
-            connection = self._database.connection
-            connection.execute(_OVERWRITE, (*job_values(job, revision), job_id))
-            if is_doubtful(job.uid, job.standing.number, ledger_lines):
-                connection.execute("UPDATE sched_job SET doubtful = 1 WHERE id = ?", (job_id,))
-            if not held and not at_same_occurrence(stored, job):
-                connection.execute("UPDATE sched_job SET lost = 0 WHERE id = ?", (job_id,))
-        return revised(job, revision)
+            record, history = self._loaded(job.id), self._history.within(serial)
+            replaced = record.replace(job, executions, serial.next(), history)
+            self._records.save(job.id, record)
+        return replaced
 
-    def remove(self, job_id: str, ledger_lines: Sequence[Execution], expected: int | None) -> bool:
+    def remove(self, job: Job, executions: Sequence[Execution]) -> None:
         with self._database.write() as serial:
-            try:
-                stored = self._readable(job_id)
-            except JobNotFound:
-                return False
-            if expected is not None and stored.revision != expected:
-                raise RevisionConflict(job_id)
-            held = self._claims.prepare_edit(job_id, serial, ledger_lines)
-            connection = self._database.connection
-            if held:
-                connection.execute(
-                    "UPDATE sched_job SET removed = 1, revision = ?, due_at = lease_until "
-                    "WHERE id = ?",
-                    (serial.next(), job_id),
-                )
-            else:
-                connection.execute("DELETE FROM sched_job WHERE id = ?", (job_id,))
-        return True
+            record = self._loaded(job.id)
+            record.remove(job, executions, self._history.within(serial))
+            self._records.save(job.id, record)
 
-    def _readable(self, job_id: str) -> Job:
-        stored = self.get(job_id)
-        if stored is None:
-            raise JobNotFound(job_id)
-        if isinstance(stored, Undecodable):
-            raise JobUndecodable(job_id, stored.reason)
-        return stored
+    def _loaded(self, job_id: str) -> Record:
+        try:
+            return self._records.load(job_id)
+        except UnicodeEncodeError:
+            return Record()
 
     def jobs(self, query: JobQuery, after: str | None, limit: int) -> Page[Job | Undecodable]:
         return listing.jobs(self._database, query, after, limit)
@@ -249,28 +204,30 @@ class SqliteTable:
     def earliest(self, now: Now, horizon: datetime) -> datetime | None:
         return self._claims.earliest(horizon)
 
-    def claim(
-        self, claims: list[Claim], limit: int, lease: timedelta, now: Now, asked: datetime
-    ) -> None:
-        self._claims.claim(claims, limit, lease, now, asked)
+    def claim(self, asked: Asked, lease: timedelta, now: Now) -> None:
+        self._claims.claim(asked, lease, now)
 
-    def renew(self, claims: Sequence[Claim], lease: timedelta, now: Now) -> Sequence[Claim]:
-        return self._claims.renew(claims, lease, now)
+    def renew(self, renewals: Sequence[Renewal], lease: timedelta, now: Now) -> Sequence[Claim]:
+        return self._claims.renew(renewals, lease, now)
 
     @property
     def beside(self) -> Renew:
         return self.renew_beside
 
-    def renew_beside(self, claims: Sequence[Claim], lease: timedelta, now: Now) -> Sequence[Claim]:
+    def renew_beside(
+        self, renewals: Sequence[Renewal], lease: timedelta, now: Now
+    ) -> Sequence[Claim]:
         """Extend leases without the database."""
-        return self._renewals.renew(claims, lease, now)
+        return self._renewals.renew(renewals, lease, now)
 
     def release(self, claims: Sequence[Claim], now: Now) -> None:
         self._claims.release(claims, now)
 
-    def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+    def settle(self, settlements: Sequence[Settlement], now: Now) -> Sequence[Settled]:
         with self._database.write() as serial:
-            return Settling(self._database.connection, self._ledger, serial).settle(settlements)
+            connection = self._database.connection
+            settling = Settling(connection, self._records, self._history, serial)
+            return settling.settle(settlements, now())
 
     def free_dead(self, now: Now) -> bool:
         suspects = [path for path in self._workers.others() if not is_locked(path)]
@@ -316,7 +273,7 @@ class SqliteTable:
     ) -> Transaction:
         raise _no_transactions()
 
-    # -- the ledger
+    # -- the history
 
     def executions(
         self, query: ExecutionQuery, after: str | None, limit: int
@@ -327,13 +284,13 @@ class SqliteTable:
         if cursor >= 0:
             deleted, following = (0, None)
             if before > FIRST:
-                deleted, following = self._ledger.prune_old(micros(before), cursor)
+                deleted, following = self._history.prune_old(micros(before), cursor)
             return deleted, -1 if following is None else following
         with self._database.write(durable=False) as serial:
             if cursor == -1:
-                self._ledger.index(serial)
+                self._history.index(serial)
             at = micros(now())
-            deleted = self._ledger.prune_expired(at)
+            deleted = self._history.prune_expired(at)
             if deleted < CHUNK:
                 deleted += self._prune_jobs(at)
         return deleted, None if deleted < CHUNK else -2
