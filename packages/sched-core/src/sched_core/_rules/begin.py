@@ -63,9 +63,6 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
         return missed
     at = one.began_at or claim.claimed_at
     behind = content(job, one, at)
-    if at <= moment and policy.overlap != "cancel":
-        return Start(one.number, moment, one.kind, attempt, *behind, alone=alone)
-
     next_one = None if fixed else following(job, behind.last or moment)
     deadline = None
     if policy.overlap == "cancel" and not fixed:

@@ -20,7 +20,7 @@ from sched_core._rules.grid import (
     still_ahead,
     with_gap,
 )
-from sched_core._rules.record import expiry, kept, of_passed
+from sched_core._rules.record import expiry, gap_after, kept, of_passed
 from sched_core._rules.standing import current, placed, replaced, scheduled
 from sched_core.clock import instant_after
 from sched_core.schedule import next_occurrence
@@ -62,8 +62,11 @@ def finish(
     if one is not None and status is not Status.SUCCEEDED:
         again = _again(claim, start, ended, status, one, policy, now)
     final = again is None and status not in NEVER_FINAL
-    next_one = start.following
-    gap = None if next_one is None else next_one - (start.coalesced_until or start.scheduled_at)
+    next_one, gap = start.following, None
+    if next_one is not None:
+        gap = next_one - (start.coalesced_until or start.scheduled_at)
+    elif job is not None and one is not None and counts_from_end(job):
+        gap = gap_after(job, one, None, now)
     behind = Behind(start.coalesced, start.coalesced_until) if final else Behind()
     if status is Status.CANCELLED and job is not None and one is not None and one.until is not None:
         behind = rest_of_backfill(job, one)

@@ -9,7 +9,7 @@ from sched_core._model.execution import Execution, Status
 from sched_core._model.job import Job
 from sched_core._model.occurrence import Pending
 from sched_core._model.policy import KEPT, KEPT_GAPS, Policy
-from sched_core._rules.grid import Behind, following, passed
+from sched_core._rules.grid import Behind, counts_from_end, following, passed
 from sched_core.clock import LAST, instant_after
 
 
@@ -36,6 +36,18 @@ def kept(policy: Policy, gap: timedelta | None = None) -> timedelta | None:
         return None
 
 
+def gap_after(job: Job, one: Pending, last: datetime | None, now: datetime) -> timedelta | None:
+    """Return how long after an occurrence, or the last that it stands for, the next one is due.
+
+    ``None`` where nothing of the kind is known, or the policy says itself how long to keep.
+    """
+    if not one.is_scheduled or job.spec.policy.keep_executions != "default":
+        return None
+    since = now if counts_from_end(job) else last or one.scheduled_at
+    next_one = following(job, since)
+    return None if next_one is None else next_one - since
+
+
 def ended(
     job: Job,
     one: Pending,
@@ -47,7 +59,7 @@ def ended(
     behind: Behind = Behind(),  # noqa: B008 -- immutable
 ) -> Execution:
     """Return the final execution of an occurrence that no attempt decided."""
-    keep = kept(job.spec.policy)
+    keep = kept(job.spec.policy, gap_after(job, one, behind.last, now))
     return _record(job.spec.id, job.uid, one, 0, status, now, claim, keep, reason, behind)
 
 

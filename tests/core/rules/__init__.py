@@ -1,0 +1,1 @@
+"""The rules on values alone, phase by phase; ``occurrences`` searches histories of them."""
