@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from sched_core.errors import BackendError, SchemaTooNew
+from sched_core.errors import BackendError, BackendUnavailable, SchemaTooNew
 from sched_core.logger import Logger
 from sched_sql.rows import RECORD_COLUMNS
 from sched_sql.upgrade import OLD_COLUMNS, upgraded
@@ -58,7 +58,7 @@ def refuse_old(version: int, newest: int, path: str, *, may_change: bool) -> Non
         )
 
 
-class StillClaimed(BackendError):
+class StillClaimed(BackendUnavailable):
     """Workers of an older version hold claims that they could not end any more."""
 
 
