@@ -10,7 +10,8 @@ store::
 Nothing here waits, or reads a clock, or knows a store. Backends that say the same in SQL or in
 messages use the decisions about claims that stand here under their own names: ``current``,
 ``held``, ``renewed``, ``lapse``, ``freed``, ``is_held_by``, ``is_left_to_claim``,
-``is_to_be_cancelled``, ``is_repeat`` and ``leaves_pending``.
+``is_to_be_cancelled``, ``is_repeat`` and ``leaves_pending``; ``kept`` says how long the executions
+of a hold are kept where that is not stored with it.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from sched_core._rules.hold import (
     leaves_pending,
     renewed,
 )
+from sched_core._rules.record import kept
 from sched_core._rules.standing import current
 from sched_core.codec import (
     Malformed,
@@ -63,6 +65,7 @@ __all__ = [
     "is_left_to_claim",
     "is_repeat",
     "is_to_be_cancelled",
+    "kept",
     "lapse",
     "leaves_pending",
     "renewed",

@@ -12,6 +12,7 @@ import anyio.lowlevel
 from attrs import evolve
 from nats.aio.client import Client
 
+from sched_core import Claim, Claimed, Execution, Job, Renewal, Settled, Settlement
 from sched_core.affinity import Affinity
 from sched_core.clock import Clock, cpu_seconds, pause
 from sched_core.errors import (
@@ -20,7 +21,6 @@ from sched_core.errors import (
     InvalidDefinition,
     JobAlreadyExists,
 )
-from sched_core.job import Claim, Execution, Job, Settled, Settlement
 from sched_core.logger import Logger
 from sched_core.ports import (
     MAX_POLL,
@@ -39,6 +39,7 @@ from sched_jetstream.claiming import Claiming
 from sched_jetstream.dialing import must_be_known
 from sched_jetstream.errors import PermissionDenied
 from sched_jetstream.layout import TTL, Message, Step
+from sched_jetstream.leaving import take_leave
 from sched_jetstream.options import Options, Servers
 from sched_jetstream.permissions import probes, words
 from sched_jetstream.protocol import Found, Write
@@ -160,11 +161,13 @@ class JetStreamBackend:
         )
         await wire.open()
         try:
-            await provision(wire, options, create=self._create)
+            was_older = await provision(wire, options, create=self._create)
             session = Session(wire, options, clock, worker)
             for _ in range(SAMPLES):
                 if session.store_clock is not None and session.store_clock.vague:
                     await measure(session)
+            if was_older:
+                await take_leave(session)
         except BaseException:
             await wire.close()
             raise
@@ -220,8 +223,7 @@ class JetStreamBackend:
     # -- probes
 
     async def due_since(self) -> datetime | None:
-        due = await self._opened().reconciler.scan()
-        return due[0][0] if due else None
+        return await self._opened().reconciler.due_since()
 
     async def live_workers(self) -> Sequence[str] | None:
         self._opened()
@@ -277,43 +279,42 @@ class JetStreamBackend:
         if steps:
             sequences = await session.committer.write(*steps.values())
             for token, sequence in zip(steps, sequences, strict=True):
-                results[token] = evolve(by_token[token], revision=sequence)
+                results[token] = evolve(by_token[token], revision=sequence, held=None, held_at=None)
         return [results[token] for token in by_token]
 
     async def get(self, job_id: str) -> Job | Undecodable | None:
         session = await self._calm()
-        content = (await session.reader.one(token_of(job_id))).content
-        return content.job if isinstance(content, Record) else content
+        # From the leader: what an edit makes of an occurrence depends on whether it has begun.
+        return (await session.reader.one(token_of(job_id))).read()
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         def decide(found: Found, unsure: bool) -> Write | Job:
-            content = found.content
-            if unsure and isinstance(content, Record) and content.job is not None:
-                stored = content.job
-                if stored.revision != job.revision and evolve(stored, revision=0) == evolve(
-                    job, revision=0
-                ):
-                    return stored
-            return protocol.replace(found, job, ledger)
+            stored = found.read()
+            if (
+                unsure
+                and isinstance(stored, Job)
+                and stored.revision != job.revision
+                and _unrevised(stored) == _unrevised(job)
+            ):
+                return stored
+            return protocol.replace(found, job, executions)
 
         budget, session = self.options.write_budget, await self._calm()
         change = session.change(token_of(job.id), decide, budget)
         found, known = await session.undisturbed(change)
         if isinstance(known, Job):
             return known
-        return evolve(job, revision=found.sequence)
+        return found.record(job.id).read() or job
 
-    async def remove(
-        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
-        def decide(found: Found, unsure: bool) -> Write | bool:
-            write = protocol.remove(found, job_id, ledger, expected)
-            return unsure if write is None else write
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
+        def decide(found: Found, unsure: bool) -> Write | None:
+            stored = found.read()
+            if unsure and (stored is None or (isinstance(stored, Job) and stored.uid != job.uid)):
+                return None  # by the try before
+            return protocol.remove(found, job, executions)
 
         budget, session = self.options.write_budget, await self._calm()
-        change = session.change(token_of(job_id), decide, budget)
-        _, known = await session.undisturbed(change)
-        return known is None or bool(known)
+        await session.undisturbed(session.change(token_of(job.id), decide, budget))
 
     async def jobs(
         self, query: JobQuery, *, after: str | None, limit: int
@@ -341,9 +342,10 @@ class JetStreamBackend:
                     return
                 await alarm.sleep(clock, last if earliest is None else min(earliest, last), seen)
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
+    async def claim_due(self, limit: int) -> Claimed:
+        asked_at = self._opened().clock.now()
         session = await self._calm()
-        claiming = session.do_beside(Claiming(session).due(limit))
+        claiming = session.do_beside(Claiming(session).due(limit, asked_at=asked_at))
         try:
             await asyncio.wait([claiming])
             await anyio.lowlevel.checkpoint_if_cancelled()
@@ -354,8 +356,8 @@ class JetStreamBackend:
 
     # -- holding
 
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
-        return await Claiming(self._opened()).renew(claims)
+    async def renew(self, renewals: Sequence[Renewal]) -> Sequence[Claim]:
+        return await Claiming(self._opened()).renew(renewals)
 
     async def release(self, claims: Sequence[Claim]) -> None:
         session = await self._calm()
@@ -371,12 +373,12 @@ class JetStreamBackend:
                 raise answer
         return [answer for answer in answers if isinstance(answer, Settled)]
 
-    # -- the ledger
+    # -- the history
 
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
-        return await (await self._calm()).ledger.page(query, after, limit)
+        return await (await self._calm()).history.page(query, after, limit)
 
     async def prune(self, before: datetime) -> int:
         session = await self._calm()
@@ -392,7 +394,7 @@ class JetStreamBackend:
                     except Mismatch:
                         continue
                     deleted += 1
-        return deleted + await session.ledger.prune(before, now)
+        return deleted + await session.history.prune(before, now)
 
     # -- reconciling
 
@@ -409,8 +411,13 @@ class JetStreamBackend:
         return await session.reconciler.go_through(grace=timedelta(0))
 
 
-async def _give_back(session: Session, claiming: asyncio.Task[list[Claim]]) -> None:
+async def _give_back(session: Session, claiming: asyncio.Task[Claimed]) -> None:
     """Give back what was claimed for a call that was cancelled."""
     await asyncio.wait([claiming])
     if claiming.exception() is None:
-        await Claiming(session).give_back(claiming.result())
+        await Claiming(session).give_back(claiming.result().claims)
+
+
+def _unrevised(job: Job) -> Job:
+    """Return the job without what the store says of it."""
+    return Job(job.spec, job.uid, job.declared, job.anchor, job.standing)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 import anyio
-from attrs import evolve
 
+from sched_core import Claim, Claimed, Execution, Renewal
 from sched_core.clock import cpu_seconds, pause
 from sched_core.errors import BackendError
-from sched_core.job import Claim
 from sched_core.logger import Logger
 from sched_jetstream import protocol
 from sched_jetstream.batch import Mismatch
 from sched_jetstream.errors import OutcomeUnknown
-from sched_jetstream.hints import SHORTEST_NAK, Hint
+from sched_jetstream.hint import Hint
+from sched_jetstream.hints import SHORTEST_NAK
 from sched_jetstream.layout import Step
 from sched_jetstream.protocol import Found, Write
 from sched_jetstream.record import Record
@@ -28,6 +28,9 @@ logger = Logger("sched_jetstream")
 
 PATIENCE = 0.25
 """The part of a lease for which claims that are written wait for those that are not yet."""
+LATE = 0.1
+"""The part of a lease after which a look ends no claims any more: those of this worker might be
+among them, and are to be renewed first."""
 LOOKS_AGAIN = 0.1
 """Seconds between two looks for a claim whose answer is missing."""
 
@@ -42,8 +45,12 @@ class Claiming:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    async def due(self, limit: int) -> list[Claim]:
-        """Claim what is due.
+    async def due(self, limit: int, *, asked_at: datetime) -> Claimed:
+        """End claims whose lease has ended, and claim what is due.
+
+        Args:
+            limit: Most claims.
+            asked_at: When the caller asked for it.
 
         Raises:
             BackendError: Nothing could be claimed.
@@ -52,15 +59,24 @@ class Claiming:
         if hints.failure is not None:
             raise hints.failure
         if limit <= 0:
-            return []
+            return Claimed()
         if self._session.late:
-            return self._take_late(limit)
+            return Claimed(self._take_late(limit))
         claims: list[Claim] = []
-        until = clock.now() + self._session.options.lease * PATIENCE
+        lapsed: list[Execution] = []
+        lease = self._session.options.lease
+        until = clock.now() + lease * PATIENCE
         looked = False
         while clock.now() < until and len(claims) < limit:
             try:
                 due, looked = await self._look(limit - len(claims), looked=looked)
+                now = clock.now()
+                ended = hints.take_ended(now) if now < asked_at + lease * LATE else []
+                if ended:
+                    for hint in due:
+                        hints.put(hint)  # what is ended now may be due, and older
+                    lapsed += await self._end(ended)
+                    continue
                 if not due:
                     break
                 claims += await self._claim(due)
@@ -68,14 +84,17 @@ class Claiming:
                 if not claims:
                     raise
                 break  # what is claimed is not to wait, or be lost, because of what is not
-        return claims + self._take_late(limit - len(claims))
+        return Claimed(claims + self._take_late(limit - len(claims)), lapsed)
 
     async def _look(self, most: int, *, looked: bool) -> tuple[list[Hint], bool]:
-        """Return what is due, and whether the store was asked; once in a claim is enough.
+        """Return what can be claimed, and whether the store was asked; once in a claim is enough.
 
         It is asked where less is here than is wanted, also because others have claimed it.
         """
         hints, clock = self._session.hints, self._session.clock
+        if self._session.store_clock is None and not looked:
+            await self._session.scan()
+            return hints.take(clock.now(), most), True
         due = hints.take(clock.now(), most)
         if len(due) == most or looked:
             return due, looked
@@ -83,27 +102,15 @@ class Claiming:
             hints.put(hint)  # what is found now may be older
         await self._session.wire.ready()
         await hints.sweep(most - len(due))
-        if self._session.store_clock is None:
-            await self._session.scan()
         return hints.take(clock.now(), most), True
 
     async def _claim(self, due: Sequence[Hint]) -> list[Claim]:
         now = self._session.clock.now()
-        taken: list[tuple[Hint, Claim | None, Step, asyncio.Future[list[int]]]] = []
+        taken: list[tuple[Hint, Claim, Step, asyncio.Future[list[int]]]] = []
         again: list[Hint] = []
         for hint in due:
-            record = hint.found.content
-            hold = record.hold if isinstance(record, Record) else None
-            orphaned = self._session.is_orphan(hint.token, hold)
-            if hold is not None and not orphaned and not self._may_take_over():
-                self._session.hints.postpone(hint.reply, timedelta(seconds=1))
-                continue
             decided = protocol.claim(
-                hint.found,
-                now,
-                worker=self._session.worker,
-                lease=self._session.options.lease,
-                orphaned=orphaned,
+                hint.found, now, worker=self._session.worker, lease=self._session.options.lease
             )
             if decided is None:
                 again.append(hint)
@@ -112,9 +119,8 @@ class Claiming:
             taken.append((hint, decided.claim, step, self._session.committer.submit(step)))
         claims: list[Claim] = []
         failure: BackendError | None = None
-        patience = (self._session.options.lease * PATIENCE).total_seconds()
         if taken:
-            await asyncio.wait([future for *_, future in taken], timeout=patience)
+            await asyncio.wait([future for *_, future in taken], timeout=self._patience)
         for hint, claim, step, future in taken:
             if not future.done():
                 decided_late = partial(self._decided_late, hint, claim, step)
@@ -130,7 +136,7 @@ class Claiming:
             else:
                 claims += made
         if again:
-            self._session.do_beside(self._judge_again(again, patience))
+            self._session.do_beside(self._judge_again(again, self._patience))
         if failure is not None and not claims:
             raise failure
         return claims
@@ -138,11 +144,11 @@ class Claiming:
     def _made(
         self,
         hint: Hint,
-        claim: Claim | None,
+        claim: Claim,
         step: Step,
         future: asyncio.Future[list[int]],
     ) -> list[Claim]:
-        """Take in that a claim is decided; return it if it was written.
+        """Take in that a claim is decided; return it, now that it was written.
 
         Raises:
             Mismatch, BackendError: As the committer's.
@@ -152,23 +158,20 @@ class Claiming:
         except OutcomeUnknown:
             # A second try of the same claim may have been written, and handed out, before this one
             # is given up.
-            if claim is not None and self._session.ours(hint.token, claim) is None:
+            if self._session.ours(hint.token, claim) is None:
                 self._session.orphans.add(claim.token)
             raise
-        if claim is None:
-            self._session.hints.done(hint.reply)
-            return []
         self._session.mine[hint.token] = Mine(
             claim, written(hint.token, sequence, step), hint.reply
         )
         # An earlier try with the same token, on the same revision, was not stored then.
-        self._session.orphans -= {claim.token, _held(hint.found)}
+        self._session.orphans.discard(claim.token)
         return [claim]
 
     def _decided_late(
         self,
         hint: Hint,
-        claim: Claim | None,
+        claim: Claim,
         step: Step,
         future: asyncio.Future[list[int]],
     ) -> None:
@@ -176,8 +179,8 @@ class Claiming:
             made = self._made(hint, claim, step, future)
             self._session.late += made
             self._session.alarm.nudge()
-            patience = (self._session.options.lease * PATIENCE).total_seconds()
-            asyncio.get_running_loop().call_later(patience, self._give_back_unfetched, made)
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._patience, self._give_back_unfetched, made)
         except Mismatch:
             self._session.hints.postpone(hint.reply, SHORTEST_NAK)
         except BackendError as error:
@@ -229,6 +232,51 @@ class Claiming:
             self._session.late = [each for each in self._session.late if each not in left]
             self._session.do_beside(self.give_back(left))
 
+    # -- ending
+
+    async def _end(self, ended: Sequence[Hint]) -> list[Execution]:
+        """End claims whose lease has ended, and those that were never handed out.
+
+        Returns:
+            What was written about claims that were lost.
+        """
+        written = await asyncio.gather(*map(self._end_one, ended), return_exceptions=True)
+        failures = [each for each in written if isinstance(each, BaseException)]
+        if failures:
+            raise failures[0]
+        return [one for each in written if not isinstance(each, BaseException) for one in each]
+
+    async def _end_one(self, hint: Hint) -> Sequence[Execution]:
+        session, content = self._session, hint.found.content
+        hold = content.hold if isinstance(content, Record) else None
+        is_orphan = session.is_orphan(hint.token, hold)
+        if not is_orphan and not self._may_take_over():
+            session.hints.postpone(hint.reply, timedelta(seconds=1))
+            return ()
+        decide = protocol.end_unknown if is_orphan else protocol.end_of_lease
+        write = decide(hint.found, session.clock.now())
+        try:
+            if write is None:
+                raise Mismatch("nothing is to be ended")  # noqa: TRY301 -- it is as if changed
+            step = session.step(hint.found, write, await session.new_executions(write))
+            (sequence,) = await session.committer.write(step)
+        except Mismatch:
+            session.do_beside(self._judge_again([hint], self._patience))
+            return ()
+        except BackendError:
+            # Where it was written, whoever is told next sees that.
+            session.hints.postpone(hint.reply, timedelta(seconds=1))
+            raise
+        if hold is not None and is_orphan:
+            session.orphans.discard(hold.token)
+        if not session.hints.judge(written(hint.token, sequence, step), hint.reply):
+            session.hints.done(hint.reply)
+        return () if is_orphan else write.executions
+
+    @property
+    def _patience(self) -> float:
+        return (self._session.options.lease * PATIENCE).total_seconds()
+
     async def _judge_again(self, hints: Sequence[Hint], patience: float) -> None:
         """Read what was not as a hint said; what cannot be read in time is looked at later."""
 
@@ -250,32 +298,29 @@ class Claiming:
 
     # -- holding
 
-    async def renew(self, claims: Sequence[Claim]) -> list[Claim]:
+    async def renew(self, renewals: Sequence[Renewal]) -> list[Claim]:
         """Extend leases; return the claims that are still held."""
-        renewed = await asyncio.gather(*(self._renew(claim) for claim in claims))
+        renewed = await asyncio.gather(*(self._renew(renewal) for renewal in renewals))
         return [claim for claim in renewed if claim is not None]
 
-    async def _renew(self, claim: Claim) -> Claim | None:
-        token = token_of(claim.job.id)
-        mine = self._session.ours(token, claim)
-        found = await self._session.reader.one(token) if mine is None else mine.found
+    async def _renew(self, renewal: Renewal) -> Claim | None:
+        session, token = self._session, token_of(renewal.claim.job.id)
+        mine = session.ours(token, renewal.claim)
+        found = await session.reader.one(token) if mine is None else mine.found
         while True:
-            until = self._session.clock.now() + self._session.options.lease
-            write = protocol.renew(found, claim, until)
-            if write is None:
+            extended = protocol.renew(found, renewal, session.clock.now(), session.options.lease)
+            if extended is None:
                 return None
-            step = self._session.step(found, write)
+            step = session.step(found, extended.write)
             try:
-                (sequence,) = await self._session.committer.write(step)
+                (sequence,) = await session.committer.write(step)
             except Mismatch:
-                found = await self._session.reader.one(token)
+                found = await session.reader.one(token)
                 continue
             if mine is not None:
                 mine.found = written(token, sequence, step)
-                self._session.hints.working(mine.reply)
-            record = found.content
-            lost = record.hold.lost if isinstance(record, Record) and record.hold else claim.lost
-            return evolve(claim, expires_at=until, lost=lost)
+                session.hints.working(mine.reply)
+            return extended.claim
 
     async def release(self, claims: Sequence[Claim]) -> None:
         """Give claims back: what they held is due again at once."""
@@ -300,9 +345,3 @@ class Claiming:
         await self._session.change(token, decide, left)
         if mine is not None:
             self._session.let_go(token, mine)
-
-
-def _held(found: Found) -> int:
-    """Return the token of the hold that was read, 0 for none."""
-    record = found.content
-    return record.hold.token if isinstance(record, Record) and record.hold is not None else 0

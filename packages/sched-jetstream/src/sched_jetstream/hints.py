@@ -9,15 +9,12 @@ read, so that whatever happened to the job meanwhile is noticed.
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 import json
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
-from attrs import define
 from nats.aio.msg import Msg
 
 from sched_core.clock import Alarm, cpu_seconds, pause
@@ -25,6 +22,7 @@ from sched_core.errors import BackendError, BackendUnavailable
 from sched_core.logger import Logger
 from sched_jetstream.connection import Channel, status_of
 from sched_jetstream.errors import NotSent, OutcomeUnknown, StreamLost
+from sched_jetstream.hint import Hint, Upcoming
 from sched_jetstream.options import Options
 from sched_jetstream.protocol import Found, Verdict, judge
 from sched_jetstream.provision import make_consumer
@@ -42,23 +40,6 @@ WAIT = 3.0
 IDLE = 0.25
 """Seconds after which due hints that nobody claims here are given to somebody else."""
 SHORTEST_NAK = timedelta(milliseconds=50)
-
-
-@define(eq=False)
-class Hint:
-    """One job that is due, or will be in a moment.
-
-    Attributes:
-        token: Of its subject.
-        at: When.
-        found: The record as it was read.
-        reply: Where to acknowledge the message; empty where there is none.
-    """
-
-    token: str
-    at: datetime
-    found: Found
-    reply: str = ""
 
 
 class Hints:
@@ -85,9 +66,8 @@ class Hints:
     ) -> None:
         self._reader, self._wire, self._names = reader, reader.wire, reader.names
         self._options, self._now, self._alarm, self._adopt = options, now, alarm, adopt
-        self._hints: dict[str, Hint] = {}
-        self._heap: list[tuple[datetime, int, Hint]] = []
-        self._order = itertools.count()
+        self._due, self._ending = Upcoming(), Upcoming()
+        """What can be claimed, and what is held by a claim that is to be ended."""
         self._demands: list[int] = []
         self._demand = 0
         self._sweep = asyncio.Lock()
@@ -106,36 +86,35 @@ class Hints:
     # -- what is there
 
     def __len__(self) -> int:
-        return len(self._hints)
+        return len(self._due.hints) + len(self._ending.hints)
 
     def earliest(self) -> datetime | None:
-        """Return when the first one is due."""
-        while self._heap and self._hints.get(self._heap[0][2].token) is not self._heap[0][2]:
-            heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
+        """Return when there is the first thing to do."""
+        due, ending = self._due.earliest(), self._ending.earliest()
+        return ending if due is None or (ending is not None and ending < due) else due
 
     def take(self, now: datetime, most: int) -> list[Hint]:
-        """Remove and return what is due, oldest first."""
-        taken: list[Hint] = []
-        while len(taken) < most and (at := self.earliest()) is not None and at <= now:
-            hint = heapq.heappop(self._heap)[2]
-            del self._hints[hint.token]
-            taken.append(hint)
-        return taken
+        """Remove and return what can be claimed, oldest first."""
+        return self._due.take(now, most)
+
+    def take_ended(self, now: datetime) -> list[Hint]:
+        """Remove and return what is held by claims that are to be ended, oldest first."""
+        return self._ending.take(now, MOST) if self._ending.hints else []
+
+    def has_ended(self, now: datetime) -> bool:
+        """Whether there is something to take by :meth:`take_ended`."""
+        earliest = self._ending.earliest()
+        return earliest is not None and earliest <= now
 
     def put(self, hint: Hint) -> None:
         """Keep a hint, in the place of an older one about the same job."""
-        old = self._hints.get(hint.token)
+        place, other = self._due, self._ending
+        if hint.is_held:
+            place, other = other, place
+        old = place.hints.get(hint.token) or other.hints.pop(hint.token, None)
         if old is not None and old.reply and not hint.reply:
             hint.reply = old.reply
-        self._hints[hint.token] = hint
-        heapq.heappush(self._heap, (hint.at, next(self._order), hint))
-
-    def forget(self, token: str) -> None:
-        """Drop the hint about a job that is known not to be due."""
-        hint = self._hints.pop(token, None)
-        if hint is not None:
-            self.done(hint.reply)
+        place.put(hint)
 
     # -- demand
 
@@ -154,7 +133,7 @@ class Hints:
             self._demands.remove(demand)
             self._demand = min(sum(self._demands), MOST)
             self.look()
-            if not self._demand and self._hints and self._give_back is None:
+            if not self._demand and len(self) and self._give_back is None:
                 loop = asyncio.get_running_loop()
                 self._give_back = loop.call_later(IDLE, self._give_surplus_back)
 
@@ -164,7 +143,7 @@ class Hints:
         self._see_to_asking()
 
     def _see_to_asking(self) -> None:
-        if self._demand > len(self._hints):
+        if self._demand > len(self):
             self._wanted.set()
         else:
             self._wanted.clear()
@@ -172,21 +151,18 @@ class Hints:
     def _give_surplus_back(self) -> None:
         """Hand what is due and not claimed here to whoever has the time."""
         self._give_back = None
-        if not self._hints:
-            return
         idle = cpu_seconds() - self._looked_at
         if idle >= IDLE and not self._demand:
-            for hint in self.take(self._now(), MOST):
+            now = self._now()
+            for hint in (*self.take_ended(now), *self.take(now, MOST)):
                 self.postpone(hint.reply, timedelta(0))
-        if self._hints:
+        if len(self):
             self._give_back = asyncio.get_running_loop().call_later(IDLE, self._give_surplus_back)
 
     def give_all_back(self) -> None:
         """Hand everything to the other replicas."""
-        for hint in list(self._hints.values()):
+        for hint in (*self._ending.clear(), *self._due.clear()):
             self.postpone(hint.reply, timedelta(0))
-        self._hints.clear()
-        self._heap.clear()
         if self._give_back is not None:
             self._give_back.cancel()
             self._give_back = None
@@ -204,7 +180,7 @@ class Hints:
             try:
                 if self.failure is None:
                     await self._wanted.wait()
-                most = self._demand - len(self._hints)
+                most = self._demand - len(self)
                 if most > 0:
                     await self.ask(most, wait=WAIT)
                 elif self.failure is not None:
@@ -242,7 +218,7 @@ class Hints:
             await make_consumer(self._wire, self._names, self._options)
         except BackendError as error:
             return error
-        logger.info("the consumer %s was not there; it has been made again", self._names.consumer)
+        logger.info("the consumer %s was not there; it has been made again", self._names.consumer())
         return None
 
     async def sweep(self, most: int) -> None:
@@ -284,7 +260,7 @@ class Hints:
         body: dict[str, object] = {"batch": most, "no_wait": True}
         if wait:
             body["expires"] = int(wait * 1e9)
-        subject = f"{wire.api}.CONSUMER.MSG.NEXT.{self._names.stream}.{self._names.consumer}"
+        subject = f"{wire.api}.CONSUMER.MSG.NEXT.{self._names.stream}.{self._names.consumer()}"
         self._asking = self._asking or wait > 0
         try:
             with wire.awaiting(subject, ended):

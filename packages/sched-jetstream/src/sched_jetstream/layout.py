@@ -13,11 +13,14 @@ from math import ceil
 
 from attrs import frozen
 
-from sched_core import codec
-from sched_core.job import Execution
+from sched_core import Execution, codec
 from sched_jetstream.protocol import Found, Write
 from sched_jetstream.record import Record, encode, with_schedule
-from sched_jetstream.subjects import Names, line_token, token_of
+from sched_jetstream.subjects import Names, execution_token, token_of
+
+LAYOUT = 2
+"""Of the streams, in their metadata: a newer one is refused, and an older one brought to this.
+Before 2, records had format 1, hints had no queue, and one consumer had all of them."""
 
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 OPERATION = "KV-Operation"
@@ -45,8 +48,8 @@ KEEPS: tuple[tuple[str, timedelta], ...] = (
     ("1y", timedelta(days=366)),
     ("5y", timedelta(days=5 * 366)),
 )
-"""How long ledger lines are kept: each in the shortest class that is long enough. Whole classes are
-deleted by time, so that the server need not remember a moment for each line."""
+"""How long executions are kept: each in the shortest class that is long enough. Whole classes are
+deleted by time, so that the server need not remember a moment for each execution."""
 FOR_EVER = "ever"
 
 
@@ -73,7 +76,7 @@ class Step:
         messages: All of them.
         record: As it is written.
         sequence: That the record's compare-and-set expects.
-        runs: How many of the messages are ledger lines.
+        runs: How many of the messages are executions.
     """
 
     messages: list[Message]
@@ -82,19 +85,20 @@ class Step:
     runs: int
 
 
-def keep_of(line: Execution) -> str:
-    """Return the retention class of a ledger line."""
-    if line.expires_at is None:
+def keep_of(execution: Execution) -> str:
+    """Return the retention class of an execution."""
+    if execution.expires_at is None:
         return FOR_EVER
-    wanted = line.expires_at - line.finished_at
+    wanted = execution.expires_at - execution.finished_at
     return next((name for name, keep in KEEPS if wanted <= keep), FOR_EVER)
 
 
-def run_message(names: Names, line: Execution, ttl: timedelta) -> Message:
-    """Return the message that carries a ledger line."""
-    subject = names.run(keep_of(line), token_of(line.job_id), line_token(line.id))
+def run_message(names: Names, execution: Execution, ttl: timedelta) -> Message:
+    """Return the message that carries an execution."""
+    token, own = token_of(execution.job_id), execution_token(execution.id)
     headers = {TTL: str(ceil(ttl.total_seconds()))}
-    return Message(subject, codec.encode_execution(line), headers)
+    subject = names.run(keep_of(execution), token, own)
+    return Message(subject, codec.encode_execution(execution), headers)
 
 
 def step(
@@ -106,7 +110,7 @@ def step(
     new_generation: Callable[[], str],
     outbox_ttl: timedelta,
     expire: bool,
-    lines: Sequence[Execution] | None = None,
+    executions: Sequence[Execution] | None = None,
 ) -> Step:
     """Return the messages of a write.
 
@@ -116,12 +120,12 @@ def step(
         write: What was decided.
         now: By the clock that decides.
         new_generation: Makes the last token of a schedule's subject.
-        outbox_ttl: After how long a line on its way is deleted, copied or not.
+        outbox_ttl: After how long an execution on its way is deleted, copied or not.
         expire: Have the server delete finished jobs: not where a fake clock decides.
-        lines: Instead of the write's own, where some are known to be stored.
+        executions: Instead of the write's own, where some are known to be stored.
     """
-    lines = write.lines if lines is None else lines
-    runs = [run_message(names, line, outbox_ttl) for line in lines]
+    executions = write.executions if executions is None else executions
+    runs = [run_message(names, execution, outbox_ttl) for execution in executions]
     headers = {EXPECTED: str(found.sequence)}
     old = found.content if isinstance(found.content, Record) else None
     pending = None if old is None else old.schedule
@@ -143,7 +147,7 @@ def step(
             _cancel(headers, names.schedule(found.token, pending))
     if record.job is None:
         headers[OPERATION] = REMOVED
-    else:
+    elif record.hold is None:
         standing = record.job.standing
         if expire and standing.expires_at is not None and standing.due_at is None:
             left = standing.expires_at - now

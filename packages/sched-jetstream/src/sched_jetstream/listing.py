@@ -11,12 +11,10 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
+from sched_core import Job
 from sched_core.clock import cpu_seconds
-from sched_core.job import Job
 from sched_core.ports import JobQuery, Page, Undecodable
-from sched_jetstream.protocol import Found
 from sched_jetstream.reading import Reader
-from sched_jetstream.record import Record
 from sched_jetstream.subjects import id_of
 
 KEPT = 30.0
@@ -54,7 +52,7 @@ class Listing:
             index += max(CHUNK, limit + 1)
             found = await self._reader.many([kept.tokens[number] for number in chunk])
             for number in chunk:
-                item = _item(found[kept.tokens[number]])
+                item = found[kept.tokens[number]].read()
                 if item is None or not query.matches(item):
                     continue
                 if len(items) == limit:
@@ -82,11 +80,6 @@ class Listing:
             named[token] = token if item is None else item.id
         ordered = sorted((job_id or token, token) for token, job_id in named.items())
         return _Names([i for i, _ in ordered], [token for _, token in ordered], cpu_seconds())
-
-
-def _item(found: Found) -> Job | Undecodable | None:
-    content = found.content
-    return content.job if isinstance(content, Record) else content
 
 
 def _id(item: Job | Undecodable) -> str:

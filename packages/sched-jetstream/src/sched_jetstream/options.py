@@ -47,9 +47,10 @@ class Options:
     Attributes:
         job_bucket: The bucket of jobs, and so the stream ``KV_<job_bucket>`` that holds everything:
             ``nats kv get <job_bucket> <job>`` shows a record.
-        execution_bucket: The bucket of executions: the ledger, ``KV_<execution_bucket>``.
+        execution_bucket: The bucket of executions: the history, ``KV_<execution_bucket>``.
         subject_prefix: Of all other subjects; ``sched.<job_bucket>`` unless given.
-        consumer_name: The durable consumer that all replicas share.
+        consumer_name: Begins the name of the durable consumer that all replicas share: it is
+            ``<consumer_name>-default``, for the queue of jobs that name none.
         replicas: Of both streams and of the consumer: 3 in production, on three nodes.
         storage: ``file``, or ``memory`` for tests.
         lease: How long a claim lives unless it is renewed.
@@ -68,8 +69,8 @@ class Options:
         reconcile_interval: Between two passes of the reconciler of all replicas together.
         reconcile_grace: How long past due a job must be for the reconciler to send a hint.
         reconcile_rate: Records a second that the reconciler reads, so that it stays unnoticed.
-        outbox: How long a ledger line may wait to be copied. Longer outages of the ledger's stream
-            lose lines; lines that were copied are deleted at once.
+        outbox: How long an execution may wait to be copied. Longer outages of the history's stream
+            lose executions; those that were copied are deleted at once.
         durability: What an acknowledged write survives: ``process`` is the death of every process;
             ``machine`` power loss, too, and is only true where the server has ``sync_interval:
             always``, which no client can see.

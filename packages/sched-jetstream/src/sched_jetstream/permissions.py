@@ -23,7 +23,7 @@ def probes(names: Names) -> list[Message]:
         names.run("ever", PROBE, "0"),
         names.lock(PROBE),
     )
-    acknowledged = f"$JS.ACK.{names.stream}.{names.consumer}.0.0.0.0.0"
+    acknowledged = f"$JS.ACK.{names.stream}.{names.consumer()}.0.0.0.0.0"
     return [
         *(Message(subject, b"", NOWHERE) for subject in stored),
         Message(acknowledged, b"+WPI", {}),
@@ -34,9 +34,9 @@ def words(names: Names) -> list[str]:
     """Return the words of our subjects, in their capitals."""
     return [
         names.stream,
-        names.ledger_stream,
-        names.consumer,
+        names.history_stream,
+        names.consumer(),
         names.record("-"),
-        names.line("-", "-"),
+        names.history("-", "-"),
         names.prefix,
     ]

@@ -19,6 +19,7 @@ from sched_jetstream.errors import (
     PermissionDenied,
     StreamUnsuitable,
 )
+from sched_jetstream.layout import LAYOUT
 from sched_jetstream.options import Options
 from sched_jetstream.permissions import probes
 from sched_jetstream.reading import NO_STREAM
@@ -29,8 +30,6 @@ logger = Logger("sched_jetstream")
 
 T = TypeVar("T")
 
-LAYOUT = 1
-"""Of the streams; in their metadata. A newer one is refused."""
 MARK = "sched-jetstream"
 
 OLDEST = (2, 12, 12)
@@ -69,13 +68,17 @@ def check_version(text: str) -> str | None:
     return None
 
 
-async def provision(wire: Wire, options: Options, *, create: bool = True) -> None:
+async def provision(wire: Wire, options: Options, *, create: bool = True) -> bool:
     """Make what is missing, and see that what is there will do.
 
     Args:
         wire: The connection.
         options: What is wanted.
         create: False: make nothing, and change nothing that is there.
+
+    Returns:
+        Whether the streams had an older layout until now: workers of that may be at work in them,
+        and none can be opened any more.
 
     Raises:
         StoreNotFound: There are no streams, and none may be made.
@@ -90,9 +93,12 @@ async def provision(wire: Wire, options: Options, *, create: bool = True) -> Non
     until = cpu_seconds() + options.startup_timeout.total_seconds()
     if not create:
         await _patiently(wire, lambda: _require(wire, names), until)
-        return
+        return False
+    was_older = False
     for make in (_permissions, _jobs, _executions, _consumer):
-        await _patiently(wire, lambda make=make: make(wire, names, options), until)  # type: ignore[misc]
+        older = await _patiently(wire, lambda make=make: make(wire, names, options), until)  # type: ignore[misc]
+        was_older = was_older or older
+    return was_older
 
 
 SMALLEST_PAYLOAD = 16 * 1024
@@ -120,8 +126,9 @@ def _check_server(wire: Wire) -> None:
         )
 
 
-async def _permissions(wire: Wire, names: Names, _: Options) -> None:
+async def _permissions(wire: Wire, names: Names, _: Options) -> bool:
     await wire.allowed(probes(names))
+    return False
 
 
 async def _patiently(wire: Wire, step: Callable[[], Awaitable[T]], until: float) -> T:
@@ -170,7 +177,7 @@ def _disabled(error: BackendError) -> NatsRefused:
 
 
 async def _require(wire: Wire, names: Names) -> None:
-    for name in (names.stream, names.ledger_stream):
+    for name in (names.stream, names.history_stream):
         try:
             info = await wire.call(f"STREAM.INFO.{name}")
         except ApiError as error:
@@ -179,10 +186,15 @@ async def _require(wire: Wire, names: Names) -> None:
             raise StoreNotFound(
                 f"there is no stream {name} on the NATS server: no service has used these buckets"
             ) from None
-        _check(wire, name, info["config"], {}, made=False)
+        layout = _check(wire, name, info["config"], {}, made=False)
+        if layout < LAYOUT:
+            raise BackendError(
+                f"the stream {name} has layout {layout}, of an older sched-jetstream: this version "
+                f"has {LAYOUT}, and the first of your services to start with it changes the stream"
+            )
 
 
-async def _jobs(wire: Wire, names: Names, options: Options) -> None:
+async def _jobs(wire: Wire, names: Names, options: Options) -> bool:
     wanted = {
         "name": names.stream,
         "subjects": [names.record(">"), f"{names.prefix}.>"],
@@ -207,7 +219,7 @@ async def _jobs(wire: Wire, names: Names, options: Options) -> None:
         "retention": "limits",
         "discard": "old",
     }
-    _check(wire, names.stream, found, needs, made=made)
+    layout = _check(wire, names.stream, found, needs, made=made)
     for name in ("max_msgs", "max_bytes", "max_age"):
         if int(found.get(name) or -1) > 0:
             logger.warning(
@@ -216,11 +228,12 @@ async def _jobs(wire: Wire, names: Names, options: Options) -> None:
                 name,
                 found[name],
             )
+    return await _brought_up(wire, found, layout)
 
 
-async def _executions(wire: Wire, names: Names, options: Options) -> None:
+async def _executions(wire: Wire, names: Names, options: Options) -> bool:
     wanted = {
-        "name": names.ledger_stream,
+        "name": names.history_stream,
         "retention": "limits",
         "discard": "old",
         "storage": options.storage,
@@ -233,7 +246,7 @@ async def _executions(wire: Wire, names: Names, options: Options) -> None:
                 "subject_transforms": [
                     {
                         "src": names.run("*", "*", "*"),
-                        "dest": names.line("{{wildcard(1)}}", "{{wildcard(2)}}"),
+                        "dest": names.history("{{wildcard(1)}}", "{{wildcard(2)}}"),
                     }
                 ],
             }
@@ -242,10 +255,20 @@ async def _executions(wire: Wire, names: Names, options: Options) -> None:
     }
     found, made = await _stream(wire, wanted)
     needs = {"allow_direct": True, "retention": "limits"}
-    _check(wire, names.ledger_stream, found, needs, made=made)
+    layout = _check(wire, names.history_stream, found, needs, made=made)
     sources = [source.get("name") for source in found.get("sources") or []]
     if sources != [names.stream]:
-        raise StreamUnsuitable(names.ledger_stream, f"it copies {sources}, not {names.stream}")
+        raise StreamUnsuitable(names.history_stream, f"it copies {sources}, not {names.stream}")
+    return await _brought_up(wire, found, layout)
+
+
+async def _brought_up(wire: Wire, config: dict[str, Any], layout: int) -> bool:
+    """Give a stream the mark of this layout, if it has an older one; return whether it had."""
+    if layout == LAYOUT:
+        return False
+    metadata = {**config["metadata"], MARK: str(LAYOUT)}
+    await wire.call(f"STREAM.UPDATE.{config['name']}", {**config, "metadata": metadata})
+    return True
 
 
 async def _stream(wire: Wire, wanted: dict[str, Any]) -> tuple[dict[str, Any], bool]:
@@ -277,7 +300,8 @@ async def _stream(wire: Wire, wanted: dict[str, Any]) -> tuple[dict[str, Any], b
 
 def _check(
     wire: Wire, name: str, found: dict[str, Any], needs: dict[str, Any], *, made: bool
-) -> None:
+) -> int:
+    """Return the layout of a stream that will do."""
     layout = (found.get("metadata") or {}).get(MARK)
     missing = [
         f"{key} is {found.get(key)!r} and must be {value!r}"
@@ -301,18 +325,21 @@ def _check(
         )
     if missing:
         raise StreamUnsuitable(name, ", ".join(missing))
+    return int(layout)
 
 
-async def _consumer(wire: Wire, names: Names, options: Options) -> None:
+async def _consumer(wire: Wire, names: Names, options: Options) -> bool:
     await make_consumer(wire, names, options)
+    return False
 
 
 async def make_consumer(wire: Wire, names: Names, options: Options) -> None:
     """Make the consumer that all replicas share, or bring it to what is configured now."""
+    name = names.consumer()
     config = {
-        "durable_name": names.consumer,
-        "name": names.consumer,
-        "filter_subject": names.fire("*"),
+        "durable_name": name,
+        "name": name,
+        "filter_subject": names.fires,
         "ack_policy": "explicit",
         "ack_wait": int(options.wait_for_ack.total_seconds() * 1e9),
         "deliver_policy": "all",
@@ -322,6 +349,6 @@ async def make_consumer(wire: Wire, names: Names, options: Options) -> None:
         "num_replicas": options.replicas,
     }
     await wire.call(
-        f"CONSUMER.CREATE.{names.stream}.{names.consumer}.{names.fire('*')}",
+        f"CONSUMER.CREATE.{names.stream}.{name}.{names.fires}",
         {"stream_name": names.stream, "config": config},
     )

@@ -1,4 +1,4 @@
-"""The reconciler: finds jobs that are due and that nobody has, and sends hints about them.
+"""The reconciler: finds jobs that are due and not claimed, and sends hints about them.
 
 It repairs what nothing else can: a schedule that the server lost or could not fire, a hint that was
 acknowledged by mistake, a stream from which somebody deleted messages. A hint too many costs one
@@ -13,7 +13,7 @@ from math import ceil
 
 from sched_core.clock import cpu_seconds, pause
 from sched_core.logger import Logger
-from sched_jetstream.layout import EXPECTED, TTL, Message
+from sched_jetstream.layout import EXPECTED, LAYOUT, TTL, Message
 from sched_jetstream.protocol import Found, Verdict, judge
 from sched_jetstream.reading import Reader
 from sched_jetstream.record import Record
@@ -40,7 +40,10 @@ class Reconciler:
         """Hints, over all passes."""
 
     async def scan(self) -> list[tuple[datetime, Found]]:
-        """Return what is due and not held, oldest first. For small stores on a fake clock."""
+        """Return what is due, or whose lease has ended, oldest first.
+
+        For small stores on a fake clock.
+        """
         due: dict[str, tuple[datetime, Found]] = {}
         async for page in self._reader.all():
             for found in page:
@@ -51,8 +54,19 @@ class Reconciler:
                     due.pop(found.token, None)
         return sorted(due.values(), key=lambda entry: (entry[0], entry[1].token))
 
+    async def due_since(self) -> datetime | None:
+        """Return since when a job is due that no live claim holds."""
+        now, since = self._now(), None
+        for _, found in await self.scan():
+            record = found.content
+            if isinstance(record, Record) and record.job is not None:
+                due = record.job.standing.due_at
+                if due is not None and due <= now and (since is None or due < since):
+                    since = due
+        return since
+
     async def go_through(self, *, grace: timedelta, rate: int | None = None) -> int:
-        """Send a hint for each job that has been due for the grace and is not held.
+        """Send a hint for each job that has been due, or whose lease has ended, for the grace.
 
         Args:
             grace: What is due for less may have a hint on its way.
@@ -104,7 +118,7 @@ class Reconciler:
         """Whether no replica has begun a pass within the interval."""
         headers = {EXPECTED: "0", TTL: str(max(ceil(interval.total_seconds()), 1))}
         try:
-            await self._wire.store(Message(self._names.lock("reconciler"), b"", headers))
+            await self._wire.store(Message(self._names.lock(f"reconciler-{LAYOUT}"), b"", headers))
         except ApiError:
             return False
         return True

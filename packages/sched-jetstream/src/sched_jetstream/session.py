@@ -10,24 +10,26 @@ from typing import Any, TypeVar
 
 from attrs import define
 
+from sched_core import Claim, Execution, Hold
 from sched_core.clock import Alarm, Clock, boot_seconds, cpu_seconds, pause
 from sched_core.codec import decode_moment
 from sched_core.errors import BackendError, BackendUnavailable
-from sched_core.job import Claim, Execution
 from sched_core.logger import Logger
-from sched_jetstream import layout, protocol
+from sched_core.row import is_held_by
+from sched_jetstream import layout
 from sched_jetstream.batch import Committer, Mismatch
 from sched_jetstream.clock import StoreClock
 from sched_jetstream.errors import OutcomeUnknown, PermissionDenied, StreamLost
-from sched_jetstream.hints import Hint, Hints
+from sched_jetstream.hint import Hint
+from sched_jetstream.hints import Hints
+from sched_jetstream.history import History
 from sched_jetstream.layout import Step
-from sched_jetstream.ledger import Ledger
 from sched_jetstream.listing import Listing
 from sched_jetstream.options import Options
 from sched_jetstream.protocol import Found, Write
 from sched_jetstream.reading import Reader
 from sched_jetstream.reconcile import Reconciler
-from sched_jetstream.record import Hold, Record, with_revision
+from sched_jetstream.record import Record, with_revision
 from sched_jetstream.wire import Wire
 
 logger = Logger("sched_jetstream")
@@ -78,7 +80,7 @@ class Session:
         self.hints = Hints(
             self.reader, options, now=self.clock.now, alarm=self.alarm, adopt=self._adopt
         )
-        self.ledger = Ledger(self.reader, by_time=options.time == "store")
+        self.history = History(self.reader, by_time=options.time == "store")
         self.listing = Listing(self.reader)
         self.reconciler = Reconciler(self.reader, self.clock.now)
         self.tasks: list[asyncio.Task[None]] = []
@@ -144,15 +146,9 @@ class Session:
         if not isinstance(record, Record):
             return False
         if self.is_orphan(found.token, record.hold):
-            due = None if record.job is None else record.job.standing.due_at
-            if record.job is not None and due is None:
-                return False
-            now = self.clock.now()
-            self.hints.put(Hint(found.token, now if due is None else max(due, now), found, reply))
+            self.hints.put(Hint(found.token, self.clock.now(), found, reply))
             return True
-        if mine is None:
-            return False
-        if not protocol.same(record, mine.claim):
+        if mine is None or not is_held_by(record.hold, mine.claim):
             return False
         mine.reply = reply
         self.hints.working(reply)
@@ -180,9 +176,15 @@ class Session:
         self,
         found: Found,
         write: Write,
-        lines: Sequence[Execution] | None = None,
+        executions: Sequence[Execution] | None = None,
     ) -> Step:
-        """Return the messages that make a write, on what was found."""
+        """Return the messages that make a write, on what was found.
+
+        Args:
+            found: What is replaced.
+            write: What was decided.
+            executions: Instead of the write's own, where some are known to be stored.
+        """
         return layout.step(
             self.names,
             found,
@@ -191,7 +193,7 @@ class Session:
             new_generation=_new_generation,
             outbox_ttl=self.options.outbox,
             expire=self.options.time == "store",
-            lines=lines,
+            executions=executions,
         )
 
     async def change(
@@ -218,8 +220,7 @@ class Session:
                 decided = decide(found, unsure)
                 if not isinstance(decided, Write):
                     return found, decided
-                lines = await self._new_lines(decided)
-                step = self.step(found, decided, lines)
+                step = self.step(found, decided, await self.new_executions(decided))
                 (sequence,) = await self.committer.write(step)
                 return written(token, sequence, step), None
             except Mismatch:
@@ -235,12 +236,12 @@ class Session:
                     raise
                 await pause(0.1)
 
-    async def _new_lines(self, write: Write) -> Sequence[Execution]:
+    async def new_executions(self, write: Write) -> Sequence[Execution]:
         """Leave out what is stored already."""
-        if not write.unsure:
-            return write.lines
-        known, taken = await self.ledger.stored(write.lines)
-        return [line for line in write.lines if line.id not in known and line.id not in taken]
+        if not write.look:
+            return write.executions
+        known = await self.history.stored(write.executions)
+        return [each for each in write.executions if each.id not in known]
 
     # -- looking
 
@@ -297,7 +298,7 @@ async def reconcile_on(session: Session) -> None:
                 await session.reconciler.go_through(
                     grace=options.reconcile_grace, rate=options.reconcile_rate
                 )
-                await session.ledger.trim()
+                await session.history.trim()
         except StreamLost as error:
             session.hints.fail(error)
         except BackendError:

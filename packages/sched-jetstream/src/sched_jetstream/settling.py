@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
+from sched_core import Settled, Settlement
 from sched_core.errors import BackendError
-from sched_core.job import Execution, Job, Settled, Settlement
-from sched_core.row import is_written
+from sched_core.row import is_repeat
 from sched_jetstream import protocol
 from sched_jetstream.batch import Mismatch
-from sched_jetstream.protocol import CLAIM_LOST, LONG_AGO, WRITTEN, Found, Write
-from sched_jetstream.record import Record
+from sched_jetstream.protocol import CLAIM_LOST, LONG_AGO, WRITTEN, Write
 from sched_jetstream.session import Mine, Session
 from sched_jetstream.subjects import token_of
 
@@ -29,13 +28,14 @@ class Settling:
     async def settle(self, settlements: Sequence[Settlement]) -> list[Settled | BackendError]:
         """Send all of them at once by what is known here; look closer only where that fails."""
         sent: list[tuple[Settlement, str, Mine | None, asyncio.Future[list[int]] | None]] = []
+        now = self._session.clock.now()
         for settlement in settlements:
             token = token_of(settlement.claim.job.id)
             mine = self._session.ours(token, settlement.claim)
             future = None
             if mine is not None:
-                decided = protocol.settle(mine.found, settlement)
-                if isinstance(decided, Write) and not decided.unsure:
+                decided = protocol.settle(mine.found, settlement, now)
+                if isinstance(decided, Write) and not decided.look:
                     future = self._session.committer.submit(self._session.step(mine.found, decided))
             sent.append((settlement, token, mine, future))
         looked = await asyncio.gather(
@@ -70,38 +70,23 @@ class Settling:
         """Settle by what the leader says."""
         while True:
             found = await self._session.reader.one(token)
-            decided = protocol.settle(found, settlement)
+            decided = protocol.settle(found, settlement, self._session.clock.now())
             if isinstance(decided, Settled):
                 return decided
             if decided == LONG_AGO:
-                return await self._by_the_ledger(settlement)
-            lines: Sequence[Execution] = decided.lines
-            if decided.unsure:
-                known, taken = await self._known(settlement, lines)
-                if taken:
-                    return Settled("conflict", _job(found))
-                lines = [line for line in lines if line.id not in known]
+                return await self._by_the_history(settlement)
+            executions = await self._session.new_executions(decided)
             try:
-                await self._session.committer.write(self._session.step(found, decided, lines))
+                await self._session.committer.write(self._session.step(found, decided, executions))
             except Mismatch:
                 continue
             return WRITTEN
 
-    async def _by_the_ledger(self, settlement: Settlement) -> Settled:
-        """Whether an earlier try of the same settlement wrote its lines."""
-        known = await self._session.ledger.of_claim(settlement.ledger, settlement.claim.claimed_at)
-        return WRITTEN if is_written(settlement, known.get) else CLAIM_LOST
-
-    async def _known(
-        self, settlement: Settlement, lines: Sequence[Execution]
-    ) -> tuple[Collection[str], Collection[str]]:
-        """Return the ids of lines that are stored, and of final ones that are not the first."""
-        if any(line.final for line in lines):  # an edit may have ended its occurrence long ago
-            return await self._session.ledger.stored(lines)
-        claimed_at = settlement.claim.claimed_at
-        return await self._session.ledger.of_claim(lines, claimed_at), ()
-
-
-def _job(found: Found) -> Job | None:
-    content = found.content
-    return content.job if isinstance(content, Record) else None
+    async def _by_the_history(self, settlement: Settlement) -> Settled:
+        """Whether an earlier try of the same settlement wrote its executions."""
+        executions, claim = settlement.executions, settlement.claim
+        if not executions:
+            return CLAIM_LOST
+        known = await self._session.history.of_claim(executions, claim.claimed_at)
+        found = [known.get(each.id) for each in executions]
+        return WRITTEN if is_repeat(settlement, found) else CLAIM_LOST

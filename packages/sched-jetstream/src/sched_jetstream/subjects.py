@@ -4,14 +4,18 @@ One stream is the bucket of jobs and holds everything that one atomic step must 
 
     $KV.<job_bucket>.<token>        the record of a job
     <prefix>.sched.<token>.<gen>    what the server turns into a fire when its moment comes
-    <prefix>.fire.<token>           the hint that a job may be due
+    <prefix>.fire.<queue>.<token>   the hint that a job may be due
     <prefix>.def.<token>            a definition too large for its record
-    <prefix>.run.<keep>.<token>.<line>   ledger lines on their way into the other stream
+    <prefix>.run.<keep>.<token>.<execution>   executions on their way into the other stream
     <prefix>.check.<worker>, <prefix>.lock.<name>
 
-The other one is the bucket of executions and copies the lines::
+The other one is the bucket of executions and copies them::
 
     $KV.<execution_bucket>.<keep>.<token>
+
+No subject has a token for a shard: what is more than one stream can take needs several streams, and
+so several buckets, whose name every subject has. Within one bucket it would only change the keys
+that people know.
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ from attrs import frozen
 
 from sched_core.errors import InvalidDefinition
 
+DEFAULT = "default"
+"""The queue of jobs that name none."""
 LONGEST_TOKEN = 200
 """Bytes. A whole subject must stay far below the 4096 bytes of a protocol line."""
 
@@ -66,9 +72,9 @@ def id_of(token: str) -> str | None:
         return None
 
 
-def line_token(line_id: str) -> str:
-    """Return the token of a ledger line: the same for the same line."""
-    return _base32(hashlib.blake2b(line_id.encode(), digest_size=10).digest())
+def execution_token(execution_id: str) -> str:
+    """Return the token of an execution, or of whatever has a name: the same for the same one."""
+    return _base32(hashlib.blake2b(execution_id.encode(), digest_size=10).digest())
 
 
 def _base32(raw: bytes) -> str:
@@ -81,9 +87,10 @@ class Names:
 
     Args:
         job_bucket: Of the records; letters, digits, ``-`` and ``_``.
-        execution_bucket: Of the ledger.
+        execution_bucket: Of the executions.
         prefix: Of all other subjects; tokens joined by dots.
-        consumer: Of the durable consumer that all replicas share.
+        workers: Begins the name of the durable consumers, one for each queue, that all replicas
+            share.
 
     Raises:
         InvalidDefinition: One of them cannot be part of a subject.
@@ -92,13 +99,13 @@ class Names:
     job_bucket: str
     execution_bucket: str
     prefix: str
-    consumer: str
+    workers: str
 
     def __attrs_post_init__(self) -> None:
-        for field in ("job_bucket", "execution_bucket", "consumer"):
+        for field in ("job_bucket", "execution_bucket", "workers"):
             value = getattr(self, field)
             if not _BUCKET.match(str(value)):
-                name = "consumer_name" if field == "consumer" else field
+                name = "consumer_name" if field == "workers" else field
                 raise InvalidDefinition(
                     name, f"must be letters, digits, - and _ only, not {value!r}"
                 )
@@ -115,7 +122,7 @@ class Names:
         return f"KV_{self.job_bucket}"
 
     @property
-    def ledger_stream(self) -> str:
+    def history_stream(self) -> str:
         """The stream that is the bucket of executions."""
         return f"KV_{self.execution_bucket}"
 
@@ -131,42 +138,51 @@ class Names:
         """What the server turns into a fire."""
         return f"{self.prefix}.sched.{token}.{generation}"
 
-    def fire(self, token: str) -> str:
-        """The hint that a job may be due; ``*`` for all of them."""
-        return f"{self.prefix}.fire.{token}"
+    def consumer(self, queue: str = DEFAULT) -> str:
+        """The durable consumer of a queue's hints."""
+        return f"{self.workers}-{queue}"
+
+    def fire(self, token: str, queue: str = DEFAULT) -> str:
+        """The hint that a job may be due."""
+        return f"{self.prefix}.fire.{queue}.{token}"
+
+    @property
+    def fires(self) -> str:
+        """All hints, also those that older versions send, or have armed: without a queue."""
+        return f"{self.prefix}.fire.>"
 
     def fire_token(self, subject: str) -> str:
         """The token of a hint's subject."""
-        return subject[len(self.prefix) + 6 :]
+        return subject.rpartition(".")[2]
 
     def definition(self, token: str) -> str:
         """A definition that is too large for the record."""
         return f"{self.prefix}.def.{token}"
 
-    def run(self, keep: str, token: str, line: str) -> str:
-        """A ledger line on its way; wildcards for many."""
-        return f"{self.prefix}.run.{keep}.{token}.{line}"
+    def run(self, keep: str, token: str, execution: str) -> str:
+        """An execution on its way; wildcards for many."""
+        return f"{self.prefix}.run.{keep}.{token}.{execution}"
 
     def run_token(self, subject: str) -> str:
-        """The token of the job that a line on its way is about."""
+        """The token of the job that an execution on its way is of."""
         return subject[len(self.prefix) + 1 :].split(".")[2]
 
     @property
     def runs(self) -> str:
-        """All ledger lines that are on their way."""
+        """All executions that are on their way."""
         return f"{self.prefix}.run.>"
 
-    def line(self, keep: str, token: str) -> str:
-        """Where the lines of a job lie in the ledger; wildcards for many."""
+    def history(self, keep: str, token: str) -> str:
+        """Where the executions of a job lie in the other stream; wildcards for many."""
         return f"$KV.{self.execution_bucket}.{keep}.{token}"
 
-    def ledger_token(self, subject: str) -> str:
-        """The token of the job that lines in the ledger are about."""
+    def history_token(self, subject: str) -> str:
+        """The token of the job that what lies in the other stream is of."""
         return subject[len(self.execution_bucket) + 5 :].split(".")[1]
 
     def check(self, worker: str) -> str:
         """What a health check writes."""
-        return f"{self.prefix}.check.{line_token(worker)}"
+        return f"{self.prefix}.check.{execution_token(worker)}"
 
     def lock(self, name: str) -> str:
         """What several replicas agree by."""

@@ -1,7 +1,7 @@
-"""The ledger: lines on their way in the one stream, and their copies in the other.
+"""The history: executions on their way in the one stream, and their copies in the other.
 
-Lines are written with the record, in the same atomic step, into the stream of jobs. The server
-copies them into the ledger's stream within milliseconds; from there they are read, and what is not
+Executions are written with the record, in the same atomic step, into the stream of jobs. The server
+copies them into the history's stream within milliseconds; from there they are read, and what is not
 copied yet is read where it lies. The order is that of writing, by the sequence in the first stream,
 which a copy names in a header.
 """
@@ -14,15 +14,15 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 from nats.aio.msg import Msg
 
-from sched_core import codec
+from sched_core import Execution, codec
 from sched_core.clock import FIRST, cpu_seconds, pause
 from sched_core.codec import encode_moment
 from sched_core.errors import BackendError
-from sched_core.job import Execution
 from sched_core.ports import ExecutionQuery, Page, UndecodableExecution
+from sched_jetstream import former
 from sched_jetstream.errors import StreamLost
 from sched_jetstream.layout import FOR_EVER, KEEPS, OPERATION, REMOVED
 from sched_jetstream.reading import NO_MESSAGE, NO_STREAM, Reader
@@ -34,41 +34,41 @@ STORED_AT = "Nats-Time-Stamp"
 _SOURCE = re.compile(rb"Nats-Stream-Source: *\S+ (\d+)")
 
 BATCH = 1000
-"""Lines in one answer."""
+"""Executions in one answer."""
 SPREAD = timedelta(minutes=1)
-"""So much may the clocks of a cluster's nodes differ: a claim has the moment of one, its lines of
-another."""
+"""So much may the clocks of a cluster's nodes differ: a claim has the moment of one, its executions
+of another."""
 WINDOW = 256
 """Sequences that are read at a time, backwards."""
 SLICE = 10_000
-"""Lines that one purge deletes: the stream stands still meanwhile, 1 ms for each thousand."""
+"""Executions that one purge deletes: the stream stands still meanwhile, 1 ms for each thousand."""
 PATIENCE = 2.0
-"""Seconds to wait for lines to be copied, before pruning them."""
+"""Seconds to wait for executions to be copied, before pruning them."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LATE = timedelta(minutes=10)
-"""A line is written at most so long after its run has ended, except in an outage."""
+"""An execution is written at most so long after its run has ended, except in an outage."""
 
 
 @frozen
-class Line:
-    """A line and where it lies.
+class Entry:
+    """An execution and where it lies.
 
     Attributes:
-        line: ``None`` for the mark that some tool deleted what lay there.
+        execution: ``None`` for the mark that some tool deleted what lay there.
         origin: Its sequence in the stream of jobs: the order of writing; 0 where it was not copied
-            from there: another tool put it into the ledger.
-        sequence: Its own, in the ledger; 0 for one that is not copied yet.
+            from there: another tool put it into the history.
+        sequence: Its own, in the history; 0 for one that is not copied yet.
         stored_at: When the server stored it, as the server writes moments.
     """
 
-    line: Execution | UndecodableExecution | None
+    execution: Execution | UndecodableExecution | None
     origin: int
     sequence: int
     stored_at: str
 
 
-class Ledger:
-    """Reads and prunes the ledger of one deployment."""
+class History:
+    """Reads and prunes the history of one deployment."""
 
     def __init__(self, reader: Reader, *, by_time: bool) -> None:
         self._reader, self._wire = reader, reader.wire
@@ -81,18 +81,18 @@ class Ledger:
     async def page(
         self, query: ExecutionQuery, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
-        """List lines, newest first."""
+        """List executions, newest first."""
         found: list[tuple[Execution | UndecodableExecution, str]] = []
         async for entry in self._newest_first(query, after):
-            line = entry.line
-            if line is None or not query.matches(line):
+            execution = entry.execution
+            if execution is None or not query.matches(execution):
                 continue
             if len(found) == limit:
                 return Page([each for each, _ in found], found[-1][1])
-            found.append((line, f"{entry.origin}.{entry.sequence}"))
+            found.append((execution, f"{entry.origin}.{entry.sequence}"))
         return Page([each for each, _ in found], None)
 
-    async def _newest_first(self, query: ExecutionQuery, after: str | None) -> AsyncIterator[Line]:
+    async def _newest_first(self, query: ExecutionQuery, after: str | None) -> AsyncIterator[Entry]:
         origin, sequence = _position(after)
         whose = "*" if query.job_id is None else token_of(query.job_id)
         seen: set[int] = set()
@@ -113,8 +113,8 @@ class Ledger:
     def _too_old(self, since: datetime | None) -> str:
         """Return before which moment nothing was stored that is asked for; empty for no moment.
 
-        What the server says of a line counts, and not the line: one that makes no sense must not
-        end the listing of all others.
+        What the server says of an execution counts, and not what it says itself: one that makes no
+        sense must not end the listing of all others.
         """
         if not self._by_time or since is None or since - FIRST < LATE:
             return ""
@@ -122,7 +122,9 @@ class Ledger:
 
     async def _copied(self) -> int:
         """Return the sequence up to which everything has been copied."""
-        return _origin_of(await self._last(self._names.ledger_stream, self._names.line("*", "*")))
+        return _origin_of(
+            await self._last(self._names.history_stream, self._names.history("*", "*"))
+        )
 
     async def _last(self, stream: str, subject: str) -> dict[str, Any]:
         """Return the last message under a subject; an empty one where there is none."""
@@ -137,16 +139,16 @@ class Ledger:
         message: dict[str, Any] = reply["message"]
         return message
 
-    async def _outbox(self, token: str, copied: int) -> list[Line]:
-        """Return the lines that are not copied yet, oldest first."""
-        found: list[Line] = []
+    async def _outbox(self, token: str, copied: int) -> list[Entry]:
+        """Return the executions that are not copied yet, oldest first."""
+        found: list[Entry] = []
 
         def each(msg: Msg) -> None:
             headers = msg.headers or {}
             sequence, subject = int(headers["Nats-Sequence"]), headers["Nats-Subject"]
             name = f"{self._names.stream}@{sequence}"
-            line = _read(msg, name, self._names.run_token(subject))
-            found.append(Line(line, sequence, 0, headers.get(STORED_AT, "")))
+            execution = _read(msg, name, self._names.run_token(subject))
+            found.append(Entry(execution, sequence, 0, headers.get(STORED_AT, "")))
 
         sequence = copied + 1
         while True:
@@ -158,14 +160,14 @@ class Ledger:
                 return found
             sequence = found[-1].origin + 1
 
-    async def _written_since(self, job_id: str, since: datetime) -> list[Line]:
-        """Return the lines of a job that the server stored since a moment, newest first.
+    async def _written_since(self, job_id: str, since: datetime) -> list[Entry]:
+        """Return the executions of a job that the server stored since a moment, newest first.
 
-        With as many requests for a line as for a thousand, and none that reads what is older.
+        With as many requests for one as for a thousand, and none that reads what is older.
         """
         token = token_of(job_id)
         outbox = await self._outbox(token, await self._copied())
-        copies: list[Line] = []
+        copies: list[Entry] = []
 
         def each(msg: Msg) -> None:
             copies.append(self._copy(msg))
@@ -173,8 +175,8 @@ class Ledger:
         begin: dict[str, object] = {"start_time": encode_moment(max(since, EPOCH))}
         while True:
             before = len(copies)
-            body = {**begin, "next_by_subj": self._names.line("*", token), "batch": BATCH}
-            await self._get(self._names.ledger_stream, body, each)
+            body = {**begin, "next_by_subj": self._names.history("*", token), "batch": BATCH}
+            await self._get(self._names.history_stream, body, each)
             if len(copies) - before < BATCH:
                 break
             begin = {"seq": copies[-1].sequence + 1}
@@ -184,59 +186,59 @@ class Ledger:
             *reversed(copies),
         ]
 
-    async def _backwards(self, whose: str, below: int | None) -> AsyncIterator[Line]:
+    async def _backwards(self, whose: str, below: int | None) -> AsyncIterator[Entry]:
         """Read the copies backwards, from below a sequence on."""
         if whose == "*":
-            async for line in self._windows(below):
-                yield line
+            async for entry in self._windows(below):
+                yield entry
             return
         while True:
-            newest: list[Line] = []
+            newest: list[Entry] = []
 
-            def each(msg: Msg, newest: list[Line] = newest) -> None:
+            def each(msg: Msg, newest: list[Entry] = newest) -> None:
                 newest.append(self._copy(msg))
 
             more = {} if below is None else {"up_to_seq": below - 1}
             if below is not None and below <= 1:
                 return
-            subjects = [self._names.line("*", whose)]
-            await self._reader.multi(self._names.ledger_stream, subjects, each, **more)
+            subjects = [self._names.history("*", whose)]
+            await self._reader.multi(self._names.history_stream, subjects, each, **more)
             if not newest:
                 return
-            line = max(newest, key=lambda entry: entry.sequence)
-            yield line
-            below = line.sequence
+            first = max(newest, key=lambda entry: entry.sequence)
+            yield first
+            below = first.sequence
 
-    async def _windows(self, below: int | None) -> AsyncIterator[Line]:
+    async def _windows(self, below: int | None) -> AsyncIterator[Entry]:
         if below is None:
-            info = await self._wire.call(f"STREAM.INFO.{self._names.ledger_stream}")
+            info = await self._wire.call(f"STREAM.INFO.{self._names.history_stream}")
             below = int(info["state"]["last_seq"]) + 1
             first = int(info["state"]["first_seq"])
         else:
-            info = await self._wire.call(f"STREAM.INFO.{self._names.ledger_stream}")
+            info = await self._wire.call(f"STREAM.INFO.{self._names.history_stream}")
             first = int(info["state"]["first_seq"])
         window = WINDOW
         while below > first:
             start = max(first, below - window)
-            found: list[Line] = []
+            found: list[Entry] = []
 
-            def each(msg: Msg, found: list[Line] = found) -> None:
+            def each(msg: Msg, found: list[Entry] = found) -> None:
                 found.append(self._copy(msg))
 
-            body = {"seq": start, "next_by_subj": self._names.line("*", "*"), "batch": window}
-            await self._get(self._names.ledger_stream, body, each)
-            for line in reversed(found):
-                if line.sequence < below:
-                    yield line
+            body = {"seq": start, "next_by_subj": self._names.history("*", "*"), "batch": window}
+            await self._get(self._names.history_stream, body, each)
+            for entry in reversed(found):
+                if entry.sequence < below:
+                    yield entry
             below = start
 
-    def _copy(self, msg: Msg) -> Line:
+    def _copy(self, msg: Msg) -> Entry:
         headers = msg.headers or {}
         origin, sequence = _origin(msg), int(headers["Nats-Sequence"])
-        stream = self._names.stream if origin else self._names.ledger_stream
+        stream = self._names.stream if origin else self._names.history_stream
         name = f"{stream}@{origin or sequence}"
-        line = _read(msg, name, self._names.ledger_token(headers["Nats-Subject"]))
-        return Line(line, origin, sequence, headers.get(STORED_AT, ""))
+        execution = _read(msg, name, self._names.history_token(headers["Nats-Subject"]))
+        return Entry(execution, origin, sequence, headers.get(STORED_AT, ""))
 
     async def _get(self, stream: str, body: dict[str, object], each: object) -> None:
         try:
@@ -252,66 +254,36 @@ class Ledger:
     # -- looking up
 
     async def of_claim(
-        self, lines: Sequence[Execution], claimed_at: datetime
+        self, executions: Sequence[Execution], claimed_at: datetime
     ) -> dict[str, Execution | UndecodableExecution]:
-        """Return those lines that are stored under the ids of lines that end a claim.
+        """Return what is stored under the ids of executions that end a claim.
 
-        Whoever wrote them did so after the claim: what is older is not read, for a settlement that
+        Whoever wrote it did so after the claim: what is older is not read, for a settlement that
         comes too late must cost the same whatever the job's history.
         """
-        if not self._by_time:
-            return (await self.stored(lines))[0]
-        wanted = {line.id for line in lines}
-        known: dict[str, Execution | UndecodableExecution] = {}
-        for job_id in {line.job_id for line in lines}:
-            for entry in await self._written_since(job_id, claimed_at - SPREAD):
-                if entry.line is not None and entry.line.id in wanted:
-                    known.setdefault(entry.line.id, entry.line)
-        return known
+        return await self.stored(executions, claimed_at - SPREAD if self._by_time else EPOCH)
 
     async def stored(
-        self, lines: Sequence[Execution]
-    ) -> tuple[dict[str, Execution | UndecodableExecution], set[str]]:
-        """Look up lines, in all that a job has.
+        self, executions: Sequence[Execution], since: datetime = EPOCH
+    ) -> dict[str, Execution | UndecodableExecution]:
+        """Return what is stored under the ids of executions; of two, the newer one.
 
-        Returns:
-            Those that are stored under the ids of the given ones; and the ids of given final ones
-            whose occurrence has a final line of another id.
+        Args:
+            executions: Of any jobs.
+            since: What was stored earlier is not read.
         """
-        wanted = {line.id for line in lines}
-        finals = {(line.uid, line.number): line.id for line in lines if line.final}
+        wanted = {each.id for each in executions}
         known: dict[str, Execution | UndecodableExecution] = {}
-        taken: set[str] = set()
-        for job_id in {line.job_id for line in lines}:
-            ends = _ends([line for line in lines if line.job_id == job_id])
-            async for entry in self._looked_through(job_id, whole=ends is None):
-                line = entry.line
-                if line is None:
-                    continue
-                if line.id in wanted:
-                    known.setdefault(line.id, line)
-                if isinstance(line, UndecodableExecution):
-                    continue
-                if ends is not None and line.uid == ends[0] and line.number < ends[1]:
-                    break
-                asked = finals.get((line.uid, line.number))
-                if line.final and asked is not None and asked != line.id:
-                    taken.add(asked)
-        return known, taken
-
-    async def _looked_through(self, job_id: str, *, whole: bool) -> AsyncIterator[Line]:
-        """Read a job's lines, newest first: all of them at once, or only as far as is asked for."""
-        if not whole:
-            async for entry in self._newest_first(ExecutionQuery(job_id=job_id), None):
-                yield entry
-            return
-        for entry in await self._written_since(job_id, EPOCH):
-            yield entry
+        for job_id in {each.job_id for each in executions}:
+            for entry in await self._written_since(job_id, since):
+                if entry.execution is not None and entry.execution.id in wanted:
+                    known.setdefault(entry.execution.id, entry.execution)
+        return known
 
     # -- pruning
 
     async def prune(self, before: datetime, now: datetime) -> int:
-        """Delete the lines that ended before the moment, and those that have expired."""
+        """Delete the executions that ended before the moment, and those that have expired."""
         await self.trim(PATIENCE)
         if self._by_time:
             return await self._prune_by_time(before, now)
@@ -323,7 +295,7 @@ class Ledger:
             ends = before if keep is None else max(before, now - keep)
             if ends <= EPOCH:
                 continue
-            deleted += await self._purge_until(self._names.line(name, "*"), ends)
+            deleted += await self._purge_until(self._names.history(name, "*"), ends)
         return deleted
 
     async def _purge_until(self, subject: str, moment: datetime) -> int:
@@ -333,7 +305,7 @@ class Ledger:
         def each(msg: Msg) -> None:
             boundary.append(int((msg.headers or {})["Nats-Sequence"]))
 
-        stream = self._names.ledger_stream
+        stream = self._names.history_stream
         body = {"start_time": encode_moment(moment), "next_by_subj": subject, "batch": 1}
         await self._get(stream, body, each)
         info = await self._wire.call(f"STREAM.INFO.{stream}")
@@ -349,24 +321,24 @@ class Ledger:
         return deleted
 
     async def _prune_one_by_one(self, before: datetime, now: datetime) -> int:
-        """Look at every line: on a fake clock the store's moments mean nothing."""
+        """Look at every one: on a fake clock the store's moments mean nothing."""
         gone: list[int] = []
         async for entry in self._windows(None):
-            line = entry.line
-            if line is not None and (
-                (line.finished_at is not None and line.finished_at < before)
-                or (line.expires_at is not None and line.expires_at <= now)
+            one = entry.execution
+            if one is not None and (
+                (one.finished_at is not None and one.finished_at < before)
+                or (one.expires_at is not None and one.expires_at <= now)
             ):
                 gone.append(entry.sequence)
         for sequence in gone:
             await self._wire.call(
-                f"STREAM.MSG.DELETE.{self._names.ledger_stream}",
+                f"STREAM.MSG.DELETE.{self._names.history_stream}",
                 {"seq": sequence, "no_erase": True},
             )
         return len(gone)
 
     async def trim(self, patience: float = 0.0) -> None:
-        """Delete from the stream of jobs the lines that were copied.
+        """Delete from the stream of jobs the executions that were copied.
 
         Args:
             patience: Seconds to wait for those that are not copied yet.
@@ -383,17 +355,6 @@ class Ledger:
             await self._wire.call(f"STREAM.PURGE.{self._names.stream}", body)
 
 
-def _ends(lines: Sequence[Execution]) -> tuple[str, int] | None:
-    """Return the incarnation and the number below which lines need not be looked for.
-
-    The attempts at an occurrence have their lines before those at the next one. A final line may
-    be older than that: an edit ends occurrences ahead of the one that is held.
-    """
-    if any(line.final for line in lines) or len({line.uid for line in lines}) != 1:
-        return None
-    return lines[0].uid, min(line.number for line in lines)
-
-
 def _position(after: str | None) -> tuple[int | None, int]:
     if after is None:
         return None, 0
@@ -401,11 +362,11 @@ def _position(after: str | None) -> tuple[int | None, int]:
         origin, sequence = after.split(".")
         return int(origin), int(sequence)
     except ValueError:
-        raise BackendError(f"{after!r} is no position in the ledger") from None
+        raise BackendError(f"{after!r} is no position in the history") from None
 
 
 def _origin(msg: Msg) -> int:
-    """Return the sequence of the line that a copy was made of."""
+    """Return the sequence of what a copy was made of."""
     parts = (msg.headers or {}).get("Nats-Stream-Source", "").split(" ")
     return int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else 0
 
@@ -419,4 +380,5 @@ def _origin_of(message: Mapping[str, Any]) -> int:
 def _read(msg: Msg, name: str, token: str) -> Execution | UndecodableExecution | None:
     if not msg.data and (msg.headers or {}).get(OPERATION) in {REMOVED, "PURGE"}:
         return None
-    return codec.read_execution(msg.data, name, id_of(token) or "")
+    found = codec.read_execution(former.execution_of(msg.data), name, id_of(token) or "")
+    return evolve(found, record=msg.data) if isinstance(found, UndecodableExecution) else found
