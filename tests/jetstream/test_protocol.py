@@ -2,7 +2,7 @@
 
 Both say what a call of the port does to what is stored under one id: one as a row that a backend
 saves, the other as a message that replaces another one. Whatever the story, both answer alike, and
-the same job, hold and history are there after each step.
+the same job, hold and history are there after each step; also where the message was bytes meanwhile.
 """
 
 from __future__ import annotations
@@ -21,68 +21,72 @@ from sched_core import (
     Interval,
     Job,
     JobSpec,
+    Kind,
+    Pause,
+    Pending,
     Policy,
+    Renewal,
     SchedError,
     Settled,
     Settlement,
     Standing,
-    State,
     Status,
     Undecodable,
     UndecodableExecution,
 )
-from sched_core.row import CLAIM_LOST, WRITTEN, Row, is_written
+from sched_core.row import CLAIM_LOST, WRITTEN, Row, is_repeat
 from sched_jetstream import protocol
-from sched_jetstream.protocol import Found, Taken, Verdict, Write
-from sched_jetstream.record import Hold, Record, with_revision
+from sched_jetstream.protocol import Found, Verdict, Write
+from sched_jetstream.record import Record, decode, encode, with_revision
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LEASE = timedelta(seconds=30)
 UNREADABLE = Undecodable("job", "format 99", 99, b"{}", "lunar")
 
 
-class Lines:
-    """A history."""
+class History:
+    """What was written."""
 
     def __init__(self) -> None:
-        self.lines: list[Execution] = []
+        self.executions: list[Execution] = []
 
-    def line(self, line_id: str) -> Execution | UndecodableExecution | None:
-        return next((line for line in self.lines if line.id == line_id), None)
+    def stored(self, execution_id: str) -> Execution | UndecodableExecution | None:
+        return next((each for each in self.executions if each.id == execution_id), None)
 
-    def has_final(self, uid: str, number: int) -> bool:
-        return any((line.uid, line.number) == (uid, number) for line in self.lines if line.final)
-
-    def append(self, line: Execution) -> None:
-        self.lines.append(line)
+    def append(self, execution: Execution) -> None:
+        if self.stored(execution.id) is None:
+            self.executions.append(execution)
 
 
 class OnRow:
     """A backend of one row."""
 
     def __init__(self) -> None:
-        self.row, self.history = Row(), Lines()
+        self.row, self.history = Row(), History()
 
     def add(self, job: Job, number: int) -> Job:
         return self.row.add(job, number)
 
-    def replace(self, job: Job, lines: Sequence[Execution], number: int) -> Job:
-        return self.row.replace(job, lines, number, self.history)
+    def replace(self, job: Job, executions: Sequence[Execution], number: int) -> Job:
+        return self.row.replace(job, executions, number, self.history)
 
-    def remove(self, lines: Sequence[Execution], expected: int | None, number: int) -> bool:
-        return self.row.remove("job", lines, expected, self.history)
+    def remove(self, job: Job, executions: Sequence[Execution], number: int) -> None:
+        self.row.remove(job, executions, self.history)
+
+    def lapse(self, now: datetime, number: int) -> tuple[Execution, ...]:
+        return self.row.lapse(now, number, self.history)
 
     def claim(self, worker: str, now: datetime, token: int) -> Claim | None:
-        return self.row.claim(token, worker, now, now + LEASE, self.history)
+        return self.row.claim(token, worker, now, LEASE)
 
-    def renew(self, claim: Claim, now: datetime, number: int) -> bool:
-        return self.row.renew(claim, now + LEASE) is not None
+    def renew(self, renewal: Renewal, now: datetime, number: int) -> Claim | None:
+        return self.row.renew(renewal, now, LEASE)
 
     def release(self, claim: Claim, now: datetime, number: int) -> bool:
         return self.row.release(claim, now, self.history)
 
-    def settle(self, settlement: Settlement, number: int) -> Settled:
-        return self.row.settle(settlement, number, self.history)
+    def settle(self, settlement: Settlement, now: datetime, number: int) -> Settled:
+        return self.row.settle(settlement, now, number, self.history)
 
     def spoil(self) -> None:
         self.row = Row(UNREADABLE)
@@ -90,62 +94,72 @@ class OnRow:
     def state(self, now: datetime) -> tuple[Any, ...]:
         if self.row.is_empty():
             self.row = Row()
-        hold = self.row.hold
-        held = None if hold is None else (hold.token, hold.worker, hold.expires_at, hold.lost)
-        return self.row.job, held, self.row.is_due(now), self.history.lines
+        due = self.row.due()
+        to_do = due is not None and due <= now
+        return self.row.read(), self.row.hold, to_do, self.history.executions
 
 
 class OnProtocol:
     """A backend of one message."""
 
     def __init__(self) -> None:
-        self.found, self.history = Found("token", 0, None), Lines()
+        self.found, self.history = Found("token", 0, None), History()
 
     def _write(self, write: Write, number: int) -> None:
-        lines = write.lines
-        if write.unsure:
-            lines = [line for line in lines if not self._stored(line) and not self._taken(line)]
-        self.history.lines += lines
-        record = None if write.record is None else with_revision(write.record, number)
+        new = write.executions
+        if write.look:
+            new = [each for each in new if self.history.stored(each.id) is None]
+        known = [each for each in new if self.history.stored(each.id) is not None]
+        assert not known, "what is stored was taken for new"
+        self.history.executions += new
+        record = write.record
+        if record is not None:
+            record = with_revision(record, number)
+            read = decode(encode(write.record or record), number, "job")
+            assert read == record, "it is not read as it was written"
         self.found = Found("token", number, record)
-
-    def _stored(self, line: Execution) -> bool:
-        return self.history.line(line.id) is not None
-
-    def _taken(self, line: Execution) -> bool:
-        return line.final and self.history.has_final(line.uid, line.number)
 
     def add(self, job: Job, number: int) -> Job:
         decided = protocol.add(self.found, job)
         if isinstance(decided, Job):
             return decided
         self._write(decided, number)
-        return evolve(job, revision=number)
+        return self._read()
 
-    def replace(self, job: Job, lines: Sequence[Execution], number: int) -> Job:
-        self._write(protocol.replace(self.found, job, lines), number)
-        return evolve(job, revision=number)
+    def _read(self) -> Job:
+        job = self.found.read()
+        assert isinstance(job, Job)
+        return job
 
-    def remove(self, lines: Sequence[Execution], expected: int | None, number: int) -> bool:
-        write = protocol.remove(self.found, "job", lines, expected)
-        if write is not None:
-            self._write(write, number)
-        return write is not None
+    def replace(self, job: Job, executions: Sequence[Execution], number: int) -> Job:
+        self._write(protocol.replace(self.found, job, executions), number)
+        return self._read()
+
+    def remove(self, job: Job, executions: Sequence[Execution], number: int) -> None:
+        self._write(protocol.remove(self.found, job, executions), number)
+
+    def lapse(self, now: datetime, number: int) -> tuple[Execution, ...]:
+        write = protocol.end_of_lease(self.found, now)
+        if write is None:
+            return ()
+        self._write(write, number)
+        return tuple(write.executions)
 
     def claim(self, worker: str, now: datetime, token: int) -> Claim | None:
         # The token is what the message is replaced at: here it is chosen, to be the same on both.
         found = evolve(self.found, sequence=token)
-        taken: Taken | None = protocol.claim(found, now, worker=worker, lease=LEASE)
+        taken = protocol.claim(found, now, worker=worker, lease=LEASE)
         if taken is None:
             return None
         self._write(taken.write, token)
         return taken.claim
 
-    def renew(self, claim: Claim, now: datetime, number: int) -> bool:
-        write = protocol.renew(self.found, claim, now + LEASE)
-        if write is not None:
-            self._write(write, number)
-        return write is not None
+    def renew(self, renewal: Renewal, now: datetime, number: int) -> Claim | None:
+        extended = protocol.renew(self.found, renewal, now, LEASE)
+        if extended is None:
+            return None
+        self._write(extended.write, number)
+        return extended.claim
 
     def release(self, claim: Claim, now: datetime, number: int) -> bool:
         write = protocol.release(self.found, claim, now)
@@ -153,17 +167,13 @@ class OnProtocol:
             self._write(write, number)
         return write is not None
 
-    def settle(self, settlement: Settlement, number: int) -> Settled:
-        decided = protocol.settle(self.found, settlement)
+    def settle(self, settlement: Settlement, now: datetime, number: int) -> Settled:
+        decided = protocol.settle(self.found, settlement, now)
         if isinstance(decided, Settled):
             return decided
         if not isinstance(decided, Write):
-            return WRITTEN if is_written(settlement, self.history.line) else CLAIM_LOST
-        if decided.unsure:
-            new = [line for line in decided.lines if not self._stored(line)]
-            if any(self._taken(line) for line in new):
-                content = self.found.content
-                return Settled("conflict", content.job if isinstance(content, Record) else None)
+            stored = [self.history.stored(each.id) for each in settlement.executions]
+            return WRITTEN if is_repeat(settlement, stored) else CLAIM_LOST
         self._write(decided, number)
         return WRITTEN
 
@@ -172,12 +182,10 @@ class OnProtocol:
 
     def state(self, now: datetime) -> tuple[Any, ...]:
         content = self.found.content
-        if not isinstance(content, Record):
-            return content, None, False, self.history.lines
-        hold: Hold | None = content.hold
-        held = None if hold is None else (hold.token, hold.worker, hold.until, hold.lost)
+        hold = content.hold if isinstance(content, Record) else None
         judged = protocol.judge(self.found, now, near=timedelta(0))
-        return content.job, held, judged.verdict is Verdict.DUE, self.history.lines
+        to_do = judged.verdict is Verdict.DUE
+        return self.found.read(), hold, to_do, self.history.executions
 
 
 class Story:
@@ -187,7 +195,7 @@ class Story:
         self.both = (OnRow(), OnProtocol())
         self.now, self.number = START, 0
         self.jobs: list[Job] = []
-        """As they were stored, oldest first: edits may be decided on an older one."""
+        """As they were read, oldest first: edits may be decided on an older one."""
         self.claims: list[Claim] = []
         self.settlements: list[Settlement] = []
 
@@ -202,6 +210,9 @@ class Story:
         assert answers[0] == answers[1]
         ours, theirs = (each.state(self.now) for each in self.both)
         assert ours == theirs
+        stored = self.both[0].row.read()
+        if isinstance(stored, Job) and stored not in self.jobs:
+            self.jobs.append(stored)
         return answers[0]
 
     def next(self) -> int:
@@ -214,35 +225,38 @@ PICK = st.sampled_from([0, 0, 0, 1, 2])
 """How far back: most often the newest."""
 MOVES = st.integers(0, 2)
 """By how many occurrences an edit or a settlement moves a job on."""
-ENDS = st.sampled_from(["final", "final", "retry", "silent", "beside", "free"])
+ENDS = st.sampled_from(["final", "final", "retry", "silent", "beside", "free", "uncounted"])
 ADD = st.tuples(st.just("add"), st.booleans(), DUES)
 CLAIM = st.tuples(st.just("claim"), st.sampled_from(["v", "w"]))
 SETTLE = st.tuples(st.just("settle"), PICK, st.booleans(), ENDS, MOVES, DUES)
 STEPS = st.one_of(
     ADD,
     st.tuples(st.just("replace"), PICK, MOVES, DUES, st.booleans()),
-    st.tuples(st.just("remove"), st.none() | PICK, st.booleans()),
+    st.tuples(st.just("ask"), PICK, DUES),
+    st.tuples(st.just("mark"), PICK),
+    st.tuples(st.just("pause"), PICK, DUES),
+    st.tuples(st.just("remove"), PICK, st.booleans()),
     *[CLAIM] * 4,
     *[SETTLE] * 3,
-    st.tuples(st.just("renew"), PICK),
+    st.tuples(st.just("renew"), PICK, st.booleans()),
     st.tuples(st.just("release"), PICK),
+    st.tuples(st.just("lapse")),
     st.tuples(st.just("repeat"), PICK),
     st.tuples(st.just("pass"), st.sampled_from([30, 1, 29, 50, -60])),
 )
 
 
-def line(
-    story: Story, uid: str, number: int, status: Status, claim: Claim | None = None
+def execution(
+    story: Story, uid: str, number: int, status: Status, claim: Claim | None = None, attempt: int = 0
 ) -> Execution:
-    attempt = 0 if claim is None else claim.attempt
     return Execution(
         id=f"{uid}:{number}:{attempt}",
         job_id="job",
         uid=uid,
         number=number,
-        scheduled_at=START,
-        manual=False,
         attempt=attempt,
+        kind=Kind.SCHEDULED,
+        scheduled_at=START,
         status=status,
         final=status is not Status.FAILED,
         token=0 if claim is None else claim.token,
@@ -253,15 +267,33 @@ def line(
     )
 
 
-def standing(story: Story, number: int, due: int | None, attempts: int = 0) -> Standing:
-    due_at = None if due is None else story.now + timedelta(seconds=due)
-    return Standing(State.ACTIVE, number, due_at, due_at, attempts=attempts)
+def standing(story: Story, number: int, due: int | None, **counts: int) -> Standing:
+    """Return a standing with an occurrence of the schedule; finished without a moment."""
+    if due is None:
+        return Standing(number, None, None)
+    due_at = story.now + timedelta(seconds=due)
+    return Standing(number, Pending(number, START, due_at, **counts), due_at)
+
+
+def number_of(job: Job) -> int:
+    """Return the number of the schedule's occurrence, or the newest one."""
+    one = job.standing.scheduled
+    return job.standing.last_number if one is None else one.number
+
+
+def held_of(claim: Claim) -> Pending:
+    """Return what a claim is for."""
+    one = claim.job.standing.scheduled
+    for other in claim.job.standing.requests:
+        if one is None or other.due_at < one.due_at or claim.job.standing.pause:
+            one = other
+    return one or Pending(99, START, START)
 
 
 def passed(story: Story, job: Job, until: int, status: Status) -> list[Execution]:
-    """Return final lines of the occurrences that a job leaves behind, and a repeat of the last."""
-    lines = [line(story, job.uid, n, status) for n in range(job.standing.number, until)]
-    return lines + story.both[0].history.lines[-1:]
+    """Return the ends of the occurrences that a job leaves behind, and a repeat of the last."""
+    left = [execution(story, job.uid, n, status) for n in range(number_of(job), until)]
+    return left + story.both[0].history.executions[-1:]
 
 
 def pick(values: list[Any], back: int) -> Any:
@@ -270,6 +302,7 @@ def pick(values: list[Any], back: int) -> Any:
 
 def tell(story: Story, step: tuple[Any, ...]) -> None:
     kind, number = step[0], story.next()
+    old = pick(story.jobs, step[1]) if kind in EDITS else None
     if kind == "add":
         newest = pick(story.jobs, 0)
         uid = newest.uid if step[1] and newest is not None else f"u{number}"
@@ -277,34 +310,34 @@ def tell(story: Story, step: tuple[Any, ...]) -> None:
             uid = f"u{number}"  # an incarnation is never added again
         spec = JobSpec("job", Interval(hours=1), policy=Policy(keep_executions=timedelta(days=3)))
         job = Job(spec, uid, False, START, standing(story, 1, step[2]))
-        remember(story, story.ask(lambda each: each.add(job, number)))
-    elif kind == "replace" and (old := pick(story.jobs, step[1])) is not None:
-        _, _, move, due, written = step
-        after = old.standing.number + move
-        spec = evolve(old.spec, policy=Policy(keep_executions=timedelta(days=after)))
-        attempts = 0 if move else old.standing.attempts
-        new = evolve(old, spec=spec, standing=standing(story, after, due, attempts))
-        lines = passed(story, old, after, Status.SUPERSEDED) if written else []
-        remember(story, story.ask(lambda each: each.replace(new, lines, number)))
-    elif kind == "remove":
-        old = None if step[1] is None else pick(story.jobs, step[1])
-        expected = None if old is None else old.revision
-        lines = []
-        if old is not None and step[2]:
-            lines = passed(story, old, old.standing.number + 1, Status.SUPERSEDED)
-        story.ask(lambda each: each.remove(lines, expected, number))
+        story.ask(lambda each: each.add(job, number))
+    elif old is not None:
+        edited = EDITS[kind](story, old, step)
+        executions: list[Execution] = []
+        if kind == "replace" and step[4]:
+            executions = passed(story, old, number_of(edited), Status.SUPERSEDED)
+        elif kind == "remove" and step[2]:
+            executions = passed(story, old, number_of(old) + 1, Status.SUPERSEDED)
+        if kind == "remove":
+            story.ask(lambda each: each.remove(old, executions, number))
+        else:
+            story.ask(lambda each: each.replace(edited, executions, number))
     elif kind == "claim":
         claim = story.ask(lambda each: each.claim(step[1], story.now, number))
         if claim is not None:
             story.claims.append(claim)
-    elif kind in {"renew", "release"} and (held := pick(story.claims, step[1])) is not None:
-        story.ask(lambda each: getattr(each, kind)(held, story.now, number))
+    elif kind == "lapse":
+        story.ask(lambda each: each.lapse(story.now, number))
+    elif kind == "renew" and (held := pick(story.claims, step[1])) is not None:
+        story.ask(lambda each: each.renew(Renewal(held, step[2]), story.now, number))
+    elif kind == "release" and (held := pick(story.claims, step[1])) is not None:
+        story.ask(lambda each: each.release(held, story.now, number))
     elif kind == "settle" and (held := pick(story.claims, step[1])) is not None:
         settlement = decided(story, held, *step[2:])
         story.settlements.append(settlement)
-        settle(story, settlement, number)
+        story.ask(lambda each: each.settle(settlement, story.now, number))
     elif kind == "repeat" and (earlier := pick(story.settlements, step[1])) is not None:
-        settle(story, earlier, number)
+        story.ask(lambda each: each.settle(earlier, story.now, number))
     elif kind == "pass":
         story.now += timedelta(seconds=step[1])
         story.ask(lambda each: None)
@@ -313,45 +346,75 @@ def tell(story: Story, step: tuple[Any, ...]) -> None:
             each.spoil()
 
 
+def moved(story: Story, old: Job, step: tuple[Any, ...]) -> Job:
+    _, _, move, due, _ = step
+    after = number_of(old) + move
+    spec = evolve(old.spec, policy=Policy(keep_executions=timedelta(days=after)))
+    one = old.standing.scheduled
+    counts = {} if move or one is None else {"attempts": one.attempts, "lost": one.lost}
+    return evolve(old, spec=spec, standing=standing(story, after, due, **counts))
+
+
+def asked(story: Story, old: Job, step: tuple[Any, ...]) -> Job:
+    there, due = old.standing, story.now + timedelta(seconds=step[2] or 0)
+    number = there.last_number + 1
+    one = Pending(number, story.now, due, Kind.TRIGGERED, origin=number, args={"a": "b"})
+    due_at = due if there.due_at is None else min(due, there.due_at)
+    after = evolve(there, last_number=number, requests=(*there.requests, one), due_at=due_at)
+    return evolve(old, standing=after)
+
+
+def marked(story: Story, old: Job, step: tuple[Any, ...]) -> Job:
+    """To be cancelled, whatever that is."""
+    return evolve(old, standing=evolve(old.standing, cancels=(number_of(old),)))
+
+
+def paused(story: Story, old: Job, step: tuple[Any, ...]) -> Job:
+    until = None if step[2] is None else story.now + timedelta(seconds=step[2])
+    pause = Pause(story.now, old.standing.last_number, until, "for a while")
+    return evolve(old, standing=evolve(old.standing, pause=pause, due_at=until))
+
+
+EDITS: dict[str, Callable[[Story, Job, tuple[Any, ...]], Job]] = {
+    "replace": moved,
+    "ask": asked,
+    "mark": marked,
+    "pause": paused,
+    "remove": lambda story, old, step: old,
+}
+
+
 def decided(
     story: Story, claim: Claim, fresh: bool, ends: str, move: int, due: int | None
 ) -> Settlement:
     """Return a settlement as a scheduler decides it, on what it claimed or on what is stored."""
     job, newest = claim.job, story.both[0].row.job
     known = newest if fresh and isinstance(newest, Job) else job
-    there = (known.uid, known.standing.number) == (job.uid, job.standing.number)
-    held, attempt = job.standing.number, claim.attempt
-    own = line(story, job.uid, held, Status.SUCCEEDED, claim)
-    if ends == "free" and claim.lost is not None:
-        ends = "silent"  # or attempts that were lost would lose their numbers
-    if ends == "free" or (not there and ends in {"retry", "silent"}):
+    one = held_of(claim)
+    attempt = one.attempts + 1
+    there = known.uid == job.uid and number_of(known) == one.number
+    own = execution(story, job.uid, one.number, Status.SUCCEEDED, claim, attempt)
+    if ends == "free" or (not there and ends in {"retry", "silent", "uncounted"}):
         return Settlement(claim, None, None, ())
     if ends == "beside":
         return Settlement(claim, None, None, (own,))
     if ends == "retry":
-        lines = [line(story, job.uid, held, Status.FAILED, claim)]
-        after = standing(story, held, due, attempt)
+        failed = [execution(story, job.uid, one.number, Status.FAILED, claim, attempt)]
+        after = standing(story, one.number, due, attempts=attempt)
+    elif ends == "uncounted":  # no decision of the core does it
+        failed = [execution(story, job.uid, one.number, Status.FAILED, claim, attempt)]
+        after = standing(story, one.number, due, attempts=one.attempts)
     elif ends == "silent":
-        lines, after = [], standing(story, held, due, attempt)
+        failed, after = [], standing(story, one.number, due, attempts=attempt)
     elif there:
-        following = held + 1 + move
-        missed = [line(story, job.uid, n, Status.MISSED) for n in range(held + 1, following)]
-        lines, after = [own, *missed], standing(story, following, due)
+        following = one.number + 1 + move
+        missed = [
+            execution(story, job.uid, n, Status.MISSED) for n in range(one.number + 1, following)
+        ]
+        failed, after = [own, *missed], standing(story, following, due)
     else:
-        lines, after = [own], known.standing
-    return Settlement(claim, known.revision, after, tuple(lines))
-
-
-def remember(story: Story, answer: object) -> None:
-    if isinstance(answer, Job):
-        story.jobs.append(answer)
-
-
-def settle(story: Story, settlement: Settlement, number: int) -> None:
-    story.ask(lambda each: each.settle(settlement, number))
-    stored = story.both[0].row.job
-    if isinstance(stored, Job) and stored not in story.jobs:
-        story.jobs.append(stored)
+        failed, after = [own], known.standing
+    return Settlement(claim, known.revision, after, tuple(failed))
 
 
 @settings(max_examples=300, deadline=None)
