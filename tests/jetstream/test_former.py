@@ -69,30 +69,29 @@ def job_of(job_id: str) -> Job:
 
 
 def at(text: str, day: int = 6) -> datetime:
-    moment = datetime.fromisoformat(f"2031-05-{day:02}T{text}Z")
-    return moment.replace(microsecond=123456) if text.count(":") == 2 else moment
+    return datetime.fromisoformat(f"2031-05-{day:02}T{text}.123456Z")
 
 
 # -- pure --------------------------------------------------------------------
 
 
+AT_THREE = datetime(2031, 5, 7, 1, tzinfo=UTC)
+"""In Berlin."""
 SCHEDULED = {
-    "asked for": Pending(2, datetime(2031, 5, 7, 1, tzinfo=UTC), datetime(2031, 5, 7, 1, tzinfo=UTC)),
+    "asked for": Pending(
+        2, datetime(2031, 5, 7, 1, tzinfo=UTC), datetime(2031, 5, 7, 1, tzinfo=UTC)
+    ),
     "paused": Pending(1, at("12:36:01"), at("12:36:01")),
     "paused until": Pending(1, at("12:36:01"), at("12:36:01")),
     "marked": Pending(1, at("12:36:01"), at("12:36:01")),
-    "interrupted": Pending(
-        1, at("09:01:01"), at("09:01:01"), attempts=1, began_at=at("09:01:01")
-    ),
+    "interrupted": Pending(1, at("09:01:01"), at("09:01:01"), attempts=1, began_at=at("09:01:01")),
     "fails and waits": Pending(
         1, at("07:00:00"), at("10:01:00"), attempts=2, failures=2, began_at=at("10:01:00")
     ),
     "lost, not asked for": Pending(
         1, at("11:36:01"), at("11:36:01"), attempts=3, lost=3, began_at=at("11:36:01")
     ),
-    "owed": Pending(
-        1, at("09:11:01"), at("11:36:01"), coalesced=2, coalesced_until=at("09:31:01")
-    ),
+    "owed": Pending(1, at("09:11:01"), at("11:36:01"), coalesced=2, coalesced_until=at("09:31:01")),
     "owed, and asked for": Pending(1, at("09:11:01"), at("11:36:01")),
     "asked for behind": Pending(1, at("11:36:01"), at("11:36:01")),
     "asked for, too": Pending(2, at("12:36:01"), at("12:36:01")),
@@ -135,7 +134,7 @@ def test_what_was_asked_for(job_id: str, number: int, moment: datetime, attempts
 @pytest.mark.parametrize(
     ("job_id", "state", "due_at"),
     [
-        ("asked for", State.ACTIVE, datetime(2031, 5, 7, 1, tzinfo=UTC)),
+        ("asked for", State.ACTIVE, AT_THREE),
         ("kept for ever", State.FINISHED, None),
         ("paused", State.PAUSED, None),
         ("paused until", State.PAUSED, at("11:36:01", 9)),

@@ -247,7 +247,12 @@ STEPS = st.one_of(
 
 
 def execution(
-    story: Story, uid: str, number: int, status: Status, claim: Claim | None = None, attempt: int = 0
+    story: Story,
+    uid: str,
+    number: int,
+    status: Status,
+    claim: Claim | None = None,
+    attempt: int = 0,
 ) -> Execution:
     return Execution(
         id=f"{uid}:{number}:{attempt}",

@@ -79,7 +79,7 @@ class JetStreamHarness(Harness):
             js = connection.jetstream()
             subject = f"$KV.{place}.{token_of(job_id)}"
             stored = await js.get_last_msg(f"KV_{place}", subject)
-            body = (stored.data or b"").replace(b'"format":1', b'"format":99', 1)
+            body = (stored.data or b"").replace(b'"format":2', b'"format":99', 1)
             await js.publish(subject, body)
         finally:
             await connection.close()
@@ -94,12 +94,12 @@ class JetStreamHarness(Harness):
             while True:
                 with contextlib.suppress(NotFoundError):
                     copied = await js.get_last_msg(
-                        names.ledger_stream, names.line("*", token_of(job_id))
+                        names.history_stream, names.history("*", token_of(job_id))
                     )
                     if copied.data == newest.data:
                         break
                 await asyncio.sleep(0.005)
-            await js.delete_msg(names.ledger_stream, copied.seq or 0)
+            await js.delete_msg(names.history_stream, copied.seq or 0)
             await js.publish(newest.subject or "", b"\xff: no JSON")
         finally:
             await connection.close()

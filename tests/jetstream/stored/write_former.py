@@ -5,6 +5,10 @@ Run by the Python of that revision, with the address of a server that nobody els
     ../old/.venv/bin/python tests/jetstream/stored/write_former.py nats://127.0.0.1:4222
 """
 
+# mypy: ignore-errors
+# ruff: noqa: I001, T201
+# It runs where sched_core is what it was then, and says how much it wrote.
+
 from __future__ import annotations
 
 import asyncio
