@@ -85,7 +85,8 @@ class Quarantine:
                 self.closed = True
                 await self._wait(lambda: not self._others())
                 if self._waiting:
-                    await self._isolate(self._waiting.popleft())
+                    alone = not self._others()
+                    await self._isolate(self._waiting.popleft(), alone=alone)
                 self._reopen()
                 if self._waiting:
                     await pause(loop_seconds() - began)
@@ -97,8 +98,8 @@ class Quarantine:
         self.closed = False
         self._holdings.signal()
 
-    async def _isolate(self, run: Run) -> None:
-        if not self._others():
+    async def _isolate(self, run: Run, *, alone: bool) -> None:
+        if alone:
             run.alone = True
             await self._leases.renew_one(run)
         if run.why is not None:
