@@ -30,20 +30,23 @@ def corrected(job: Job, *, now: datetime) -> Job | None:
 def rederived(job: Job, *, now: datetime) -> Job | None:
     """Return the job as the newer data of this process has it; ``None`` where there are none.
 
-    What has begun stays. A moment that is none any more gives way to the nearest one that has not
-    run, under a number of its own: there is one run, at the new hour.
+    What has begun stays, and what is to be cancelled. A moment that is none any more gives way to
+    the nearest one that has not run, under a number of its own: there is one run, at the new hour;
+    a mark of ``skip_next`` goes with it.
     """
     one = job.standing.scheduled
     if one is None or not is_outdated(job):
         return None
-    moment = one.scheduled_at if has_begun(job, one) else _nearest(job, one.scheduled_at)
+    stays = has_begun(job, one) or one.number in job.standing.cancels
+    moment = one.scheduled_at if stays else _nearest(job, one.scheduled_at)
     if moment == one.scheduled_at:
         trail = trail_of(fingerprint(job.spec.schedule), one.derived_from)
         kept = evolve(job.standing, scheduled=evolve(one, derived_from=trail))
         return evolve(job, standing=kept)
     number = job.standing.last_number + (moment is not None)
     fresh = None if moment is None else scheduled(job, number, moment)
-    standing = evolve(job.standing, last_number=number, scheduled=fresh)
+    skip = moment if job.standing.skip == one.scheduled_at else job.standing.skip
+    standing = evolve(job.standing, last_number=number, scheduled=fresh, skip=skip)
     return evolve(job, standing=placed(job, standing, now))
 
 
@@ -89,11 +92,13 @@ def reanchored(job: Job, *, now: datetime) -> Job | None:
 def stray(job: Job, *, now: datetime) -> datetime | None:
     """Return the schedule's next moment where the pending one lies after it without a reason.
 
-    A mark of ``skip_next``, a pause and jitter are reasons; so is an occurrence under way, and a
-    clock that was set back a little: by less than an hour, or less than a period.
+    A pause and jitter are reasons; so is an occurrence under way, or one that is to be cancelled,
+    and a clock that was set back a little: by less than an hour, or less than a period.
     """
     one, standing = job.standing.scheduled, job.standing
-    if one is None or has_begun(job, one) or standing.pause or counts_from_end(job):
+    if one is None or has_begun(job, one) or one.number in standing.cancels:
+        return None
+    if standing.pause or counts_from_end(job):
         return None
     anchor = min(job.anchor, now)
     moment = next_occurrence(job.spec.schedule, now, anchor)

@@ -1,0 +1,218 @@
+"""Stored moments that are wrong by now: a clock was far ahead, or their data have changed."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+from attrs import evolve, frozen
+from tests.core.rules.steps import (
+    DAY,
+    FAILURE,
+    HOUR,
+    HOURLY,
+    INTERRUPTION,
+    MINUTE,
+    T0,
+    admit,
+    begun,
+    edit,
+    passed_over,
+    pause,
+    run,
+    running,
+    scheduled,
+    statuses,
+)
+
+from sched_core._model.execution import Status
+from sched_core._model.job import Job
+from sched_core._model.policy import Policy, Retry
+from sched_core._rules import moment, operate
+from sched_core.schedule import Cron, FixedDelay
+from sched_core.schedule.derivation import LONGEST_TRAIL, knows_better, trail_of
+
+
+class TestAClockThatWasAhead:
+    FAR = T0 + 700 * DAY
+
+    def test_set_back_a_little_it_repeats_no_moment_that_has_run(self) -> None:
+        job = admit(Cron("0 * * * *"))
+        for hour in range(1, 6):
+            job, _ = run(job, T0 + hour * HOUR)
+        after = edit(job, T0 + 4 * HOUR + 10 * MINUTE, schedule=Cron("0,20 * * * *")).job
+        assert after.next_run == T0 + 5 * HOUR + 20 * MINUTE
+
+    def test_set_back_by_a_period_too_where_that_is_longer_than_an_hour(self) -> None:
+        job, _ = run(admit(Cron("0 0 * * *")), T0 + DAY)
+        back = T0 + 2 * HOUR
+        assert moment.stray(job, now=back) is None
+        assert edit(job, back, schedule=Cron("0 0 * * sun-sat")).job.next_run == T0 + 2 * DAY
+
+    def test_set_back_further_it_was_wrong_before(self) -> None:
+        job, _ = run(admit(HOURLY), self.FAR)
+        assert moment.stray(job, now=T0 + MINUTE) == T0 + HOUR
+        mended = moment.reanchored(job, now=T0 + MINUTE)
+        assert mended is not None
+        one = scheduled(mended)
+        assert (one.number, one.scheduled_at) == (3, T0 + HOUR)
+        assert (mended.anchor, mended.standing.last_scheduled_at) == (T0 + MINUTE, None)
+        assert moment.corrected(mended, now=T0 + MINUTE) is None
+
+    @pytest.mark.parametrize(
+        "what", ["begun", "held", "paused", "fixed delay", "on time", "to be cancelled"]
+    )
+    def test_nothing_is_moved_that_lies_ahead_for_a_reason(self, what: str) -> None:
+        policy = Policy(retry=Retry(attempts=3, backoff=10 * MINUTE))
+        schedule = FixedDelay(hours=1) if what == "fixed delay" else HOURLY
+        job, _ = run(admit(schedule, policy), self.FAR)
+        if what == "begun":
+            job, _ = run(job, self.FAR + HOUR, FAILURE)
+        elif what == "held":
+            job = running(job, self.FAR + HOUR)
+        elif what == "paused":
+            job = pause(job, T0)
+        elif what == "to be cancelled":
+            job = operate.cancel(job, now=T0, number=2)
+        elif what == "on time":
+            job = admit(HOURLY)
+        assert moment.stray(job, now=T0) is None
+        assert moment.reanchored(job, now=T0) is None
+
+    def test_jitter_and_a_mark_are_reasons(self) -> None:
+        assert moment.stray(admit(HOURLY, Policy(jitter=30 * DAY)), now=T0) is None
+        assert moment.stray(operate.skip_next(admit(HOURLY), now=T0), now=T0) is None
+
+
+@frozen
+class Sunrise:
+    """Daily at an hour that a calendar says."""
+
+    hour: int = 3
+    fingerprint: str = "first edition"
+
+    def first(self, anchor: datetime) -> datetime | None:
+        return self.next_after(anchor, anchor)
+
+    def next_after(self, moment: datetime, anchor: datetime) -> datetime | None:
+        found = moment.replace(hour=self.hour, minute=0, second=0, microsecond=0)
+        return found if found > moment else found + DAY
+
+
+def elsewhere(job: Job, schedule: Sunrise) -> Job:
+    """Return the stored job as a process reads it that has other data for the same schedule."""
+    return evolve(job, spec=evolve(job.spec, schedule=schedule))
+
+
+OLD, NEW = Sunrise(), Sunrise(hour=4, fingerprint="second edition")
+
+
+class TestDataThatHaveChanged:
+    def test_there_is_one_run_at_the_new_hour(self) -> None:
+        job = elsewhere(admit(OLD), NEW)
+        assert moment.is_outdated(job)
+        mended = moment.rederived(job, now=T0)
+        assert mended is not None
+        one = scheduled(mended)
+        assert (one.number, one.scheduled_at, one.due_at) == (2, T0 + 4 * HOUR, T0 + 4 * HOUR)
+        assert not moment.is_outdated(mended)
+
+    def test_a_claim_finds_it_too_and_calls_no_handler_at_the_old_hour(self) -> None:
+        job, executions = passed_over(elsewhere(admit(OLD), NEW), T0 + 3 * HOUR)
+        assert executions == ()
+        assert job.next_run == T0 + 4 * HOUR
+        job, _ = run(job, T0 + 4 * HOUR)
+        assert job.next_run == T0 + DAY + 4 * HOUR
+
+    def test_an_earlier_hour_that_has_passed_runs_at_once(self) -> None:
+        earlier = Sunrise(hour=2, fingerprint="second edition")
+        job, _ = passed_over(elsewhere(admit(OLD), earlier), T0 + 3 * HOUR)
+        _, start = begun(job, T0 + 3 * HOUR)
+        assert start.scheduled_at == T0 + 2 * HOUR
+
+    def test_what_has_run_does_not_run_again_at_the_new_hour(self) -> None:
+        job, _ = run(admit(OLD), T0 + 3 * HOUR)
+        mended = moment.rederived(elsewhere(job, NEW), now=T0 + 3 * HOUR)
+        assert mended is not None
+        assert mended.next_run == T0 + DAY + 4 * HOUR
+
+    @pytest.mark.parametrize("ended", [FAILURE, INTERRUPTION])
+    def test_what_has_begun_stays(self, ended: object) -> None:
+        policy = Policy(retry=Retry(attempts=2))
+        job, _ = run(admit(OLD, policy), T0 + 3 * HOUR, ended)  # type: ignore[arg-type]  # an Ended
+        job = elsewhere(job, NEW)
+        _, start = begun(job, T0 + 4 * HOUR)
+        assert (start.number, start.attempt) == (1, 2)
+        kept = moment.rederived(job, now=T0 + 4 * HOUR)
+        assert kept is not None
+        assert evolve(scheduled(kept), derived_from="") == evolve(scheduled(job), derived_from="")
+
+    def test_an_edition_that_leaves_the_moment_alone_changes_only_what_it_came_from(self) -> None:
+        job = elsewhere(admit(OLD), Sunrise(fingerprint="second edition"))
+        kept = moment.rederived(job, now=T0)
+        assert kept is not None
+        assert (scheduled(kept).number, kept.next_run) == (1, T0 + 3 * HOUR)
+        assert moment.rederived(kept, now=T0) is None
+        assert begun(job, T0 + 3 * HOUR)[1].number == 1
+
+    def test_two_processes_with_other_editions_do_not_move_it_to_and_fro(self) -> None:
+        mended = moment.rederived(elsewhere(admit(OLD), NEW), now=T0)
+        assert mended is not None
+        back = elsewhere(mended, OLD)
+        assert moment.rederived(back, now=T0) is None
+        assert begun(back, T0 + 4 * HOUR)[1].scheduled_at == T0 + 4 * HOUR
+
+    def test_what_was_to_be_skipped_is_skipped_at_the_new_hour(self) -> None:
+        job = elsewhere(operate.skip_next(admit(OLD), now=T0), NEW)
+        job, _ = passed_over(job, T0 + 3 * HOUR)
+        job, executions = passed_over(job, T0 + 4 * HOUR)
+        assert statuses(executions) == [Status.SKIPPED]
+        assert (job.next_run, job.standing.skip) == (T0 + DAY + 4 * HOUR, None)
+
+    def test_what_was_to_be_cancelled_is_cancelled_and_not_moved(self) -> None:
+        job = elsewhere(operate.cancel(admit(OLD), now=T0, number=1), NEW)
+        kept = moment.rederived(job, now=T0)
+        assert kept is not None
+        for each in (job, kept):
+            _, executions = passed_over(each, T0)
+            assert statuses(executions) == [Status.CANCELLED]
+
+    def test_a_schedule_without_data_is_never_asked(self) -> None:
+        job = admit(HOURLY)
+        assert scheduled(job).derived_from == ""
+        assert moment.corrected(job, now=T0) is None
+
+
+class TestTrails:
+    @pytest.mark.parametrize(
+        ("mine", "trail", "knows"),
+        [
+            ("2025b:x", "2025a:y", True),
+            ("2025a:y", "2025b:x", False),
+            ("2025b:x", "2025a:x", False),  # the same rules in another release
+            (":x", ":y", True),
+            (":x", ":y|:x", False),
+            ("2025b:x", ":y", True),
+            (":y", "2025b:x|:y", False),
+        ],
+    )
+    def test_who_knows_better(self, mine: str, trail: str, knows: bool) -> None:
+        assert knows_better(mine, trail) == knows
+
+    def test_a_trail_is_bounded_and_names_each_once(self) -> None:
+        trail = ""
+        for number in (*range(20), 18, 19):
+            trail = trail_of(f":{number}", trail)
+        newest = trail.split("|")
+        assert newest[:2] == [":19", ":18"]
+        assert len(newest) == len(set(newest)) == LONGEST_TRAIL
+        assert trail_of(":19", ":19") == ":19"
+
+
+def test_corrected_puts_both_right() -> None:
+    far = T0 + timedelta(days=700)
+    job, _ = run(admit(OLD), far + 3 * HOUR)
+    mended = moment.corrected(elsewhere(job, NEW), now=T0)
+    assert mended is not None
+    assert mended.next_run == T0 + 4 * HOUR
+    assert moment.corrected(mended, now=T0) is None
