@@ -17,6 +17,7 @@ from sched_core.errors import BackendError, InvalidDefinition, shown
 from sched_core.logger import type_name
 from sched_core.policy import Policy
 from sched_core.schedule import Schedule
+from sched_core.values import quick
 
 LONGEST_TEXT = 255
 """Characters in an id, a name or a group."""
@@ -188,7 +189,8 @@ class Backlog:
     folded_until: datetime | None = None
 
 
-@frozen
+@quick
+@frozen(weakref_slot=False)
 class Standing:
     """The only part that runs change. Only ``lifecycle`` makes a new one.
 
@@ -304,7 +306,8 @@ class Claim:
         return self.job.standing.attempts + lost + 1
 
 
-@frozen
+@quick
+@frozen(weakref_slot=False)
 class Execution:
     """One line of the ledger: an attempt, or the fate of an occurrence that never ran.
 
@@ -398,7 +401,8 @@ class Cancellation:
         self.requested = False
 
 
-@frozen(eq=False)
+@quick
+@frozen(eq=False, weakref_slot=False)
 class JobEvent:
     """What a handler receives.
 

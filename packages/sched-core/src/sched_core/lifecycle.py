@@ -527,14 +527,14 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
         line = _fate(job, standing.number, moment, Status.SKIPPED, now, claim=claim)
         return Decision(_advance(job, standing, line, now), (line,))
 
-    if claim.attempt == 1:
+    coalesces = type(policy.misfire) is Coalesce
+    if claim.attempt == 1 and not coalesces:
         # Jitter is no lateness: it is judged as if there were none.
         passed = _passed_over(claim, moment, now - (_scheduled_due(job, moment) - moment), now)
         if passed is not None:
             return passed
 
-    folds = type(policy.misfire) is Coalesce and now > moment
-    folded, until = _fold(job, moment, now) if folds else _carried(standing)
+    folded, until = _fold(job, moment, now) if coalesces and now > moment else _carried(standing)
     return Start(standing.number, moment, False, claim.attempt, folded, until)
 
 
@@ -582,7 +582,7 @@ def _passed_over(
 ) -> Decision | None:
     """Return the decision for an occurrence that the misfire policy passes over."""
     job, standing, misfire = claim.job, claim.job.standing, claim.job.spec.policy.misfire
-    if type(misfire) is Coalesce or judged <= moment:
+    if judged <= moment:
         return None
 
     if isinstance(misfire, Drop):
@@ -853,9 +853,10 @@ def _advance(
         mark = None
 
     number = standing.number + 1
+    finished = triggered_at is None and next_run is None
     simple = triggered_at is None and next_run is not None and standing.state is State.ACTIVE
     fresh = Standing(
-        standing.state,
+        State.FINISHED if finished else standing.state,
         number,
         next_run,
         _jittered(job, number, next_run) if simple and next_run is not None else None,
@@ -863,18 +864,18 @@ def _advance(
         0,
         0,
         mark,
-        standing.paused_until,
-        standing.pause_reason,
+        None if finished else standing.paused_until,
+        None if finished else standing.pause_reason,
         _newest_of(standing, line),
         now if ran else standing.last_finished_at,
         line.status,
-        None,
+        _expiry(job.spec.policy, now, declared=job.declared) if finished else None,
         triggered_at is not None,
-        standing.paused_at,
+        None if finished else standing.paused_at,
         backlog,
     )
     # Copying once more costs a seventh of the whole run.
-    return fresh if simple else _await_next(job, fresh, now)
+    return fresh if simple or finished else _await_next(job, fresh, now)
 
 
 def _newest_of(standing: Standing, line: Execution) -> datetime:

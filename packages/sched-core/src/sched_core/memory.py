@@ -34,7 +34,7 @@ from sched_core.row import Row
 @define
 class _Row(Row):
     wake: datetime | None = None
-    """Its place in the queue that it waits in."""
+    """Its place in the queue that it waits in, ``None`` if it waits in none."""
 
 
 class MemoryStore:
@@ -104,7 +104,10 @@ class MemoryStore:
         return None if due is None else due[0]
 
     def next_due(self, now: datetime) -> str | None:
-        """Return the id of the row that is due first, ``None`` if none is due."""
+        """Take the row that is due first out of its queue; return its id, ``None`` if none is due.
+
+        Once it was looked at, :meth:`save` puts it in its next place.
+        """
         held = self.held
         while held and held[0][0] <= now:
             wake, job_id = heapq.heappop(held)
@@ -112,8 +115,14 @@ class MemoryStore:
                 row = self.rows[job_id]
                 row.wake = row.place_in_queue()
                 heapq.heappush(self.due, (row.wake, job_id))
-        due = self.first(self.due)
-        return due[1] if due is not None and due[0] <= now else None
+        due, rows = self.due, self.rows
+        while due and due[0][0] <= now:
+            wake, job_id = heapq.heappop(due)
+            found = rows.get(job_id)
+            if found is not None and found.wake == wake:
+                found.wake = None
+                return job_id
+        return None
 
     # -- the ledger
 
@@ -139,7 +148,11 @@ class MemoryStore:
     def _index(self, line: Execution | UndecodableExecution) -> None:
         self.written[line.id] = line
         if isinstance(line, Execution) and line.final:
-            self.final.setdefault(line.uid, set()).add(line.number)
+            final = self.final.get(line.uid)
+            if final is None:
+                self.final[line.uid] = {line.number}
+            else:
+                final.add(line.number)
 
 
 class MemoryBackend:
@@ -267,8 +280,7 @@ class MemoryBackend:
             claim = row.claim(store.next_serial(), self._worker, now, expires_at, store)
             if claim is not None:
                 claims.append(claim)
-            else:
-                row.wake = None  # the clock was set back since its lease ended: it waits again
+            # Else the clock was set back since its lease ended: it waits again.
             store.save(job_id, row)
         return claims
 

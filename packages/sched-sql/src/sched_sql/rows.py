@@ -81,12 +81,12 @@ def micros_or_none(moment: datetime | None) -> int | None:
 
 def moment(number: int) -> datetime:
     """Return the moment that many microseconds after 1970."""
-    return EPOCH + timedelta(0, 0, number)
+    return EPOCH + number * _MICROSECOND
 
 
 def moment_or_none(number: int | None) -> datetime | None:
     """Return the moment that many microseconds after 1970, ``None`` for none."""
-    return None if number is None else EPOCH + timedelta(0, 0, number)
+    return None if number is None else EPOCH + number * _MICROSECOND
 
 
 def nearest_moment(number: int) -> datetime:
@@ -247,34 +247,33 @@ def _job(row: Row) -> Job:
         paused_at,
         backlog,
     ) = row[:JOB_WIDTH]
-    for count in (number, attempts, failures):
-        if not 0 <= count < MOST:
-            raise codec.Malformed(f"no job has counted to {count}")
-    due = None if due_at is None else EPOCH + timedelta(0, 0, due_at)
+    if not (0 <= number < MOST and 0 <= attempts < MOST and 0 <= failures < MOST):
+        raise codec.Malformed(f"no job counts to {number}, {attempts} and {failures}")
+    due = None if due_at is None else EPOCH + due_at * _MICROSECOND
     # One-shots would push everything else out of the cache.
     read_spec = _spec if tag == "once" or metadata else _cached_spec
     return Job(
         read_spec(job_id, tag, schedule, policy, metadata, name, group),
         uid,
         declared == 1,
-        EPOCH + timedelta(0, 0, anchor),
+        EPOCH + anchor * _MICROSECOND,
         Standing(
             _STATES[state],
             number,
             due if next_run == due_at else moment_or_none(next_run),
             due,
-            None if triggered_at is None else EPOCH + timedelta(0, 0, triggered_at),
+            None if triggered_at is None else EPOCH + triggered_at * _MICROSECOND,
             attempts,
             failures,
-            None if skipped_run is None else EPOCH + timedelta(0, 0, skipped_run),
-            None if paused_until is None else EPOCH + timedelta(0, 0, paused_until),
+            None if skipped_run is None else EPOCH + skipped_run * _MICROSECOND,
+            None if paused_until is None else EPOCH + paused_until * _MICROSECOND,
             pause_reason,
-            None if last_scheduled_at is None else EPOCH + timedelta(0, 0, last_scheduled_at),
-            None if last_finished_at is None else EPOCH + timedelta(0, 0, last_finished_at),
+            None if last_scheduled_at is None else EPOCH + last_scheduled_at * _MICROSECOND,
+            None if last_finished_at is None else EPOCH + last_finished_at * _MICROSECOND,
             STATUSES[last_status],
-            None if expires_at is None else EPOCH + timedelta(0, 0, expires_at),
+            None if expires_at is None else EPOCH + expires_at * _MICROSECOND,
             manual == 1,
-            None if paused_at is None else EPOCH + timedelta(0, 0, paused_at),
+            None if paused_at is None else EPOCH + paused_at * _MICROSECOND,
             None if backlog is None else _read_backlog(backlog),
         ),
         revision,
