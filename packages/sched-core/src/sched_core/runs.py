@@ -103,9 +103,9 @@ def _is_by_store(error: BaseException) -> bool:
     return found
 
 
-def told_to_stop(why: Why, outcome: Outcome, timeout: timedelta | None) -> Outcome:
+def told_to_stop(why: Why | None, outcome: Outcome, timeout: timedelta | None) -> Outcome:
     """Say what the end of a handler means that was told to stop."""
-    if isinstance(outcome, Postponed) or outcome.by_store:
+    if why is None or isinstance(outcome, Postponed) or outcome.by_store:
         return outcome
     if why == "timeout":
         return Ended(Status.FAILED, f"timeout: cancelled after {timeout}")

@@ -361,9 +361,8 @@ class Workers:
             run.finish(None, error, now)
             self._forget(run)
             return
-        if run.why is not None:
-            timeout = run.claim.job.spec.policy.timeout
-            outcome = told_to_stop(run.why, outcome, timeout)
+        timeout = run.claim.job.spec.policy.timeout
+        outcome = told_to_stop(run.why, outcome, timeout)
         run.finish(outcome, None if run.cancellation.requested else error, now)
         self.completed += 1
         self._settler.finish(run, run.claim.job, now)
