@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import os
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -128,14 +128,15 @@ async def _run_due(store: Store, now: datetime) -> int:
     return runs
 
 
-def _measured(jobs: int, ticks: int, database: Path | None, clock: Callable[[], float]) -> float:
+def recurring(jobs: int, ticks: int, database: Path | None = None) -> float:
+    """Return seconds of process CPU per run."""
+
     async def run() -> float:
-        started = clock()
-        runs = 0
+        started, runs = time.process_time(), 0
         for tick in range(ticks):
             runs += await _run_due(store, BEGIN + tick * SECOND)
         assert runs == jobs * ticks
-        return (clock() - started) / runs
+        return (time.process_time() - started) / runs
 
     store = Store(jobs, database)
     try:
@@ -144,18 +145,19 @@ def _measured(jobs: int, ticks: int, database: Path | None, clock: Callable[[], 
         store.close()
 
 
-def recurring(jobs: int, ticks: int, database: Path | None = None) -> float:
-    """Return seconds of process CPU per run."""
-    return _measured(jobs, ticks, database, time.process_time)
-
-
 def burst(jobs: int, database: Path | None = None) -> float:
-    """Return seconds per run where all are due at once."""
-    return _measured(jobs, 1, database, time.perf_counter)
+    """Return seconds of process CPU per run where all are due at once."""
+    return recurring(jobs, 1, database)
 
 
 def start() -> float:
-    """Return seconds until an interpreter has imported what a scheduler on SQLite needs."""
-    started = time.perf_counter()
+    """Return the CPU seconds of an interpreter that imports what a scheduler on SQLite needs."""
+    before = cpu_of_children()
     subprocess.run([sys.executable, "-c", "import asyncio, sqlite3, attrs"], check=True)
-    return time.perf_counter() - started
+    return cpu_of_children() - before
+
+
+def cpu_of_children() -> float:
+    """Return the CPU seconds of all processes that were started here and have ended."""
+    spent = os.times()
+    return spent.children_user + spent.children_system
