@@ -1,11 +1,16 @@
-from tests.conformance.harnesses.postgres import PostgresHarness
+"""On sessions of its own in the long form; in the short one on sessions that PgBouncer keeps.
+
+To begin a session takes the server longer than to play most laws.
+"""
+
+from tests.conformance.harnesses.postgres import PostgresHarness, SessionPostgresHarness
 
 from sched_testkit import conformance
 from sched_testkit.conformance import DEEP
 
 
-class Harness(PostgresHarness):
-    share = 1.0 if DEEP else 0.15
+class Short(SessionPostgresHarness):
+    share = 0.15
 
 
-TestPostgres = conformance(Harness())
+TestPostgres = conformance(PostgresHarness() if DEEP else Short())

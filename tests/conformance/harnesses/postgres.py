@@ -120,22 +120,41 @@ class PostgresHarness(Harness):
         assert restored == 1, "the schema was changed"
 
 
-class PooledPostgresHarness(PostgresHarness):
-    """Behind a real PgBouncer in transaction mode."""
+class BehindPgBouncer(PostgresHarness):
+    """Behind a real PgBouncer."""
 
-    name = "postgres behind pgbouncer"
+    mode: str
+    sessions: int
+    """How many it may have with the server."""
 
     @contextmanager
     def place(self) -> Iterator[PostgresPlace]:
-        with super().place() as place, Proxy(("127.0.0.1", self._port)) as proxy:
-            pooled = place.address.replace(f":{place.proxy.port}/", f":{proxy.target[1]}/")
-            yield PostgresPlace(pooled, place.schema, proxy)
+        with postgres_server.schema() as (address, schema):
+            port = postgres_server.shared().port
+            pooled = address.replace(f":{port}/", f":{self._port}/")
+            with Proxy(("127.0.0.1", self._port)) as proxy:
+                yield PostgresPlace(pooled, schema, proxy)
 
     @functools.cached_property
     def _port(self) -> int:
         stack = contextlib.ExitStack()
         atexit.register(stack.close)
-        return stack.enter_context(pgbouncer(postgres_server.shared().port))
+        port, sessions = postgres_server.shared().port, self.sessions
+        return stack.enter_context(pgbouncer(port, mode=self.mode, default_pool_size=sessions))
+
+
+class SessionPostgresHarness(BehindPgBouncer):
+    """Each connection has a session for itself, left by an earlier one: that is had sooner."""
+
+    name = "postgres behind pgbouncer, sessions"
+    mode, sessions = "session", 100
+
+
+class PooledPostgresHarness(BehindPgBouncer):
+    """Each transaction has a session of its own."""
+
+    name = "postgres behind pgbouncer"
+    mode, sessions = "transaction", 20
 
     def backend(self, place: Any) -> SqlBackend:
         options: dict[str, Any] = {"schema": place.schema, "time": "clock", "lease": LEASE}

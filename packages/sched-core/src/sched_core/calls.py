@@ -51,19 +51,28 @@ class Caller:
             thread.end()
         self._threads.clear()
 
-    async def call(self, run: Run, handler: Handler, event: JobEvent, worker: Worker) -> None:
-        """Call the handler and wait until it has returned; raises what it raises."""
+    def call(self, run: Run, handler: Handler, event: JobEvent, worker: Worker) -> Any:
+        """Call the handler; raises what it raises.
+
+        Returns:
+            What the handler returns or, where it runs in a thread, a coroutine for that: to be
+            awaited if it can be.
+        """
         if run.in_thread:
-            result = _ran(await self._call_in_thread(handler, event, worker))
-            run.in_thread = False
-            if run.why and inspect.isawaitable(result):
-                worker.scope.cancel()
-        elif self._dispatcher is not None:
+            return self._call_plain(run, handler, event, worker)
+        if self._dispatcher is not None:
             in_thread = functools.partial(self._in_thread, run, worker)
-            result = self._dispatcher.dispatch(event, in_thread)
-        else:
-            result = handler(event)
-        if result is not None and inspect.isawaitable(result):
+            return self._dispatcher.dispatch(event, in_thread)
+        return handler(event)
+
+    async def _call_plain(
+        self, run: Run, handler: Handler, event: JobEvent, worker: Worker
+    ) -> None:
+        result = _ran(await self._call_in_thread(handler, event, worker))
+        run.in_thread = False
+        if inspect.isawaitable(result):
+            if run.why:
+                worker.scope.cancel()
             await result
 
     async def _in_thread(self, run: Run, worker: Worker, handler: Handler, event: JobEvent) -> Any:

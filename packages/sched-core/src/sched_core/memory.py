@@ -36,7 +36,7 @@ from sched_core.row import Row
 @define
 class _Row(Row):
     wake: datetime | None = None
-    """Its place in the queue that it waits in."""
+    """Its place in the queue that it waits in, ``None`` if it waits in none."""
     queue: list[tuple[datetime, str]] | None = None
 
 
@@ -106,10 +106,19 @@ class MemoryStore:
             due = held
         return None if due is None else due[0]
 
-    def next_of(self, queue: list[tuple[datetime, str]], now: datetime) -> str | None:
-        """Return the id that a queue begins with, if its moment has come."""
-        first = self.first(queue)
-        return first[1] if first is not None and first[0] <= now else None
+    def take(self, queue: list[tuple[datetime, str]], now: datetime) -> str | None:
+        """Take the first row out of a queue, if its moment has come; return its id.
+
+        Once it was looked at, :meth:`save` puts it in its next place.
+        """
+        rows = self.rows
+        while queue and queue[0][0] <= now:
+            wake, job_id = heapq.heappop(queue)
+            row = rows.get(job_id)
+            if row is not None and row.wake == wake and row.queue is queue:
+                row.wake = row.queue = None
+                return job_id
+        return None
 
     # -- the history
 
@@ -245,12 +254,12 @@ class MemoryBackend:
     async def claim_due(self, limit: int) -> Claimed:
         now, store = self._now(), self.store
         lapsed: list[Execution] = []
-        while (job_id := store.next_of(store.held, now)) is not None:
+        while (job_id := store.take(store.held, now)) is not None:
             row = store.rows[job_id]
             lapsed += row.lapse(now, store.next_serial(), store)
             store.save(job_id, row)
         claims: list[Claim] = []
-        while len(claims) < limit and (job_id := store.next_of(store.due, now)) is not None:
+        while len(claims) < limit and (job_id := store.take(store.due, now)) is not None:
             row = store.rows[job_id]
             claim = row.claim(store.next_serial(), self._worker, now, self._lease)
             if claim is not None:

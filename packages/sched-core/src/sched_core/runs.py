@@ -35,15 +35,24 @@ from sched_core.threads import HandlerThread
 Phase = Literal["claimed", "queued", "running", "committed", "ended", "over"]
 Step = Literal["queue", "call", "commit", "decide", "let go"]
 
+
+class _Steps(dict[Step, Phase]):
+    """The steps out of one phase, each with the phase that follows; any other step raises."""
+
+    def __missing__(self, step: Step) -> Phase:
+        phase = next(phase for phase, steps in TABLE.items() if steps is self)
+        raise RuntimeError(f"a run that is {phase} cannot {step}: a fault of sched_core")
+
+
 TABLE: Mapping[Phase, Mapping[Step, Phase]] = {
-    "claimed": {"queue": "queued", "decide": "ended", "let go": "over"},
-    "queued": {"call": "running", "decide": "ended", "let go": "over"},
-    "running": {"commit": "committed", "decide": "ended", "let go": "over"},
-    "committed": {"let go": "over"},
+    "claimed": _Steps({"queue": "queued", "decide": "ended", "let go": "over"}),
+    "queued": _Steps({"call": "running", "decide": "ended", "let go": "over"}),
+    "running": _Steps({"commit": "committed", "decide": "ended", "let go": "over"}),
+    "committed": _Steps({"let go": "over"}),
     # Decided again where the job was edited meanwhile. What a handler left behind in a thread may
     # commit after it has returned, or was given up: the store says which of the two was written.
-    "ended": {"decide": "ended", "commit": "ended", "let go": "over"},
-    "over": {"commit": "over", "let go": "over"},
+    "ended": _Steps({"decide": "ended", "commit": "ended", "let go": "over"}),
+    "over": _Steps({"commit": "over", "let go": "over"}),
 }
 
 Why = Literal["stop", "timeout", "overlap", "cancel", "lost"]
@@ -210,20 +219,14 @@ class Run:
 
     # -- steps
 
-    def _after(self, step: Step) -> Phase:
-        following = TABLE[self.phase].get(step)
-        if following is None:
-            raise RuntimeError(f"a run that is {self.phase} cannot {step}: a fault of sched_core")
-        return following
-
     def queue(self, start: Start) -> None:
         """Have the handler called."""
-        self.phase = self._after("queue")
+        self.phase = TABLE[self.phase]["queue"]
         self.start = start
 
     def call(self, worker: Worker, now: datetime, *, in_thread: bool) -> None:
         """Note that the handler is being called."""
-        self.phase = self._after("call")
+        self.phase = TABLE[self.phase]["call"]
         self.started_at, self.worker, self.in_thread = now, worker, in_thread
 
     def enter_thread(self) -> None:
@@ -270,7 +273,7 @@ class Run:
 
     def commit(self, settlement: Settlement) -> None:
         """Note that the handler's own transaction was committed. From any thread."""
-        phase = self._after("commit")
+        phase = TABLE[self.phase]["commit"]
         self.offered = settlement  # before the phase, which other threads look at
         self.phase = phase
 
@@ -287,9 +290,9 @@ class Run:
 
     def decide(self, decision: Decision, expected: int | None) -> None:
         """Note what is to be written, on which revision."""
-        self.phase = self._after("decide")
+        self.phase = TABLE[self.phase]["decide"]
         self.decision, self.expected = decision, expected
 
     def let_go(self) -> None:
         """Note that the claim is not held here any more."""
-        self.phase = self._after("let go")
+        self.phase = TABLE[self.phase]["let go"]

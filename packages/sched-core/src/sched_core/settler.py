@@ -179,8 +179,9 @@ class Settler:
         self._write_soon(run)
 
     def _write_soon(self, run: Run) -> None:
+        if not self._waiting:
+            self._wanted.set()  # whoever writes waits only while nothing else does
         self._waiting.append(run)
-        self._wanted.set()
 
     async def write_all(self, *, begun: Callable[[], None]) -> None:
         """Write what was decided until cancelled.
@@ -305,7 +306,7 @@ class Settler:
             else:
                 self._holdings.forget(run)
             self.tell(settlement.executions)
-            if run.claim.job.spec.id in self._until and _ended_well(run):
+            if self._until and run.claim.job.spec.id in self._until and _ended_well(run):
                 self._settled_well(run.claim.job.spec.id)
         elif outcome == "busy":
             self._write_soon(run)

@@ -12,6 +12,7 @@ that swallows cancellation) keeps its claim, renewed, and its execution is writt
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -255,21 +256,21 @@ class Workers:
                         self._wake()
                     references = _references(task)
                     await self._call(run, worker)
-                    # Counted here both times: a call counts one more.
+                    # No other job's handler may be called in a task that was cancelled when the
+                    # handler had returned, or is kept by someone who may cancel it.
                     kept = _references(task) > references
-                    if task is not None and self._is_spoilt(worker, task, kept=kept):
+                    if (
+                        task is not None
+                        and (kept or task.cancelling())
+                        and not self._is_ending(worker)
+                    ):
                         await absorb(task)
                         self._replace(worker)
                         return
 
-    def _is_spoilt(self, worker: Worker, task: Any, *, kept: bool) -> bool:
-        """Whether no other job's handler may be called in the task.
-
-        It was cancelled when the handler had returned, or is kept by someone who may cancel it.
-        """
-        if not kept and not task.cancelling():
-            return False
-        return not (worker.scope.cancel_called or self._closing or self.host.cancelling())
+    def _is_ending(self, worker: Worker) -> bool:
+        """Whether the worker's task was cancelled by the scheduler, or by the program's end."""
+        return worker.scope.cancel_called or self._closing or self.host.cancelling() > 0
 
     async def _sleep(self, worker: Worker) -> None:
         worker.woken = anyio.Event()
@@ -328,7 +329,9 @@ class Workers:
             self._overlapped = True
         self._called += 1
         try:
-            await self.caller.call(run, handler, event, worker)
+            result = self.caller.call(run, handler, event, worker)
+            if result is not None and inspect.isawaitable(result):
+                await result
             outcome = SUCCESS
         except NoRoute as error:
             outcome = Postponed(_later(self.clock.now(), error.delay))
@@ -446,12 +449,8 @@ class Workers:
             await self.holdings.changed.wait()
 
 
-def _references(task: Any) -> int:
-    # Interpreters other than CPython do not count: there a task that was kept is not noticed.
-    return 0 if _count is None else _count(task)
-
-
-_count: Callable[[Any], int] | None = getattr(sys, "getrefcount", None)
+_references: Callable[[Any], int] = getattr(sys, "getrefcount", lambda _: 0)
+"""Interpreters other than CPython do not count: there a task that was kept is not noticed."""
 
 
 def _differ(one: Context, other: Context) -> bool:

@@ -11,9 +11,11 @@ from attrs import frozen
 from sched_core._model.execution import Execution, Kind, Status
 from sched_core._model.job import Job
 from sched_core._model.occurrence import Pending, Standing
+from sched_core.values import quick
 
 
-@frozen
+@quick
+@frozen(weakref_slot=False)
 class Hold:
     """A claim as it is stored: all that its executions need, whatever becomes of the job.
 
@@ -136,7 +138,8 @@ class Asked:
     number: int
 
 
-@frozen
+@quick
+@frozen(weakref_slot=False)
 class Start:
     """Call the handler.
 

@@ -12,6 +12,7 @@ from sched_core._model.execution import Kind
 from sched_core._model.job import NOTHING
 from sched_core.errors import BackendError
 from sched_core.schedule import Schedule
+from sched_core.values import quick
 
 
 class Effects(Protocol):
@@ -31,7 +32,8 @@ class Cancellation:
         self.requested = False
 
 
-@frozen(eq=False)
+@quick
+@frozen(eq=False, weakref_slot=False)
 class JobEvent:
     """What a handler receives.
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from attrs import frozen
 
 from sched_core.logger import type_name
+from sched_core.values import quick
 
 LONGEST_REASON = 2048
 """Bytes of UTF-8 in the reason of an execution."""
@@ -48,7 +49,8 @@ class Status(enum.Enum):
     """The claim was lost; never final."""
 
 
-@frozen
+@quick
+@frozen(weakref_slot=False)
 class Execution:
     """One attempt, or the status of an occurrence or of a range of them that never ran.
 

@@ -13,6 +13,7 @@ from sched_core._model.occurrence import Standing, State
 from sched_core._model.policy import DEFAULT, Policy
 from sched_core.errors import InvalidDefinition, shown
 from sched_core.schedule import Schedule
+from sched_core.values import quick
 
 LONGEST_TEXT = 255
 """Characters in an id, a name or a group."""
@@ -130,7 +131,8 @@ class JobSpec:
             check_text("group", self.group)
 
 
-@frozen
+@quick
+@frozen(weakref_slot=False)
 class Job:
     """A stored job.
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from attrs import frozen
 
 from sched_core._model.execution import Kind, Status
+from sched_core.values import quick
 
 MOST_REQUESTS = 16
 """Requests that may wait in one job."""
@@ -24,7 +25,8 @@ class State(enum.Enum):
     FINISHED = "finished"
 
 
-@frozen
+@quick
+@frozen(weakref_slot=False)
 class Pending:
     """One occurrence that has not ended. ``uid:number`` is its name, given once.
 
@@ -97,7 +99,8 @@ class Gap:
     end: datetime
 
 
-@frozen
+@quick
+@frozen(weakref_slot=False)
 class Standing:
     """What runs and operators change.
 

@@ -1,0 +1,97 @@
+"""Values that are made quickly are those that attrs makes."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+import pytest
+from attrs.exceptions import FrozenInstanceError
+
+from sched_core.job import Execution, JobEvent, Standing, State, Status
+from sched_core.schedule import Once
+from sched_core.values import quick
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+STANDING = Standing(State.ACTIVE, 1, NOW, NOW)
+EVENT = JobEvent("a", Once(NOW), NOW, NOW, "u:1")
+EXECUTION = Execution(
+    "u:1:1", "a", "u", 1, NOW, False, 1, Status.FAILED, True, 7, "w", NOW, None, NOW, "because"
+)
+VALUES = [STANDING, EVENT, EXECUTION]
+
+
+@attrs.frozen(weakref_slot=False)
+class Plain:
+    first: int
+    _second: str = "two"
+    third: list[int] = attrs.field(factory=list, kw_only=True)
+
+
+@quick
+@attrs.frozen(weakref_slot=False)
+class Same:
+    first: int
+    _second: str = "two"
+    third: list[int] = attrs.field(factory=list, kw_only=True)
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_a_value_cannot_be_changed_once_it_is_made(value: Any) -> None:
+    for field in attrs.fields(type(value)):
+        with pytest.raises(FrozenInstanceError):
+            setattr(value, field.name, None)
+        with pytest.raises(FrozenInstanceError):
+            delattr(value, field.name)
+
+
+@pytest.mark.parametrize("value", [STANDING, EXECUTION], ids=["Standing", "Execution"])
+def test_a_value_is_copied_and_pickled_as_what_it_is(value: Any) -> None:
+    for other in (copy.copy(value), pickle.loads(pickle.dumps(value)), attrs.evolve(value)):
+        assert type(other) is type(value)
+        assert other == value
+        assert hash(other) == hash(value)
+        with pytest.raises(FrozenInstanceError):
+            other.reason = "another"
+
+
+def test_the_constructor_takes_what_attrs_would_have_it_take() -> None:
+    assert inspect.signature(Same) == inspect.signature(Plain)
+    made = Same(1, second="b", third=[3])
+    assert type(made) is Same
+    assert attrs.astuple(made) == attrs.astuple(Plain(1, second="b", third=[3]))
+    assert attrs.astuple(Same(1)) == (1, "two", [])
+    assert Same(1).third is not Same(1).third
+    assert repr(made) == repr(Plain(1, second="b", third=[3])).replace("Plain", "Same")
+
+
+def test_a_wrong_call_is_refused_in_the_name_of_the_class() -> None:
+    with pytest.raises(TypeError, match=r"^Same\.__init__\(\) missing 1 required"):
+        Same()  # type: ignore[call-arg]  # what is tried
+    with pytest.raises(TypeError, match="unexpected keyword argument 'fourth'"):
+        Same(1, fourth=4)  # type: ignore[call-arg]  # what is tried
+
+
+def test_a_class_derived_from_one_is_refused() -> None:
+    with pytest.raises(TypeError, match="Derived: its instances would be made as those of"):
+        type("Derived", (Same,), {"__slots__": ()})
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        attrs.field(converter=int),
+        attrs.field(validator=attrs.validators.instance_of(int)),
+        attrs.field(init=False, default=1),
+    ],
+    ids=["converter", "validator", "no argument"],
+)
+def test_a_field_that_is_more_than_stored_is_refused(field: Any) -> None:
+    cls = attrs.make_class("More", {"here": field}, frozen=True, weakref_slot=False)
+    with pytest.raises(TypeError, match="here is more than stored"):
+        quick(cls)
