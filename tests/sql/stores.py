@@ -1,4 +1,4 @@
-"""What tests of databases share: backends on one store, jobs, and settlements as lifecycle's."""
+"""What tests of databases share: backends on one store, jobs, and settlements as the rules'."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ import anyio
 from attrs import evolve
 from tests import postgres_server
 
-from sched_core.job import (
+from sched_core import (
+    Backend,
     Claim,
     Execution,
+    ExecutionQuery,
+    Interval,
     Job,
     JobSpec,
+    Pending,
+    Renewal,
+    Schedule,
     Settled,
     Settlement,
     Standing,
-    State,
     Status,
-    line_expiry,
 )
-from sched_core.ports import Backend, ExecutionQuery
-from sched_core.schedule import Interval, Schedule
+from sched_core.row import current
 from sched_core.testing import FakeClock
 from sched_sql import SqlBackend
 
@@ -89,21 +92,30 @@ def job(
     number: int = 1,
     attempts: int = 0,
     expires_at: datetime | None = None,
-    state: State = State.ACTIVE,
     uid: str | None = None,
     **spec: Any,
 ) -> Job:
-    """Return a new incarnation whose pending occurrence is due at a moment."""
+    """Return a new incarnation whose pending occurrence is due at a moment; at none: finished."""
+    one = None
+    if due_at is not None:
+        one = Pending(number, due_at, due_at, attempts=attempts)
     return Job(
         JobSpec(job_id, schedule or Interval(minutes=1), **spec),
         uid or uuid.uuid4().hex,
         declared=False,
         anchor=NOW,
-        standing=Standing(state, number, due_at, due_at, attempts=attempts, expires_at=expires_at),
+        standing=Standing(number, one, due_at, expires_at=expires_at),
     )
 
 
-def line(
+def held(claim: Claim) -> Pending:
+    """Return the occurrence that a claim is for."""
+    one = current(claim.job.standing)
+    assert one is not None
+    return one
+
+
+def execution(
     claim: Claim,
     at: datetime = NOW,
     status: Status = Status.SUCCEEDED,
@@ -112,18 +124,18 @@ def line(
     attempt: int | None = None,
     reason: str | None = None,
 ) -> Execution:
-    """Return the ledger line of a claim."""
-    held = claim.job
-    attempt = claim.attempt if attempt is None else attempt
-    number = held.standing.number
+    """Return the execution of a claim's attempt."""
+    of, one = claim.job, held(claim)
+    attempt = one.attempts + 1 if attempt is None else attempt
+    keep = of.spec.policy.keep_executions
     return Execution(
-        id=f"{held.uid}:{number}:{attempt}",
-        job_id=held.id,
-        uid=held.uid,
-        number=number,
-        scheduled_at=held.standing.next_run or NOW,
-        manual=False,
+        id=f"{of.uid}:{one.number}:{attempt}",
+        job_id=of.id,
+        uid=of.uid,
+        number=one.number,
         attempt=attempt,
+        kind=one.kind,
+        scheduled_at=one.scheduled_at,
         status=status,
         final=final,
         token=claim.token,
@@ -132,30 +144,28 @@ def line(
         started_at=at,
         finished_at=at,
         reason=reason,
-        expires_at=line_expiry(held.spec.policy, at),
+        expires_at=at + keep if isinstance(keep, timedelta) else None,
     )
 
 
 def done(claim: Claim, at: datetime = NOW, *, next_run: datetime | None = None) -> Settlement:
     """Return what ends the claim's occurrence and goes on to the next one."""
-    standing = claim.job.standing
+    standing, one = claim.job.standing, held(claim)
+    number = standing.last_number + (next_run is not None)
     following = evolve(
         standing,
-        number=standing.number + 1,
-        next_run=next_run,
+        last_number=number,
+        scheduled=None if next_run is None else Pending(number, next_run, next_run),
         due_at=next_run,
-        attempts=0,
-        failures=0,
-        last_scheduled_at=standing.next_run,
+        last_scheduled_at=one.scheduled_at,
         last_finished_at=at,
         last_status=Status.SUCCEEDED,
-        state=State.FINISHED if next_run is None else State.ACTIVE,
     )
-    return Settlement(claim, claim.job.revision, following, (line(claim, at),))
+    return Settlement(claim, claim.job.revision, following, (execution(claim, at),))
 
 
-async def ledger(backend: Backend, job_id: str | None = None, **query: Any) -> list[Execution]:
-    """Return the whole ledger, oldest first, read in small pages."""
+async def history(backend: Backend, job_id: str | None = None, **query: Any) -> list[Execution]:
+    """Return the whole history, oldest first, read in small pages."""
     found: list[Execution] = []
     after: str | None = None
     while True:
@@ -170,12 +180,16 @@ async def ledger(backend: Backend, job_id: str | None = None, **query: Any) -> l
             return found[::-1]
 
 
-async def fates(backend: Backend, job_id: str | None = None) -> list[tuple[int, int, str, bool]]:
-    """Return number, attempt, status and finality of each line, oldest first."""
+async def statuses(backend: Backend, job_id: str | None = None) -> list[tuple[int, int, str, bool]]:
+    """Return number, attempt, status and finality of each execution, oldest first."""
     return [
         (one.number, one.attempt, one.status.value, one.final)
-        for one in await ledger(backend, job_id)
+        for one in await history(backend, job_id)
     ]
+
+
+def renewals(claims: Sequence[Claim], *, alone: bool = False) -> list[Renewal]:
+    return [Renewal(claim, alone) for claim in claims]
 
 
 def outcomes(settled: Sequence[Settled]) -> list[str]:

@@ -26,14 +26,16 @@ def test_the_write_ahead_log_stays_small_and_all_is_there(tmp_path: Path) -> Non
         backend = await store.open()
         await backend.add([job(f"{number:04}") for number in range(500)])
         for _ in range(20):
-            claims = await backend.claim_due(500)
+            claims = (await backend.claim_due(500)).claims
             await backend.settle([done(claim, next_run=NOW) for claim in claims])
         wal = Path(f"{store.path}-wal").stat().st_size
         assert wal < 30_000_000
         await backend.close()
         with closing(sqlite3.connect(store.path)) as connection:
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-            assert connection.execute("SELECT count(*) FROM sched_ledger").fetchone() == (10_000,)
+            assert connection.execute("SELECT count(*) FROM sched_execution").fetchone() == (
+                10_000,
+            )
 
     run(test, "sqlite", tmp_path)
 
@@ -50,7 +52,7 @@ def test_deleting_in_bulk_does_not_put_off_checkpoints(
         await backend.add([job("a")])
         for _ in range(8):
             for _ in range(150):
-                (claim,) = await backend.claim_due(1)
+                (claim,) = (await backend.claim_due(1)).claims
                 await backend.settle([done(claim, next_run=NOW)])
             sizes.add(Path(f"{path}-wal").stat().st_size // 4096)
             assert await backend.prune(NOW + timedelta(microseconds=1)) == 150
@@ -89,7 +91,7 @@ def test_at_normal_writes_go_on_while_a_thread_syncs_the_log_for_a_checkpoint(
         await backend.add([job("a")])
 
         async def write() -> None:
-            (claim,) = await backend.claim_due(1)
+            (claim,) = (await backend.claim_due(1)).claims
             await backend.settle([done(claim, next_run=NOW)])
 
         while not begun.is_set():
@@ -145,7 +147,7 @@ def test_a_log_that_cannot_be_synced_before_is_left_to_the_checkpoint(
         await backend.add([job("a")])
         with anyio.fail_after(60):
             while len(checkpoints) < 2:
-                (claim,) = await backend.claim_due(1)
+                (claim,) = (await backend.claim_due(1)).claims
                 await backend.settle([done(claim, next_run=NOW)])
         await backend.close()
 

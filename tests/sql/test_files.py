@@ -269,7 +269,7 @@ def test_services_whose_handlers_copy_the_files_share_the_work(tmp_path: Path) -
     assert integrity(path) == "ok"
     with closing(sqlite3.connect(path)) as connection:
         kept = connection.execute(
-            "SELECT count(*) FROM sched_ledger WHERE status = 'succeeded' AND final"
+            "SELECT count(*) FROM sched_execution WHERE status = 'succeeded' AND final"
         ).fetchone()
     assert kept == (len(lines),)
 
@@ -583,7 +583,7 @@ def test_foreign_files_beside_the_workers_are_left_alone(tmp_path: Path) -> None
         now = datetime.now(UTC)
         backend = await opened(tmp_path / "jobs.db")
         await backend.add([job("a", now)])
-        assert len(await backend.claim_due(1)) == 1
+        assert len((await backend.claim_due(1)).claims) == 1
         await anyio.sleep(1.1)
         with anyio.move_on_after(0.3):
             await backend.wait_due(1)

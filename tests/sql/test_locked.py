@@ -16,14 +16,15 @@ from typing import Any
 
 import anyio
 import pytest
-from tests.sql.stores import NOW, done, fates, job
+from tests.sql import stores
+from tests.sql.stores import NOW, done, job, renewals
 
-from sched_core import Claim, Once, Scheduler
+from sched_core import Claim, Once, Renewal, Scheduler
 from sched_core.errors import BackendUnavailable
 from sched_core.testing import FakeClock, history
 from sched_sql import SqlBackend
-from sched_sql.rows import micros
-from sched_sql.sqlite.renewals import REMEMBERED, Renewals
+from sched_sql.moments import micros
+from sched_sql.sqlite.renewals import REMEMBERED, Beside, Renewals
 
 LEASE = timedelta(seconds=1)
 """By a clock that is moved by hand; what is waited for in earnest is a quarter of it."""
@@ -63,6 +64,13 @@ async def workers(
     return made
 
 
+async def lost(backend: SqlBackend, worker: str) -> bool:
+    """Look for what is due; return whether the claim of a worker was found to be lost."""
+    claimed = await backend.claim_due(1)
+    assert not claimed.claims, "what was lost waits"
+    return [one.worker for one in claimed.lapsed] == [worker]
+
+
 @pytest.mark.parametrize("lock", LOCKS.values(), ids=LOCKS)
 def test_a_claim_lives_while_its_owner_renews(
     tmp_path: Path, lock: Callable[[Path], AbstractContextManager[None]]
@@ -72,22 +80,22 @@ def test_a_claim_lives_while_its_owner_renews(
     async def main() -> None:
         clock = FakeClock(NOW)
         owner, other = await workers(path, clock)
-        (claim,) = held = await owner.claim_due(1)
+        (claim,) = held = (await owner.claim_due(1)).claims
         for _ in range(2):  # the second lock is taken before the row was renewed after the first
             with lock(path):
                 for _ in range(2):
                     clock.advance(LEASE * 0.9)
-                    held = await owner.renew(held)
+                    held = await owner.renew(renewals(held))
                     assert [each.expires_at for each in held] == [clock.now() + LEASE]
             clock.advance(LEASE * 0.9)
-            assert not await other.claim_due(1)
+            assert not (await other.claim_due(1)).claims
             with anyio.move_on_after(0.3) as waiting:
                 await other.wait_due(1)
             assert waiting.cancelled_caught, "it spins: the row says that its lease has ended"
-        (held_again,) = await owner.renew(held)  # in its row
+        (held_again,) = await owner.renew(renewals(held))  # in its row
         assert held_again.expires_at == clock.now() + LEASE
         assert [each.outcome for each in await owner.settle([done(claim)])] == ["written"]
-        assert await fates(other) == [(1, 1, "succeeded", True)]
+        assert await stores.statuses(other) == [(1, 1, "succeeded", True)]
         for backend in (owner, other):
             await backend.close()
 
@@ -101,7 +109,7 @@ def test_a_settle_that_waits_for_the_lock_holds_up_no_renewal(tmp_path: Path) ->
         clock, settled = FakeClock(NOW), anyio.Event()
         owner, other = await workers(path, clock, timedelta(seconds=60))
         await owner.add([job("b", clock.now())])
-        one, two = await owner.claim_due(2)
+        one, two = (await owner.claim_due(2)).claims
 
         async def settle() -> None:
             assert [each.outcome for each in await owner.settle([done(one)])] == ["written"]
@@ -113,9 +121,9 @@ def test_a_settle_that_waits_for_the_lock_holds_up_no_renewal(tmp_path: Path) ->
                 await anyio.wait_all_tasks_blocked()
                 for _ in range(3):
                     clock.advance(LEASE * 0.9)
-                    assert len(await owner.renew([two])) == 1
+                    assert len(await owner.renew(renewals([two]))) == 1
                 assert not settled.is_set()
-        assert not await other.claim_due(1)
+        assert not (await other.claim_due(1)).claims
         for backend in (owner, other):
             await backend.close()
 
@@ -128,20 +136,24 @@ def test_who_does_not_renew_loses_its_claim_though_others_had_it_locked(tmp_path
     async def main() -> None:
         clock = FakeClock(NOW)
         owner, other = await workers(path, clock)
-        held = await owner.claim_due(1)
+        held = (await owner.claim_due(1)).claims
         with database_locked(path):
             clock.advance(LEASE / 2)
-            await owner.renew(held)
+            await owner.renew(renewals(held))
             clock.advance(LEASE)
-        (taken,) = await other.claim_due(1)
-        assert taken.lost is not None
+        assert await lost(other, "w0")
+        clock.advance(LEASE)
+        (taken,) = (await other.claim_due(1)).claims
         with database_locked(path):
-            assert not await owner.renew(held)
+            assert not await owner.renew(renewals(held))
             clock.advance(LEASE)
-        assert not await owner.renew(held)
-        (again,) = await owner.claim_due(1)
-        assert again.lost is not None
-        assert again.lost.count == 2
+        assert not await owner.renew(renewals(held))
+        assert await lost(owner, "w1")
+        clock.advance(LEASE * 2)
+        (again,) = (await owner.claim_due(1)).claims
+        one = again.job.standing.scheduled
+        assert one is not None
+        assert one.lost == 2
         for backend in (owner, other):
             await backend.close()
 
@@ -154,15 +166,14 @@ def test_a_dead_owner_is_not_waited_for(tmp_path: Path) -> None:
     async def main() -> None:
         clock = FakeClock(NOW)
         owner, other = await workers(path, clock)
-        held = await owner.claim_due(1)
+        held = (await owner.claim_due(1)).claims
         with database_locked(path):
             clock.advance(LEASE * 0.9)
-            assert await owner.renew(held)
+            assert await owner.renew(renewals(held))
             clock.advance(LEASE * 0.2)
         owner._table._database.connection.close()  # type: ignore[attr-defined]  # ours
         owner.forked()  # lets go of what the system takes from a process that is killed
-        (taken,) = await other.claim_due(1)
-        assert taken.lost is not None
+        assert await lost(other, "w0")
         await other.close()
 
     anyio.run(main)
@@ -178,7 +189,7 @@ def renewals_in(path: Path, *dead: str) -> Renewals:
 @pytest.fixture
 def claims(tmp_path: Path) -> list[Claim]:
     (tmp_path / "jobs.db").touch()
-    return [Claim(job("a", NOW), token, "w", NOW, NOW + LEASE, None) for token in range(200)]
+    return [Claim(job("a", NOW), token, "w", NOW, NOW + LEASE) for token in range(200)]
 
 
 def fence(claim: Claim) -> tuple[int, str]:
@@ -190,10 +201,11 @@ def test_only_one_of_owner_and_successor(tmp_path: Path, claims: list[Claim]) ->
     at = NOW + LEASE
 
     def renew(claim: Claim) -> bool:
-        return bool(again(lambda: renewals_in(tmp_path).renew([claim], LEASE, lambda: at)))
+        return bool(again(lambda: renewals_in(tmp_path).renew([Renewal(claim)], LEASE, lambda: at)))
 
     def take_over(claim: Claim) -> bool:
-        return not again(lambda: renewals_in(tmp_path).end([fence(claim)], micros(at)))
+        found = again(lambda: renewals_in(tmp_path).end([fence(claim)], at))
+        return all(each.until <= micros(at) for each in found.values())
 
     def again(call: Callable[[], Any]) -> Any:
         """Call until the file is free: four who write at once, for nothing else, may starve one."""
@@ -214,13 +226,15 @@ def test_what_is_dead_is_not_waited_for(tmp_path: Path, claims: list[Claim]) -> 
     living, dying, *_ = claims
     at = NOW + LEASE
     for claim in (living, dying):
-        assert renewals_in(tmp_path).renew([claim], LEASE, lambda: at)
-    assert renewals_in(tmp_path).end([fence(living)], micros(at)) == {
-        fence(living): micros(at + LEASE)
+        assert renewals_in(tmp_path).renew([Renewal(claim)], LEASE, lambda: at)
+    assert renewals_in(tmp_path).end([fence(living)], at) == {
+        fence(living): Beside(micros(at + LEASE), micros(at), None)
     }
-    assert renewals_in(tmp_path, "w").end([fence(dying)], micros(at)) == {}
+    assert renewals_in(tmp_path, "w").end([fence(dying)], at) == {
+        fence(dying): Beside(micros(at), micros(at), None)
+    }
     with pytest.raises(BackendUnavailable, match="worker 'w' is gone"):
-        renewals_in(tmp_path, "w").renew([living], LEASE, lambda: at)
+        renewals_in(tmp_path, "w").renew([Renewal(living)], LEASE, lambda: at)
 
 
 def test_an_end_is_known_for_longer_than_anything_is_renewed(
@@ -228,20 +242,22 @@ def test_an_end_is_known_for_longer_than_anything_is_renewed(
 ) -> None:
     ended, other, *_ = claims
     at = NOW + LEASE
-    assert renewals_in(tmp_path).end([fence(ended)], micros(at)) == {}
+    assert renewals_in(tmp_path).end([fence(ended)], at) == {}
     for late in (timedelta(0), timedelta(microseconds=REMEMBERED - 1), timedelta(days=1)):
-        renewals_in(tmp_path).end([fence(other)], micros(at + late))  # forgets what is old
-        assert renewals_in(tmp_path).renew([ended], LEASE, lambda late=late: at + late) == []  # type: ignore[misc]
+        renewals_in(tmp_path).end([fence(other)], at + late)  # forgets what is old
+        assert (
+            renewals_in(tmp_path).renew([Renewal(ended)], LEASE, lambda late=late: at + late) == []
+        )  # type: ignore[misc]
 
 
 def test_a_process_killed_while_it_writes_leaves_what_was_there(
     tmp_path: Path, claims: list[Claim]
 ) -> None:
     claim, at = claims[0], NOW + LEASE
-    assert renewals_in(tmp_path).renew([claim], LEASE, lambda: at)
+    assert renewals_in(tmp_path).renew([Renewal(claim)], LEASE, lambda: at)
     (tmp_path / "renewals.new").write_bytes(b"[{")
-    assert renewals_in(tmp_path).end([fence(claim)], micros(at)) == {
-        fence(claim): micros(at + LEASE)
+    assert renewals_in(tmp_path).end([fence(claim)], at) == {
+        fence(claim): Beside(micros(at + LEASE), micros(at), None)
     }
 
 

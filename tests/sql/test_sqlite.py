@@ -27,15 +27,15 @@ from tests.sql.stores import (
     NOW,
     Store,
     done,
-    fates,
+    history,
     job,
-    ledger,
     outcomes,
     run,
+    statuses,
     stored,
 )
 
-from sched_core import Claim
+from sched_core import Claim, JobQuery, Once, Status, Undecodable
 from sched_core.clock import SystemClock
 from sched_core.errors import (
     BackendError,
@@ -44,8 +44,6 @@ from sched_core.errors import (
     JobUndecodable,
     SchemaTooNew,
 )
-from sched_core.ports import JobQuery, Undecodable
-from sched_core.schedule import Once
 from sched_sql import SqlBackend
 
 
@@ -183,7 +181,7 @@ def test_a_full_database_harms_nothing(tmp_path: Path) -> None:
         big = {"big": "x" * 60_000}
         with pytest.raises(BackendUnavailable, match=r"jobs\.db.*free disk space"):
             await backend.add([job(f"b{number}", metadata=big) for number in range(10)])
-        (claim,) = await backend.claim_due(10)
+        (claim,) = (await backend.claim_due(10)).claims
         connection.execute("PRAGMA max_page_count = 1000000")
         assert outcomes(await backend.settle([done(claim)])) == ["written"]
         assert [one.id for one in (await backend.jobs(JobQuery(), after=None, limit=9)).items] == [
@@ -312,7 +310,7 @@ def undecodable(connection: sqlite3.Connection, job_id: str, **changed: object) 
 @pytest.mark.parametrize(
     ("changed", "reason", "record"),
     [
-        ({"format": 2}, "format 2 is newer", b'{"every":60}'),
+        ({"format": 3}, "format 3 is newer", b'{"every":60}'),
         ({"tag": "lunar", "schedule": '{"phase":"full"}'}, "'lunar'", b'{"phase":"full"}'),
         ({"schedule": '{"every":"soon"}'}, "schedule", b'{"every":"soon"}'),
         ({"schedule": "{"}, "schedule", b"{"),
@@ -323,7 +321,7 @@ def undecodable(connection: sqlite3.Connection, job_id: str, **changed: object) 
         ({"policy": '{"later":1}'}, "policy", b'{"later":1}'),
         ({"metadata": '{"a":1}'}, "metadata", b'{"a":1}'),
         ({"metadata": "{"}, "metadata", b"{"),
-        ({"state": "asleep"}, "asleep", b'{"every":60}'),
+        ({"last_status": "asleep"}, "asleep", b'{"every":60}'),
     ],
 )
 def test_what_cannot_be_read_is_left_alone_and_stops_nothing(
@@ -338,9 +336,9 @@ def test_what_cannot_be_read_is_left_alone_and_stops_nothing(
                 undecodable(connection, f"u{number}", due_at=0, expires_at=0, **changed)
             query = "SELECT * FROM sched_job WHERE id <> 'a' ORDER BY id"
             before = connection.execute(query).fetchall()
-            (claim,) = await backend.claim_due(1)
+            (claim,) = (await backend.claim_due(1)).claims
             assert claim.job.id == "a"
-            assert await backend.claim_due(10) == []
+            assert (await backend.claim_due(10)).claims == []
             with anyio.move_on_after(0.1) as scope:
                 await backend.wait_due(1)
             assert scope.cancelled_caught
@@ -351,13 +349,14 @@ def test_what_cannot_be_read_is_left_alone_and_stops_nothing(
             page = await backend.jobs(JobQuery(), after=None, limit=10)
             assert [one.id for one in page.items] == ["a", "u0", "u1", "u2", "u3", "u4"]
             assert sum(isinstance(one, Undecodable) for one in page.items) == 5
+            named = evolve(claim.job, spec=evolve(claim.job.spec, id="u0"))
             with pytest.raises(JobUndecodable):
-                await backend.remove("u0")
+                await backend.remove(named)
             with pytest.raises(JobUndecodable):
-                await backend.replace(evolve(claim.job, spec=evolve(claim.job.spec, id="u0")))
+                await backend.replace(named)
             assert outcomes(await backend.settle([done(claim, next_run=NOW)])) == ["written"]
             assert await backend.prune(datetime.max.replace(tzinfo=UTC)) == 1
-            assert len(await backend.claim_due(10)) == 1
+            assert len((await backend.claim_due(10)).claims) == 1
             assert connection.execute(query).fetchall() == before
 
     on_file(test, tmp_path)
@@ -388,15 +387,15 @@ def test_a_store_restored_under_a_running_worker_refuses_the_old_token(tmp_path:
         snapshot = tmp_path / "snapshot.db"
         with by_hand(store.path) as live, closing(sqlite3.connect(snapshot)) as target:
             live.backup(target)
-        (old,) = await backend.claim_due(1)
+        (old,) = (await backend.claim_due(1)).claims
         before = await stored(backend)
         edited = await backend.replace(before)
         with closing(sqlite3.connect(snapshot)) as source, by_hand(store.path) as live:
             source.backup(live)
         assert outcomes(await backend.settle([done(old)])) == ["claim_lost"]
-        (fresh,) = await backend.claim_due(1)
+        (fresh,) = (await backend.claim_due(1)).claims
         assert fresh.token > old.token
-        assert (await backend.replace(fresh.job)).revision > edited.revision
+        assert (await backend.replace(await stored(backend))).revision > edited.revision
         other = await store.open()
         assert outcomes(await other.settle([done(old)])) == ["claim_lost"]
 
@@ -415,7 +414,7 @@ from sched_sql import SqlBackend
 async def main():
     backend = SqlBackend(sys.argv[1])
     await backend.open(SystemClock(), worker="doomed")
-    claims = await backend.claim_due(1)
+    claims = (await backend.claim_due(1)).claims
     print(len(claims), flush=True)
     await anyio.sleep(60)
 
@@ -448,21 +447,29 @@ def test_the_claim_of_a_killed_process_is_free_at_once(tmp_path: Path, when: str
             await anyio.sleep(1.1)
             with anyio.move_on_after(0.5):
                 await backend.wait_due(1)
-            assert await backend.claim_due(1) == []
+            assert (await backend.claim_due(1)).claims == []
             child.send_signal(signal.SIGKILL)
             child.wait()
+        killed = datetime.now(UTC)
         if when == "at open":
             other = await opened(path)
-            claims = await other.claim_due(1)
+            (lapsed,) = (await other.claim_due(1)).lapsed
             await other.close()
         else:
             with anyio.fail_after(5):
-                while not (claims := await backend.claim_due(1)):
+                while not (found := (await backend.claim_due(1)).lapsed):
                     await backend.wait_due(1)
-        (claim,) = claims
-        assert claim.lost is not None
-        assert (claim.lost.worker, claim.attempt) == ("doomed", 2)
-        assert await fates(backend) == [(1, 1, "abandoned", False)]
+            (lapsed,) = found
+        assert (lapsed.worker, lapsed.attempt) == ("doomed", 1)
+        assert await statuses(backend) == [(1, 1, "abandoned", False)]
+        # No lease was waited for, only what follows every lost claim.
+        with anyio.fail_after(10):
+            while not (claims := (await backend.claim_due(1)).claims):
+                await backend.wait_due(1)
+        one = claims[0].job.standing.scheduled
+        assert one is not None
+        assert (one.attempts, one.lost) == (1, 1)
+        assert one.due_at - killed < timedelta(seconds=10)
         assert len(list(Path(f"{path}-workers").iterdir())) == 1
         await backend.close()
 
@@ -473,12 +480,15 @@ def test_a_closed_backend_leaves_its_claims_to_their_lease(tmp_path: Path) -> No
     async def test(store: Store) -> None:
         first, second = await store.open(), await store.open()
         await first.add([job("a")])
-        assert len(await first.claim_due(1)) == 1
+        assert len((await first.claim_due(1)).claims) == 1
         await first.close()
         third = await store.open()
-        assert await third.claim_due(1) == []
+        assert (await third.claim_due(1)).claims == []
         store.clock.advance(LEASE)
-        assert len(await second.claim_due(1)) == 1
+        (lapsed,) = (await second.claim_due(1)).lapsed
+        assert (lapsed.worker, lapsed.status) == ("worker-1", Status.ABANDONED)
+        store.clock.advance(LEASE)
+        assert len((await second.claim_due(1)).claims) == 1
 
     on_file(test, tmp_path)
 
@@ -488,8 +498,7 @@ import sys, anyio, uuid
 from datetime import UTC, datetime
 from sched_core import Claim
 from sched_core.clock import SystemClock
-from sched_core.job import Job, JobSpec, Standing, State
-from sched_core.schedule import Once
+from sched_core import Job, JobSpec, Once, Pending, Standing
 from sched_sql import SqlBackend
 
 async def main():
@@ -497,7 +506,7 @@ async def main():
     await backend.open(SystemClock(), worker="adder")
     sys.stdin.readline()
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    standing = Standing(State.ACTIVE, 1, now, now)
+    standing = Standing(1, Pending(1, now, now), now)
     await backend.add([Job(JobSpec("theirs", Once(now)), uuid.uuid4().hex, False, now, standing)])
     print("added", flush=True)
     await backend.close()
@@ -531,7 +540,7 @@ def test_a_job_added_by_another_process_wakes(tmp_path: Path, loop: str) -> None
                     added = time.monotonic()
                 took = time.monotonic() - added
         assert took < 2
-        assert [claim.job.id for claim in await backend.claim_due(1)] == ["theirs"]
+        assert [claim.job.id for claim in (await backend.claim_due(1)).claims] == ["theirs"]
 
     on_file(test, tmp_path, loop)
 
@@ -548,7 +557,7 @@ from sched_sql import SqlBackend
 async def main():
     backend = SqlBackend(sys.argv[1])
     await backend.open(SystemClock(), worker="doomed")
-    assert len(await backend.claim_due(1)) == 1
+    assert len((await backend.claim_due(1)).claims) == 1
     if os.fork():
         time.sleep(60)
     try:
@@ -577,9 +586,11 @@ anyio.run(main)
                 parent.kill()
                 parent.wait()
                 with anyio.fail_after(5):
-                    while not (claims := await backend.claim_due(1)):
+                    while not (claims := (await backend.claim_due(1)).claims):
                         await backend.wait_due(1)
-                assert claims[0].attempt == 2
+                one = claims[0].job.standing.scheduled
+                assert one is not None
+                assert one.attempts == 1
             finally:
                 os.killpg(parent.pid, signal.SIGKILL)
         await backend.close()
@@ -598,11 +609,11 @@ def test_a_cancelled_claim_leaves_nothing_claimed(tmp_path: Path, loop: str) -> 
         for delay in (0.0, 0.0005, 0.001, 0.002, 0.003, 0.005):
             claims: list[Claim] = []
             with anyio.move_on_after(delay):
-                claims += await backend.claim_due(100)
+                claims += (await backend.claim_due(100)).claims
             await backend.release(claims)
         with anyio.CancelScope(shield=True):
-            assert len(await other.claim_due(1000)) == 100
-        assert await fates(other) == []
+            assert len((await other.claim_due(1000)).claims) == 100
+        assert await statuses(other) == []
 
     on_file(test, tmp_path, loop)
 
@@ -616,25 +627,25 @@ def test_asyncios_own_cancellation_leaves_nothing_claimed(tmp_path: Path) -> Non
             await asyncio.sleep(delay)
             task.cancel()
             try:
-                await backend.release(await task)
+                await backend.release((await task).claims)
             except asyncio.CancelledError:
                 pass
-            claims = await other.claim_due(1000)
+            claims = (await other.claim_due(1000)).claims
             assert len(claims) == 100
             await other.release(claims)
 
     on_file(test, tmp_path)
 
 
-# -- the ledger's own
+# -- the history's own
 
 
-def test_lines_are_found_before_and_after_they_are_indexed(
+def test_executions_are_found_before_and_after_they_are_indexed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sched_sql.sqlite.ledger.UNINDEXED", 7)
-    monkeypatch.setattr("sched_sql.sqlite.ledger.CHUNK", 5)
-    monkeypatch.setattr("sched_sql.sqlite.ledger._WINDOW", 3)
+    monkeypatch.setattr("sched_sql.sqlite.history.UNINDEXED", 7)
+    monkeypatch.setattr("sched_sql.sqlite.history.CHUNK", 5)
+    monkeypatch.setattr("sched_sql.sqlite.history._WINDOW", 3)
 
     async def test(store: Store) -> None:
         backends = [await store.open(), await store.open()]
@@ -642,15 +653,17 @@ def test_lines_are_found_before_and_after_they_are_indexed(
         repeated = []
         for number in range(20):
             backend = backends[number % 2]
-            settlements = [done(claim, next_run=NOW) for claim in await backend.claim_due(2)]
+            settlements = [
+                done(claim, next_run=NOW) for claim in (await backend.claim_due(2)).claims
+            ]
             await backend.settle(settlements)
             repeated += settlements
             expected = list(range(1, number + 2))
-            assert [one.number for one in await ledger(backend, "a")] == expected
+            assert [one.number for one in await history(backend, "a")] == expected
         assert outcomes(await backends[0].settle(repeated)) == ["written"] * 40
-        assert len(await ledger(backends[0])) == 40
+        assert len(await history(backends[0])) == 40
         assert await backends[1].prune(NOW + timedelta(microseconds=1)) == 40
-        assert await ledger(backends[1]) == []
+        assert await history(backends[1]) == []
 
     on_file(test, tmp_path)
 
@@ -682,7 +695,7 @@ def test_opening_and_waiting_do_not_look_at_all_jobs(tmp_path: Path) -> None:
                 taken[0] += 1
 
             connection.set_progress_handler(tick, 10)
-            assert await backend.claim_due(10) == []
+            assert (await backend.claim_due(10)).claims == []
             with anyio.move_on_after(0.05):
                 await backend.wait_due(1)
             connection.set_progress_handler(None, 0)

@@ -14,8 +14,7 @@ import pytest
 from tests import postgres_server
 from tests.sql.stores import MINUTE, NOW, Store, done, job, outcomes, run
 
-from sched_core.job import Execution, Status
-from sched_core.ports import Backend, ExecutionQuery, UndecodableExecution
+from sched_core import Backend, Execution, ExecutionQuery, Status, UndecodableExecution
 
 LAST = 2**63 - 1
 BOTH: list[tuple[str, Any]] = [
@@ -26,7 +25,7 @@ BOTH: list[tuple[str, Any]] = [
         for name in ("scheduled_at", "claimed_at", "started_at", "finished_at")
         for value in (LAST, -LAST)
     ),
-    ("folded_until", 253_402_300_800_000_000),
+    ("coalesced_until", 253_402_300_800_000_000),
     ("expires_at", LAST),
 ]
 SQLITE: list[tuple[str, Any]] = [
@@ -38,7 +37,8 @@ SQLITE: list[tuple[str, Any]] = [
     ("number", "many"),
     ("attempt", float("inf")),
     ("final", "yes"),
-    ("manual", 7),
+    ("kind", b"by hand"),
+    ("snoozes", "some"),
     ("token", b""),
     ("reason", b"in bytes"),
 ]
@@ -65,15 +65,15 @@ async def three_runs(store: Store, backend: Backend) -> list[Execution]:
     """Run a job three times, a minute apart; return its history, newest first."""
     await backend.add([job("a")])
     for number in range(1, 4):
-        (claim,) = await backend.claim_due(1)
+        (claim,) = (await backend.claim_due(1)).claims
         due = NOW + number * MINUTE
         assert outcomes(await backend.settle([done(claim, store.clock.now(), next_run=due)])) == [
             "written"
         ]
         store.clock.jump(due)
-    lines = await listed(backend)
-    assert [line.number for line in lines if isinstance(line, Execution)] == [3, 2, 1]
-    return [line for line in lines if isinstance(line, Execution)]
+    found = [one for one in await listed(backend) if isinstance(one, Execution)]
+    assert [one.number for one in found] == [3, 2, 1]
+    return found
 
 
 async def listed(
@@ -98,7 +98,7 @@ def test_a_spoilt_record_is_listed_in_its_place_and_hides_no_other(
     async def test(store: Store) -> None:
         backend = await store.open()
         newest, middle, oldest = await three_runs(store, backend)
-        execute(store, f"UPDATE @ledger SET {column} = ? WHERE number = 2", value)
+        execute(store, f"UPDATE @execution SET {column} = ? WHERE number = 2", value)
 
         for limit in (1, 2, 3, 10):
             first, odd, last = await listed(backend, limit)
@@ -122,8 +122,8 @@ def test_a_spoilt_record_is_listed_in_its_place_and_hides_no_other(
         assert (odd in await listed(backend, since=newest.finished_at)) is not knows_when
         assert (odd in await listed(backend, until=middle.finished_at)) is not knows_when
 
-        # The next run ends as ever, and its lines are looked up.
-        (claim,) = await backend.claim_due(1)
+        # The next run ends as ever, and its execution is looked up.
+        (claim,) = (await backend.claim_due(1)).claims
         settlement = done(claim, store.clock.now(), next_run=None)
         assert outcomes(await backend.settle([settlement])) == ["written"]
         assert outcomes(await backend.settle([settlement])) == ["written"]
@@ -144,7 +144,7 @@ def test_text_that_is_no_utf_8_hides_no_other_record(column: str, tmp_path: Path
     async def test(store: Store) -> None:
         backend = await store.open()
         newest, _, oldest = await three_runs(store, backend)
-        spoil = f"UPDATE sched_ledger SET {column} = CAST(x'61ff' AS TEXT) WHERE number = 2"
+        spoil = f"UPDATE sched_execution SET {column} = CAST(x'61ff' AS TEXT) WHERE number = 2"
         execute(store, spoil)
         first, odd, last = await listed(backend)
         assert (first, last) == (newest, oldest)
@@ -162,18 +162,18 @@ def test_a_repeated_settlement_is_known_beside_records_that_cannot_be_read(
     async def test(store: Store) -> None:
         one, other = await store.open(), await store.open()
         await one.add([job("a")])
-        (claim,) = await one.claim_due(1)
+        (claim,) = (await one.claim_due(1)).claims
         settlement = done(claim, next_run=NOW + MINUTE)
         await one.settle([settlement])
-        execute(store, "UPDATE @ledger SET claimed_at = ?", LAST)
+        execute(store, "UPDATE @execution SET claimed_at = ?", LAST)
         store.clock.advance(MINUTE)
         await other.claim_due(1)
         assert outcomes(await one.settle([settlement])) == ["written"]
-        # The claim of the other one is lost, and leaves its line.
+        # The claim of the other one is lost, and leaves its execution.
         store.clock.advance(timedelta(hours=1))
-        (third,) = await one.claim_due(1)
-        assert third.attempt == 2
+        (told,) = (await one.claim_due(1)).lapsed
         lost, odd = await listed(one)
+        assert lost == told
         assert isinstance(lost, Execution)
         assert lost.status is Status.ABANDONED
         assert isinstance(odd, UndecodableExecution)

@@ -286,6 +286,8 @@ def _job(row: Row) -> Job:
     if paused_at is not None or requests is not None or marks is not None:
         pause = None
         if paused_at is not None:
+            if not 0 <= pause_number < MOST:
+                raise codec.Malformed(f"no job has counted to {pause_number}")
             until = moment_or_none(paused_until)
             pause = Pause(moment(paused_at), pause_number, until, pause_reason)
         standing = _with_rare(standing, pause, requests, marks)
@@ -385,11 +387,10 @@ def read_record(row: Row) -> core.Row:
     Where this version cannot read the job, it still knows who holds it, and not for what.
     """
     removed, hold = row[JOB_WIDTH], row[JOB_WIDTH + 1 : JOB_WIDTH + 1 + HOLD_WIDTH]
-    ended_token, ended_worker = row[-2:]
     token, worker, lease_until = hold[0], hold[1], hold[4]
-    if lease_until is None and worker is not None:
-        ended_token, ended_worker = token, worker
-    ended = None if ended_worker is None else (ended_token, ended_worker)
+    fence = row[-2:] if lease_until is not None or worker is None else (token, worker)
+    # What makes no sense is nobody's fence.
+    ended = fence if isinstance(fence[0], int) and isinstance(fence[1], str) else None
     job = None if removed == 1 else read_job_or_undecodable(row)
     if isinstance(job, Undecodable):
         return core.Row(job, _hold_alone(row[0], hold), ended)

@@ -23,7 +23,7 @@ from sched_sql.table import Asked, Now
 
 _DUE = f"""
 SELECT {JOB_COLUMNS}, rowid FROM sched_job INDEXED BY sched_job_due
-WHERE queue = ? AND due_at <= ? AND lease_until IS NULL AND {{readable}}
+WHERE queue = ? AND due_at <= ? AND lease_until IS NULL AND removed = 0 AND {{readable}}
 ORDER BY due_at LIMIT ?
 """
 
@@ -38,13 +38,14 @@ _MARK = "rowid || ':' || hex(revision)"
 _CLAIM = """
 UPDATE sched_job SET ended_token = CASE WHEN worker IS NULL THEN ended_token ELSE token END,
     ended_worker = coalesce(worker, ended_worker), token = ?, worker = ?, claimed_at = ?,
-    lease_until = ?, renewed_at = NULL, alone_at = NULL
+    lease_until = ?, renewed_at = NULL, alone_at = NULL, held = NULL
 WHERE rowid = ?
 """
 
 _FREE_AT = """
 SELECT due_at FROM sched_job INDEXED BY sched_job_due
-WHERE queue = ? AND due_at <= ? AND lease_until IS NULL AND {readable} ORDER BY due_at LIMIT 1
+WHERE queue = ? AND due_at <= ? AND lease_until IS NULL AND removed = 0 AND {readable}
+ORDER BY due_at LIMIT 1
 """
 _HELD_UNTIL = """
 SELECT lease_until FROM sched_job INDEXED BY sched_job_held

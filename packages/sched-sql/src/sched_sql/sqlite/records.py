@@ -18,6 +18,8 @@ from sched_core import row as core
 from sched_sql import rows
 from sched_sql.moments import micros_or_none
 from sched_sql.rows import (
+    HOLD_COLUMNS,
+    HOLD_WIDTH,
     JOB_COLUMNS,
     JOB_WIDTH,
     RECORD_COLUMNS,
@@ -40,6 +42,7 @@ NULLABLE_COLUMNS = (
     "alone_at, held, ended_token, ended_worker"
 )
 
+LEASE_UNTIL = HOLD_COLUMNS.split(", ").index("lease_until")
 _NAMES = RECORD_COLUMNS.split(", ")
 _TEXTS = frozenset(TEXT_COLUMNS.split(", "))
 _NULLABLE = frozenset(NULLABLE_COLUMNS.split(", "))
@@ -123,7 +126,8 @@ def read_record(row: Row) -> Record:
     try:
         _check_types(row[2:4], 2)
         if codec.readable(row[2], row[3]) is None:
-            _check_types(row, 0)
+            held = row[JOB_WIDTH + 1 + LEASE_UNTIL] is not None
+            _check_types(row[: JOB_WIDTH + 1 + (HOLD_WIDTH if held else 0)], 0)
             _check_removed(row[JOB_WIDTH])
         found = rows.read_record(row)
     except codec.Malformed as error:
