@@ -200,13 +200,11 @@ class Twins:
     def _spec(self, job_id: str) -> JobSpec:
         choice, now = self.random.choice, self.clock.now()
         # Moments of their own, so that no two jobs are due at the same.
-        schedule: Schedule = choice(
-            [
-                Interval(seconds=60 + self.random.random()),
-                FixedDelay(seconds=40 + self.random.random()),
-                Once(now + timedelta(seconds=self.random.random() * 100)),
-            ]
-        )
+        schedules: list[Schedule] = [
+            Interval(seconds=60 + self.random.random()),
+            FixedDelay(seconds=40 + self.random.random()),
+            Once(now + timedelta(seconds=self.random.random() * 100)),
+        ]
         policy = choice(
             [
                 Policy(),
@@ -245,8 +243,10 @@ class Twins:
         """Do what an operator does."""
         job_id, now, spec = self.random.choice(IDS), self.clock.now(), None
         what = self.random.choice(
-            "redefine,policy,pause,pause until,resume,trigger,key,backfill,skip,unskip,hurry,"
-            "cancel,remove,remove".split(",")
+            [
+                *("redefine", "policy", "pause", "pause until", "resume", "trigger", "key"),
+                *("backfill", "skip", "unskip", "hurry", "cancel", "remove", "remove"),
+            ]
         )
         spec, seconds = self._spec(job_id), self.random.randint(1, 100)
 

@@ -77,10 +77,10 @@ class SqliteHarness(Harness):
             connection.execute("UPDATE sched_job SET format = 99 WHERE id = ?", (job_id,))
 
     async def spoil_line(self, place: Any, job_id: str) -> None:
-        newest = "SELECT max(seq) FROM sched_ledger WHERE job_id = ?"
+        newest = "SELECT max(seq) FROM sched_execution WHERE job_id = ?"
         with closing(sqlite3.connect(place)) as connection, connection:
             connection.execute(
-                f"UPDATE sched_ledger SET status = 'deferred' WHERE seq = ({newest})", (job_id,)
+                f"UPDATE sched_execution SET status = 'deferred' WHERE seq = ({newest})", (job_id,)
             )
 
     @contextmanager
