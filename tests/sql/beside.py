@@ -216,7 +216,7 @@ class Twins:
         )
         metadata = choice([{}, {"of": "me"}])
         return JobSpec(
-            job_id, schedule, policy=policy, metadata=metadata, group=choice([None, "g"])
+            job_id, choice(schedules), policy=policy, metadata=metadata, group=choice([None, "g"])
         )
 
     async def add(self) -> None:

@@ -84,14 +84,18 @@ STATUSES[None] = None
 
 @frozen
 class Marks:
-    """What few standings have: of ``Standing``, and the last two of its scheduled occurrence."""
+    """What few standings have besides a pause and requests.
+
+    Attributes:
+        gaps, spare, skip, cancels: Of the standing.
+        scheduled: Its scheduled occurrence, where that has what no column is for.
+    """
 
     gaps: tuple[Gap, ...] = ()
     spare: datetime | None = None
     skip: datetime | None = None
     cancels: tuple[int, ...] = ()
-    coalesced: int = 0
-    coalesced_until: datetime | None = None
+    scheduled: Pending | None = None
 
 
 NO_MARKS = Marks()
@@ -139,8 +143,7 @@ def standing_values(standing: Standing) -> Row:
         standing.spare,
         standing.skip,
         standing.cancels,
-        0 if one is None else one.coalesced,
-        None if one is None else one.coalesced_until,
+        None if _is_in_columns(one) else one,
     )
     return (
         *run_values(standing),
@@ -155,7 +158,6 @@ def standing_values(standing: Standing) -> Row:
 
 def differ_by_a_run(before: Standing, after: Standing) -> bool:
     """Whether two standings agree in all but ``RUN_COLUMNS``."""
-    one, other = before.scheduled, after.scheduled
     return (
         after.requests is before.requests
         and after.pause is before.pause
@@ -163,8 +165,21 @@ def differ_by_a_run(before: Standing, after: Standing) -> bool:
         and after.spare is before.spare
         and after.skip is before.skip
         and after.cancels is before.cancels
-        and (one is None or (not one.coalesced and one.coalesced_until is None))
-        and (other is None or (not other.coalesced and other.coalesced_until is None))
+        and _is_in_columns(before.scheduled)
+        and _is_in_columns(after.scheduled)
+    )
+
+
+def _is_in_columns(one: Pending | None) -> bool:
+    """Whether ``RUN_COLUMNS`` say all of a scheduled occurrence."""
+    return one is None or (
+        one.kind is Kind.SCHEDULED
+        and one.coalesced == 0
+        and one.coalesced_until is None
+        and one.key is None
+        and one.origin == 0
+        and one.until is None
+        and one.args is None
     )
 
 
@@ -308,8 +323,18 @@ def _with_rare(
 ) -> Standing:
     found = NO_MARKS if marks is None else codec.decode_value(marks, Marks)
     one = standing.scheduled
-    if one is not None:
-        one = evolve(one, coalesced=found.coalesced, coalesced_until=found.coalesced_until)
+    if one is not None and found.scheduled is not None:
+        rest = found.scheduled
+        one = evolve(
+            one,
+            kind=rest.kind,
+            coalesced=rest.coalesced,
+            coalesced_until=rest.coalesced_until,
+            key=rest.key,
+            origin=rest.origin,
+            until=rest.until,
+            args=rest.args,
+        )
     return evolve(
         standing,
         scheduled=one,

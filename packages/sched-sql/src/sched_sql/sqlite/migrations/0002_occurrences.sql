@@ -50,7 +50,7 @@ CREATE TABLE sched_job (
     pause_reason TEXT,
     pause_number INTEGER,                 -- requests up to it are held back
     requests TEXT,                        -- JSON; NULL for none
-    marks TEXT,                           -- JSON of gaps, spare, skip, cancels, coalesced, coalesced_until
+    marks TEXT,                           -- JSON of gaps, spare, skip, cancels, and of scheduled what has no column
 
     -- The hold. Claimed is: lease_until is not NULL. A settle keeps token and worker; what else frees
     -- a claim clears the worker.
