@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from tests.jetstream.servers import delete_streams, shared_server
 
-from sched_core import Claim, JobSpec, Once, Scheduler, SystemClock
+from sched_core import Claim, JobSpec, Once, Renewal, Scheduler, SystemClock
 from sched_core.errors import BackendUnavailable
+from sched_core.row import current
 from sched_jetstream import JetStreamBackend
 from sched_jetstream.batch import Mismatch
 from sched_jetstream.claiming import Claiming
 from sched_jetstream.errors import OutcomeUnknown
-from sched_jetstream.hints import Hint
+from sched_jetstream.hint import Hint
 from sched_jetstream.layout import Step
 from sched_jetstream.protocol import Found
 from sched_jetstream.record import Record
@@ -101,7 +102,22 @@ def failed(error: Exception) -> asyncio.Future[list[int]]:
 
 
 async def claimed(backend: JetStreamBackend) -> set[str]:
-    return {claim.job.id for claim in await backend.claim_due(10)}
+    return {claim.job.id for claim in await due(backend)}
+
+
+async def due(backend: JetStreamBackend) -> Sequence[Claim]:
+    return (await backend.claim_due(10)).claims
+
+
+async def renewed(backend: JetStreamBackend, *claims: Claim) -> list[Claim]:
+    return list(await backend.renew([Renewal(claim) for claim in claims]))
+
+
+def attempts_of(claim: Claim) -> int:
+    """Return how many attempts what it is for has had."""
+    one = current(claim.job.standing)
+    assert one is not None
+    return one.attempts
 
 
 async def until(look: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> None:
@@ -121,9 +137,9 @@ def test_claims_do_not_wait_for_one_that_is_not_decided() -> None:
             undo()
             await kept.send()  # it is written after all
             await backend.wait_due(10)
-            (claim,) = await backend.claim_due(10)
+            (claim,) = await due(backend)
             assert claim.job.id == "slow"
-            assert len(await backend.renew([claim])) == 1
+            assert len(await renewed(backend, claim)) == 1
 
     asyncio.run(main())
 
@@ -142,13 +158,13 @@ def test_a_claim_that_is_decided_too_late_is_given_back() -> None:
             claims: list[Claim] = []
 
             async def look() -> bool:
-                claims.extend(await backend.claim_due(10))
+                claims.extend(await due(backend))
                 return bool(claims)
 
             await until(look, LEASE.total_seconds() / 4)
             (claim,) = claims
             assert claim.job.id == "slow"
-            assert claim.lost is None
+            assert attempts_of(claim) == 0
 
     asyncio.run(main())
 
@@ -160,12 +176,12 @@ def test_what_is_decided_late_does_not_wait_for_what_is_given_back() -> None:
             assert session is not None
             kept = Kept()
             undo = exchange(backend, kept)
-            fast = {claim.job.id: claim for claim in await backend.claim_due(10)}
+            fast = {claim.job.id: claim for claim in await due(backend)}
             undo()
             await asyncio.sleep(LEASE.total_seconds() / 2)
             await kept.send()
             await until(lambda: _is(bool(session.late)))
-            session.late += await backend.renew([fast["a"]])  # as if it had come late, but not so
+            session.late += await renewed(backend, fast["a"])  # as if it had come late, but not so
             change, free = session.change, asyncio.Event()
 
             async def stalled(*args: Any, **options: Any) -> Any:
@@ -228,13 +244,13 @@ def test_a_claim_whose_answer_is_missing_is_free_for_its_worker() -> None:
             again: list[Claim] = []
 
             async def look() -> bool:
-                again.extend(await backend.claim_due(10))
+                again.extend(await due(backend))
                 return bool(again)
 
             await until(look)
             (claim,) = again  # before any lease has ended
             assert claim.job.id == "slow"
-            assert claim.lost is None
+            assert attempts_of(claim) == 0
             assert not backend._session.orphans
 
     asyncio.run(main())
@@ -274,14 +290,14 @@ def test_a_claim_that_was_handed_out_is_no_orphan_when_its_first_try_is_given_up
             undo()
             # Its hint is delivered again before the first try is decided.
             session.hints.put(Hint(SLOW, session.clock.now(), await session.reader.one(SLOW)))
-            (claim,) = await backend.claim_due(10)
+            (claim,) = await due(backend)
             assert claim.job.id == "slow"
             kept.give_up()
             until_then = time.monotonic() + 1.5
             while time.monotonic() < until_then:
                 assert await claimed(backend) == set(), "it was taken from its own worker"
                 await asyncio.sleep(0.1)
-            assert len(await backend.renew([claim])) == 1
+            assert len(await renewed(backend, claim)) == 1
 
     asyncio.run(main())
 
@@ -323,12 +339,12 @@ def test_claims_are_not_lost_when_the_next_ones_fail(monkeypatch: pytest.MonkeyP
             session, real = backend._session, Claiming._claim
             calls: list[int] = []
 
-            async def claim(self: Claiming, due: Any) -> Any:
-                calls.append(len(due))
+            async def claim(self: Claiming, found: Any) -> Any:
+                calls.append(len(found))
                 if len(calls) == 2:
                     raise BackendUnavailable("no answer")
-                claims = await real(self, due[:2])
-                for hint in due[2:]:
+                claims = await real(self, found[:2])
+                for hint in found[2:]:
                     session.hints.put(hint)
                 return claims
 

@@ -1,7 +1,7 @@
 """A settlement that comes too late costs the same whatever the job has behind it.
 
 A worker that was stopped for a while comes back with many of them. When each looked through the
-whole history of its job, a request for every line, a busy server answered nothing else any more.
+whole history of its job, a request for every execution, a busy server answered nothing else.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tests.conformance.harnesses.jetstream import JetStreamHarness
 from tests.jetstream.servers import delete_streams, shared_server
 
 from sched_core import (
+    Claim,
     ExecutionQuery,
     Interval,
     JobEvent,
@@ -25,6 +26,7 @@ from sched_core import (
     Status,
     SystemClock,
 )
+from sched_core.row import current
 from sched_jetstream import JetStreamBackend
 from sched_jetstream.wire import Wire
 from sched_testkit.bench import Bench
@@ -103,15 +105,15 @@ def test_what_comes_too_late_asks_few_questions(
         async with a_job_with_a_history() as (late, other):
             (claim,) = await claimed(late)
             (successor,) = await claimed(other)
-            assert successor.lost is not None
+            assert attempts_of(successor) == 1, "it took over"
             ended = bench.settlement(successor)
             assert (await other.settle([ended]))[0].outcome == "written"
-            line = bench.line(claim, status, final=status is Status.SUCCEEDED)
+            own = bench.execution(claim, status, final=status is Status.SUCCEEDED)
             with requests(monkeypatch) as asked:
-                (answer,) = await late.settle([bench.settlement(claim, lines=[line])])
+                (answer,) = await late.settle([bench.settlement(claim, executions=[own])])
             assert answer.outcome == "claim_lost"
             assert len(asked) <= FEW, asked
-            # A repeat whose lines are stored is known as one, by as few questions.
+            # A repeat whose executions are stored is known as one, by as few questions.
             with requests(monkeypatch) as asked:
                 (answer,) = await other.settle([ended])
             assert answer.outcome == "written"
@@ -122,9 +124,16 @@ def test_what_comes_too_late_asks_few_questions(
 
 async def claimed(worker: JetStreamBackend) -> Any:
     with anyio.fail_after(20):
-        while not (claims := await worker.claim_due(10)):
+        while not (claims := (await worker.claim_due(10)).claims):
             await worker.wait_due(10)
     return claims
+
+
+def attempts_of(claim: Claim) -> int:
+    """Return how many attempts what it is for has had."""
+    one = current(claim.job.standing)
+    assert one is not None
+    return one.attempts
 
 
 def test_a_failed_attempt_asks_few_questions(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,23 +143,22 @@ def test_a_failed_attempt_asks_few_questions(monkeypatch: pytest.MonkeyPatch) ->
     async def main() -> None:
         async with a_job_with_a_history() as (late, _):
             (claim,) = await claimed(late)
-            line = bench.line(claim, Status.FAILED, final=False)
-            again = claim.job.standing
+            settlement = bench.retry(claim, due=bench.clock.now() + timedelta(hours=1))
             with requests(monkeypatch) as asked:
-                settlement = bench.settlement(
-                    claim, lines=[line], number=again.number, attempts=1, due=None
-                )
                 (answer,) = await late.settle([settlement])
             assert answer.outcome == "written"
-            assert len(asked) <= FEW, asked
-            assert (await late.executions(NEWEST, after=None, limit=1)).items == [line]
+            assert len(asked) == 1, asked
+            newest = await late.executions(NEWEST, after=None, limit=1)
+            assert newest.items == list(settlement.executions)
 
     anyio.run(main)
 
 
-def test_a_line_is_found_however_long_ago_its_claim_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More lines than one answer has came after it."""
-    monkeypatch.setattr("sched_jetstream.ledger.BATCH", 7)
+def test_an_execution_is_found_however_long_ago_its_claim_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """More of them than one answer has came after it."""
+    monkeypatch.setattr("sched_jetstream.history.BATCH", 7)
     bench = Bench(JetStreamHarness(), None)
     bench.clock = SystemClock()  # type: ignore[assignment]  # as above
 
@@ -164,8 +172,8 @@ def test_a_line_is_found_however_long_ago_its_claim_was(monkeypatch: pytest.Monk
                 again = bench.settlement(following, due=bench.clock.now())
                 assert (await other.settle([again]))[0].outcome == "written"
             assert (await late.settle([settlement]))[0].outcome == "written"
-            lines = await bench.lines(late, job_id="a")
-            assert len(lines) == RUNS + 21
-            assert len({line.id for line in lines}) == len(lines)
+            found = await bench.history(late, job_id="a")
+            assert len(found) == RUNS + 21
+            assert len({each.id for each in found}) == len(found)
 
     anyio.run(main)

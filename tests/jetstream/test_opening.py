@@ -27,8 +27,8 @@ def test_the_originals_file_is_read(tmp_path: Path) -> None:
     path.write_text(ORIGINAL.format(mode="nats"), encoding="utf-8")
     options = opened(path).options
     assert options.names.stream == "KV_scheduler-jobs"
-    assert options.names.ledger_stream == "KV_scheduler-executions"
-    assert options.names.fire("a") == "scheduler.fire.a"
+    assert options.names.history_stream == "KV_scheduler-executions"
+    assert options.names.fire("a") == "scheduler.fire.default.a"
     assert options.reconcile_interval == timedelta(seconds=30)
     assert options.publish_retry_attempts == 5
 

@@ -14,10 +14,22 @@ from attrs import evolve
 from tests.jetstream.servers import delete_streams, shared_server
 from tests.proxy import Proxy
 
-from sched_core import Claim, Execution, ExecutionQuery, Interval, Job, Scheduler, SystemClock
+from sched_core import (
+    Claim,
+    Execution,
+    ExecutionQuery,
+    Interval,
+    Job,
+    Pending,
+    Renewal,
+    Scheduler,
+    Settlement,
+    Status,
+    SystemClock,
+)
 from sched_core.errors import BackendUnavailable, JobAlreadyExists
-from sched_core.job import Settlement, Status
 from sched_core.ports import MAX_POLL, Page
+from sched_core.row import current
 from sched_core.testing import FakeClock
 from sched_jetstream import JetStreamBackend
 
@@ -66,7 +78,7 @@ async def claimed(store: JetStreamBackend, wanted: int, seconds: float) -> list[
     claims: list[Claim] = []
     until = time.monotonic() + seconds
     while len(claims) < wanted and time.monotonic() < until:
-        claims += await store.claim_due(wanted)
+        claims += (await store.claim_due(wanted)).claims
         await asyncio.sleep(0.02)
     return claims
 
@@ -104,8 +116,8 @@ def test_a_claim_without_an_answer_is_found_by_the_worker_that_wrote_it() -> Non
             claims = await claimed(one, 2, 2.0)
             assert {claim.job.id for claim in claims} == {"a", "b"}
             assert time.monotonic() - began < LEASE.total_seconds()
-            assert [claim.lost for claim in claims] == [None, None]
-            assert len(await one.renew(claims)) == 2
+            assert [held(claim).attempts for claim in claims] == [0, 0]
+            assert len(await one.renew([*map(Renewal, claims)])) == 2
 
     with Proxy(("127.0.0.1", shared_server().port)) as proxy:
         asyncio.run(main(proxy))
@@ -122,7 +134,7 @@ def test_a_claim_that_is_given_back_without_an_answer_is_free_before_its_lease_e
             proxy.heal()
             await releasing
             (again,) = await claimed(two, 1, 2.0)
-            assert again.lost is None
+            assert held(again).attempts == 0
 
     with Proxy(("127.0.0.1", shared_server().port)) as proxy:
         asyncio.run(main(proxy))
@@ -136,10 +148,10 @@ def test_what_is_decided_late_and_not_fetched_is_given_back() -> None:
         slow = backend(through(proxy), timeout=LEASE)
         async with opened(slow) as one, opened(backend(), "two") as two:
             stall_at_the_next_write(one, proxy)
-            assert await one.claim_due(10) == []
+            assert not (await one.claim_due(10)).claims
             proxy.heal()
             (claim,) = await claimed(two, 1, LEASE.total_seconds() * 0.6)
-            assert claim.lost is None
+            assert held(claim).attempts == 0
 
     with Proxy(("127.0.0.1", shared_server().port)) as proxy:
         asyncio.run(main(proxy))
@@ -154,10 +166,10 @@ def test_two_claims_at_once_share_what_is_due() -> None:
             async with asyncio.timeout(10):
                 while len(claims) < len(ids):
                     for each in await asyncio.gather(*(store.claim_due(20) for _ in range(4))):
-                        claims += each
+                        claims += each.claims
             assert {claim.job.id for claim in claims} == ids
             assert len(claims) == len(ids)
-            assert len(await store.renew(claims)) == len(ids)
+            assert len(await store.renew([*map(Renewal, claims)])) == len(ids)
 
     asyncio.run(main())
 
@@ -172,8 +184,8 @@ def test_calls_of_all_kinds_overlap() -> None:
             added = await asyncio.gather(
                 *(store.add([job]) for job in new for _ in range(2)),
                 store.add([evolve(new[0], uid="another")]),
-                store.renew(claims),
-                store.renew(claims),
+                store.renew([*map(Renewal, claims)]),
+                store.renew([*map(Renewal, claims)]),
                 store.release(claims[:4]),
                 store.settle([settlement(claim) for claim in claims[4:]]),
                 store.settle([settlement(claim) for claim in claims[4:]]),
@@ -187,11 +199,11 @@ def test_calls_of_all_kinds_overlap() -> None:
             refused = [each for each in added if isinstance(each, BaseException)]
             assert all(isinstance(error, JobAlreadyExists) for error in refused), refused
             assert len(refused) <= 2
-            lines = (await store.executions(ExecutionQuery(), after=None, limit=100)).items
-            assert sorted(line.job_id for line in written(lines)) == sorted(ids[4:])
+            found = (await store.executions(ExecutionQuery(), after=None, limit=100)).items
+            assert sorted(each.job_id for each in written(found)) == sorted(ids[4:])
 
-    def written(lines: Any) -> list[Execution]:
-        return [line for line in lines if isinstance(line, Execution)]
+    def written(found: Any) -> list[Execution]:
+        return [each for each in found if isinstance(each, Execution)]
 
     asyncio.run(main())
 
@@ -200,16 +212,23 @@ def evolve_id(job: Job, job_id: str) -> Job:
     return evolve(job, uid=f"uid-{job_id}", revision=0, spec=evolve(job.spec, id=job_id))
 
 
-def line(claim: Claim, status: Status, *, final: bool, attempt: int = 1) -> Execution:
-    job, now = claim.job, datetime.now(UTC)
+def held(claim: Claim) -> Pending:
+    """Return what a claim is for."""
+    one = current(claim.job.standing)
+    assert one is not None
+    return one
+
+
+def execution(claim: Claim, status: Status, *, final: bool, attempt: int = 1) -> Execution:
+    job, one, now = claim.job, held(claim), datetime.now(UTC)
     return Execution(
-        id=f"{job.uid}:{job.standing.number}:{attempt}",
+        id=f"{job.uid}:{one.number}:{attempt}",
         job_id=job.id,
         uid=job.uid,
-        number=job.standing.number,
-        scheduled_at=now,
-        manual=False,
+        number=one.number,
         attempt=attempt,
+        kind=one.kind,
+        scheduled_at=now,
         status=status,
         final=final,
         token=claim.token,
@@ -221,18 +240,15 @@ def line(claim: Claim, status: Status, *, final: bool, attempt: int = 1) -> Exec
 
 
 def settlement(claim: Claim) -> Settlement:
-    standing = evolve(
-        claim.job.standing,
-        number=claim.job.standing.number + 1,
-        due_at=datetime.now(UTC) + timedelta(hours=1),
-        triggered_at=None,
-        manual=False,
-    )
-    ended = line(claim, Status.SUCCEEDED, final=True)
+    before, later = claim.job.standing, datetime.now(UTC) + timedelta(hours=1)
+    number = before.last_number + 1
+    one = Pending(number, later, later)
+    standing = evolve(before, last_number=number, scheduled=one, requests=(), due_at=later)
+    ended = execution(claim, Status.SUCCEEDED, final=True)
     return Settlement(claim, claim.job.revision, standing, (ended,))
 
 
-def test_a_settlement_leaves_lines_alone_that_are_stored() -> None:
+def test_a_settlement_leaves_executions_alone_that_are_stored() -> None:
     """Also that of an attempt that was not the last: a second claim of it may bring it again."""
 
     async def main() -> None:
@@ -240,13 +256,13 @@ def test_a_settlement_leaves_lines_alone_that_are_stored() -> None:
         async with opened(backend()) as store:
             (first,) = await claimed(store, 1, 5.0)
             again = evolve(first.job.standing, due_at=datetime.now(UTC))
-            failed = line(first, Status.FAILED, final=False)
+            failed = execution(first, Status.FAILED, final=False)
             (answer,) = await store.settle(
                 [Settlement(first, first.job.revision, again, (failed,))]
             )
             assert answer.outcome == "written"
             (second,) = await claimed(store, 1, 5.0)
-            other = line(second, Status.INTERRUPTED, final=False)
+            other = execution(second, Status.INTERRUPTED, final=False)
             await store.settle([Settlement(second, second.job.revision, again, (other,))])
             page: Page[Any] = await store.executions(ExecutionQuery(), after=None, limit=10)
             (stored,) = page.items
@@ -273,13 +289,13 @@ def test_a_cancelled_call_returns_at_once_and_closing_ends_whatever_the_server_d
         store = backend(through(proxy), timeout=timedelta(seconds=30), ack_wait=soon)
         async with opened(backend(ack_wait=soon), "two") as two:
             await store.open(SystemClock(), worker="one")
-            (claim,) = await store.claim_due(1)
+            (claim,) = (await store.claim_due(1)).claims
             proxy.stall()
             calls: list[Callable[[], Awaitable[Any]]] = [
                 lambda: store.claim_due(5),
                 lambda: store.settle([settlement(claim)]),
                 lambda: store.release([claim]),
-                lambda: store.renew([claim]),
+                lambda: store.renew([Renewal(claim)]),
                 lambda: store.add([evolve_id(claim.job, "new")]),
                 lambda: store.get("a"),
                 store.check,
@@ -291,7 +307,7 @@ def test_a_cancelled_call_returns_at_once_and_closing_ends_whatever_the_server_d
             assert time.monotonic() - began < 10.0
             proxy.heal()
             claims = await claimed(two, 2, 10.0)
-            lost = {each.job.id for each in claims if each.lost is not None}
+            lost = {each.job.id for each in claims if held(each).attempts}
             assert {each.job.id for each in claims} & {"b", "c"}
             assert lost <= {"a"}, "a cancelled claim_due kept what it had claimed"
 

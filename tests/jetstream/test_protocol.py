@@ -2,7 +2,7 @@
 
 Both say what a call of the port does to what is stored under one id: one as a row that a backend
 saves, the other as a message that replaces another one. Whatever the story, both answer alike, and
-the same job, hold and history are there after each step; also where the message was bytes meanwhile.
+the same job, hold and history are there after each step; also after the message was bytes.
 """
 
 from __future__ import annotations
@@ -272,7 +272,7 @@ def execution(
     )
 
 
-def standing(story: Story, number: int, due: int | None, **counts: int) -> Standing:
+def standing(story: Story, number: int, due: int | None, **counts: Any) -> Standing:
     """Return a standing with an occurrence of the schedule; finished without a moment."""
     if due is None:
         return Standing(number, None, None)

@@ -178,7 +178,7 @@ def test_a_newer_layout_is_refused_and_not_touched() -> None:
         await store.close()
         async with tools() as js:
             config = (await js.stream_info(STREAM)).config
-            config.metadata["sched-jetstream"] = "2"
+            config.metadata["sched-jetstream"] = "3"
             await js.update_stream(config)
         with pytest.raises(SchemaTooNew):
             await backend().open(SystemClock(), worker="w")
@@ -245,7 +245,7 @@ def test_records_are_entries_of_a_bucket() -> None:
             bucket = await js.key_value(BUCKET)
             assert await bucket.keys() == ["nightly"]
             first, second = (await bucket.get("nightly")).value.split(b"\n")
-            assert json.loads(first)["standing"]["state"] == "active"
+            assert json.loads(first)["standing"]["scheduled"]["n"] == 1
             assert json.loads(second)["metadata"] == {"a": "b"}
 
     asyncio.run(main())
@@ -406,7 +406,7 @@ def test_a_deleted_consumer_is_made_again_and_replays_nothing() -> None:
                 await scheduler.submit_job(f"a{n}", soon())
             await until(lambda: len(ran) == 20)
             for _ in range(2):
-                await js.delete_consumer(STREAM, "workers")
+                await js.delete_consumer(STREAM, "workers-default")
                 await asyncio.sleep(0.2)
             await scheduler.submit_job("after", soon())
             await until(lambda: len(ran) == 21)

@@ -67,5 +67,7 @@ def test_names_that_cannot_be_subjects_are_refused(settings: dict[str, str], fie
 def test_subjects_of_one_deployment() -> None:
     names = Names("jobs", "executions", "sched.jobs", "workers")
     assert names.record_token(names.record("a")) == "a"
-    assert names.fire_token(names.fire("a")) == "a"
+    assert names.fire_token(names.fire("a")) == names.fire_token(names.fire("a", "bulk")) == "a"
+    assert names.fire_token("sched.jobs.fire.a") == "a", "as older versions armed it"
+    assert [names.consumer(), names.consumer("bulk")] == ["workers-default", "workers-bulk"]
     assert names.stream == "KV_jobs"
