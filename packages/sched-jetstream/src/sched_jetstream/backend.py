@@ -9,7 +9,6 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
-from attrs import evolve
 from nats.aio.client import Client
 
 from sched_core import Claim, Claimed, Execution, Job, Renewal, Settled, Settlement
@@ -45,7 +44,14 @@ from sched_jetstream.permissions import probes, words
 from sched_jetstream.protocol import Found, Write
 from sched_jetstream.provision import provision
 from sched_jetstream.record import Record
-from sched_jetstream.session import SAMPLES, Session, measure, measure_on, reconcile_on
+from sched_jetstream.session import (
+    SAMPLES,
+    Session,
+    measure,
+    measure_on,
+    reconcile_on,
+    written,
+)
 from sched_jetstream.settling import Settling
 from sched_jetstream.subjects import token_of
 from sched_jetstream.wire import Wire
@@ -279,7 +285,8 @@ class JetStreamBackend:
         if steps:
             sequences = await session.committer.write(*steps.values())
             for token, sequence in zip(steps, sequences, strict=True):
-                results[token] = evolve(by_token[token], revision=sequence, held=None, held_at=None)
+                stored = written(token, sequence, steps[token]).read()
+                results[token] = stored if isinstance(stored, Job) else by_token[token]
         return [results[token] for token in by_token]
 
     async def get(self, job_id: str) -> Job | Undecodable | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
@@ -115,6 +115,16 @@ class Hints:
         if old is not None and old.reply and not hint.reply:
             hint.reply = old.reply
         place.put(hint)
+
+    def replace(self, hints: Sequence[Hint]) -> None:
+        """Keep these: they are all that there are."""
+        left = {hint.token for hint in hints}
+        for upcoming in (self._due, self._ending):
+            for hint in [each for each in upcoming.hints.values() if each.token not in left]:
+                del upcoming.hints[hint.token]
+                self.done(hint.reply)
+        for hint in hints:
+            self.put(hint)
 
     # -- demand
 

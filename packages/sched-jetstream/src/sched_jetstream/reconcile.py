@@ -39,20 +39,21 @@ class Reconciler:
         self.sent = 0
         """Hints, over all passes."""
 
-    async def scan(self) -> list[tuple[datetime, Found]]:
-        """Return what is due, or whose lease has ended, oldest first.
+    async def scan(self, near: timedelta = NOW) -> list[tuple[datetime, Found]]:
+        """Return what is due, or whose lease ends, by then, oldest first.
 
         For small stores on a fake clock.
         """
-        due: dict[str, tuple[datetime, Found]] = {}
+        there: dict[str, tuple[datetime, Found]] = {}
         async for page in self._reader.all():
             for found in page:
-                judged = judge(found, self._now(), near=NOW)
-                if judged.verdict is Verdict.DUE and judged.at is not None:
-                    due[found.token] = (judged.at, found)
+                now = self._now()
+                judged = judge(found, now, near=near)
+                if judged.at is not None and judged.at <= now + near:
+                    there[found.token] = (judged.at, found)
                 else:
-                    due.pop(found.token, None)
-        return sorted(due.values(), key=lambda entry: (entry[0], entry[1].token))
+                    there.pop(found.token, None)
+        return sorted(there.values(), key=lambda entry: (entry[0], entry[1].token))
 
     async def due_since(self) -> datetime | None:
         """Return since when a job is due that no live claim holds."""

@@ -21,7 +21,7 @@ from sched_jetstream.batch import Committer, Mismatch
 from sched_jetstream.clock import StoreClock
 from sched_jetstream.errors import OutcomeUnknown, PermissionDenied, StreamLost
 from sched_jetstream.hint import Hint
-from sched_jetstream.hints import Hints
+from sched_jetstream.hints import NEAR, Hints
 from sched_jetstream.history import History
 from sched_jetstream.layout import Step
 from sched_jetstream.listing import Listing
@@ -247,8 +247,8 @@ class Session:
 
     async def scan(self) -> None:
         """On a clock that the server's timers do not know, looking is the only way to find out."""
-        for at, found in await self.reconciler.scan():
-            self.hints.put(Hint(found.token, at, found))
+        there = await self.reconciler.scan(NEAR)
+        self.hints.replace([Hint(found.token, at, found) for at, found in there])
 
 
 def written(token: str, sequence: int, step: Step) -> Found:
