@@ -2,7 +2,7 @@
 
     ./dev bench jetstream                    everything, one node
     ./dev bench jetstream limits drain       only some: limits, register, drain, steady, late,
-                                             start, ledger
+                                             start, history
     ./dev bench jetstream --cluster drain    the same on three nodes with three copies
 
 Every figure is a ratio of a limit that was measured in the same run: on a busy machine both sink.
@@ -207,27 +207,29 @@ class Bench:
         memory = statistics.median(each["memory_mb"] for each in found)
         self.say(f"    highest memory, {stored} stored", memory, "MB")
 
-    async def ledger(self) -> None:
-        """A million lines, written as settlements write them."""
+    async def history(self) -> None:
+        """A million executions, written as settlements write them."""
         bucket, count = f"g{next(self.names)}", 1_000_000
         store = self.backend(bucket)
         async with Scheduler(store) as scheduler:
             before = self.nodes[0].memory()
-            session = store._session  # noqa: SLF001 -- lines without a million jobs
+            session = store._session  # noqa: SLF001 -- executions without a million jobs
             assert session is not None
             connection = session.wire.client
             now = datetime.now(UTC)
             began = time.perf_counter()
-            for start in range(0, count, 50_000):  # a minute's lines at 800 runs a second
-                await _lines(connection, session.names.prefix, range(start, start + 50_000), now)
-                await session.ledger.trim(60)
+            for start in range(0, count, 50_000):  # a minute's at 800 runs a second
+                await _executions(
+                    connection, session.names.prefix, range(start, start + 50_000), now
+                )
+                await session.history.trim(60)
                 if start + 50_000 == count // 2:
                     await asyncio.sleep(5)
                     half = self.nodes[0].memory()
             spent = time.perf_counter() - began - 5
             await asyncio.sleep(5)
             after = self.nodes[0].memory()
-            self.say("a million ledger lines, written and copied", count / spent, "lines/s")
+            self.say("a million executions, written and copied", count / spent, "a second")
             self.say("    server memory before", before / 2**20, "MiB")
             self.say("    server memory after half of them", half / 2**20, "MiB")
             self.say("    server memory after all", after / 2**20, "MiB")
@@ -239,7 +241,7 @@ class Bench:
                     if seen == 200:
                         break
                 spent = (time.perf_counter() - began) * 1000
-                self.say(f"    the newest 200 lines of {what}", spent, "ms")
+                self.say(f"    the newest 200 executions of {what}", spent, "ms")
         await self._drop(bucket)
 
     async def _drop(self, bucket: str) -> None:
@@ -249,11 +251,11 @@ class Bench:
         await connection.close()
 
 
-# -- lines -----------------------------------------------------------------
+# -- executions ------------------------------------------------------------
 
 
-async def _lines(connection: Client, prefix: str, which: range, now: datetime) -> None:
-    from sched_core import Status
+async def _executions(connection: Client, prefix: str, which: range, now: datetime) -> None:
+    from sched_core import Kind, Status
     from sched_core.codec import encode_execution
 
     window = 500
@@ -261,14 +263,14 @@ async def _lines(connection: Client, prefix: str, which: range, now: datetime) -
         sent = []
         for n in range(start, start + window):
             job = f"job-{n % 1000}"
-            line = Execution(
+            execution = Execution(
                 f"uid{n % 1000}:{n // 1000}:1",
                 job,
                 f"uid{n % 1000}",
                 n // 1000,
-                now,
-                manual=False,
                 attempt=1,
+                kind=Kind.SCHEDULED,
+                scheduled_at=now,
                 status=Status.SUCCEEDED,
                 final=True,
                 token=n,
@@ -279,7 +281,7 @@ async def _lines(connection: Client, prefix: str, which: range, now: datetime) -
                 expires_at=now + timedelta(days=30),
             )
             subject = f"{prefix}.run.30d.{job}.{n}"
-            body, headers = encode_execution(line), {"Nats-TTL": "86400"}
+            body, headers = encode_execution(execution), {"Nats-TTL": "86400"}
             if n < start + window - 1:
                 await connection.publish(subject, body, headers=headers)
             else:
@@ -287,7 +289,7 @@ async def _lines(connection: Client, prefix: str, which: range, now: datetime) -
         await asyncio.gather(*sent)
 
 
-PARTS = ("limits", "register", "drain", "steady", "late", "start", "ledger")
+PARTS = ("limits", "register", "drain", "steady", "late", "start", "history")
 
 
 async def run(bench: Bench, parts: list[str]) -> None:
@@ -298,7 +300,7 @@ async def run(bench: Bench, parts: list[str]) -> None:
         "steady": bench.steady,
         "late": bench.late,
         "start": bench.start,
-        "ledger": bench.ledger,
+        "history": bench.history,
     }
     for part in PARTS:
         if part in parts or part == "limits":

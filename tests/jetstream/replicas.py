@@ -149,7 +149,7 @@ class Replicas:
 def judge(starts: Sequence[Start], lines: Sequence[Execution]) -> dict[str, int]:
     """Hold what happened to what must be true whatever was killed; return what was counted.
 
-    Nothing of the backend is asked: journals and ledger lines are compared.
+    Nothing of the backend is asked: journals and the history are compared.
     """
     finals: dict[str, list[Execution]] = defaultdict(list)
     by_attempt: dict[tuple[str, int], Execution] = {}
