@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from itertools import starmap
 from typing import Any, TypeVar
 
 from sched_core import Gap, Hold, Job, Kind, Pause, Pending, Standing, Status
@@ -78,6 +79,8 @@ def decode_pending(fields: Fields) -> Pending:
     """Return the occurrence of such fields; raises whatever they make of it."""
     known = checked(fields, _PENDING).get
     number, at = count(fields["n"]), decode_moment(fields["at"])
+    if len(fields) == 2:
+        return Pending(number, at, at)
     kind = _KINDS[known("kind", "scheduled")]
     return Pending(
         number,
@@ -157,18 +160,22 @@ def decode_standing(fields: Fields) -> Standing:
         count(fields["last"]),
         scheduled,
         moment_of(fields["due"]) if "due" in fields else due_at,
-        tuple(decode_pending(one) for one in known("requests", ())),
+        tuple(map(decode_pending, fields["requests"])) if "requests" in fields else (),
         None if pause is None else _decode_pause(pause),
-        tuple(Gap(decode_moment(since), decode_moment(end)) for since, end in known("gaps", ())),
+        tuple(starmap(_gap, fields["gaps"])) if "gaps" in fields else (),
         moment_of(known("spare")),
         moment_of(known("skip")),
-        tuple(count(number) for number in known("cancels", ())),
+        tuple(map(count, fields["cancels"])) if "cancels" in fields else (),
         count(known("failing", 0)),
         moment_of(known("last_scheduled_at")),
         moment_of(known("last_finished_at")),
         None if status is None else STATUSES[status],
         moment_of(known("expires_at")),
     )
+
+
+def _gap(since: Any, end: Any) -> Gap:
+    return Gap(decode_moment(since), decode_moment(end))
 
 
 def _encode_pause(pause: Pause) -> Fields:
