@@ -52,21 +52,17 @@ class AuditedBackend:
             self._tell(Change("added", job.id, None, job))
         return added
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         # The replace succeeds only on the revision that the caller has read: this is it.
         before = await self._backend.get(job.id)
-        replaced = await self._backend.replace(job, ledger)
+        replaced = await self._backend.replace(job, executions)
         self._tell(Change("replaced", job.id, before, replaced))
         return replaced
 
-    async def remove(
-        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
-        before = await self._backend.get(job_id)
-        removed = await self._backend.remove(job_id, ledger, expected=expected)
-        if removed:
-            self._tell(Change("removed", job_id, before, None))
-        return removed
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
+        before = await self._backend.get(job.id)
+        await self._backend.remove(job, executions)
+        self._tell(Change("removed", job.id, before, None))
 
     # -- where the other backend has transactions
 

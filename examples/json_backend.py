@@ -1,4 +1,4 @@
-"""A complete backend, written from nothing: jobs and ledger in one JSON file under a lock.
+"""A complete backend, written from nothing: jobs and history in one JSON file under a lock.
 
 It shows what a backend must do, and is as slow as it is short: every call reads the whole file.
 docs/writing-a-backend.md walks through it; test_json_backend.py beside it is its exam.
@@ -23,6 +23,7 @@ from sched_core import (
     BackendUnavailable,
     Capabilities,
     Claim,
+    Claimed,
     Clock,
     Execution,
     ExecutionQuery,
@@ -30,6 +31,7 @@ from sched_core import (
     JobAlreadyExists,
     JobQuery,
     Page,
+    Renewal,
     Settled,
     Settlement,
     Undecodable,
@@ -45,7 +47,7 @@ LOOK_EVERY = 0.1
 
 
 @frozen
-class Line:
+class Entry:
     """A record of the history: where it lies, as it lies there, and what that says."""
 
     position: int
@@ -53,45 +55,44 @@ class Line:
     value: Execution | UndecodableExecution
 
     @classmethod
-    def load(cls, position: int, stored: Any) -> Line:
+    def load(cls, position: int, stored: Any) -> Entry:
         text = stored if isinstance(stored, str) else json.dumps(stored)
         body = text.encode(errors="surrogatepass")
-        return cls(position, stored, read_execution(body, name=f"line {position}"))
+        return cls(position, stored, read_execution(body, name=f"entry {position}"))
 
 
 @define
 class Data:
-    """The whole file; also the ledger that rows write to."""
+    """The whole file; also the history that rows write to."""
 
     serial: int = 0
     rows: dict[str, Row] = Factory(dict)
-    lines: list[Line] = Factory(list)
+    history: list[Entry] = Factory(list)
 
     def next(self) -> int:
-        """A number that never came before: revisions, tokens, positions in the ledger."""
+        """A number that never came before: revisions, tokens, positions in the history."""
         self.serial += 1
         return self.serial
 
     def row(self, job_id: str) -> Row:
         return self.rows.setdefault(job_id, Row())
 
-    def line(self, line_id: str) -> Execution | UndecodableExecution | None:
-        return next((line.value for line in self.lines if line.value.id == line_id), None)
+    def stored(self, execution_id: str) -> Execution | UndecodableExecution | None:
+        values = (entry.value for entry in self.history)
+        return next((value for value in values if value.id == execution_id), None)
 
-    def has_final(self, uid: str, number: int) -> bool:
-        lines = [line.value for line in self.lines if isinstance(line.value, Execution)]
-        return (uid, number) in {(line.uid, line.number) for line in lines if line.final}
-
-    def append(self, line: Execution) -> None:
-        self.lines.append(Line(self.next(), encode_execution(line).decode(), line))
+    def append(self, execution: Execution) -> None:
+        if self.stored(execution.id) is None:
+            body = encode_execution(execution).decode()
+            self.history.append(Entry(self.next(), body, execution))
 
     def dump(self) -> str:
         rows = {key: row.encode() for key, row in self.rows.items() if not row.is_empty()}
-        lines = [(line.position, line.stored) for line in self.lines]
+        history = [(entry.position, entry.stored) for entry in self.history]
         texts = {
             key: (*head, body.decode(errors="surrogatepass")) for key, (*head, body) in rows.items()
         }
-        return json.dumps({"serial": self.serial, "rows": texts, "lines": lines})
+        return json.dumps({"serial": self.serial, "rows": texts, "history": history})
 
     @classmethod
     def load(cls, text: str) -> Data:
@@ -100,7 +101,7 @@ class Data:
             key: Row.decode(key, Record(number, tag, body.encode(errors="surrogatepass")))
             for key, (number, tag, body) in found["rows"].items()
         }
-        return cls(found["serial"], rows, [Line.load(*line) for line in found["lines"]])
+        return cls(found["serial"], rows, [Entry.load(*entry) for entry in found["history"]])
 
 
 class JsonBackend:
@@ -187,23 +188,21 @@ class JsonBackend:
 
     async def get(self, job_id: str) -> Job | Undecodable | None:
         with self._transaction() as data:
-            return data.row(job_id).job
+            return data.row(job_id).read()
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         with self._transaction() as data:
-            return data.row(job.id).replace(job, ledger, data.next(), data)
+            return data.row(job.id).replace(job, executions, data.next(), data)
 
-    async def remove(
-        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
         with self._transaction() as data:
-            return data.row(job_id).remove(job_id, ledger, expected, data)
+            data.row(job.id).remove(job, executions, data)
 
     async def jobs(
         self, query: JobQuery, *, after: str | None, limit: int
     ) -> Page[Job | Undecodable]:
         with self._transaction() as data:
-            stored = [data.rows[key].job for key in sorted(data.rows) if key > (after or "")]
+            stored = [data.rows[key].read() for key in sorted(data.rows) if key > (after or "")]
         found = [job for job in stored if job is not None and query.matches(job)]
         return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)
 
@@ -220,28 +219,32 @@ class JsonBackend:
                 await self.clock.sleep_until(min(first, horizon))
                 return
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
+    async def claim_due(self, limit: int) -> Claimed:
+        lapsed: list[Execution] = []
         claims: list[Claim] = []
         with self._transaction() as data:
             now = self.clock.now()
-            due = [(row.place_in_queue(), key) for key, row in data.rows.items() if row.is_due(now)]
-            for _, key in sorted(due):
+            for row in data.rows.values():
+                lapsed += row.lapse(now, data.next(), data)
+            free = [(row.due(), key) for key, row in data.rows.items() if row.hold is None]
+            for _, key in sorted((due, key) for due, key in free if due is not None and due <= now):
                 if len(claims) < limit:
-                    until = now + self._lease
-                    claim = data.row(key).claim(data.next(), self._worker, now, until, data)
-                    claims += [claim] if claim else []  # none: it was the rest of a removed job
-        return claims
+                    claim = data.row(key).claim(data.next(), self._worker, now, self._lease)
+                    claims += [claim] if claim else []
+        return Claimed(claims, lapsed)
 
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+    async def renew(self, renewals: Sequence[Renewal]) -> Sequence[Claim]:
         with self._transaction() as data:
-            until = self.clock.now() + self._lease
-            renewed = [data.row(claim.job.id).renew(claim, until) for claim in claims]
+            now = self.clock.now()
+            renewed = [data.row(one.claim.job.id).renew(one, now, self._lease) for one in renewals]
         return [claim for claim in renewed if claim is not None]
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         with self._transaction() as data:
+            now = self.clock.now()
             return [
-                data.row(one.claim.job.id).settle(one, data.next(), data) for one in settlements
+                data.row(one.claim.job.id).settle(one, now, data.next(), data)
+                for one in settlements
             ]
 
     async def release(self, claims: Sequence[Claim]) -> None:
@@ -249,32 +252,32 @@ class JsonBackend:
             for claim in claims:
                 data.row(claim.job.id).release(claim, self.clock.now(), data)
 
-    # the ledger
+    # the history
 
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
         with self._transaction() as data:
             found = [
-                line
-                for line in reversed(data.lines)
-                if (after is None or line.position < int(after)) and query.matches(line.value)
+                entry
+                for entry in reversed(data.history)
+                if (after is None or entry.position < int(after)) and query.matches(entry.value)
             ]
         more = len(found) > limit
-        items = [line.value for line in found[:limit]]
+        items = [entry.value for entry in found[:limit]]
         return Page(items, str(found[limit - 1].position) if more else None)
 
     async def prune(self, before: datetime) -> int:
         with self._transaction() as data:
             now = self.clock.now()
-            kept = [line for line in data.lines if not _is_old(line.value, before, now)]
-            old, data.lines = len(data.lines) - len(kept), kept
+            kept = [entry for entry in data.history if not _is_old(entry.value, before, now)]
+            old, data.history = len(data.history) - len(kept), kept
             expired = [key for key, row in data.rows.items() if row.has_expired(now)]
             for key in expired:
                 del data.rows[key]
         return old + len(expired)
 
 
-def _is_old(line: Execution | UndecodableExecution, before: datetime, now: datetime) -> bool:
-    ended = line.finished_at is not None and line.finished_at < before
-    return ended or (line.expires_at is not None and line.expires_at <= now)
+def _is_old(one: Execution | UndecodableExecution, before: datetime, now: datetime) -> bool:
+    ended = one.finished_at is not None and one.finished_at < before
+    return ended or (one.expires_at is not None and one.expires_at <= now)

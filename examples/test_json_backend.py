@@ -40,8 +40,8 @@ class JsonHarness(Harness):
 
     async def spoil_line(self, place: Any, job_id: str) -> None:
         found = json.loads(place.read_text())
-        newest = max(n for n, (_, text) in enumerate(found["lines"]) if f'"{job_id}"' in text)
-        found["lines"][newest][1] = "\udcff: no JSON"
+        newest = max(n for n, (_, text) in enumerate(found["history"]) if f'"{job_id}"' in text)
+        found["history"][newest][1] = "\udcff: no JSON"
         place.write_text(json.dumps(found))
 
 

@@ -125,7 +125,7 @@ class Values:
     def request(self, number: int, due: datetime | None = None, **changes: Any) -> Pending:
         """Build a request; a trigger, due now, unless told otherwise."""
         now = self.clock.now()
-        named = {"kind": Kind.TRIGGERED, "origin": number} | changes
+        named: dict[str, Any] = {"kind": Kind.TRIGGERED, "origin": number} | changes
         return Pending(number, due or now, due or now, **named)
 
     def held(self, job: Job, claim: Claim) -> Job:

@@ -132,7 +132,11 @@ class Teller:
             return []
         claim = Claim(job, 0, "editor", self._now(), self._now())
         end = self.bench.execution(claim, Status.SUPERSEDED, attempt=0, started_at=None)
-        kept = {"kind": one.kind, "scheduled_at": one.scheduled_at, "snoozes": one.snoozes}
+        kept: dict[str, Any] = {
+            "kind": one.kind,
+            "scheduled_at": one.scheduled_at,
+            "snoozes": one.snoozes,
+        }
         return [evolve(end, id=f"{job.uid}:{one.number}:0", number=one.number, **kept)]
 
     # -- steps
@@ -205,8 +209,9 @@ class Teller:
         if step.how == "definition":
             spec = evolve(job.spec, metadata={"tenant": f"{now}"}, policy=KEPT_SHORTLY)
             return evolve(edited, declared=not job.declared, anchor=now, spec=spec)
-        unheld = {"held": None, "held_at": None}
-        return evolve(edited, **unheld) if step.how == "as if nobody held it" else edited
+        if step.how == "as if nobody held it":
+            return evolve(edited, held=None, held_at=None)
+        return edited
 
     async def _remove(self, step: Step) -> None:
         job_id = step.ids[0]

@@ -178,7 +178,7 @@ async def executions_there(bench: Bench) -> list[Execution]:
 
 async def claims_there(bench: Bench, limit: int = 10) -> Sequence[Claim]:
     """Claim in the other process."""
-    return list(await bench.backends[0].claim_due(limit))
+    return await bench.due(bench.backends[0], limit)
 
 
 @law(needs=several_processes, examines="shared", elsewhere=True)

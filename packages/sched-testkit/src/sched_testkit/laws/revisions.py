@@ -30,7 +30,8 @@ async def _replaces(backend: Backend, job: Job, executions: list[Execution]) -> 
 
 
 async def _removes(backend: Backend, job: Job, executions: list[Execution]) -> object:
-    return await backend.remove(job, executions)
+    await backend.remove(job, executions)
+    return None
 
 
 EDITS: dict[str, Edit] = {"replace": _replaces, "remove": _removes}

@@ -363,7 +363,7 @@ async def what_waits_after_lost_claims_comes_in_order(bench: Bench) -> None:
     found: list[Claim] = []
     for limit in (2, 1, 10):
         found += await bench.due(two, limit)
-    moments = [dues[claim.job.id] for claim in found]
+    moments = [due for claim in found if (due := dues[claim.job.id]) is not None]
     assert len(moments) == 6
     assert moments == sorted(moments), f"they came as {[claim.job.id for claim in found]}"
 

@@ -301,7 +301,8 @@ async def types_are_kept(bench: Bench) -> None:
     assert kept == standing
     values = (again.declared, listed.final)
     assert [type(value) for value in values] == [bool] * 2, f"expected truth values, got {values}"
-    assert kept.scheduled is not None and kept.pause is not None
+    assert kept.scheduled is not None
+    assert kept.pause is not None
     numbers = (
         kept.scheduled.snoozes,
         again.revision,
