@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from anyio.lowlevel import checkpoint
@@ -14,6 +15,7 @@ from sched_core import (
     Job,
     JobAlreadyExists,
     JobNotFound,
+    Pending,
     Undecodable,
 )
 
@@ -27,8 +29,8 @@ class AddsOtherwise(Sound):
     def _add(self, job: Job) -> Job:
         return super()._add(self.change(job))
 
-    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
-        return await super().replace(self.change(job), history)
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
+        return await super().replace(self.change(job), executions)
 
 
 @breaks("an_added_job_is_stored_as_it_was_given")
@@ -66,7 +68,11 @@ class StartsEveryJobAfresh(AddsOtherwise):
     """Counters of a new job are set to zero, as if no job were ever imported."""
 
     def change(self, job: Job) -> Job:
-        return evolve(job, standing=evolve(job.standing, attempts=0, failures=0))
+        one = job.standing.scheduled
+        if one is None:
+            return job
+        fresh = evolve(one, attempts=0, failures=0)
+        return evolve(job, standing=evolve(job.standing, scheduled=fresh))
 
 
 @breaks("any_legal_job_survives_a_round_trip")
@@ -101,13 +107,76 @@ class RaisesForUnknownIds(Sound):
 
 @breaks("get_of_an_unknown_id_is_none")
 class RemovesWhatIsNotThere(Sound):
-    """Remove answers True whatever was there: nobody looked at the row count."""
+    """Remove is content whatever was there: nobody looked at the row count."""
 
-    async def remove(
-        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
-        await super().remove(job_id, history, expected=expected)
-        return True
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
+        with contextlib.suppress(JobNotFound):
+            await super().remove(job, executions)
+
+
+class StoresOtherwise(AddsOtherwise):
+    """Base: occurrences are changed on the way."""
+
+    def occurrence(self, one: Pending) -> Pending:
+        raise NotImplementedError
+
+    def change(self, job: Job) -> Job:
+        standing = job.standing
+        scheduled = standing.scheduled and self.occurrence(standing.scheduled)
+        requests = tuple(self.occurrence(one) for one in standing.requests)
+        return evolve(job, standing=evolve(standing, scheduled=scheduled, requests=requests))
+
+
+@breaks("an_added_job_is_stored_as_it_was_given")
+class ForgetsArguments(StoresOtherwise):
+    """What a request hands to its handler has no column."""
+
+    def occurrence(self, one: Pending) -> Pending:
+        return evolve(one, args=None)
+
+
+@breaks("an_added_job_is_stored_as_it_was_given")
+class ForgetsWhatBegan(StoresOtherwise):
+    """When an occurrence has begun has no column: what it stands for moves between attempts."""
+
+    def occurrence(self, one: Pending) -> Pending:
+        return evolve(one, began_at=None)
+
+
+@breaks("any_legal_job_survives_a_round_trip")
+class KeysAreShort(StoresOtherwise):
+    """Keys of requests are cut to 32 characters."""
+
+    def occurrence(self, one: Pending) -> Pending:
+        return evolve(one, key=one.key and one.key[:32])
+
+
+@breaks("an_added_job_is_stored_as_it_was_given")
+class OneRequestOnly(AddsOtherwise):
+    """A job has room for one request."""
+
+    def change(self, job: Job) -> Job:
+        return evolve(job, standing=evolve(job.standing, requests=job.standing.requests[:1]))
+
+
+@breaks("an_added_job_is_stored_as_it_was_given")
+class ForgetsGaps(AddsOtherwise):
+    """Pauses that an occurrence has outlived have no column."""
+
+    def change(self, job: Job) -> Job:
+        return evolve(job, standing=evolve(job.standing, gaps=()))
+
+
+@breaks("any_occurrence_survives_its_claim")
+class HoldsForgetWhatWasSnoozed(Sound):
+    """The stored claim has no column for snoozes: they are lost once an edit has come between."""
+
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
+        row = self.store.row(job.id)
+        replaced = await super().replace(job, executions)
+        if row.hold is not None and row.hold.pending is not None:
+            row.hold = evolve(row.hold, pending=evolve(row.hold.pending, snoozes=0))
+        return replaced
 
 
 @breaks("a_taken_id_is_refused")

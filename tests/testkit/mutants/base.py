@@ -8,22 +8,26 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 from anyio.lowlevel import checkpoint
-from attrs import frozen
+from attrs import evolve, frozen
 from tests.conformance.harnesses.memory import spoil_newest
 
 from sched_core import (
     BackendUnavailable,
     Capabilities,
     Claim,
+    Claimed,
     Clock,
     Execution,
+    Hold,
     Job,
     MemoryBackend,
     MemoryStore,
+    Renewal,
     SchemaTooNew,
     Undecodable,
     UndecodableExecution,
 )
+from sched_core.row import Row
 from sched_testkit import Harness
 
 LEASE = timedelta(seconds=30)
@@ -52,12 +56,11 @@ class Store(MemoryStore):
     def write(self, executions: Sequence[Execution]) -> None:
         """Write executions, whatever they are about."""
         for execution in executions:
-            if self.execution(execution.id) is None:
-                self.append(execution)
+            self.append(execution)
 
     def readable(self) -> list[Execution]:
         """Return the history but for what cannot be read."""
-        return [execution for _, execution in self.executions if isinstance(execution, Execution)]
+        return [execution for _, execution in self.history if isinstance(execution, Execution)]
 
     def unreadable(self) -> list[str]:
         """Return the ids whose records cannot be read."""
@@ -71,7 +74,9 @@ class WritesOtherwise(Store):
         raise NotImplementedError
 
     def append(self, execution: Execution | UndecodableExecution) -> None:
-        changed = execution if isinstance(execution, UndecodableExecution) else self.change(execution)
+        changed = (
+            execution if isinstance(execution, UndecodableExecution) else self.change(execution)
+        )
         if changed is not None:
             super().append(changed)
 
@@ -84,6 +89,8 @@ class Sound(MemoryBackend):
 
     def __init__(self, store: Store) -> None:
         super().__init__(store, lease=LEASE)
+        self.lapsed: list[Execution] = []
+        self.alone: dict[int, bool] = {}
         self._capabilities = Capabilities(
             durable=True, shared=True, time="clock", granularity=TICK, lease=LEASE
         )
@@ -104,11 +111,27 @@ class Sound(MemoryBackend):
         await super().check()
         self.store.next_serial()
 
-    async def remove(
-        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
         self.store.next_serial()
-        return await super().remove(job_id, history, expected=expected)
+        await super().remove(job, executions)
+
+    async def claim_due(self, limit: int) -> Claimed:
+        self.lapsed = lapsed = list[Execution]()
+        return Claimed(await self.hand_out(limit), lapsed)
+
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
+        """Claim, and note what was said of lost claims."""
+        claimed = await super().claim_due(limit)
+        self.lapsed += claimed.lapsed
+        return claimed.claims
+
+    async def renew(self, renewals: Sequence[Renewal]) -> Sequence[Claim]:
+        self.alone |= {each.claim.token: each.alone for each in renewals}
+        return await self.extend([each.claim for each in renewals])
+
+    async def extend(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        """Renew claims, alone or not as it was said."""
+        return await super().renew([Renewal(each, self.alone[each.token]) for each in claims])
 
     async def release(self, claims: Sequence[Claim]) -> None:
         self.store.next_serial()
@@ -121,7 +144,11 @@ class Sound(MemoryBackend):
     async def due_since(self) -> datetime | None:
         now = self._now()
         rows = [row for row in self.store.rows.values() if isinstance(row.job, Job)]
-        waits = [row.job.standing.due_at for row in rows if (row.due() or AFTER) <= now]
+        waits = [
+            row.hold.expires_at if row.hold is not None else row.job.standing.due_at
+            for row in rows
+            if (row.due() or AFTER) <= now
+        ]
         return min(waits, default=None)
 
     async def live_workers(self) -> Sequence[str] | None:
@@ -129,6 +156,22 @@ class Sound(MemoryBackend):
 
     def died(self) -> None:
         """Called in place of close when the process is killed."""
+
+
+def holds(row: Row, claim: Claim) -> bool:
+    """Whether a claim holds a row."""
+    return row.hold is not None and (row.hold.token, row.hold.worker) == (claim.token, claim.worker)
+
+
+def holding(hold: Hold, claim: Claim) -> Hold:
+    """Return the stored claim as another one says it."""
+    return evolve(
+        hold,
+        token=claim.token,
+        worker=claim.worker,
+        claimed_at=claim.claimed_at,
+        expires_at=claim.expires_at,
+    )
 
 
 @frozen

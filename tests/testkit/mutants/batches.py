@@ -26,8 +26,8 @@ PLACES = 999
 class RenewsOneStatement(Sound):
     """Renew puts all ids into one statement, and what has no room in it is left out."""
 
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
-        return await super().renew(claims[:PLACES])
+    async def extend(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        return await super().extend(claims[:PLACES])
 
 
 @breaks("many_claims_are_as_single_ones")
@@ -46,15 +46,15 @@ class SettlesLastPartTwice(Sound):
 class OneTokenForABatch(Sound):
     """All claims of a large batch have the token of the batch."""
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
-        claims = await super().claim_due(limit)
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
+        claims = await super().hand_out(limit)
         if len(claims) < 100:
             return claims
         token = max(claim.token for claim in claims)
         for claim in claims:
             row = self.store.rows[claim.job.id]
-            row.hold = Claim(claim.job, token, claim.worker, claim.claimed_at, claim.expires_at)
-        return [self.store.rows[claim.job.id].hold for claim in claims]
+            row.hold = evolve(row.hold, token=token)
+        return [evolve(claim, token=token) for claim in claims]
 
 
 @breaks("many_claims_can_be_released")
@@ -66,13 +66,12 @@ class ReleasesOneStatement(Sound):
 
 
 @breaks("many_lost_claims_are_taken_over")
-class LinesOfOneStatement(Sound):
-    """The executions of a large takeover have no room in its statement."""
+class LapsesOfOneStatement(Sound):
+    """What is told of many lost claims has no room in one statement."""
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
-        before = len(self.store.executions)
-        claims = await super().claim_due(limit)
-        self.store.keep(self.store.executions[: before + 256])
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
+        claims = await super().hand_out(limit)
+        del self.lapsed[256:]
         return claims
 
 

@@ -14,6 +14,7 @@ from sched_core import (
     Execution,
     ExecutionQuery,
     Job,
+    JobNotFound,
     Page,
     Status,
     Undecodable,
@@ -25,11 +26,11 @@ class Forgets(Sound):
     """Base: deletes the executions of jobs."""
 
     def forget(self, job_ids: set[str]) -> None:
-        self.store.keep([entry for entry in self.store.executions if entry[1].job_id not in job_ids])
+        self.store.keep([entry for entry in self.store.history if entry[1].job_id not in job_ids])
 
 
 @breaks("pruned_jobs_leave_their_executions")
-class PruneCascadesToLines(Forgets):
+class PruneCascadesToExecutions(Forgets):
     """The history refers to jobs with ON DELETE CASCADE: pruning one deletes it."""
 
     async def prune(self, before: datetime) -> int:
@@ -40,16 +41,13 @@ class PruneCascadesToLines(Forgets):
 
 
 @breaks("the_history_of_a_removed_job_stays")
-class RemovalCascadesToLines(Forgets):
+class RemovalCascadesToExecutions(Forgets):
     """Removing a job deletes its history."""
 
-    async def remove(
-        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
-        removed = await super().remove(job_id, history, expected=expected)
-        if removed and job_id not in self.store.rows:
-            self.forget({job_id})
-        return removed
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
+        await super().remove(job, executions)
+        if job.id not in self.store.rows:
+            self.forget({job.id})
 
 
 @breaks("the_history_of_a_removed_job_stays")
@@ -71,7 +69,11 @@ class TheLedgerIsJoinedWithJobs(Sound):
         self, query: ExecutionQuery, *, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
         page = await super().executions(query, after=after, limit=limit)
-        there = [execution for execution in page.items if self.store.row(execution.job_id).job is not None]
+        there = [
+            execution
+            for execution in page.items
+            if self.store.row(execution.job_id).job is not None
+        ]
         return Page(there, page.next)
 
 
@@ -154,7 +156,7 @@ class ExpiryIsNeverGiven(ExpiresAsFirst):
 
 
 @breaks("prune_counts_executions_and_jobs")
-class CountsLinesOnly(Sound):
+class CountsExecutionsOnly(Sound):
     """Prune returns how many executions it deleted, and says nothing of jobs."""
 
     async def prune(self, before: datetime) -> int:
@@ -195,36 +197,32 @@ class TokensStartAgainAfterPrune(ClaimsOtherwise):
 class ASecondRemovalDropsTheHold(Sound):
     """Removing what is removed already deletes the tombstone."""
 
-    async def remove(
-        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
-        removed = await super().remove(job_id, history, expected=expected)
-        if not removed:
-            self.store.rows.pop(job_id, None)
-        return removed
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
+        try:
+            await super().remove(job, executions)
+        except JobNotFound:
+            self.store.rows.pop(job.id, None)
+            raise
 
 
 @breaks("a_second_removal_keeps_the_hold")
 class ATombstoneHoldsOnce(Sound):
     """The hold of a removed job goes with the next incarnation, if that is removed, too."""
 
-    async def remove(
-        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
-        row = self.store.row(job_id)
-        old = isinstance(row.job, Job) and row.hold is not None and row.hold.job.uid != row.job.uid
-        removed = await super().remove(job_id, history, expected=expected)
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
+        row = self.store.row(job.id)
+        old = isinstance(row.job, Job) and row.hold is not None and row.hold.uid != row.job.uid
+        await super().remove(job, executions)
         if old:
-            self.store.rows.pop(job_id, None)
-        return removed
+            self.store.rows.pop(job.id, None)
 
 
 @breaks("the_run_of_a_removed_job_keeps_its_claim")
 class TombstonesAreNotRenewed(Sound):
     """Renew joins holds with jobs: the run of a removed job loses its claim."""
 
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
-        return await super().renew(
+    async def extend(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        return await super().extend(
             [claim for claim in claims if self.store.row(claim.job.id).job is not None]
         )
 
@@ -233,8 +231,8 @@ class TombstonesAreNotRenewed(Sound):
 class ANewJobEndsTheOldRun(Sound):
     """Renew looks for a claim of the incarnation that is stored, and finds none of the old one."""
 
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
-        return await super().renew(
+    async def extend(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        return await super().extend(
             [
                 claim
                 for claim in claims

@@ -7,7 +7,16 @@ from datetime import datetime, timedelta
 
 from anyio.lowlevel import checkpoint
 from attrs import evolve
-from tests.testkit.mutants.base import LEASE, NOTHING, TICK, Sound, Store, WritesOtherwise, breaks
+from tests.testkit.mutants.base import (
+    LEASE,
+    NOTHING,
+    TICK,
+    Sound,
+    Store,
+    WritesOtherwise,
+    breaks,
+    holding,
+)
 
 from sched_core import (
     Claim,
@@ -30,10 +39,10 @@ class AtAnotherTime(Sound):
         now = super()._now()
         return now + self.by if self.claiming else now
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
         self.claiming = True
         try:
-            return await super().claim_due(limit)
+            return await super().hand_out(limit)
         finally:
             self.claiming = False
 
@@ -58,10 +67,11 @@ class ClaimsOtherwise(Sound):
     def change(self, claim: Claim) -> Claim:
         raise NotImplementedError
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
-        claims = [self.change(claim) for claim in await super().claim_due(limit)]
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
+        claims = [self.change(claim) for claim in await super().hand_out(limit)]
         for claim in claims:
-            self.store.rows[claim.job.id].hold = claim
+            row = self.store.rows[claim.job.id]
+            row.hold = holding(row.hold, claim)
         return claims
 
 
@@ -89,18 +99,17 @@ class InAnotherOrder(Sound):
     def order(self, due: list[tuple[datetime, str]]) -> None:
         raise NotImplementedError
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
         now = self._now()
-        claims: list[Claim] = []
-        due = [(row.wake, key) for key, row in self.store.rows.items() if row.wake is not None]
-        due = [entry for entry in due if entry[0] <= now]
+        claims = [*await super().hand_out(0)]
+        rows = [(key, row) for key, row in self.store.rows.items() if row.queue is self.store.due]
+        due = [(row.wake, key) for key, row in rows if row.wake is not None and row.wake <= now]
         self.order(due)
-        for _, key in due[:limit]:
-            self.store.due = [(self.store.rows[key].wake, key)]
-            claims += await super().claim_due(1)
-        self.store.due = sorted(
-            (row.wake, key) for key, row in self.store.rows.items() if row.wake is not None
-        )
+        for wake, key in due[:limit]:
+            self.store.due[:] = [(wake, key)]
+            claims += await super().hand_out(1)
+        waiting = [(row.wake, key) for key, row in rows if row.wake is not None]
+        self.store.due[:] = sorted(waiting)
         return claims
 
 
@@ -132,22 +141,20 @@ class ById(InAnotherOrder):
 class IgnoresTheLimit(Sound):
     """Claims everything that is due."""
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
-        return await super().claim_due(1000 if limit else 0)
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
+        return await super().hand_out(1000 if limit else 0)
 
 
 @breaks("a_claim_is_exclusive")
 class HoldsAreItsOwn(Sound):
     """What is held is known to this backend only: another one hands it out, too."""
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
-        now = self._now()
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
         for job_id, row in self.store.rows.items():
             if row.hold is not None and row.hold.worker != self._worker and row.job is not None:
                 row.hold = None
                 self.store.save(job_id, row)
-        claims = await super().claim_due(limit)
-        return [claim for claim in claims if claim.claimed_at == now]
+        return await super().hand_out(limit)
 
 
 @breaks("tokens_grow")
@@ -162,18 +169,19 @@ class TokensStartAgain(ClaimsOtherwise):
 
 @breaks("tokens_grow")
 class TakeoverKeepsTheToken(ClaimsOtherwise):
-    """A takeover changes the worker, and not the token."""
+    """A claim after a lost one changes the worker, and not the token."""
 
     def change(self, claim: Claim) -> Claim:
         tokens = self.store.__dict__.setdefault("tokens", {})
-        if claim.lost is None:
+        one = claim.job.standing.scheduled
+        if one is None or one.lost == 0:
             tokens[claim.job.id] = claim.token
         return evolve(claim, token=tokens[claim.job.id])
 
 
-@breaks("an_expired_claim_is_taken_over")
+@breaks("renewing_extends_the_lease")
 class LeasesLastTooLong(Sound):
-    """A claim is taken over after its lease: > where >= was meant."""
+    """A claim is ended after its lease: > where >= was meant."""
 
     class Longer(Store):
         def save(self, job_id: str, row: _Row) -> None:
@@ -188,36 +196,20 @@ class LeasesLastTooLong(Sound):
 
 @breaks("renewing_extends_the_lease")
 class LeasesAreTooShort(Sound):
-    """A claim is taken over a moment before its lease has ended."""
+    """A claim is ended a moment before its lease is over."""
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
         now = self._now()
         for job_id, row in self.store.rows.items():
             if row.hold is not None and now < row.hold.expires_at <= now + TICK:
                 row.hold = evolve(row.hold, expires_at=now)
                 self.store.save(job_id, row)
-        return await super().claim_due(limit)
+        return await super().hand_out(limit)
 
 
-@breaks("an_expired_claim_is_taken_over")
-class LostClaimsDoNotAddUp(ClaimsOtherwise):
-    """Only the newest lost claim is counted, so that a poison job goes on for ever."""
-
-    def change(self, claim: Claim) -> Claim:
-        return claim if claim.lost is None else evolve(claim, lost=evolve(claim.lost, count=1))
-
-
-@breaks("an_expired_claim_is_taken_over")
-class TakesOverInSilence(ClaimsOtherwise):
-    """A takeover does not report that something was lost."""
-
-    def change(self, claim: Claim) -> Claim:
-        return evolve(claim, lost=None)
-
-
-@breaks("a_takeover_writes_the_abandoned_execution")
-class TakesOverWithoutALine(Sound):
-    """A takeover writes no execution for the lost attempt."""
+@breaks("a_lease_that_has_ended_counts_an_attempt")
+class LosesWithoutAnExecution(Sound):
+    """The end of a lease writes no execution for the lost attempt."""
 
     class Forgetful(WritesOtherwise):
         def change(self, execution: Execution) -> Execution | None:
@@ -226,7 +218,7 @@ class TakesOverWithoutALine(Sound):
     makes = Forgetful
 
 
-@breaks("a_takeover_writes_the_abandoned_execution")
+@breaks("a_lease_that_has_ended_counts_an_attempt")
 class AbandonedIsTheEnd(Sound):
     """The execution of a lost attempt is written as a final one."""
 
@@ -241,9 +233,9 @@ class AbandonedIsTheEnd(Sound):
 class RenewsTheReplyOnly(Sound):
     """Renew computes the new moment, and does not store it."""
 
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+    async def extend(self, claims: Sequence[Claim]) -> Sequence[Claim]:
         holds = {job_id: row.hold for job_id, row in self.store.rows.items()}
-        renewed = await super().renew(claims)
+        renewed = await super().extend(claims)
         for claim in renewed:
             row = self.store.rows[claim.job.id]
             row.hold = holds[claim.job.id]
@@ -255,11 +247,12 @@ class RenewsTheReplyOnly(Sound):
 class RenewalIsANewClaim(Sound):
     """Renew draws a new token."""
 
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+    async def extend(self, claims: Sequence[Claim]) -> Sequence[Claim]:
         renewed = []
-        for claim in await super().renew(claims):
+        for claim in await super().extend(claims):
             new = evolve(claim, token=self.store.next_serial())
-            self.store.rows[claim.job.id].hold = new
+            row = self.store.rows[claim.job.id]
+            row.hold = holding(row.hold, new)
             renewed.append(new)
         return renewed
 
@@ -268,40 +261,40 @@ class RenewalIsANewClaim(Sound):
 class SettleLooksAtTheClock(Sound):
     """Settle refuses a claim whose lease has ended, though nobody took it."""
 
-    def _settle(self, settlement: Settlement) -> Settled:
+    def _settle(self, settlement: Settlement, now: datetime) -> Settled:
         row = self.store.rows.get(settlement.claim.job.id)
         hold = None if row is None else row.hold
         if hold is not None and hold.expires_at <= self._now():
             return Settled("claim_lost")
-        return super()._settle(settlement)
+        return super()._settle(settlement, now)
 
 
 @breaks("an_expired_claim_nobody_took_is_still_held")
 class RenewLooksAtTheClock(Sound):
     """Renew refuses a claim whose lease has ended, though nobody took it."""
 
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+    async def extend(self, claims: Sequence[Claim]) -> Sequence[Claim]:
         now = self._now()
-        return await super().renew([claim for claim in claims if claim.expires_at > now])
+        return await super().extend([claim for claim in claims if claim.expires_at > now])
 
 
 @breaks("a_locked_record_can_be_renewed")
 class RenewsInTheRecordOnly(Sound):
     """Renew passes over a record that others have locked: its lease goes on to its end."""
 
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+    async def extend(self, claims: Sequence[Claim]) -> Sequence[Claim]:
         locked = [claim for claim in claims if claim.job.id in self.store.locked]
         free = [claim for claim in claims if claim.job.id not in self.store.locked]
-        return [*locked, *await super().renew(free)]
+        return [*locked, *await super().extend(free)]
 
 
 @breaks("a_locked_record_can_be_renewed")
 class ALockedRecordIsLost(Sound):
     """Renew says that a claim is lost where others have its record locked."""
 
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+    async def extend(self, claims: Sequence[Claim]) -> Sequence[Claim]:
         free = [claim for claim in claims if claim.job.id not in self.store.locked]
-        return await super().renew(free)
+        return await super().extend(free)
 
 
 class KeepsWhatWasLocked(Store):
@@ -326,20 +319,9 @@ class GivesTheLockedMoreTime(Sound):
 class RenewsWhatIsLost(Sound):
     """Renew returns all that it was asked for."""
 
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
-        await super().renew(claims)
+    async def extend(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        await super().extend(claims)
         return [evolve(claim, expires_at=self._now() + LEASE) for claim in claims]
-
-
-@breaks("renewing_keeps_what_was_lost")
-class RenewForgetsWhatWasLost(Sound):
-    """A renewed claim is written without what it took over."""
-
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
-        renewed = [evolve(claim, lost=None) for claim in await super().renew(claims)]
-        for claim in renewed:
-            self.store.rows[claim.job.id].hold = claim
-        return renewed
 
 
 @breaks("a_released_job_is_due_again_at_once")
@@ -357,9 +339,10 @@ class ReleaseCountsAnAttempt(Sound):
     async def release(self, claims: Sequence[Claim]) -> None:
         await super().release(claims)
         for claim in claims:
-            row = self.store.rows.get(claim.job.id)
-            if row is not None and row.job is not None:
-                tried = evolve(row.job.standing, attempts=row.job.standing.attempts + 1)
+            row = self.store.row(claim.job.id)
+            one = row.job.standing.scheduled if isinstance(row.job, Job) else None
+            if one is not None:
+                tried = evolve(row.job.standing, scheduled=evolve(one, attempts=one.attempts + 1))
                 row.job = evolve(row.job, standing=tried)
 
 
@@ -368,70 +351,29 @@ class ReleasesWhatIsNotItsOwn(Sound):
     """Release frees the job by its id."""
 
     async def release(self, claims: Sequence[Claim]) -> None:
-        holds = []
         for claim in claims:
-            row = self.store.rows.get(claim.job.id)
-            if row is not None and row.hold is not None:
-                holds.append(row.hold)
-        await super().release(holds)
-
-
-@breaks("lost_attempts_keep_counting_after_a_release")
-class ReleaseForgetsLostAttempts(Sound):
-    """A takeover that is released leaves no trace of what was lost before."""
-
-    async def release(self, claims: Sequence[Claim]) -> None:
-        await super().release(claims)
-        for row in self.store.rows.values():
-            row.released = None
-
-
-@breaks("lost_attempts_keep_counting_after_a_release")
-class LostAttemptsCountForEver(ClaimsOtherwise):
-    """What was lost of one occurrence counts against the next one, too."""
-
-    def change(self, claim: Claim) -> Claim:
-        lost = self.store.__dict__.setdefault("lost", {})
-        if claim.lost is not None:
-            lost[claim.job.id] = claim.lost
-        return evolve(claim, lost=lost.get(claim.job.id))
-
-
-@breaks("what_was_lost_ends_with_its_occurrence")
-class LostAttemptsOutliveAnEdit(Sound):
-    """What a released takeover had lost is kept by id, and counts whatever is claimed next."""
-
-    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
-        replaced = await super().replace(job, history)
-        row = self.store.rows[job.id]
-        if row.released is not None:
-            row.released = evolve(row.released, job=replaced)
-        return replaced
+            hold = self.store.row(claim.job.id).hold
+            fence = {} if hold is None else {"token": hold.token, "worker": hold.worker}
+            await super().release([evolve(claim, **fence)])
 
 
 @breaks("an_empty_claim_means_that_nothing_is_due")
-class TombstonesUseUpTheLimit(Sound):
-    """What is cleared away counts towards the limit."""
+class LostClaimsUseUpTheLimit(Sound):
+    """What is ended because its lease is over counts towards the limit."""
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
-        claims: list[Claim] = []
-        for _ in range(limit):
-            before = len(self.store.rows)
-            claimed = await super().claim_due(1)
-            if len(self.store.rows) < before:
-                await self.release(claimed)
-                continue
-            if not claimed:
-                break
-            claims += claimed
-        return claims
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
+        before = len(self.lapsed)
+        claims = [*await super().hand_out(limit)]
+        most = max(limit - (len(self.lapsed) - before), 0)
+        await self.release(claims[most:])
+        return claims[:most]
 
 
 @breaks("a_cancelled_claim_leaves_nothing_claimed")
 class CancelledClaimLeaks(Sound):
     """A claim that is cancelled while its reply travels stays claimed."""
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
-        claims = await super().claim_due(limit)
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
+        claims = await super().hand_out(limit)
         await checkpoint()
         return claims

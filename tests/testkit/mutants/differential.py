@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from attrs import evolve
 from tests.testkit.mutants.base import LEASE, Sound, WritesOtherwise, breaks
 from tests.testkit.mutants.cascades import ASecondRemovalDropsTheHold
+from tests.testkit.mutants.editing import as_read
 
 from sched_core import (
     Claim,
@@ -21,6 +22,7 @@ from sched_core import (
     Status,
     UndecodableExecution,
 )
+from sched_core.row import held
 
 the_model = breaks("the_model_agrees")
 
@@ -31,45 +33,47 @@ class RemovedTwiceRunsTwice(ASecondRemovalDropsTheHold):
 
 
 @the_model
+@the_model
 class FailuresAddUp(Sound):
     """A settlement of the same occurrence adds to the stored attempts what it says they are."""
 
-    def _settle(self, settlement: Settlement) -> Settled:
+    def _settle(self, settlement: Settlement, now: datetime) -> Settled:
         stored, standing = self.store.row(settlement.claim.job.id).job, settlement.standing
         if isinstance(stored, Job) and standing is not None:
-            before = stored.standing
-            if before.number == standing.number and before.attempts and standing.attempts:
-                more = evolve(standing, attempts=before.attempts + standing.attempts)
-                settlement = evolve(settlement, standing=more)
-        return super()._settle(settlement)
+            before, after = stored.standing.scheduled, standing.scheduled
+            same = before and after and before.number == after.number
+            if before and after and same and before.attempts and after.attempts:
+                more = evolve(after, attempts=before.attempts + after.attempts)
+                settlement = evolve(settlement, standing=evolve(standing, scheduled=more))
+        return super()._settle(settlement, now)
 
 
-@the_model
 class RenewingRevives(Sound):
     """A settled claim that is renewed before anybody else has one is held again."""
 
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+    async def extend(self, claims: Sequence[Claim]) -> Sequence[Claim]:
         for claim in claims:
             row = self.store.rows.get(claim.job.id)
             ended = (claim.token, claim.worker)
             if row is not None and row.hold is None and row.job == claim.job != row.ended == ended:
-                row.hold = claim
-        return await super().renew(claims)
+                one = claim.job.standing.scheduled
+                row.hold = held(claim.job, one, *ended, self._now(), LEASE)
+        return await super().extend(claims)
 
 
 @the_model
+@the_model
 class HoldsFollowEdits(Sound):
-    """The hold keeps the stored job and not the claimed one: its executions are those of the edit."""
+    """The hold keeps what the job's policy says now, and not what it said at the claim."""
 
-    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
-        stored = await super().replace(job, history)
-        row = self.store.rows[job.id]
-        if row.hold is not None and row.hold.job.standing.number == stored.standing.number:
-            row.hold = evolve(row.hold, job=stored)
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
+        stored = await super().replace(job, executions)
+        row, keep = self.store.rows[job.id], job.spec.policy.keep_executions
+        if row.hold is not None and isinstance(keep, timedelta):
+            row.hold = evolve(row.hold, keep=keep)
         return stored
 
 
-@the_model
 class RepeatsTellWhatWasAdded(Sound):
     """A repeated add answers with what it was given, though it was edited meanwhile."""
 
@@ -93,63 +97,60 @@ class RepeatsUndoEdits(Sound):
 class NoRevisionIsAnyRevision(Sound):
     """A settlement that expects no revision is taken for one that does not care."""
 
-    def _settle(self, settlement: Settlement) -> Settled:
+    def _settle(self, settlement: Settlement, now: datetime) -> Settled:
         stored = self.store.row(settlement.claim.job.id).job
         if isinstance(stored, Job) and settlement.expected is None:
             settlement = evolve(settlement, expected=stored.revision)
-        return super()._settle(settlement)
+        return super()._settle(settlement, now)
 
 
 @the_model
+@the_model
 class RemovalOfHeldComparesNothing(Sound):
-    """The removal of a held job only sets a mark, whatever revision was expected."""
+    """The removal of a held job only sets a mark, whatever it was decided on."""
 
-    async def remove(
-        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
-        held = self.store.row(job_id).hold is not None
-        return await super().remove(job_id, history, expected=None if held else expected)
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
+        stored = self.store.row(job.id).read()
+        if isinstance(stored, Job) and stored.held is not None:
+            job = as_read(job, stored)
+        await super().remove(job, executions)
 
 
 @the_model
 class EditOfHeldComparesNothing(Sound):
-    """The edit of a held job waits in a place of its own, whatever revision it was made of."""
+    """The edit of a held job waits in a place of its own, whatever it was made of."""
 
-    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
-        row = self.store.row(job.id)
-        if row.hold is not None and row.job is not None:
-            job = evolve(job, revision=row.job.revision)
-        return await super().replace(job, history)
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
+        stored = self.store.row(job.id).read()
+        if isinstance(stored, Job) and stored.held is not None:
+            job = as_read(job, stored)
+        return await super().replace(job, executions)
 
 
-@the_model
-class NoLinesBesideARun(Sound):
+class NothingWrittenBesideARun(Sound):
     """While a job is held, an edit writes no executions at all, of other occurrences either."""
 
-    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         held = self.store.row(job.id).hold is not None
-        return await super().replace(job, () if held else history)
+        return await super().replace(job, () if held else executions)
 
 
 @the_model
-class LostClaimsIgnoreThePutOff(Sound):
-    """A lost claim is taken over at the end of its lease, though the job was put off since."""
-
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
-        now, store = self._now(), self.store
-        lost: list[Claim] = []
-        for job_id, row in list(store.rows.items()):
-            hold = row.hold
-            if hold is None or row.job is None or hold.expires_at > now or len(lost) == limit:
-                continue
-            if row.due() is None or row.due() > now:
-                claim = row.claim(store.next_serial(), self._worker, now, now + LEASE, store)
-                store.save(job_id, row)
-                lost.append(claim)
-        return [*lost, *await super().claim_due(limit - len(lost))]
-
-
 @the_model
+class LostClaimsForgetThePutOff(Sound):
+    """A lost claim is due again after its wait, though an edit has put it off for longer."""
+
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
+        now, claims = self._now(), [*await super().hand_out(limit)]
+        for row in self.store.rows.values():
+            one = row.job.standing.scheduled if isinstance(row.job, Job) else None
+            soon = now + timedelta(seconds=1)
+            if one is not None and one.lost and one.due_at > soon and row.job.standing.due_at:
+                early = evolve(row.job.standing, scheduled=evolve(one, due_at=soon), due_at=soon)
+                row.job = evolve(row.job, standing=early)
+        return claims
+
+
 class ReleaseLeavesTombstones(Sound):
     """Releasing the claim of a removed job writes its execution, and leaves what held it."""
 
@@ -164,37 +165,35 @@ class ReleaseLeavesTombstones(Sound):
 
 
 @the_model
+@the_model
 class ConflictsFree(Sound):
-    """A settlement with a second final execution is refused, and its claim ends all the same."""
+    """A settlement that may not end what is pending is refused, and its claim ends all the same."""
 
-    def _settle(self, settlement: Settlement) -> Settled:
-        settled = super()._settle(settlement)
+    def _settle(self, settlement: Settlement, now: datetime) -> Settled:
+        settled = super()._settle(settlement, now)
         row = self.store.row(settlement.claim.job.id)
-        if (
-            settled.outcome == "conflict"
-            and settlement.standing is not None
-            and isinstance(row.job, Job)
-            and row.job.revision == settlement.expected
-        ):
+        if settled.outcome == "conflict" and settlement.standing is None and row.job is not None:
             row.hold = None
             self.store.save(settlement.claim.job.id, row)
         return settled
 
 
-@the_model
-class LostLinesAreKeptForEver(Sound):
-    """What a takeover writes does not expire, whatever the job's policy says."""
+class LostExecutionsAreKeptForEver(Sound):
+    """What a lost claim leaves does not expire, whatever the job's policy says."""
 
     class makes(WritesOtherwise):  # noqa: N801 -- the attribute that it overrides
         """Its store."""
 
         def change(self, execution: Execution) -> Execution:
-            own = execution.status in {Status.ABANDONED, Status.SUPERSEDED} and execution.started_at is None
+            own = (
+                execution.status in {Status.ABANDONED, Status.SUPERSEDED}
+                and execution.started_at is None
+            )
             return evolve(execution, expires_at=None) if own else execution
 
 
 @the_model
-class LinesOfOneMomentByName(Sound):
+class OfOneMomentByName(Sound):
     """The history is sorted by when executions ended, and those of one moment by their ids."""
 
     async def executions(
@@ -215,7 +214,7 @@ def _by_end(execution: Execution) -> tuple[datetime, str]:
 
 @the_model
 class PruneClearsTheRemoved(Sound):
-    """Prune deletes what is left of removed jobs whose claims have run out, without their executions."""
+    """Prune deletes what is left of removed jobs whose claims have run out, and tells nobody."""
 
     async def prune(self, before: datetime) -> int:
         now = self._now()
@@ -248,79 +247,89 @@ class ReleasedClaimsSettle(Sound):
         await super().release(claims)
         known.update({job_id: hold for job_id, hold in held.items() if hold is not None})
 
-    def _settle(self, settlement: Settlement) -> Settled:
+    def _settle(self, settlement: Settlement, now: datetime) -> Settled:
         claim, known = settlement.claim, self.store.__dict__.setdefault("set_free", {})
         row, freed = self.store.row(claim.job.id), known.get(claim.job.id)
         free = row.hold is None and row.job is not None
         if free and freed is not None and freed.token == claim.token:
             row.hold = freed
             self.store.save(claim.job.id, row)
-        return super()._settle(settlement)
+        return super()._settle(settlement, now)
 
 
 @the_model
-class EveryReleaseIsALoss(Sound):
-    """What a released takeover had lost is counted once more at the next claim."""
-
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
-        freed = {job_id for job_id, row in self.store.rows.items() if row.released is not None}
-        claims = []
-        for claim in await super().claim_due(limit):
-            lost, told = claim.lost, claim
-            if claim.job.id in freed and lost is not None and lost.count > 1:
-                told = evolve(claim, lost=evolve(lost, count=lost.count + 1))
-            self.store.rows[claim.job.id].hold = told
-            claims.append(told)
-        return claims
-
-
-@the_model
-class OneFinalLineForEachCall(Sound):
+class OneEndForEachCall(Sound):
     """A settlement's other final executions are dropped: one occurrence, one final execution."""
 
-    def _settle(self, settlement: Settlement) -> Settled:
-        own = settlement.claim.job.standing.number
-        executions = [execution for execution in settlement.executions if execution.number == own or not execution.final]
+    def _settle(self, settlement: Settlement, now: datetime) -> Settled:
+        own = {each.number for each in settlement.executions[:1]}
+        executions = [
+            execution
+            for execution in settlement.executions
+            if execution.number in own or not execution.final
+        ]
         if settlement.standing is not None and settlement.standing.due_at is None:
             settlement = evolve(settlement, executions=tuple(executions))
-        return super()._settle(settlement)
+        return super()._settle(settlement, now)
 
 
 @the_model
 class SettlesTheFirstOnly(Sound):
     """Of settlements of one worker that are for one job, a repeat in another batch is refused."""
 
-    def _settle(self, settlement: Settlement) -> Settled:
+    def _settle(self, settlement: Settlement, now: datetime) -> Settled:
         known = self.store.row(settlement.claim.job.id)
-        settled = super()._settle(settlement)
+        settled = super()._settle(settlement, now)
         again = known.hold is not None and known.hold.worker == settlement.claim.worker
         fresh = known.hold is None or known.hold.token != settlement.claim.token
         return Settled("claim_lost") if again and fresh else settled
 
 
 @the_model
+@the_model
 class RenewsFromWhereItEnded(Sound):
     """A lease that has ended is renewed from its end on, and not from now."""
 
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+    async def extend(self, claims: Sequence[Claim]) -> Sequence[Claim]:
         ends = {claim.job.id: self.store.row(claim.job.id).hold for claim in claims}
         renewed = []
-        for claim in await super().renew(claims):
-            ended = ends[claim.job.id].expires_at
-            late = evolve(claim, expires_at=max(ended + LEASE, self._now()))
-            row = self.store.rows[claim.job.id]
-            row.hold = late if ended < self._now() else claim
+        for claim in await super().extend(claims):
+            row, ended = self.store.rows[claim.job.id], ends[claim.job.id].expires_at
+            late = max(ended + LEASE, self._now()) if ended < self._now() else claim.expires_at
+            row.hold = evolve(row.hold, expires_at=late)
             self.store.save(claim.job.id, row)
-            renewed.append(row.hold)
+            renewed.append(evolve(claim, expires_at=late))
         return renewed
 
 
 @the_model
-class ReopeningForgetsWhatWasFreed(Sound):
-    """What a released takeover had lost is known to the instance that released it only."""
+class CancelsOnlyTheSchedules(Sound):
+    """Renew tells of a mark only of the schedule's occurrence, and not of a request."""
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
-        for row in self.store.rows.values():
-            if row.released is not None and row.released.worker != self._worker:
-                row.released = None
-        return await super().claim_due(limit)
+    async def extend(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        told = []
+        for claim in await super().extend(claims):
+            one = self.store.row(claim.job.id).hold.pending
+            asked = one is not None and not one.is_scheduled
+            told.append(evolve(claim, cancel=False) if asked else claim)
+        return told
+
+
+@the_model
+class LapsesLeaveOutRequests(Sound):
+    """A lost claim of a request is told as the others, and counts no attempt."""
+
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
+        now = self._now()
+        before = {
+            job_id: (row.hold.pending, row.job)
+            for job_id, row in self.store.rows.items()
+            if row.hold is not None and row.hold.expires_at <= now and isinstance(row.job, Job)
+        }
+        claims = [*await super().hand_out(0)]
+        for job_id, (one, job) in before.items():
+            row = self.store.row(job_id)
+            if one is not None and not one.is_scheduled and isinstance(row.job, Job):
+                row.job = evolve(row.job, standing=job.standing)
+                self.store.save(job_id, row)
+        return [*claims, *await super().hand_out(limit)]

@@ -30,6 +30,7 @@ from sched_core import (
     Clock,
     Execution,
     ExecutionQuery,
+    Hold,
     Job,
     JobQuery,
     Page,
@@ -116,15 +117,13 @@ class Filed(Sound):
         with self.step():
             return await super().get(job_id)
 
-    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         with self.step():
-            return await super().replace(job, history)
+            return await super().replace(job, executions)
 
-    async def remove(
-        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
         with self.step():
-            return await super().remove(job_id, history, expected=expected)
+            return await super().remove(job, executions)
 
     async def jobs(
         self, query: JobQuery, *, after: str | None, limit: int
@@ -141,13 +140,13 @@ class Filed(Sound):
                 await self._clock.sleep_until(first)  # type: ignore[union-attr]  # it is open
                 return
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
         with self.step():
-            return await super().claim_due(limit)
+            return await super().hand_out(limit)
 
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+    async def extend(self, claims: Sequence[Claim]) -> Sequence[Claim]:
         with self.step():
-            return await super().renew(claims)
+            return await super().extend(claims)
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         with self.step():
@@ -274,16 +273,16 @@ class HoldsOtherwise(Filed):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.holds: dict[str, Claim] = {}
+        self.holds: dict[str, Hold] = {}
 
-    def stored_hold(self, hold: Claim) -> Claim | None:
+    def stored_hold(self, hold: Hold) -> Hold | None:
         raise NotImplementedError
 
     def load(self) -> None:
         super().load()
         for job_id, hold in self.holds.items():
             row = self.store.row(job_id)
-            if row.hold is None or row.is_held_by(hold):
+            if row.hold is None or row.hold.token == hold.token:
                 row.hold = hold
                 self.store.save(job_id, row)
 
@@ -301,7 +300,7 @@ class HoldsOtherwise(Filed):
 class HoldsInMemory(HoldsOtherwise):
     """Who holds what is known to the process that holds it."""
 
-    def stored_hold(self, hold: Claim) -> Claim | None:
+    def stored_hold(self, hold: Hold) -> Hold | None:
         return None
 
 
@@ -309,7 +308,7 @@ class HoldsInMemory(HoldsOtherwise):
 class RenewsInMemory(HoldsOtherwise):
     """A renewal is remembered, and not stored."""
 
-    def stored_hold(self, hold: Claim) -> Claim | None:
+    def stored_hold(self, hold: Hold) -> Hold | None:
         return evolve(hold, expires_at=hold.claimed_at + self._lease)
 
 
@@ -327,7 +326,7 @@ class HistoryInMemory(Filed):
     """The history is stored when there is time for it."""
 
     def kept(self) -> dict[str, Any]:
-        return super().kept() | {"executions": [], "written": {}, "final": {}}
+        return super().kept() | {"history": [], "written": {}}
 
 
 @breaks("another_process_sees_every_write_at_once")
@@ -441,3 +440,14 @@ class PollsAndCallsItNotified(Filed):
     """Declares that it is notified, and looks once in a while."""
 
     looks_every = 1e9
+
+
+@breaks("a_claim_of_another_process_is_told")
+class TellsItsOwnHoldsOnly(Filed):
+    """Get and jobs tell what this process holds: what others have claimed looks free."""
+
+    async def get(self, job_id: str) -> Job | Undecodable | None:
+        job, hold = await super().get(job_id), self.store.row(job_id).hold
+        if not isinstance(job, Job) or hold is None or hold.worker == self._worker:
+            return job
+        return evolve(job, held=None, held_at=None)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.testkit.mutants.base import breaks
+from tests.testkit.mutants.base import breaks, holds
 from tests.testkit.mutants.joined import Connection, Handlers, Joined
 
-from sched_core import Claim, RevisionConflict, Settlement
+from sched_core import Claim, ClaimLost, RevisionConflict, Settlement
 
 
 @breaks("a_handlers_commit_settles")
@@ -69,7 +69,7 @@ class AnExceptionFreesTheClaim(Joined):
 
     def failed(self, handlers: Handlers) -> None:
         row = self.store.row(handlers.claim.job.id)
-        if row.is_held_by(handlers.claim):
+        if holds(row, handlers.claim):
             row.hold = None
             self.store.save(handlers.claim.job.id, row)
 
@@ -89,8 +89,8 @@ class TheFenceIsLookedAtWhenTheBlockBegins(Joined):
 
     def settle_in(self, handlers: Handlers) -> None:
         row = self.store.row(handlers.claim.job.id)
-        handlers.settlement = handlers.decide(row.job)
-        self.within(handlers.connection)._settle(handlers.settlement)
+        handlers.settlement = handlers.decide(row.read())
+        self.within(handlers.connection)._settle(handlers.settlement, self._now())
 
 
 @breaks("a_refused_settlement_takes_the_transaction_back")
@@ -113,3 +113,39 @@ class HandlersCommitsWakeNobody(Joined):
         alarms, self.store.alarms = self.store.alarms, []
         super().end(handlers)
         self.store.alarms = alarms
+
+
+class SettlesOtherwise(Joined):
+    """Base: what a handler's commit writes is not what a settlement writes."""
+
+    def written(self, handlers: Handlers, settlement: Settlement) -> None:
+        raise NotImplementedError
+
+    def settle_in(self, handlers: Handlers) -> None:
+        row = self.store.row(handlers.claim.job.id)
+        if not holds(row, handlers.claim):
+            raise ClaimLost(handlers.claim.job.id)
+        handlers.settlement = settlement = handlers.decide(row.read())
+        if settlement.standing is not None:
+            view = self.within(handlers.connection)
+            if view._settle(settlement, self._now()).outcome != "written":
+                raise RevisionConflict(handlers.claim.job.id)
+            return
+        self.written(handlers, settlement)
+
+
+@breaks("a_handlers_settlement_ends_what_was_edited_away")
+class HandlersEndNothing(SettlesOtherwise):
+    """A handler's commit frees its claim, and leaves what was edited away without an end."""
+
+    def written(self, handlers: Handlers, settlement: Settlement) -> None:
+        view = self.within(handlers.connection)
+        row = view.store.row(handlers.claim.job.id)
+        row.hold = None
+        view.store.save(handlers.claim.job.id, row)
+        view.store.write(settlement.executions)
+
+
+@breaks("a_handler_ends_nothing_that_is_still_pending")
+class HandlersEndWhatTheyLike(HandlersEndNothing):
+    """A handler's commit without a standing is written whatever is pending."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio.from_thread
 from attrs import evolve
-from tests.testkit.mutants.base import MutantHarness, Sound, Store, examined_by
+from tests.testkit.mutants.base import MutantHarness, Sound, Store, examined_by, holds
 
 from sched_core import (
     BackendUnavailable,
@@ -49,11 +49,12 @@ class Staged(Store):
         self.met.setdefault(job_id, self.store.row(job_id))
         self.rows[job_id] = row
 
-    def execution(self, execution_id: str) -> Execution | UndecodableExecution | None:
-        return super().execution(execution_id) or self.store.execution(execution_id)
+    def stored(self, execution_id: str) -> Execution | UndecodableExecution | None:
+        return super().stored(execution_id) or self.store.stored(execution_id)
 
-    def has_final(self, uid: str, number: int) -> bool:
-        return super().has_final(uid, number) or self.store.has_final(uid, number)
+    def append(self, execution: Execution | UndecodableExecution) -> None:
+        if self.store.stored(execution.id) is None:
+            super().append(execution)
 
     def commit(self) -> None:
         """Store what was written, if nobody else has written there meanwhile."""
@@ -66,7 +67,7 @@ class Staged(Store):
         """Store what was written."""
         for job_id, row in self.rows.items():
             self.store.save(job_id, row)
-        for _, execution in self.executions:
+        for _, execution in self.history:
             self.store.append(execution)
 
 
@@ -130,10 +131,10 @@ class Joined(Sound):
         claim = handlers.claim
         view = self.within(handlers.connection)
         row = view.store.row(claim.job.id)
-        if not row.is_held_by(claim):
+        if not holds(row, claim):
             raise ClaimLost(claim.job.id)
-        handlers.settlement = handlers.decide(row.job)
-        outcome = view._settle(handlers.settlement).outcome
+        handlers.settlement = handlers.decide(row.read())
+        outcome = view._settle(handlers.settlement, self._now()).outcome
         if outcome == "claim_lost":
             raise ClaimLost(claim.job.id)
         if outcome != "written":

@@ -109,8 +109,8 @@ class SettlementsAreBuffered(Sound):
     """What was settled last is still in a buffer when the process dies."""
 
     def died(self) -> None:
-        if self.store.executions:
-            self.store.executions.pop()
+        if self.store.history:
+            self.store.history.pop()
 
 
 @breaks("everything_survives_reopening")

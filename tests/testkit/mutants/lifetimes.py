@@ -27,8 +27,8 @@ from sched_core import (
 class NothingToRenewWhenClosed(Sound):
     """A closed backend holds nothing, so that there is nothing to renew: no error."""
 
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
-        return await super().renew(claims) if self._clock is not None else []
+    async def extend(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        return await super().extend(claims) if self._clock is not None else []
 
 
 @breaks("what_is_not_open_refuses_every_call")
@@ -180,13 +180,13 @@ class OneCallAtATime(Sound):
 
     busy = False
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
         if self.busy:
             raise BackendError("another operation is in progress")
         self.busy = True
         try:
             await checkpoint()
-            return await super().claim_due(limit)
+            return await super().hand_out(limit)
         finally:
             self.busy = False
 

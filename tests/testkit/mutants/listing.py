@@ -144,7 +144,7 @@ class FinishedIsHidden(ListsOtherwise):
     """Finished jobs are left out of every listing."""
 
     def matches(self, job: Job, query: JobQuery) -> bool:
-        return job.standing.state is not State.FINISHED and query.matches(job)
+        return job.state is not State.FINISHED and query.matches(job)
 
 
 class LedgerOtherwise(Sound):
@@ -160,7 +160,7 @@ class LedgerOtherwise(Sound):
         self, query: ExecutionQuery, *, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
         self._now()
-        found = [entry for entry in self.store.executions if self.selected(entry[1], query)]
+        found = [entry for entry in self.store.history if self.selected(entry[1], query)]
         found.sort(key=lambda entry: self.key(entry[0], entry[1].job_id))
         if after is not None:
             position, _, job_id = after.partition(" ")
@@ -179,7 +179,9 @@ class LedgerPagesByOffset(Sound):
         self, query: ExecutionQuery, *, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
         self._now()
-        found = [execution for _, execution in reversed(self.store.executions) if query.matches(execution)]
+        found = [
+            execution for _, execution in reversed(self.store.history) if query.matches(execution)
+        ]
         start = int(after or 0)
         more = start + limit < len(found)
         return Page(found[start : start + limit], str(start + limit) if more else None)
@@ -269,15 +271,13 @@ class ListsFromACache(Sound):
         self.known.clear()
         return await super().add(jobs)
 
-    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         self.known.clear()
-        return await super().replace(job, history)
+        return await super().replace(job, executions)
 
-    async def remove(
-        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
         self.known.clear()
-        return await super().remove(job_id, history, expected=expected)
+        return await super().remove(job, executions)
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         self.known.clear()
@@ -324,7 +324,7 @@ class EditsMoveJobsToTheEnd(ListsOtherwise):
 
 @breaks("pages_of_the_history_are_complete_while_others_write")
 class TheHistoryIsCountedFromItsEnd(Sound):
-    """The next page of the history begins after so many executions, of which there are more by then."""
+    """The next page of the history begins after so many, of which there are more by then."""
 
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int

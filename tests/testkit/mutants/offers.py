@@ -27,7 +27,7 @@ class DueSinceClaims(Sound):
 
     async def due_since(self) -> datetime | None:
         claims = await self.claim_due(1)
-        return claims[0].job.standing.due_at if claims else None
+        return claims.claims[0].job.standing.due_at if claims.claims else None
 
 
 @breaks("due_since_tells_of_what_was_lost")

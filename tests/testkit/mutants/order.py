@@ -27,8 +27,8 @@ class SelectsByTheClaim(Sound):
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
-        executions = self.store.executions
-        self.store.executions = [
+        executions = self.store.history
+        self.store.history = [
             (number, execution)
             for number, execution in executions
             if isinstance(execution, Execution)
@@ -39,7 +39,7 @@ class SelectsByTheClaim(Sound):
         try:
             return await super().executions(everything, after=after, limit=limit)
         finally:
-            self.store.executions = executions
+            self.store.history = executions
 
 
 @breaks("the_history_is_listed_by_writing_and_selected_by_its_end")
@@ -49,18 +49,21 @@ class ListsByTheEnd(Sound):
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
-        executions = self.store.executions
+        executions = self.store.history
         ends = sorted(execution.finished_at for _, execution in executions)
-        self.store.executions = [
+        self.store.history = [
             (number + 1, execution)
             for number, execution in enumerate(
-                sorted((execution for _, execution in executions), key=lambda execution: ends.index(execution.finished_at))
+                sorted(
+                    (execution for _, execution in executions),
+                    key=lambda execution: ends.index(execution.finished_at),
+                )
             )
         ]
         try:
             return await super().executions(query, after=after, limit=limit)
         finally:
-            self.store.executions = executions
+            self.store.history = executions
 
 
 @breaks("a_full_last_page_has_no_next")
@@ -84,7 +87,9 @@ class AFullPageOfTheHistoryGoesOn(Sound):
         page = await super().executions(query, after=after, limit=limit)
         if page.next is not None or len(page.items) < limit:
             return page
-        last = next(number for number, execution in self.store.executions if execution == page.items[-1])
+        last = next(
+            number for number, execution in self.store.history if execution == page.items[-1]
+        )
         return Page(page.items, str(last))
 
 

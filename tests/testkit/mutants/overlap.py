@@ -9,6 +9,7 @@ from datetime import datetime
 from anyio import sleep
 from anyio.lowlevel import checkpoint
 from tests.testkit.mutants.base import Sound, breaks
+from tests.testkit.mutants.editing import as_read
 
 from sched_core import (
     Execution,
@@ -168,7 +169,7 @@ class ReservesItsIds(Racing):
 class EditLooksFirst(Racing):
     """SELECT the revision, compare it in Python, then UPDATE by id."""
 
-    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         self._now()
         if self.readable(job.id).revision != job.revision:
             raise RevisionConflict(job.id)
@@ -177,71 +178,68 @@ class EditLooksFirst(Racing):
         if row.job is None:
             raise JobNotFound(job.id)
         stored: Job = row.replace(
-            _at(job, row.job.revision), history, self.store.next_serial(), self.store
+            as_read(job, row.read()), executions, self.store.next_serial(), self.store
         )
         self.store.save(job.id, row)
         return stored
 
 
-def _at(job: Job, revision: int) -> Job:
-    return Job(job.spec, job.uid, job.declared, job.anchor, job.standing, revision)
-
-
 @breaks("one_of_two_edits_of_a_revision_wins")
-class LinesBeforeTheEdit(Racing):
+class ExecutionsBeforeTheEdit(Racing):
     """Writes the executions in a transaction of their own, before the one that compares."""
 
-    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         self._now()
         if self.readable(job.id).revision != job.revision:
             raise RevisionConflict(job.id)
         if self.store.row(job.id).hold is None:
-            self.store.write(history)
+            self.store.write(executions)
         await self.others_work()
-        return await super().replace(job, history)
+        return await super().replace(job, executions)
 
 
 @breaks("one_of_two_removals_removes")
 class RemovalLooksFirst(Racing):
     """Answers what it saw before it deleted."""
 
-    async def remove(
-        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
         self._now()
-        was_there = self.store.row(job_id).job is not None
+        was_there = self.store.row(job.id).job is not None
         await self.others_work()
-        await super().remove(job_id, history, expected=expected)
-        return was_there
+        try:
+            await super().remove(job, executions)
+        except JobNotFound:
+            if not was_there:
+                raise
 
 
 @breaks("an_edit_or_a_removal_of_a_revision_wins")
 class RemovalComparesFirst(Racing):
     """Compares the revision, then deletes by id."""
 
-    async def remove(
-        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
         self._now()
-        stored = self.store.row(job_id).job
-        if isinstance(stored, Job) and expected not in {None, stored.revision}:
-            raise RevisionConflict(job_id)
+        stored = self.store.row(job.id).read()
+        if isinstance(stored, Job) and job.revision != stored.revision:
+            raise RevisionConflict(job.id)
         await self.others_work()
-        return await super().remove(job_id, history)
+        stored = self.store.row(job.id).read()
+        job = as_read(job, stored) if isinstance(stored, Job) else job
+        await super().remove(job, executions)
 
 
 @breaks("an_edit_or_a_removal_of_a_revision_wins")
 class EditBringsBack(Racing):
     """An edit is an upsert: what was removed after it had compared comes back."""
 
-    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         self._now()
         row = self.read(job.id)
         row.readable(job.id)
         await self.others_work()
         if self.store.row(job.id).job is not None:
-            return await super().replace(job, history)
-        stored = row.replace(job, history, self.store.next_serial(), self.store)
+            return await super().replace(job, executions)
+        stored = row.replace(job, executions, self.store.next_serial(), self.store)
         self.store.save(job.id, row)
         return stored
 
@@ -250,25 +248,22 @@ class EditBringsBack(Racing):
 class RemovesInTwoSteps(Racing):
     """Deletes the job, and later what else is stored under its id."""
 
-    async def remove(
-        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
-        removed = await super().remove(job_id, history, expected=expected)
-        if removed and self.store.row(job_id).hold is None:
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
+        await super().remove(job, executions)
+        if self.store.row(job.id).hold is None:
             await self.others_work()
-            self.store.rows.pop(job_id, None)
-        return removed
+            self.store.rows.pop(job.id, None)
 
 
 @breaks("writes_of_different_jobs_are_all_kept")
 class OneDocument(Racing):
     """All jobs are one document, which an edit reads and writes as a whole."""
 
-    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         self._now()
         before = dict(self.store.rows)
         row = self.read(job.id)
-        stored = row.replace(job, history, self.store.next_serial(), self.store)
+        stored = row.replace(job, executions, self.store.next_serial(), self.store)
         await self.others_work()
         for job_id, other in before.items():
             if job_id in self.store.rows:
@@ -287,15 +282,12 @@ class OneDocument(Racing):
 class OneIndex(Racing):
     """The list of ids is one value, which a removal reads and writes as a whole."""
 
-    async def remove(
-        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
         ids = set(self.store.rows)
-        removed = await super().remove(job_id, history, expected=expected)
+        await super().remove(job, executions)
         await self.others_work()
         for new in set(self.store.rows) - ids:
             del self.store.rows[new]
-        return removed
 
 
 @breaks("pruning_keeps_what_an_edit_revives")

@@ -67,9 +67,9 @@ class OutagesLookEmpty(Sound):
 class OutagesLookIdle(Sound):
     """A store that cannot be reached has nothing due."""
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
         try:
-            return await super().claim_due(limit)
+            return await super().hand_out(limit)
         except BackendUnavailable:
             return []
 
@@ -148,22 +148,20 @@ class TheUnreadableIsFree(Sound):
 class TheUnreadableIsRemoved(Sound):
     """Remove does not look at what it removes."""
 
-    async def remove(
-        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
-        if job_id in self.store.unreadable():
-            del self.store.rows[job_id]
-            return True
-        return await super().remove(job_id, history, expected=expected)
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
+        if job.id in self.store.unreadable():
+            del self.store.rows[job.id]
+            return
+        await super().remove(job, executions)
 
 
 @breaks("an_unreadable_record_stops_nothing_else")
 class TheUnreadableBlocksTheQueue(Sound):
     """A claim ends where a record cannot be read."""
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
         self._now()
-        return [] if self.store.unreadable() else await super().claim_due(limit)
+        return [] if self.store.unreadable() else await super().hand_out(limit)
 
 
 @breaks("an_unreadable_record_stops_nothing_else")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from attrs import evolve
-from tests.testkit.mutants.base import Sound, WritesOtherwise, breaks
+from tests.testkit.mutants.base import Sound, WritesOtherwise, breaks, holds
 
 from sched_core import (
     Claim,
     Execution,
     Job,
+    JobNotFound,
     JobQuery,
-    LostClaim,
+    Kind,
     Page,
     Settled,
     Settlement,
@@ -25,14 +27,9 @@ from sched_core import (
 class RemovedIsListed(Sound):
     """Listing does not look at the mark of removed jobs."""
 
-    async def remove(
-        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
-        stored = await self.get(job_id)
-        removed = await super().remove(job_id, history, expected=expected)
-        if isinstance(stored, Job):
-            self.store.__dict__.setdefault("removed", []).append(stored)
-        return removed
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
+        await super().remove(job, executions)
+        self.store.__dict__.setdefault("removed", []).append(job)
 
     async def jobs(
         self, query: JobQuery, *, after: str | None, limit: int
@@ -46,14 +43,10 @@ class RemovedIsListed(Sound):
 class RemoveIsForgotten(Sound):
     """A removed job is hidden from get, and still handed out."""
 
-    async def remove(
-        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
-        hidden = self.store.__dict__.setdefault("hidden", set())
-        if await self.get(job_id) is None:
-            return False
-        hidden.add(job_id)
-        return True
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
+        if await self.get(job.id) is None:
+            raise JobNotFound(job.id)
+        self.store.__dict__.setdefault("hidden", set()).add(job.id)
 
     async def get(self, job_id: str) -> Job | Undecodable | None:
         hidden = job_id in self.store.__dict__.get("hidden", ())
@@ -64,12 +57,12 @@ class RemoveIsForgotten(Sound):
 class SettleBringsBack(Sound):
     """A settlement is an upsert, and brings a removed job back."""
 
-    def _settle(self, settlement: Settlement) -> Settled:
+    def _settle(self, settlement: Settlement, now: datetime) -> Settled:
         row = self.store.rows.get(settlement.claim.job.id)
         if row is not None and row.job is None and settlement.standing is not None:
             row.job = settlement.claim.job
             settlement = evolve(settlement, expected=row.job.revision)
-        return super()._settle(settlement)
+        return super()._settle(settlement, now)
 
 
 @breaks("a_readded_job_waits_for_the_old_run")
@@ -88,13 +81,9 @@ class ReAddForgetsTheTombstone(Sound):
 class RemoveDeletesTheRow(Sound):
     """A removed job leaves no tombstone: a re-added one runs beside the old run."""
 
-    async def remove(
-        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
-        removed = await super().remove(job_id, history, expected=expected)
-        if removed:
-            self.store.rows.pop(job_id, None)
-        return removed
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
+        await super().remove(job, executions)
+        self.store.rows.pop(job.id, None)
 
 
 @breaks("a_readded_job_with_the_same_moment_is_another")
@@ -110,60 +99,76 @@ class OccurrencesAreMoments(Sound):
     makes = ByMoment
 
 
-@breaks("what_a_lost_claim_left_behind_is_superseded")
-class EditsWriteTheFateOfARun(Sound):
+@breaks("an_edit_leaves_the_running_occurrence_to_its_claim")
+class EditsWriteTheEndOfARun(Sound):
     """An edit writes the execution of the occurrence that is running."""
 
-    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         replaced = await super().replace(job)
-        self.store.write(history)
+        self.store.write(executions)
         return replaced
 
 
-@breaks("what_a_lost_claim_left_behind_is_superseded")
-class LostCountsAgainstTheNext(Sound):
-    """A lost claim counts against whatever occurrence is handed out next."""
-
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
-        holds = {job_id: row.hold for job_id, row in self.store.rows.items()}
-        claims = await super().claim_due(limit)
-        for claim in claims:
-            hold, row = holds.get(claim.job.id), self.store.rows[claim.job.id]
-            if hold is not None:
-                count = 1 if hold.lost is None else hold.lost.count + 1
-                row.hold = evolve(claim, lost=LostClaim(count, hold.worker, hold.claimed_at))
-        return [self.store.rows[claim.job.id].hold for claim in claims]
-
-
-@breaks("what_a_lost_claim_left_behind_is_superseded")
-class EditedAwayWithoutAFate(Sound):
-    """A takeover writes what was abandoned, and not that the occurrence is superseded."""
-
-    class Half(WritesOtherwise):
-        def change(self, execution: Execution) -> Execution | None:
-            return None if execution.status is Status.SUPERSEDED else execution
-
-    makes = Half
-
-
-@breaks("a_lost_claim_of_a_removed_job_is_cleared")
-class TombstonesVanish(Sound):
-    """A tombstone whose lease has ended is deleted, and its run leaves no execution."""
-
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
-        now = self._now()
-        for job_id, row in list(self.store.rows.items()):
-            if row.job is None and row.hold is not None and row.hold.expires_at <= now:
-                del self.store.rows[job_id]
-        return await super().claim_due(limit)
-
-
-@breaks("releasing_what_was_edited_away_writes_its_fate")
-class ReleaseWritesNoFate(Sound):
+@breaks("what_was_edited_away_ends_with_its_claim")
+class ReleaseEndsNothing(Sound):
     """Releasing an occurrence that was edited away leaves it without an end."""
 
     async def release(self, claims: Sequence[Claim]) -> None:
-        executions, written, final = self.store.executions, self.store.written, self.store.final
-        self.store.executions, self.store.written, self.store.final = [], {}, {}
+        history, written = self.store.history, self.store.written
+        self.store.history, self.store.written = [], {}
         await super().release(claims)
-        self.store.executions, self.store.written, self.store.final = executions, written, final
+        self.store.history, self.store.written = history, written
+
+
+@breaks("what_was_edited_away_ends_with_its_claim")
+class SettlementsEndNothing(Sound):
+    """A settlement writes what it brings, and not the end of what was edited away meanwhile."""
+
+    def _settle(self, settlement: Settlement, now: datetime) -> Settled:
+        before = len(self.store.history)
+        settled = super()._settle(settlement, now)
+        mine = {each.id for each in settlement.executions}
+        kept = [e for n, e in enumerate(self.store.history) if n < before or e[1].id in mine]
+        self.store.keep(kept)
+        return settled
+
+
+@breaks("what_was_edited_away_ends_with_its_claim")
+class WhatHasRunIsSupersededToo(Sound):
+    """A claim whose occurrence was edited away ends it superseded, though its run ended it."""
+
+    def _settle(self, settlement: Settlement, now: datetime) -> Settled:
+        row = self.store.row(settlement.claim.job.id)
+        held = holds(row, settlement.claim)
+        gone = held and (row.job is None or row.job.standing.find(1) is None)
+        settled = super()._settle(settlement, now)
+        if gone and settled.outcome == "written" and settlement.executions:
+            one = settlement.executions[0]
+            end = evolve(one, id=f"{one.uid}:1:0", attempt=0, status=Status.SUPERSEDED)
+            self.store.write([end])
+        return settled
+
+
+@breaks("an_end_says_what_the_occurrence_stood_for")
+class EndsStandForThemselves(Sound):
+    """The end of what was edited away stands for itself, whatever an edit had added to it."""
+
+    class Alone(WritesOtherwise):
+        def change(self, execution: Execution) -> Execution:
+            alone = {"coalesced": 0, "coalesced_until": None}
+            ends = execution.status is Status.SUPERSEDED
+            return evolve(execution, **alone) if ends else execution
+
+    makes = Alone
+
+
+@breaks("an_end_says_what_the_occurrence_stood_for")
+class EndsAreScheduled(Sound):
+    """The end of a request that was edited away says that it was the schedule's."""
+
+    class Scheduled(WritesOtherwise):
+        def change(self, execution: Execution) -> Execution:
+            ends = execution.status is Status.SUPERSEDED
+            return evolve(execution, kind=Kind.SCHEDULED) if ends else execution
+
+    makes = Scheduled

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
-from tests.testkit.mutants.base import Sound, breaks
+from tests.testkit.mutants.base import LEASE, Sound, breaks
 
 from sched_core import Claim, Settled, Settlement
-from sched_core.row import WRITTEN
+from sched_core.row import WRITTEN, held
 
 
 @breaks("a_repeat_without_executions_is_known")
 class ClaimsForgetWhoSettled(Sound):
     """A claim writes its token over that of the claim that was settled last."""
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
-        claims = await super().claim_due(limit)
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
+        claims = await super().hand_out(limit)
         for claim in claims:
             self.store.rows[claim.job.id].ended = None
         return claims
@@ -25,8 +26,8 @@ class ClaimsForgetWhoSettled(Sound):
 class TakesEveryOldTokenForARepeat(Sound):
     """A settlement without executions is answered as written if its token is an old one."""
 
-    def _settle(self, settlement: Settlement) -> Settled:
-        settled = super()._settle(settlement)
+    def _settle(self, settlement: Settlement, now: datetime) -> Settled:
+        settled = super()._settle(settlement, now)
         old = settled.outcome == "claim_lost" and not settlement.executions
         return WRITTEN if old else settled
 
@@ -35,21 +36,21 @@ class TakesEveryOldTokenForARepeat(Sound):
 class FreesWithoutATrace(Sound):
     """A settlement that says nothing only takes the hold away."""
 
-    def _settle(self, settlement: Settlement) -> Settled:
+    def _settle(self, settlement: Settlement, now: datetime) -> Settled:
         row = self.store.row(settlement.claim.job.id)
         before = row.ended
-        settled = super()._settle(settlement)
+        settled = super()._settle(settlement, now)
         if settlement.standing is None and not settlement.executions:
             row.ended = before
         return settled
 
 
 @breaks("a_repeat_whose_executions_were_pruned_is_known")
-class KnowsRepeatsByTheirLines(Sound):
+class KnowsRepeatsByTheirExecutions(Sound):
     """A settlement with executions is known by them only, until they are deleted."""
 
-    def _settle(self, settlement: Settlement) -> Settled:
-        settled = super()._settle(settlement)
+    def _settle(self, settlement: Settlement, now: datetime) -> Settled:
+        settled = super()._settle(settlement, now)
         if settled.outcome == "written" and settlement.executions:
             self.store.row(settlement.claim.job.id).ended = None
         return settled
@@ -59,8 +60,8 @@ class KnowsRepeatsByTheirLines(Sound):
 class RepeatsWriteAgain(Sound):
     """A repeat writes the executions that are not there (any more)."""
 
-    def _settle(self, settlement: Settlement) -> Settled:
-        settled = super()._settle(settlement)
+    def _settle(self, settlement: Settlement, now: datetime) -> Settled:
+        settled = super()._settle(settlement, now)
         if settled.outcome == "written":
             self.store.write(settlement.executions)
         return settled
@@ -82,13 +83,13 @@ class ABatchIsJudgedAtItsBeginning(Sound):
 
 
 @breaks("a_repeat_of_another_claim_is_none")
-class KnowsRepeatsByTheIdsOfLines(Sound):
+class KnowsRepeatsByTheIdsOfExecutions(Sound):
     """A settlement is a repeat if executions with its ids are there, whoever wrote them."""
 
-    def _settle(self, settlement: Settlement) -> Settled:
-        settled = super()._settle(settlement)
+    def _settle(self, settlement: Settlement, now: datetime) -> Settled:
+        settled = super()._settle(settlement, now)
         known = settlement.executions and all(
-            self.store.execution(execution.id) is not None for execution in settlement.executions
+            self.store.stored(execution.id) is not None for execution in settlement.executions
         )
         return WRITTEN if settled.outcome == "claim_lost" and known else settled
 
@@ -110,15 +111,42 @@ class ReleaseIsASettlement(Sound):
 class ReleasedClaimsAreHeldUntilTheNext(Sound):
     """Release makes a job due, and leaves it to its worker until somebody claims it."""
 
-    def _settle(self, settlement: Settlement) -> Settled:
+    def _settle(self, settlement: Settlement, now: datetime) -> Settled:
         row = self.store.row(settlement.claim.job.id)
         released = self.store.__dict__.setdefault("released", {})
         free = row.hold is None and row.ended is None and row.job is not None
         if free and released.get(settlement.claim.job.id) == settlement.claim.token:
-            row.hold = settlement.claim
-        return super()._settle(settlement)
+            claim = settlement.claim
+            row.hold = held(
+                row.job, row.job.standing.scheduled, claim.token, claim.worker, now, LEASE
+            )
+        return super()._settle(settlement, now)
 
     async def release(self, claims: Sequence[Claim]) -> None:
         await super().release(claims)
         for claim in claims:
             self.store.__dict__.setdefault("released", {})[claim.job.id] = claim.token
+
+
+@breaks("a_repeat_is_of_the_same_status")
+class KnowsRepeatsByOneOfTheirExecutions(Sound):
+    """A settlement is a repeat if one of its executions is stored, and not all of them."""
+
+    def _settle(self, settlement: Settlement, now: datetime) -> Settled:
+        settled = super()._settle(settlement, now)
+        fence = settlement.claim.token, settlement.claim.worker
+        found = (self.store.stored(each.id) for each in settlement.executions)
+        known = any(each is not None and (each.token, each.worker) == fence for each in found)
+        return WRITTEN if settled.outcome == "claim_lost" and known else settled
+
+
+@breaks("a_repeat_is_of_the_same_status")
+class RepeatsAreOfAnyStatus(Sound):
+    """The abandoned execution of a lost claim is taken for what its worker would have written."""
+
+    def _settle(self, settlement: Settlement, now: datetime) -> Settled:
+        settled = super()._settle(settlement, now)
+        fence = settlement.claim.token, settlement.claim.worker
+        found = [self.store.stored(each.id) for each in settlement.executions]
+        known = found and all(each and (each.token, each.worker) == fence for each in found)
+        return WRITTEN if settled.outcome == "claim_lost" and known else settled

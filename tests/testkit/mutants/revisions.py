@@ -3,51 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
-from attrs import evolve
-from tests.testkit.mutants.base import Sound, Store, breaks
+from tests.testkit.mutants.base import Sound, Store, breaks, holds
+from tests.testkit.mutants.editing import as_read
 
 from sched_core import Execution, Job, Settled, Settlement, UndecodableExecution
-from sched_core.errors import RevisionConflict
+from sched_core.errors import JobNotFound, RevisionConflict
 
 
 class Compares(Sound):
-    """Base: edits compare revisions only where it says so."""
+    """Base: decides itself whether an edit is compared with what is stored."""
 
-    def compares(self, job: Job, history: Sequence[Execution], given: int) -> bool:
+    def compares(self, job: Job, executions: Sequence[Execution], given: int) -> bool:
         raise NotImplementedError
 
-    def stored(self, job_id: str) -> Job | None:
-        job = self.store.row(job_id).job
-        return job if isinstance(job, Job) else None
+    def read(self, job: Job, executions: Sequence[Execution]) -> Job:
+        stored = self.store.row(job.id).read()
+        if not isinstance(stored, Job) or self.compares(stored, executions, job.revision):
+            return job
+        return as_read(job, stored)
 
-    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
-        stored = self.stored(job.id)
-        if stored is not None and not self.compares(stored, history, job.revision):
-            job = evolve(job, revision=stored.revision)
-        return await super().replace(job, history)
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
+        return await super().replace(self.read(job, executions), executions)
 
-    async def remove(
-        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
-        stored = self.stored(job_id)
-        compared = stored is None or expected is None or self.compares(stored, history, expected)
-        return await super().remove(job_id, history, expected=expected if compared else None)
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
+        await super().remove(self.read(job, executions), executions)
 
 
 @breaks("a_refused_edit_writes_nothing")
-class ComparesOnlyWithoutLines(Compares):
+class ComparesOnlyWithoutExecutions(Compares):
     """The statement for edits that come with executions has no WHERE revision = …."""
 
-    def compares(self, job: Job, history: Sequence[Execution], given: int) -> bool:
-        return not history
+    def compares(self, job: Job, executions: Sequence[Execution], given: int) -> bool:
+        return not executions
 
 
 @breaks("a_refused_edit_writes_nothing")
 class ComparesOnlyWhatIsFree(Compares):
     """The statement for jobs that are claimed has no WHERE revision = …."""
 
-    def compares(self, job: Job, history: Sequence[Execution], given: int) -> bool:
+    def compares(self, job: Job, executions: Sequence[Execution], given: int) -> bool:
         return self.store.rows[job.id].hold is None
 
 
@@ -55,7 +51,7 @@ class ComparesOnlyWhatIsFree(Compares):
 class ComparesOnlyWhatIsDue(Compares):
     """Jobs without due_at lie in another table, whose edits compare nothing."""
 
-    def compares(self, job: Job, history: Sequence[Execution], given: int) -> bool:
+    def compares(self, job: Job, executions: Sequence[Execution], given: int) -> bool:
         return job.standing.due_at is not None
 
 
@@ -63,7 +59,7 @@ class ComparesOnlyWhatIsDue(Compares):
 class RefusesOnlyWhatIsOlder(Compares):
     """WHERE revision <= …: a revision that was never given is accepted."""
 
-    def compares(self, job: Job, history: Sequence[Execution], given: int) -> bool:
+    def compares(self, job: Job, executions: Sequence[Execution], given: int) -> bool:
         return given <= job.revision
 
 
@@ -71,42 +67,40 @@ class RefusesOnlyWhatIsOlder(Compares):
 class RemovalsOnlyKnowEdits(Compares):
     """A settlement moves no revision that edits compare with."""
 
-    def compares(self, job: Job, history: Sequence[Execution], given: int) -> bool:
+    def compares(self, job: Job, executions: Sequence[Execution], given: int) -> bool:
         return job.standing.last_finished_at is None
 
 
 @breaks("a_refused_edit_writes_nothing")
-class LinesFirst(Sound):
+class ExecutionsFirst(Sound):
     """Replace writes its executions and then compares, in two steps."""
 
-    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         row = self.store.row(job.id)
         if row.hold is None:
-            self.store.write(history)
-        return await super().replace(job, history)
+            self.store.write(executions)
+        return await super().replace(job, executions)
 
 
 @breaks("a_refused_edit_writes_nothing")
-class LinesOfARemovalFirst(Sound):
+class ExecutionsOfARemovalFirst(Sound):
     """Remove writes its executions and then compares, in two steps."""
 
-    async def remove(
-        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
-        row = self.store.row(job_id)
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
+        row = self.store.row(job.id)
         if row.job is not None and row.hold is None:
-            self.store.write(history)
-        return await super().remove(job_id, history, expected=expected)
+            self.store.write(executions)
+        await super().remove(job, executions)
 
 
 @breaks("a_refused_edit_writes_nothing")
 class ARefusedEditFrees(Sound):
     """Replace takes the hold away to write, and does not give it back where it is refused."""
 
-    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         row = self.store.row(job.id)
         try:
-            return await super().replace(job, history)
+            return await super().replace(job, executions)
         except RevisionConflict:
             row.hold = None
             self.store.save(job.id, row)
@@ -117,138 +111,84 @@ class ARefusedEditFrees(Sound):
 class RemovalOfNothingWrites(Sound):
     """Remove writes its executions whether or not there was a job."""
 
-    async def remove(
-        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
-        removed = await super().remove(job_id, history, expected=expected)
-        if not removed:
-            self.store.write(history)
-        return removed
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
+        try:
+            await super().remove(job, executions)
+        except JobNotFound:
+            self.store.write(executions)
+            raise
 
 
 @breaks("removing_what_is_gone_writes_nothing")
 class RemovalOfNothingConflicts(Sound):
     """Remove finds no row with the expected revision, and takes that for a conflict."""
 
-    async def remove(
-        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
-        removed = await super().remove(job_id, history, expected=expected)
-        if not removed and expected is not None:
-            raise RevisionConflict(job_id)
-        return removed
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
+        try:
+            await super().remove(job, executions)
+        except JobNotFound:
+            raise RevisionConflict(job.id) from None
 
 
 @breaks("an_edit_leaves_the_running_occurrence_to_its_claim")
-class RemovalWritesTheFateOfARun(Sound):
+class RemovalWritesTheEndOfARun(Sound):
     """Remove writes the execution of the occurrence that is running."""
 
-    async def remove(
-        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
-        removed = await super().remove(job_id, history, expected=expected)
-        if removed:
-            self.store.write(history)
-        return removed
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
+        await super().remove(job, executions)
+        self.store.write(executions)
 
 
 @breaks("an_edit_leaves_the_running_occurrence_to_its_claim")
-class EditsOfTheClaimedWriteNoLines(Sound):
+class EditsOfTheClaimedWriteNothing(Sound):
     """While a job is claimed none of an edit's executions is written, whatever it is about."""
 
-    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         held = self.store.row(job.id).hold is not None
-        return await super().replace(job, () if held else history)
+        return await super().replace(job, () if held else executions)
 
 
 @breaks("an_edit_leaves_the_running_occurrence_to_its_claim")
 class TheRunningOneIsTheStoredOne(Sound):
-    """An edit leaves out the executions about where the job stands, not those about what is claimed."""
+    """An edit leaves out executions about what is stored, not those about what is claimed."""
 
-    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         row = self.store.row(job.id)
-        if row.hold is None or not isinstance(row.job, Job):
-            return await super().replace(job, history)
-        stored = row.job.standing.number
+        one = row.job.standing.scheduled if isinstance(row.job, Job) else None
+        if row.hold is None or one is None:
+            return await super().replace(job, executions)
         replaced = await super().replace(job)
-        self.store.write([execution for execution in history if execution.number != stored])
+        self.store.write([each for each in executions if each.number != one.number])
         return replaced
 
 
 class Upserts(Store):
     """An execution that is there already is written over."""
 
-    def execution(self, execution_id: str) -> Execution | UndecodableExecution | None:
-        return None
-
     def append(self, execution: Execution | UndecodableExecution) -> None:
-        for index, (position, other) in enumerate(self.executions):
+        for index, (position, other) in enumerate(self.history):
             if other.id == execution.id:
-                self.executions[index] = (position, execution)
+                self.history[index] = (position, execution)
                 return
         super().append(execution)
 
 
 @breaks("a_stored_execution_is_passed_over")
-class WritesLinesOver(Sound):
+class WritesOver(Sound):
     """Executions are upserted: what was written first is replaced by what comes later."""
 
     makes = Upserts
 
 
 @breaks("a_stored_execution_is_passed_over")
-class SettlesOnlyWithNewLines(Sound):
+class SettlesOnlyWithNewExecutions(Sound):
     """A settlement is refused where one of its executions is stored already."""
 
-    def _settle(self, settlement: Settlement) -> Settled:
+    def _settle(self, settlement: Settlement, now: datetime) -> Settled:
         row = self.store.row(settlement.claim.job.id)
-        known = any(self.store.execution(execution.id) is not None for execution in settlement.executions)
-        if known and row.is_held_by(settlement.claim):
+        known = any(
+            self.store.stored(execution.id) is not None for execution in settlement.executions
+        )
+        if known and holds(row, settlement.claim):
             return Settled("conflict", row.job if isinstance(row.job, Job) else None)
-        return super()._settle(settlement)
-
-
-@breaks("an_edit_ends_no_occurrence_twice")
-class EditsLookForLinesByIdOnly(Sound):
-    """Edits write a final execution whose id is new, though its occurrence has another one."""
-
-    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
-        held = self.store.row(job.id).hold is not None
-        replaced = await super().replace(job, history if held else ())
-        if not held:
-            self.store.write(history)
-        return replaced
-
-
-@breaks("an_edit_ends_no_occurrence_twice")
-class LooksBeforeItWrites(Sound):
-    """Which occurrences have ended is looked up once for all executions of an edit."""
-
-    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
-        store, held = self.store, self.store.row(job.id).hold is not None
-        new = [execution for execution in history if not store.has_final(execution.uid, execution.number)]
-        replaced = await super().replace(job, history if held else ())
-        if not held:
-            store.write(new)
-        return replaced
-
-
-@breaks("what_an_edit_ended_is_not_ended_again")
-class SettlesWhatAnEditEnded(Sound):
-    """A settlement passes over a final execution of what an edit has ended, and goes on."""
-
-    def _settle(self, settlement: Settlement) -> Settled:
-        new = [
-            execution
-            for execution in settlement.executions
-            if self.store.execution(execution.id) is not None
-            or not self.store.has_final(execution.uid, execution.number)
-            or any(
-                other.token
-                and (other.uid, other.number, other.final) == (execution.uid, execution.number, True)
-                for other in self.store.readable()
-            )
-        ]
-        if len(new) < len(settlement.executions):
-            return super()._settle(evolve(settlement, executions=tuple(new)))
-        return super()._settle(settlement)
+        return super()._settle(settlement, now)

@@ -1,16 +1,27 @@
-"""Takeovers: of one's own claims, of what was put off, in which order, with which executions."""
+"""Takeovers: what the end of a lease counts, writes and tells, and when the job comes again."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 
 from attrs import evolve
-from tests.testkit.mutants.base import Sound, Store, WritesOtherwise, breaks
+from tests.testkit.mutants.base import AFTER, Sound, WritesOtherwise, breaks
 from tests.testkit.mutants.claiming import ClaimsOtherwise
 
-from sched_core import Claim, Execution, Job, Settled, Settlement, Status
-from sched_core.job import execution_expiry
+from sched_core import (
+    Claim,
+    Claimed,
+    Execution,
+    Hold,
+    Job,
+    Pending,
+    Renewal,
+    Settled,
+    Settlement,
+    Status,
+)
 from sched_core.memory import _Row
 
 
@@ -18,7 +29,7 @@ from sched_core.memory import _Row
 class NeverTakesOverFromItself(Sound):
     """The statement that takes over says: WHERE worker <> me."""
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
         own = {
             job_id: row.hold
             for job_id, row in self.store.rows.items()
@@ -28,63 +39,352 @@ class NeverTakesOverFromItself(Sound):
             row = self.store.rows[job_id]
             row.hold = evolve(hold, expires_at=datetime.max.replace(tzinfo=hold.expires_at.tzinfo))
             self.store.save(job_id, row)
-        claims = await super().claim_due(limit)
+        claims = await super().hand_out(limit)
         for job_id, hold in own.items():
             self.store.rows[job_id].hold = hold
             self.store.save(job_id, self.store.rows[job_id])
         return claims
 
 
-@breaks("a_worker_takes_over_what_it_lost_itself")
-class GetsItsOwnClaimBack(ClaimsOtherwise):
-    """A worker that takes over from itself goes on with the claim that it had, renewed."""
-
-    def change(self, claim: Claim) -> Claim:
-        if claim.lost is None or claim.lost.worker != self._worker:
-            return claim
-        return evolve(claim, token=claim.token - 1, lost=None)
-
-
 class Lapses(Sound):
-    """Base: does something to holds whose lease has ended before it claims."""
+    """Base: ends the claims whose lease is over in another way."""
 
-    def lapse(self, row: _Row, now: datetime) -> None:
-        raise NotImplementedError
+    def ends(self, row: _Row, now: datetime) -> None:
+        """Do something to a row before its claim is ended."""
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
-        now = self._now()
+    def ended(self, before: Job, row: _Row, lost: list[Execution]) -> None:
+        """Do something to a row after its claim was ended."""
+
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
+        now, before = self._now(), dict[str, Job]()
         for job_id, row in list(self.store.rows.items()):
             if row.hold is not None and row.hold.expires_at <= now:
-                self.lapse(row, now)
+                self.ends(row, now)
+                if isinstance(row.job, Job):
+                    before[job_id] = row.job
                 self.store.save(job_id, row)
-        return await super().claim_due(limit)
+        claims = [*await super().hand_out(0)]
+        for job_id, job in before.items():
+            row = self.store.row(job_id)
+            if row.hold is None and isinstance(row.job, Job):
+                self.ended(job, row, self.lapsed)
+                self.store.save(job_id, row)
+        return [*claims, *await super().hand_out(limit)]
 
 
-@breaks("what_was_put_off_is_not_taken_over_before_it_is_due")
-class EveryEndedLeaseIsTakenOver(Lapses):
-    """WHERE due_at <= now OR lease_until <= now: what was put off is handed out with its lease."""
-
-    def lapse(self, row: _Row, now: datetime) -> None:
-        if isinstance(row.job, Job) and row.job.standing.due_at is not None:
-            row.job = evolve(row.job, standing=evolve(row.job.standing, due_at=now))
+def one_of(job: Job) -> Pending:
+    """Return the schedule's occurrence, or another one."""
+    one = job.standing.scheduled
+    assert one is not None
+    return one
 
 
-@breaks("what_was_paused_is_not_taken_over")
-class ThePausedAreTakenOver(Lapses):
-    """A lease that has ended is taken over although an edit has left the job without due_at."""
+class CountsOtherwise(Lapses):
+    """Base: writes what was lost into the occurrence in another way."""
 
-    def lapse(self, row: _Row, now: datetime) -> None:
-        if isinstance(row.job, Job) and row.job.standing.due_at is None:
-            row.job = evolve(row.job, standing=evolve(row.job.standing, due_at=now))
+    def count(self, before: Pending, after: Pending) -> Pending:
+        raise NotImplementedError
+
+    def ended(self, before: Job, row: _Row, lost: list[Execution]) -> None:
+        was, now = before.standing.scheduled, row.job.standing.scheduled
+        if was is None or now is None or was.number != now.number or was == now:
+            return
+        counted = self.count(was, now)
+        due_at = None if row.job.standing.due_at is None else counted.due_at
+        standing = evolve(row.job.standing, scheduled=counted, due_at=due_at)
+        row.job = evolve(row.job, standing=standing)
 
 
-@breaks("what_was_paused_is_not_taken_over")
-class ThePausedLoseTheirHold(Lapses):
-    """A sweep deletes the holds whose lease has ended, of what is not due, too."""
+@breaks("a_lease_that_has_ended_counts_an_attempt")
+class LostClaimsAreNotCounted(CountsOtherwise):
+    """A lost claim is no attempt: its execution has the id of the next one."""
 
-    def lapse(self, row: _Row, now: datetime) -> None:
-        if isinstance(row.job, Job) and row.job.standing.due_at is None:
-            row.hold = None
+    def count(self, before: Pending, after: Pending) -> Pending:
+        return evolve(after, attempts=before.attempts)
+
+
+@breaks("a_lease_that_has_ended_counts_an_attempt")
+class LostClaimsDoNotAddUp(CountsOtherwise):
+    """Only the newest lost claim is counted, so that a poison job goes on for ever."""
+
+    def count(self, before: Pending, after: Pending) -> Pending:
+        return evolve(after, lost=1)
+
+
+@breaks("a_lease_that_has_ended_counts_an_attempt")
+class LostClaimsHaveNotBegun(CountsOtherwise):
+    """An occurrence whose claim was lost counts as never begun: what it stands for moves."""
+
+    def count(self, before: Pending, after: Pending) -> Pending:
+        return evolve(after, began_at=before.began_at)
+
+
+@breaks("a_lease_that_has_ended_counts_an_attempt")
+class HandsOutWithoutAWait(CountsOtherwise):
+    """What was lost is due again at once: what kills its worker kills the next one."""
+
+    def count(self, before: Pending, after: Pending) -> Pending:
+        return evolve(after, due_at=before.due_at)
+
+
+@breaks("a_lease_that_has_ended_counts_an_attempt")
+class TellsNothingOfLostClaims(Sound):
+    """The executions of lost claims are written, and not returned: no observer hears of them."""
+
+    async def claim_due(self, limit: int) -> Claimed:
+        return evolve(await super().claim_due(limit), lapsed=())
+
+
+@breaks("a_lease_that_has_ended_counts_an_attempt")
+class TellsOfLostClaimsTwice(Sound):
+    """Whoever looks is told of what was lost last, also if another has told it already."""
+
+    async def claim_due(self, limit: int) -> Claimed:
+        claimed = await super().claim_due(limit)
+        told = self.store.__dict__.setdefault("told", [])
+        told[:] = claimed.lapsed or told
+        return evolve(claimed, lapsed=[*told])
+
+
+@breaks("a_lease_that_has_ended_counts_an_attempt")
+class LapsesKeepTheRevision(Lapses):
+    """A lapse moves no revision: an edit passes over it."""
+
+    def ended(self, before: Job, row: _Row, lost: list[Execution]) -> None:
+        row.job = evolve(row.job, revision=before.revision)
+
+
+@breaks("a_lease_ends_whether_or_not_its_job_is_due")
+class OnlyTheDueLoseTheirClaims(Sound):
+    """WHERE due_at <= now AND lease_until <= now: what was put off keeps its lost claim."""
+
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
+        now, kept = self._now(), dict[str, Any]()
+        for job_id, row in self.store.rows.items():
+            due = row.job.standing.due_at if isinstance(row.job, Job) else now
+            if row.hold is not None and row.hold.expires_at <= now and (due is None or due > now):
+                kept[job_id] = row.hold
+                row.hold = evolve(row.hold, expires_at=AFTER)
+                self.store.save(job_id, row)
+        claims = await super().hand_out(limit)
+        for job_id, hold in kept.items():
+            self.store.rows[job_id].hold = hold
+            self.store.save(job_id, self.store.rows[job_id])
+        return claims
+
+
+@breaks("a_lease_ends_whether_or_not_its_job_is_due")
+class TheLostAreDueAtOnce(Lapses):
+    """The end of a lease makes its job due, also one that was paused or put off."""
+
+    def ended(self, before: Job, row: _Row, lost: list[Execution]) -> None:
+        row.job = evolve(row.job, standing=evolve(row.job.standing, due_at=self._now()))
+
+
+@breaks("every_lease_that_has_ended_is_ended")
+class EndsAsManyLeasesAsItHandsOut(Sound):
+    """LIMIT is that of the claims: of many lost ones some are left to the next look."""
+
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
+        now, kept = self._now(), dict[str, Any]()
+        lost = [
+            (job_id, row)
+            for job_id, row in self.store.rows.items()
+            if row.hold is not None and row.hold.expires_at <= now
+        ]
+        for job_id, row in lost[limit:]:
+            kept[job_id] = row.hold
+            row.hold = evolve(row.hold, expires_at=AFTER)
+            self.store.save(job_id, row)
+        claims = await super().hand_out(limit)
+        for job_id, hold in kept.items():
+            self.store.rows[job_id].hold = hold
+            self.store.save(job_id, self.store.rows[job_id])
+        return claims
+
+
+@breaks("a_lost_claim_ends_what_was_edited_away")
+class LostClaimsCountAgainstTheNext(Lapses):
+    """A lost claim counts against whatever its job has to run by then."""
+
+    def ended(self, before: Job, row: _Row, lost: list[Execution]) -> None:
+        one = row.job.standing.scheduled
+        if one is not None and one.lost == 0:
+            counted = evolve(one, lost=1)
+            row.job = evolve(row.job, standing=evolve(row.job.standing, scheduled=counted))
+
+
+@breaks("a_lost_claim_ends_what_was_edited_away")
+class EditedAwayWithoutAnEnd(Sound):
+    """The end of a lease writes what was abandoned, and not that the occurrence is superseded."""
+
+    class Half(WritesOtherwise):
+        def change(self, execution: Execution) -> Execution | None:
+            return None if execution.status is Status.SUPERSEDED else execution
+
+    makes = Half
+
+
+@breaks("a_lost_claim_ends_what_was_removed")
+class TombstonesVanish(Sound):
+    """A tombstone whose lease has ended is deleted, and its run leaves no execution."""
+
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
+        now = self._now()
+        for job_id, row in list(self.store.rows.items()):
+            if row.job is None and row.hold is not None and row.hold.expires_at <= now:
+                del self.store.rows[job_id]
+        return await super().hand_out(limit)
+
+
+@breaks("a_lost_claim_of_a_removed_job_frees_the_new_one")
+class LostClaimsCountByNumber(Lapses):
+    """Whether a job has moved on is seen by the number, which a new incarnation starts again."""
+
+    def ends(self, row: _Row, now: datetime) -> None:
+        if isinstance(row.job, Job) and row.job.uid != row.hold.uid:
+            row.hold = evolve(row.hold, uid=row.job.uid)
+
+
+# -- how many in a row
+
+
+class HoldsOtherwise(Sound):
+    """Base: says something else of whether a claim's worker was alone."""
+
+    def renewed(self, hold: Hold) -> Hold:
+        raise NotImplementedError
+
+    async def renew(self, renewals: Sequence[Renewal]) -> Sequence[Claim]:
+        claims = await super().renew(renewals)
+        for claim in claims:
+            row = self.store.rows[claim.job.id]
+            row.hold = self.renewed(row.hold)
+        return claims
+
+
+@breaks("only_a_loss_alone_is_the_last")
+class NobodyIsEverAlone(HoldsOtherwise):
+    """Renew does not keep whether the worker is alone: a poison job goes on for ever."""
+
+    def renewed(self, hold: Hold) -> Hold:
+        return evolve(hold, alone_at=None)
+
+
+@breaks("only_a_loss_alone_is_the_last")
+class OnceAloneAlwaysAlone(Sound):
+    """That a worker was alone is kept when it is not any more: a neighbour's crash is charged."""
+
+    async def renew(self, renewals: Sequence[Renewal]) -> Sequence[Claim]:
+        was = {job_id: row.hold and row.hold.alone_at for job_id, row in self.store.rows.items()}
+        claims = await super().renew(renewals)
+        for claim in claims:
+            row = self.store.rows[claim.job.id]
+            row.hold = evolve(row.hold, alone_at=was[claim.job.id] or row.hold.alone_at)
+        return claims
+
+
+@breaks("only_a_loss_alone_is_the_last")
+class EveryLossMayBeTheLast(Lapses):
+    """Claims that were lost beside others count as the last one, too."""
+
+    def ends(self, row: _Row, now: datetime) -> None:
+        row.hold = evolve(row.hold, alone_at=row.hold.renewed_at)
+
+
+@breaks("a_long_run_alone_is_not_to_blame")
+class AloneFromTheNewestRenewal(HoldsOtherwise):
+    """How long a worker is alone is counted from its newest renewal: always less than a lease."""
+
+    def renewed(self, hold: Hold) -> Hold:
+        return evolve(hold, alone_at=hold.alone_at and hold.renewed_at)
+
+
+@breaks("where_one_loss_is_the_last_any_is")
+class TheFirstLossIsNeverTheLast(CountsOtherwise):
+    """With max_lost 1, too, what was lost waits to be run alone."""
+
+    def count(self, before: Pending, after: Pending) -> Pending:
+        return evolve(after, lost=0) if after.lost == 1 and before.lost == 0 else after
+
+
+@breaks("a_settled_attempt_starts_the_count_of_lost_ones_again")
+class LostCountsUntilTheOccurrenceEnds(Sound):
+    """A settlement of an attempt leaves the count of lost claims as it was."""
+
+    def _settle(self, settlement: Settlement, now: datetime) -> Settled:
+        before = settlement.claim.job.standing.scheduled
+        settled, row = super()._settle(settlement, now), self.store.row(settlement.claim.job.id)
+        one = row.job.standing.scheduled if isinstance(row.job, Job) else None
+        if one is not None and before is not None and one.number == before.number:
+            kept = evolve(row.job.standing, scheduled=evolve(one, lost=before.lost))
+            row.job = evolve(row.job, standing=kept)
+        return settled
+
+
+@breaks("an_edit_keeps_what_was_lost")
+class EditsForgetWhatWasLost(Sound):
+    """An edit writes the occurrence anew, without the claims of it that were lost."""
+
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
+        one = job.standing.scheduled
+        if one is not None and one.lost:
+            job = evolve(job, standing=evolve(job.standing, scheduled=evolve(one, lost=0)))
+        return await super().replace(job, executions)
+
+
+@breaks("what_waits_after_lost_claims_comes_in_order")
+class TheLostComeLast(Sound):
+    """What was never lost is claimed first, and what was lost by a second statement."""
+
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
+        claims = [*await super().hand_out(1000)]
+        ordered = sorted(claims, key=lambda claim: one_of(claim.job).lost)
+        await self.release(ordered[limit:])
+        return ordered[:limit]
+
+
+# -- what else a claim may be for
+
+
+@breaks("a_lost_claim_that_ends_a_pause_begins_nothing")
+class PausesEndWithAnAttempt(Lapses):
+    """A lost claim that ends a pause counts against the schedule's occurrence."""
+
+    def ends(self, row: _Row, now: datetime) -> None:
+        if row.hold.pending is None and isinstance(row.job, Job):
+            row.hold = evolve(row.hold, pending=row.job.standing.scheduled)
+
+
+@breaks("a_lost_claim_that_ends_a_pause_begins_nothing")
+class PausesAreHeldAsOccurrences(Sound):
+    """A claim that ends a pause is told to hold the schedule's occurrence."""
+
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
+        claims = await super().hand_out(limit)
+        for claim in claims:
+            row = self.store.rows[claim.job.id]
+            if row.hold.pending is None:
+                row.hold = evolve(row.hold, pending=claim.job.standing.scheduled)
+        return claims
+
+
+@breaks("a_lost_request_leaves_the_schedule_alone")
+class TheLostIsTheSchedules(Lapses):
+    """What was lost is always the schedule's occurrence, whatever was claimed."""
+
+    def ends(self, row: _Row, now: datetime) -> None:
+        one = row.job.standing.scheduled if isinstance(row.job, Job) else None
+        if one is not None and row.hold.pending is not None:
+            row.hold = evolve(row.hold, pending=evolve(one, kind=row.hold.pending.kind))
+
+
+@breaks("what_is_to_be_cancelled_waits_for_nothing")
+class TheMarkedWaitToo(CountsOtherwise):
+    """What is to be cancelled waits after a lost claim like everything else."""
+
+    def count(self, before: Pending, after: Pending) -> Pending:
+        return evolve(after, due_at=max(after.due_at, self._now() + timedelta(seconds=1)))
 
 
 class AbandonsOtherwise(WritesOtherwise):
@@ -110,7 +410,7 @@ class AbandonedForEver(Sound):
 
 @breaks("an_abandoned_execution_says_what_was_lost")
 class AbandonedAtTheEndOfItsLease(Sound):
-    """An abandoned line ends when the claim was made, not when it was taken over."""
+    """An abandoned execution ends when the claim was made, not when it was ended."""
 
     class Earlier(AbandonsOtherwise):
         def abandoned(self, execution: Execution) -> Execution:
@@ -130,110 +430,18 @@ class AbandonedAfterAStart(Sound):
     makes = Started
 
 
-@breaks("a_takeover_of_what_moved_on_ends_it")
+@breaks("an_abandoned_execution_says_what_was_lost")
 class AbandonedByTheNewPolicy(Sound):
     """What a lost claim leaves is kept as the job's policy says now, after an edit."""
 
-    class ByTheStored(WritesOtherwise):
-        def change(self, execution: Execution) -> Execution:
+    class ByTheStored(AbandonsOtherwise):
+        def abandoned(self, execution: Execution) -> Execution:
             job = self.row(execution.job_id).job
-            if execution.started_at is not None or not isinstance(job, Job):
-                return execution
-            return evolve(execution, expires_at=execution_expiry(job.spec.policy, execution.finished_at))
+            keep = job.spec.policy.keep_executions if isinstance(job, Job) else None
+            ends = execution.finished_at + keep if isinstance(keep, timedelta) else None
+            return evolve(execution, expires_at=ends)
 
     makes = ByTheStored
-
-
-@breaks("a_takeover_of_what_was_added_again_ends_the_old")
-class LostClaimsCountByNumber(Sound):
-    """Whether a job has moved on is seen by the number, which a new incarnation starts again."""
-
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
-        for row in self.store.rows.values():
-            if row.hold is not None and isinstance(row.job, Job):
-                held = row.hold.job
-                if held.uid != row.job.uid and held.standing.number == row.job.standing.number:
-                    row.hold = evolve(row.hold, job=evolve(held, uid=row.job.uid))
-        return await super().claim_due(limit)
-
-
-@breaks("a_settled_attempt_starts_the_count_of_lost_ones_again")
-class LostCountsUntilTheOccurrenceEnds(ClaimsOtherwise):
-    """What was lost of an occurrence is reported until it ends, though it was counted."""
-
-    def change(self, claim: Claim) -> Claim:
-        lost = self.store.__dict__.setdefault("lost_of", {})
-        key = (claim.job.uid, claim.job.standing.number)
-        if claim.lost is not None:
-            lost[key] = claim.lost
-        return evolve(claim, lost=lost.get(key))
-
-
-@breaks("an_edit_keeps_what_was_lost")
-class EditsForgetWhatWasReleased(Sound):
-    """An edit writes the row anew, without what a released takeover had lost."""
-
-    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
-        replaced = await super().replace(job, history)
-        self.store.rows[job.id].released = None
-        return replaced
-
-
-@breaks("an_edit_keeps_what_was_lost")
-class EditsForgetWhatTheHolderTookOver(Sound):
-    """An edit copies token, worker and lease of the hold, and not what it took over."""
-
-    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
-        replaced = await super().replace(job, history)
-        row = self.store.rows[job.id]
-        if row.hold is not None:
-            row.hold = evolve(row.hold, lost=None)
-        return replaced
-
-
-@breaks("lost_claims_come_in_the_order_of_due_at")
-class LostClaimsComeByTheirLease(Sound):
-    """What was lost is ordered by the end of its lease, behind what became due meanwhile."""
-
-    class ByLease(Store):
-        def next_due(self, now: datetime) -> str | None:
-            while (held := self.first(self.held)) is not None and held[0] <= now:
-                self.due.append(self.held.pop(0))
-                self.due.sort()
-                self.held.sort()
-            due = self.first(self.due)
-            return due[1] if due is not None and due[0] <= now else None
-
-    makes = ByLease
-
-
-@breaks("lost_claims_come_in_the_order_of_due_at")
-class LostClaimsComeFirst(Sound):
-    """What was lost is taken over before anything else is looked at."""
-
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
-        now = self._now()
-        for row in self.store.rows.values():
-            if row.hold is not None and row.hold.expires_at <= now and isinstance(row.job, Job):
-                row.wake = now.replace(year=1)
-                self.store.due.insert(0, (row.wake, row.job.id))
-        return await super().claim_due(limit)
-
-
-@breaks("lost_claims_come_in_the_order_of_due_at")
-class LostClaimsComeLast(Sound):
-    """What is free is claimed first, and what was lost by a second statement."""
-
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
-        now = self._now()
-        claims: list[Claim] = []
-        while len(claims) < limit and (first := self.store.first(self.store.due)) is not None:
-            if first[0] > now:
-                break
-            held, self.store.held = self.store.held, []
-            claims += await super().claim_due(1)
-            self.store.held = sorted(held + self.store.held)
-        return [*claims, *await super().claim_due(limit - len(claims))]
 
 
 @breaks("a_claim_carries_the_stored_job")
@@ -247,20 +455,10 @@ class ClaimsWithoutNameAndGroup(ClaimsOtherwise):
 
 
 @breaks("a_claim_carries_the_stored_job")
-class TakeoversCarryTheClaimedJob(ClaimsOtherwise):
-    """A takeover hands out the job as the lost claim had it, not as it is stored."""
-
-    def change(self, claim: Claim) -> Claim:
-        jobs = self.store.__dict__.setdefault("claimed", {})
-        before = jobs.setdefault(claim.job.uid, claim.job)
-        return claim if claim.lost is None else evolve(claim, job=before)
-
-
-@breaks("a_claim_carries_the_stored_job")
 class ConflictsCarryTheClaimedJob(Sound):
     """A conflict answers with the job of the claim, not with the stored one."""
 
-    def _settle(self, settlement: Settlement) -> Settled:
-        settled = super()._settle(settlement)
+    def _settle(self, settlement: Settlement, now: datetime) -> Settled:
+        settled = super()._settle(settlement, now)
         stale = settled.outcome == "conflict" and settled.job is not None
         return evolve(settled, job=settlement.claim.job) if stale else settled

@@ -185,8 +185,8 @@ class CommitsAWholeCopy(StagedElsewhere):
 class EditsWithinFreeTheClaim(Joined):
     """The statement of edits within writes the whole row, and knows nothing of claims."""
 
-    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
-        replaced = await super().replace(job, history)
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
+        replaced = await super().replace(job, executions)
         if isinstance(self.store, Staged):
             row = self.store.row(job.id)
             row.hold = None
@@ -198,13 +198,21 @@ class EditsWithinFreeTheClaim(Joined):
 class RemovalsWithinLeaveNoTombstone(Joined):
     """A removal within deletes the row, also of what runs."""
 
-    async def remove(
-        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
-        removed = await super().remove(job_id, history, expected=expected)
-        if removed and isinstance(self.store, Staged):
-            self.store.save(job_id, type(self.store.row(job_id))())
-        return removed
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
+        await super().remove(job, executions)
+        if isinstance(self.store, Staged):
+            self.store.save(job.id, type(self.store.row(job.id))())
+
+
+@breaks("an_edit_within_conflicts_with_a_claim_made_since")
+class EditsWithinCompareRevisionsOnly(Joined):
+    """The statement of edits within compares revisions, which a claim does not move."""
+
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
+        stored = await self.get(job.id)
+        if isinstance(stored, Job) and isinstance(self.store, Staged):
+            job = evolve(job, held=stored.held, held_at=stored.held_at)
+        return await super().replace(job, executions)
 
 
 class Quiet(Staged):
@@ -225,7 +233,7 @@ class Unqueued(Staged):
     def store_all(self) -> None:
         for job_id, row in self.rows.items():
             self.store.rows[job_id] = row
-        for _, execution in self.executions:
+        for _, execution in self.history:
             self.store.append(execution)
 
 

@@ -121,12 +121,12 @@ class WhatWasSentIsWrittenTwice(Silent):
 class ClaimsOfASilentStoreAreForgotten(Silent):
     """The answer of a claim that gave up is thrown away, and its claims are renewed for ever."""
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
         silent = self.store.spoken is not None
-        claims = await Sound.claim_due(self, limit)
+        claims = await Sound.hand_out(self, limit)
         for claim in claims if silent else ():
             row = self.store.row(claim.job.id)
-            row.hold = evolve(claim, expires_at=claim.expires_at.replace(year=9000))
+            row.hold = evolve(row.hold, expires_at=claim.expires_at.replace(year=9000))
             self.store.save(claim.job.id, row)
         if silent:
             raise BackendUnavailable("no answer")
@@ -208,9 +208,9 @@ class LinesAreWrittenBeforeTheRefusal(_LateRefusal):
 class RefusedClaimsAreHeld(_LateRefusal):
     """The rows are claimed in a cache, and stay so when the store refuses it."""
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
         with self.as_if_taken() as refuses:
-            claims = await super().claim_due(limit)
+            claims = await super().hand_out(limit)
         if refuses:
             raise BackendUnavailable("read-only")
         return claims
@@ -220,12 +220,10 @@ class RefusedClaimsAreHeld(_LateRefusal):
 class RefusalsAreLogged(Sound):
     """A write that the store refuses is logged, and answered as if it had been taken."""
 
-    async def remove(
-        self, job_id: str, history: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
         if self.store.refuses:
             return True
-        return await super().remove(job_id, history, expected=expected)
+        return await super().remove(job, executions)
 
 
 @breaks("what_a_store_refuses_to_write_is_told")
@@ -240,18 +238,18 @@ class ChecksByReading(Sound):
 class NoClaimWhereNoneCanBeWritten(Sound):
     """A claim that the store refuses is no claim: nothing is due, day after day."""
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
-        return [] if self.store.refuses else await super().claim_due(limit)
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
+        return [] if self.store.refuses else await super().hand_out(limit)
 
 
 @breaks("what_a_store_refuses_to_write_is_told")
 class RefusalsAreADriversErrors(Sound):
     """What the driver raises goes to the caller as it is."""
 
-    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         if self.store.refuses:
             raise PermissionError("read-only file system")
-        return await super().replace(job, history)
+        return await super().replace(job, executions)
 
 
 # -- newer

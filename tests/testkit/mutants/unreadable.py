@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from attrs import evolve
-from tests.testkit.mutants.base import Sound, Store, breaks
+from tests.testkit.mutants.base import Sound, Store, breaks, holds
 
 from sched_core import (
     Claim,
@@ -27,12 +27,14 @@ class UnreadableLinesAreLeftOut(Sound):
         self, query: ExecutionQuery, *, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
         page = await super().executions(query, after=after, limit=limit)
-        return Page([execution for execution in page.items if isinstance(execution, Execution)], page.next)
+        return Page(
+            [execution for execution in page.items if isinstance(execution, Execution)], page.next
+        )
 
 
 @breaks("an_unreadable_execution_is_shown_in_its_place")
 class OneUnreadableLineHidesAll(Sound):
-    """A page is decoded as a whole, so one execution that cannot be read takes all others with it."""
+    """A page is decoded as a whole, so one that cannot be read takes all others with it."""
 
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int
@@ -54,7 +56,9 @@ class UnreadableLinesMatchNothing(Sound):
         page = await super().executions(query, after=after, limit=limit)
         if query == ExecutionQuery(job_id=query.job_id):
             return page
-        return Page([execution for execution in page.items if isinstance(execution, Execution)], page.next)
+        return Page(
+            [execution for execution in page.items if isinstance(execution, Execution)], page.next
+        )
 
 
 @breaks("an_unreadable_execution_is_shown_in_its_place")
@@ -66,18 +70,20 @@ class UnreadableLinesComeLast(Sound):
     ) -> Page[Execution | UndecodableExecution]:
         page = await super().executions(query, after=after, limit=limit)
         odd = [execution for execution in page.items if isinstance(execution, UndecodableExecution)]
-        return Page([*(execution for execution in page.items if execution not in odd), *odd], page.next)
+        return Page(
+            [*(execution for execution in page.items if execution not in odd), *odd], page.next
+        )
 
 
 @breaks("an_unreadable_execution_stops_nothing_else")
 class UnreadableLinesStopTakeovers(Sound):
     """To write an abandoned execution, all executions are read."""
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
         holds = [row.hold for row in self.store.rows.values() if row.hold is not None]
         if any(hold.expires_at <= self._now() for hold in holds):
             _all_readable(self.store)
-        return await super().claim_due(limit)
+        return await super().hand_out(limit)
 
 
 @breaks("an_unreadable_execution_stops_nothing_else")
@@ -86,7 +92,7 @@ class UnreadableLinesStopRepeats(Sound):
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         for settlement in settlements:
-            if not self.store.row(settlement.claim.job.id).is_held_by(settlement.claim):
+            if not holds(self.store.row(settlement.claim.job.id), settlement.claim):
                 _all_readable(self.store)
         return await super().settle(settlements)
 
@@ -119,13 +125,18 @@ class UnreadableLinesAreOld(Sound):
     """What tells no age is taken to be older than everything."""
 
     async def prune(self, before: datetime) -> int:
-        self.store.executions = [
-            (at, evolve(execution, finished_at=self._now()) if execution.finished_at is None else execution)
-            for at, execution in self.store.executions
+        self.store.history = [
+            (
+                at,
+                evolve(execution, finished_at=self._now())
+                if execution.finished_at is None
+                else execution,
+            )
+            for at, execution in self.store.history
         ]
         return await super().prune(before)
 
 
 def _all_readable(store: Store) -> None:
-    if len(store.readable()) < len(store.executions):
+    if len(store.readable()) < len(store.history):
         raise ValueError("an execution cannot be read")

@@ -8,7 +8,7 @@ from datetime import datetime
 import anyio
 from anyio.lowlevel import checkpoint
 from attrs import evolve
-from tests.testkit.mutants.base import Sound, Store, breaks
+from tests.testkit.mutants.base import Sound, Store, breaks, holds
 
 from sched_core import (
     BackendUnavailable,
@@ -30,16 +30,20 @@ BATCH = 100
 
 
 @breaks("many_records_are_pruned_at_once")
-class PrunesOneBatchOfLines(Sound):
+class PrunesOneBatchOfExecutions(Sound):
     """Prune deletes what has room in one statement, and leaves the rest to the next one."""
 
     async def prune(self, before: datetime) -> int:
-        old = [place for place, execution in self.store.executions if (execution.finished_at or before) < before]
+        old = [
+            place
+            for place, execution in self.store.history
+            if (execution.finished_at or before) < before
+        ]
         later = old[BATCH:]
-        kept = [entry for entry in self.store.executions if entry[0] in later]
+        kept = [entry for entry in self.store.history if entry[0] in later]
         deleted = await super().prune(before)
         if kept:
-            self.store.keep(sorted([*self.store.executions, *kept], key=lambda entry: entry[0]))
+            self.store.keep(sorted([*self.store.history, *kept], key=lambda entry: entry[0]))
         return deleted - len(kept)
 
 
@@ -116,8 +120,8 @@ class WorkerNamesAreCut(Sound):
 class WorkersIgnoreCase(Sound):
     """Workers are compared by the collation of the database."""
 
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
-        return await super().renew([self._as_held(claim) for claim in claims])
+    async def extend(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        return await super().extend([self._as_held(claim) for claim in claims])
 
     def _as_held(self, claim: Claim) -> Claim:
         hold = self.store.row(claim.job.id).hold
@@ -131,7 +135,7 @@ class ReleaseEndsAtTheFirstLost(Sound):
 
     async def release(self, claims: Sequence[Claim]) -> None:
         for claim in claims:
-            if not self.store.row(claim.job.id).is_held_by(claim):
+            if not holds(self.store.row(claim.job.id), claim):
                 return
             await super().release([claim])
 
@@ -144,11 +148,11 @@ class ReleasedJobsGoToTheEnd(Sound):
         await super().release(claims)
         self.store.released = {claim.job.id for claim in claims}
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
         released = getattr(self.store, "released", None)
         if not released:
-            return await super().claim_due(limit)
-        claims = list(await super().claim_due(1000))
+            return await super().hand_out(limit)
+        claims = list(await super().hand_out(1000))
         claims.sort(key=lambda claim: claim.job.id in released)
         self.store.released = None
         await super().release(claims[limit:])
@@ -239,7 +243,7 @@ class CloseDropsWhatIsUnderWay(Sound):
 
 
 @breaks("executions_of_a_job_are_listed_in_the_order_of_writing")
-class LinesOfAJobComeByNumber(Sound):
+class ExecutionsOfAJobComeByNumber(Sound):
     """WHERE job_id = ? ORDER BY number DESC, attempt DESC: there is an index for it."""
 
     async def executions(

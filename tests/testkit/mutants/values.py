@@ -28,16 +28,19 @@ class Due(Sound):
     def age(self, due: datetime) -> Any:
         return due
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
         now, store = self._now(), self.store
+        await super().hand_out(0)
         found = [
-            (self.age(due), job_id) for job_id, row in store.rows.items() if (due := row.due())
+            (self.age(due), job_id)
+            for job_id, row in store.rows.items()
+            if row.hold is None and (due := row.due())
         ]
         claims: list[Claim] = []
         for _, job_id in sorted(found):
             row = store.rows[job_id]
             if len(claims) < limit and self.is_due(row.due(), now) and row.due() <= now + LEASE:
-                claim = row.claim(store.next_serial(), self._worker, now, now + LEASE, store)
+                claim = row.claim(store.next_serial(), self._worker, now, LEASE)
                 store.save(job_id, row)
                 claims += [] if claim is None else [claim]
         return claims
@@ -80,13 +83,13 @@ class OldMomentsAreDueLast(Due):
 class LeasesEndAtSeconds(Sound):
     """Leases are kept in whole seconds, rounded up."""
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
-        claims = await super().claim_due(limit)
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
+        claims = await super().hand_out(limit)
         for claim in claims:
             if claim.expires_at.microsecond:
                 row = self.store.rows[claim.job.id]
                 ends = claim.expires_at.replace(microsecond=0) + timedelta(seconds=1)
-                row.hold = evolve(claim, expires_at=ends)
+                row.hold = evolve(row.hold, expires_at=ends)
                 self.store.save(claim.job.id, row)
         return claims
 
@@ -101,10 +104,10 @@ class SelectsOtherwise(Sound):
         self, query: ExecutionQuery, *, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
         self._now()
-        below = len(self.store.executions) if after is None else int(after)
+        below = len(self.store.history) if after is None else int(after)
         found = [
             (place, execution)
-            for place, (_, execution) in enumerate(self.store.executions[:below])
+            for place, (_, execution) in enumerate(self.store.history[:below])
             if self.selects(execution, query)
         ][::-1]
         more = len(found) > limit
@@ -130,7 +133,9 @@ class SelectsBySeconds(SelectsOtherwise):
     """When executions ended is compared in whole seconds."""
 
     def selects(self, execution: Execution, query: ExecutionQuery) -> bool:
-        return query.matches(evolve(execution, finished_at=execution.finished_at.replace(microsecond=0)))
+        return query.matches(
+            evolve(execution, finished_at=execution.finished_at.replace(microsecond=0))
+        )
 
 
 @breaks("filters_of_the_history_hold_together")
@@ -211,9 +216,9 @@ class EmptyIsNothing(Keeps):
     """Empty texts are stored as NULL."""
 
     def kept(self, job: Job) -> Job:
-        return evolve(
-            job, standing=evolve(job.standing, pause_reason=job.standing.pause_reason or None)
-        )
+        pause = job.standing.pause
+        silent = pause and evolve(pause, reason=pause.reason or None)
+        return evolve(job, standing=evolve(job.standing, pause=silent))
 
 
 @breaks("types_are_kept")
@@ -222,19 +227,21 @@ class NumbersAreFloats(Keeps):
 
     def kept(self, job: Job) -> Job:
         standing = job.standing
-        return evolve(job, standing=evolve(standing, attempts=int(float(standing.attempts))))
+        one = standing.scheduled
+        rounded = one and evolve(one, attempts=int(float(one.attempts)))
+        return evolve(job, standing=evolve(standing, scheduled=rounded))
 
 
 @breaks("types_are_kept")
-class LinesSayFinalAsNumbers(Sound):
+class FinalIsANumber(Sound):
     """The history is read without a word about what is a truth value."""
 
     class makes(WritesOtherwise):  # noqa: N801 -- the attribute that it overrides
         """Its store."""
 
         def change(self, execution: Execution) -> Execution:
-            number: Any = int(execution.manual)
-            return evolve(execution, manual=number)
+            number: Any = int(execution.final)
+            return evolve(execution, final=number)
 
 
 class Collates(Store):
@@ -352,7 +359,7 @@ class CursorsAreLines(Sound):
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
-        found = [execution for _, execution in self.store.executions[::-1] if query.matches(execution)]
+        found = [execution for _, execution in self.store.history[::-1] if query.matches(execution)]
         ids = [execution.id for execution in found]
         found = found[ids.index(after) + 1 :] if after in ids else found
         return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)

@@ -9,7 +9,7 @@ from typing import Any
 
 from anyio.lowlevel import checkpoint
 from attrs import evolve
-from tests.testkit.mutants.base import Sound, breaks
+from tests.testkit.mutants.base import Sound, Store, breaks
 
 from sched_core import (
     Claim,
@@ -99,9 +99,9 @@ def _without_alarms(store: Any, keep: Sequence[Alarm] = ()) -> Iterator[None]:
 class EditsWakeNobody(Quiet):
     """Only a new job wakes who waits, not one that is resumed or triggered."""
 
-    async def replace(self, job: Job, history: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         with self.quietly():
-            return await super().replace(job, history)
+            return await super().replace(job, executions)
 
 
 @breaks("a_release_wakes_who_waits")
@@ -156,14 +156,14 @@ class WakesItselfOnly(Sound):
 class TheFutureHasExpired(Sound):
     """A claim that was made in the future cannot be right, and is dropped."""
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
         now = self._now()
         for job_id, row in self.store.rows.items():
             if row.hold is not None and row.hold.claimed_at > now and row.job is not None:
                 row.hold = None
                 row.job = evolve(row.job, standing=evolve(row.job.standing, due_at=now))
                 self.store.save(job_id, row)
-        return await super().claim_due(limit)
+        return await super().hand_out(limit)
 
 
 @breaks("a_clock_set_back_loses_nothing")
@@ -181,12 +181,12 @@ class TimeOnlyGrows(Sound):
 class OldNewsIsDropped(Sound):
     """What is overdue by more than a week is passed over: the backend judges misfires itself."""
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
+    async def hand_out(self, limit: int) -> Sequence[Claim]:
         now = self._now()
         for row in self.store.rows.values():
             if row.wake is not None and row.wake < now - timedelta(days=7):
                 row.wake = None
-        return await super().claim_due(limit)
+        return await super().hand_out(limit)
 
 
 @breaks("a_clock_set_back_holds_up_no_wait")
@@ -200,13 +200,32 @@ class WaitsForTheOldTime(Sound):
             await self._clock.sleep_until(now)
 
 
-@breaks("what_was_put_off_ends_no_wait")
-class EveryEndedLeaseWakes(Sound):
-    """A lease that has ended wakes whoever waits, though its job is not due."""
+@breaks("the_end_of_any_lease_ends_waiting")
+class OnlyTheDueWake(Sound):
+    """A lease that ends wakes nobody where an edit has put its job off or removed it."""
+
+    class ByDue(Store):
+        def earliest(self) -> datetime | None:
+            rows = [row for row in self.rows.values() if isinstance(row.job, Job)]
+            dues = (row.job.standing.due_at for row in rows)
+            moments = [
+                max(due, row.hold.expires_at if row.hold is not None else due)
+                for row, due in zip(rows, dues, strict=True)
+                if due is not None
+            ]
+            return min(moments, default=None)
+
+    makes = ByDue
+
+
+@breaks("what_waits_after_a_lost_claim_wakes_at_its_moment")
+class TheLostWakeBeforeTheirMoment(Sound):
+    """What waits after a lost claim wakes whoever waits for half of its wait already."""
 
     async def wait_due(self, limit: int) -> None:
         now = self._now()
-        if not any(
-            row.hold is not None and row.hold.expires_at <= now for row in self.store.rows.values()
-        ):
-            await super().wait_due(limit)
+        for row in self.store.rows.values():
+            one = row.job.standing.scheduled if isinstance(row.job, Job) else None
+            if one is not None and one.lost and row.hold is None and one.due_at > now:
+                return
+        await super().wait_due(limit)

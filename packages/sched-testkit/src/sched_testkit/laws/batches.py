@@ -220,7 +220,7 @@ async def a_bulk_add_beyond_the_limit_is_whole_or_refused(bench: Bench) -> None:
     listed = await bench.jobs(backend, limit=300)
     assert sorted(listed, key=lambda job: job.id) == stored, "a part of it was added"
     for job in stored:
-        await bench.remove(backend, job.id)
+        await backend.remove(job)
     await bench.added(backend, bench.job(jobs[-1].id, due=None))
     try:
         await backend.add(jobs)
