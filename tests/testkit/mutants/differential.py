@@ -33,7 +33,6 @@ class RemovedTwiceRunsTwice(ASecondRemovalDropsTheHold):
 
 
 @the_model
-@the_model
 class FailuresAddUp(Sound):
     """A settlement of the same occurrence adds to the stored attempts what it says they are."""
 
@@ -61,7 +60,6 @@ class RenewingRevives(Sound):
         return await super().extend(claims)
 
 
-@the_model
 @the_model
 class HoldsFollowEdits(Sound):
     """The hold keeps what the job's policy says now, and not what it said at the claim."""
@@ -105,7 +103,6 @@ class NoRevisionIsAnyRevision(Sound):
 
 
 @the_model
-@the_model
 class RemovalOfHeldComparesNothing(Sound):
     """The removal of a held job only sets a mark, whatever it was decided on."""
 
@@ -136,7 +133,6 @@ class NothingWrittenBesideARun(Sound):
 
 
 @the_model
-@the_model
 class LostClaimsForgetThePutOff(Sound):
     """A lost claim is due again after its wait, though an edit has put it off for longer."""
 
@@ -164,7 +160,6 @@ class ReleaseLeavesTombstones(Sound):
                 self.store.save(job_id, row)
 
 
-@the_model
 @the_model
 class ConflictsFree(Sound):
     """A settlement that may not end what is pending is refused, and its claim ends all the same."""
@@ -286,7 +281,6 @@ class SettlesTheFirstOnly(Sound):
 
 
 @the_model
-@the_model
 class RenewsFromWhereItEnded(Sound):
     """A lease that has ended is renewed from its end on, and not from now."""
 
@@ -302,7 +296,7 @@ class RenewsFromWhereItEnded(Sound):
         return renewed
 
 
-@the_model
+@breaks("a_renewal_tells_that_a_run_is_to_be_cancelled")
 class CancelsOnlyTheSchedules(Sound):
     """Renew tells of a mark only of the schedule's occurrence, and not of a request."""
 

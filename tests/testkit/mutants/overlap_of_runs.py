@@ -387,7 +387,7 @@ class ReleasesLater(Racing):
                 self.store.write(late.executions)
 
 
-@breaks("a_release_frees_no_other_claim")
+@breaks("a_release_frees_no_claim_of_what_came_after")
 class ReleaseComparesFirst(ReleasesLater):
     """Compares token and worker, then frees by id."""
 

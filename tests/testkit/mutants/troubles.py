@@ -13,6 +13,7 @@ from tests.testkit.mutants.base import MutantHarness, Sound, Store, breaks, exam
 from sched_core import (
     BackendUnavailable,
     Claim,
+    Claimed,
     Clock,
     Execution,
     Job,
@@ -113,7 +114,7 @@ class WhatWasSentIsWrittenTwice(Silent):
         answers = await Sound.settle(self, settlements)
         if silent:
             for execution in settlements[0].executions:
-                self.store.append(execution)
+                self.store.append(evolve(execution, id=f"{execution.id}:again"))
         return answers
 
 
@@ -121,16 +122,16 @@ class WhatWasSentIsWrittenTwice(Silent):
 class ClaimsOfASilentStoreAreForgotten(Silent):
     """The answer of a claim that gave up is thrown away, and its claims are renewed for ever."""
 
-    async def hand_out(self, limit: int) -> Sequence[Claim]:
+    async def claim_due(self, limit: int) -> Claimed:
         silent = self.store.spoken is not None
-        claims = await Sound.hand_out(self, limit)
-        for claim in claims if silent else ():
+        claimed = await Sound.claim_due(self, limit)
+        for claim in claimed.claims if silent else ():
             row = self.store.row(claim.job.id)
             row.hold = evolve(row.hold, expires_at=claim.expires_at.replace(year=9000))
             self.store.save(claim.job.id, row)
         if silent:
             raise BackendUnavailable("no answer")
-        return claims
+        return claimed
 
 
 @breaks("a_wait_outlives_a_silence")

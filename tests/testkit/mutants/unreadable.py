@@ -107,7 +107,7 @@ class WhatCannotBeReadIsWrittenAgain(Sound):
         for settlement in settlements:
             for execution in settlement.executions:
                 if execution.id not in known:
-                    self.store.append(execution)
+                    self.store.history.append((self.store.next_serial(), execution))
         return answers
 
 

@@ -184,7 +184,8 @@ class Teller:
             Pending(number + n, now, due, kind, key=key, origin=number + n)
             for n, (kind, key) in enumerate(((Kind.TRIGGERED, None), (Kind.RERUN, "key")))
         )
-        marked = [one.number for one in (old.scheduled, *old.requests) if one is not None]
+        pending = [one.number for one in (old.scheduled, *old.requests) if one is not None]
+        marked = (*((job.held,) if job.held is not None else ()), *pending)
         standing = {
             "definition": evolve(old, failing=old.failing + 1, last_finished_at=now),
             "next occurrence": evolve(
@@ -203,7 +204,7 @@ class Teller:
             "expiry": evolve(old, expires_at=now + 5 * SECOND),
             "request": evolve(old, last_number=number, requests=(*old.requests, asked[0])),
             "two requests": evolve(old, last_number=number + 1, requests=(*old.requests, *asked)),
-            "cancel": evolve(old, cancels=tuple(marked[:1])),
+            "cancel": evolve(old, cancels=marked[:1]),
         }.get(step.how, old)
         edited = evolve(job, standing=evolve(standing, due_at=due_of(standing)))
         if step.how == "definition":

@@ -174,7 +174,7 @@ async def listings_show_what_was_written_elsewhere(bench: Bench) -> None:
 
 @law
 async def the_history_is_listed_by_writing_and_selected_by_its_end(bench: Bench) -> None:
-    """Executions are listed in the order of writing and selected by finished_at, by nothing else."""
+    """Executions are listed in the order of writing and selected by finished_at alone."""
     backend = await bench.open()
     start, minute = bench.clock.now(), timedelta(minutes=1)
     await bench.added(backend, bench.job())

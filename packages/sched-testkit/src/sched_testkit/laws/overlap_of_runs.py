@@ -186,6 +186,21 @@ async def a_release_frees_no_other_claim(both: Overlap) -> None:
 
 
 @law_of_overlap
+async def a_release_frees_no_claim_of_what_came_after(both: Overlap) -> None:
+    """An expired claim of what was edited away is released or lost, and the next one is kept."""
+    held, old = await both.held()
+    await both.one.replace(both.bench.moved(held), [both.bench.owed(old, Status.SUPERSEDED)])
+    await both.end_leases()
+    _, second = await both.both(lambda one: one.release([old]), both.claimed)
+    taken = [*second.claims, *await both.claimed(both.one)]
+    assert len(taken) == 1, "nobody got what came after, or two did"
+    assert not await both.claimed(both.two), "a late release freed the claim that came after"
+    expected = ["abandoned", "superseded"] if both.lapsed else ["superseded"]
+    assert await both.statuses() == expected
+    assert (await both.settle(both.bench.settlement(taken[0]))).outcome == "written"
+
+
+@law_of_overlap
 async def an_edit_or_a_settlement_of_a_revision_wins(both: Overlap) -> None:
     """Of an edit and a settlement decided on one revision, the later one is told of a conflict."""
     job, claim = await both.held()

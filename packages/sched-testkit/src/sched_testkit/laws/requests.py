@@ -124,6 +124,14 @@ async def a_renewal_tells_that_a_run_is_to_be_cancelled(bench: Bench) -> None:
     await bench.added(two, evolve(bench.job(), standing=standing))
     (renewed,) = await bench.renew(one, [claim])
     assert renewed.cancel is False, "the mark of another incarnation was told"
+    later = bench.job("asked", due=bench.clock.now() + timedelta(days=1))
+    (later,) = await bench.added(one, bench.asked(later, bench.request(2)))
+    (claim,) = [each for each in await bench.due(one) if each.job.id == "asked"]
+    for number in (1, 2):
+        read = await bench.stored(two, "asked")
+        await two.replace(evolve(read, standing=evolve(read.standing, cancels=(number,))))
+        (renewed,) = await bench.renew(one, [claim])
+        assert renewed.cancel is (number == 2), f"{number} is marked, and the request 2 is held"
 
 
 @law

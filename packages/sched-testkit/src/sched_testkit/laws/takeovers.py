@@ -352,19 +352,20 @@ async def what_waits_after_lost_claims_comes_in_order(bench: Bench) -> None:
     await bench.due(one)
     await bench.advance(bench.lease)
     assert len(await bench.lapse(two)) == 3
-    now = bench.clock.now()
+    now, waits = bench.clock.now(), (SECOND * 0, SECOND * 0, SECOND / 4, SECOND)
     await bench.added(
-        one, bench.job("d", due=now), bench.job("e", due=now + SECOND / 4), bench.job("f", due=now)
+        one,
+        *(bench.job(name, due=now + wait) for name, wait in zip("dfeg", waits, strict=True)),
     )
     await bench.advance(SECOND)
     dues = {}
-    for name in "abcdef":
+    for name in "abcdefg":
         dues[name] = (await bench.stored(one, name)).standing.due_at
     found: list[Claim] = []
     for limit in (2, 1, 10):
         found += await bench.due(two, limit)
     moments = [due for claim in found if (due := dues[claim.job.id]) is not None]
-    assert len(moments) == 6
+    assert len(moments) == 7
     assert moments == sorted(moments), f"they came as {[claim.job.id for claim in found]}"
 
 

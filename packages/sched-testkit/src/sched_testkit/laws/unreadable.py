@@ -61,7 +61,7 @@ async def an_unreadable_execution_stops_nothing_else(bench: Bench) -> None:
 
 @law(needs=spoilable_execution)
 async def an_unreadable_execution_is_pruned_by_its_age(bench: Bench) -> None:
-    """Prune deletes an unreadable execution by its age where that can be read, or leaves it alone."""
+    """Prune deletes an unreadable execution by its age if that can be read, or leaves it alone."""
     backend = await bench.open()
     _, odd, _ = await _history(bench, backend)
     assert isinstance(odd, UndecodableExecution)
