@@ -11,6 +11,7 @@ from sched_core._model.occurrence import Pending
 from sched_core._model.policy import CatchUp, Coalesce, Drop
 from sched_core._rules.finish import after
 from sched_core._rules.grid import (
+    NOTHING,
     TICK,
     Behind,
     content,
@@ -44,25 +45,27 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
     if one.number in standing.cancels:
         rest = rest_of_backfill(job, one) if one.until is not None else None
         return _ends(claim, one, Status.CANCELLED, now, "cancelled", rest)
-    if one.is_scheduled and one.began_at is None and is_outdated(job):
+    is_scheduled = one.is_scheduled
+    if is_scheduled and one.began_at is None and is_outdated(job):
         mended = rederived(job, now=now)
         if mended is not None and mended.standing.find(one.number) is None:
             return Decision(mended.standing)
     mark, fixed = standing.skip, counts_from_end(job)
-    if mark is not None and one.is_scheduled and (mark == moment or (fixed and mark < moment)):
+    if mark is not None and is_scheduled and (mark == moment or (fixed and mark < moment)):
         return _ends(claim, one, Status.SKIPPED, now, None, Behind())
     if one.lost >= policy.max_lost:
         reason = f"lost: {one.lost} claims in a row were never settled"
         return _ends(claim, one, Status.FAILED, now, reason)
-    alone = runs_alone(job, one)
-    if not one.is_scheduled:
+    alone = one.lost > 0 and runs_alone(job, one)
+    if not is_scheduled:
         return Start(one.number, moment, one.kind, attempt, alone=alone, args=one.args)
 
-    missed = _missed(claim, one, now)
-    if missed is not None:
-        return missed
+    if type(policy.misfire) is not Coalesce:
+        missed = _missed(claim, one, now)
+        if missed is not None:
+            return missed
     at = one.began_at or claim.claimed_at
-    behind = content(job, one, at)
+    behind = content(job, one, at) if at > moment or one.coalesced else NOTHING
     next_one = None if fixed else following(job, behind.last or moment)
     deadline = None
     if policy.overlap == "cancel" and not fixed:
@@ -86,7 +89,7 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
 def _missed(claim: Claim, one: Pending, now: datetime) -> Decision | None:
     """Return the decision for what the misfire policy passes over, in one execution for all."""
     job, misfire, moment = claim.job, claim.job.spec.policy.misfire, one.scheduled_at
-    if type(misfire) is Coalesce or one.failures or one.snoozes:
+    if one.failures or one.snoozes:
         return None
     # Jitter is no lateness: it is judged as if there were none.
     judged = claim.claimed_at - (scheduled(job, one.number, moment).due_at - moment)

@@ -12,6 +12,7 @@ from sched_core._model.job import Job
 from sched_core._model.occurrence import Gap, Pause, Pending, Standing
 from sched_core._model.policy import Policy, Retry, backoff
 from sched_core._rules.grid import (
+    NOTHING,
     Behind,
     Grid,
     asked_grid,
@@ -25,7 +26,9 @@ from sched_core._rules.standing import current, placed, replaced, scheduled
 from sched_core.clock import instant_after
 from sched_core.schedule import next_occurrence
 
-NEVER_FINAL = {Status.INTERRUPTED, Status.SNOOZED}
+_SUCCEEDED, _SNOOZED = Status.SUCCEEDED, Status.SNOOZED
+_CANCELLED, _INTERRUPTED = Status.CANCELLED, Status.INTERRUPTED
+# Members of an enumeration take ten times as long to look up, and this is on the way of every run.
 LONGEST_WAIT = timedelta(minutes=1)
 """Before an attempt that follows one which a failure of the store has interrupted."""
 _STORE_FAILED = Retry(backoff=timedelta(seconds=1), factor=2, maximum=LONGEST_WAIT, jitter=0.5)
@@ -59,16 +62,16 @@ def finish(
     policy = claimed.spec.policy if job is None or one is None else job.spec.policy
     status, reason = _outcome(job, one, start, ended, policy)
     again = None
-    if one is not None and status is not Status.SUCCEEDED:
+    if one is not None and status is not _SUCCEEDED:
         again = _again(claim, start, ended, status, one, policy, now)
-    final = again is None and status not in NEVER_FINAL
+    final = again is None and status is not _INTERRUPTED and status is not _SNOOZED
     next_one, gap = start.following, None
     if next_one is not None:
         gap = next_one - (start.coalesced_until or start.scheduled_at)
     elif job is not None and one is not None and counts_from_end(job):
         gap = gap_after(job, one, None, now)
-    behind = Behind(start.coalesced, start.coalesced_until) if final else Behind()
-    if status is Status.CANCELLED and job is not None and one is not None and one.until is not None:
+    behind = Behind(start.coalesced, start.coalesced_until) if final else NOTHING
+    if status is _CANCELLED and job is not None and one is not None and one.until is not None:
         behind = rest_of_backfill(job, one)
     execution = Execution(
         f"{claimed.uid}:{start.number}:{start.attempt}",
@@ -91,7 +94,7 @@ def finish(
         0 if one is None else one.snoozes,
         expiry(kept(policy, gap), now),
     )
-    executions = () if status is Status.SNOOZED else (execution,)
+    executions = () if status is _SNOOZED else (execution,)
     if job is None:
         return Decision(None, executions)
     if one is None:
@@ -120,9 +123,9 @@ def _outcome(
 ) -> tuple[Status, str | None]:
     """Return how the run ended, where a mark or a bound has something to say about it."""
     status, reason = ended.status, ended.reason
-    if status is Status.SUCCEEDED:
+    if status is _SUCCEEDED:
         return status, reason
-    if status is Status.SNOOZED and one is not None and one.snoozes >= policy.max_snoozes:
+    if status is _SNOOZED and one is not None and one.snoozes >= policy.max_snoozes:
         status, reason = Status.FAILED, f"snoozed more than {policy.max_snoozes} times"
     if job is not None and start.number in job.standing.cancels:
         status, reason = Status.CANCELLED, reason or "cancelled"
@@ -233,7 +236,9 @@ def after(
         number += 1
         head = scheduled(job, number, next_one)
         gaps = gaps and still_ahead(gaps, next_one)
-    pause, failing = _failing(job, execution, number, now)
+    pause, failing = standing.pause, 0
+    if execution.status is not _SUCCEEDED:
+        pause, failing = _failing(job, execution, number, now)
     last = standing.last_scheduled_at
     simple = pause is None and not standing.requests and head is not None
     found = Standing(
@@ -259,8 +264,6 @@ def _failing(
 ) -> tuple[Pause | None, int]:
     """Return the pause that so many failures in a row make, and how many there are now."""
     pause, failing, most = job.standing.pause, job.standing.failing, job.spec.policy.pause_after
-    if execution.status is Status.SUCCEEDED:
-        return pause, 0
     if execution.status is not Status.FAILED:
         return pause, failing
     failing += 1

@@ -28,6 +28,9 @@ class Behind(NamedTuple):
     last: datetime | None = None
 
 
+NOTHING = Behind()
+
+
 @frozen
 class Grid:
     """The moments of a schedule that took effect at the anchor, but for those inside gaps."""
@@ -95,7 +98,7 @@ def passed(job: Job, since: datetime, now: datetime) -> Behind:
     """Return the moments after the first that were due by the second: none is inside a pause."""
     pause = job.standing.pause
     until = now if pause is None else min(now, pause.since)
-    if counts_from_end(job) or until <= since:
+    if until <= since or counts_from_end(job):
         return Behind()
     first = following(job, since)
     return Behind() if first is None or first > until else grid_of(job).between(since, until)

@@ -144,7 +144,9 @@ def freed(
     An edit or a removal leaves the end of what is held to its claim: it is written here.
     """
     one = hold.pending
-    if one is None or _stored(job, hold) is not None or any(each.final for each in executions):
+    if one is None or _stored(job, hold) is not None:
+        return executions
+    if any(each.final for each in executions):
         return executions
     return (*executions, of_hold(hold, one, 0, Status.SUPERSEDED, now))
 

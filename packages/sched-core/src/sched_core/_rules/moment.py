@@ -52,11 +52,10 @@ def rederived(job: Job, *, now: datetime) -> Job | None:
 
 def is_outdated(job: Job) -> bool:
     """Whether this process derives the job's moments from newer data than its pending one was."""
-    one = job.standing.scheduled
-    if one is None:
+    one, mine = job.standing.scheduled, fingerprint(job.spec.schedule)
+    if one is None or mine == one.derived_from:
         return False
-    mine = fingerprint(job.spec.schedule)
-    return mine != one.derived_from and knows_better(mine, one.derived_from)
+    return knows_better(mine, one.derived_from)
 
 
 def _nearest(job: Job, moment: datetime) -> datetime | None:

@@ -12,6 +12,8 @@ from sched_core._model.policy import KEPT, KEPT_GAPS, Policy
 from sched_core._rules.grid import Behind, counts_from_end, following, passed
 from sched_core.clock import LAST, instant_after
 
+_SHORT = KEPT / KEPT_GAPS
+
 
 def expiry(keep: timedelta | None, now: datetime) -> datetime | None:
     """Return from when on what is kept for so long may be deleted; ``None`` for never."""
@@ -30,8 +32,10 @@ def kept(policy: Policy, gap: timedelta | None = None) -> timedelta | None:
     """
     if policy.keep_executions != "default":
         return policy.keep_executions
+    if gap is None or gap <= _SHORT:
+        return KEPT
     try:
-        return KEPT if gap is None else max(KEPT, KEPT_GAPS * gap)
+        return KEPT_GAPS * gap
     except OverflowError:
         return None
 
