@@ -10,7 +10,7 @@ from sched_testkit.conformance import DEEP
 
 
 class Short(SessionPostgresHarness):
-    share = 0.15
+    share = 0.1
 
 
 TestPostgres = conformance(PostgresHarness() if DEEP else Short())

@@ -637,7 +637,7 @@ async def judge(history: History, harness: Harness) -> None:
     ("harness", "loop"),
     [
         (MemoryHarness(), "asyncio"),
-        (MemoryHarness(), "trio"),
+        pytest.param(MemoryHarness(), "trio", marks=pytest.mark.deep),
         (SqliteHarness(), "asyncio"),
         pytest.param(SqliteHarness(), "trio", marks=pytest.mark.deep),
     ],
