@@ -13,13 +13,8 @@ from nats.aio.client import Client
 
 from sched_core import Claim, Claimed, Execution, Job, Renewal, Settled, Settlement
 from sched_core.affinity import Affinity
-from sched_core.clock import Clock, cpu_seconds, pause
-from sched_core.errors import (
-    BackendError,
-    BackendUnavailable,
-    InvalidDefinition,
-    JobAlreadyExists,
-)
+from sched_core.clock import Clock
+from sched_core.errors import BackendError, InvalidDefinition
 from sched_core.logger import Logger
 from sched_core.ports import (
     MAX_POLL,
@@ -31,27 +26,19 @@ from sched_core.ports import (
     UndecodableExecution,
 )
 from sched_core.redaction import shown_address
-from sched_jetstream import protocol
 from sched_jetstream.addresses import addresses
 from sched_jetstream.batch import Mismatch
 from sched_jetstream.claiming import Claiming
 from sched_jetstream.dialing import must_be_known
-from sched_jetstream.errors import PermissionDenied
+from sched_jetstream.editing import Editing
 from sched_jetstream.layout import TTL, Message, Step
 from sched_jetstream.leaving import take_leave
 from sched_jetstream.options import Options, Servers
 from sched_jetstream.permissions import probes, words
-from sched_jetstream.protocol import Found, Write
+from sched_jetstream.protocol import Write
 from sched_jetstream.provision import provision
 from sched_jetstream.record import Record
-from sched_jetstream.session import (
-    SAMPLES,
-    Session,
-    measure,
-    measure_on,
-    reconcile_on,
-    written,
-)
+from sched_jetstream.session import SAMPLES, Session, measure, measure_on, reconcile_on
 from sched_jetstream.settling import Settling
 from sched_jetstream.subjects import token_of
 from sched_jetstream.wire import Wire
@@ -243,51 +230,7 @@ class JetStreamBackend:
             return []
         if len(jobs) > BULK:
             raise InvalidDefinition("jobs", f"at most {BULK} at once, not {len(jobs)}")
-        by_token = {token_of(job.id): job for job in jobs}
-        if len(by_token) < len(jobs):
-            seen: set[str] = set()
-            for job in jobs:
-                if job.id in seen:
-                    raise JobAlreadyExists(job.id)
-                seen.add(job.id)
-        return await session.undisturbed(self._add_whole(session, by_token))
-
-    async def _add_whole(self, session: Session, by_token: dict[str, Job]) -> list[Job]:
-        until = cpu_seconds() + session.options.add_job_retry_budget.total_seconds()
-        founds = {token: Found(token, 0, None) for token in by_token}
-        looked = False
-        while True:
-            try:
-                if looked:
-                    founds = await session.reader.now(list(by_token))
-                return await self._add(session, by_token, founds)
-            except Mismatch:
-                looked = True
-            except PermissionDenied:
-                raise
-            except BackendUnavailable:
-                looked = True
-                if cpu_seconds() > until or not session.wire.connected:
-                    raise
-                await pause(0.1)
-
-    async def _add(
-        self, session: Session, by_token: dict[str, Job], founds: dict[str, Found]
-    ) -> list[Job]:
-        results: dict[str, Job] = {}
-        steps: dict[str, Step] = {}
-        for token, job in by_token.items():
-            decided = protocol.add(founds[token], job)
-            if isinstance(decided, Job):
-                results[token] = decided
-            else:
-                steps[token] = session.step(founds[token], decided)
-        if steps:
-            sequences = await session.committer.write(*steps.values())
-            for token, sequence in zip(steps, sequences, strict=True):
-                stored = written(token, sequence, steps[token]).read()
-                results[token] = stored if isinstance(stored, Job) else by_token[token]
-        return [results[token] for token in by_token]
+        return await session.undisturbed(Editing(session).add(jobs))
 
     async def get(self, job_id: str) -> Job | Undecodable | None:
         session = await self._calm()
@@ -295,33 +238,12 @@ class JetStreamBackend:
         return (await session.reader.one(token_of(job_id))).read()
 
     async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
-        def decide(found: Found, unsure: bool) -> Write | Job:
-            stored = found.read()
-            if (
-                unsure
-                and isinstance(stored, Job)
-                and stored.revision != job.revision
-                and _unrevised(stored) == _unrevised(job)
-            ):
-                return stored
-            return protocol.replace(found, job, executions)
-
-        budget, session = self.options.write_budget, await self._calm()
-        change = session.change(token_of(job.id), decide, budget)
-        found, known = await session.undisturbed(change)
-        if isinstance(known, Job):
-            return known
-        return found.record(job.id).read() or job
+        session = await self._calm()
+        return await session.undisturbed(Editing(session).replace(job, executions))
 
     async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
-        def decide(found: Found, unsure: bool) -> Write | None:
-            stored = found.read()
-            if unsure and (stored is None or (isinstance(stored, Job) and stored.uid != job.uid)):
-                return None  # by the try before
-            return protocol.remove(found, job, executions)
-
-        budget, session = self.options.write_budget, await self._calm()
-        await session.undisturbed(session.change(token_of(job.id), decide, budget))
+        session = await self._calm()
+        await session.undisturbed(Editing(session).remove(job, executions))
 
     async def jobs(
         self, query: JobQuery, *, after: str | None, limit: int
@@ -423,8 +345,3 @@ async def _give_back(session: Session, claiming: asyncio.Task[Claimed]) -> None:
     await asyncio.wait([claiming])
     if claiming.exception() is None:
         await Claiming(session).give_back(claiming.result().claims)
-
-
-def _unrevised(job: Job) -> Job:
-    """Return the job without what the store says of it."""
-    return Job(job.spec, job.uid, job.declared, job.anchor, job.standing)
