@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from operator import methodcaller
 from typing import Any
 
+import pytest
 from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -430,3 +432,28 @@ def test_rows_and_records_tell_the_same_story(
     story = Story()
     for step in (begins, *steps, ("spoil",), *spoilt):
         tell(story, step)
+
+
+@pytest.mark.parametrize("ends", ["uncounted", "final", "beside"])
+def test_an_attempt_that_a_standing_does_not_count_is_looked_up_when_it_comes_again(
+    ends: str,
+) -> None:
+    """No decision of the core leaves it out; what is stored is never written twice all the same."""
+    story = Story()
+    again = ("settle", 0, True, ends, 0, 0)
+    for step in (("add", False, 0), ("claim", "v"), ("settle", 0, True, "uncounted", 0, 0)):
+        tell(story, step)
+    for step in (("claim", "w"), again):
+        tell(story, step)
+    assert [each.id for each in story.both[1].history.executions] == ["u1:1:1"]
+
+
+def test_a_number_beyond_the_newest_is_looked_up_when_it_comes_again() -> None:
+    story = Story()
+    tell(story, ("add", False, 0))
+    early = execution(story, "u1", 7, Status.SUPERSEDED)
+    for newest in (1, 1, 8):
+        edited = evolve(story.jobs[-1], standing=standing(story, newest, 0))
+        number = story.next()
+        story.ask(methodcaller("replace", edited, [early], number))
+    assert len(story.both[1].history.executions) == 1
