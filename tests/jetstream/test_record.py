@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from attrs import evolve
+from attrs import evolve, fields
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sched_core import (
+    Gap,
     Hold,
     Job,
     JobSpec,
@@ -21,11 +22,19 @@ from sched_core import (
     Pending,
     Policy,
     Standing,
+    Status,
     Undecodable,
 )
 from sched_core.row import current, held, kept
 from sched_jetstream.record import Record, apart_of, decode, definition_of, encode, record_of
-from sched_jetstream.standing import decode_standing, encode_standing
+from sched_jetstream.standing import (
+    decode_hold,
+    decode_pending,
+    decode_standing,
+    encode_hold,
+    encode_pending,
+    encode_standing,
+)
 from sched_testkit import strategies
 
 NOW = datetime(2031, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -225,6 +234,72 @@ def test_a_hold_remembers_what_it_holds_when_the_job_is_edited() -> None:
 def test_a_standing_is_read_as_it_was_written(it: Standing) -> None:
     """Also one that no decision makes: its due moment is what it says."""
     assert decode_standing(json.loads(json.dumps(encode_standing(it)))) == it
+
+
+ALL: dict[type, dict[str, Any]] = {
+    Pending: {
+        "number": 7,
+        "scheduled_at": NOW,
+        "due_at": NOW + LEASE,
+        "kind": Kind.BACKFILLED,
+        "attempts": 1,
+        "failures": 2,
+        "lost": 3,
+        "snoozes": 4,
+        "began_at": NOW,
+        "coalesced": 5,
+        "coalesced_until": NOW,
+        "key": "k",
+        "origin": 6,
+        "until": NOW,
+        "args": {"a": "b"},
+        "derived_from": "tz 1",
+    },
+    Standing: {
+        "last_number": 8,
+        "scheduled": Pending(7, NOW, NOW),
+        "due_at": NOW + LEASE,
+        "requests": (Pending(8, NOW, NOW, Kind.TRIGGERED),),
+        "pause": Pause(NOW, 3, NOW + LEASE, "why"),
+        "gaps": (Gap(NOW, NOW + LEASE),),
+        "spare": NOW,
+        "skip": NOW,
+        "cancels": (1, 2),
+        "failing": 3,
+        "last_scheduled_at": NOW,
+        "last_finished_at": NOW,
+        "last_status": Status.CANCELLED,
+        "expires_at": NOW,
+    },
+    Hold: {
+        "job_id": "a",
+        "uid": "u",
+        "token": 5,
+        "worker": "w",
+        "claimed_at": NOW,
+        "renewed_at": NOW + LEASE,
+        "expires_at": NOW + 2 * LEASE,
+        "pending": Pending(7, NOW, NOW),
+        "keep": LEASE,
+        "alone_at": NOW,
+    },
+}
+"""A value for each field, that no record leaves out."""
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_every_field_is_kept(kind: type) -> None:
+    """Also those that the core gets after this was written."""
+    whole = kind(**ALL[kind])
+    assert {each.name for each in fields(kind)} == set(ALL[kind]), "a field is not kept"
+    assert not [each for each in fields(kind) if getattr(whole, each.name) == each.default]
+    assert [len(fields(part)) for part in (Pause, Gap)] == [4, 2], "a field is not kept"
+    if isinstance(whole, Pending):
+        assert decode_pending(json.loads(json.dumps(encode_pending(whole)))) == whole
+    elif isinstance(whole, Standing):
+        assert decode_standing(json.loads(json.dumps(encode_standing(whole)))) == whole
+    else:
+        assert decode_hold(json.loads(json.dumps(encode_hold(whole, None))), "a", None) == whole
 
 
 def standing() -> Standing:

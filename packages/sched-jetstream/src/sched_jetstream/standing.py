@@ -64,13 +64,15 @@ def encode_pending(one: Pending) -> Fields:
         fields["until"] = encode_moment(one.until)
     if one.args is not None:
         fields["args"] = dict(one.args)
+    if one.derived_from:
+        fields["derived_from"] = one.derived_from
     return fields
 
 
 _PENDING = frozenset(
     (
         *("n", "at", "due", "attempts", "failures", "lost", "snoozes", "began", "coalesced"),
-        *("coalesced_until", "kind", "origin", "key", "until", "args"),
+        *("coalesced_until", "kind", "origin", "key", "until", "args", "derived_from"),
     )
 )
 
@@ -98,6 +100,7 @@ def decode_pending(fields: Fields) -> Pending:
         count(known("origin", 0 if kind is Kind.SCHEDULED else number)),
         moment_of(known("until")),
         _texts(known("args")),
+        exactly(str, known("derived_from", "")),
     )
 
 
