@@ -1,234 +1,233 @@
-"""What the oracle remembers: incarnations, the definitions they had, pauses, marks, claims, calls.
-
-Plain records of what was commanded and seen, each with its place (``seq``) in the history: several
-things may happen at one moment, but never at one place.
-"""
+"""What was commanded, as the oracle remembers it: schedules in force, pauses, requests."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from hashlib import blake2b
+from typing import Any
 
-from attrs import define, field
+from attrs import Factory, define, evolve
 
-from sched_core import Claim, Execution, FixedDelay, Job, JobEvent, JobSpec, Schedule
+from sched_core import Between, Cron, FixedDelay, Interval, JobSpec, Kind, Once
 from sched_testkit import occurrences
+
+TICK = timedelta(microseconds=1)
 
 
 class Wrong(AssertionError):
     """What happened must not have happened, or what must have happened has not."""
 
 
-@define
-class Pause:
-    """From ``began`` until it was ended, or ended by itself."""
-
-    began: datetime
-    until: datetime | None
-    ended: datetime | None = None
-
-    @property
-    def end(self) -> datetime | None:
-        """When it ended or will end; ``None`` if nothing says so yet."""
-        ends = [end for end in (self.until, self.ended) if end is not None]
-        return min(ends, default=None)
-
-    def covers(self, moment: datetime) -> bool:
-        """Whether an occurrence at the moment is not due; one at its very beginning is."""
-        return self.began < moment and (self.end is None or moment <= self.end)
-
-    def holds(self, now: datetime) -> bool:
-        """Whether the job is paused at the moment."""
-        return self.began <= now and (self.end is None or now < self.end)
+def at(moment: datetime | None) -> str:
+    """Return a moment as people read it in a history."""
+    return "never" if moment is None else f"{moment:%d. %H:%M:%S}"
 
 
 @define
 class Epoch:
-    """A schedule in force: from an anchor until the next change of schedule, or the removal.
+    """The time in which one schedule was in force.
 
     Attributes:
-        schedule: The one in force.
+        schedule: It.
         anchor: When it took effect.
-        number: Scheduled occurrences with this number or a higher one belong to it.
-        next: The first occurrence that has no final line yet.
-        owed: An occurrence that was due or begun when this epoch ended: it must end, too.
+        number: The newest number that was given before.
+        seq: When that was, in the order of all that happened.
+        must: Moments up to this one have run before: they must not run again.
+        may: Moments up to this one have begun, or were accounted for: they need not.
+        end: When the next schedule took effect, or the job was removed.
+        end_seq: When that was, in the order of all that happened.
+        paused: Since when it was paused at its end.
+        held: At its end: the moment of what was held, and until when that may stand for others.
     """
 
-    schedule: Schedule
+    schedule: Any
     anchor: datetime
     number: int
-    next: datetime | None
-    owed: datetime | None = None
-
-    def is_last(self, moment: datetime) -> bool:
-        """Whether the schedule has nothing after this occurrence that could replace it."""
-        return (
-            isinstance(self.schedule, FixedDelay)
-            or occurrences.after(self.schedule, moment, self.anchor) is None
-        )
-
-
-@define
-class Mark:
-    """``skip_next`` was called: the first occurrence after ``at`` is not to run."""
-
     seq: int
-    at: datetime
-    moment: datetime
+    must: datetime | None = None
+    may: datetime | None = None
+    end: datetime | None = None
+    end_seq: int | None = None
+    paused: datetime | None = None
+    held: tuple[datetime, datetime] | None = None
 
+    def moments(self, until: datetime) -> list[datetime]:
+        """Return the moments of the schedule up to one, computed by hand."""
+        schedule = self.schedule
+        stops: datetime | None = None
+        if isinstance(schedule, FixedDelay):
+            return []
+        if isinstance(schedule, Once):
+            return [schedule.at] if schedule.at <= until else []
+        if isinstance(schedule, Cron):
+            return self._cron(schedule, until)
+        if isinstance(schedule, Between):
+            stops = schedule.end
+            schedule = schedule.schedule
+        assert isinstance(schedule, Interval)
+        found: list[datetime] = []
+        moment = self.anchor + schedule.every if schedule.start is None else schedule.start
+        while moment <= until and (stops is None or moment < stops):
+            if moment > self.anchor or moment == schedule.start == self.anchor:
+                found.append(moment)
+            moment += schedule.every
+        return found
 
-@define
-class Hold:
-    """A claim that was handed out.
+    def _cron(self, schedule: Cron, until: datetime) -> list[datetime]:
+        found: list[datetime] = []
+        moment = occurrences.first(schedule, self.anchor)
+        while moment is not None and moment <= until:
+            found.append(moment)
+            moment = occurrences.after(schedule, moment, self.anchor)
+        return found
 
-    Attributes:
-        claim: As handed out.
-        seq: Its place in the history.
-        expires_at: Of the lease, as renewed last.
-        paused: Whether the job was paused then.
-        open: Until it was settled, released or lost.
-        crashed: Whether its worker is gone.
-    """
+    def has(self, moment: datetime) -> bool:
+        """Whether the moment is one of the schedule's."""
+        return isinstance(self.schedule, FixedDelay) or moment in self.moments(moment)
 
-    claim: Claim
-    seq: int
-    expires_at: datetime
-    paused: bool
-    open: bool = True
-    crashed: bool = False
-
-
-@define(eq=False)
-class Call:
-    """A call of the handler; ``how`` it ended: succeeded, failed, interrupted, lost, crashed."""
-
-    event: JobEvent
-    uid: str
-    number: int
-    worker: str
-    seq: int
-    how: str = "running"
-    ended_at: datetime | None = None
-    end_seq: int = 0
-    spec: JobSpec | None = None
-    failed_before: int = 0
-    settled: bool = False
-    line: Execution | None = None
+    def fits(self, moment: datetime) -> bool:
+        """Whether the schedule would have the moment wherever it had taken effect."""
+        schedule = self.schedule
+        if isinstance(schedule, Between):
+            if schedule.end is not None and moment >= schedule.end:
+                return False
+            schedule = schedule.schedule
+        if isinstance(schedule, Once):
+            return moment == schedule.at
+        if isinstance(schedule, Cron):
+            return occurrences.after(schedule, moment - TICK, moment - TICK) == moment
+        if not isinstance(schedule, Interval) or schedule.start is None:
+            return True
+        return (moment - schedule.start) % schedule.every == timedelta(0)
 
     @property
-    def failures(self) -> int:
-        """How often the occurrence has failed, this attempt included."""
-        return self.failed_before + (self.how == "failed")
-
-    def __str__(self) -> str:
-        return f"attempt {self.event.attempt} at {self.uid}:{self.number}"
+    def last(self) -> datetime | None:
+        """The last moment of all, where there is one."""
+        if isinstance(self.schedule, Once):
+            return self.schedule.at
+        if isinstance(self.schedule, Between) and self.schedule.end is not None:
+            return max(self.moments(self.schedule.end), default=None)
+        return None
 
 
 @define
-class Trigger:
-    """``trigger_job`` was called."""
+class Pause:
+    """A pause, as it was commanded.
+
+    Attributes:
+        since: When it began.
+        end: When it ended, or will by itself.
+        seq: From when on it counts, in the order of all that happened.
+        asked_seq: When it was commanded.
+        begun: Moments of what had begun before it.
+        until: When it was to end by itself.
+        end_seq: When it was ended, in the order of all that happened.
+    """
+
+    since: datetime
+    end: datetime | None
+    seq: int
+    begun: frozenset[datetime]
+    asked_seq: int
+    until: datetime | None
+    end_seq: int | None = None
+
+
+@define
+class Request:
+    """A request, as it was made, and the number that it was told."""
 
     seq: int
-    at: datetime
+    number: int
+    kind: Kind
+    args: Any = None
+    since: datetime | None = None
+    until: datetime | None = None
 
 
 @define
 class Life:
-    """One incarnation of a job.
+    """One incarnation.
 
     Attributes:
-        job: As stored or returned last.
-        spec: The last accepted definition.
+        uid: Names it.
+        spec: The last accepted definition; ``None`` where only schedules are known.
         declared: Whether ``ensure_job`` made or adopted it.
-        removed: The place of its removal.
-        touched: The place of the last command.
-        redefined_at: When its definition was changed last.
+        highest: The newest number that was seen.
+        revision: The newest revision that was seen.
+        is_over: Whether nothing was left to run when it was looked at last.
     """
 
     uid: str
-    job: Job
-    spec: JobSpec
-    declared: bool
-    seq: int
-    touched: int
-    redefined_at: datetime
+    spec: JobSpec | None = None
+    declared: bool = False
+    highest: int = 0
+    revision: int = 0
+    is_over: bool = False
+    epochs: list[Epoch] = Factory(list)
+    pauses: list[Pause] = Factory(list)
+    resumed: bool = True
+    requests: list[Request] = Factory(list)
+    skips: list[tuple[int, datetime]] = Factory(list)
+    unskipped: bool = False
+    cancels: set[int] = Factory(set)
+    begun: dict[int, datetime] = Factory(dict)
+    edits: int = 0
     removed: int | None = None
-    gone: bool = False
-    epochs: list[Epoch] = field(factory=list)
-    pauses: list[Pause] = field(factory=list)
-    marks: list[Mark] = field(factory=list)
-    old_marks: list[Mark] = field(factory=list)
-    triggers: list[Trigger] = field(factory=list)
-    commands: list[tuple[int, str]] = field(factory=list)
-    called: set[tuple[int, datetime]] = field(factory=set)
-    """For which scheduled occurrences the handler was called: epoch's number, and moment."""
-    finals: dict[int, Execution] = field(factory=dict)
-    attempts: dict[int, list[Execution]] = field(factory=dict)
-    jitters: set[timedelta] = field(factory=set)
-    """Of all the policies that it had."""
-    past: datetime | None = None
-    """The newest moment that has run, or was passed over."""
-    answered: int = 0
-    """The place at which a manual occurrence was called or ended last."""
-    owes_manual: bool = False
-    manual_lines: int = 0
 
-    @property
-    def epoch(self) -> Epoch:
-        """The schedule in force."""
-        return self.epochs[-1]
-
-    def paused(self, now: datetime) -> bool:
-        """Whether it is paused at the moment."""
-        return bool(self.pauses) and self.pauses[-1].holds(now)
-
-    def commanded(self, since: int, *kinds: str) -> bool:
-        """Whether one of the commands was given after that place."""
-        return any(seq > since and kind in kinds for seq, kind in self.commands)
+    def copy(self) -> Life:
+        """Return one that goes its own way."""
+        return evolve(
+            self,
+            epochs=[evolve(epoch) for epoch in self.epochs],
+            pauses=[evolve(pause) for pause in self.pauses],
+            requests=list(self.requests),
+            skips=list(self.skips),
+            cancels=set(self.cancels),
+            begun=dict(self.begun),
+        )
 
     def epoch_of(self, number: int) -> Epoch:
-        """Return the epoch that a scheduled occurrence's number belongs to."""
-        found = self.epochs[0]
-        for epoch in self.epochs:
-            if epoch.number <= number:
-                found = epoch
-        return found
+        """Return in which epoch a number was given."""
+        return [epoch for epoch in self.epochs if epoch.number < number][-1]
 
-    def ended_pauses(self, since: datetime, now: datetime) -> list[Pause]:
-        """Return the pauses that an occurrence at the first moment outlived until the second."""
-        return [
-            pause
-            for pause in self.pauses
-            if since <= pause.began and pause.end is not None and pause.end <= now
-        ]
+    def paused_at(self, now: datetime) -> Pause | None:
+        """Return the pause that is in force."""
+        if self.resumed or not self.pauses:
+            return None
+        pause = self.pauses[-1]
+        return pause if pause.end is None or now < pause.end else None
 
-    def behind(self, epoch: Epoch, since: datetime, until: datetime) -> int:
-        """Return how many occurrences in ``(since, until]`` lie in no pause."""
-        found = occurrences.count(epoch.schedule, since, until, epoch.anchor)
+    def around(self, moment: datetime, epoch: Epoch) -> Pause | None:
+        """Return the pause that a moment of an epoch lies in."""
         for pause in self.pauses:
-            begins, ends = max(pause.began, since), min(pause.end or until, until)
-            if begins < ends:
-                found -= occurrences.count(epoch.schedule, begins, ends, epoch.anchor)
-        return found
+            applies = (epoch.end_seq is None or pause.seq <= epoch.end_seq) and (
+                pause.end_seq is None or epoch.seq <= pause.end_seq
+            )
+            if applies and pause.since < moment and (pause.end is None or moment <= pause.end):
+                return pause
+        return None
 
-    def first_due(self, epoch: Epoch) -> tuple[datetime | None, datetime | None]:
-        """Return the first occurrence without a final line that counts, and when it is due at last.
+    def is_taken(self, moment: datetime, epoch: Epoch) -> bool:
+        """Whether a pause has taken a moment away: all but the last of a schedule, at its end."""
+        pause = self.around(moment, epoch)
+        if pause is None or moment != epoch.last:
+            return pause is not None
+        if epoch.end_seq is None or epoch.end is None:
+            return False
+        by_itself = pause.until is not None and pause.until <= epoch.end
+        return not by_itself and (pause.end_seq is None or pause.end_seq > epoch.end_seq)
 
-        Occurrences inside a pause do not count, but for those that have begun (a clock that is set
-        back can lay a pause over them), and for the last that a schedule has: that is due when the
-        pause ends; ``None`` as the second if nobody knows when.
-        """
-        moment, jitter = epoch.next, max(self.jitters)
-        while moment is not None:
-            pause = next((pause for pause in self.pauses if pause.covers(moment)), None)
-            if pause is None or (epoch.number, moment) in self.called:
-                return moment, moment + jitter
-            if epoch.is_last(moment) or pause.end is None:
-                return moment, pause.end and max(pause.end, moment + jitter)
-            moment = occurrences.after(epoch.schedule, pause.end, epoch.anchor)
-        return None, None
+    def pause(self, now: datetime, until: datetime | None, seq: int, held: datetime | None) -> None:
+        """Begin one."""
+        begun = {*self.begun.values()} | ({held} if held is not None else set())
+        if self.pauses and self.pauses[-1].end_seq is None:
+            self.pauses[-1].end_seq = seq
+        self.pauses.append(Pause(now, until, seq, frozenset(begun), seq, until))
+        self.resumed = False
 
-
-def share(text: str) -> float:
-    """Return what everybody makes of the text: a number in [0, 1)."""
-    return int.from_bytes(blake2b(text.encode(), digest_size=6).digest(), "big") / 2**48
+    def resume(self, seq: int, now: datetime | None = None) -> None:
+        """End the one that is in force."""
+        if now is not None:
+            self.pauses[-1].end = now
+        self.pauses[-1].end_seq = seq
+        self.resumed = True

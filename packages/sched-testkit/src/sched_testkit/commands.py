@@ -6,7 +6,7 @@ Every step tells the story in words, and the oracle in facts.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -18,7 +18,7 @@ from attrs import define, evolve, field
 
 from sched_core import (
     Backend,
-    FixedDelay,
+    InvalidDefinition,
     Job,
     JobEvent,
     JobSpec,
@@ -26,13 +26,15 @@ from sched_core import (
     Scheduler,
 )
 from sched_core.testing import FakeClock
-from sched_testkit import occurrences
 from sched_testkit.annals import Wrong
 from sched_testkit.bench import START
 from sched_testkit.harness import Harness
-from sched_testkit.oracle import Oracle
 from sched_testkit.watched import Watched
+from sched_testkit.witness import Witness
 from sched_testkit.words import describe, seconds, show
+
+MOST_REQUESTS = 16
+"""That may wait in one job."""
 
 
 @define
@@ -68,7 +70,7 @@ class Commands:
     def __init__(self, harness: Harness, place: Any) -> None:
         self.harness, self.place = harness, place
         self.clock = FakeClock(START)
-        self.oracle = Oracle()
+        self.oracle = Witness()
         self.story: list[str] = []
         self.instances: list[Instance] = []
         self.ids: set[str] = set()
@@ -150,6 +152,18 @@ class Commands:
 
     # -- commands
 
+    async def sync(self) -> None:
+        """Have the oracle read what was written: a command comes after that."""
+        raise NotImplementedError
+
+    async def _before(self, job_id: str) -> Job:
+        """Return a job as it is read before a command."""
+        await self.sync()
+        job = await self.instances[0].watched.inner.get(job_id)
+        if not isinstance(job, Job):
+            raise Wrong(f"job {job_id!r} cannot be read: {job!r}")
+        return job
+
     async def submit(self, index: int, spec: JobSpec, *, declared: bool) -> None:
         """Submit or declare a job whose id is free."""
         scheduler, now = self.instances[index].scheduler, self.clock.now()
@@ -164,97 +178,71 @@ class Commands:
         known = self.oracle.current[spec.id]
         same = " as it is" if known.spec == spec else ""
         self.tell(f"ensure {describe(spec)}{same}")
+        before = await self._before(spec.id)
         job = await self.instances[index].scheduler.ensure_job(
             spec.id, spec.schedule, metadata=spec.metadata, policy=spec.policy
         )
-        self.oracle.edited(job, spec, declared=True, now=self.clock.now())
+        self.oracle.redefined(before, job, spec, declared=True, now=self.clock.now())
 
     async def update(self, index: int, job_id: str, **changes: Any) -> None:
         """Change a part of a job."""
-        spec = evolve(self.oracle.current[job_id].spec, **changes)
+        before = await self._before(job_id)
+        spec = evolve(before.spec, **changes)
         what = ", ".join(f"{name} = {show(value)}" for name, value in changes.items())
         self.tell(f"update {job_id!r}: {what}")
         job = await self.instances[index].scheduler.update_job(job_id, **changes)
-        self.oracle.edited(job, spec, now=self.clock.now())
+        self.oracle.redefined(before, job, spec, now=self.clock.now())
 
     async def remove(self, index: int, job_id: str) -> None:
         """Remove a job."""
         self.tell(f"remove {job_id!r}")
+        before = await self._before(job_id)
         await self.instances[index].scheduler.remove_job(job_id)
-        self.oracle.removed(job_id, self.clock.now())
-
-    async def out_of_jitter(self, job_id: str) -> None:
-        """Let time pass until no occurrence lies between its moment and the end of its jitter.
-
-        Whether a pause takes such a one away depends on the job's uid: nobody could foresee it.
-        """
-        life, now = self.oracle.current[job_id], self.clock.now()
-        epoch, jitter = life.epoch, max(life.jitters)
-        begins = now - jitter
-        if isinstance(epoch.schedule, FixedDelay):
-            moment = epoch.next
-        else:
-            moment = occurrences.after(epoch.schedule, begins, epoch.anchor)
-        if moment is not None and begins < moment <= now:
-            await self.advance(jitter)
-
-    async def up_to_what_is_claimed(self, job_id: str) -> None:
-        """Let time pass until a claimed occurrence has come again, if the clock was set back.
-
-        A trigger before it takes its number and, if that claim is lost, goes on with its attempts.
-        """
-        now = self.clock.now()
-        claimed = [
-            hold.claim.job.standing
-            for hold in self.oracle.holds.values()
-            if hold.open and hold.claim.job.id == job_id
-        ]
-        moments = [one.next_run for one in claimed if one.next_run and not one.manual]
-        ahead = max(moments, default=now)
-        if ahead > now:
-            await self.advance(ahead - now)
+        self.oracle.gone(before, self.clock.now())
 
     async def pause(self, index: int, job_id: str, lasts: timedelta | None) -> None:
-        """Pause a job; one with jitter without an end, which might lie in its jitter."""
-        if max(self.oracle.current[job_id].jitters):
-            lasts = None
-            await self.out_of_jitter(job_id)
+        """Pause a job."""
         until = None if lasts is None else self.clock.now() + lasts
         self.tell(f"pause {job_id!r}" + (f" for {seconds(lasts)}" if lasts else ""))
+        before = await self._before(job_id)
         job = await self.instances[index].scheduler.pause_job(job_id, until=until)
-        self.oracle.paused(job, until, self.clock.now())
+        self.oracle.paused(before, job, until, self.clock.now())
+
+    async def trigger(self, index: int, job_id: str) -> None:
+        """Trigger a job."""
+        self.tell(f"trigger {job_id!r}")
+        before = await self._before(job_id)
+        read_at = self.oracle.seq
+        try:
+            key = await self.instances[index].scheduler.trigger_job(job_id)
+        except InvalidDefinition:
+            if len(before.standing.requests) < MOST_REQUESTS:
+                raise
+            self.tell("so many wait already")
+            return
+        self.oracle.triggered(before, key, read_at)
 
     async def operate(self, index: int, what: str, job_id: str) -> None:
         """Resume, trigger, skip the next occurrence of, or unskip a job."""
         scheduler, oracle = self.instances[index].scheduler, self.oracle
-        self.tell(f"{what} {job_id!r}")
-        if what == "resume" and max(oracle.current[job_id].jitters):
-            await self.out_of_jitter(job_id)
-        elif what == "trigger":
-            await self.up_to_what_is_claimed(job_id)
-        now = self.clock.now()
-        calls: dict[str, tuple[Callable[[str], Awaitable[Job]], Callable[[Job, datetime], None]]]
-        calls = {
-            "resume": (scheduler.resume_job, oracle.resumed),
-            "trigger": (scheduler.trigger_job, oracle.triggered),
-            "skip the next of": (scheduler.skip_next, oracle.skipped),
-            "unskip": (scheduler.unskip, oracle.unskipped),
-        }
-        act, note = calls[what]
-        try:
-            job = await act(job_id)
-        except NothingToSkip:
-            moment = oracle.to_skip(job_id, now)
-            if moment is not None:
-                raise Wrong(
-                    f"there is nothing to skip, but {job_id!r} occurs at {moment}"
-                ) from None
-            self.tell("there is nothing to skip")
+        if what == "trigger":
+            await self.trigger(index, job_id)
             return
-        note(job, now)
+        self.tell(f"{what} {job_id!r}")
+        await self._before(job_id)
+        now = self.clock.now()
+        if what == "resume":
+            oracle.resumed(await scheduler.resume_job(job_id), now)
+        elif what == "unskip":
+            oracle.unskipped(await scheduler.unskip(job_id), now)
+        else:
+            try:
+                oracle.skipped(await scheduler.skip_next(job_id), now)
+            except NothingToSkip:
+                self.tell("there is nothing to skip")
 
     async def prune(self, index: int, age: timedelta) -> None:
-        """Prune the ledger."""
+        """Prune the history."""
         before = self.clock.now() - age
         self.tell(f"prune what ended more than {seconds(age)} ago")
         await self.instances[index].scheduler.prune(before)
@@ -267,13 +255,11 @@ class Commands:
             await self.harness.catch_up(instance.watched.inner)
 
     async def set_back(self, by: timedelta) -> None:
-        """Set the clock back, unless a pause has begun or ended since then."""
-        new = self.clock.now() - by
-        for life in self.oracle.current.values():
-            for pause in life.pauses:
-                if pause.began > new or pause.end is None or pause.end > new:
-                    return
+        """Set the clock back."""
+        await self.sync()
         self.clock.jump(-by)
+        self.oracle.set_back = True
+        new = self.clock.now()
         self.story.append(f"at +{seconds(new - START)}: the clock was set back by {seconds(by)}")
         for instance in self.instances:
             await self.harness.catch_up(instance.watched.inner)

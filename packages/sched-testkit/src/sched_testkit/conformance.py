@@ -27,6 +27,7 @@ from sched_testkit.failure import broken
 from sched_testkit.fitness import HURRY, declared, exam, examine_fitness, first_loop, loops
 from sched_testkit.harness import LOOPS, Harness, Unfit, fresh
 from sched_testkit.laws import GENERATED_LAWS, LAWS, SEEDED_LAWS, GeneratedLaw, Law, SeededLaw
+from sched_testkit.machine import run_histories
 
 DEEP = os.environ.get("SCHED_DEEP", "") not in {"", "0"}
 EXAMPLES = 400 if DEEP else 60
@@ -265,7 +266,6 @@ def _histories_test(harness: Harness) -> Callable[[Any], None]:
 
     def test(self: Any) -> None:
         __tracebackhide__ = True
-        from sched_testkit.machine import run_histories
 
         _expect_fit(harness)
         loop = first_loop(harness)

@@ -1,238 +1,234 @@
-"""What must, may and must not have happened; shares no code with what it judges.
+"""Knows what was commanded and what was observed, and says what cannot be true of it.
 
-It is told every command, claim and call of the handler at the place in the history where it
-happened, and compares all of it with the ledger and the stored jobs (:meth:`Oracle.look`) and,
-after a run of a healthy instance, with what was due (:meth:`Oracle.nothing_left`). What is wrong
-raises :class:`~sched_testkit.annals.Wrong` with a sentence that says what and why.
+It calls nothing of the rules, and shares no code with what it judges. It is told every command,
+claim and call of the handler at its place in the history, and every execution in the order of
+writing. What shows only when all has come to rest is told by
+:class:`~sched_testkit.accounting.Accounting`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
-from sched_core import Execution, FixedDelay, Job, State, Status
-from sched_testkit import lines as reading
-from sched_testkit.annals import Call, Life, Wrong
-from sched_testkit.chronicle import Chronicle, backoff
+from attrs import evolve, frozen
+
+from sched_core import Execution, Job, Kind, Status
+from sched_testkit.accounting import Accounting, Key
+from sched_testkit.annals import Epoch, Life, Wrong, at
 
 
-class Oracle(Chronicle):
-    """Judges the history of one place."""
+@frozen
+class Start:
+    """What a handler was told when it was called."""
 
-    def look(
-        self,
-        ledger: Sequence[Execution],
-        jobs: Sequence[Job],
-        now: datetime,
-        pruned: datetime | None = None,
-    ) -> None:
-        """Compare everything with the whole ledger, oldest line first, and all stored jobs."""
-        found = {line.id: line for line in ledger}
-        if len(found) != len(ledger):
-            raise Wrong("a ledger line is there twice")
-        for line_id, line in list(self.ledger.items()):
-            if line_id not in found:
-                expired = line.expires_at is not None and line.expires_at <= now
-                if not expired and (pruned is None or line.finished_at >= pruned):
-                    raise Wrong(f"{reading.title(line)} has vanished")
-                del self.ledger[line_id]
-            elif found[line_id] != line:
-                raise Wrong(f"{reading.title(line)} was rewritten")
-        if pruned is not None and any(line.finished_at < pruned for line in ledger):
-            raise Wrong("prune left lines that are older")
-        for line in ledger:
-            if line.id not in self.ledger:
-                self._read(line)
-                self.ledger[line.id] = line
-        self._check_jobs({job.id: job for job in jobs}, now)
-        for life in self.lives.values():
-            self._check_owed(life)
-            self._check_ends(life)
-        self._check_calls()
-        self.looked = self.seq
+    number: int
+    scheduled_at: datetime
+    kind: Kind
+    attempt: int
+    coalesced: int = 0
+    coalesced_until: datetime | None = None
+    deadline: datetime | None = None
+    args: Any = None
 
-    def _read(self, line: Execution) -> None:
-        life = self.lives.get(line.uid)
-        if life is None:
-            raise Wrong(f"{reading.title(line)} belongs to no job that ever was")
-        reading.check_form(line, life)
-        call = self.calls.get((line.uid, line.number, line.attempt))
-        hold = self.holds.get((line.job_id, line.token))
-        policy = None if hold is None else hold.claim.job.spec.policy
-        epoch = life.epoch_of(line.number)
-        if line.attempt > 0:
-            life.attempts.setdefault(line.number, []).append(line)
-            reading.check_attempt(line, call, hold)
-        reading.check_fold(line, life, epoch, policy)
-        if line.status in {Status.SUCCEEDED, Status.FAILED} and line.attempt > 0:
-            assert call is not None and hold is not None and policy is not None
-            if not line.manual:
-                self._check_unmarked(life, call.event, hold, reading.title(line))
-            if line.attempt == 1 and not line.manual:
-                reading.check_within_policy(line, life, epoch, policy)
-            if line.status is Status.FAILED and call.spec is not None:
-                reading.check_failure(line, life, call, call.spec.policy, hold.seq)
-        if line.status is Status.FAILED and line.attempt == 0:
-            lost = [one for one in life.attempts.get(line.number, ()) if one.attempt]
-            if policy is None or len(lost) < policy.max_lost:
-                raise Wrong(f"{reading.title(line)} after {len(lost)} lost claims")
-        if line.status is Status.SKIPPED:
-            self._use_mark(line, life)
-        if line.status is Status.MISSED:
-            reading.check_missed(line, life, epoch, policy)
-        if line.manual:
-            if line.final:
-                life.manual_lines += line.status is not Status.SUPERSEDED
-                life.answered = max(life.answered, self.seq if line.attempt == 0 else 0)
-            asked = any(
-                timedelta(0) <= line.scheduled_at - trigger.at < timedelta(milliseconds=1)
-                for trigger in life.triggers
-            )
-            if not asked or life.manual_lines > len(life.triggers):
-                raise Wrong(f"{reading.title(line)}: nobody triggered it")
-        elif line.final and not self._precedes_held(line):
-            reading.account(line, life)
-        if line.final:
-            life.finals[line.number] = line
-            if line.status is not Status.SUPERSEDED:
-                life.past = max(life.past or line.scheduled_at, line.scheduled_at)
 
-    def _precedes_held(self, line: Execution) -> bool:
-        """Whether an edit wrote it while an earlier occurrence is held, whose end comes later."""
-        life = self.lives[line.uid]
-        counted, _ = life.first_due(life.epoch_of(line.number))
-        skips = line.token == 0 and line.scheduled_at != counted
-        return skips and any(
-            hold.open
-            and hold.claim.job.uid == line.uid
-            and hold.claim.job.standing.number < line.number
-            for hold in self.holds.values()
+class Oracle(Accounting):
+    """Of one history.
+
+    Args:
+        grace: Of ``Drop``, where all policies have the same.
+    """
+
+    def __init__(self, grace: timedelta | None = None) -> None:
+        super().__init__()
+        self.grace = grace
+        self.seq = 0
+        self.ids: dict[str, int] = {}
+        self.executions: list[Execution] = []
+        self.attempts: dict[Key, int] = {}
+        self.content: dict[Key, tuple[Any, ...]] = {}
+        self.lost: dict[Key, tuple[int, datetime]] = {}
+        self.fatal: set[Key] = set()
+
+    def copy(self) -> Oracle:
+        """Return one that goes its own way."""
+        new = Oracle()
+        for name, value in vars(self).items():
+            setattr(new, name, value.copy() if hasattr(value, "copy") else value)
+        new.lives = {uid: life.copy() for uid, life in self.lives.items()}
+        return new
+
+    # -- the history, as the stored id sees it
+
+    def stored(self, execution_id: str) -> Execution | None:
+        """Return an execution."""
+        return self.executions[self.ids[execution_id]] if execution_id in self.ids else None
+
+    def append(self, found: Execution) -> None:
+        """Take in an execution."""
+        self.seq += 1
+        key, life = (found.uid, found.number), self.lives[found.uid]
+        told = f"{found.id} {found.status.value}"
+        if found.id in self.ids:
+            raise Wrong(f"{told} is written twice")
+        if key in self.finals:
+            raise Wrong(f"{told} after the final one")
+        self._name(key, found.kind, found.scheduled_at)
+        if found.attempt:
+            if found.attempt != self.attempts.get(key, 0) + 1:
+                raise Wrong(f"{told} after {self.attempts.get(key, 0)} attempts")
+            self.attempts[key] = found.attempt
+            cancelled = found.number in life.cancels and life.removed is None
+            if cancelled and found.status in {Status.FAILED, Status.INTERRUPTED}:
+                raise Wrong(f"{told} had been cancelled")
+            if found.status is Status.ABANDONED:
+                self.lost[key] = (
+                    self.lost.get(key, (0, found.finished_at))[0] + 1,
+                    found.finished_at,
+                )
+            else:
+                self.lost.pop(key, None)
+        self.ids[found.id] = len(self.executions)
+        self.executions.append(found)
+        if found.final:
+            self.finals[key] = (self.seq, found)
+            self._ended(life, found, told)
+        scheduled = found.kind is Kind.SCHEDULED
+        if scheduled and (found.attempt or found.status is not Status.SUPERSEDED):
+            life.begun[found.number] = found.scheduled_at
+
+    def _ended(self, life: Life, found: Execution, told: str) -> None:
+        """Judge the end of an occurrence."""
+        if found.status is Status.SKIPPED and not found.reason and found.coalesced:
+            raise Wrong(f"{told}: {found.coalesced} more than was asked for")
+        # What an edit supersedes behind a held occurrence gets a number of the schedule after it.
+        edited = len(life.epochs) > 1 and found.kind is Kind.SCHEDULED
+        if found.status is Status.SUPERSEDED and not (life.removed is not None or edited):
+            raise Wrong(f"{told}, and nothing was edited")
+        deadline = "next occurrence" in (found.reason or "")
+        if found.status is Status.CANCELLED and not deadline and found.number not in life.cancels:
+            raise Wrong(f"{told}; asked for were {life.cancels}")
+        until = found.coalesced_until or found.scheduled_at
+        is_missed = found.status is Status.MISSED
+        if is_missed and self.grace is not None and until > found.claimed_at - self.grace:
+            raise Wrong(f"{told} until {at(until)}, within the grace")
+        if is_missed and any(
+            found.scheduled_at <= epoch.last <= until and life.around(epoch.last, epoch)
+            for epoch in life.epochs
+            if epoch.last is not None and epoch.end is None
+        ):
+            raise Wrong(f"{told}: the last moment of all, inside a pause")
+        lost = (found.reason or "").startswith("lost:")
+        if lost and (life.uid, found.number) not in self.fatal and not life.edits:
+            raise Wrong(f"{told}: no claim of it was lost alone")
+
+    def _name(self, key: Key, kind: Kind, moment: datetime) -> None:
+        if self.names.setdefault(key, (kind, moment)) != (kind, moment):
+            raise Wrong(f"{key} named {self.names[key]} before, and now {(kind, at(moment))}")
+
+    def start(self, job: Job, start: Start, now: datetime) -> None:
+        """Take in that a handler is called."""
+        self.seq += 1
+        key, life = (job.uid, start.number), self.lives[job.uid]
+        if key in self.finals:
+            raise Wrong(f"{key} attempt {start.attempt} starts after its final execution")
+        if key in self.fatal:
+            raise Wrong(f"{key} starts after the lost claim that was to be its last")
+        if start.number in life.cancels:
+            raise Wrong(f"{key} starts though it was cancelled")
+        if start.attempt != self.attempts.get(key, 0) + 1:
+            raise Wrong(f"{key} starts attempt {start.attempt} after {self.attempts.get(key, 0)}")
+        waits_until = self.lost[key][1] + timedelta(seconds=0.5) if key in self.lost else now
+        if now < waits_until and not self.set_back:
+            raise Wrong(f"{key} starts at once after a lost claim")
+        if start.deadline is not None and start.deadline <= now and not self.set_back:
+            raise Wrong(f"{key} starts at {at(now)} after its deadline {at(start.deadline)}")
+        self._name(key, start.kind, start.scheduled_at)
+        is_first = key not in self.starts and start.kind is Kind.SCHEDULED
+        if is_first and not life.epochs[-1].fits(start.scheduled_at):
+            raise Wrong(f"{key} begins at {at(start.scheduled_at)}: the calendar lacks it")
+        self.starts.setdefault(key, self.seq)
+        self.args[key] = start.args
+        held = (start.coalesced, start.coalesced_until, life.edits)
+        before = self.content.get(key)
+        if before and not self.set_back and before[2] == held[2] and before != held:
+            raise Wrong(f"{key} stood for {before}, now for {held}")
+        self.content[key] = held
+        pause = life.paused_at(now)
+        if start.kind is Kind.SCHEDULED:
+            life.begun[start.number] = start.scheduled_at
+            if pause is not None:
+                raise Wrong(f"{key} begins inside a pause")
+            if start.scheduled_at > now and not self.set_back:
+                raise Wrong(f"{key} begins early")
+        elif pause is not None and self._was_asked(life, start.number) < pause.asked_seq:
+            raise Wrong(f"{key} was asked for before the pause, and begins inside it")
+
+    @staticmethod
+    def _was_asked(life: Life, number: int) -> int:
+        """Return when a request was made: of a backfill the last one before its number."""
+        return max(
+            (asked.seq for asked in life.requests if asked.number == number),
+            default=max(
+                (asked.seq for asked in life.requests if asked.kind is Kind.BACKFILLED), default=0
+            ),
         )
 
-    def _use_mark(self, line: Execution, life: Life) -> None:
-        fixed = isinstance(life.epoch_of(line.number).schedule, FixedDelay)
-        for marks in (life.marks, life.old_marks):
-            for mark in marks:
-                if mark.moment == line.scheduled_at or (fixed and mark.moment <= line.scheduled_at):
-                    marks.remove(mark)
-                    return
-        raise Wrong(f"{reading.title(line)}: nobody asked for that")
+    def unbegun(self, uid: str, start: Start) -> None:
+        """Take in that a claim was handed back: its handler was not called."""
+        key = (uid, start.number)
+        if key not in self.attempts:
+            self.content.pop(key, None)
+            self.starts.pop(key, None)
+            self.lives[uid].begun.pop(start.number, None)
 
-    def _check_jobs(self, jobs: dict[str, Job], now: datetime) -> None:
-        for job_id, job in jobs.items():
-            life = self.current.get(job_id)
-            if life is None:
-                raise Wrong(f"job {job_id!r} is stored though it was removed")
-            self._check_stored(life, job, now)
-            if job.standing.state is State.FINISHED and not self._finished(life):
-                raise Wrong(f"job {job_id!r} is finished, though {life.epoch.next} is to come")
-        for job_id, life in list(self.current.items()):
-            if job_id in jobs:
-                continue
-            keep = life.spec.policy.keep_finished
-            ended = [line.finished_at for line in life.finals.values()]
-            since = max([life.redefined_at, *ended])
-            finished = self._finished(life) and self._unanswered(life, now) is None
-            if life.declared or keep is None or not finished or since + keep > now:
-                raise Wrong(f"job {job_id!r} has vanished")
-            life.removed = self._place()
-            del self.current[job_id]
+    # -- commands
 
-    def _check_owed(self, life: Life) -> None:
-        if self._held(life.uid):
+    def edited(
+        self, uid: str, schedule: Any, now: datetime, held: Job | None, number: int = 0
+    ) -> None:
+        """Take in another schedule.
+
+        Args:
+            uid: Of the incarnation.
+            schedule: The new one.
+            now: By the clock.
+            held: The job before, with what is held.
+            number: The newest number of before.
+        """
+        life = self.lives.setdefault(uid, Life(uid))
+        if not life.epochs:
+            life.epochs.append(Epoch(schedule, now, number, self.seq))
             return
-        for epoch in life.epochs:
-            if epoch.owed is not None and epoch.next is not None and epoch.next <= epoch.owed:
-                raise Wrong(
-                    f"job {life.job.id!r}: the occurrence at {epoch.owed:%d. %H:%M:%S} was due "
-                    "when it was edited or removed away, and has no final line"
-                )
-        if life.owes_manual and self._unanswered(life, None) is not None:
-            raise Wrong(f"job {life.job.id!r} was triggered and removed: the trigger has no line")
+        self._end(life, now, held)
+        mine = [found for (of, _), (_, found) in self.finals.items() if of == uid]
+        ran = [
+            found
+            for found in mine
+            if found.kind is Kind.SCHEDULED and found.status is not Status.SUPERSEDED
+        ]
+        must = max((found.scheduled_at for found in ran), default=None)
+        covered = [found.coalesced_until or found.scheduled_at for found in ran]
+        begun = [*life.begun.values(), *covered]
+        one = None if held is None else held.standing.scheduled
+        if held is not None and one is not None and one.number == held.held:
+            begun.append(one.scheduled_at)
+        life.epochs.append(Epoch(schedule, now, number, self.seq, must, max(begun, default=None)))
+        pause = life.paused_at(now)
+        if pause is not None and pause.since > now:
+            pause.end_seq = self.seq - 1
+            life.pauses.append(evolve(pause, since=now, seq=self.seq, end_seq=None))
 
-    def _check_ends(self, life: Life) -> None:
-        """What has begun has its end as soon as the job stands at another occurrence."""
-        if self._held(life.uid):
-            return
-        for number in life.attempts:
-            past = number < life.job.standing.number or life.removed is not None
-            if past and number not in life.finals:
-                raise Wrong(
-                    f"job {life.job.id!r} has left the occurrence {life.uid}:{number}, which has "
-                    "begun, without a final line"
-                )
+    def removed(self, uid: str, now: datetime, held: Job | None) -> None:
+        """Take in that the job was removed."""
+        life = self.lives[uid]
+        self._end(life, now, held)
+        life.removed = self.seq
 
-    def _check_calls(self) -> None:
-        """Every call has its line, but for those that nobody could write."""
-        for call in self.calls.values():
-            if call.line is None and call.how in {"succeeded", "failed", "interrupted"}:
-                raise Wrong(f"{call} of {call.event.id!r} {call.how}, and has no line")
-
-    # -- what must have happened
-
-    def _manual_waits(self, life: Life, moment: datetime) -> bool:
-        """Whether a manual occurrence waits for its retry; refuse one that waits for nothing."""
-        waits = False
-        for call in self.newest.values():
-            if call.uid != life.uid or not call.event.manual or call.number in life.finals:
-                continue
-            due = call.event.started_at
-            if call.how == "failed" and call.spec and call.ended_at:
-                due = call.ended_at + backoff(call)
-            if due <= moment and call.how != "running":
-                raise Wrong(
-                    f"job {life.job.id!r}: {call}, a manual one, {call.how}; and that is all"
-                )
-            waits = True
-        return waits
-
-    def nothing_left(self, moment: datetime, since: int) -> None:
-        """A healthy instance has run what was due at the moment; ``since``: where that began."""
-        for life in self.current.values():
-            if any(
-                hold.open and hold.expires_at > moment and hold.claim.job.id == life.job.id
-                for hold in self.holds.values()
-            ):
-                continue
-            about = f"job {life.job.id!r}"
-            counted, due = life.first_due(life.epoch)
-            call = self._newest_call(life, counted)
-            if call is not None and call.how == "failed" and call.spec and call.ended_at:
-                due = call.ended_at + backoff(call)
-            asked = self._unanswered(life, moment)
-            # A retry that waits since the trigger is made first.
-            begun = (
-                asked is not None
-                and call is not None
-                and call.end_seq > asked.seq
-                and (due is None or due > moment)
-            )
-            if asked is not None and asked.seq <= since and not begun:
-                raise Wrong(f"{about} was triggered at {asked.at:%H:%M:%S} and did not run")
-            if any(
-                hold.open
-                and hold.claim.job.uid == life.uid
-                and hold.claim.job.standing.number < life.job.standing.number
-                for hold in self.holds.values()
-            ):
-                continue  # moved on from under a lost claim: it ends when the job is next due
-            waits = self._manual_waits(life, moment)
-            if waits or life.touched > since or life.paused(moment):
-                continue
-            if life.job.standing.state is State.PAUSED:
-                raise Wrong(f"{about} is still paused, after the end of the pause")
-            if due is not None and due <= moment:
-                raise Wrong(f"{about}: the occurrence at {counted:%d. %H:%M:%S} was left undone")
-
-    def _newest_call(self, life: Life, moment: datetime | None) -> Call | None:
-        """Return the newest call for the scheduled occurrence at the moment."""
-        for call in self.newest.values():
-            event = call.event
-            mine = call.uid == life.uid and call.number >= life.epoch.number
-            if mine and event.scheduled_at == moment and not event.manual:
-                return call
-        return None
-
-
-__all__ = ["Oracle", "Wrong"]
+    def _end(self, life: Life, now: datetime, held: Job | None) -> None:
+        epoch, pause = life.epochs[-1], life.paused_at(now)
+        one = None if held is None else held.standing.scheduled
+        if held is not None and one is not None and one.number == held.held:
+            epoch.held = one.scheduled_at, one.began_at or held.held_at or now
+        epoch.end, epoch.end_seq = now, self.seq
+        epoch.paused = None if pause is None else pause.since

@@ -8,7 +8,17 @@ from typing import Any
 
 import anyio
 
-from sched_core import Backend, BackendError, BackendUnavailable, Claim, Clock, Settled, Settlement
+from sched_core import (
+    Backend,
+    BackendError,
+    BackendUnavailable,
+    Claim,
+    Claimed,
+    Clock,
+    Renewal,
+    Settled,
+    Settlement,
+)
 from sched_testkit.chronicle import Chronicle
 
 
@@ -79,28 +89,29 @@ class Watched:
                 self.oracle.crashed(self.worker)
             raise BackendError("the process is dead")
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
-        """Report every claim."""
+    async def claim_due(self, limit: int) -> Claimed:
+        """Report every claim, and what was told of lost ones."""
         self._check()
         with self._counted():
-            claims = await self.inner.claim_due(limit)
+            claimed = await self.inner.claim_due(limit)
         assert self._clock is not None
         with self.noting():
-            for claim in claims:
+            self.oracle.lapsed(claimed.lapsed, self._clock.now())
+            for claim in claimed.claims:
                 self.oracle.claimed(claim, self._clock.now())
-        if claims:
+        if claimed.claims:
             self._die("claimed")
-        return claims
+        return claimed
 
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+    async def renew(self, renewals: Sequence[Renewal]) -> Sequence[Claim]:
         """Report every renewal."""
         if self.stall is not None:
             await self.stall.wait()
         self._check()
-        renewed = await self.inner.renew(claims)
+        renewed = await self.inner.renew(renewals)
+        assert self._clock is not None
         with self.noting():
-            for claim in renewed:
-                self.oracle.renewed(claim)
+            self.oracle.renewed(renewals, renewed, self._clock.now())
         self.renewals += 1
         return renewed
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from sched_core import Cron, Drop, FixedDelay, Interval, JobSpec, Once, Policy, Retry, RunAll
+from sched_core import CatchUp, Cron, Drop, FixedDelay, Interval, JobSpec, Once, Policy, Retry
 from sched_testkit.bench import START
 
 
@@ -35,8 +35,9 @@ def show(value: object) -> str:
     if isinstance(value, Retry):
         jitter = f", {value.jitter:.0%} jitter" if value.jitter else ""
         return f"{value.attempts} attempts {seconds(value.backoff)} apart{jitter}"
-    if isinstance(value, RunAll):
-        return f"RunAll({value.limit} within {seconds(value.window)})"
+    if isinstance(value, CatchUp):
+        within = "" if value.window is None else f" within {seconds(value.window)}"
+        return f"CatchUp({value.limit}{within})"
     if isinstance(value, Drop):
         return f"Drop(grace {seconds(value.grace)})"
     return repr(dict(value)) if isinstance(value, Mapping) else repr(value)
@@ -44,10 +45,12 @@ def show(value: object) -> str:
 
 POLICY: dict[str, Callable[[Any], str]] = {
     "misfire": show,
+    "overlap": lambda value: f"overlap {value}",
     "retry": show,
     "timeout": lambda value: f"at most {seconds(value)}",
     "jitter": lambda value: f"jitter {seconds(value)}",
     "max_lost": lambda value: f"max_lost {value}",
+    "pause_after": lambda value: f"paused after {value}",
     "keep_finished": lambda value: "kept for ever" if value is None else f"kept {seconds(value)}",
 }
 

@@ -22,13 +22,19 @@ from sched_core import (
     Job,
     JobEvent,
     JobQuery,
+    Kind,
     Undecodable,
 )
-from sched_testkit.annals import Call, Wrong
+from sched_testkit.annals import Wrong
+from sched_testkit.chronicle import Call
 from sched_testkit.commands import Act, Commands, Instance
+from sched_testkit.entry import pendings
 from sched_testkit.watched import Watched
 
 MOMENT = timedelta(milliseconds=1)
+REST = timedelta(hours=2)
+"""After which every retry of a history has been made, and what it leaves is accounted for."""
+MOST_RUNS = 200
 PATIENCE = 10
 """Real seconds after which something that must happen in no time has not happened."""
 
@@ -44,7 +50,7 @@ class World(Commands):
 
     async def run(self, index: int, acts: Sequence[Act] = ()) -> None:
         """Run what is due on a healthy instance: afterwards nothing may be left."""
-        instance, since, moment = self.instances[index], self.oracle.seq, self.clock.now()
+        instance, moment = self.instances[index], self.clock.now()
         for each in self.instances:
             await each.watched.at_rest()
         self.acts = list(acts)
@@ -56,23 +62,64 @@ class World(Commands):
         for each in self.instances:
             await each.watched.at_rest()
         await self.look()
-        self.oracle.nothing_left(moment, since)
+        self.oracle.nothing_left(moment)
 
     async def look(self, pruned: datetime | None = None) -> None:
-        """Have the oracle judge what stands."""
+        """Have the oracle judge what is stored."""
         if self.verdicts:
             raise self.verdicts[0]
         backend = self.instances[0].watched.inner
-        lines: list[Execution] = []
-        for job_id in sorted(self.ids):
-            query = ExecutionQuery(job_id=job_id)
-            found = list(await _all(backend.executions, query))
-            if unreadable := [line for line in found if not isinstance(line, Execution)]:
-                raise Wrong(f"records of {job_id!r} cannot be read: {unreadable}")
-            lines += reversed(found)
         jobs: list[Job | Undecodable] = list(await _all(backend.jobs, JobQuery()))
         known = [job for job in jobs if isinstance(job, Job)]
-        self.oracle.look(lines, known, self.clock.now(), pruned)
+        self.oracle.look(await self._history(), known, self.clock.now(), pruned)
+
+    async def sync(self) -> None:
+        """Have the oracle read what was written: a command comes after that."""
+        self.oracle.read(await self._history(), self.clock.now())
+
+    async def _history(self) -> list[Execution]:
+        backend = self.instances[0].watched.inner
+        history: list[Execution] = []
+        for job_id in sorted(self.ids):
+            found = list(await _all(backend.executions, ExecutionQuery(job_id=job_id)))
+            unreadable = [each for each in found if not isinstance(each, Execution)]
+            if unreadable:
+                raise Wrong(f"records of {job_id!r} cannot be read: {unreadable}")
+            history += reversed(found)
+        return history
+
+    async def rest(self) -> None:
+        """Let all come to its end, with a healthy instance alone, and account for it."""
+        with anyio.fail_after(PATIENCE):
+            for each in self.instances:
+                await each.watched.at_rest()
+        self.tell("all is to come to its end")
+        now = self.clock.now()
+        await self.advance(max(self.oracle.latest or now, now) - now + 2 * self.lease)
+        await self._drain()
+        for job_id, job in sorted(self.oracle.stored_jobs.items()):
+            if job.standing.pause is not None:
+                self.oracle.expect_ends_in_pause(job.uid, self.clock.now())
+                await self.operate(1, "resume", job_id)
+        await self.advance(REST)
+        await self._drain()
+        self.oracle.account(self.clock.now())
+
+    async def _drain(self) -> None:
+        """Run what is due, until all that waits for a retry has had it."""
+        for _ in range(MOST_RUNS):
+            await self.run(1)
+            begun = [
+                one.due_at
+                for job in self.oracle.stored_jobs.values()
+                for one in pendings(job.standing)
+                if (one.began_at is not None or not one.is_scheduled)
+                and job.standing.due_at == one.due_at
+            ]
+            if not begun:
+                return
+            await self.advance(max(min(begun) - self.clock.now(), MOMENT))
+        raise Wrong("it does not come to rest")
 
     async def _handle(self, instance: Instance, event: JobEvent) -> None:
         if instance.watched.dead:
@@ -81,11 +128,11 @@ class World(Commands):
         with self.noting():
             call = self.oracle.called(event, self.clock.now())
         act = self.acts.pop(0) if self.acts else Act()
-        kind = "manually " if event.manual else ""
-        folds = f", folding {event.folded}" if event.folded else ""
+        kind = "as asked " if event.kind is not Kind.SCHEDULED else ""
+        more = f", for {event.coalesced} more" if event.coalesced else ""
         doing = "" if act.does == "nothing" else f": {act.does}"
         end = ", fails" if act.fails else ""
-        what = f"{instance.name} runs {event.id!r} {kind}(attempt {event.attempt}{folds}){doing}"
+        what = f"{instance.name} runs {event.id!r} {kind}(attempt {event.attempt}{more}){doing}"
         self.tell(what + end)
         try:
             if act.does == "hang":
@@ -125,6 +172,7 @@ class World(Commands):
             self.clock.advance(self.lease / 5)
         elif job_id in self.oracle.current:
             spec = self.oracle.current[job_id].spec
+            assert spec is not None
             if act.does == "change the schedule":
                 await self.update(index, job_id, schedule=Interval(seconds=50))
             elif act.does == "slow the schedule down":
@@ -212,7 +260,8 @@ class World(Commands):
 
     def _timeout(self) -> timedelta | None:
         assert self.hanging is not None
-        return self.oracle.current[self.hanging.id].spec.policy.timeout
+        spec = self.oracle.current[self.hanging.id].spec
+        return None if spec is None else spec.policy.timeout
 
     async def _while_it_hangs(
         self, kind: str, instance: Instance, other: Instance, done: anyio.Event, scope: Any
