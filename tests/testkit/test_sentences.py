@@ -30,15 +30,18 @@ def sentences(text: str) -> list[str]:
     """Return the sentences of a docstring, without its headings and line breaks."""
     found: list[str] = []
     words: list[str] = []
-    listing = False
+    listing = table = False
     for line in [*inspect.cleandoc(text).splitlines(), ""]:
         entry = listing and re.match(r"^    \S", line) is not None
-        if not line.strip() or entry or HEADING.match(line):
+        edge = re.match(r"^=+ +=+$", line) is not None
+        table ^= edge
+        entry |= table and line.startswith("``")
+        if not line.strip() or entry or edge or HEADING.match(line):
             found += END.split(" ".join(words)) if words else []
             words = []
         if HEADING.match(line):
             listing = True
-        elif line.strip():
+        elif line.strip() and not edge:
             words += line.split()
     return found
 
@@ -81,6 +84,14 @@ def test_sentences_are_found() -> None:
         Wrong: It is. Nothing was
             written.
         Other: No.
+
+    ====  ======
+    ``a`` one
+          two
+    ``b`` three
+    ====  ======
+
+    Afterwards.
     """
     assert sentences(text) == [
         "Do this.",
@@ -88,4 +99,7 @@ def test_sentences_are_found() -> None:
         "Wrong: It is.",
         "Nothing was written.",
         "Other: No.",
+        "``a`` one two",
+        "``b`` three",
+        "Afterwards.",
     ]

@@ -33,6 +33,8 @@ from sched_testkit.watched import Watched
 from sched_testkit.witness import Witness
 from sched_testkit.words import describe, seconds, show
 
+FARTHEST_BACK = timedelta(seconds=3000)
+"""A clock that was ahead by an hour or more was wrong: what ran then may run again."""
 MOST_REQUESTS = 16
 """That may wait in one job."""
 
@@ -255,8 +257,11 @@ class Commands:
             await self.harness.catch_up(instance.watched.inner)
 
     async def set_back(self, by: timedelta) -> None:
-        """Set the clock back."""
+        """Set the clock back, but not so far that what it showed before is not believed."""
         await self.sync()
+        now = self.clock.now()
+        if max(self.oracle.latest or now, now) - (now - by) > FARTHEST_BACK:
+            return
         self.clock.jump(-by)
         self.oracle.set_back = True
         new = self.clock.now()
