@@ -48,6 +48,7 @@ from sched_jetstream import (
 )
 from sched_jetstream.hints import Hints
 from sched_jetstream.provision import check_version
+from sched_jetstream.reading import Reader
 
 BUCKET = "accidents"
 STREAM, LINES = f"KV_{BUCKET}", f"KV_{BUCKET}-lines"
@@ -617,6 +618,24 @@ def test_attempts_to_connect_that_fail_leave_nothing_open(tmp_path: Path) -> Non
             asyncio.run(main(server, proxy.port))
     finally:
         gc.enable()
+
+
+def test_a_copy_that_lags_behind_is_not_believed_by_a_listing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was written shows: a page is read by the leader where a copy has not come so far."""
+
+    async def behind(*_: Any, **__: Any) -> int:
+        return 1  # it has seen one message only, and none of these jobs
+
+    async def main() -> None:
+        async with Scheduler(backend()) as scheduler:
+            for name in ("a", "b"):
+                await scheduler.ensure_job(name, Interval(hours=1))
+            monkeypatch.setattr(Reader, "multi", behind)
+            assert [job.id async for job in scheduler.list_jobs()] == ["a", "b"]
+
+    asyncio.run(main())
 
 
 def test_a_given_connection_is_used_and_left_open() -> None:

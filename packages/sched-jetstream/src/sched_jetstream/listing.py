@@ -26,6 +26,7 @@ CHUNK = 250
 class _Names:
     ids: Sequence[str]
     tokens: Sequence[str]
+    sequence: int
     read_at: float
 
 
@@ -50,7 +51,8 @@ class Listing:
                 if kept.ids[number].startswith(query.id_prefix)
             ]
             index += max(CHUNK, limit + 1)
-            found = await self._reader.many([kept.tokens[number] for number in chunk])
+            tokens = [kept.tokens[number] for number in chunk]
+            found = await self._reader.many(tokens, at_least=kept.sequence)
             for number in chunk:
                 item = found[kept.tokens[number]].read()
                 if item is None or not query.matches(item):
@@ -63,11 +65,12 @@ class Listing:
 
     async def _all_names(self) -> _Names:
         subjects: dict[str, int] = {}
-        total = 1
+        total, sequence = 1, 0
         while len(subjects) < total:
             before = len(subjects)
             body = {"subjects_filter": self._names.record("*"), "offset": before}
             info = await self._wire.call(f"STREAM.INFO.{self._names.stream}", body)
+            sequence = int(info["state"]["last_seq"])
             subjects.update(info["state"].get("subjects") or {})
             total = int(info.get("total") or 0)
             if len(subjects) == before:
@@ -75,11 +78,12 @@ class Listing:
         tokens = [self._names.record_token(subject) for subject in subjects]
         named = {token: id_of(token) for token in tokens}
         long = [token for token, job_id in named.items() if job_id is None]
-        for token, found in (await self._reader.many(long)).items():
+        for token, found in (await self._reader.many(long, at_least=sequence)).items():
             item = found.content
             named[token] = token if item is None else item.id
         ordered = sorted((job_id or token, token) for token, job_id in named.items())
-        return _Names([i for i, _ in ordered], [token for _, token in ordered], cpu_seconds())
+        ids, tokens = [job_id for job_id, _ in ordered], [token for _, token in ordered]
+        return _Names(ids, tokens, sequence, cpu_seconds())
 
 
 def _id(item: Job | Undecodable) -> str:

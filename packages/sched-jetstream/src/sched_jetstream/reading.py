@@ -87,9 +87,15 @@ class Reader:
 
     # -- many
 
-    async def many(self, tokens: Sequence[str]) -> dict[str, Found]:
-        """Read records, possibly from a replica that lags behind the leader by a moment."""
+    async def many(self, tokens: Sequence[str], *, at_least: int = 0) -> dict[str, Found]:
+        """Read records, possibly from a replica that lags behind the leader by a moment.
+
+        Args:
+            tokens: Of their subjects.
+            at_least: A replica that has not come so far is not believed: the leader is asked.
+        """
         found: dict[str, Found] = {}
+        behind: list[str] = []
         apart: list[tuple[str, Msg, str]] = []
 
         def each(msg: Msg) -> None:
@@ -103,18 +109,26 @@ class Reader:
 
         for start in range(0, len(tokens), MANY):
             chunk = tokens[start : start + MANY]
-            await self.multi(self.names.stream, [self.names.record(token) for token in chunk], each)
+            subjects = [self.names.record(token) for token in chunk]
+            if await self.multi(self.names.stream, subjects, each) < at_least:
+                behind += chunk
         if apart:
             await self._fetch_definitions([token for token, _, _ in apart])
             for token, msg, digest in apart:
                 known = digest in self._definitions
                 found[token] = self._of(token, msg) if known else await self.one(token)
+        if behind:
+            for leads in await asyncio.gather(*map(self.one, behind)):
+                found[leads.token] = leads
         return {token: found.get(token) or Found(token, 0, None) for token in tokens}
 
     async def multi(
         self, stream: str, subjects: Sequence[str], each: Callable[[Msg], None], **more: Any
-    ) -> None:
+    ) -> int:
         """Hand on the last message of each subject.
+
+        Returns:
+            How far the replica had come that answered.
 
         Raises:
             StreamLost: There is no stream any more.
@@ -128,6 +142,7 @@ class Reader:
         status = (last.headers or {}).get("Status")
         if status not in {"204", "404"}:
             raise ApiError("DIRECT.GET", {"code": status, "description": str(last.headers)})
+        return int((last.headers or {}).get("Nats-UpTo-Sequence", 0))
 
     async def now(self, tokens: Sequence[str]) -> dict[str, Found]:
         """Read records as they stand."""
