@@ -27,12 +27,12 @@ def micros_or_none(moment: datetime | None) -> int | None:
 
 def moment(number: int) -> datetime:
     """Return the moment that many microseconds after 1970."""
-    return EPOCH + timedelta(0, 0, number)
+    return EPOCH + MICROSECOND * number
 
 
 def moment_or_none(number: int | None) -> datetime | None:
     """Return the moment that many microseconds after 1970, ``None`` for none."""
-    return None if number is None else EPOCH + timedelta(0, 0, number)
+    return None if number is None else EPOCH + MICROSECOND * number
 
 
 def moment_if_any(value: Any) -> datetime | None:

@@ -47,9 +47,12 @@ Row = tuple[Any, ...]
 
 RUN_COLUMNS = (
     "number, next_run, due_at, scheduled_due, attempts, failures, lost, snoozes, began_at, "
-    "last_number, failing, last_scheduled_at, last_finished_at, last_status, expires_at"
+    "derived_from, last_number, failing, last_scheduled_at, last_finished_at, last_status, "
+    "expires_at"
 )
 """Those of the standing that a run of a plain job changes."""
+STEADY_COLUMNS = "number, next_run, due_at, last_scheduled_at, last_finished_at, last_status"
+"""Those that a success changes which goes on to the next occurrence: nearly every run."""
 RARE_COLUMNS = "paused_at, paused_until, pause_reason, pause_number, requests, marks"
 """Of what few jobs have: a pause, requests, and :class:`Marks`."""
 STANDING_COLUMNS = f"{RUN_COLUMNS}, {RARE_COLUMNS}"
@@ -77,6 +80,7 @@ STATE = (
 """``Standing.state`` in a statement."""
 
 # Tables, because an enumeration's own look-ups take as long as a column does to be written.
+_SCHEDULED = Kind.SCHEDULED
 _STATUS_TEXTS = {status: status.value for status in Status}
 STATUSES: dict[str | None, Status | None] = {status.value: status for status in Status}
 STATUSES[None] = None
@@ -118,7 +122,7 @@ def run_values(standing: Standing) -> Row:
         None if expires_at is None else (expires_at - EPOCH) // MICROSECOND,
     )
     if one is None:
-        return (None, None, due, None, 0, 0, 0, 0, None, last_number, *rest)
+        return (None, None, due, None, 0, 0, 0, 0, None, None, last_number, *rest)
     number, scheduled_at, own, began_at = one.number, one.scheduled_at, one.due_at, one.began_at
     return (
         number,
@@ -130,8 +134,50 @@ def run_values(standing: Standing) -> Row:
         one.lost,
         one.snoozes,
         None if began_at is None else (began_at - EPOCH) // MICROSECOND,
+        one.derived_from or None,
         None if last_number == number else last_number,
         *rest,
+    )
+
+
+def steady_values(before: Standing, after: Standing) -> Row | None:
+    """Return the values of ``STEADY_COLUMNS``; ``None`` where the other ``RUN_COLUMNS`` change."""
+    one, due_at = after.scheduled, after.due_at
+    if (
+        one is None
+        or one.due_at is not due_at
+        or one.number != after.last_number
+        or before.failing != after.failing
+        or before.expires_at is not after.expires_at
+        or not _is_fresh(one)
+        or not _is_fresh(was := before.scheduled)
+        or was is None
+        or was.due_at != before.due_at
+        or was.number != before.last_number
+        or was.derived_from != one.derived_from
+    ):
+        return None
+    last_scheduled_at, last_finished_at = after.last_scheduled_at, after.last_finished_at
+    last_status, scheduled_at = after.last_status, one.scheduled_at
+    due = (due_at - EPOCH) // MICROSECOND
+    return (
+        one.number,
+        due if scheduled_at is due_at else (scheduled_at - EPOCH) // MICROSECOND,
+        due,
+        None if last_scheduled_at is None else (last_scheduled_at - EPOCH) // MICROSECOND,
+        None if last_finished_at is None else (last_finished_at - EPOCH) // MICROSECOND,
+        None if last_status is None else _STATUS_TEXTS[last_status],
+    )
+
+
+def _is_fresh(one: Pending | None) -> bool:
+    """Whether an occurrence has not been attempted, lost or begun."""
+    return one is None or (
+        one.began_at is None
+        and one.attempts == 0
+        and one.failures == 0
+        and one.lost == 0
+        and one.snoozes == 0
     )
 
 
@@ -173,7 +219,7 @@ def differ_by_a_run(before: Standing, after: Standing) -> bool:
 def _is_in_columns(one: Pending | None) -> bool:
     """Whether ``RUN_COLUMNS`` say all of a scheduled occurrence."""
     return one is None or (
-        one.kind is Kind.SCHEDULED
+        one.kind is _SCHEDULED
         and one.coalesced == 0
         and one.coalesced_until is None
         and one.key is None
@@ -248,6 +294,7 @@ def _job(row: Row) -> Job:
         lost,
         snoozes,
         began_at,
+        derived_from,
         last_number,
         failing,
         last_scheduled_at,
@@ -265,22 +312,23 @@ def _job(row: Row) -> Job:
     counted = (number or 0) | last | attempts | failures | lost | snoozes | failing
     if not 0 <= counted < MOST:  # as soon as one of them is not
         raise codec.Malformed("no job has counted below 0, or to 2**60")
-    due = None if due_at is None else EPOCH + timedelta(0, 0, due_at)
+    due = None if due_at is None else EPOCH + MICROSECOND * due_at
     one = None
     if number is not None:
-        own = due if scheduled_due is None else EPOCH + timedelta(0, 0, scheduled_due)
+        own = due if scheduled_due is None else EPOCH + MICROSECOND * scheduled_due
         if own is None:
             raise codec.Malformed("the occurrence has no due moment")
         one = Pending(
             number,
             due if due is not None and next_run == due_at else moment(next_run),
             own,
-            Kind.SCHEDULED,
+            _SCHEDULED,
             attempts,
             failures,
             lost,
             snoozes,
-            None if began_at is None else EPOCH + timedelta(0, 0, began_at),
+            None if began_at is None else EPOCH + MICROSECOND * began_at,
+            derived_from=derived_from or "",
         )
     standing = Standing(
         last,
@@ -293,10 +341,10 @@ def _job(row: Row) -> Job:
         None,
         (),
         failing,
-        None if last_scheduled_at is None else EPOCH + timedelta(0, 0, last_scheduled_at),
-        None if last_finished_at is None else EPOCH + timedelta(0, 0, last_finished_at),
+        None if last_scheduled_at is None else EPOCH + MICROSECOND * last_scheduled_at,
+        None if last_finished_at is None else EPOCH + MICROSECOND * last_finished_at,
         STATUSES[last_status],
-        None if expires_at is None else EPOCH + timedelta(0, 0, expires_at),
+        None if expires_at is None else EPOCH + MICROSECOND * expires_at,
     )
     if paused_at is not None or requests is not None or marks is not None:
         pause = None
@@ -308,14 +356,8 @@ def _job(row: Row) -> Job:
         standing = _with_rare(standing, pause, requests, marks)
     # One-shots would push everything else out of the cache.
     read_spec = _spec if tag == "once" or metadata else _cached_spec
-    return Job(
-        read_spec(job_id, tag, schedule, policy, metadata, name, group),
-        uid,
-        declared == 1,
-        EPOCH + timedelta(0, 0, anchor),
-        standing,
-        revision,
-    )
+    spec, since = read_spec(job_id, tag, schedule, policy, metadata, name, group, anchor)
+    return Job(spec, uid, declared == 1, since, standing, revision)
 
 
 def _with_rare(
@@ -355,8 +397,9 @@ def _spec(
     metadata: str,
     name: str | None,
     group: str | None,
-) -> JobSpec:
-    return JobSpec(
+    anchor: int,
+) -> tuple[JobSpec, datetime]:
+    spec = JobSpec(
         job_id,
         codec.decode_schedule(tag, schedule),
         name,
@@ -364,6 +407,7 @@ def _spec(
         codec.decode_policy(policy),
         group,
     )
+    return spec, moment(anchor)
 
 
 _cached_spec = lru_cache(maxsize=4096)(_spec)

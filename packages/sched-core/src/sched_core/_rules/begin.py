@@ -65,8 +65,11 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
         if missed is not None:
             return missed
     at = one.began_at or claim.claimed_at
-    behind = content(job, one, at) if at > moment or one.coalesced else NOTHING
-    next_one = None if fixed else following(job, behind.last or moment)
+    behind, next_one = NOTHING, None if fixed else following(job, moment)
+    if one.coalesced or (at > moment and (next_one is None or next_one <= at)):
+        behind = content(job, one, at)
+        if next_one is not None and behind.last is not None:
+            next_one = following(job, behind.last)
     deadline = None
     if policy.overlap == "cancel" and not fixed:
         deadline = next_one if next_one is None or next_one > at else following(job, at)

@@ -32,6 +32,10 @@ SELECT {RECORD_COLUMNS}, rowid FROM sched_job INDEXED BY sched_job_held
 WHERE lease_until <= ? AND {{readable}} ORDER BY lease_until LIMIT ?
 """
 
+_HAS_LAPSED = """
+SELECT 1 FROM sched_job INDEXED BY sched_job_held WHERE lease_until <= ? LIMIT 1
+"""
+
 _MARK = "rowid || ':' || hex(revision)"
 """Names a row and its revision, whatever is in its columns."""
 
@@ -169,8 +173,9 @@ class Claims:
 
     def _lapse(self, lapsed: list[Execution], at: datetime, serial: Serial) -> None:
         """End all claims whose leases have ended, but for those that were renewed beside."""
-        history = self._history.within(serial)
-        while True:
+        execute, history = self._database.connection.execute, self._history.within(serial)
+        # Nearly always there is none, and to ask for whole rows would cost as much as a run.
+        while execute(_HAS_LAPSED, (micros(at),)).fetchone():
             readable, values = self.can_read()
             statement = _LAPSED.format(readable=readable)
             found = self._database.read(statement, (micros(at), *values, BATCH))

@@ -16,19 +16,24 @@ from datetime import datetime
 from sched_core import Settled, Settlement
 from sched_core.row import WRITTEN
 from sched_sql.history import execution_values
-from sched_sql.rows import RUN_COLUMNS, Row, run_values
+from sched_sql.rows import RUN_COLUMNS, STEADY_COLUMNS, Row, run_values, steady_values
 from sched_sql.rules import is_plain
 from sched_sql.sqlite.database import Serial
 from sched_sql.sqlite.history import History
 from sched_sql.sqlite.records import Records
 
-_SETTLE_RUN = f"""
-UPDATE sched_job
-SET ({RUN_COLUMNS}) = ({", ".join("?" * (RUN_COLUMNS.count(",") + 1))}), revision = ?,
-    lease_until = NULL
-WHERE id = ? AND token = ? AND worker = ? AND revision = ? AND lease_until IS NOT NULL
-    AND removed = 0
-"""
+
+def _settle(columns: str) -> str:
+    return f"""
+    UPDATE sched_job
+    SET ({columns}) = ({", ".join("?" * (columns.count(",") + 1))}), revision = ?,
+        lease_until = NULL
+    WHERE id = ? AND token = ? AND worker = ? AND revision = ? AND lease_until IS NOT NULL
+        AND removed = 0
+    """
+
+
+_SETTLE_STEADY, _SETTLE_RUN = _settle(STEADY_COLUMNS), _settle(RUN_COLUMNS)
 
 
 class Settling:
@@ -57,23 +62,31 @@ class Settling:
         return [WRITTEN if id(one) in done else self._settle(one, now) for one in settlements]
 
     def _settle_as_one(self, settlements: Sequence[Settlement]) -> bool:
-        updates: list[Row] = []
+        steady: list[Row] = []
+        others: list[Row] = []
         executions: list[Row] = []
         for settlement in settlements:
             claim, standing = settlement.claim, settlement.standing
             if standing is not None:
-                updates.append(
-                    (
-                        *run_values(standing),
-                        self._serial.next(),
-                        claim.job.spec.id,
-                        claim.token,
-                        claim.worker,
-                        settlement.expected,
-                    )
+                job = claim.job
+                fence = (
+                    self._serial.next(),
+                    job.spec.id,
+                    claim.token,
+                    claim.worker,
+                    settlement.expected,
                 )
+                values = steady_values(job.standing, standing)
+                if values is None:
+                    others.append((*run_values(standing), *fence))
+                else:
+                    steady.append((*values, *fence))
             executions.append(execution_values(settlement.executions[0]))
-        if self._connection.executemany(_SETTLE_RUN, updates).rowcount != len(executions):
+        write, written = self._connection.executemany, 0
+        for statement, updates in ((_SETTLE_STEADY, steady), (_SETTLE_RUN, others)):
+            if updates:
+                written += write(statement, updates).rowcount
+        if written != len(executions):
             return False
         self._history.extend(executions, self._serial)
         return True

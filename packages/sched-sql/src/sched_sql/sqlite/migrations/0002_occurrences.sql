@@ -35,6 +35,7 @@ CREATE TABLE sched_job (
     lost INTEGER NOT NULL DEFAULT 0,
     snoozes INTEGER NOT NULL DEFAULT 0,
     began_at INTEGER,
+    derived_from TEXT,                    -- what its moment was derived from besides the schedule
 
     -- What else the standing of every job has.
     last_number INTEGER,                  -- NULL: number
@@ -70,13 +71,12 @@ CREATE TABLE sched_job (
     queue TEXT NOT NULL DEFAULT 'default',
     task TEXT,
     args TEXT,                            -- JSON
-    fingerprint TEXT,                     -- of what the pending moment was derived from
     actor TEXT,                           -- who wrote the definition
     moved TEXT                            -- to which store
 );
 
--- A row is in one of them: free, or held.
-CREATE INDEX sched_job_due ON sched_job (queue, due_at) WHERE lease_until IS NULL AND due_at IS NOT NULL;
+-- A claim leaves the row where it is in the first; what is held is passed over there, and is little.
+CREATE INDEX sched_job_due ON sched_job (queue, due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX sched_job_held ON sched_job (lease_until) WHERE lease_until IS NOT NULL;
 CREATE INDEX sched_job_expires ON sched_job (expires_at) WHERE expires_at IS NOT NULL;
 
