@@ -6,36 +6,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from sched_core.errors import JobAlreadyExists, JobNotFound, JobUndecodable, RevisionConflict
-from sched_core.job import Execution, Job
-from sched_core.ports import MAX_POLL, Undecodable
-from sched_sql.postgres.ledger import Ledger
+from sched_core import Execution, Hold, Job, Undecodable
+from sched_core import row as core
+from sched_core.ports import MAX_POLL
+from sched_sql.moments import micros_or_none
+from sched_sql.postgres.executions import Executions, Found
 from sched_sql.postgres.names import DURABLE, JOBS, NOW, Names, Query, Steps, texts
-from sched_sql.rows import (
-    HOLD_COLUMNS,
-    JOB_COLUMNS,
-    Row,
-    held_claim,
-    held_values,
-    job_values,
-    micros_or_none,
-    read_job_or_undecodable,
-)
-from sched_sql.rules import at_same_occurrence, is_doubtful, refuse_twins, revised
+from sched_sql.rows import JOB_COLUMNS, RECORD_COLUMNS, held_text, job_values, read_record
+from sched_sql.rules import refuse_twins, revised
 
 BULK = 2_000
 """Jobs that one statement of an ``add`` inserts."""
 
-_HOLD_WIDTH = HOLD_COLUMNS.count(",") + 1
-_HELD = "held_uid, held_number, held_attempt, held_at, held_manual, held_keep"
 _SOON = MAX_POLL.seconds * 1_000_000
 
 
 class Definitions:
     """Jobs in one schema."""
 
-    def __init__(self, names: Names, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, names: Names, executions: Executions) -> None:
+        self._executions = executions
         inserted = ", ".join(
             names.next if name == "revision" else f"i.{name}" for name in JOBS.names
         )
@@ -47,21 +37,18 @@ class Definitions:
         columns = ", ".join(name for name in JOBS.names if name not in {"id", "revision"})
         marks = ", ".join("%s" for name in JOBS.names if name not in {"id", "revision"})
         self._overwrite = f"""
-            UPDATE {names.job}
-            SET ({columns}, revision, removed, doubtful, lost)
-                = ({marks}, {names.next}, false, doubtful OR %s, CASE WHEN %s THEN 0 ELSE lost END)
+            UPDATE {names.job} SET ({columns}, revision, removed, held)
+                = ({marks}, {names.next}, false, CASE WHEN lease_until IS NOT NULL THEN %s END)
             WHERE id = %s RETURNING revision
         """
-        self._copy_hold = f"""
-            UPDATE {names.job} SET ({_HELD}) = (%s, %s, %s, %s, %s, %s) WHERE id = %s
-        """
-        self._get = f"SELECT {JOB_COLUMNS} FROM {names.job} WHERE id = %s AND NOT removed"
+        self._get = f"SELECT {RECORD_COLUMNS} FROM {names.job} WHERE id = %s AND NOT removed"
         self._lock = f"""
-            SELECT {HOLD_COLUMNS}, removed, {JOB_COLUMNS}
-            FROM {names.job} WHERE id = ANY(%s::text[]) ORDER BY id FOR NO KEY UPDATE
+            SELECT {RECORD_COLUMNS} FROM {names.job} WHERE id = ANY(%s::text[])
+            ORDER BY id FOR NO KEY UPDATE
         """
         self._bury = f"""
-            UPDATE {names.job} SET removed = true, revision = {names.next}, due_at = lease_until
+            UPDATE {names.job}
+            SET removed = true, revision = {names.next}, due_at = NULL, held = %s
             WHERE id = %s
         """
         self._delete = f"DELETE FROM {names.job} WHERE id = %s"
@@ -80,7 +67,7 @@ class Definitions:
     def get(self, job_id: str) -> Steps[Job | Undecodable | None]:
         """Return what is stored under the id."""
         rows = yield Query(self._get, (job_id,))
-        return read_job_or_undecodable(rows[0]) if rows else None
+        return read_record(rows[0]).read() if rows else None
 
     def add(self, jobs: Sequence[Job]) -> Steps[list[Job]]:
         """Store new jobs, all or none: whoever runs this takes it back if it raises."""
@@ -109,76 +96,44 @@ class Definitions:
     def _meet(self, part: dict[str, Job], stored: dict[str, Job]) -> Steps[None]:
         """Deal with ids that are taken; what is gone meanwhile stays in the part."""
         for row in (yield Query(self._lock, (texts(part),))):
-            removed, found = row[_HOLD_WIDTH], row[_HOLD_WIDTH + 1 :]
-            job = part.pop(found[0])
-            if removed:
-                # The tombstone's hold has its own copy of what it holds.
-                revision = yield from self._store(job, doubtful=False, forget_lost=False)
-                stored[job.id] = revised(job, revision)
-                continue
-            if found[9] != job.uid:
-                raise JobAlreadyExists(job.id)
-            known = read_job_or_undecodable(found)
-            if isinstance(known, Undecodable):
-                raise JobUndecodable(job.id, known.reason)
-            stored[job.id] = known
+            record = read_record(row)
+            job = part.pop(row[0])
+            is_new = record.job is None  # a tombstone, which carries a hold
+            stored[job.id] = record.add(job, 0)
+            if is_new:
+                revision = yield from self._store(job, record.hold)
+                record.job = revised(job, revision)
+                stored[job.id] = record.readable(job.id)
 
-    def _store(self, job: Job, *, doubtful: bool, forget_lost: bool) -> Steps[int]:
+    def _store(self, job: Job, hold: Hold | None) -> Steps[int]:
         values = job_values(job, 0)[2:]
-        ((revision,),) = yield Query(self._overwrite, (*values, doubtful, forget_lost, job.spec.id))
+        held = None if hold is None else held_text(hold)
+        ((revision,),) = yield Query(self._overwrite, (*values, held, job.spec.id))
         return int(revision)
 
-    def replace(self, job: Job, lines: Sequence[Execution]) -> Steps[Job]:
-        """Store the job if its revision is still the stored one."""
-        job_id = job.spec.id
-        hold, stored = yield from self._locked(job_id)
-        if stored is None:
-            raise JobNotFound(job_id)
-        if stored.revision != job.revision:
-            raise RevisionConflict(job_id)
-        held = yield from self._prepare_edit(stored, hold, lines)
-        revision = yield from self._store(
-            job,
-            doubtful=is_doubtful(job.uid, job.standing.number, lines),
-            forget_lost=not held and not at_same_occurrence(stored, job),
-        )
+    def replace(self, job: Job, executions: Sequence[Execution]) -> Steps[Job]:
+        """Store the job if it is still what was read."""
+        record, history = (yield from self._locked(job.spec.id)), Found()
+        record.replace(job, executions, 0, history)
+        revision = yield from self._store(job, record.hold)
+        yield from self._executions.write(history.written)
         yield from self.announce([micros_or_none(job.standing.due_at)])
-        return revised(job, revision)
+        record.job = revised(job, revision)
+        return record.readable(job.spec.id)
 
-    def remove(self, job_id: str, lines: Sequence[Execution], expected: int | None) -> Steps[bool]:
-        """Remove the job, or make it a tombstone while it is claimed."""
-        hold, stored = yield from self._locked(job_id)
-        if stored is None:
-            return False
-        if expected is not None and stored.revision != expected:
-            raise RevisionConflict(job_id)
-        held = yield from self._prepare_edit(stored, hold, lines)
-        yield Query(self._bury if held else self._delete, (job_id,))
-        return True
+    def remove(self, job: Job, executions: Sequence[Execution]) -> Steps[None]:
+        """Remove the job if it is still what was read, or make it a tombstone while claimed."""
+        record, history = (yield from self._locked(job.spec.id)), Found()
+        record.remove(job, executions, history)
+        yield from self._executions.write(history.written)
+        if record.hold is None:
+            yield Query(self._delete, (job.spec.id,))
+        else:
+            yield Query(self._bury, (held_text(record.hold), job.spec.id))
 
-    def _locked(self, job_id: str) -> Steps[tuple[Row, Job | None]]:
+    def _locked(self, job_id: str) -> Steps[core.Row]:
         rows = yield Query(self._lock, (texts([job_id]),))
-        if not rows or rows[0][_HOLD_WIDTH]:
-            return (), None
-        stored = read_job_or_undecodable(rows[0][_HOLD_WIDTH + 1 :])
-        if isinstance(stored, Undecodable):
-            raise JobUndecodable(job_id, stored.reason)
-        return rows[0][:_HOLD_WIDTH], stored
-
-    def _prepare_edit(self, stored: Job, hold: Row, lines: Sequence[Execution]) -> Steps[bool]:
-        """Prepare for an edit: let the hold keep what is held, and write the lines.
-
-        Lines about the held occurrence are not written. Returns whether there is a hold.
-        """
-        job_id = stored.spec.id
-        held = hold[3] is not None
-        if held:
-            claim = held_claim(job_id, hold, stored)
-            about = (claim.job.uid, claim.job.standing.number)
-            yield Query(self._copy_hold, (*held_values(claim), job_id))
-            lines = [line for line in lines if (line.uid, line.number) != about]
-        yield from self._ledger.write(lines)
-        return held
+        return read_record(rows[0]) if rows else core.Row()
 
     def announce(self, moments: Iterable[int | None], by: str = "") -> Steps[None]:
         """Wake all who wait, once this is committed, if one is due before they look anyway.

@@ -8,12 +8,12 @@ loop has given up. So the thread renews a claim only for two leases after the lo
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
+from sched_core import Claim, Renewal
 from sched_core.clock import boot_seconds
-from sched_core.job import Claim
 from sched_core.logger import Logger
 
 logger = Logger("sched_sql")
@@ -28,6 +28,8 @@ class _Held(NamedTuple):
     """When its lease ends, counted from before the request that made it so."""
     named_at: float
     """When the loop last claimed it, or asked for its renewal."""
+    alone: bool
+    """Whether nothing else ran beside it then."""
 
 
 class Heartbeat:
@@ -37,7 +39,7 @@ class Heartbeat:
         renew: Renews claims; called from the thread, and may raise.
     """
 
-    def __init__(self, renew: Callable[[Sequence[Claim]], object]) -> None:
+    def __init__(self, renew: Callable[[Sequence[Renewal]], object]) -> None:
         self._renew = renew
         self._lease = 0.0
         self._held: dict[tuple[str, int], _Held] = {}
@@ -65,21 +67,31 @@ class Heartbeat:
         self._lock, self._thread = threading.Lock(), None
         self._held.clear()
 
-    def hold(self, claims: Sequence[Claim], since: float, *, named: bool) -> None:
+    def hold(
+        self,
+        claims: Sequence[Claim],
+        since: float,
+        *,
+        named: bool,
+        alone: Container[int] = frozenset(),
+    ) -> None:
         """Note what is held.
 
         Args:
             claims: New ones, or renewed.
             since: When the request was sent that made them so.
             named: Whether the loop asked for it.
+            alone: The tokens of those beside which nothing else runs, where the loop has asked.
         """
         with self._lock:
             for claim in claims:
                 key = (claim.job.spec.id, claim.token)
                 known = self._held.get(key)
-                if named or known is not None:
-                    named_at = since if named or known is None else known.named_at
-                    self._held[key] = _Held(claim, since + self._lease, named_at)
+                until = since + self._lease
+                if named:
+                    self._held[key] = _Held(claim, until, since, claim.token in alone)
+                elif known is not None:
+                    self._held[key] = known._replace(claim=claim, until=until)
 
     def drop(self, claims: Sequence[Claim]) -> None:
         """Forget what is no longer held."""
@@ -87,12 +99,12 @@ class Heartbeat:
             for claim in claims:
                 self._held.pop((claim.job.spec.id, claim.token), None)
 
-    def held(self) -> list[Claim]:
-        """Return what is held."""
+    def held(self) -> list[Renewal]:
+        """Return what is held, to be renewed."""
         with self._lock:
-            return [held.claim for held in self._held.values()]
+            return [Renewal(held.claim, held.alone) for held in self._held.values()]
 
-    def _due(self) -> list[Claim]:
+    def _due(self) -> list[Renewal]:
         """Return what to renew now; forget what the loop has not named for too long."""
         now = boot_seconds()
         with self._lock:
@@ -103,7 +115,11 @@ class Heartbeat:
             ]
             for key in given_up:
                 del self._held[key]
-            due = [h.claim for h in self._held.values() if h.until - now < 0.3 * self._lease]
+            due = [
+                Renewal(held.claim, held.alone)
+                for held in self._held.values()
+                if held.until - now < 0.3 * self._lease
+            ]
         if given_up:
             logger.warning(
                 "%s claims are left to their leases: the event loop has not asked for them for "

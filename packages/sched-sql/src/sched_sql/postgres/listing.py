@@ -7,12 +7,20 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sched_core import codec
-from sched_core.job import Execution, Job
-from sched_core.ports import ExecutionQuery, JobQuery, Page, Undecodable, UndecodableExecution
-from sched_sql.history import no_age, odd_execution, read_execution
+from sched_core import (
+    Execution,
+    ExecutionQuery,
+    Job,
+    JobQuery,
+    Page,
+    Undecodable,
+    UndecodableExecution,
+    codec,
+)
+from sched_sql.history import EXECUTION_COLUMNS, no_age, odd_execution, read_execution
+from sched_sql.moments import micros
 from sched_sql.postgres.names import Names, Query, Steps, texts
-from sched_sql.rows import JOB_COLUMNS, LEDGER_COLUMNS, micros, odd_job, read_job_or_undecodable
+from sched_sql.rows import RECORD_COLUMNS, STATE, odd_job, read_record
 from sched_sql.rules import after_prefix
 
 
@@ -24,7 +32,8 @@ def jobs(
     while True:
         wanted = limit + 1 - len(items)
         rows = yield _job_rows(names, query, after, wanted)
-        items += [job for row in rows if query.matches(job := read_job_or_undecodable(row))]
+        jobs = (read_record(row).read() for row in rows)
+        items += [job for job in jobs if job is not None and query.matches(job)]
         if len(items) > limit:
             return Page(items[:limit], items[limit - 1].id if limit else None)
         if len(rows) < wanted:
@@ -47,11 +56,11 @@ def _job_rows(names: Names, query: JobQuery, after: str | None, limit: int) -> Q
     wanted, wanted_values = _wanted(query)
     if wanted:
         # What cannot be judged is let through, and looked at again after reading.
-        unreadable = f"format > %s OR NOT tag = ANY(%s::text[]) OR {odd_job()}"
+        unreadable = f"format <> %s OR NOT tag = ANY(%s::text[]) OR {odd_job()}"
         conditions.append(f"({unreadable} OR ({' AND '.join(wanted)}))")
         values += [codec.FORMAT, texts(codec.known_tags()), *wanted_values]
     return Query(
-        f"SELECT {JOB_COLUMNS} FROM {names.job} WHERE {' AND '.join(conditions)} "
+        f"SELECT {RECORD_COLUMNS} FROM {names.job} WHERE {' AND '.join(conditions)} "
         "ORDER BY id LIMIT %s",
         (*values, limit),
     )
@@ -60,7 +69,7 @@ def _job_rows(names: Names, query: JobQuery, after: str | None, limit: int) -> Q
 def _wanted(query: JobQuery) -> tuple[list[str], list[Any]]:
     conditions, values = list[str](), list[Any]()
     if query.state is not None:
-        conditions.append("state = %s")
+        conditions.append(f"{STATE} = %s")
         values.append(query.state.value)
     if query.group is not None:
         conditions.append("group_name = %s")
@@ -118,7 +127,7 @@ def _execution_rows(names: Names, query: ExecutionQuery, after: str | None, limi
         # What cannot be judged is let through, and looked at again after reading.
         conditions.append(f"({' AND '.join(wanted)} OR {odd_execution()})")
     return Query(
-        f"SELECT {LEDGER_COLUMNS}, seq FROM {names.ledger} WHERE {' AND '.join(conditions)} "
+        f"SELECT {EXECUTION_COLUMNS}, seq FROM {names.execution} WHERE {' AND '.join(conditions)} "
         "ORDER BY seq DESC LIMIT %s",
         (*values, limit),
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from sched_sql.rows import JOB_COLUMNS, LEDGER_COLUMNS, Row
+from sched_sql.history import EXECUTION_COLUMNS
+from sched_sql.rows import JOB_COLUMNS, Row
 
 T = TypeVar("T")
 
@@ -25,6 +26,10 @@ The same steps run on this package's own connections and on a caller's, synchron
 """
 
 
+Announce = Callable[[Iterable[int | None]], Steps[None]]
+"""Wakes all who wait, once it is committed, if one of the moments is near."""
+
+
 class Names:
     """The names of one schema, quoted for use in statements.
 
@@ -37,10 +42,14 @@ class Names:
         quoted = '"' + schema.replace('"', '""').replace("%", "%%") + '"'
         self.schema = quoted
         self.job = f"{quoted}.job"
-        self.ledger = f"{quoted}.ledger"
+        self.execution = f"{quoted}.execution"
         self.meta = f"{quoted}.meta"
         self.renewal = f"{quoted}.renewal"
-        self.serial = "'" + f"{quoted}.serial".replace("'", "''") + "'"
+        self.make_partitions = f"{quoted}.make_partitions"
+        self.drop_partitions = f"{quoted}.drop_partitions"
+        self.literal = quoted.replace("'", "''")
+        """The schema's name inside a literal."""
+        self.serial = f"'{self.literal}.serial'"
         """The sequence, as a literal."""
         self.next = f"nextval({self.serial})"
         digest = hashlib.blake2b(schema.encode(), digest_size=8).digest()
@@ -62,16 +71,16 @@ DURABLE = (
 )
 """For all that was promised to be kept; a role's or database's default may be off."""
 
-_TEXT = set(
-    "id tag schedule policy metadata name group_name uid state pause_reason last_status backlog "  # noqa: SIM905 -- shorter
-    "job_id status worker reason lost_worker held_uid ended_worker place".split()
+_TEXT = frozenset(
+    "id tag schedule policy metadata name group_name uid pause_reason last_status requests marks "  # noqa: SIM905 -- shorter
+    "worker held job_id kind status reason ended_worker place".split()
 )
-_BOOLEAN = ("declared", "manual", "final", "removed", "held_manual", "doubtful")
+_BOOLEAN = frozenset({"declared", "final", "removed", "alone", "settled"})
 
 
 def type_of(column: str) -> str:
-    """Return the type of a column; ``line_`` before it changes nothing."""
-    column = column.removeprefix("line_")
+    """Return the type of a column; ``its_`` before it changes nothing."""
+    column = column.removeprefix("its_")
     if column in _TEXT:
         return "text"
     return "boolean" if column in _BOOLEAN else "bigint"
@@ -124,4 +133,4 @@ def of(table: str, columns: str) -> str:
 
 
 JOBS = Columns(JOB_COLUMNS)
-LINES = Columns(LEDGER_COLUMNS)
+EXECUTIONS = Columns(f"{EXECUTION_COLUMNS}, drop_at")

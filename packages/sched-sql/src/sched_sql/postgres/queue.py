@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
+from sched_core import Settlement
 from sched_core.clock import boot_seconds
-from sched_core.job import Settlement
 from sched_core.logger import Logger
 from sched_core.ports import MAX_POLL
+from sched_sql.moments import micros
 from sched_sql.postgres.claims import EVER, Asked, Claimed, Look, micros_of
-from sched_sql.rows import micros
 
 logger = Logger("sched_sql")
 
@@ -60,7 +60,7 @@ class Queue:
         self._cost = 0.0
         self._unlooked = False
         """Whether a sweep has claimed, and nobody has looked yet what it had to pass over."""
-        self._takeovers_from = boot_seconds() + self._lease
+        self._ends_from = boot_seconds() + self._lease
         self._claims_from = 0.0
         self.steps = 0
 
@@ -73,11 +73,11 @@ class Queue:
         self.steps += 1
         now = boot_seconds()
         # Owners renew first, by the clock as it is now.
-        self._takeovers_from = now + self._lease
+        self._ends_from = now + self._lease
         self._claims_from = now + SETTLING if by > JUMP else 0.0
         self.disturb()
         logger.warning(
-            "the server's clock was set by %s: leases are not taken over for %.0f s%s",
+            "the server's clock was set by %s: no claim is ended for its lease for %.0f s%s",
             by,
             self._lease,
             f", and nothing is claimed for {SETTLING:.0f} s" if by > JUMP else "",
@@ -116,7 +116,7 @@ class Queue:
             now: The moment, as far as it is known.
         """
         if at is not None:
-            return Asked(limit, lease, at, (-_FOR_EVER, _FOR_EVER), EVER, takeovers=True)
+            return Asked(limit, lease, at, (-_FOR_EVER, _FOR_EVER), EVER, ends=True)
         seconds = boot_seconds()
         if seconds < self._claims_from:
             return None
@@ -124,7 +124,7 @@ class Queue:
         if floor == EVER:
             self._disturbed = False
         within = (now - self._tolerance, now + self._tolerance)
-        return Asked(limit, lease, None, within, floor, takeovers=seconds >= self._takeovers_from)
+        return Asked(limit, lease, None, within, floor, ends=seconds >= self._ends_from)
 
     def claimed(self, asked: Asked, claimed: Claimed, cost: float) -> None:
         """Take in what a claim found."""
@@ -163,7 +163,7 @@ class Queue:
             self._held = look.held
         moments = [] if look.free is None else [look.free]
         if self._held is not None:
-            blocked = self._takeovers_from - seconds
+            blocked = self._ends_from - seconds
             moments.append(max(self._held, look.at + max(0, round(blocked * 1e6))))
         if look.passed_over:
             # Unless it is new, the last claim did not get it: it is locked.

@@ -1,10 +1,10 @@
 """How leases are extended in PostgreSQL, also where somebody else has locked the row.
 
 A row that others have locked is not waited for: what cannot be renewed in its row is renewed
-*beside* it, in a table that only such renewals and takeovers write. A lease lasts until the later
-of the two moments, so a row that was locked past its lease is no reason for a takeover. A takeover
-ends the renewals of a claim before it takes the row, in the same transaction: where an owner and a
-successor come at the same moment, the key of that table lets one of them win.
+*beside* it, in a table that only such renewals write, and whoever ends claims whose leases have
+ended. A lease lasts until the later of the two moments, so a row that was locked past its lease is
+no reason to end the claim. Who ends it ends its renewals first, in the same transaction: where an
+owner renews at the same moment, the key of that table lets one of them win.
 """
 
 # ruff: noqa: S608 -- statements are made of constants; values are bound
@@ -15,9 +15,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from sched_core.job import Claim
+from attrs import evolve
+
+from sched_core import Claim, Hold, Job, Renewal
+from sched_core.row import is_held_by, is_to_be_cancelled
+from sched_sql.moments import moment
 from sched_sql.postgres.names import HASTY, NOW, Names, Query, Steps, numbers, texts
-from sched_sql.rows import Row, moment
+from sched_sql.rows import RECORD_COLUMNS, read_record
 
 REMEMBERED = 3_600_000_000
 """Microseconds for which a renewal beside its row stays after its end."""
@@ -70,31 +74,45 @@ class Renewals:
         self._renew = f"""
             WITH {hasty},
             i AS MATERIALIZED (SELECT * FROM unnest(%(ids)s::text[], %(tokens)s::bigint[],
-                %(workers)s::text[]) WITH ORDINALITY AS i(id, token, worker, n)),
+                %(workers)s::text[], %(alone)s::boolean[])
+                WITH ORDINALITY AS i(id, token, worker, alone, n)),
             mine AS MATERIALIZED (
-                SELECT i.n, j.id FROM i JOIN {job} j ON j.id = i.id
+                SELECT i.n, i.alone, j.id FROM i JOIN {job} j ON j.id = i.id
                 WHERE j.token = i.token AND j.worker = i.worker AND j.lease_until IS NOT NULL
                 ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
             ), renewed AS (
-                UPDATE {job} j SET lease_until = clk.t + %(lease)s FROM mine, clk
-                WHERE j.id = mine.id RETURNING mine.n, j.ctid::text AS place
+                UPDATE {job} j SET lease_until = greatest(j.lease_until, clk.t + %(lease)s),
+                    renewed_at = clk.t,
+                    alone_at = CASE WHEN mine.alone THEN coalesce(j.alone_at, clk.t) END
+                FROM mine, clk WHERE j.id = mine.id
+                RETURNING mine.n, j.ctid::text AS place, j.lease_until,
+                    j.marks IS NOT NULL AS marked
             )
-            SELECT clk.t, renewed.n, renewed.place FROM clk, renewed
+            SELECT clk.t, renewed.n, renewed.place, renewed.lease_until, renewed.marked
+            FROM clk, renewed
             UNION ALL
-            SELECT clk.t, i.n, NULL FROM clk, i JOIN {job} j ON j.id = i.id
+            SELECT clk.t, i.n, NULL, NULL, j.marks IS NOT NULL
+            FROM clk, i JOIN {job} j ON j.id = i.id
             WHERE j.token = i.token AND j.worker = i.worker AND j.lease_until IS NOT NULL
         """
         self._renew_beside = f"""
             WITH {hasty}, renewed AS (
-                INSERT INTO {renewal} AS r (token, worker, lease_until)
-                SELECT i.token, i.worker, clk.t + %(lease)s
-                FROM unnest(%(tokens)s::bigint[], %(workers)s::text[]) AS i(token, worker), clk
+                INSERT INTO {renewal} AS r (token, worker, renewed_at, lease_until, alone_at)
+                SELECT i.token, i.worker, clk.t, clk.t + %(lease)s, CASE WHEN i.alone THEN clk.t END
+                FROM unnest(%(tokens)s::bigint[], %(workers)s::text[], %(alone)s::boolean[])
+                    AS i(token, worker, alone), clk
                 ORDER BY i.token, i.worker
-                ON CONFLICT (token, worker) DO UPDATE SET lease_until = excluded.lease_until
+                ON CONFLICT (token, worker) DO UPDATE SET renewed_at = excluded.renewed_at,
+                        lease_until = greatest(r.lease_until, excluded.lease_until),
+                        alone_at = CASE WHEN excluded.alone_at IS NOT NULL
+                            THEN coalesce(r.alone_at, excluded.alone_at) END
                     WHERE NOT r.ended
-                RETURNING r.token, r.worker
+                RETURNING r.token, r.worker, r.lease_until
             )
-            SELECT clk.t, renewed.token, renewed.worker FROM clk, renewed
+            SELECT clk.t, renewed.token, renewed.worker, renewed.lease_until FROM clk, renewed
+        """
+        self._marked = f"""
+            SELECT {RECORD_COLUMNS} FROM {job} WHERE id = ANY(%s::text[]) AND marks IS NOT NULL
         """
         self._end = f"""
             INSERT INTO {renewal} AS r (token, worker, lease_until, ended)
@@ -102,63 +120,114 @@ class Renewals:
             FROM unnest(%(tokens)s::bigint[], %(workers)s::text[]) AS i(token, worker)
             ORDER BY i.token, i.worker
             ON CONFLICT (token, worker) DO UPDATE SET ended = true WHERE r.lease_until <= %(at)s
-            RETURNING r.token, r.worker
+            RETURNING r.token, r.worker, r.renewed_at, r.lease_until, r.alone_at
         """
         self._prune = f"""
             DELETE FROM {renewal} WHERE lease_until < {now} - {REMEMBERED}
         """
 
-    def renew(self, claims: Sequence[Claim], lease: int, now: int | None) -> Steps[Renewed]:
+    def renew(self, renewals: Sequence[Renewal], lease: int, now: int | None) -> Steps[Renewed]:
         """Extend leases: in their rows, or beside those that others have locked."""
-        fences = [fence_of(claim) for claim in claims]
-        rows = yield Query(self._renew, {"now": now, "lease": lease, **arrays(fences)})
+        rows = yield Query(self._renew, {"now": now, "lease": lease, **_values(renewals)})
         if not rows:
             return Renewed(None, [])
         at: int = rows[0][0]
-        extended = {number: place for _, number, place in rows if place is not None}
-        for number, place in extended.items():
-            self._places[claims[number - 1].token] = place
-        held = {number for _, number, _ in rows}
+        until = {n: (place, ends) for _, n, place, ends, _ in rows if place is not None}
+        for n, (place, _) in until.items():
+            self._places[renewals[n - 1].claim.token] = place
+        held = {row[1] for row in rows}
+        marked = {renewals[row[1] - 1].claim.job.spec.id for row in rows if row[4]}
+        cancelled = (yield from self._cancelled(renewals, marked)) if marked else set()
         beside = yield from self.renew_beside(
-            [claims[n - 1] for n in sorted(held - extended.keys())], lease, now
+            [renewals[n - 1] for n in sorted(held - until.keys())], lease, now, cancelled
         )
-        until = moment(at + lease)
-        in_rows = [_renewed(claims[n - 1], until) for n in sorted(extended)]
+        in_rows = [
+            _renewed(renewals[n - 1].claim, moment(until[n][1]), cancelled) for n in sorted(until)
+        ]
         return Renewed(at, in_rows + beside.claims)
 
-    def renew_beside(self, claims: Sequence[Claim], lease: int, now: int | None) -> Steps[Renewed]:
-        """Extend leases without looking at the rows; what was taken over is left out."""
-        if not claims:
+    def renew_beside(
+        self,
+        renewals: Sequence[Renewal],
+        lease: int,
+        now: int | None,
+        cancelled: set[Fence] | None = None,
+    ) -> Steps[Renewed]:
+        """Extend leases without looking at the rows; claims that were ended are left out.
+
+        Args:
+            renewals: What is to be extended.
+            lease: In microseconds.
+            now: The moment, where the clock decides; ``None`` where the server's does.
+            cancelled: Of which claims the runs are to be cancelled, where that is known.
+        """
+        if not renewals:
             return Renewed(None, [])
-        values = {"now": now, "lease": lease, **arrays([fence_of(claim) for claim in claims])}
+        values = {"now": now, "lease": lease, **_values(renewals)}
         rows = yield Query(self._renew_beside, values)
         if not rows:
             return Renewed(None, [])
         at: int = rows[0][0]
-        extended, until = {(token, worker) for _, token, worker in rows}, moment(at + lease)
+        until = {(token, worker): ends for _, token, worker, ends in rows}
+        claims = [each.claim for each in renewals]
         return Renewed(
             at,
-            [_renewed(claim, until) for claim in claims if (claim.token, claim.worker) in extended],
+            [
+                _renewed(claim, moment(until[claim.token, claim.worker]), cancelled)
+                for claim in claims
+                if (claim.token, claim.worker) in until
+            ],
         )
 
-    def end(self, rows: list[Row]) -> Steps[list[Row]]:
-        """End renewals beside locked rows of expired claims; return the rows that may be taken.
+    def _cancelled(self, renewals: Sequence[Renewal], ids: set[str]) -> Steps[set[Fence]]:
+        """Return of which claims the runs are to be cancelled."""
+        claims = {each.claim.job.spec.id: each.claim for each in renewals}
+        found = set[Fence]()
+        for row in (yield Query(self._marked, (texts(ids),))):
+            record, claim = read_record(row), claims[row[0]]
+            job, hold = record.job, record.hold
+            if hold is None or not is_held_by(hold, claim) or not isinstance(job, Job):
+                continue
+            if is_to_be_cancelled(job, hold):
+                found.add(fence_of(claim))
+        return found
+
+    def end(self, holds: Sequence[Hold], at: int) -> Steps[dict[tuple[int, str], Hold]]:
+        """End renewals beside locked rows of ended leases; return what may be ended, by its fence.
 
         Args:
-            rows: The moment, and ``HOLD_COLUMNS``; locked here.
+            holds: Of rows that are locked here.
+            at: The moment.
+
+        Returns:
+            The holds, with what was renewed beside their rows.
         """
-        # A hold without a worker is nobody's; a row that was copied by hand has another's hold.
-        held = {(row[1], row[2]) for row in rows if None not in (row[2], row[4])}
-        if not held:
-            return rows
-        tokens, workers = zip(*sorted(held), strict=True)
-        values = {"at": rows[0][0], "tokens": numbers(tokens), "workers": texts(workers)}
-        ended = {(token, worker) for token, worker in (yield Query(self._end, values))}
-        return [row for row in rows if None in (row[2], row[4]) or (row[1], row[2]) in ended]
+        mine = {(hold.token, hold.worker): hold for hold in holds}
+        if not mine:
+            return {}
+        tokens, workers = zip(*sorted(mine), strict=True)
+        values = {"at": at, "tokens": numbers(tokens), "workers": texts(workers)}
+        ended: dict[tuple[int, str], Hold] = {}
+        for token, worker, renewed_at, lease_until, alone_at in (yield Query(self._end, values)):
+            hold = mine[token, worker]
+            ended[token, worker] = (
+                hold
+                if renewed_at is None or moment(renewed_at) < hold.renewed_at
+                else _as_renewed(hold, renewed_at, lease_until, alone_at)
+            )
+        return ended
 
     def prune(self, now: int | None) -> Steps[None]:
         """Delete what ended long ago."""
         yield Query(self._prune, {"now": now})
+
+
+def _as_renewed(hold: Hold, renewed_at: int, lease_until: int, alone_at: int | None) -> Hold:
+    since = None if alone_at is None else moment(alone_at)
+    if since is not None and hold.alone_at is not None:
+        since = min(since, hold.alone_at)
+    until = max(hold.expires_at, moment(lease_until))
+    return evolve(hold, renewed_at=moment(renewed_at), expires_at=until, alone_at=since)
 
 
 def fence_of(claim: Claim) -> Fence:
@@ -172,5 +241,11 @@ def arrays(fences: Sequence[Fence]) -> dict[str, str]:
     return {"ids": texts(ids), "tokens": numbers(tokens), "workers": texts(workers)}
 
 
-def _renewed(claim: Claim, expires_at: datetime) -> Claim:
-    return Claim(claim.job, claim.token, claim.worker, claim.claimed_at, expires_at, claim.lost)
+def _values(renewals: Sequence[Renewal]) -> dict[str, str]:
+    fences = [fence_of(each.claim) for each in renewals]
+    return {"alone": numbers(each.alone for each in renewals), **arrays(fences)}
+
+
+def _renewed(claim: Claim, expires_at: datetime, cancelled: set[Fence] | None) -> Claim:
+    cancel = claim.cancel if cancelled is None else fence_of(claim) in cancelled
+    return Claim(claim.job, claim.token, claim.worker, claim.claimed_at, expires_at, cancel)

@@ -220,15 +220,23 @@ class Lane:
         """Whether there is a connection, as far as is known, and of this epoch."""
         return self._session is not None and self._made_in == self._epoch.number
 
-    def run(self, steps: Callable[[], Steps[T]], *, transaction: bool = True) -> T:
+    def run(
+        self,
+        steps: Callable[[], Steps[T]],
+        *,
+        transaction: bool = True,
+        patience: float | None = 0.0,
+    ) -> T:
         """Run steps on the connection.
 
         Args:
             steps: Makes them.
             transaction: False where they are one statement, which is atomic by itself.
+            patience: Seconds for each answer; ``None`` for any number, 0 for the address's.
         """
         with self._turn:
             session = self._connected()
+            session.patience = self._address.timeout if patience == 0.0 else patience
             try:
                 if not transaction and not self._pooled:
                     return run(session, steps())
@@ -383,6 +391,10 @@ class Lane:
     def open(self) -> None:
         """Allow for connections, after :meth:`close`."""
         self._closed.clear()
+
+    def is_closed_within(self, seconds: float) -> bool:
+        """Wait so long, but no longer than until the lane is closed; return whether it is."""
+        return self._closed.wait(seconds)
 
     def cut_off(self) -> None:
         """Make what hangs in the connection fail, and do without one; from any thread."""

@@ -1,4 +1,4 @@
-"""Jobs and ledger in one schema of a PostgreSQL database."""
+"""Jobs and their history in one schema of a PostgreSQL database."""
 
 from __future__ import annotations
 
@@ -9,40 +9,47 @@ from datetime import datetime, timedelta
 from typing import Literal, TypeVar
 
 import psycopg
-from psycopg.errors import LockNotAvailable, UniqueViolation
+from psycopg.errors import CheckViolation, LockNotAvailable, UniqueViolation
 
-from sched_core.clock import FIRST, Clock, StoreClock, boot_seconds
-from sched_core.errors import BackendError, BackendUnavailable, StoreNotFound
-from sched_core.job import Claim, Execution, Job, Settled, Settlement
-from sched_core.logger import Logger
-from sched_core.ports import (
-    MAX_POLL,
+from sched_core import (
+    Claim,
+    Execution,
     ExecutionQuery,
+    Job,
     JobQuery,
     JobStore,
     Page,
-    Transaction,
+    Renewal,
+    Settled,
+    Settlement,
     Undecodable,
     UndecodableExecution,
 )
+from sched_core.clock import FIRST, Clock, StoreClock, boot_seconds
+from sched_core.errors import BackendError, BackendUnavailable, StoreNotFound
+from sched_core.logger import Logger
+from sched_core.ports import MAX_POLL, Transaction
+from sched_core.row import WRITTEN
+from sched_sql.moments import micros, micros_or_none, moment, nearest_moment
 from sched_sql.postgres import listing, migrating
 from sched_sql.postgres.claims import EVER, Claims, micros_of
 from sched_sql.postgres.definitions import Definitions
+from sched_sql.postgres.executions import CHUNK, Executions
 from sched_sql.postgres.failures import MORE_SLOTS, first_line, is_full, translate
 from sched_sql.postgres.heartbeat import Heartbeat
-from sched_sql.postgres.ledger import CHUNK, Ledger
 from sched_sql.postgres.listening import Listening
 from sched_sql.postgres.names import DURABLE, NOW, Names, Query, Steps
+from sched_sql.postgres.partitions import drop_at
 from sched_sql.postgres.pool import Connections
 from sched_sql.postgres.pooler import shares_sessions
 from sched_sql.postgres.queue import Queue
+from sched_sql.postgres.records import Records
 from sched_sql.postgres.renewals import Fence, fence_of
 from sched_sql.postgres.session import BUSY, SETTINGS, Address, Epoch, Lane
 from sched_sql.postgres.settling import Settling, is_run
 from sched_sql.postgres.transactions import CallersStore, HandlersTransaction
-from sched_sql.rows import micros, micros_or_none, moment, nearest_moment
-from sched_sql.rules import WRITTEN
-from sched_sql.table import Now
+from sched_sql.rows import QUEUE
+from sched_sql.table import Asked, Now
 
 logger = Logger("sched_sql")
 T = TypeVar("T")
@@ -63,7 +70,7 @@ _LANES = {
 
 
 class PostgresTable:
-    """Jobs and ledger in one schema; see :class:`sched_sql.table.Table`.
+    """Jobs and their history in one schema; see :class:`sched_sql.table.Table`.
 
     Args:
         where: The address, as libpq understands it.
@@ -101,10 +108,12 @@ class PostgresTable:
         self._time, self._lease = time, lease
         self._timeout = timeout
         names = self._names = Names(schema)
-        self._ledger = Ledger(names)
-        self._definitions = Definitions(names, self._ledger)
-        self._claims = Claims(names, self._ledger, self._definitions)
-        self._settling = Settling(names, self._ledger, self._definitions.announce)
+        executions = self._executions = Executions(names)
+        records = Records(names)
+        self._definitions = Definitions(names, executions)
+        announce = self._definitions.announce
+        self._claims = Claims(names, executions, records, announce)
+        self._settling = Settling(names, executions, records, announce)
         epoch = Epoch(self._leave_old)
         # A renewal must have time left to be made beside what it cannot lock.
         patient = max(1, min(round(timeout * 900), micros_of(lease) // 4000))
@@ -163,7 +172,7 @@ class PostgresTable:
         if not self._create and not found[0]:
             raise StoreNotFound(f"{self._address}: there is no schema {self._schema} in it")
         if migrating.check(self._schema, found, migrate=self._migrate):
-            edit.run(lambda: migrating.apply(self._names, self._schema))
+            migrating.bring_up_to_date(edit, self._names, self._schema, lambda: self._fixed(now))
         if edit.run(lambda: migrating.is_behind(self._names), transaction=False):
             edit.run(lambda: migrating.set_forward(self._names, self._schema))
         if self._time == "store":
@@ -256,7 +265,8 @@ class PostgresTable:
         def steps() -> Steps[int | None]:
             ((found,),) = yield Query(
                 f"SELECT min(due_at) FROM {self._names.job}, (SELECT coalesce(%s, {NOW}) AS at) n "  # noqa: S608 -- quoted
-                "WHERE due_at <= n.at AND (lease_until IS NULL OR lease_until <= n.at)",
+                f"WHERE queue = '{QUEUE}' AND due_at <= n.at "
+                "AND (lease_until IS NULL OR lease_until <= n.at)",
                 (at,),
             )
             return None if found is None else int(found)
@@ -274,7 +284,15 @@ class PostgresTable:
             yield Query(f"SELECT {DURABLE}")
             return (yield from steps())
 
-        return self._lanes["edit"].run(durable)
+        return self._writing(lambda: self._lanes["edit"].run(durable))
+
+    def _writing(self, write: Callable[[], T]) -> T:
+        """Write executions maybe: again where a partition was gone that had been there."""
+        try:
+            return write()
+        except CheckViolation:
+            self._executions.partitions.forget()
+            return write()
 
     def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
         added = self._added_alone(jobs[0]) if len(jobs) == 1 else None
@@ -290,13 +308,14 @@ class PostgresTable:
     def get(self, job_id: str) -> Job | Undecodable | None:
         return self._lanes["edit"].run(lambda: self._definitions.get(job_id), transaction=False)
 
-    def replace(self, job: Job, ledger: Sequence[Execution]) -> Job:
-        replaced = self._edit(lambda: self._definitions.replace(job, ledger))
+    def replace(self, job: Job, executions: Sequence[Execution]) -> Job:
+        replaced = self._edit(lambda: self._definitions.replace(job, executions))
         self._queue.disturb()
         return replaced
 
-    def remove(self, job_id: str, ledger: Sequence[Execution], expected: int | None) -> bool:
-        return self._edit(lambda: self._definitions.remove(job_id, ledger, expected))
+    def remove(self, job: Job, executions: Sequence[Execution]) -> None:
+        self._edit(lambda: self._definitions.remove(job, executions))
+        self._queue.disturb()  # the end of a hold that is left is to be looked for
 
     def jobs(self, query: JobQuery, after: str | None, limit: int) -> Page[Job | Undecodable]:
         return self._lanes["edit"].run(lambda: listing.jobs(self._names, query, after, limit))
@@ -304,7 +323,19 @@ class PostgresTable:
     # -- transactions of others
 
     def within(self, connection: object) -> JobStore:
-        return CallersStore(connection, self._definitions, self.failure)
+        return CallersStore(connection, self._definitions, self._make_room, self.failure)
+
+    def _make_room(self, executions: Sequence[Execution], *, again: bool) -> None:
+        """Make the partitions for executions, before others' transactions write them.
+
+        Made inside one, they would be missing for everybody else until it ends.
+        """
+        partitions = self._executions.partitions
+        if again:
+            partitions.forget()
+        written = [(micros(one.finished_at), micros_or_none(one.expires_at)) for one in executions]
+        if not partitions.has(drop_at(*each) for each in written):
+            self._lanes["edit"].run(lambda: partitions.make(written))
 
     def transaction(
         self,
@@ -324,6 +355,7 @@ class PostgresTable:
             claim,
             decide,
             done,
+            self._definitions.fixed,
             self.failure,
             lease,
             self._timeout,
@@ -386,16 +418,13 @@ class PostgresTable:
 
     # -- claims
 
-    def claim(
-        self, claims: list[Claim], limit: int, lease: timedelta, now: Now, asked: datetime
-    ) -> None:
-        if now() - asked > lease / 10 or limit < 1:
-            # The loop was blocked or the clock set: the caller renews first, or it would take over
-            # what it holds itself.
+    def claim(self, asked: Asked, lease: timedelta, now: Now) -> None:
+        if now() - asked.at > lease / 10 or asked.limit < 1:
+            # The loop was blocked or the clock set: the caller renews first, or what it holds
+            # itself would be ended.
             return
         self._assure_renewals(now)
-        length, wanted = micros_of(lease), len(claims) + limit
-        while self._claim(claims, wanted - len(claims), length, self._fixed(now), micros(now())):
+        while self._claim(asked, micros_of(lease), self._fixed(now), micros(now())):
             # As many rows as were asked for, and some of them were only cleared away.
             pass
 
@@ -418,11 +447,10 @@ class PostgresTable:
                 renew.processes()
                 self._renewing_failed = None
 
-    def _claim(
-        self, claims: list[Claim], limit: int, lease: int, at: int | None, believed: int
-    ) -> bool:
+    def _claim(self, asked: Asked, lease: int, at: int | None, believed: int) -> bool:
         """Append claims; return whether there may be more, and something has moved."""
-        queue, lane, begun = self._queue, self._lanes["claim"], len(claims)
+        queue, lane, claims = self._queue, self._lanes["claim"], asked.claims
+        begun, limit = len(claims), asked.limit - len(claims)
         ask = queue.ask(limit, lease, at, believed)
         if ask is None:
             self._observe(self._told)
@@ -437,52 +465,52 @@ class PostgresTable:
         if claimed.broken:
             self._free(claimed.broken, at)
         moved = len(claimed.broken)
-        if claimed.odd:
-            moved += self._take_over(claims, claimed.odd, lease, at)
+        if claimed.ended:
+            moved += self._lapse(asked, claimed.ended, at)
+        more = len(claims) < asked.limit
+        if moved and begun:
+            claims.sort(key=lambda claim: claim.job.standing.due_at or FIRST)
         if not queue.is_conclusive(ask):
-            return len(claims) - begun < limit
-        return claimed.last is not None and len(claims) - begun < limit and moved > 0
+            return more
+        return more and moved > 0
 
-    def _take_over(self, claims: list[Claim], ids: list[str], lease: int, at: int | None) -> int:
-        taken: list[Claim] = []
-        sent = boot_seconds()
+    def _lapse(self, asked: Asked, ids: list[str], at: int | None) -> int:
+        """End claims whose leases have ended; return how many."""
+        lane, claims = self._lanes["claim"], self._claims
         try:
-            moved = self._lanes["claim"].run(lambda: self._claims.take_over(taken, ids, lease, at))
+            executions, ended = self._writing(lambda: lane.run(lambda: claims.lapse(ids, at)))
         except Exception as error:
-            if not claims:
+            if not asked.claims:
                 raise
             # What is claimed already must not be lost with it; this is tried again.
-            logger.warning("lost claims could not be taken over: %s", self.failure(error))
+            logger.warning("lost claims could not be ended: %s", self.failure(error))
             return 0
-        self._heartbeat.hold(taken, sent, named=True)
-        claims += taken
-        claims.sort(key=lambda claim: claim.job.standing.due_at or FIRST)
-        return moved
+        asked.lapsed.extend(executions)
+        return ended
 
-    def renew(self, claims: Sequence[Claim], lease: timedelta, now: Now) -> Sequence[Claim]:
-        return self._renew(claims, self._fixed(now), named=True)
+    def renew(self, renewals: Sequence[Renewal], lease: timedelta, now: Now) -> Sequence[Claim]:
+        return self._renew(renewals, self._fixed(now), named=True)
 
     @property
     def beside(self) -> None:
         return None  # renewing waits for no row
 
-    def _beat(self, claims: Sequence[Claim]) -> None:
-        self._renew(claims, None, named=False)
+    def _beat(self, renewals: Sequence[Renewal]) -> None:
+        self._renew(renewals, None, named=False)
 
-    def _renew(self, claims: Sequence[Claim], at: int | None, *, named: bool) -> list[Claim]:
-        if not claims:
+    def _renew(self, renewals: Sequence[Renewal], at: int | None, *, named: bool) -> list[Claim]:
+        if not renewals:
             return []
         renewed: list[Claim] = []
-
-        lane, renewals, lease = self._lanes["renew"], self._claims.renewals, micros_of(self._lease)
+        lane, extending, lease = self._lanes["renew"], self._claims.renewals, micros_of(self._lease)
 
         def ask() -> int | None:
             try:
-                found = lane.run(lambda: renewals.renew(claims, lease, at), transaction=False)
+                found = lane.run(lambda: extending.renew(renewals, lease, at), transaction=False)
             except LockNotAvailable:
                 # The table as a whole is locked: for CREATE INDEX, say.
                 found = lane.run(
-                    lambda: renewals.renew_beside(claims, lease, at), transaction=False
+                    lambda: extending.renew_beside(renewals, lease, at), transaction=False
                 )
             renewed.extend(found.claims)
             return found.at
@@ -494,9 +522,10 @@ class PostgresTable:
             self._renewing_failed = error
             raise
         self._renewing_failed = None
-        self._heartbeat.hold(renewed, sent, named=named)
+        alone = {each.claim.token for each in renewals if each.alone}
+        self._heartbeat.hold(renewed, sent, named=named, alone=alone)
         held = {claim.token for claim in renewed}
-        self._drop([claim for claim in claims if claim.token not in held])
+        self._drop([each.claim for each in renewals if each.claim.token not in held])
         return renewed
 
     def _drop(self, claims: Sequence[Claim]) -> None:
@@ -513,15 +542,15 @@ class PostgresTable:
 
     def _free(self, fences: Sequence[Fence], at: int | None) -> None:
         lane = self._lanes["claim"]
-        left = lane.run(lambda: self._claims.release(fences, at))
+        left = self._writing(lambda: lane.run(lambda: self._claims.release(fences, at)))
         # Another call writes there, and is done in a moment. What somebody has locked for longer
         # stays claimed until its lease ends.
         with suppress(LockNotAvailable):
             for fence in left:
                 lane.run(functools.partial(self._claims.release, [fence], at, wait=True))
 
-    def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
-        lane, settling = self._lanes["settle"], self._settling
+    def settle(self, settlements: Sequence[Settlement], now: Now) -> Sequence[Settled]:
+        lane, settling, at = self._lanes["settle"], self._settling, self._fixed(now)
         answers: dict[int, Settled] = {}
         for runs in _by_worker(settlements).values():
             written = self._settle_runs([settlements[index] for index in runs])
@@ -530,7 +559,8 @@ class PostgresTable:
         rest = [index for index in range(len(settlements)) if index not in answers]
         if rest:
             batch = [settlements[index] for index in rest]
-            answers |= dict(zip(rest, lane.run(lambda: settling.settle(batch)), strict=True))
+            settled = self._writing(lambda: lane.run(lambda: settling.settle(batch, at)))
+            answers |= dict(zip(rest, settled, strict=True))
         ended = [
             one.claim
             for index, one in enumerate(settlements)
@@ -564,14 +594,18 @@ class PostgresTable:
                 lambda: settling.settle_runs(batch, places), transaction=False
             )
         except UniqueViolation:
-            # Somebody's hand has written or copied one of the lines: the rules say what becomes
-            # of that one, and of the others.
+            # Somebody's hand has written or copied one of the executions: the rules say what
+            # becomes of that one, and of the others.
+            return set()
+        except CheckViolation:
+            # A partition is gone: the rules make it again.
+            self._executions.partitions.forget()
             return set()
 
     def free_dead(self, now: Now) -> bool:
         return False  # nobody tells when a process on another machine is gone: its leases run out
 
-    # -- the ledger
+    # -- the history
 
     def executions(
         self, query: ExecutionQuery, after: str | None, limit: int
@@ -579,20 +613,24 @@ class PostgresTable:
         return self._lanes["edit"].run(lambda: listing.executions(self._names, query, after, limit))
 
     def prune(self, before: datetime, now: Now, cursor: int) -> tuple[int, int | None]:
-        edit = self._lanes["edit"]
+        edit, executions, at = self._lanes["edit"], self._executions, self._fixed(now)
         if cursor >= 0:
             deleted, following = 0, None
             if before > FIRST:
-                deleted, following = edit.run(
-                    lambda: self._ledger.prune_old(micros(before), cursor)
-                )
-            return deleted, -1 if following is None else following
-        at = self._fixed(now)
-        deleted = edit.run(lambda: self._ledger.prune_expired(at))
+                deleted, following = edit.run(lambda: executions.prune_old(micros(before), cursor))
+            return deleted, _DROP if following is None else following
+        if cursor == _DROP:
+            edit.run(executions.partitions.make_next)
+            return edit.run(lambda: executions.partitions.drop(at)), _EXPIRED
+        deleted = edit.run(lambda: executions.prune_expired(at))
         if deleted == CHUNK:
-            return deleted, -2
+            return deleted, _EXPIRED
         jobs, more = edit.run(lambda: self._claims.prune(at))
-        return deleted + jobs, -2 if more else None
+        return deleted + jobs, _EXPIRED if more else None
+
+
+_DROP, _EXPIRED = -1, -2
+"""What a prune does once all that finished before is deleted."""
 
 
 def _due_again(run: Settlement) -> datetime | None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import anyio
 import psycopg
 from anyio import to_thread
-from psycopg import AsyncConnection, Connection, IsolationLevel
+from psycopg import AsyncConnection, Connection, IsolationLevel, errors
 from psycopg.pq import TransactionStatus
 
+from sched_core import Claim, Execution, Job, Settlement, Undecodable
 from sched_core.clock import loop_seconds
 from sched_core.errors import (
     BackendError,
@@ -21,8 +23,6 @@ from sched_core.errors import (
     RevisionConflict,
     SchedError,
 )
-from sched_core.job import Claim, Execution, Job, Settlement
-from sched_core.ports import Undecodable
 from sched_sql.postgres.definitions import Definitions
 from sched_sql.postgres.failures import ends_sessions
 from sched_sql.postgres.names import Query, Steps
@@ -38,6 +38,14 @@ LAST_WORDS = 2.0
 Translate = Callable[[Exception], Exception]
 
 
+class MakeRoom(Protocol):
+    """Makes the partitions for executions; see :class:`CallersStore`."""
+
+    def __call__(self, executions: Sequence[Execution], *, again: bool) -> None:
+        """Make what is missing."""
+        ...
+
+
 # -- the caller's ------------------------------------------------------------
 
 
@@ -49,13 +57,21 @@ class CallersStore:
     Args:
         connection: The caller's.
         definitions: Of the schema.
+        make_room: Makes the partitions for executions, where they are missing, in a transaction of
+            its own; ``again``: one that was there is gone.
         translate: Turns the driver's errors into the port's.
 
     Raises:
         InvalidDefinition: It is no connection of psycopg's, or commits each statement.
     """
 
-    def __init__(self, connection: object, definitions: Definitions, translate: Translate) -> None:
+    def __init__(
+        self,
+        connection: object,
+        definitions: Definitions,
+        make_room: MakeRoom,
+        translate: Translate,
+    ) -> None:
         if not isinstance(connection, (Connection, AsyncConnection)):
             raise InvalidDefinition(
                 "connection",
@@ -69,6 +85,7 @@ class CallersStore:
             )
         self._connection: Connection[Any] | AsyncConnection[Any] = connection
         self._definitions = definitions
+        self._make_room = make_room
         self._translate = translate
 
     async def _run(self, steps: Callable[[], Steps[T]]) -> T:
@@ -92,13 +109,29 @@ class CallersStore:
     async def get(self, job_id: str) -> Job | Undecodable | None:
         return await self._run(lambda: self._definitions.get(job_id))
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
-        return await self._run(lambda: self._definitions.replace(job, ledger))
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
+        return await self._write(executions, lambda: self._definitions.replace(job, executions))
 
-    async def remove(
-        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
-        return await self._run(lambda: self._definitions.remove(job_id, ledger, expected))
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
+        await self._write(executions, lambda: self._definitions.remove(job, executions))
+
+    async def _write(self, executions: Sequence[Execution], steps: Callable[[], Steps[T]]) -> T:
+        if not executions:
+            return await self._run(steps)
+        await self._room(executions, again=False)
+        try:
+            return await self._run(steps)
+        except BackendError as error:
+            if not isinstance(error.__cause__, errors.CheckViolation):
+                raise
+        await self._room(executions, again=True)
+        return await self._run(steps)
+
+    async def _room(self, executions: Sequence[Execution], *, again: bool) -> None:
+        try:
+            await to_thread.run_sync(functools.partial(self._make_room, executions, again=again))
+        except psycopg.Error as error:
+            raise self._translate(error) from error
 
 
 _BEGIN = "SELECT"
@@ -124,6 +157,7 @@ class HandlersTransaction:
         claim: That it ends.
         decide: What is to be written, once the job is locked and read.
         committed: Told what was.
+        fixed: Tells the moment where the clock decides, and not the server's.
         translate: Turns the driver's errors into the port's.
         lease: Milliseconds for which a process that froze during the end keeps the job locked.
         timeout: Seconds for the end of the transaction.
@@ -136,6 +170,7 @@ class HandlersTransaction:
         claim: Claim,
         decide: Callable[[Job | None], Settlement],
         committed: Callable[[Settlement], None],
+        fixed: Callable[[], int | None],
         translate: Translate,
         lease: int,
         timeout: float,
@@ -145,6 +180,7 @@ class HandlersTransaction:
         self._claim = claim
         self._decide = decide
         self._committed = committed
+        self._fixed = fixed
         self._translate = translate
         self._lease = lease
         self._timeout = timeout
@@ -166,11 +202,12 @@ class HandlersTransaction:
             "set_config('lock_timeout', %s, true)",
             (f"{self._lease}ms", f"{max(1, round(self._timeout * 900))}ms"),
         )
-        holds, stored = yield from self._settling.lock(self._claim)
+        now = self._fixed()
+        holds, stored = yield from self._settling.lock(self._claim, now)
         if not holds:
             raise ClaimLost(job_id)
         settlement = self._decide(stored)
-        (settled,) = yield from self._settling.settle([settlement], wait=True)
+        (settled,) = yield from self._settling.settle([settlement], now, wait=True)
         if settled.outcome == "claim_lost":
             raise ClaimLost(job_id)
         if settled.outcome != "written":

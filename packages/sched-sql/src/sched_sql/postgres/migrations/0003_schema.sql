@@ -98,9 +98,9 @@ CREATE INDEX job_held ON @schema@.job (id) WHERE held IS NOT NULL;
 CREATE TABLE @schema@.renewal (
     token bigint NOT NULL,
     worker text NOT NULL,
-    renewed_at bigint NOT NULL,
+    renewed_at bigint,                        -- NULL: it was not, and is not any more
     lease_until bigint NOT NULL,
-    alone_at bigint,
+    alone_at bigint,                          -- since when its worker has run nothing beside it
     ended boolean NOT NULL DEFAULT false,     -- no renewal any more
     PRIMARY KEY (token, worker)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
@@ -108,8 +108,8 @@ CREATE TABLE @schema@.renewal (
 -- One row per attempt, or per outcome of an occurrence that never ran (attempt 0). No foreign key: the
 -- history outlives its job.
 --
--- A partition holds what has expired by one moment, drop_at: expires_at rounded up, to more for what is kept
--- for longer (see drop_at below). So partitions are dropped whole, and their number stays small.
+-- A partition holds what has expired by one moment, drop_at: the end of the day of expires_at, or of 2, 4,
+-- 8 … days for what is kept for 16 days or more, 32, 64 … So they can be dropped whole, and there are few.
 CREATE TABLE @schema@.execution (
     seq bigint NOT NULL,                      -- the order of writing
     job_id text COLLATE "C" NOT NULL,
@@ -152,18 +152,6 @@ CREATE INDEX execution_expires ON @schema@.execution (expires_at) WHERE expires_
 -- What is kept until prune is called.
 CREATE TABLE @schema@.execution_never PARTITION OF @schema@.execution FOR VALUES IN (9223372036854775807)
     WITH (autovacuum_vacuum_scale_factor = 0.05);
-
--- By when all in its partition has expired: the end of a day, or of 2, 4, 8 … days for what is kept for 16
--- days or more, 32, 64 …: there are 8 to 16 partitions for each of these, and one for what never expires.
-CREATE FUNCTION @schema@.drop_at(expires_at bigint, finished_at bigint) RETURNS bigint
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-    AS $drop_at$
-        SELECT CASE WHEN expires_at BETWEEN -62135596800000000 AND 253402300799999999
-                AND finished_at BETWEEN -62135596800000000 AND 253402300799999999
-            THEN -div(-expires_at::numeric, width) * width ELSE 9223372036854775807 END::bigint
-        FROM (SELECT 86400000000 * (1 << length(ltrim((greatest(expires_at / 86400000000
-            - finished_at / 86400000000, 0) / 16)::integer::bit(32)::text, '0')))::numeric AS width) days
-    $drop_at$;
 
 -- Makes partitions, for whoever may write the history: that role needs to own nothing. It waits for no
 -- transaction that reads or writes, and keeps none of them waiting.
