@@ -300,7 +300,7 @@ def schema() -> Iterator[tuple[str, str]]:
     finally:
         missing = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
         with contextlib.suppress(*missing), _emptying().transaction():
-            _emptying().execute(f"DELETE FROM {name}.job; DELETE FROM {name}.ledger")
+            _emptying().execute(f"DELETE FROM {name}.job; DELETE FROM {name}.execution")
         _free.append(name)
 
 

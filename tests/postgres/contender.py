@@ -24,13 +24,14 @@ from sched_core import (
     JobAlreadyExists,
     JobNotFound,
     JobSpec,
+    Renewal,
     RevisionConflict,
     Settlement,
     SystemClock,
-    lifecycle,
 )
-from sched_core.job import pending
-from sched_core.lifecycle import SUCCESS, Start
+from sched_core._model.claim import SUCCESS, Start
+from sched_core._rules import define, finish
+from sched_core.row import current
 from sched_sql import SqlBackend
 
 JOBS = 60
@@ -56,7 +57,8 @@ class Contender:
         elif draw < 0.7:
             await self.settle()
         elif draw < 0.78:
-            self.held = list(await self.backend.renew(self.held))
+            renewals = [Renewal(claim) for claim in self.held]
+            self.held = list(await self.backend.renew(renewals))
         elif draw < 0.83:
             given = [claim for claim in self.held if self.chance.random() < 0.3]
             self.held = [claim for claim in self.held if claim not in given]
@@ -72,10 +74,10 @@ class Contender:
             await self.edit()
 
     async def claim(self) -> None:
-        claims = await self.backend.claim_due(self.chance.randint(1, 20))
-        self.counts["claims"] += len(claims)
-        self.counts["takeovers"] += sum(claim.lost is not None for claim in claims)
-        self.held += claims
+        claimed = await self.backend.claim_due(self.chance.randint(1, 20))
+        self.counts["claims"] += len(claimed.claims)
+        self.counts["lost"] += sum(one.attempt > 0 for one in claimed.lapsed)
+        self.held += claimed.claims
 
     async def settle(self) -> None:
         batch = self.held[:]
@@ -94,16 +96,10 @@ class Contender:
                 self.counts[f"again {again.outcome}"] += 1
 
     def settlement(self, claim: Claim, stored: Job | None) -> Settlement:
-        moment, manual = pending(claim.job.standing)
-        start = Start(
-            claim.job.standing.number,
-            moment or claim.claimed_at,
-            manual,
-            claim.attempt,
-            0,
-            None,
-        )
-        decision = lifecycle.finish(
+        one = current(claim.job.standing)
+        assert one is not None
+        start = Start(one.number, one.scheduled_at, one.kind, one.attempts + 1)
+        decision = finish.finish(
             claim, start, SUCCESS, started_at=claim.claimed_at, now=self.now(), stored=stored
         )
         leave = decision.standing is None or stored is None
@@ -111,7 +107,7 @@ class Contender:
             claim,
             None if leave or stored is None else stored.revision,
             decision.standing,
-            decision.ledger,
+            decision.executions,
         )
 
     async def edit(self) -> None:
@@ -122,15 +118,14 @@ class Contender:
                 await self.backend.add([new_job(job_id, self.now())])
                 self.counts["added"] += 1
             elif isinstance(stored, Job) and self.chance.random() < 0.5:
-                lines = lifecycle.retire(stored, now=self.now())
-                await self.backend.remove(job_id, lines, expected=stored.revision)
+                await self.backend.remove(stored, define.retire(stored, now=self.now()))
                 self.counts["removed"] += 1
             elif isinstance(stored, Job):
                 every = timedelta(milliseconds=self.chance.randint(10, 300))
                 spec = evolve(stored.spec, schedule=Interval(every))
-                change = lifecycle.redefine(stored, spec, now=self.now())
+                change = define.redefine(stored, spec, now=self.now())
                 if change is not None:
-                    await self.backend.replace(change.job, change.ledger)
+                    await self.backend.replace(change.job, change.executions)
                     self.counts["edited"] += 1
         except (RevisionConflict, JobAlreadyExists, JobNotFound):
             self.counts["overtaken"] += 1
@@ -138,7 +133,7 @@ class Contender:
 
 def new_job(job_id: str, now: datetime) -> Job:
     spec = JobSpec(job_id, Interval(milliseconds=50))
-    return lifecycle.admit(spec, uid=random.Random().randbytes(8).hex(), declared=True, now=now)
+    return define.admit(spec, uid=random.Random().randbytes(8).hex(), declared=True, now=now)
 
 
 async def main(address: str, schema: str, seed: int, seconds: float) -> None:

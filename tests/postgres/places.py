@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +12,20 @@ import psycopg
 from attrs import evolve
 from tests import postgres_server
 
-from sched_core import Claim, Execution, Scheduler, Settlement, Standing, State, Status
+from sched_core import (
+    Claim,
+    Execution,
+    Interval,
+    Job,
+    JobSpec,
+    Pending,
+    Renewal,
+    Scheduler,
+    Settlement,
+    Standing,
+    Status,
+)
+from sched_core.row import current
 from sched_sql import SqlBackend
 
 
@@ -52,19 +66,28 @@ def past(seconds: float = 1) -> datetime:
     return datetime.now(UTC) - timedelta(seconds=seconds)
 
 
+def pending(job_id: str, at: datetime, **spec: Any) -> Job:
+    """Return a job with an occurrence that is due at a moment."""
+    spec.setdefault("schedule", Interval(hours=1))
+    standing = Standing(1, Pending(1, at, at), at)
+    return Job(JobSpec(job_id, **spec), os.urandom(8).hex(), False, at, standing)
+
+
 def settlement(claim: Claim) -> Settlement:
     """Return a success, after which the job is due again half a second later."""
     now, job = datetime.now(UTC), claim.job
-    number = job.standing.number
+    one = current(job.standing)
+    assert one is not None
+    assert one.is_scheduled
     again = now + timedelta(milliseconds=500)
-    line = Execution(
-        id=f"{job.uid}:{number}:{claim.attempt}",
+    execution = Execution(
+        id=f"{job.uid}:{one.number}:{one.attempts + 1}",
         job_id=job.id,
         uid=job.uid,
-        number=number,
-        scheduled_at=job.standing.next_run or now,
-        manual=False,
-        attempt=claim.attempt,
+        number=one.number,
+        attempt=one.attempts + 1,
+        kind=one.kind,
+        scheduled_at=one.scheduled_at,
         status=Status.SUCCEEDED,
         final=True,
         token=claim.token,
@@ -73,8 +96,13 @@ def settlement(claim: Claim) -> Settlement:
         started_at=now,
         finished_at=now,
     )
+    number = job.standing.last_number + 1
     standing = evolve(
-        job.standing, number=number + 1, next_run=again, due_at=again, state=State.ACTIVE
+        job.standing, last_number=number, scheduled=Pending(number, again, again), due_at=again
     )
-    assert isinstance(standing, Standing)
-    return Settlement(claim, job.revision, standing, (line,))
+    return Settlement(claim, job.revision, standing, (execution,))
+
+
+def renewals(claims: Iterable[Claim]) -> list[Renewal]:
+    """Return what extends the leases of claims."""
+    return [Renewal(claim) for claim in claims]

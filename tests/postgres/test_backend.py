@@ -12,22 +12,18 @@ from typing import Any
 
 import anyio
 import pytest
-from tests.postgres.places import Place, past, settlement
+from tests.postgres.places import Place, past, pending, settlement
 
 from sched_core import (
     Claim,
-    Interval,
+    Job,
     JobEvent,
-    JobSpec,
     Once,
     Scheduler,
     SchedulerForked,
-    Standing,
-    State,
     SystemClock,
     Undecodable,
 )
-from sched_core.job import Job
 from sched_core.testing import history
 from sched_sql import SqlBackend
 
@@ -43,11 +39,11 @@ async def opened(here: Place, **options: Any) -> SqlBackend:
 async def take_over(here: Place, seconds: float) -> list[Claim]:
     """Try to claim for a while, as a replica that has been there for a lease."""
     rival = await opened(here)
-    rival._table._queue._takeovers_from = 0.0  # type: ignore[attr-defined]  # ours
+    rival._table._queue._ends_from = 0.0  # type: ignore[attr-defined]  # ours
     until, claims = time.monotonic() + seconds, list[Claim]()
     while not claims and time.monotonic() < until:
         await anyio.sleep(0.05)
-        claims = list(await rival.claim_due(10))
+        claims = list((await rival.claim_due(10)).claims)
     await rival.close()
     return claims
 
@@ -93,7 +89,9 @@ def test_a_claim_that_the_loop_has_given_up_is_not_kept_for_ever(here: Place) ->
     async def main() -> None:
         backend = await opened(here)
         await backend.add([job("a")])
-        assert len(await backend.claim_due(1)) == 1  # and never renewed, settled or released
+        assert (
+            len((await backend.claim_due(1)).claims) == 1
+        )  # and never renewed, settled or released
         began = time.monotonic()
         assert await take_over(here, 2.0) == []
         assert len(await take_over(here, 6.0)) == 1
@@ -108,7 +106,7 @@ def test_an_idle_scheduler_has_no_leases_to_keep(here: Place) -> None:
         backend = await opened(here)
         heartbeat = backend._table._heartbeat  # type: ignore[attr-defined]  # ours
         await backend.add([job("a")])
-        (claim,) = await backend.claim_due(1)
+        (claim,) = (await backend.claim_due(1)).claims
         assert len(heartbeat._held) == 1
         await backend.settle([settlement(claim)])
         assert (len(heartbeat._held), len(backend._table._claims.places)) == (0, 0)  # type: ignore[attr-defined]
@@ -123,9 +121,7 @@ def _threads() -> list[str]:
 
 
 def job(job_id: str, **spec: Any) -> Job:
-    at = past()
-    standing = Standing(State.ACTIVE, 1, at, at)
-    return Job(JobSpec(job_id, Interval(hours=1), **spec), os.urandom(8).hex(), False, at, standing)
+    return pending(job_id, past(), **spec)
 
 
 # -- processes
@@ -150,7 +146,7 @@ def test_a_forked_child_is_refused_and_the_parent_goes_on(here: Place) -> None:
         _, status = os.waitpid(child, 0)  # noqa: ASYNC222 -- it ends at once
         assert os.waitstatus_to_exitcode(status) == 7
         await backend.check()
-        assert await backend.claim_due(1) == []
+        assert (await backend.claim_due(1)).claims == []
         assert isinstance(await backend.get("a"), Job)
         await backend.close()
 
@@ -168,7 +164,7 @@ def test_a_cancelled_claim_leaves_nothing_claimed(here: Place, loop: str) -> Non
         await backend.add([job(f"{number}") for number in range(20)])
         for delay in (0, 0.0005, 0.001, 0.002, 0.005):
             with anyio.move_on_after(delay):
-                claims = await backend.claim_due(20)
+                claims = (await backend.claim_due(20)).claims
                 with anyio.CancelScope(shield=True):  # what is claimed is the caller's to release
                     await backend.release(claims)
             assert here.rows("SELECT 1 FROM @job WHERE lease_until IS NOT NULL") == []
@@ -186,7 +182,7 @@ def test_asyncios_own_cancellation_leaves_nothing_claimed(here: Place) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert len(await backend.claim_due(20)) == 20
+        assert len((await backend.claim_due(20)).claims) == 20
         await backend.close()
 
     asyncio.run(main())
@@ -204,7 +200,7 @@ def test_a_process_that_freezes_inside_a_transaction_lets_go(here: Place) -> Non
         session.execute("BEGIN")
         session.execute(f"SELECT * FROM {here.schema}.job FOR UPDATE")
         await anyio.sleep(0.6)
-        assert len(await backend.claim_due(1)) == 1
+        assert len((await backend.claim_due(1)).claims) == 1
         assert isinstance(await backend.get("a"), Job)  # by a new connection
         await backend.close()
 
@@ -223,7 +219,7 @@ def test_a_body_that_cannot_be_read_is_left_alone_and_stops_nothing(
         await backend.add([job("bad", metadata={"k": "v"}), job("good")])
         here.rows(f"UPDATE @job SET {column} = '{{oops' WHERE id = 'bad'")
         for _ in range(2):
-            claims = await backend.claim_due(10)
+            claims = (await backend.claim_due(10)).claims
             assert {claim.job.id for claim in claims} <= {"good"}
             assert here.rows("SELECT 1 FROM @job WHERE id = 'bad' AND lease_until IS NULL")
         found = await backend.get("bad")
@@ -250,7 +246,7 @@ def test_texts_of_every_kind_survive(here: Place) -> None:
         added = await backend.add(jobs)
         for one in added:
             assert await backend.get(one.id) == one
-        claims = await backend.claim_due(100)
+        claims = (await backend.claim_due(100)).claims
         assert sorted(claim.job.id for claim in claims) == sorted(one.id for one in added)
         outcomes = await backend.settle([settlement(claim) for claim in claims])
         assert {settled.outcome for settled in outcomes} == {"written"}
@@ -263,13 +259,13 @@ def test_a_commit_whose_reply_is_lost_is_repeated_without_harm(here: Place) -> N
     async def main() -> None:
         backend = await opened(here)
         await backend.add([job("a")])
-        (claim,) = await backend.claim_due(1)
+        (claim,) = (await backend.claim_due(1)).claims
         first = await backend.settle([settlement(claim)])
         lane = backend._table._lanes["settle"]  # type: ignore[attr-defined]  # ours
         lane._session.pgconn.finish()  # the connection is gone, and with it the reply
         again = await backend.settle([settlement(claim), settlement(claim)])
         assert [one.outcome for one in (*first, *again)] == ["written"] * 3
-        assert here.rows("SELECT count(*) FROM @ledger") == [(1,)]
+        assert here.rows("SELECT count(*) FROM @execution") == [(1,)]
         await backend.close()
 
     anyio.run(main)
@@ -288,7 +284,7 @@ def test_writes_are_durable_where_the_roles_default_is_not(here: Place) -> None:
         definitions = backend._table._definitions  # type: ignore[attr-defined]
         assert "set_config('synchronous_commit', 'on', true)" in definitions._add_one
         await backend.add([job("a")])
-        (claim,) = await backend.claim_due(1)
+        (claim,) = (await backend.claim_due(1)).claims
         await backend.settle([settlement(claim)])
         session = backend._table._lanes["settle"]._session  # type: ignore[attr-defined]
         with session.transaction():
@@ -303,14 +299,14 @@ def test_writes_are_durable_where_the_roles_default_is_not(here: Place) -> None:
     anyio.run(main)
 
 
-def test_a_pruned_ledger_keeps_what_has_not_expired(here: Place) -> None:
+def test_a_pruned_history_keeps_what_has_not_expired(here: Place) -> None:
     async def main() -> None:
         async with here.scheduler(lambda _: None) as scheduler:
             assert isinstance(scheduler, Scheduler)
             for number in range(30):
                 await scheduler.submit_job(f"{number}", Once(past()))
             await scheduler.run_due()
-            here.rows("UPDATE @ledger SET expires_at = 1 WHERE job_id < '2'")
+            here.rows("UPDATE @execution SET expires_at = 1 WHERE job_id < '2'")
             deleted = await scheduler.prune(past(3600))
             left = [line.job_id async for line in scheduler.list_executions()]
             assert deleted == 12

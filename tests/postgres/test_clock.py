@@ -8,9 +8,18 @@ import anyio
 import pytest
 from tests.postgres.places import Place
 
-from sched_core import Execution, Interval, JobEvent, Once, Policy, Retry, Scheduler, SystemClock
+from sched_core import (
+    Execution,
+    Interval,
+    Job,
+    JobEvent,
+    Once,
+    Policy,
+    Retry,
+    Scheduler,
+    SystemClock,
+)
 from sched_core.clock import StoreClock, boot_seconds
-from sched_core.job import Job
 from sched_core.testing import history
 from sched_sql.postgres.claims import EVER, Claimed, Look
 from sched_sql.postgres.queue import Queue
@@ -186,14 +195,14 @@ def test_sleeping_ends_when_the_servers_clock_says_so() -> None:
 
 def queue_with_history() -> Queue:
     queue = Queue(LEASE)
-    queue._takeovers_from = 0.0  # a lease has passed since the start
+    queue._ends_from = 0.0  # a lease has passed since the start
     return queue
 
 
 def test_a_new_process_takes_nothing_over_for_a_lease() -> None:
     asked = Queue(LEASE).ask(10, 30 * SECOND, None, 0)
     assert asked is not None
-    assert not asked.takeovers
+    assert not asked.ends
 
 
 @pytest.mark.parametrize("seconds", [-3600, -10, 10, 3600])
@@ -201,7 +210,7 @@ def test_after_a_step_nothing_is_taken_over(seconds: int, caplog: pytest.LogCapt
     queue = queue_with_history()
     before = queue.ask(10, 30 * SECOND, None, 0)
     assert before is not None
-    assert before.takeovers
+    assert before.ends
     queue.stepped(timedelta(seconds=seconds))
     assert queue.steps == 1
     assert "clock was set" in caplog.text
@@ -210,7 +219,7 @@ def test_after_a_step_nothing_is_taken_over(seconds: int, caplog: pytest.LogCapt
         assert after is None, "a server's clock far ahead is not believed at once"
     else:
         assert after is not None
-        assert not after.takeovers
+        assert not after.ends
 
 
 def test_a_round_trip_is_no_step() -> None:
@@ -238,7 +247,7 @@ def test_a_claim_outside_of_its_bounds_takes_nothing(here: Place) -> None:
                 asked = table._queue.ask(10, 30 * SECOND, None, now + off)
                 table._lanes["claim"].run(lambda asked=asked: table._claims.claim(claims, asked))
                 assert claims == []
-            assert len(await backend.claim_due(10)) == 1
+            assert len((await backend.claim_due(10)).claims) == 1
 
     anyio.run(main)
 

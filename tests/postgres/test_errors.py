@@ -89,7 +89,7 @@ def test_the_rights_that_are_named_suffice(reader: str, here: Place) -> None:
     anyio.run(main)
 
 
-@pytest.mark.parametrize("table", ["job", "ledger"])
+@pytest.mark.parametrize("table", ["job", "execution"])
 def test_rows_that_a_policy_hides_are_an_error_and_no_empty_queue(
     reader: str, here: Place, table: str
 ) -> None:

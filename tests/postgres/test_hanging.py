@@ -75,7 +75,7 @@ def test_what_a_cancelled_claim_gets_later_is_given_back(here: Place, proxy: Pro
         claims: list[Claim] = []
         with anyio.fail_after(SOON):
             while len(claims) < 5:
-                claims += await backend.claim_due(5)
+                claims += (await backend.claim_due(5)).claims
         await backend.close()
 
     anyio.run(main)

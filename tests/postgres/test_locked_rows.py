@@ -14,15 +14,16 @@ import anyio
 import psycopg
 import pytest
 from tests.postgres import contender
-from tests.postgres.places import Place, past, settlement
+from tests.postgres.places import Place, past, renewals, settlement
 
-from sched_core import Claim, JobEvent, JobSpec, Once
+from sched_core import Claim, JobEvent, JobSpec, Once, Status
 from sched_core.testing import FakeClock
 from sched_sql import SqlBackend
 from sched_sql.postgres.claims import Claims
 from sched_sql.postgres.definitions import Definitions
-from sched_sql.postgres.ledger import Ledger
+from sched_sql.postgres.executions import Executions
 from sched_sql.postgres.names import Names
+from sched_sql.postgres.records import Records
 from sched_sql.postgres.session import run
 
 LEASE = timedelta(seconds=0.5)
@@ -62,15 +63,15 @@ def test_a_claim_lives_while_its_owner_renews(here: Place, lock: str, pooled: bo
     async def main() -> None:
         clock = FakeClock()
         owner, other = await two_workers(here, clock, pooled=pooled)
-        (claim,) = held = await owner.claim_due(1)
+        (claim,) = held = (await owner.claim_due(1)).claims
         for _ in range(2):  # the second lock is taken before the row was renewed after the first
             with locked(here, lock):
                 for _ in range(2):
                     clock.advance(LEASE * 0.9)
-                    held = await owner.renew(held)
+                    held = await owner.renew(renewals(held))
                     assert held[0].expires_at == clock.now() + LEASE
             clock.advance(LEASE * 0.9)
-            assert not await other.claim_due(1)
+            assert not (await other.claim_due(1)).claims
             with anyio.move_on_after(0.3) as waiting:
                 await other.wait_due(1)
             assert waiting.cancelled_caught, "it spins: the row says that its lease has ended"
@@ -86,17 +87,20 @@ def test_who_is_dead_loses_its_claim_though_others_had_it_locked(here: Place) ->
     async def main() -> None:
         clock = FakeClock()
         owner, other = await two_workers(here, clock)
-        held = await owner.claim_due(1)
+        held = list((await owner.claim_due(1)).claims)
         with locked(here, "SELECT * FROM @job FOR UPDATE"):
             clock.advance(LEASE / 2)
-            await owner.renew(held)
+            held = list(await owner.renew(renewals(held)))
             clock.advance(LEASE)
-        (taken,) = await other.claim_due(1)
-        assert taken.lost is not None
+        lost = (await other.claim_due(1)).lapsed
+        assert [one.status for one in lost] == [Status.ABANDONED]
+        clock.advance(seconds=1)
+        (taken,) = (await other.claim_due(1)).claims
+        assert taken.token > held[0].token
         with locked(here, "SELECT * FROM @job FOR UPDATE"):
-            assert not await owner.renew(held)  # nothing to find out from the row
+            assert not await owner.renew(renewals(held))  # nothing to find out from the row
         with locked(here, "LOCK @job IN ACCESS EXCLUSIVE MODE"):
-            assert not await owner.renew(held)
+            assert not await owner.renew(renewals(held))
         for backend in (owner, other):
             await backend.close()
 
@@ -108,18 +112,18 @@ class Actor:
 
     def __init__(self, here: Place) -> None:
         names = Names(here.schema)
-        ledger = Ledger(names)
-        self.claims = Claims(names, ledger, Definitions(names, ledger))
+        executions = Executions(names)
+        announce = Definitions(names, executions).announce
+        self.claims = Claims(names, executions, Records(names), announce)
         self.claims.worker = "successor"
         self.connection = here.connect()
 
-    def take_over(self, now: int) -> list[Claim]:
-        taken: list[Claim] = []
-        run(self.connection, self.claims.take_over(taken, ["job"], MICROS, now))
-        return taken
+    def end(self, now: int) -> int:
+        return run(self.connection, self.claims.lapse(["job"], now))[1]
 
-    def renew_beside(self, claim: Claim, now: int) -> list[Claim]:
-        return run(self.connection, self.claims.renewals.renew_beside([claim], MICROS, now)).claims
+    def renew_beside(self, claim: Claim, now: int) -> int:
+        extending = self.claims.renewals.renew_beside(renewals([claim]), MICROS, now)
+        return len(run(self.connection, extending).claims)
 
 
 @pytest.fixture
@@ -140,7 +144,7 @@ def expired(here: Place) -> tuple[Claim, int]:
         await backend.open(clock, worker="owner")
         await backend.add([contender.new_job("job", clock.now())])
         clock.advance(LEASE)
-        found.extend(await backend.claim_due(1))
+        found.extend((await backend.claim_due(1)).claims)
         clock.advance(LEASE)
         await backend.close()
 
@@ -157,19 +161,19 @@ def test_only_one_of_owner_and_successor(
     """Whoever comes second waits for the first one's commit, and gives way to it."""
     claim, now = expired(here)
     owner, successor = actors
-    calls: dict[str, Callable[[], list[Claim]]] = {
+    calls: dict[str, Callable[[], int]] = {
         "owner": lambda: owner.renew_beside(claim, now),
-        "successor": lambda: successor.take_over(now),
+        "successor": lambda: successor.end(now),
     }
     second = "successor" if first == "owner" else "owner"
     connections = {"owner": owner.connection, "successor": successor.connection}
-    assert len(calls[first]()) == 1
+    assert calls[first]() == 1
     with ThreadPoolExecutor(1) as thread:
         waiting = thread.submit(calls[second])
         wait_for_lock(here, connections[second])
         getattr(connections[first], end)()
         got = waiting.result(20)
-    assert len(got) == (end == "rollback")
+    assert got == (end == "rollback")
 
 
 def wait_for_lock(here: Place, connection: psycopg.Connection[Any]) -> None:
@@ -218,11 +222,11 @@ def test_a_slow_request_and_its_rollback(here: Place) -> None:
                     for number in range(6):
                         requests.start_soon(request, web, number)
                 with anyio.fail_after(20):
-                    while len(here.rows("SELECT 1 FROM @ledger")) < 6:  # noqa: ASYNC110
+                    while len(here.rows("SELECT 1 FROM @execution")) < 6:  # noqa: ASYNC110
                         await anyio.sleep(0.1)
                 for each in (one, two):
                     await each.stop()
-            assert here.rows("SELECT status FROM @ledger") == [("succeeded",)] * 6
+            assert here.rows("SELECT status FROM @execution") == [("succeeded",)] * 6
 
     anyio.run(main)
     assert set(highest.values()) == {1}

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import anyio
 import pytest
-from tests.postgres.places import Place, place
+from tests.postgres.places import Place, place, renewals, settlement
 
-from sched_core import Claim, Execution, Settlement, Standing, State, Status
-from sched_core.ports import ExecutionQuery
+from sched_core import Claim, ExecutionQuery
 from sched_sql.postgres import listing
 from sched_sql.postgres.claims import EVER, Asked, Claims
 from sched_sql.postgres.definitions import Definitions
-from sched_sql.postgres.ledger import Ledger
+from sched_sql.postgres.executions import Executions
 from sched_sql.postgres.names import Names, Query, Steps
+from sched_sql.postgres.records import Records
 from sched_sql.postgres.session import SETTINGS
 from sched_sql.postgres.settling import Settling
 from sched_sql.rows import JOB_COLUMNS, read_job
@@ -25,24 +26,24 @@ from sched_sql.rows import JOB_COLUMNS, read_job
 LEASE = 30_000_000
 
 FILL = """
-INSERT INTO @job (id, revision, tag, schedule, uid, declared, anchor, state, number, next_run,
-    due_at)
-SELECT 'job-' || n, n, 'interval', '{"every":60}', md5(n::text), true, 0, 'active', 1, due, due
+INSERT INTO @job (id, revision, tag, schedule, uid, declared, anchor, number, next_run, due_at)
+SELECT 'job-' || n, n, 'interval', '{"every":60}', md5(n::text), true, 0, 1, due, due
 FROM (SELECT n, (extract(epoch FROM now()) * 1000000)::bigint + (n - 1000) * 10000::bigint AS due
     FROM generate_series(1, %s) n) moments
 """
-LINES = """
-INSERT INTO @ledger (seq, job_id, uid, number, attempt, scheduled_at, manual, status, final, token,
-    worker, claimed_at, finished_at, expires_at)
-SELECT nextval('@serial'), 'job-' || n, md5(n::text), 0, 1, 0, false, 'succeeded', true, 0, 'w', 0,
-    n, n
+EXECUTIONS = """
+INSERT INTO @execution (seq, job_id, uid, number, attempt, scheduled_at, status, final, token,
+    worker, claimed_at, finished_at, expires_at, drop_at)
+SELECT nextval('@serial'), 'job-' || n, md5(n::text), 0, 1, 0, 'succeeded', true, 0, 'w', 0,
+    n, 0, CASE n %% 9 WHEN 8 THEN 9223372036854775807 ELSE n %% 9 * 86400000000 END
 FROM generate_series(1, %s) n
 """
+PARTITIONS = "SELECT @make_partitions(ARRAY(SELECT n * 86400000000 FROM generate_series(0, 7) n))"
 
 
 @pytest.fixture(scope="module")
 def full(deep: bool) -> Iterator[Place]:
-    """A schema with many jobs, of which 1,000 are due, and as many ledger lines."""
+    """A schema with many jobs, of which 1,000 are due, and as many executions."""
     count = 1_000_000 if deep else 20_000
     with place() as here:
 
@@ -52,10 +53,15 @@ def full(deep: bool) -> Iterator[Place]:
 
         anyio.run(make)
         here.rows(FILL, (count,))
-        here.rows(LINES, (count,))
+        here.rows(PARTITIONS)
+        here.rows(EXECUTIONS, (count,))
         here.rows("ANALYZE @job")
-        here.rows("ANALYZE @ledger")
+        here.rows("ANALYZE @execution")
         yield here
+
+
+_PART = re.compile(r"execution_(\d+|never)_")
+"""Of the name of a partition's index: each has those of the whole."""
 
 
 class Planner:
@@ -64,18 +70,21 @@ class Planner:
     def __init__(self, here: Place) -> None:
         names = Names(here.schema)
         self.names = names
-        self.ledger = Ledger(names)
-        definitions = Definitions(names, self.ledger)
-        self.claims = Claims(names, self.ledger, definitions)
+        self.executions = Executions(names)
+        announce, records = Definitions(names, self.executions).announce, Records(names)
+        self.claims = Claims(names, self.executions, records, announce)
         self.claims.worker = "w"
-        self.settling = Settling(names, self.ledger, definitions.announce)
+        self.settling = Settling(names, self.executions, records, announce)
         self.connection = here.connect(autocommit=True)
         for setting, value in SETTINGS.items():
             self.connection.execute("SELECT set_config(%s, %s, false)", (setting, value))
 
-    def used(self, steps: Steps[Any]) -> tuple[set[str], set[str]]:
-        """Return the indexes that the first query uses, and the kinds of its other scans."""
+    def used(self, steps: Steps[Any], *, after: int = 0) -> tuple[set[str], set[str]]:
+        """Return the indexes that the query after some others uses, and its other scans."""
         query = next(steps)
+        for _ in range(after):
+            rows = self.connection.execute(query.statement, query.values).fetchall()
+            query = steps.send(rows)
         (row,) = self.explain(query, "FORMAT JSON")
         plan = row[0] if isinstance(row[0], list) else json.loads(row[0])
         indexes, others = set[str](), set[str]()
@@ -84,7 +93,7 @@ class Planner:
             node = waiting.pop()
             waiting += node.get("Plans", [])
             if "Index Name" in node:
-                indexes.add(node["Index Name"])
+                indexes.add(_PART.sub("execution_", node["Index Name"]))
             elif node["Node Type"] == "Tid Scan":
                 indexes.add("ctid")
             elif "Relation Name" in node and node["Node Type"] != "ModifyTable":
@@ -107,7 +116,7 @@ def planner(full: Place) -> Iterator[Planner]:
 
 
 def asked(*, floor: int = EVER) -> Asked:
-    return Asked(100, LEASE, None, (EVER, 2**62), floor, takeovers=True)
+    return Asked(100, LEASE, None, (EVER, 2**62), floor, ends=True)
 
 
 def claimed(planner: Planner, count: int) -> list[Claim]:
@@ -118,47 +127,26 @@ def claimed(planner: Planner, count: int) -> list[Claim]:
     return [Claim(read_job(row), 7, "w", now, now) for row in rows]
 
 
-def settlement(claim: Claim) -> Settlement:
-    now, job = claim.claimed_at, claim.job
-    standing = Standing(State.ACTIVE, 2, now + timedelta(minutes=1), now + timedelta(minutes=1))
-    line = Execution(
-        id=f"{job.uid}:1:1",
-        job_id=job.id,
-        uid=job.uid,
-        number=1,
-        scheduled_at=now,
-        manual=False,
-        attempt=1,
-        status=Status.SUCCEEDED,
-        final=True,
-        token=claim.token,
-        worker=claim.worker,
-        claimed_at=now,
-        started_at=now,
-        finished_at=now,
-    )
-    return Settlement(claim, job.revision, standing, (line,))
-
-
 def test_claiming(planner: Planner) -> None:
     for floor in (EVER, 0):
         used = planner.used(planner.claims.claim([], asked(floor=floor)))
-        assert used == ({"job_due", "ctid", "renewal_pkey"}, set())
+        assert used == ({"job_due", "job_held", "ctid", "renewal_pkey"}, set())
 
 
 def test_looking(planner: Planner) -> None:
     for sweep in (False, True):
         steps = planner.claims.look(None, 2**60, floor=EVER, above=0, sweep=sweep)
-        assert planner.used(steps) == ({"job_due", "renewal_pkey"}, set())
+        held = {"job_held"} if sweep else set()
+        assert planner.used(steps) == ({"job_due", "renewal_pkey"} | held, set())
 
 
 def test_renewing(planner: Planner) -> None:
-    steps = planner.claims.renewals.renew(claimed(planner, 50), LEASE, None)
+    steps = planner.claims.renewals.renew(renewals(claimed(planner, 50)), LEASE, None)
     assert planner.used(steps) == ({"job_pkey"}, set())
 
 
-def test_taking_over_and_releasing(planner: Planner) -> None:
-    steps: Steps[Any] = planner.claims.take_over([], ["job-1", "job-2"], LEASE, None)
+def test_ending_lost_claims_and_releasing(planner: Planner) -> None:
+    steps: Steps[Any] = planner.claims.lapse(["job-1", "job-2"], None)
     assert planner.used(steps) == ({"job_pkey"}, set())
     steps = planner.claims.release([("job-1", 1, "w")], None)
     assert planner.used(steps) == ({"job_pkey"}, set())
@@ -169,20 +157,24 @@ def test_settling(planner: Planner, count: int) -> None:
     settlements = [settlement(claim) for claim in claimed(planner, count)]
     runs = planner.settling.settle_runs(settlements, lambda _: "(0,1)")
     assert planner.used(runs) == ({"ctid"}, set())
-    assert planner.used(planner.settling.settle(settlements)) == ({"job_pkey"}, set())
-    lines = [line for one in settlements for line in one.ledger]
-    assert planner.used(planner.ledger.find(lines)) == ({"ledger_occurrence"}, set())
-    writing = planner.used(planner.ledger.write(lines))
-    assert writing == ({"ledger_occurrence"}, set())
+    assert planner.used(planner.settling.settle(settlements, None)) == ({"job_pkey"}, set())
+    executions = [each for one in settlements for each in one.executions]
+    used = planner.used(planner.executions.find(executions))
+    assert used == ({"execution_pkey"}, set())
+    writing = planner.used(planner.executions.write(executions))
+    assert writing == ({"execution_pkey"}, set())
 
 
 def test_pruning_and_listing(planner: Planner) -> None:
-    assert planner.used(planner.ledger.prune_expired(None))[0] == {"ledger_expires", "ledger_pkey"}
+    expired = planner.used(planner.executions.prune_expired(None), after=1)
+    assert expired == ({"execution_expires_at_idx", "ctid"}, set())
+    old = planner.used(planner.executions.prune_old(1, 0), after=1)
+    assert old == ({"execution_seq_idx", "ctid"}, set())
     assert planner.used(planner.claims.prune(None)) == ({"job_expires"}, set())
     page = listing.executions(planner.names, ExecutionQuery(job_id="job-7"), None, 10)
-    assert planner.used(page) == ({"ledger_job"}, set())
+    assert planner.used(page) == ({"execution_job_id_seq_idx"}, set())
     page = listing.executions(planner.names, ExecutionQuery(), None, 10)
-    assert planner.used(page) == ({"ledger_pkey"}, set())
+    assert planner.used(page) == ({"execution_seq_idx"}, set())
 
 
 def test_a_claim_reads_no_more_than_it_claims(planner: Planner, full: Place) -> None:

@@ -20,7 +20,7 @@ from tests.postgres.test_backend import job, opened
 from tests.postgres_server import Server
 from tests.proxy import Proxy
 
-from sched_core import BackendUnavailable, Execution, JobEvent, Once, Scheduler
+from sched_core import BackendUnavailable, Execution, JobEvent, Once, Renewal, Scheduler
 from sched_sql.postgres import listening
 
 
@@ -112,13 +112,13 @@ def test_a_renewal_whose_packets_vanish_leaves_time_for_another(server: Server) 
             lease, long = timedelta(seconds=12), timedelta(seconds=60)
             backend = await opened(here, lease=lease, timeout=long)
             await backend.add([job("a")])
-            claims = await backend.claim_due(1)
+            claims = (await backend.claim_due(1)).claims
             table: Any = backend._table
             proxy.swallow([port_of(server, table._lanes["renew"]._session)])
             with anyio.fail_after(lease.total_seconds()):
                 with pytest.raises(BackendUnavailable):
-                    await backend.renew(claims)
-                assert len(await backend.renew(claims)) == 1
+                    await backend.renew([Renewal(each) for each in claims])
+                assert len(await backend.renew([Renewal(each) for each in claims])) == 1
             await backend.close()
 
     anyio.run(main)

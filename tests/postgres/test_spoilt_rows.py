@@ -63,7 +63,7 @@ def spoil(store: Store, changed: dict[str, Any]) -> None:
 
 async def the_others_run(backend: Backend, store: Store) -> None:
     """Run ``good`` once, claiming one job at a time and then all that are left."""
-    claims = [*await backend.claim_due(1), *await backend.claim_due(10)]
+    claims = [*(await backend.claim_due(1)).claims, *(await backend.claim_due(10)).claims]
     assert "good" in [claim.job.id for claim in claims]
     due = store.clock.now() + MINUTE
     settled = await backend.settle(
@@ -92,7 +92,7 @@ def test_a_row_that_is_no_job_is_shown_and_left_alone(
         for _ in range(2):
             await the_others_run(backend, store)
         # Nobody is kept awake by what is due and cannot be run.
-        (claim,) = await backend.claim_due(10)
+        (claim,) = (await backend.claim_due(10)).claims
         with anyio.move_on_after(0.3) as scope:
             await backend.wait_due(1)
         assert scope.cancelled_caught
@@ -152,7 +152,7 @@ def test_rows_that_were_copied_by_hand_hold_up_nobody(held: bool, tmp_path: Path
         )
         await one.add([job("c")])
         store.clock.advance(LEASE * 2)
-        claims = await other.claim_due(10)
+        claims = (await other.claim_due(10)).claims
         assert sorted(claim.job.id for claim in claims) == ["a", "b", "c"]
         settled = await other.settle([done(claim, store.clock.now()) for claim in claims])
         assert outcomes(settled) == ["written"] * 3

@@ -20,7 +20,7 @@ import pytest
 from psycopg import sql
 from tests import postgres_server
 from tests.postgres import contender
-from tests.postgres.places import Place, past
+from tests.postgres.places import Place, past, renewals
 
 from sched_core import (
     ExecutionQuery,
@@ -206,17 +206,17 @@ async def take_over(here: Place, *, pooled: bool) -> None:
     with anyio.move_on_after(0.3):
         await lost.wait_due(5)
     await lost.add([contender.new_job("left", past(60))])
-    claims = await lost.claim_due(5)
+    claims = (await lost.claim_due(5)).claims
     assert claims
     with here.connect() as connection:
         connection.execute(f"LOCK {here.schema}.job IN EXCLUSIVE MODE")
-        assert await lost.renew(claims)
+        assert await lost.renew(renewals(claims))
     with here.connect() as connection:
         connection.execute(f"SELECT FROM {here.schema}.job FOR UPDATE")
-        assert await lost.renew(claims)
+        assert await lost.renew(renewals(claims))
     await lost.close()
     with anyio.fail_after(20):
-        while not (taken := await other.claim_due(5)):
+        while not (taken := (await other.claim_due(5)).claims):
             await other.wait_due(5)
     await other.release(taken)
     await other.close()

@@ -74,8 +74,8 @@ class PostgresHarness(Harness):
             connection.rollback()
 
     async def spoil_line(self, place: Any, job_id: str) -> None:
-        newest = f"SELECT max(seq) FROM {place.schema}.ledger WHERE job_id = '{job_id}'"
-        self._admin(f"UPDATE {place.schema}.ledger SET status = 'deferred' WHERE seq = ({newest})")
+        newest = f"SELECT max(seq) FROM {place.schema}.execution WHERE job_id = '{job_id}'"
+        self._admin(f"UPDATE {place.schema}.execution SET status = 'deferred' WHERE seq = ({newest})")
 
     @staticmethod
     def _admin(*statements: str) -> int:
@@ -95,7 +95,7 @@ class PostgresHarness(Harness):
     @contextmanager
     def refuse_writes(self, place: Any) -> Iterator[None]:
         """Refuse as a server that is read-only does, in this schema alone."""
-        names = ("job", "ledger", "meta")
+        names = ("job", "execution", "meta")
         self._admin(
             f"CREATE FUNCTION {place.schema}.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
             "RAISE EXCEPTION 'cannot execute in a read-only transaction' "

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from sched_core import Claim, Execution, Undecodable, codec
-from sched_core.row import freed as ends_of
+from sched_core import Claim, Execution, Hold, Undecodable, codec
+from sched_core import row as core
 from sched_sql.moments import moment
 from sched_sql.postgres.executions import CHUNK, Executions, Found
 from sched_sql.postgres.names import (
@@ -38,6 +38,7 @@ from sched_sql.postgres.records import Freed, Records
 from sched_sql.postgres.renewals import Fence, Places, Renewals, arrays
 from sched_sql.rows import (
     JOB_COLUMNS,
+    JOB_WIDTH,
     QUEUE,
     RECORD_COLUMNS,
     read_job,
@@ -289,24 +290,27 @@ class Claims:
         if not rows:
             return [], 0
         at = rows[0][0]
-        found = [(row[1], read_record(row[1:])) for row in rows]
-        for row, (_, record) in zip(rows, found, strict=True):
-            if isinstance(record.job, Undecodable):
-                self._malformed.add(f"{row[1]}:{row[2]}")
-        known = [
-            (job_id, record, record.hold)
-            for job_id, record in found
-            if record.hold is not None and not isinstance(record.job, Undecodable)
-        ]
-        ended = yield from self.renewals.end([hold for _, _, hold in known], at)
+        known: list[tuple[core.Row, Hold]] = []
         history, freed = Found(), list[Freed]()
-        for job_id, record, hold in known:
-            renewed = ended.get((hold.token, hold.worker))
-            if renewed is None:
-                continue
-            before, record.hold = record.job, renewed
-            record.lapse(moment(at), 0, history)
-            freed.append(Freed(job_id, before, record))
+        for row in rows:
+            found = row[1:]
+            record = read_record(found)
+            if isinstance(record.job, Undecodable):
+                job = None if found[JOB_WIDTH] else read_job_or_undecodable(found)
+                if isinstance(job, Undecodable):
+                    self._malformed.add(f"{found[0]}:{found[1]}")
+                else:
+                    # The hold makes no sense: whoever had it, its lease has ended.
+                    freed.append(Freed(found[0], job, core.Row(job)))
+            elif record.hold is not None:
+                known.append((record, record.hold))
+        ended = yield from self.renewals.end([hold for _, hold in known], at)
+        for record, hold in known:
+            record.hold = ended.get((hold.token, hold.worker))
+            if record.hold is not None:
+                before = record.job
+                record.lapse(moment(at), 0, history)
+                freed.append(Freed(hold.job_id, before, record))
         yield from self._executions.write(history.written)
         yield from self._records.write(freed)
         return history.written, len(freed)
@@ -350,7 +354,7 @@ class Claims:
             hold, before = record.hold, record.job
             if hold is not None:
                 job = None if isinstance(before, Undecodable) else before
-                history.written += ends_of(job, hold, now=moment(row[0]))
+                history.written += core.freed(job, hold, now=moment(row[0]))
                 record.hold = None
                 freed.append(Freed(row[1], before, record))
         yield from self._executions.write(history.written)

@@ -70,11 +70,11 @@ class Executions:
         gone = f"""
             gone AS (
                 DELETE FROM {execution} l USING old
-                WHERE l.drop_at = old.drop_at AND l.seq = old.seq RETURNING l.seq)
+                WHERE l.drop_at = old.drop_at AND l.ctid = old.place RETURNING l.seq)
         """
         self._prune_old = f"""
             WITH old AS MATERIALIZED (
-                SELECT seq, drop_at FROM {execution}
+                SELECT ctid AS place, drop_at FROM {execution}
                 WHERE seq BETWEEN %s AND %s AND finished_at < %s AND finished_at >= {EARLIEST}
                 ORDER BY seq LIMIT {CHUNK} FOR UPDATE SKIP LOCKED
             ), {gone}
@@ -82,7 +82,7 @@ class Executions:
         """
         self._prune_expired = f"""
             WITH old AS MATERIALIZED (
-                SELECT seq, drop_at FROM {execution} WHERE expires_at <= coalesce(%s::bigint, {NOW})
+                SELECT ctid AS place, drop_at FROM {execution} WHERE expires_at <= coalesce(%s::bigint, {NOW})
                     AND expires_at >= {EARLIEST} AND NOT drop_at = ANY(%s::bigint[])
                 ORDER BY expires_at LIMIT {CHUNK} FOR UPDATE SKIP LOCKED
             ), {gone}

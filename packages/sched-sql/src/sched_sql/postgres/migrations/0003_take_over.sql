@@ -41,7 +41,11 @@ WITH before AS MATERIALIZED (
     SELECT *,
         triggered_at IS NOT NULL AS asked,
         triggered_at IS NOT NULL AND (manual OR next_run IS NULL) AS asked_first,
-        held_number IS NULL OR (held_uid = uid AND held_number = number) AS held_is_next,
+        held_number IS NULL OR (held_uid = uid AND held_number = number
+            AND held_manual = (triggered_at IS NOT NULL AND (manual OR next_run IS NULL))) AS held_is_next,
+        -- Two occurrences may have had the number: what is held keeps it.
+        CASE WHEN lease_until IS NOT NULL AND held_uid = uid AND held_number = number
+            AND held_manual <> (triggered_at IS NOT NULL AND (manual OR next_run IS NULL)) THEN 1 ELSE 0 END AS shift,
         format = 1 AND state IN ('active', 'paused', 'finished')
             AND (state = 'paused' OR (next_run IS NULL AND triggered_at IS NULL) = (state = 'finished'))
             AND (state <> 'active' OR due_at IS NOT NULL)
@@ -59,10 +63,10 @@ WITH before AS MATERIALIZED (
     FROM before
 ), named AS MATERIALIZED (
     SELECT *,
-        CASE WHEN next_run IS NULL OR NOT makes_sense THEN NULL WHEN asked_first THEN number + 1
-            ELSE number END AS scheduled_number,
-        CASE WHEN NOT asked OR NOT makes_sense THEN NULL WHEN asked_first THEN number
-            ELSE number + 1 END AS asked_number,
+        CASE WHEN next_run IS NULL OR NOT makes_sense THEN NULL WHEN asked_first THEN number + shift + 1
+            ELSE number + shift END AS scheduled_number,
+        CASE WHEN NOT asked OR NOT makes_sense THEN NULL WHEN asked_first THEN number + shift
+            ELSE number + shift + 1 END AS asked_number,
         -- Triggered while a manual occurrence ran: its moment was moved, and one more was to run.
         asked_first AND lease_until IS NOT NULL AND held_number = number AND held_uid = uid AND held_manual
             AND held_at <> triggered_at AS asked_again,
