@@ -342,8 +342,9 @@ def test_who_may_use_the_tables_may_still(stored: Place) -> None:
         clock = FakeClock(STOPPED + 400 * 24 * timedelta(hours=1))
         options: dict[str, Any] = {"time": "clock", "migrate": False}
         async with clerk.scheduler(lambda event: None, clock=clock, **options) as scheduler:
-            assert await scheduler.run_due() > 10  # into partitions that were not there
-            assert await scheduler.prune(clock.now()) > 100
+            # Into partitions that were not there, and then it deletes what has expired.
+            assert await scheduler.run_due() > 10
+            assert await scheduler.prune(clock.now()) > 0
 
     try:
         anyio.run(main)
