@@ -74,8 +74,9 @@ class PostgresHarness(Harness):
             connection.rollback()
 
     async def spoil_line(self, place: Any, job_id: str) -> None:
-        newest = f"SELECT max(seq) FROM {place.schema}.execution WHERE job_id = '{job_id}'"
-        self._admin(f"UPDATE {place.schema}.execution SET status = 'deferred' WHERE seq = ({newest})")
+        table = f"{place.schema}.execution"
+        newest = f"SELECT max(seq) FROM {table} WHERE job_id = '{job_id}'"
+        self._admin(f"UPDATE {table} SET status = 'deferred' WHERE seq = ({newest})")
 
     @staticmethod
     def _admin(*statements: str) -> int:

@@ -82,7 +82,8 @@ class Executions:
         """
         self._prune_expired = f"""
             WITH old AS MATERIALIZED (
-                SELECT ctid AS place, drop_at FROM {execution} WHERE expires_at <= coalesce(%s::bigint, {NOW})
+                SELECT ctid AS place, drop_at FROM {execution}
+                WHERE expires_at <= coalesce(%s::bigint, {NOW})
                     AND expires_at >= {EARLIEST} AND NOT drop_at = ANY(%s::bigint[])
                 ORDER BY expires_at LIMIT {CHUNK} FOR UPDATE SKIP LOCKED
             ), {gone}

@@ -72,8 +72,8 @@ DURABLE = (
 """For all that was promised to be kept; a role's or database's default may be off."""
 
 _TEXT = frozenset(
-    "id tag schedule policy metadata name group_name uid pause_reason last_status requests marks "  # noqa: SIM905 -- shorter
-    "worker held job_id kind status reason ended_worker place".split()
+    "id tag schedule policy metadata name group_name uid derived_from pause_reason last_status "  # noqa: SIM905 -- shorter
+    "requests marks worker held job_id kind status reason ended_worker place".split()
 )
 _BOOLEAN = frozenset({"declared", "final", "removed", "alone", "settled"})
 

@@ -44,6 +44,7 @@ CREATE TABLE @schema@.job (
     lost bigint NOT NULL DEFAULT 0,
     snoozes bigint NOT NULL DEFAULT 0,
     began_at bigint,
+    derived_from text,                        -- what its moment was derived from besides the schedule
     last_number bigint,                       -- NULL: number
     failing bigint NOT NULL DEFAULT 0,
     last_scheduled_at bigint,
@@ -77,7 +78,6 @@ CREATE TABLE @schema@.job (
     queue text NOT NULL DEFAULT 'default',
     task text,
     args text,
-    fingerprint text,                         -- of what the pending moment was derived from
     actor text,
     moved text                                -- where the job is now, if it was moved to another store
 ) WITH (
