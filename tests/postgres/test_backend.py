@@ -215,7 +215,7 @@ def test_a_body_that_cannot_be_read_is_left_alone_and_stops_nothing(
     here: Place, column: str
 ) -> None:
     async def main() -> None:
-        backend = await opened(here)
+        backend = await opened(here, lease=60 * LEASE)  # which does not end while it waits below
         await backend.add([job("bad", metadata={"k": "v"}), job("good")])
         here.rows(f"UPDATE @job SET {column} = '{{oops' WHERE id = 'bad'")
         for _ in range(2):

@@ -53,6 +53,7 @@ def full(deep: bool) -> Iterator[Place]:
 
         anyio.run(make)
         here.rows(FILL, (count,))
+        here.rows("SELECT @drop_partitions(9223372036854775806)")  # of earlier tests
         here.rows(PARTITIONS)
         here.rows(EXECUTIONS, (count,))
         here.rows("ANALYZE @job")
