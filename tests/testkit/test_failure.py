@@ -10,6 +10,7 @@ import anyio
 import pytest
 from tests.testkit.mutants import MutantHarness, Sound
 
+from sched_core import Claimed
 from sched_testkit import LawBroken
 from sched_testkit.conformance import run_law
 from sched_testkit.fitness import HURRY, exam
@@ -33,8 +34,8 @@ async def raises(self: Any, limit: int) -> Any:
     raise KeyError("token")
 
 
-async def claims_nothing(self: Any, limit: int) -> list[Any]:
-    return []
+async def claims_nothing(self: Any, limit: int) -> Claimed:
+    return Claimed()
 
 
 async def hangs(self: Any, limit: int) -> Any:
@@ -52,7 +53,7 @@ def test_an_error_of_the_author_is_shown_from_his_code_on() -> None:
     lines = str(error).splitlines()
     assert lines[2] == "KeyError: 'token'"
     assert (
-        "raised where the law says: mine = [claim.job.id for claim in await one.claim" in lines[3]
+        "raised where the law says: mine = [claim.job.id for claim in await bench.due" in lines[3]
     )
     frames = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
     hidden = frames.index("raises")

@@ -111,7 +111,7 @@ def test_the_example_passes(outside: Path, tmp_path: Path) -> None:
 
 
 def test_a_planted_defect_fails_by_name(bare: Path, tmp_path: Path) -> None:
-    right = "return data.row(job.id).replace(job, history, data.next(), data)"
+    right = "return data.row(job.id).replace(job, executions, data.next(), data)"
     wrong = f"data.row(job.id).job = job  # whatever was stored\n            {right}"
     chosen = "replace_is_a or replacing or removal_is"
     done = examine(bare, tmp_path, "-k", chosen, backend=example(right, wrong))

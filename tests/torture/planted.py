@@ -18,17 +18,20 @@ from tests.torture.harnesses import Sqlite
 from sched_core import (
     Backend,
     Claim,
+    Claimed,
     Clock,
     Execution,
     Job,
+    Renewal,
     Scheduler,
     Settled,
     Settlement,
     Status,
+    Undecodable,
     engine,
 )
 from sched_core.memory import MemoryBackend, MemoryStore, _Row
-from sched_core.row import CLAIM_LOST, WRITTEN, Ledger
+from sched_core.row import CLAIM_LOST, WRITTEN, History, is_held_by
 from sched_testkit.simulation import Setup
 from sched_testkit.torture import Fault
 
@@ -59,30 +62,18 @@ class Wrapper:
 
 
 class RenewalNeverFires(Wrapper):
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
-        return self.prolonged(claims)
+    async def renew(self, renewals: Sequence[Renewal]) -> Sequence[Claim]:
+        return self.prolonged([each.claim for each in renewals])
 
 
 class RenewalEveryThirdTime(Wrapper):
     calls = 0
 
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+    async def renew(self, renewals: Sequence[Renewal]) -> Sequence[Claim]:
         self.calls += 1
-        return await self.inner.renew(claims) if self.calls % 3 == 0 else self.prolonged(claims)
-
-
-class RenewalKeepsWhatIsLost(Wrapper):
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
-        held = {claim.token for claim in await self.inner.renew(claims)}
-        await self.inner.settle(())
-        kept = self.prolonged(claims)
-        for claim in kept:
-            if claim.token not in held:
-                # Somebody else has it: it is taken back.
-                stored = await self.inner.get(claim.job.id)
-                if isinstance(stored, Job):
-                    await self.inner.replace(stored)
-        return kept
+        if self.calls % 3 == 0:
+            return await self.inner.renew(renewals)
+        return self.prolonged([each.claim for each in renewals])
 
 
 class AckBeforeCommit(Wrapper):
@@ -110,7 +101,7 @@ class StopDropsClaims(Wrapper):
 
 
 def is_interrupted(settlement: Settlement) -> bool:
-    return any(line.status is Status.INTERRUPTED for line in settlement.ledger)
+    return any(execution.status is Status.INTERRUPTED for execution in settlement.executions)
 
 
 class SlowToSettle(Wrapper):
@@ -151,18 +142,38 @@ class WakeUpLost(Wrapper):
 
 
 class EditWithoutComparison(Wrapper):
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         stored = await self.inner.get(job.id)
-        current = job if not isinstance(stored, Job) else evolve(job, revision=stored.revision)
-        return await self.inner.replace(current, ledger)
+        current = as_read(job, stored) if isinstance(stored, Job) else job
+        return await self.inner.replace(current, executions)
+
+
+class EditsOverlookClaims(Wrapper):
+    """What is held is not compared, so an edit takes what runs for what has not begun."""
+
+    async def get(self, job_id: str) -> Job | Undecodable | None:
+        job = await self.inner.get(job_id)
+        return evolve(job, held=None, held_at=None) if isinstance(job, Job) else job
+
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
+        stored = await self.inner.get(job.id)
+        if isinstance(stored, Job):
+            job = evolve(job, held=stored.held, held_at=stored.held_at)
+        return await self.inner.replace(job, executions)
+
+
+def as_read(job: Job, stored: Job) -> Job:
+    """Return an edited job as if it had been made of what is stored."""
+    read = {"revision": stored.revision, "held": stored.held, "held_at": stored.held_at}
+    return evolve(job, uid=stored.uid, **read)
 
 
 class EditOfWhatWasRead(EditWithoutComparison):
     """And between reading and writing goes a while."""
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         await anyio.sleep(0.3)
-        return await super().replace(job, ledger)
+        return await super().replace(job, executions)
 
 
 class SettleResurrects(Wrapper):
@@ -197,15 +208,26 @@ class SettleWithoutRevision(Wrapper):
 
 
 class ClaimWithoutHold(Wrapper):
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
-        claims = await self.inner.claim_due(limit)
-        await self.inner.release(claims)
-        return claims
+    async def claim_due(self, limit: int) -> Claimed:
+        claimed = await self.inner.claim_due(limit)
+        await self.inner.release(claimed.claims)
+        return claimed
 
 
 class LossForgotten(Wrapper):
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
-        return [evolve(claim, lost=None) for claim in await self.inner.claim_due(limit)]
+    """What was lost is handed out as if it had not been attempted."""
+
+    async def claim_due(self, limit: int) -> Claimed:
+        claimed = await self.inner.claim_due(limit)
+        return evolve(claimed, claims=[self._forgetful(claim) for claim in claimed.claims])
+
+    def _forgetful(self, claim: Claim) -> Claim:
+        one = claim.job.standing.scheduled
+        if one is None or not one.lost:
+            return claim
+        fresh = evolve(one, lost=0, attempts=one.attempts - 1)
+        standing = evolve(claim.job.standing, scheduled=fresh)
+        return evolve(claim, job=evolve(claim.job, standing=standing))
 
 
 class SettleAfterTheLease(Wrapper):
@@ -264,13 +286,16 @@ class EndsByItself(Scheduler):
 
 
 class TokenNotChecked(_Row):
-    def is_held_by(self, claim: Claim) -> bool:
-        return self.hold is not None
+    def settle(self, settlement: Settlement, now: datetime, revision: int, to: History) -> Settled:
+        if self.hold is not None:
+            mine = evolve(settlement.claim, token=self.hold.token, worker=self.hold.worker)
+            settlement = evolve(settlement, claim=mine)
+        return super().settle(settlement, now, revision, to)
 
 
 class RepeatTakenForLost(_Row):
-    def settle(self, settlement: Settlement, revision: int, to: Ledger) -> Settled:
-        settled = super().settle(settlement, revision, to)
+    def settle(self, settlement: Settlement, now: datetime, revision: int, to: History) -> Settled:
+        settled = super().settle(settlement, now, revision, to)
         repeated = self.ended == (settlement.claim.token, settlement.claim.worker)
         if settled is WRITTEN and repeated and getattr(self, "seen", None) == self.ended:
             return CLAIM_LOST
@@ -279,25 +304,37 @@ class RepeatTakenForLost(_Row):
 
 
 class NoTombstone(_Row):
-    def remove(
-        self, job_id: str, lines: Sequence[Execution], expected: int | None, to: Ledger
-    ) -> bool:
-        removed = super().remove(job_id, lines, expected, to)
+    def remove(self, job: Job, executions: Sequence[Execution], to: History) -> None:
+        super().remove(job, executions, to)
         self.hold = None
-        return removed
 
 
-class NoLineForTheLost(_Row):
-    def _take_over(self, hold: Claim, now: datetime, to: Ledger) -> Any:
-        return super()._take_over(hold, now, cast("Ledger", Nowhere(to)))
+class NothingOfTheLost(_Row):
+    """A lost claim is taken away, and its attempt not counted."""
+
+    def lapse(self, now: datetime, revision: int, to: History) -> tuple[Execution, ...]:
+        if self.hold is not None and self.hold.expires_at <= now:
+            self.hold = None
+        return ()
 
 
-class Nowhere:
-    def __init__(self, ledger: Ledger) -> None:
-        self.line, self.has_final = ledger.line, ledger.has_final
+class FreedWithoutAnEnd(_Row):
+    """What was edited or removed away has no end when its claim is freed."""
 
-    def append(self, line: Execution) -> None:
-        return
+    def settle(self, settlement: Settlement, now: datetime, revision: int, to: History) -> Settled:
+        ended = {each.id for each in settlement.executions}
+        return super().settle(settlement, now, revision, cast("History", Only(to, ended)))
+
+
+class Only:
+    """Writes some executions, and no others."""
+
+    def __init__(self, history: History, ids: set[str]) -> None:
+        self.stored, self._append, self._ids = history.stored, history.append, ids
+
+    def append(self, execution: Execution) -> None:
+        if execution.id in self._ids:
+            self._append(execution)
 
 
 def with_rows(kind: type[_Row]) -> Setup:
@@ -311,14 +348,13 @@ def with_rows(kind: type[_Row]) -> Setup:
 
 
 class TwoTransactions(MemoryBackend):
-    """The ledger is written in one, the job in another."""
+    """The history is written in one, the job in another."""
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         for settlement in settlements:
-            if self.store.row(settlement.claim.job.id).is_held_by(settlement.claim):
-                for line in settlement.ledger:
-                    if self.store.line(line.id) is None:
-                        self.store.append(line)
+            if is_held_by(self.store.row(settlement.claim.job.id).hold, settlement.claim):
+                for each in settlement.executions:
+                    self.store.append(each)
         await anyio.sleep(0.01)
         return await super().settle(settlements)
 
@@ -338,6 +374,7 @@ WRAPPERS: dict[str, type[Wrapper]] = {
     "lease by another clock": LeaseByAnotherClock,
     "wake-up lost": WakeUpLost,
     "edit without comparison": EditWithoutComparison,
+    "edits overlook claims": EditsOverlookClaims,
     "settle resurrects": SettleResurrects,
     "settle without revision": SettleWithoutRevision,
     "claim without hold": ClaimWithoutHold,
@@ -357,7 +394,8 @@ ROWS: dict[str, type[_Row]] = {
     "token not checked": TokenNotChecked,
     "repeat taken for lost": RepeatTakenForLost,
     "no tombstone": NoTombstone,
-    "no line for the lost": NoLineForTheLost,
+    "nothing of the lost": NothingOfTheLost,
+    "freed without an end": FreedWithoutAnEnd,
 }
 SIMULATED: dict[str, Setup] = {
     **{name: wrapped(kind) for name, kind in WRAPPERS.items()},

@@ -34,15 +34,22 @@ GAP = 0.03
 
 def settle_in_two_transactions(inside: SqliteTable) -> None:
     def settle(settlements: Sequence[Settlement]) -> Sequence[Settled]:
-        database, ledger = inside._database, inside._ledger
+        database, history = inside._database, inside._history
         with database.write() as serial:
             held = {one.claim.token for one in settlements if holds(inside, one.claim)}
-            lines = [line for one in settlements if one.claim.token in held for line in one.ledger]
-            ledger.write(lines, serial)
+            executions = [
+                execution
+                for one in settlements
+                if one.claim.token in held
+                for execution in one.executions
+            ]
+            history.write(executions, serial)
         time.sleep(GAP)
-        rest = [evolve(one, ledger=()) if one.claim.token in held else one for one in settlements]
+        rest = [
+            evolve(one, executions=()) if one.claim.token in held else one for one in settlements
+        ]
         with database.write() as serial:
-            return Settling(database.connection, ledger, serial).settle(rest)
+            return Settling(database.connection, history, serial).settle(rest)
 
     inside.settle = settle  # type: ignore[method-assign]
 
@@ -63,24 +70,24 @@ def token_not_checked(inside: SqliteTable) -> None:
 
 
 def no_tombstone(inside: SqliteTable) -> None:
-    def remove(job_id: str, lines: Sequence[Execution], expected: int | None) -> bool:
+    def remove(job_id: str, executions: Sequence[Execution], expected: int | None) -> bool:
         with inside._database.write() as serial:
             try:
                 inside._readable(job_id)
             except JobNotFound:
                 return False
-            inside._ledger.write(lines, serial)
+            inside._history.write(executions, serial)
             inside._database.connection.execute("DELETE FROM sched_job WHERE id = ?", (job_id,))
         return True
 
     inside.remove = remove  # type: ignore[method-assign,assignment]
 
 
-def no_line_for_the_lost(inside: SqliteTable) -> None:
+def no_execution_for_the_lost(inside: SqliteTable) -> None:
     def nothing(*_: Any, **__: Any) -> list[Execution]:
         return []
 
-    vars(claims)["abandoned_lines"] = nothing
+    vars(claims)["abandoned_executions"] = nothing
 
 
 def takeover_before_the_end(inside: SqliteTable) -> None:
@@ -140,7 +147,7 @@ SPOILED: dict[str, Callable[[SqliteTable], None]] = {
     "settle in two transactions": settle_in_two_transactions,
     "token not checked": token_not_checked,
     "no tombstone": no_tombstone,
-    "no line for the lost": no_line_for_the_lost,
+    "no execution for the lost": no_execution_for_the_lost,
     "takeover before the end": takeover_before_the_end,
     "the living taken for dead": the_living_taken_for_dead,
     "claim by what was read": claim_by_what_was_read,

@@ -15,8 +15,7 @@ from typing import Any, TypeAlias
 import pytest
 from attrs import evolve
 
-from sched_core import Execution, Interval, Job, JobSpec, Status
-from sched_core.job import Standing, State
+from sched_core import Execution, Interval, Job, JobSpec, Kind, Pending, Standing, Status
 from sched_testkit import torture
 from sched_testkit.torture.checker import check
 from sched_testkit.torture.commands import Command
@@ -35,16 +34,16 @@ def at(seconds: float) -> datetime:
     return START + timedelta(seconds=seconds)
 
 
-def line(number: int, attempt: int, token: int, claimed: float, **changes: Any) -> Execution:
+def execution(number: int, attempt: int, token: int, claimed: float, **changes: Any) -> Execution:
     job_id, uid = changes.pop("job_id", "a"), changes.pop("uid", "u")
     plain = Execution(
         id=f"{uid}:{number}:{attempt}",
         job_id=job_id,
         uid=uid,
         number=number,
-        scheduled_at=at(10 * number),
-        manual=False,
         attempt=attempt,
+        kind=Kind.SCHEDULED,
+        scheduled_at=at(10 * number),
         status=Status.SUCCEEDED,
         final=True,
         token=token,
@@ -70,12 +69,12 @@ def entry(what: str, of: Execution, seconds: float, **changes: Any) -> Entry:
         "token": of.token,
     }
     if what == "start":
-        plain |= {"scheduled_at": of.scheduled_at.isoformat(), "manual": of.manual, "version": "0"}
+        plain |= {"scheduled_at": of.scheduled_at.isoformat(), "version": "0"}
     return plain | changes
 
 
 def ran(of: Execution, **changes: Any) -> list[Entry]:
-    """Return what the handler wrote that ran for such a line."""
+    """Return what the handler wrote that ran for such an execution."""
     seconds = (of.claimed_at - START).total_seconds()
     return [entry("start", of, seconds + 0.001, **changes), entry("end", of, seconds + 0.01)]
 
@@ -99,17 +98,17 @@ def command(what: str, seconds: float, **changes: Any) -> Command:
 
 
 SPEC = JobSpec("a", Interval(seconds=10), None, {"kind": "quick"})
-JOB = Job(SPEC, "u", False, START, Standing(State.ACTIVE, 4, at(40), at(40)))
-FIRST = line(1, 1, 1, 10.0, worker="w1-x")
-LOST = line(
+JOB = Job(SPEC, "u", False, START, Standing(4, Pending(4, at(40), at(40)), at(40)))
+FIRST = execution(1, 1, 1, 10.0, worker="w1-x")
+LOST = execution(
     2, 1, 2, 20.0, worker="w1-x", status=Status.ABANDONED, final=False, finished_at=at(22.1)
 )
-AGAIN = line(2, 2, 3, 22.1)
-THIRD = line(3, 1, 4, 30.0)
+AGAIN = execution(2, 2, 3, 22.1)
+THIRD = execution(3, 1, 4, 30.0)
 READY = {"what": "ready", "at": at(0).isoformat(), "mono": 0.0, "worker": 1}
 EDITED = JobSpec("b", Interval(seconds=7), None, {"kind": "slow", "version": "5"})
-B = Job(EDITED, "v", False, START, Standing(State.ACTIVE, 2, at(40), at(40)))
-RUN_OF_B = line(1, 1, 1, 30.0, job_id="b", uid="v")
+B = Job(EDITED, "v", False, START, Standing(2, Pending(2, at(40), at(40)), at(40)))
+RUN_OF_B = execution(1, 1, 1, 30.0, job_id="b", uid="v")
 
 
 def sound() -> Evidence:
@@ -124,7 +123,7 @@ def sound() -> Evidence:
             stopped_may_lock=False,
         ),
         jobs=[JOB],
-        lines=[FIRST, LOST, AGAIN, THIRD],
+        executions=[FIRST, LOST, AGAIN, THIRD],
         entries=[READY, *ran(FIRST), entry("start", LOST, 20.001), *ran(AGAIN), *ran(THIRD)],
         commands=[command("submit", 0, job_id="a")],
         harms=[harm("kill", 1, 20.005, 20.05), harm("terminate", 0, 39, 39.2)],
@@ -135,8 +134,8 @@ def sound() -> Evidence:
     )
 
 
-def lines(*of: Execution) -> Change:
-    return lambda evidence: evolve(evidence, lines=list(of))
+def executions(*of: Execution) -> Change:
+    return lambda evidence: evolve(evidence, executions=list(of))
 
 
 def entries(*of: Entry) -> Change:
@@ -144,11 +143,11 @@ def entries(*of: Entry) -> Change:
 
 
 def exchanged(old: Execution, **changes: Any) -> Change:
-    """Change a line, as the ledger has it."""
+    """Change an execution, as the history has it."""
 
     def change(evidence: Evidence) -> Evidence:
-        new = [evolve(one, **changes) if one is old else one for one in evidence.lines]
-        return evolve(evidence, lines=new)
+        new = [evolve(one, **changes) if one is old else one for one in evidence.executions]
+        return evolve(evidence, executions=new)
 
     return change
 
@@ -181,7 +180,7 @@ def commanded(*more: Command, job: Job | None = B, runs: Sequence[Execution] = (
             evidence,
             jobs=[*evidence.jobs, *([job] if job else [])],
             commands=[*evidence.commands, *more],
-            lines=[*evidence.lines, *runs],
+            executions=[*evidence.executions, *runs],
             entries=[*evidence.entries, *new],
         )
 
@@ -192,8 +191,9 @@ VERSIONS = {1: "4", 2: "5"}
 """By token: which version of ``b`` its run was given."""
 
 
-def standing(**changes: Any) -> Job:
-    return evolve(JOB, standing=evolve(JOB.standing, **changes))
+def standing(number: int = 4, due: float = 40) -> Job:
+    one = Pending(number, at(due), at(due))
+    return evolve(JOB, standing=Standing(number, one, at(due)))
 
 
 def same(evidence: Evidence) -> Evidence:
@@ -224,7 +224,7 @@ def jobs(job: Job) -> Change:
 UPDATED = command("update", 20, version=5)
 SET = command("ensure", 10, version=4, schedule=EDITED.schedule)
 REMOVED = command("remove", 20, uid="v")
-LATER = line(2, 1, 2, 31.0, job_id="b", uid="v")
+LATER = execution(2, 1, 2, 31.0, job_id="b", uid="v")
 TAKEN = evolve(LOST, finished_at=at(21))
 LOCKED = harm("row locked", 0, 19.5, 22, store=True, costly=False)
 SLOW = harm("black hole", 0, 22.2, 24.5, store=True)
@@ -232,10 +232,10 @@ STOPPED = harm("stop", 3, 20.5, 22)
 
 CASES: list[tuple[str, Change, Change]] = [
     ("token not growing", exchanged(THIRD, token=3), same),
-    ("two final lines", exchanged(LOST, final=True), same),
-    ("attempts not in order", lines(FIRST, AGAIN, THIRD), same),
+    ("two final executions", exchanged(LOST, final=True), same),
+    ("attempts not in order", executions(FIRST, AGAIN, THIRD), same),
     (
-        "attempt after the final line",
+        "attempt after the final execution",
         both(exchanged(LOST, final=True), exchanged(AGAIN, final=False)),
         same,
     ),
@@ -246,22 +246,22 @@ CASES: list[tuple[str, Change, Change]] = [
     ),
     ("doubled", exchanged(LOST, final=True), same),
     (
-        "run without a line",
-        lines(FIRST, LOST, AGAIN),
-        both(lines(FIRST, LOST, AGAIN), harmed(harm("kill", 2, 31.5, 31.6))),
+        "run without an execution",
+        executions(FIRST, LOST, AGAIN),
+        both(executions(FIRST, LOST, AGAIN), harmed(harm("kill", 2, 31.5, 31.6))),
     ),
     (
-        "run without a line",  # who dies later had time enough to write it
-        both(lines(FIRST, LOST, AGAIN), harmed(harm("kill", 2, 38.9, 39))),
+        "run without an execution",  # who dies later had time enough to write it
+        both(executions(FIRST, LOST, AGAIN), harmed(harm("kill", 2, 38.9, 39))),
         both(
-            lines(FIRST, LOST, AGAIN),
+            executions(FIRST, LOST, AGAIN),
             without("end", THIRD),
             harmed(harm("kill", 2, 38.9, 39)),
         ),
     ),
-    ("line of another claim", exchanged(THIRD, token=5), same),
+    ("execution of another claim", exchanged(THIRD, token=5), same),
     (
-        "line without a run",
+        "execution without a run",
         without("start", THIRD),
         both(without("start", THIRD), exchanged(THIRD, attempt=0, status=Status.SKIPPED)),
     ),
@@ -283,19 +283,19 @@ CASES: list[tuple[str, Change, Change]] = [
     ),
     (
         "lost",
-        jobs(standing(number=5, next_run=at(50), due_at=at(50))),
+        jobs(standing(5, 50)),
         both(
-            jobs(standing(number=5, next_run=at(50), due_at=at(50))),
+            jobs(standing(5, 50)),
             commanded(command("skip", 1, job_id="a"), job=None),
         ),
     ),
     (
         "chain broken",
         exchanged(THIRD, scheduled_at=at(29)),
-        both(  # folded
-            lines(FIRST, LOST, evolve(AGAIN, folded=1, folded_until=at(30))),
+        both(  # coalesced
+            executions(FIRST, LOST, evolve(AGAIN, coalesced=1, coalesced_until=at(30))),
             entries(*ran(FIRST), entry("start", LOST, 20.001), *ran(AGAIN)),
-            jobs(standing(number=3)),
+            jobs(standing(3)),
         ),
     ),
     (
@@ -347,31 +347,51 @@ CASES: list[tuple[str, Change, Change]] = [
     (
         "claimed in a pause",
         commanded(command("pause", 20), runs=[RUN_OF_B]),
-        commanded(command("pause", 20), runs=[evolve(RUN_OF_B, manual=True)]),
+        commanded(command("pause", 20), runs=[evolve(RUN_OF_B, kind=Kind.TRIGGERED)]),
     ),
     (
         "trigger lost",
-        commanded(command("trigger", 1), runs=[RUN_OF_B]),
-        commanded(command("trigger", 1), runs=[evolve(RUN_OF_B, manual=True)]),
+        commanded(command("trigger", 1, key="v:2"), runs=[RUN_OF_B]),
+        commanded(command("trigger", 1, key="v:1"), runs=[evolve(RUN_OF_B, kind=Kind.TRIGGERED)]),
     ),
     (
         "trigger lost",
-        commanded(command("trigger", 1)),
-        commanded(command("trigger", 1), command("remove", 20), job=None),
+        commanded(command("trigger", 1, key="v:1")),
+        commanded(command("trigger", 1, key="v:1"), command("pause", 20)),
+    ),
+    (
+        "content changed",
+        entries(
+            *ran(FIRST),
+            entry("start", LOST, 20.001, coalesced=1, coalesced_until=at(30).isoformat()),
+            *ran(AGAIN),
+            *ran(THIRD),
+        ),
+        same,
+    ),
+    (
+        "number given twice",
+        commanded(runs=[RUN_OF_B, evolve(RUN_OF_B, id="v:1:2", attempt=2, kind=Kind.TRIGGERED)]),
+        commanded(runs=[RUN_OF_B]),
+    ),
+    (
+        "trigger lost",
+        commanded(command("trigger", 1, key="v:1")),
+        commanded(command("trigger", 1, key="v:1"), command("remove", 20), job=None),
     ),
     (
         "trigger lost",  # though there were processes for all of the 30 s but one
-        both(commanded(command("trigger", 1)), harmed(harm(ABSENT, 0, 2, 3))),
-        both(commanded(command("trigger", 1)), harmed(harm(ABSENT, 0, 2, 20))),
+        both(commanded(command("trigger", 1, key="v:1")), harmed(harm(ABSENT, 0, 2, 3))),
+        both(commanded(command("trigger", 1, key="v:1")), harmed(harm(ABSENT, 0, 2, 20))),
     ),
     (
         "trigger lost",  # two reasons at the same time are one
         both(
-            commanded(command("trigger", 1)),
+            commanded(command("trigger", 1, key="v:1")),
             harmed(harm(ABSENT, 0, 2, 8), harm(STARVED, 0, 2, 8)),
         ),
         both(
-            commanded(command("trigger", 1)),
+            commanded(command("trigger", 1, key="v:1")),
             harmed(harm(ABSENT, 0, 2, 8), harm(STARVED, 0, 8, 14)),
         ),
     ),
@@ -416,11 +436,11 @@ CASES: list[tuple[str, Change, Change]] = [
         lambda evidence: evolve(evidence, harms=[evidence.harms[1], harm(MEDDLED, 1, 20.1, 20.1)]),
         harmed(harm(MEDDLED, 1, 20.1, 20.1)),
     ),
-    ("taken over early", lines(FIRST, TAKEN, AGAIN, THIRD), same),
+    ("taken over early", executions(FIRST, TAKEN, AGAIN, THIRD), same),
     (
         "taken over early",
-        lines(FIRST, TAKEN, AGAIN, THIRD),
-        both(lines(FIRST, TAKEN, AGAIN, THIRD), rules(dead_are_free=True)),
+        executions(FIRST, TAKEN, AGAIN, THIRD),
+        both(executions(FIRST, TAKEN, AGAIN, THIRD), rules(dead_are_free=True)),
     ),
     (
         "left behind by a stop",
@@ -447,11 +467,11 @@ CASES: list[tuple[str, Change, Change]] = [
     (
         "late",
         both(
-            lines(FIRST, LOST, AGAIN, late := evolve(THIRD, claimed_at=at(37))),
+            executions(FIRST, LOST, AGAIN, late := evolve(THIRD, claimed_at=at(37))),
             entries(*ran(FIRST), entry("start", LOST, 20.001), *ran(AGAIN), *ran(late)),
         ),
         both(
-            lines(FIRST, LOST, AGAIN, late),
+            executions(FIRST, LOST, AGAIN, late),
             entries(*ran(FIRST), entry("start", LOST, 20.001), *ran(AGAIN), *ran(late)),
             harmed(harm("black hole", 0, 29, 31, store=True)),
         ),
@@ -459,12 +479,12 @@ CASES: list[tuple[str, Change, Change]] = [
     (
         "late",  # a handler that meddles keeps nobody waiting
         both(
-            lines(FIRST, LOST, AGAIN, late),
+            executions(FIRST, LOST, AGAIN, late),
             entries(*ran(FIRST), entry("start", LOST, 20.001), *ran(AGAIN), *ran(late)),
             harmed(harm(MEDDLED, 2, 29, 31)),
         ),
         both(
-            lines(FIRST, LOST, AGAIN, late),
+            executions(FIRST, LOST, AGAIN, late),
             entries(*ran(FIRST), entry("start", LOST, 20.001), *ran(AGAIN), *ran(late)),
             harmed(evolve(LOCKED, began=at(29), ended=at(31))),
         ),
@@ -487,8 +507,8 @@ CASES: list[tuple[str, Change, Change]] = [
     ),
     (
         "left lying",
-        resting(standing(due_at=at(32))),
-        resting(standing(due_at=at(34))),
+        resting(standing(4, 32)),
+        resting(standing(4, 34)),
     ),
     ("died by itself", exits(Exit(3, 1, at(15), "")), exits(Exit(3, 0, at(39.1), ""))),
     (
@@ -499,7 +519,7 @@ CASES: list[tuple[str, Change, Change]] = [
     ("died by itself", exits(Exit(3, -9, at(15), "")), exits(Exit(1, -9, at(20.2), ""))),
     ("does not stop", lambda evidence: evolve(evidence, hanging=[2]), same),
     ("vacuous", rules(store_faults=True), both(rules(store_faults=True), harmed(SLOW))),
-    ("vacuous", lines(FIRST, AGAIN, THIRD), same),
+    ("vacuous", executions(FIRST, AGAIN, THIRD), same),
     *(
         (
             name,

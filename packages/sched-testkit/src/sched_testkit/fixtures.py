@@ -23,7 +23,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from sched_core import Handler, MemoryBackend, MemoryStore, Scheduler
+from sched_core import Handler, Job, MemoryBackend, MemoryStore, Scheduler
 from sched_core.clock import pause
 from sched_core.testing import FakeClock
 
@@ -130,7 +130,7 @@ class FakeScheduler(Scheduler):
         if due is not None:
             moments.append(due)
         for row in self.store.rows.values():
-            timeout = None if row.hold is None else row.hold.job.spec.policy.timeout
+            timeout = row.job.spec.policy.timeout if isinstance(row.job, Job) else None
             if row.hold is not None and timeout is not None:
                 moments.append(row.hold.claimed_at + timeout)
         return min((moment for moment in moments if now < moment <= until), default=None)

@@ -37,16 +37,16 @@ def _number(worker: str) -> int | None:
 
 def _takeovers(evidence: Evidence, report: Report) -> Iterator[Finding]:
     """A claim is lost for a reason, and not before its lease has ended."""
-    rules, calm, touched = evidence.rules, Calm(evidence), evidence.touched()
+    rules, calm = evidence.rules, Calm(evidence)
     stopped = {e["worker"]: moment(e) for e in evidence.entries if e["what"] == "stopped"}
-    for line in evidence.lines:
-        if line.status is Status.INTERRUPTED and not _was_told_to_stop(evidence, line):
-            yield Finding("interrupted without a stop", line.id, line.finished_at, line.job_id)
-        if line.status is not Status.ABANDONED:
+    for each in evidence.executions:
+        if each.status is Status.INTERRUPTED and not _was_told_to_stop(evidence, each):
+            yield Finding("interrupted without a stop", each.id, each.finished_at, each.job_id)
+        if each.status is not Status.ABANDONED:
             continue
         report.counts["takeovers"] += 1
-        since, until = line.claimed_at - S, line.finished_at
-        number = _number(line.worker)
+        since, until = each.claimed_at - S, each.finished_at
+        number = _number(each.worker)
         harms = [
             harm
             for harm in evidence.harms
@@ -57,31 +57,30 @@ def _takeovers(evidence: Evidence, report: Report) -> Iterator[Finding]:
             and (number is None or harm.worker in {0, number} or _locks_all(harm, rules))
         ]
         if not harms:
-            yield Finding("taken over without a fault", line.id, until, line.job_id)
+            yield Finding("taken over without a fault", each.id, until, each.job_id)
         deadly = [harm for harm in harms if harm.deadly]
         free = bool(deadly) and rules.dead_are_free
-        if not free and until - line.claimed_at < rules.lease - S / 100:
-            yield Finding("taken over early", line.id, until, line.job_id)
+        if not free and until - each.claimed_at < rules.lease - S / 100:
+            yield Finding("taken over early", each.id, until, each.job_id)
         left = stopped.get(number) if number is not None else None
-        if left is not None and line.claimed_at < left < until and not _cut_off(evidence, left):
-            yield Finding("left behind by a stop", line.id, until, line.job_id)
+        if left is not None and each.claimed_at < left < until and not _cut_off(evidence, left):
+            yield Finding("left behind by a stop", each.id, until, each.job_id)
         for harm in deadly:
             killed = harm.what in {"kill", "suicide"} and harm.worker == number
-            # Of a job that is paused nobody takes a claim over: it is due never.
-            if killed and line.claimed_at <= harm.began and line.job_id not in touched:
+            if killed and each.claimed_at <= harm.began:
                 report.recovery["a kill"].append((until - harm.began).total_seconds())
                 waited = calm.between(harm.began + rules.lease, until)
                 if waited > LATE:
-                    told = f"{line.id}: {waited} of calm after its lease"
-                    yield Finding("taken over late", told, until, line.job_id)
+                    told = f"{each.id}: {waited} of calm after its lease"
+                    yield Finding("taken over late", told, until, each.job_id)
 
 
-def _was_told_to_stop(evidence: Evidence, line: Execution) -> bool:
-    number = _number(line.worker)
+def _was_told_to_stop(evidence: Evidence, each: Execution) -> bool:
+    number = _number(each.worker)
     return any(
         harm.what == "terminate"
         and harm.worker in {0, number}
-        and harm.began <= line.finished_at <= harm.ended + 30 * S
+        and harm.began <= each.finished_at <= harm.ended + 30 * S
         for harm in evidence.harms
     )
 
@@ -134,8 +133,8 @@ def _late(evidence: Evidence, report: Report) -> Iterator[Finding]:
     touched, calm = evidence.touched(), Calm(evidence)
     kinds = {job.id: job.spec.metadata.get("kind", "") for job in evidence.jobs}
     freed: dict[str, list[tuple[int, datetime]]] = defaultdict(list)
-    for line in evidence.lines:
-        freed[line.job_id].append((line.token, line.finished_at))
+    for each in evidence.executions:
+        freed[each.job_id].append((each.token, each.finished_at))
     for ends in freed.values():
         ends.sort()
     for entry in evidence.starts():

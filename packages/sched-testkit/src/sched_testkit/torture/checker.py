@@ -1,4 +1,4 @@
-"""The verdict: reads the ledger, the stored jobs and the journals, and nothing else.
+"""The verdict: reads the history, the stored jobs and the journals, and nothing else.
 
 Each invariant has a name, by which a finding is told and a planted fault is known to be caught.
 This file has those that hold whatever is done to processes and stores; ``causes`` those that ask
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sched_core import Execution, FixedDelay, Interval, Job, Once, Status
+from sched_core import Execution, FixedDelay, Interval, Job, Kind, Once, Status
 from sched_testkit.torture import causes, commanded
 from sched_testkit.torture.evidence import Evidence, Report, moment
 from sched_testkit.torture.finding import Finding
@@ -26,31 +26,43 @@ def check(evidence: Evidence) -> Report:
     """Judge a run."""
     report = Report()
     report.findings += evidence.broken
-    for part in (_lines, _runs, _chains, _early, *commanded.PARTS, *causes.PARTS, _vacuous):
+    for part in (
+        _executions,
+        _names,
+        _runs,
+        _chains,
+        _early,
+        *commanded.PARTS,
+        *causes.PARTS,
+        _vacuous,
+    ):
         report.findings += part(evidence, report)
     report.findings.sort(key=lambda finding: finding.at)
     return report
 
 
-def _lines(evidence: Evidence, report: Report) -> Iterator[Finding]:
-    """Attempts follow each other up to one final line; tokens grow."""
+def _executions(evidence: Evidence, report: Report) -> Iterator[Finding]:
+    """Attempts follow each other up to one final execution; tokens grow."""
     by_occurrence: dict[tuple[str, int], list[Execution]] = defaultdict(list)
     tokens: dict[str, int] = {}
-    for line in evidence.lines:
-        report.counts[f"{line.status.value} lines"] += 1
-        by_occurrence[line.uid, line.number].append(line)
-        if line.attempt > 0:
-            if line.token <= tokens.get(line.job_id, 0):
+    for each in evidence.executions:
+        report.counts[f"{each.status.value} executions"] += 1
+        by_occurrence[each.uid, each.number].append(each)
+        if each.attempt > 0:
+            if each.token <= tokens.get(each.job_id, 0):
                 yield Finding(
-                    "token not growing", f"{line.id}: {line.token}", line.finished_at, line.job_id
+                    "token not growing",
+                    f"{each.id}: {each.token}",
+                    each.finished_at,
+                    each.job_id,
                 )
-            tokens[line.job_id] = max(line.token, tokens.get(line.job_id, 0))
-    for (uid, number), lines in by_occurrence.items():
-        finals = [line for line in lines if line.final]
-        last = lines[-1]
+            tokens[each.job_id] = max(each.token, tokens.get(each.job_id, 0))
+    for (uid, number), executions in by_occurrence.items():
+        finals = [each for each in executions if each.final]
+        last = executions[-1]
         if len(finals) > 1:
-            yield Finding("two final lines", f"{uid}:{number}", last.finished_at, last.job_id)
-        attempts = [line.attempt for line in lines if line.attempt > 0]
+            yield Finding("two final executions", f"{uid}:{number}", last.finished_at, last.job_id)
+        attempts = [each.attempt for each in executions if each.attempt > 0]
         if attempts != list(range(1, len(attempts) + 1)):
             yield Finding(
                 "attempts not in order",
@@ -60,13 +72,33 @@ def _lines(evidence: Evidence, report: Report) -> Iterator[Finding]:
             )
         if finals and not last.final:
             yield Finding(
-                "attempt after the final line", f"{last.id}", last.finished_at, last.job_id
+                "attempt after the final execution", f"{last.id}", last.finished_at, last.job_id
             )
 
 
+def _names(evidence: Evidence, report: Report) -> Iterator[Finding]:
+    """A number is one occurrence's for ever, and all its attempts stand for the same."""
+    known: dict[tuple[str, int], tuple[Kind, datetime]] = {}
+    for each in evidence.executions:
+        key, name = (each.uid, each.number), (each.kind, each.scheduled_at)
+        if known.setdefault(key, name) != name:
+            told = f"{each.id}: {name[1]}, and before {known[key][1]}"
+            yield Finding("number given twice", told, each.finished_at, each.job_id)
+    touched = evidence.touched()
+    content: dict[str, tuple[int, str]] = {}
+    for entry in evidence.starts():
+        if entry["id"] in touched:
+            continue  # an edit may add to what was due
+        found = entry.get("coalesced", 0), entry.get("coalesced_until") or ""
+        before = content.setdefault(entry["key"], found)
+        if before != found:
+            told = f"{entry['key']} stood for {before}, and then for {found}"
+            yield Finding("content changed", told, moment(entry), entry["id"])
+
+
 def _runs(evidence: Evidence, report: Report) -> Iterator[Finding]:
-    """Runs and lines stand for each other; nothing runs twice, or beside itself, for no reason."""
-    ledger = {(f"{line.uid}:{line.number}", line.attempt): line for line in evidence.lines}
+    """Runs and executions stand for each other; nothing runs twice or beside itself."""
+    history = {(f"{each.uid}:{each.number}", each.attempt): each for each in evidence.executions}
     ends = {
         (entry["key"], entry["attempt"], entry["token"]): entry
         for entry in evidence.entries
@@ -81,30 +113,30 @@ def _runs(evidence: Evidence, report: Report) -> Iterator[Finding]:
         if name in starts:
             yield Finding("doubled", f"{name[0]} attempt {name[1]} ran twice", at, job_id)
         starts[name] = entry
-        line = ledger.get(name)
+        each = history.get(name)
         end = ends.get((*name, entry["token"]))
-        if line is None and _cut_off(end, died.get(entry["worker"]), evidence.rules.lease):
+        if each is None and _cut_off(end, died.get(entry["worker"]), evidence.rules.lease):
             report.counts["runs of who died at the end"] += 1
-        elif line is None:
-            yield Finding("run without a line", f"{name[0]} attempt {name[1]}", at, job_id)
-        elif line.token != entry["token"]:
-            yield Finding("line of another claim", f"{line.id}", at, job_id)
+        elif each is None:
+            yield Finding("run without an execution", f"{name[0]} attempt {name[1]}", at, job_id)
+        elif each.token != entry["token"]:
+            yield Finding("execution of another claim", f"{each.id}", at, job_id)
         if entry["attempt"] > 1:
             report.counts["repeated runs"] += 1
         for earlier in by_job[job_id]:
-            yield from _beside(earlier, entry, ledger, ends)
+            yield from _beside(earlier, entry, history, ends)
         by_job[job_id] = [*by_job[job_id][-3:], entry]
-    for name, line in ledger.items():
-        if line.attempt == 0 or line.status is Status.ABANDONED:
+    for name, each in history.items():
+        if each.attempt == 0 or each.status is Status.ABANDONED:
             continue
-        end = ends.get((*name, line.token))
+        end = ends.get((*name, each.token))
         if name not in starts:
-            yield Finding("line without a run", line.id, line.finished_at, line.job_id)
-        elif line.status is Status.SUCCEEDED and (end is None or end["what"] != "end"):
-            yield Finding("success without an end", line.id, line.finished_at, line.job_id)
-    for name, line in ledger.items():
-        end = ends.get((*name, line.token))
-        if line.status is Status.ABANDONED and end is not None:
+            yield Finding("execution without a run", each.id, each.finished_at, each.job_id)
+        elif each.status is Status.SUCCEEDED and (end is None or end["what"] != "end"):
+            yield Finding("success without an end", each.id, each.finished_at, each.job_id)
+    for name, each in history.items():
+        end = ends.get((*name, each.token))
+        if each.status is Status.ABANDONED and end is not None:
             report.counts["refused late ends"] += 1
 
 
@@ -126,17 +158,17 @@ def _cut_off(end: dict[str, Any] | None, died: datetime | None, lease: timedelta
 def _beside(
     earlier: dict[str, Any],
     entry: dict[str, Any],
-    ledger: dict[tuple[str, int], Execution],
+    history: dict[tuple[str, int], Execution],
     ends: dict[tuple[str, int, int], dict[str, Any]],
 ) -> Iterator[Finding]:
     name, at, job_id = (earlier["key"], earlier["attempt"]), moment(entry), entry["id"]
-    line = ledger.get(name)
-    abandoned = line is not None and line.status is Status.ABANDONED
+    each = history.get(name)
+    abandoned = each is not None and each.status is Status.ABANDONED
     end = ends.get((*name, earlier["token"]))
     overlap = end is None or end["mono"] > entry["mono"]
     if overlap and not abandoned:
         yield Finding("two at a time", f"{name[0]} and {entry['key']}", at, job_id)
-    if earlier["key"] == entry["key"] and (line is None or line.final):
+    if earlier["key"] == entry["key"] and (each is None or each.final):
         yield Finding("doubled", f"{entry['key']} again without a reason", at, job_id)
     if earlier["token"] >= entry["token"]:
         yield Finding("token not growing", f"{entry['key']}: {entry['token']}", at, job_id)
@@ -146,19 +178,19 @@ def _chains(evidence: Evidence, report: Report) -> Iterator[Finding]:
     """Jobs that nobody touched: from the first occurrence to the pending one nothing is missing."""
     touched = evidence.touched()
     finals: dict[str, list[Execution]] = defaultdict(list)
-    for line in evidence.lines:
-        if line.final and not line.manual:
-            finals[line.uid].append(line)
+    for each in evidence.executions:
+        if each.final and not each.manual:
+            finals[each.uid].append(each)
     for job in evidence.jobs:
         if job.id in touched:
             continue
-        mine = sorted(finals[job.uid], key=lambda line: line.number)
+        mine = sorted(finals[job.uid], key=lambda each: each.number)
         at = mine[-1].finished_at if mine else job.anchor
         report.counts["chains"] += 1
-        if [line.number for line in mine] != list(range(1, job.standing.number)):
-            yield Finding(
-                "lost", f"{job.id}: {len(mine)} of {job.standing.number - 1} ended", at, job.id
-            )
+        one = job.standing.scheduled
+        given = job.standing.last_number + 1 if one is None else one.number
+        if [each.number for each in mine] != list(range(1, given)):
+            yield Finding("lost", f"{job.id}: {len(mine)} of {given - 1} ended", at, job.id)
             continue
         broken = _broken(job, mine)
         if broken:
@@ -166,17 +198,17 @@ def _chains(evidence: Evidence, report: Report) -> Iterator[Finding]:
 
 
 def _broken(job: Job, finals: Sequence[Execution]) -> str:
-    schedule, following = job.spec.schedule, job.standing.next_run
+    schedule, following = job.spec.schedule, job.next_run
     if isinstance(schedule, Once):
         return "" if not finals or finals[0].scheduled_at == schedule.at else "another moment"
-    moments = [(line.scheduled_at, line.folded_until or line.scheduled_at) for line in finals]
+    moments = [(each.scheduled_at, each.coalesced_until or each.scheduled_at) for each in finals]
     if following is None:
         return "it has stopped"
     moments.append((following, following))
     if isinstance(schedule, FixedDelay):
-        for line, (moment, _) in zip(finals, moments[1:], strict=True):
-            if moment != line.finished_at + schedule.every:
-                return f"{moment} does not follow {line.finished_at}"
+        for each, (moment, _) in zip(finals, moments[1:], strict=True):
+            if moment != each.finished_at + schedule.every:
+                return f"{moment} does not follow {each.finished_at}"
         return ""
     if isinstance(schedule, Interval):
         period, first = schedule.every, job.anchor + schedule.every
@@ -184,9 +216,9 @@ def _broken(job: Job, finals: Sequence[Execution]) -> str:
             return f"it begins at {moments[0][0]}, not at {first}"
     else:
         period = S  # cron, every second
-    for line, ((begin, end), (after, _)) in zip(finals, itertools.pairwise(moments), strict=True):
-        if end != begin + line.folded * period or after != end + period:
-            return f"from {begin} over {line.folded} to {end} and {after}"
+    for each, ((begin, end), (after, _)) in zip(finals, itertools.pairwise(moments), strict=True):
+        if end != begin + each.coalesced * period or after != end + period:
+            return f"from {begin} over {each.coalesced} to {end} and {after}"
     return ""
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from operator import attrgetter
 
-from sched_core import Execution, Job
+from sched_core import Execution, Job, Kind
 from sched_testkit.torture.commands import Command
 from sched_testkit.torture.evidence import Evidence, Report, moment
 from sched_testkit.torture.faults import ABSENT, STARVED
@@ -22,7 +22,7 @@ from sched_testkit.torture.finding import Finding
 S = timedelta(seconds=1)
 SOON = 30 * S
 """A trigger runs within so much, with faults of the store on the way, while processes can run."""
-ENDS_A_PAUSE = frozenset({"resume", "trigger", "remove", "pause", "submit", "ensure"})
+ENDS_A_PAUSE = frozenset({"resume", "remove", "pause", "submit", "ensure"})
 
 
 def _by_job(evidence: Evidence) -> dict[str, list[Command]]:
@@ -75,7 +75,7 @@ def _seen(evidence: Evidence, report: Report) -> Iterator[Finding]:
     accepted: dict[str, list[Command]] = defaultdict(list)
     for job_id, commands in _by_job(evidence).items():
         accepted[job_id] = [c for c in commands if c.changes and c.outcome == "ok"]
-    claimed = {(line.id, line.token): line.claimed_at for line in evidence.lines}
+    claimed = {(each.id, each.token): each.claimed_at for each in evidence.executions}
     for entry in evidence.starts():
         job_id, name = entry["id"], f"{entry['key']}:{entry['attempt']}"
         since = claimed.get((name, entry["token"]))
@@ -92,43 +92,40 @@ def _seen(evidence: Evidence, report: Report) -> Iterator[Finding]:
 
 
 def _pauses(evidence: Evidence, report: Report) -> Iterator[Finding]:
-    """While a job is paused nothing of it is claimed, apart from what was triggered.
-
-    A trigger goes on in a pause, with what it waits behind; so pauses soon after one say nothing.
-    """
-    lines = _attempts(evidence)
+    """While a job is paused nothing of it is claimed, apart from what was triggered since."""
+    attempts = _attempts(evidence)
     for job_id, commands in _by_job(evidence).items():
         for place, command in enumerate(commands):
             if command.what != "pause" or command.outcome != "ok":
                 continue
-            if any(
-                c.what == "trigger" and c.ended > command.began - SOON for c in commands[:place]
-            ):
-                continue
             following = [c.began for c in commands[place + 1 :] if c.what in ENDS_A_PAUSE]
             until = min([*following[:1], command.until or evidence.rested, evidence.rested])
             report.counts["pauses"] += 1
-            for line in _between(lines[job_id], command.ended, until):
-                if not line.manual:
-                    yield Finding("claimed in a pause", line.id, line.claimed_at, job_id)
+            for each in _between(attempts[job_id], command.ended, until):
+                if each.kind is Kind.SCHEDULED:
+                    yield Finding("claimed in a pause", each.id, each.claimed_at, job_id)
 
 
 def _triggers(evidence: Evidence, report: Report) -> Iterator[Finding]:
-    """A trigger that was accepted runs, unless the job is removed before it can."""
-    lines = _attempts(evidence)
+    """A trigger that was accepted runs under the key that it told, unless the job is removed."""
+    attempts = _attempts(evidence)
     for job_id, commands in _by_job(evidence).items():
         for place, command in enumerate(commands):
             if command.what != "trigger" or command.outcome != "ok":
                 continue
-            removed = [c.began for c in commands[place + 1 :] if c.what == "remove"]
-            until = min([*removed[:1], evidence.rested])
+            following = commands[place + 1 :]
+            removed = [c.began for c in following if c.what == "remove"]
+            # A later pause holds what has not begun before it.
+            paused = [c.began for c in following if c.what == "pause"]
+            until = min([*removed[:1], *paused[:1], evidence.rested])
             deadline = _soon(evidence, command.ended)
             if until < deadline:
                 continue
             report.counts["triggers"] += 1
-            made = _between(lines[job_id], command.began, deadline)
-            if not any(line.manual for line in made):
-                yield Finding("trigger lost", f"{job_id}", command.ended, job_id)
+            made = [each for each in attempts[job_id] if each.claimed_at <= deadline]
+            if not any(f"{each.uid}:{each.number}" == command.key for each in made):
+                told = f"{job_id}: {command.key}"
+                yield Finding("trigger lost", told, command.ended, job_id)
 
 
 def _soon(evidence: Evidence, since: datetime) -> datetime:
@@ -144,18 +141,20 @@ def _soon(evidence: Evidence, since: datetime) -> datetime:
 def _attempts(evidence: Evidence) -> dict[str, list[Execution]]:
     """Return the attempts of each job, by the moments of their claims."""
     found: dict[str, list[Execution]] = defaultdict(list)
-    for line in evidence.lines:
-        if line.attempt > 0:
-            found[line.job_id].append(line)
-    for lines in found.values():
-        lines.sort(key=attrgetter("claimed_at"))
+    for each in evidence.executions:
+        if each.attempt > 0:
+            found[each.job_id].append(each)
+    for executions in found.values():
+        executions.sort(key=attrgetter("claimed_at"))
     return found
 
 
-def _between(lines: Sequence[Execution], since: datetime, until: datetime) -> Sequence[Execution]:
+def _between(
+    executions: Sequence[Execution], since: datetime, until: datetime
+) -> Sequence[Execution]:
     """Return those that were claimed after one moment and before the other."""
-    first = bisect_right(lines, since, key=attrgetter("claimed_at"))
-    return lines[first : bisect_left(lines, until, key=attrgetter("claimed_at"))]
+    first = bisect_right(executions, since, key=attrgetter("claimed_at"))
+    return executions[first : bisect_left(executions, until, key=attrgetter("claimed_at"))]
 
 
 def _removals(evidence: Evidence, report: Report) -> Iterator[Finding]:
@@ -168,14 +167,19 @@ def _removals(evidence: Evidence, report: Report) -> Iterator[Finding]:
     report.counts["removals"] += len(removed)
     attempted: dict[str, set[int]] = defaultdict(set)
     ended: dict[str, set[int]] = defaultdict(set)
-    for line in evidence.lines:
-        gone = removed.get(line.uid)
-        if line.attempt > 0:
-            attempted[line.uid].add(line.number)
-            if gone is not None and line.claimed_at > gone:
-                yield Finding("claimed after its removal", line.id, line.claimed_at, line.job_id)
-        if line.final:
-            ended[line.uid].add(line.number)
+    for each in evidence.executions:
+        gone = removed.get(each.uid)
+        if each.attempt > 0:
+            attempted[each.uid].add(each.number)
+            if gone is not None and each.claimed_at > gone:
+                yield Finding(
+                    "claimed after its removal",
+                    each.id,
+                    each.claimed_at,
+                    each.job_id,
+                )
+        if each.final:
+            ended[each.uid].add(each.number)
     for uid, gone in removed.items():
         for number in attempted[uid] - ended[uid]:
             yield Finding("no end after its removal", f"{uid}:{number}", gone)

@@ -13,6 +13,7 @@ from attrs import frozen
 
 from sched_core import (
     BackendError,
+    CatchUp,
     Cron,
     FixedDelay,
     Interval,
@@ -24,7 +25,6 @@ from sched_core import (
     Once,
     Policy,
     Retry,
-    RunAll,
     Schedule,
     Scheduler,
 )
@@ -53,7 +53,11 @@ def workload(base: datetime, seconds: float, scale: int) -> list[JobSpec]:
     add("cron", scale, lambda _: Cron("* * * * * *"), "quick")
     add("interval", 2 * scale, lambda n: Interval(milliseconds=700 + 60 * n), "quick")
     add(
-        "all", scale, lambda n: Interval(milliseconds=900 + 50 * n), "quick", misfire=RunAll(10_000)
+        "all",
+        scale,
+        lambda n: Interval(milliseconds=900 + 50 * n),
+        "quick",
+        misfire=CatchUp(10_000),
     )
     span = seconds / (4 * scale)
     add("once", 4 * scale, lambda n: Once(base + n * span * S), "quick")
@@ -88,6 +92,7 @@ class Command:
         version: That it leaves in the metadata, 0 where it leaves none; they grow.
         schedule: That it leaves.
         uid: Of the incarnation that it removed.
+        key: Of the occurrence that it asked for.
         until: When the pause that it makes ends by itself.
     """
 
@@ -100,6 +105,7 @@ class Command:
     version: int = 0
     schedule: Schedule | None = None
     uid: str = ""
+    key: str = ""
     until: datetime | None = None
 
 
@@ -144,17 +150,17 @@ class Commands:
         began = now()
         order = Order(what, job_id, self._version, *self._drawn(what, began))
         try:
-            uid = await order.give(self._scheduler)
+            told = await order.give(self._scheduler)
             outcome = "ok"
         except (JobNotFound, JobAlreadyExists, NothingToSkip):
-            uid, outcome = "", "fail"
+            told, outcome = "", "fail"
         except BackendError:
-            uid, outcome = "", "info"  # it may have been done, or not
+            told, outcome = "", "info"  # it may have been done, or not
         except Exception as error:
-            if what == "pause" and isinstance(error, InvalidDefinition):
-                uid, outcome = "", "fail"  # the store was away for so long that it was over
+            if what in {"pause", "trigger"} and isinstance(error, InvalidDefinition):
+                told, outcome = "", "fail"  # the pause was over by then; so many wait already
             else:
-                uid, outcome = "", "info"
+                told, outcome = "", "info"
                 self.broken.append(Finding("command failed", f"{what}: {error!r}", now(), job_id))
                 _log.exception("%s %s", what, job_id)
         self.record.append(
@@ -167,7 +173,8 @@ class Commands:
                 changes=what in CHANGES,
                 version=order.version if what in VERSIONED else 0,
                 schedule=order.every if what in RESCHEDULING else None,
-                uid=uid,
+                uid=told if what == "remove" else "",
+                key=told if what == "trigger" else "",
                 until=order.until,
             )
         )
@@ -197,7 +204,7 @@ class Order:
     until: datetime | None
 
     async def give(self, scheduler: Scheduler) -> str:
-        """Do it; return the uid of what was removed."""
+        """Do it; return the uid of what was removed, or the key of what was asked for."""
         job_id, metadata = self.job_id, {"kind": "slow", "version": str(self.version)}
         if self.what == "update":
             await scheduler.update_job(job_id, metadata=metadata)
@@ -212,10 +219,11 @@ class Order:
             return uid
         elif self.what == "pause":
             await scheduler.pause_job(job_id, until=self.until)
+        elif self.what == "trigger":
+            return await scheduler.trigger_job(job_id)
         else:
             act = {
                 "resume": scheduler.resume_job,
-                "trigger": scheduler.trigger_job,
                 "skip": scheduler.skip_next,
                 "unskip": scheduler.unskip,
             }[self.what]

@@ -45,7 +45,7 @@ class Evidence:
     Attributes:
         rules: What the backend is allowed.
         jobs: As stored at the end.
-        lines: The ledger, oldest line first.
+        executions: The history, oldest execution first.
         entries: What the workers wrote, in order of time.
         commands: What was commanded, one after the other.
         harms: What was done to whom.
@@ -58,7 +58,7 @@ class Evidence:
 
     rules: Rules
     jobs: Sequence[Job]
-    lines: Sequence[Execution]
+    executions: Sequence[Execution]
     entries: Sequence[dict[str, Any]]
     commands: Sequence[Command]
     harms: Sequence[Harm]
@@ -78,7 +78,7 @@ class Evidence:
 
 
 def moment(entry: dict[str, Any]) -> datetime:
-    """Return when a journal's line was written."""
+    """Return when a line of a journal was written."""
     return datetime.fromisoformat(entry["at"])
 
 

@@ -126,7 +126,7 @@ class Run:
             with faults.harm("terminate"):
                 hanging = await anyio.to_thread.run_sync(processes.stop)
             jobs = await _read(partial(_jobs, scheduler))
-            lines = await _read(partial(_lines, scheduler))
+            executions = await _read(partial(_executions, scheduler))
         entries = [entry for path in processes.journals for entry in read(path)]
         entries.sort(key=lambda entry: entry["mono"])
         faults.note(entries)
@@ -141,7 +141,7 @@ class Run:
         return Evidence(
             rules,
             jobs,
-            lines,
+            executions,
             entries,
             commands.record,
             faults.harms,
@@ -176,7 +176,7 @@ async def _jobs(scheduler: Scheduler) -> list[Job]:
     return [job async for job in scheduler.list_jobs() if isinstance(job, Job)]
 
 
-async def _lines(scheduler: Scheduler) -> list[Execution]:
+async def _executions(scheduler: Scheduler) -> list[Execution]:
     return (await history(scheduler))[::-1]
 
 

@@ -22,11 +22,11 @@ def timeline(evidence: Evidence, finding: Finding, *, span: timedelta = 6 * S) -
             if "key" in entry:
                 about += f" {entry['key']} attempt {entry['attempt']} token {entry['token']}"
             events.append((at, f"worker {entry['worker']}: {about}"))
-    for line in evidence.lines:
-        if line.job_id == job:
-            told = f"{line.id} {line.status.value}, token {line.token} of {line.worker}"
-            events.append((line.claimed_at, f"ledger: claimed, token {line.token}"))
-            events.append((line.finished_at, f"ledger: {told}{', final' if line.final else ''}"))
+    for each in evidence.executions:
+        if each.job_id == job:
+            told = f"{each.id} {each.status.value}, token {each.token} of {each.worker}"
+            events.append((each.claimed_at, f"history: claimed, token {each.token}"))
+            events.append((each.finished_at, f"history: {told}{', final' if each.final else ''}"))
     for harm in evidence.harms:
         who = f" of worker {harm.worker}" if harm.worker else ""
         events.append((harm.began, f"fault: {harm.what}{who}"))

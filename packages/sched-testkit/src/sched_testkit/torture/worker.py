@@ -72,7 +72,9 @@ class Handler:
             "start",
             **about,
             scheduled_at=event.scheduled_at.isoformat(),
-            manual=event.manual,
+            kind=event.kind.value,
+            coalesced=event.coalesced,
+            coalesced_until=event.coalesced_until and event.coalesced_until.isoformat(),
             version=event.metadata.get("version", "0"),
         )
         how = "cancelled"
