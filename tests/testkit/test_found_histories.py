@@ -11,7 +11,7 @@ from attrs import evolve
 from tests.conformance.harnesses.memory import MemoryHarness
 from tests.conformance.harnesses.sqlite import SqliteHarness
 
-from sched_core import FixedDelay, Interval, JobSpec, Once, Policy, Retry, RunAll
+from sched_core import CatchUp, FixedDelay, Interval, JobSpec, Once, Policy, Retry
 from sched_testkit import Harness
 from sched_testkit.harness import fresh
 from sched_testkit.world import Act, World
@@ -247,8 +247,8 @@ async def a_trigger_and_then_a_pause(world: World) -> None:
 
 
 async def a_pause_over_a_waiting_retry(world: World) -> None:
-    """Occurrences inside the pause are not late after it: RunAll does not run them."""
-    policy = Policy(misfire=RunAll(2, seconds(100)), retry=Retry(2, seconds(10)))
+    """Occurrences inside the pause are not late after it: CatchUp does not run them."""
+    policy = Policy(misfire=CatchUp(2, seconds(100)), retry=Retry(2, seconds(10)))
     await world.submit(0, evolve(MINUTELY, policy=policy), declared=False)
     await world.advance(seconds(60))
     await world.run(0, [Act(fails=True)])
@@ -441,7 +441,7 @@ async def an_edit_behind_a_trigger_that_lies_ahead_again(world: World) -> None:
 
 async def a_late_occurrence_with_jitter(world: World) -> None:
     """Jitter is no lateness: two of the five run, as if there were none."""
-    policy = Policy(misfire=RunAll(2, seconds(3600)), jitter=seconds(7))
+    policy = Policy(misfire=CatchUp(2, seconds(3600)), jitter=seconds(7))
     await world.submit(0, evolve(MINUTELY, policy=policy), declared=False)
     await world.advance(seconds(300))
     await world.run(0)
@@ -626,6 +626,7 @@ async def judge(history: History, harness: Harness) -> None:
         try:
             await history(world)
             await world.look()
+            await world.rest()
         except Exception as error:
             error.add_note(world.told())
             raise
