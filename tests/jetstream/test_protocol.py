@@ -457,3 +457,22 @@ def test_a_number_beyond_the_newest_is_looked_up_when_it_comes_again() -> None:
         number = story.next()
         story.ask(methodcaller("replace", edited, [early], number))
     assert len(story.both[1].history.executions) == 1
+
+
+@pytest.mark.parametrize(
+    "edit", [("pause", 0, None), ("replace", 0, 0, None, False), ("remove", 0, False)]
+)
+def test_a_held_record_is_looked_at_when_its_lease_ends(edit: tuple[Any, ...]) -> None:
+    """Whether or not its job is due by then, and not before."""
+    story = Story()
+    for step in (("add", False, 0), ("claim", "v"), edit):
+        tell(story, step)
+    found, near = story.both[1].found, timedelta(0)
+    ends = START + LEASE
+    for now, verdict in ((ends - timedelta(seconds=1), Verdict.HELD), (ends, Verdict.DUE)):
+        judged = protocol.judge(found, now, near=near)
+        assert (judged.verdict, judged.at) == (verdict, ends)
+    tell(story, ("pass", 30))
+    story.ask(methodcaller("lapse", story.now, story.next()))
+    judged = protocol.judge(story.both[1].found, story.now, near=near)
+    assert judged.verdict is Verdict.IDLE
