@@ -1,23 +1,21 @@
 """What calls of the port do to one stored row, apart from any backend.
 
 The laws of the testkit examine the same through the backend in memory; here is what they cannot
-see: that refused calls leave the row as it was, and that a row survives being stored.
+see: that refused calls leave the row as it was.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from attrs import evolve
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sched_core import (
     Claim,
+    Cron,
     Execution,
     Interval,
     Job,
@@ -25,57 +23,51 @@ from sched_core import (
     JobNotFound,
     JobSpec,
     JobUndecodable,
-    LostClaim,
+    Renewal,
     RevisionConflict,
     Settled,
     Settlement,
+    Status,
     Undecodable,
-    lifecycle,
 )
-from sched_core.clock import LAST
-from sched_core.codec import FORMAT, Record, decode_claim, encode_claim
-from sched_core.job import State, Status, superseded_line
-from sched_core.lifecycle import admit
-from sched_core.row import Row
-from sched_testkit import strategies
+from sched_core._model.claim import SUCCESS, Start
+from sched_core._rules import define, operate
+from sched_core._rules.begin import begin
+from sched_core._rules.finish import finish, postpone
+from sched_core.row import CLAIM_LOST, WRITTEN, Row, same_as_read
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-LATER = NOW + timedelta(seconds=30)
+LEASE, TICK = timedelta(seconds=30), timedelta(microseconds=1)
+LATER = NOW + LEASE
+HALF = Cron("30 * * * *")
+"""A schedule that lacks the moments of the job."""
 
 
-class Lines:
-    """A ledger for one test."""
+class Written:
+    """The history, for one test."""
 
     def __init__(self) -> None:
-        self.lines: list[Execution] = []
+        self.executions: list[Execution] = []
 
-    def line(self, line_id: str) -> Execution | None:
-        return next((line for line in self.lines if line.id == line_id), None)
+    def stored(self, execution_id: str) -> Execution | None:
+        return next((each for each in self.executions if each.id == execution_id), None)
 
-    def has_final(self, uid: str, number: int) -> bool:
-        return any(
-            (line.uid, line.number, line.final) == (uid, number, True) for line in self.lines
-        )
-
-    def append(self, line: Execution) -> None:
-        self.lines.append(line)
+    def append(self, execution: Execution) -> None:
+        if self.stored(execution.id) is None:
+            self.executions.append(execution)
 
     def statuses(self) -> list[str]:
-        return [line.status.value for line in self.lines]
+        return [each.status.value for each in self.executions]
 
 
 def job(uid: str = "u") -> Job:
-    spec = JobSpec("a", Interval(hours=1))
-    admitted = admit(spec, uid=uid, declared=False, now=NOW)
-    return evolve(admitted, standing=evolve(admitted.standing, due_at=NOW), revision=1)
+    """Return a job that is due now."""
+    spec = JobSpec("a", Interval(hours=1, start=NOW))
+    return evolve(define.admit(spec, uid=uid, declared=False, now=NOW), revision=1)
 
 
-def moved_on(stored: Job) -> Job:
-    return evolve(stored, standing=evolve(stored.standing, number=stored.standing.number + 1))
-
-
-def claimed(row: Row, token: int = 7, ledger: Lines | None = None) -> Claim:
-    claim = row.claim(token, "w", NOW, LATER, ledger or Lines())
+def claimed(row: Row, token: int = 7, now: datetime = NOW) -> Claim:
+    claim = row.claim(token, "w", now, LEASE)
     assert claim is not None
     return claim
 
@@ -86,72 +78,112 @@ def held() -> Row:
     return row
 
 
+def put(row: Row, change: Callable[[Job], Job], to: Written | None = None) -> Job:
+    """Edit what is stored, as operators do."""
+    return row.replace(change(row.readable("a")), [], 2, to or Written())
+
+
+def edit(row: Row, to: Written, revision: int = 2) -> Job:
+    """Give the job a schedule that lacks what is due."""
+    read = row.readable("a")
+    change = define.redefine(read, evolve(read.spec, schedule=HALF), now=NOW)
+    assert change is not None
+    return row.replace(change.job, change.executions, revision, to)
+
+
+def ended(claim: Claim, **changes: Any) -> Settlement:
+    """Return the settlement of a run that succeeded."""
+    start = begin(claim, now=NOW)
+    assert isinstance(start, Start)
+    decision = finish(claim, start, SUCCESS, started_at=NOW, now=NOW, stored=claim.job)
+    done = Settlement(claim, claim.job.revision, decision.standing, decision.executions)
+    return evolve(done, **changes)
+
+
 UNREADABLE = Undecodable("a", "format 99", 99, b"{}", "lunar")
 
-REFUSED: list[tuple[type[Exception], Row, Callable[[Row, Lines], object]]] = [
+
+def elsewhere(row: Row) -> Job:
+    """Return the job as it was read before it was claimed, or freed."""
+    read = row.readable("a")
+    return evolve(read, held=None if read.held else 1, held_at=None if read.held else NOW)
+
+
+REFUSED: list[tuple[type[Exception], Row, Callable[[Row, Written], object]]] = [
     (JobAlreadyExists, Row(job()), lambda row, to: row.add(job("other"), 2)),
     (JobAlreadyExists, Row(UNREADABLE), lambda row, to: row.add(job(), 2)),
     (JobNotFound, Row(), lambda row, to: row.replace(job(), [], 2, to)),
     (RevisionConflict, held(), lambda row, to: row.replace(evolve(job(), revision=9), [], 2, to)),
+    (RevisionConflict, held(), lambda row, to: row.replace(elsewhere(row), [], 2, to)),
+    (RevisionConflict, Row(job()), lambda row, to: row.replace(elsewhere(row), [], 2, to)),
+    (RevisionConflict, Row(job()), lambda row, to: row.replace(job("other"), [], 2, to)),
     (JobUndecodable, Row(UNREADABLE), lambda row, to: row.replace(job(), [], 2, to)),
-    (RevisionConflict, held(), lambda row, to: row.remove("a", [], 9, to)),
-    (JobUndecodable, Row(UNREADABLE), lambda row, to: row.remove("a", [], None, to)),
+    (JobNotFound, Row(), lambda row, to: row.remove(job(), [], to)),
+    (RevisionConflict, held(), lambda row, to: row.remove(evolve(job(), revision=9), [], to)),
+    (RevisionConflict, held(), lambda row, to: row.remove(elsewhere(row), [], to)),
+    (JobUndecodable, Row(UNREADABLE), lambda row, to: row.remove(job(), [], to)),
 ]
 
 
 @pytest.mark.parametrize(("error", "row", "call"), REFUSED)
 def test_what_is_refused_changes_nothing(
-    error: type[Exception], row: Row, call: Callable[[Row, Lines], object]
+    error: type[Exception], row: Row, call: Callable[[Row, Written], object]
 ) -> None:
-    before, ledger = evolve(row), Lines()
+    before, to = evolve(row), Written()
     with pytest.raises(error):
-        call(row, ledger)
+        call(row, to)
     assert row == before
-    assert ledger.lines == []
+    assert to.executions == []
 
 
-def test_a_repeated_add_returns_what_stands() -> None:
-    row = Row(moved_on(job()))
-    assert row.add(job(), 2) is row.job
+def test_a_repeated_add_returns_what_is_stored() -> None:
+    row = Row(evolve(job(), revision=5))
+    assert row.add(job(), 6) is row.job
 
 
-@pytest.mark.parametrize("edit", ["replace", "remove"])
-def test_lines_about_what_is_held_are_left_to_the_end_of_the_claim(edit: str) -> None:
-    row, ledger = held(), Lines()
+def test_what_is_held_is_told_at_every_read_and_stored_at_no_write() -> None:
+    row = held()
+    for read in (row.read(), row.readable("a"), row.add(job(), 2), put(row, lambda one: one)):
+        assert isinstance(read, Job)
+        assert (read.held, read.held_at) == (1, NOW)
+    assert isinstance(row.job, Job)
+    assert (row.job.held, row.job.held_at) == (None, None)
+    assert same_as_read(row.readable("a"), row.readable("a"))
+    again = Row(job("second"), row.hold)
+    assert again.readable("a").held is None  # it is another incarnation's
+
+
+def test_a_claim_that_is_to_end_a_pause_holds_no_occurrence() -> None:
+    row = Row(operate.pause(job(), until=NOW + TICK, reason=None, now=NOW))
+    claimed(row, now=NOW + TICK)
+    assert row.readable("a").held is None
     assert row.hold is not None
-    own = superseded_line(row.hold, NOW)
-    other = evolve(own, number=9, id="u:9:0")
-    if edit == "replace":
-        row.replace(job(), [own, other], 2, ledger)
+    assert row.hold.pending is None
+
+
+@pytest.mark.parametrize("how", ["replace", "remove"])
+def test_executions_about_what_is_held_are_left_to_the_end_of_the_claim(how: str) -> None:
+    row, to = held(), Written()
+    read = row.readable("a")
+    own = define.retire(read, now=NOW)
+    other = evolve(own[0], number=9, id="u:9:0")
+    if how == "replace":
+        row.replace(read, [*own, other], 2, to)
     else:
-        row.remove("a", [own, other], 1, ledger)
-    assert ledger.lines == [other]
+        row.remove(read, [*own, other], to)
+    assert to.executions == [other]
     assert row.hold is not None
-
-
-TICK = timedelta(microseconds=1)
-
-
-def due_at(moment: datetime | None) -> Job:
-    stored = job()
-    return evolve(stored, standing=evolve(stored.standing, due_at=moment))
 
 
 def removed() -> Row:
     row = held()
-    row.remove("a", [], None, Lines())
-    return row
-
-
-def put_off() -> Row:
-    row = held()
-    row.replace(due_at(LATER + timedelta(hours=1)), [], 2, Lines())
+    row.remove(row.readable("a"), [], Written())
     return row
 
 
 def paused() -> Row:
-    row = held()
-    row.replace(due_at(None), [], 2, Lines())
+    row = Row(job())
+    put(row, lambda one: operate.pause(one, until=None, reason=None, now=NOW))
     return row
 
 
@@ -160,185 +192,196 @@ def paused() -> Row:
     [
         (Row(), LATER),
         (Row(job()), NOW - TICK),
-        (Row(due_at(None)), LATER),
         (Row(UNREADABLE), LATER),
         (held(), LATER - TICK),
-        (removed(), LATER - TICK),
-        (put_off(), LATER),
+        (held(), LATER + LEASE),  # its lapse comes first
+        (removed(), LATER),
         (paused(), LATER + timedelta(days=999)),
     ],
-    ids=["empty", "early", "never", "unreadable", "held", "removed", "put-off", "paused"],
+    ids=["empty", "early", "unreadable", "held", "lapsed", "removed", "paused"],
 )
-def test_what_is_not_due_or_held_by_a_living_claim_is_not_handed_out(
-    row: Row, now: datetime
-) -> None:
-    before, ledger = evolve(row), Lines()
-    assert not row.is_due(now)
-    assert row.claim(8, "v", now, now + timedelta(seconds=30), ledger) is None
+def test_what_is_not_due_or_held_is_not_handed_out(row: Row, now: datetime) -> None:
+    before = evolve(row)
+    assert row.claim(8, "v", now, LEASE) is None
     assert row == before
-    assert ledger.lines == []
 
 
-def test_rows_that_are_due_are_ordered_by_due_at_lost_or_not() -> None:
-    assert Row(job()).place_in_queue() == NOW == held().place_in_queue()
-    assert removed().place_in_queue() == LATER
-    assert Row().place_in_queue() == Row(due_at(None)).place_in_queue() == LAST
+def test_a_row_is_looked_at_when_it_is_due_or_when_its_lease_ends() -> None:
+    assert Row(job()).due() == NOW
+    assert held().due() == removed().due() == LATER
+    assert paused().due() is Row().due() is Row(UNREADABLE).due() is None
+    row = held()
+    put(row, lambda one: operate.pause(one, until=None, reason=None, now=NOW))
+    assert row.due() == LATER  # whether or not its job is due
 
 
-def test_a_tombstone_is_cleared_by_a_claim() -> None:
-    row, ledger = held(), Lines()
-    row.remove("a", [], None, ledger)
-    assert not row.is_empty()
-    assert row.due() == LATER
-    assert row.claim(8, "v", LATER, LATER, ledger) is None
-    assert row.is_empty()
-    assert ledger.statuses() == ["abandoned", "superseded"]
+class TestLapse:
+    @pytest.mark.parametrize(
+        ("row", "now"), [(Row(job()), LATER), (held(), LATER - TICK), (Row(), LATER)]
+    )
+    def test_nothing_happens_where_no_lease_has_ended(self, row: Row, now: datetime) -> None:
+        before, to = evolve(row), Written()
+        assert row.lapse(now, 9, to) == ()
+        assert (row, to.executions) == (before, [])
+
+    def test_the_claim_ends_and_the_job_is_due_later_under_a_new_revision(self) -> None:
+        row, to = held(), Written()
+        (execution,) = row.lapse(LATER, 9, to)
+        assert (execution.status, to.executions) == (Status.ABANDONED, [execution])
+        assert row.hold is None
+        stored = row.readable("a")
+        assert (stored.revision, stored.held) == (9, None)
+        assert LATER < (stored.standing.due_at or LATER) <= LATER + timedelta(seconds=1)
+
+    def test_a_tombstone_is_cleared_with_the_end_of_what_it_holds(self) -> None:
+        row, to = removed(), Written()
+        assert not row.is_empty()
+        row.lapse(LATER, 9, to)
+        assert row.is_empty()
+        assert to.statuses() == ["abandoned", "superseded"]
+
+    def test_a_job_that_was_added_meanwhile_keeps_its_revision(self) -> None:
+        row = removed()
+        row.add(job("second"), 5)
+        row.lapse(LATER, 9, Written())
+        assert row.readable("a").revision == 5
+
+    def test_the_old_claim_holds_nothing_afterwards(self) -> None:
+        row, to = Row(job()), Written()
+        claim = claimed(row)
+        row.lapse(LATER, 9, to)
+        assert row.renew(Renewal(claim), LATER, LEASE) is None
+        assert not row.release(claim, LATER, to)
+        assert row.settle(ended(claim), LATER, 10, to) == CLAIM_LOST
+        assert to.statuses() == ["abandoned"]
 
 
-def test_what_a_released_takeover_had_lost_counts_on() -> None:
-    row, ledger = held(), Lines()
-    second = row.claim(8, "v", LATER, LATER, ledger)
-    assert second is not None
-    assert row.release(second, LATER, ledger)
-    assert claimed(row, 9).lost == LostClaim(1, "w", NOW)
+class TestRenew:
+    def test_it_tells_that_the_run_is_to_be_cancelled(self) -> None:
+        row = Row(job())
+        claim = claimed(row)
+        renewed = row.renew(Renewal(claim), NOW + TICK, LEASE)
+        assert renewed == evolve(claim, expires_at=LATER + TICK)
+        put(row, lambda one: operate.cancel(one, now=NOW))
+        renewed = row.renew(Renewal(claim), NOW + TICK, LEASE)
+        assert renewed is not None
+        assert renewed.cancel
+
+    def test_it_notes_since_when_the_run_is_alone(self) -> None:
+        row = Row(job())
+        claim = claimed(row)
+        for alone, since in ((True, NOW), (True, NOW), (False, None)):
+            row.renew(Renewal(claim, alone), NOW, LEASE)
+            assert row.hold is not None
+            assert row.hold.alone_at == since
+
+    def test_a_claim_whose_lease_has_ended_and_that_nobody_has_ended_is_held(self) -> None:
+        row = Row(job())
+        claim = claimed(row)
+        assert row.renew(Renewal(claim), LATER + LEASE, LEASE) is not None
+        assert row.due() == LATER + 2 * LEASE
+
+    def test_a_tombstone_is_renewed(self) -> None:
+        row = Row(job())
+        claim = claimed(row)
+        row.remove(row.readable("a"), [], Written())
+        assert row.renew(Renewal(claim), LATER, LEASE) is not None
 
 
-def test_what_a_released_takeover_had_lost_ends_with_its_occurrence() -> None:
-    row, ledger = held(), Lines()
-    second = row.claim(8, "v", LATER, LATER, ledger)
-    assert second is not None
-    assert row.release(second, LATER, ledger)
-    row.replace(moved_on(job()), [], 2, ledger)
-    assert claimed(row, 9).lost is None
+class TestRelease:
+    def test_the_occurrence_is_due_as_if_it_had_not_been_claimed(self) -> None:
+        row, to = Row(job()), Written()
+        assert row.release(claimed(row), NOW, to)
+        assert (row, to.executions) == (Row(job()), [])
+
+    def test_what_was_edited_away_ends(self) -> None:
+        row, to = Row(job()), Written()
+        claim = claimed(row)
+        edit(row, to)
+        assert to.statuses() == []
+        assert row.release(claim, NOW, to)
+        assert to.statuses() == ["superseded"]
 
 
-def settlement(claim: Claim, **changes: Any) -> Settlement:
-    done = evolve(superseded_line(claim, NOW), id=f"u:{claim.job.standing.number}:1", attempt=1)
-    line = evolve(done, status=Status.SUCCEEDED)
-    standing = evolve(claim.job.standing, number=claim.job.standing.number + 1)
-    return evolve(Settlement(claim, claim.job.revision, standing, (line,)), **changes)
+class TestSettle:
+    def test_it_ends_the_claim_and_again_it_is_a_repeat(self) -> None:
+        row, to = Row(job()), Written()
+        first = ended(claimed(row))
+        assert row.settle(first, NOW, 2, to) == WRITTEN
+        after = evolve(row)
+        assert (after.hold, after.readable("a").revision) == (None, 2)
+        assert row.settle(first, NOW, 3, to) == WRITTEN
+        assert row == after
+        assert to.statuses() == ["succeeded"]
 
+    def test_a_repeat_is_known_by_its_executions_once_another_was_settled(self) -> None:
+        row, to = Row(job()), Written()
+        first = ended(claimed(row))
+        row.settle(first, NOW, 2, to)
+        hour = timedelta(hours=1)
+        row.settle(ended(claimed(row, 8, NOW + hour)), NOW + hour, 3, to)
+        assert row.settle(first, NOW, 4, to) == WRITTEN
+        assert row.settle(evolve(first, executions=()), NOW, 5, to) == CLAIM_LOST
 
-def test_a_settlement_ends_the_claim() -> None:
-    row, ledger = Row(job()), Lines()
-    first = settlement(claimed(row))
-    assert row.settle(first, 2, ledger).outcome == "written"
-    after = evolve(row)
-    assert after.hold is None
-    assert row.readable("a").revision == 2
-    assert row.settle(first, 3, ledger).outcome == "written"
-    assert row == after
-    assert ledger.statuses() == ["succeeded"]
+    def test_an_edit_since_the_decision_is_a_conflict(self) -> None:
+        row, to = Row(job()), Written()
+        claim = claimed(row)
+        edited = edit(row, to)
+        assert row.settle(ended(claim), NOW, 3, to) == Settled("conflict", edited)
+        assert row.hold is not None
+        assert to.executions == []
+
+    def test_a_removal_since_the_decision_is_a_conflict(self) -> None:
+        row = Row(job())
+        claim = claimed(row)
+        row.remove(row.readable("a"), [], Written())
+        assert row.settle(ended(claim), NOW, 3, Written()) == Settled("conflict", None)
+
+    def test_what_leaves_the_job_alone_is_written_whatever_became_of_it(self) -> None:
+        row, to = Row(job()), Written()
+        claim = claimed(row)
+        row.remove(row.readable("a"), [], to)
+        done = ended(claim, expected=None, standing=None)
+        assert row.settle(done, NOW, 3, to) == WRITTEN
+        assert row.is_empty()
+        assert to.statuses() == ["succeeded"]
+
+    def test_an_edit_between_a_decision_and_its_write_is_noticed(self) -> None:
+        """It leaves the end of what is held to the claim, which must not go without it."""
+        row, to = Row(job()), Written()
+        claim = claimed(row)
+        paused = put(row, lambda one: operate.pause(one, until=None, reason=None, now=NOW))
+        handed_back = postpone(claim, until=NOW, now=NOW, stored=paused)
+        late = Settlement(claim, paused.revision, handed_back.standing, handed_back.executions)
+        edited = edit(row, to, revision=3)
+        assert row.settle(late, NOW, 4, to) == Settled("conflict", edited)
+        again = postpone(claim, until=NOW, now=NOW, stored=edited)
+        done = Settlement(claim, None, again.standing, again.executions)
+        assert row.settle(done, NOW, 5, to) == WRITTEN
+        assert to.statuses() == ["superseded"]
+
+    def test_a_claim_of_what_cannot_be_read_any_more_is_lost(self) -> None:
+        row = Row(job())
+        claim = claimed(row)
+        row.job = UNREADABLE
+        assert row.settle(ended(claim), NOW, 3, Written()) == CLAIM_LOST
 
 
 @pytest.mark.parametrize("part", [{"token": 6}, {"worker": "v"}])
 def test_the_fence_is_token_and_worker(part: dict[str, Any]) -> None:
-    row = held()
+    row = Row(job())
+    stale = evolve(claimed(row), **part)
     before = evolve(row)
-    assert row.hold is not None
-    stale = evolve(row.hold, **part)
-    assert row.renew(stale, LATER) is None
-    assert not row.release(stale, NOW, Lines())
-    assert row.settle(settlement(stale), 2, Lines()).outcome == "claim_lost"
+    assert row.renew(Renewal(stale), LATER, LEASE) is None
+    assert not row.release(stale, NOW, Written())
+    assert row.settle(ended(stale), NOW, 2, Written()) == CLAIM_LOST
     assert row == before
 
 
 def test_only_what_has_expired_and_is_not_held_may_be_deleted() -> None:
-    ended = evolve(job().standing, state=State.FINISHED, expires_at=LATER)
-    row = Row(evolve(job(), standing=ended))
+    over = evolve(job().standing, scheduled=None, due_at=None, expires_at=LATER)
+    row = Row(evolve(job(), standing=over))
     assert not row.has_expired(NOW)
     assert row.has_expired(LATER)
-    claimed(row)
+    row.hold = held().hold
     assert not row.has_expired(LATER)
-
-
-@st.composite
-def rows(draw: st.DrawFn) -> Row:
-    stored = draw(st.none() | strategies.jobs())
-    lost = st.builds(
-        LostClaim,
-        st.integers(1, 9),
-        st.none() | st.text(max_size=5),
-        st.none() | strategies.moments(),
-    )
-    claims = st.builds(
-        Claim,
-        strategies.jobs(),
-        st.integers(1, 2**53),
-        strategies.texts(),
-        strategies.moments(),
-        strategies.moments(),
-        st.none() | lost,
-    )
-    ended = st.none() | st.tuples(st.integers(1, 9), strategies.texts())
-    return Row(stored, draw(st.none() | claims), draw(ended), draw(st.none() | claims))
-
-
-@given(rows())
-def test_a_row_survives_being_stored(row: Row) -> None:
-    if row.is_empty():
-        with pytest.raises(ValueError, match="deleted"):
-            row.encode()
-        return
-    record = row.encode()
-    assert Row.decode("a", record) == row
-    if row.hold is not None:
-        assert decode_claim(encode_claim(row.hold)) == row.hold
-
-
-NEWER = Record(FORMAT + 1, "interval", b"\x00 whatever")
-STRANGE = Record(FORMAT, "lunar", b"{}")
-
-
-@pytest.mark.parametrize("record", [NEWER, STRANGE])
-def test_what_cannot_be_read_is_stored_again_as_it_was(record: Record) -> None:
-    row = Row.decode("a", record)
-    assert isinstance(row.job, Undecodable)
-    assert row.due() is None
-    assert not row.is_empty()
-    assert row.encode() == record
-
-
-def test_a_malformed_body_is_not_read_by_halves() -> None:
-    record = Row(job()).encode()
-    parts = json.loads(record.body)
-    parts["job"][2] = parts["job"][2].replace('"anchor"', '"ankor"')
-    row = Row.decode("a", record._replace(body=json.dumps(parts).encode()))
-    assert isinstance(row.job, Undecodable)
-    assert "ankor" in row.job.reason
-
-
-@pytest.mark.parametrize(
-    "body", [b"", b"\xff", b"[]", b"{}", b'{"job": 5, "hold": null}'], ids=repr
-)
-def test_bytes_that_are_no_row_are_kept_as_they_are(body: bytes) -> None:
-    record = Record(FORMAT, "interval", body)
-    row = Row.decode("a", record)
-    assert isinstance(row.job, Undecodable)
-    assert row.job.reason
-    assert row.encode() == record
-
-
-def test_an_edit_between_a_decision_and_its_write_is_noticed() -> None:
-    """It leaves the line of what is held to the claim, whose end must not be written without it."""
-    lines = Lines()
-    row = Row(admit(JobSpec("job", Interval(hours=1)), uid="u", declared=False, now=NOW))
-    due = NOW + timedelta(hours=1)
-    claim = row.claim(1, "worker", due, due + timedelta(seconds=30), lines)
-    assert claim is not None
-    paused = lifecycle.pause(claim.job, until=None, reason=None, now=due)
-    paused = row.replace(paused, (), 2, lines)
-    handed_back = lifecycle.postpone(claim, until=due, now=due, stored=paused)
-
-    spec = evolve(paused.spec, schedule=Interval(hours=2))
-    change = lifecycle.redefine(paused, spec, now=due)
-    assert change is not None
-    edited = row.replace(change.job, change.ledger, 3, lines)
-
-    late = Settlement(claim, paused.revision, handed_back.standing, handed_back.ledger)
-    assert row.settle(late, 4, lines) == Settled("conflict", edited)
-    again = lifecycle.postpone(claim, until=due, now=due, stored=edited)
-    assert row.settle(Settlement(claim, None, again.standing, again.ledger), 5, lines) == Settled(
-        "written"
-    )
-    assert lines.statuses() == ["superseded"]
