@@ -6,19 +6,37 @@ import json
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
 
 import pytest
 from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sched_core import codec
-from sched_core.errors import InvalidDefinition
-from sched_core.job import Backlog, Execution, Job, JobSpec, Standing, State, Status
-from sched_core.policy import Coalesce, Drop, Policy, Retry, RunAll
-from sched_core.ports import UndecodableExecution
-from sched_core.schedule import Cron, DstRule, FixedDelay, Interval, Once, Schedule
+from sched_core import (
+    CatchUp,
+    Coalesce,
+    Cron,
+    Drop,
+    DstRule,
+    Execution,
+    FixedDelay,
+    Gap,
+    Hold,
+    Interval,
+    InvalidDefinition,
+    Job,
+    JobSpec,
+    Kind,
+    Once,
+    Pause,
+    Pending,
+    Policy,
+    Retry,
+    Schedule,
+    Standing,
+    Status,
+    codec,
+)
 
 NOW = datetime(2026, 2, 28, 23, 59, 59, 999_999, tzinfo=UTC)
 DEFAULT = Policy()
@@ -48,9 +66,10 @@ policies = st.builds(
     Policy,
     misfire=st.one_of(
         st.just(Coalesce()),
-        st.builds(RunAll, st.integers(1, 10_000), positive),
+        st.builds(CatchUp, st.integers(1, 10_000), st.none() | positive),
         st.builds(Drop, positive),
     ),
+    overlap=st.sampled_from(["late", "skip", "cancel"]),
     retry=st.builds(
         Retry,
         st.integers(1, 100),
@@ -62,29 +81,60 @@ policies = st.builds(
     timeout=positive | st.none(),
     jitter=durations,
     max_lost=st.integers(1, 100),
+    max_snoozes=st.integers(0, 100),
+    pause_after=st.none() | st.integers(1, 100),
     keep_finished=durations | st.none(),
-    keep_executions=durations | st.none(),
+    keep_executions=durations | st.none() | st.just("default"),
 )
 maybe = st.none() | moments
-standings = st.builds(
-    Standing,
-    st.sampled_from(State),
+pendings = st.builds(
+    Pending,
     whole,
-    maybe,
-    maybe,
-    triggered_at=maybe,
+    moments,
+    moments,
+    st.sampled_from(Kind),
     attempts=whole,
     failures=whole,
-    skipped_run=maybe,
-    paused_until=maybe,
-    pause_reason=st.none() | texts,
+    lost=whole,
+    snoozes=whole,
+    began_at=maybe,
+    coalesced=whole,
+    coalesced_until=maybe,
+    key=st.none() | texts,
+    origin=whole,
+    until=maybe,
+    args=st.none() | st.dictionaries(texts, texts, max_size=3),
+    derived_from=texts,
+)
+standings = st.builds(
+    Standing,
+    whole,
+    st.none() | pendings,
+    maybe,
+    requests=st.lists(pendings, max_size=3).map(tuple),
+    pause=st.none() | st.builds(Pause, moments, whole, maybe, st.none() | texts),
+    gaps=st.lists(st.builds(Gap, moments, moments), max_size=3).map(tuple),
+    spare=maybe,
+    skip=maybe,
+    cancels=st.lists(whole, max_size=3).map(tuple),
+    failing=whole,
     last_scheduled_at=maybe,
     last_finished_at=maybe,
     last_status=st.none() | st.sampled_from(Status),
     expires_at=maybe,
-    manual=st.booleans(),
-    paused_at=maybe,
-    backlog=st.none() | st.builds(Backlog, moments, whole, maybe, maybe),
+)
+holds = st.builds(
+    Hold,
+    names,
+    names,
+    whole,
+    texts,
+    moments,
+    moments,
+    moments,
+    st.none() | pendings,
+    st.none() | durations,
+    maybe,
 )
 jobs = st.builds(
     Job,
@@ -109,9 +159,9 @@ executions = st.builds(
     names,
     names,
     whole,
-    moments,
-    st.booleans(),
     whole,
+    st.sampled_from(Kind),
+    moments,
     st.sampled_from(Status),
     st.booleans(),
     whole,
@@ -122,6 +172,7 @@ executions = st.builds(
     st.none() | texts,
     whole,
     maybe,
+    whole,
     maybe,
 )
 
@@ -134,54 +185,16 @@ def test_a_job_comes_back_as_it_was(job: Job) -> None:
     json.loads(record.body)
 
 
+@given(holds)
+def test_a_stored_claim_comes_back_as_it_was(hold: Hold) -> None:
+    record = codec.encode_hold(hold)
+    assert codec.readable(record.format, record.tag) is None
+    assert codec.decode_hold(record) == hold
+
+
 @given(executions)
-def test_a_ledger_line_comes_back_as_it_was(line: Execution) -> None:
-    assert codec.decode_execution(codec.encode_execution(line)) == line
-
-
-LINE = Execution(
-    *("u:1:1", "job", "u", 1, NOW, False, 1, Status.SUCCEEDED, True, 1, "worker", NOW, NOW, NOW)
-)
-
-
-@pytest.mark.parametrize(
-    ("changed", "known"),
-    [
-        ({"status": "deferred"}, True),
-        ({"host": "a field of the next version"}, True),
-        ({"claimed_at": "10000-01-01T00:00:00Z"}, True),
-        ({"scheduled_at": "0001-01-01T00:00:00+14:00"}, True),
-        ({"number": None}, True),
-        ({"final": 1}, True),
-        ({"finished_at": "9999-12-31T23:59:59-14:00"}, False),
-        ({"finished_at": 1_700_000_000}, False),
-        ({"finished_at": None}, False),
-    ],
-    ids=str,
-)
-def test_a_line_that_cannot_be_read_tells_what_it_can(changed: dict[str, Any], known: bool) -> None:
-    body = json.dumps(json.loads(codec.encode_execution(LINE)) | changed).encode()
-    found = codec.read_execution(body, "line 5")
-    assert isinstance(found, UndecodableExecution)
-    assert (found.id, found.job_id, found.record) == ("u:1:1", "job", body)
-    assert found.finished_at == (NOW if known else None)
-    assert found.reason
-
-
-@pytest.mark.parametrize(
-    "body",
-    [b"", b"\xff", b"[1]", b"null", b'{"id":', b"[" * 100_000, b'{"id":"\\udcff"}'],
-    ids=repr,
-)
-def test_a_line_that_is_none_has_the_name_that_its_store_gives_it(body: bytes) -> None:
-    found = codec.read_execution(body, "line 5", "job")
-    assert isinstance(found, UndecodableExecution)
-    assert (found.id, found.job_id, found.record) == ("line 5", "job", body)
-    assert (found.finished_at, found.expires_at) == (None, None)
-
-
-def test_a_line_that_can_be_read_is_one() -> None:
-    assert codec.read_execution(codec.encode_execution(LINE), "line 5") == LINE
+def test_an_execution_comes_back_as_it_was(execution: Execution) -> None:
+    assert codec.decode_execution(codec.encode_execution(execution)) == execution
 
 
 @given(schedules, policies)
@@ -229,109 +242,49 @@ def test_what_is_stored_stays_readable_for_ever(schedule: Schedule, tag: str, te
 
 
 def test_what_is_left_out_is_the_default() -> None:
-    assert codec.FORMAT == 1
+    assert codec.FORMAT == 2
     assert codec.encode_policy(DEFAULT) == codec.encode_metadata({}) == ""
     assert codec.decode_policy("") is codec.decode_policy(None)
     assert codec.decode_policy("{}") == DEFAULT
-    policy = Policy(misfire=RunAll(3), timeout=timedelta(seconds=90), keep_finished=None)
+    policy = Policy(misfire=CatchUp(3), timeout=timedelta(seconds=90), keep_finished=None)
     assert codec.encode_policy(policy) == (
-        '{"misfire":{"kind":"run_all","limit":3},"timeout":90,"keep_finished":null}'
+        '{"misfire":{"kind":"catch_up","limit":3},"timeout":90,"keep_finished":null}'
     )
+    policy = Policy(overlap="skip", max_snoozes=1, pause_after=2, keep_executions=None)
+    assert codec.encode_policy(policy) == (
+        '{"overlap":"skip","max_snoozes":1,"pause_after":2,"keep_executions":null}'
+    )
+    plain = Standing(2, Pending(2, NOW, NOW), NOW)
+    text = codec.encode_job(Job(JobSpec("a", Once(NOW)), "u", False, NOW, plain)).body.decode()
+    assert text.partition('"standing":')[2].startswith(
+        '{"last_number":2,"scheduled":{"number":2,"scheduled_at":"2026-02-28T23:59:59.999999Z",'
+        '"due_at":"2026-02-28T23:59:59.999999Z"},"due_at":"2026-02-28T23:59:59.999999Z"}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "misfire"),
+    [
+        ('{"misfire":{"kind":"run_all"}}', CatchUp(100, timedelta(days=1))),
+        ('{"misfire":{"kind":"run_all","limit":3}}', CatchUp(3, timedelta(days=1))),
+        ('{"misfire":{"kind":"run_all","window":60}}', CatchUp(100, timedelta(minutes=1))),
+        ('{"misfire":{"kind":"catch_up"}}', CatchUp(100, None)),
+    ],
+)
+def test_policies_of_older_versions_are_read(text: str, misfire: CatchUp) -> None:
+    """``catch_up`` was called ``run_all`` once, and its window was a day unless given."""
+    policy = codec.decode_policy(text)
+    assert policy == Policy(misfire=misfire)
+    assert "run_all" not in codec.encode_policy(policy)
+    assert codec.decode_policy(codec.encode_policy(policy)) == policy
 
 
 def test_headers_say_what_can_be_read() -> None:
-    assert codec.readable(1, "cron") is None
-    assert "newer" in str(codec.readable(2, "cron"))
-    assert "'lunar'" in str(codec.readable(1, "lunar"))
-    assert "does not exist" in str(codec.readable(0, "cron"))
+    assert codec.readable(2, "cron") is None
+    assert "newer" in str(codec.readable(3, "cron"))
+    assert "'lunar'" in str(codec.readable(2, "lunar"))
+    assert "not read by this version" in str(codec.readable(1, "cron"))
     assert set(codec.known_tags()) >= {"cron", "interval", "fixed_delay", "once"}
-
-
-@pytest.mark.parametrize(
-    ("tag", "text"),
-    [
-        ("cron", ""),
-        ("cron", "{"),
-        ("cron", "[]"),
-        ("cron", "{}"),
-        ("cron", '{"expression":"0 0 31 2 *"}'),
-        ("cron", '{"expression":"* * * * *","tz":"Mars/Olympus"}'),
-        ("cron", '{"expression":"* * * * *","dst":{}}'),
-        ("cron", '{"expression":"* * * * *","later":1}'),
-        ("interval", '{"every":0}'),
-        ("interval", '{"every":true}'),
-        ("interval", '{"every":NaN}'),
-        ("interval", '{"every":1e400}'),
-        ("interval", '{"every":60,"start":"2026-01-01T00:00:00"}'),
-        ("interval", "[" * 100_000),
-        ("once", '{"at":"2026-01-01T00:00:00"}'),
-        ("once", '{"at":"tomorrow"}'),
-        ("once", '{"at":1}'),
-        ("once", '{"at":"2026-01-01T00:00:00Z","x":1}'),
-        ("once", '{"at":"'),
-    ],
-)
-def test_malformed_schedules_are_refused(tag: str, text: str) -> None:
-    with pytest.raises(codec.Malformed):
-        codec.decode_schedule(tag, text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "[]",
-        '"x"',
-        '{"later":1}',
-        '{"max_lost":0}',
-        '{"max_lost":"5"}',
-        '{"max_lost":true}',
-        '{"misfire":{"kind":"later"}}',
-        '{"misfire":{}}',
-        '{"misfire":{"kind":"drop"}}',
-        '{"retry":{"factor":NaN}}',
-        '{"retry":{"jitter":2}}',
-        '{"timeout":-1}',
-        '{"timeout":"1:00"}',
-    ],
-)
-def test_malformed_policies_are_refused(text: str) -> None:
-    with pytest.raises(codec.Malformed, match="policy"):
-        codec.decode_policy(text)
-
-
-@pytest.mark.parametrize("text", ["[]", '{"a":1}', "{", '{"a":null}'])
-def test_malformed_metadata_is_refused(text: str) -> None:
-    with pytest.raises(codec.Malformed, match="metadata"):
-        codec.decode_metadata(text)
-
-
-def test_malformed_jobs_and_lines_are_refused() -> None:
-    standing = Standing(State.ACTIVE, 1, NOW, NOW)
-    record = codec.encode_job(Job(JobSpec("a", Once(NOW)), "u", False, NOW, standing))
-    body: dict[str, Any] = json.loads(record.body)
-    wrong: tuple[dict[str, Any], ...] = (
-        {"id": ""},
-        {"uid": 1},
-        {"anchor": None},
-        {"standing": {}},
-        {"revision": 1.0},
-        {"more": 1},
-        {"schedule": {"every": 1}},
-        {"metadata": {"a": 1}},
-    )
-    for changed in wrong:
-        broken = record._replace(body=json.dumps(body | changed).encode())
-        with pytest.raises(codec.Malformed):
-            codec.decode_job(broken)
-    for broken in (
-        record._replace(format=2),
-        record._replace(tag="lunar"),
-        record._replace(body=b"\xff"),
-    ):
-        with pytest.raises(codec.Malformed):
-            codec.decode_job(broken)
-    with pytest.raises(codec.Malformed):
-        codec.decode_execution(b"{}")
 
 
 @frozen
@@ -354,9 +307,9 @@ def test_other_kinds_can_be_registered(monkeypatch: pytest.MonkeyPatch) -> None:
         codec.tag_of(Lunar("full"))
     codec.register("lunar", Lunar, lambda one: one.phase, Lunar)
     codec.register("lunar", Lunar, lambda one: one.phase, Lunar)
-    assert codec.readable(1, "lunar") is None
+    assert codec.readable(codec.FORMAT, "lunar") is None
     assert codec.decode_schedule("lunar", codec.encode_schedule(Lunar("full"))) == Lunar("full")
-    standing = Standing(State.ACTIVE, 1, NOW, NOW)
+    standing = Standing(1, Pending(1, NOW, NOW), NOW)
     job = Job(JobSpec("a", Lunar("new")), "u", False, NOW, standing)
     assert codec.decode_job(codec.encode_job(job)) == job
     with pytest.raises(InvalidDefinition, match="registered already"):
@@ -370,7 +323,7 @@ def test_the_usual_way_needs_no_converter() -> None:
     """To import cattrs takes as long as to import all the rest."""
     script = (
         "import sys; from sched_core import codec; from sched_core.schedule import Cron, Once;"
-        "from sched_core.job import Policy;"
+        "from sched_core import Policy;"
         "cron = Cron('0 3 * * *'); codec.decode_schedule('cron', codec.encode_schedule(cron));"
         "codec.decode_policy(codec.encode_policy(Policy()));"
         "sys.exit('cattrs' in sys.modules)"
