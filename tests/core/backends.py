@@ -8,7 +8,6 @@ from pathlib import Path
 
 from sched_core.memory import MemoryBackend, MemoryStore
 from sched_core.ports import Backend
-from sched_sql import SqlBackend
 
 KINDS = ("memory", "sqlite")
 LEASE = timedelta(seconds=30)
@@ -27,4 +26,6 @@ def fresh_store(kind: str, folder: Path) -> Open:
     if kind == "memory":
         store = MemoryStore()
         return lambda: MemoryBackend(store, lease=LEASE)
+    from sched_sql import SqlBackend
+
     return lambda: SqlBackend(folder / "jobs.db", lease=LEASE)

@@ -1,4 +1,4 @@
-"""What the tests of running schedulers share: a host for ``run_forever``, and a ledger reader."""
+"""What the tests of running schedulers share: a host for ``run_forever``, and how to wait."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def seconds(number: float) -> timedelta:
     return timedelta(seconds=number)
 
 
-async def ledger(scheduler: Scheduler, job_id: str | None = None) -> list[Execution]:
-    """Return the lines, oldest first."""
+async def executions_of(scheduler: Scheduler, job_id: str | None = None) -> list[Execution]:
+    """Return the history, oldest first."""
     return (await history(scheduler, job_id))[::-1]
 
 
 async def statuses(scheduler: Scheduler, job_id: str | None = None) -> list[Status]:
-    return [line.status for line in await ledger(scheduler, job_id)]
+    return [execution.status for execution in await executions_of(scheduler, job_id)]
 
 
 async def until(what: Callable[[], Any], *, within: float = PATIENCE) -> Any:
@@ -67,17 +67,17 @@ async def until(what: Callable[[], Any], *, within: float = PATIENCE) -> Any:
         await anyio.sleep(0.005)
 
 
-async def lines_of(
+async def wait_for_executions(
     scheduler: Scheduler, count: int, job_id: str | None = None, *, within: float = PATIENCE
 ) -> list[Execution]:
-    """Wait until the ledger has so many lines; return them, oldest first."""
+    """Wait until the history has so many executions; return them, oldest first."""
 
     async def enough() -> list[Execution]:
-        found = await ledger(scheduler, job_id)
+        found = await executions_of(scheduler, job_id)
         return found if len(found) >= count else []
 
     if count == 0:
-        return await ledger(scheduler, job_id)
+        return await executions_of(scheduler, job_id)
     found: list[Execution] = await until(enough, within=within)
     return found
 

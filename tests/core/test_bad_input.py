@@ -12,6 +12,7 @@ import pytest
 from tests.core.backends import KINDS, fresh_store
 
 from sched_core import (
+    CatchUp,
     Cron,
     Drop,
     FixedDelay,
@@ -22,7 +23,6 @@ from sched_core import (
     Once,
     Policy,
     Retry,
-    RunAll,
     Scheduler,
     StartAtInterval,
 )
@@ -63,7 +63,7 @@ TABLE: list[tuple[str, Act, str, str]] = [
     ("C1 control character", ensure("a\x85b"), "id", "remove it"),
     ("NUL", ensure("a\0b"), "id", "remove it"),
     ("lone surrogate", ensure("a\ud800"), "id", "remove it"),
-    ("line separator", ensure("a\u2028"), "id", "remove it"),
+    ("execution separator", ensure("a\u2028"), "id", "remove it"),
     ("id of bytes", ensure(b"a"), "id", "must be a string"),
     ("no id", ensure(None), "id", "must be a string"),
     ("empty name", ensure(name=""), "name", "must not be empty"),
@@ -102,9 +102,9 @@ TABLE: list[tuple[str, Act, str, str]] = [
     ("policy of dict", ensure(policy={}), "policy", "must be a Policy"),
     ("misfire", policy(lambda: Policy(misfire=ANY)), "policy.misfire", "Coalesce()"),
     ("retry", policy(lambda: Policy(retry=ANY)), "policy.retry", "Retry("),
-    ("limit", policy(lambda: Policy(misfire=RunAll(limit=0))), "policy.misfire.limit", "from 1"),
-    ("big limit", policy(lambda: RunAll(limit=10_001)), "policy.misfire.limit", "to 10000"),
-    ("window", policy(lambda: RunAll(window=timedelta(0))), "policy.misfire.window", "more than"),
+    ("limit", policy(lambda: Policy(misfire=CatchUp(limit=0))), "policy.misfire.limit", "from 1"),
+    ("big limit", policy(lambda: CatchUp(limit=10_001)), "policy.misfire.limit", "to 10000"),
+    ("window", policy(lambda: CatchUp(window=timedelta(0))), "policy.misfire.window", "more than"),
     ("grace", policy(lambda: Drop(grace=-MS)), "policy.misfire.grace", "more than zero"),
     ("no grace", policy(lambda: Drop(grace=0 * MS)), "policy.misfire.grace", "more than zero"),
     ("grace of int", policy(lambda: Drop(grace=5)), "policy.misfire.grace", "timedelta"),  # type: ignore[arg-type]  # refused
@@ -121,7 +121,7 @@ TABLE: list[tuple[str, Act, str, str]] = [
     ("jitter", policy(lambda: Policy(jitter=-MS)), "policy.jitter", "zero or more"),
     ("max_lost", policy(lambda: Policy(max_lost=0)), "policy.max_lost", "from 1"),
     ("finished", policy(lambda: Policy(keep_finished=-MS)), "policy.keep_finished", "zero or more"),
-    ("lines", policy(lambda: Policy(keep_executions=-MS)), "policy.keep_executions", "zero"),
+    ("executions", policy(lambda: Policy(keep_executions=-MS)), "policy.keep_executions", "zero"),
     ("naive until", lambda s: s.pause_job("kept", until=NAIVE), "until", "give it a time zone"),
     ("past until", lambda s: s.pause_job("kept", until=EPOCH), "until", "after the present"),
     ("until of text", lambda s: s.pause_job("kept", until="now"), "until", "datetime"),  # type: ignore[arg-type]  # refused

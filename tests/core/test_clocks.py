@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import anyio
 import pytest
-from tests.core.running import Make, ledger, lines_of, run, running, until
+from tests.core.running import Make, executions_of, run, running, until, wait_for_executions
 
 from sched_core import Cron, Interval, JobEvent, Once, Policy, Schedule, Scheduler, Status
 from sched_core.testing import FakeClock, RecordingHandler
@@ -46,14 +46,14 @@ def test_a_clock_set_forward_while_it_runs(loop: str, make: Make) -> None:
             assert handler.events == []
             clock.jump(timedelta(hours=10, minutes=30))
             await let_stand(clock, scheduler)
-            lines = await lines_of(scheduler, 2)
+            executions = await wait_for_executions(scheduler, 2)
             await anyio.sleep(0.1)
-            assert len(await ledger(scheduler)) == 2
-            by_id = {line.job_id: line for line in lines}
-            assert by_id["hourly"].folded == 9
+            assert len(await executions_of(scheduler)) == 2
+            by_id = {execution.job_id: execution for execution in executions}
+            assert by_id["hourly"].coalesced == 9
             assert by_id["once"].status is Status.SUCCEEDED
             clock.advance(hours=1)
-            await lines_of(scheduler, 3)
+            await wait_for_executions(scheduler, 3)
 
     run(loop, main)
 
@@ -73,8 +73,8 @@ def test_a_clock_that_is_put_right_at_once_silences_no_job(
             await anyio.sleep(0.1)
             for n in range(3):
                 clock.advance(hours=1)
-                await lines_of(scheduler, n + 1)
-            assert [event.folded for event in handler.events] == [0, 0, 0]
+                await wait_for_executions(scheduler, n + 1)
+            assert [event.coalesced for event in handler.events] == [0, 0, 0]
 
     run(loop, main)
 
@@ -100,8 +100,10 @@ def test_two_schedulers_take_nothing_from_each_other_when_the_clock_is_set_forwa
             clock.jump(timedelta(hours=1))
             await let_stand(clock, one, other)
             let_go.set()
-            lines = await lines_of(one, 10)
-            assert {(line.status, line.attempt) for line in lines} == {(Status.SUCCEEDED, 1)}
+            executions = await wait_for_executions(one, 10)
+            assert {(execution.status, execution.attempt) for execution in executions} == {
+                (Status.SUCCEEDED, 1)
+            }
         assert sorted(begun) == [f"job-{n}" for n in range(10)]
 
     run(loop, main)
@@ -125,8 +127,8 @@ def test_a_timeout_counts_what_has_elapsed_and_not_what_the_clock_was_set_by(
             clock.jump(timedelta(hours=1))
             await let_stand(clock, scheduler)
             let_go.set()
-            (line,) = await lines_of(scheduler, 1)
-            assert line.status is Status.SUCCEEDED
+            (execution,) = await wait_for_executions(scheduler, 1)
+            assert execution.status is Status.SUCCEEDED
 
             let_go = anyio.Event()
             await scheduler.submit_job("too long", Once(clock.now()), policy=policy)
@@ -134,11 +136,11 @@ def test_a_timeout_counts_what_has_elapsed_and_not_what_the_clock_was_set_by(
             clock.jump(timedelta(hours=-1))
             await anyio.sleep(0.05)
             for _ in range(3):
-                assert len(await ledger(scheduler)) == 1
+                assert len(await executions_of(scheduler)) == 1
                 clock.advance(seconds=20)
                 await anyio.sleep(0.05)
-            lines = await lines_of(scheduler, 2)
-            assert (lines[-1].status, lines[-1].job_id) == (Status.FAILED, "too long")
+            executions = await wait_for_executions(scheduler, 2)
+            assert (executions[-1].status, executions[-1].job_id) == (Status.FAILED, "too long")
 
     run(loop, main)
 
@@ -159,8 +161,8 @@ def test_a_clock_set_forward_past_the_lease_loses_no_running_claim(loop: str, ma
                 clock.jump(timedelta(days=1))
                 await anyio.sleep(0.05)
             let_go.set()
-            (line,) = await lines_of(scheduler, 1)
-            assert (line.status, line.attempt) == (Status.SUCCEEDED, 1)
+            (execution,) = await wait_for_executions(scheduler, 1)
+            assert (execution.status, execution.attempt) == (Status.SUCCEEDED, 1)
             assert begun == [1]
 
     run(loop, main)
@@ -174,23 +176,25 @@ def test_a_clock_set_back_while_it_runs_repeats_nothing(loop: str, make: Make) -
             await scheduler.ensure_job("hourly", Interval(hours=1))
             for n in range(3):
                 clock.advance(hours=1)
-                await lines_of(scheduler, n + 1)
+                await wait_for_executions(scheduler, n + 1)
             await anyio.sleep(0.05)
             clock.jump(start + timedelta(minutes=30))
             await anyio.sleep(0.1)
             await scheduler.submit_job("soon", Once(start + timedelta(minutes=40)))
             await anyio.sleep(0.1)
             clock.advance(minutes=11)
-            lines = await lines_of(scheduler, 4)
-            assert lines[-1].job_id == "soon"
+            executions = await wait_for_executions(scheduler, 4)
+            assert executions[-1].job_id == "soon"
             clock.advance(minutes=19)
             for _ in range(2):
                 clock.advance(hours=1)
                 await anyio.sleep(0.05)
-            assert len(await ledger(scheduler)) == 4
+            assert len(await executions_of(scheduler)) == 4
             clock.advance(hours=1)
-            lines = await lines_of(scheduler, 5)
-            moments = [line.scheduled_at for line in lines if line.job_id == "hourly"]
+            executions = await wait_for_executions(scheduler, 5)
+            moments = [
+                execution.scheduled_at for execution in executions if execution.job_id == "hourly"
+            ]
             assert moments == [start + timedelta(hours=n) for n in range(1, 5)]
 
     run(loop, main)

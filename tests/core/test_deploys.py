@@ -50,7 +50,7 @@ def test_a_daily_interval_runs_daily_however_often_it_is_deployed(
         moments = [event.scheduled_at for event in events]
         assert moments == [EPOCH + (day + 1) * DAY for day in range(len(events))]
         assert all(event.delay < timedelta(hours=1) for event in events)
-        assert [event.folded for event in events] == [0] * len(events)
+        assert [event.coalesced for event in events] == [0] * len(events)
 
     anyio.run(main)
 

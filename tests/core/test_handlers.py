@@ -25,19 +25,20 @@ from tests.core.running import (
     Faulty,
     Make,
     at_once,
+    executions_of,
     gate,
-    ledger,
-    lines_of,
     outlive,
     run,
     running,
     seconds,
     statuses,
     until,
+    wait_for_executions,
 )
 
 from sched_core import (
     BackendUnavailable,
+    Claimed,
     HandlerNotSet,
     Interval,
     JobEvent,
@@ -114,7 +115,9 @@ def test_every_kind_of_handler_runs_where_it_belongs(kind: str, loop: str) -> No
         callee = Callee()
         async with running(MemoryBackend(), build(callee)) as scheduler:
             await scheduler.submit_job("a", at_once())
-            assert [line.status for line in await lines_of(scheduler, 1)] == [Status.SUCCEEDED]
+            assert [execution.status for execution in await wait_for_executions(scheduler, 1)] == [
+                Status.SUCCEEDED
+            ]
         assert callee.seen == [("a", in_loop)]
 
     run(loop, main)
@@ -125,7 +128,7 @@ def test_a_sync_callable_object_runs_in_a_thread(loop: str) -> None:
         callee = SyncCallee()
         async with running(MemoryBackend(), callee) as scheduler:
             await scheduler.submit_job("a", at_once())
-            await lines_of(scheduler, 1)
+            await wait_for_executions(scheduler, 1)
         assert callee.seen == [("a", False)]
 
     run(loop, main)
@@ -146,8 +149,8 @@ def test_a_sync_handler_can_call_the_scheduler_and_start_a_loop_of_its_own(loop:
 
         async with running(MemoryBackend(), handler) as scheduler:
             await scheduler.submit_job("a", at_once())
-            lines = await lines_of(scheduler, 2)
-        assert {line.status for line in lines} == {Status.SUCCEEDED}
+            executions = await wait_for_executions(scheduler, 2)
+        assert {execution.status for execution in executions} == {Status.SUCCEEDED}
         assert sorted(done) == ["a other loop", "b other loop"]
 
     run(loop, main)
@@ -172,13 +175,13 @@ def test_the_handler_may_change_from_sync_to_async_while_one_runs(loop: str) -> 
                 await until(lambda: events)
                 scheduler.set_handler(quick)
                 await scheduler.submit_job("quick", at_once())
-                await lines_of(scheduler, 1, "quick")
+                await wait_for_executions(scheduler, 1, "quick")
                 await until(lambda: events[0].cancelled)
                 await anyio.sleep(0.05)
-                assert await ledger(scheduler, "slow") == []
+                assert await executions_of(scheduler, "slow") == []
                 let_go.set()
-                (line,) = await lines_of(scheduler, 1, "slow")
-                assert line.status is Status.FAILED
+                (execution,) = await wait_for_executions(scheduler, 1, "slow")
+                assert execution.status is Status.FAILED
 
     run(loop, main)
 
@@ -222,8 +225,8 @@ async def main():
     async with Scheduler(MemoryBackend(), handler=handler) as scheduler:
         await scheduler.submit_job("forks", Once(datetime.now(UTC)))
         await scheduler.run_due()
-        async for line in scheduler.list_executions():
-            print(line.status.value)
+        async for execution in scheduler.list_executions():
+            print(execution.status.value)
 
 anyio.run(main)
 """
@@ -256,9 +259,9 @@ def test_a_handler_with_a_yield_in_it_has_not_succeeded(kind: str, routed: bool,
     async def main() -> None:
         async with running(MemoryBackend(), router if routed else handler) as scheduler:
             await scheduler.submit_job("bad", at_once())
-            (line,) = await lines_of(scheduler, 1)
-            assert line.status is Status.FAILED
-            assert "generator is a generator, and nothing of it has run" in (line.reason or "")
+            (execution,) = await wait_for_executions(scheduler, 1)
+            assert execution.status is Status.FAILED
+            assert "generator is a generator, and nothing of it has run" in (execution.reason or "")
 
     run(loop, main)
 
@@ -281,14 +284,14 @@ def test_whatever_a_handler_raises_is_a_failure(
     async def main() -> None:
         async with running(make(), sync if how == "sync" else handler) as scheduler:
             await scheduler.submit_job("bad", at_once())
-            (line,) = await lines_of(scheduler, 1)
-            assert line.status is Status.FAILED
-            assert line.final
-            assert (line.reason or "").startswith(reason)
+            (execution,) = await wait_for_executions(scheduler, 1)
+            assert execution.status is Status.FAILED
+            assert execution.final
+            assert (execution.reason or "").startswith(reason)
             # and the scheduler is alive
             await scheduler.submit_jobs([JobSpec(f"good-{n}", at_once()) for n in range(3)])
-            lines = await lines_of(scheduler, 4)
-            assert [each.status for each in lines[1:]] == [Status.SUCCEEDED] * 3
+            executions = await wait_for_executions(scheduler, 4)
+            assert [each.status for each in executions[1:]] == [Status.SUCCEEDED] * 3
             health = await scheduler.health()
             assert health.healthy
             assert (health.executing, health.completed) == (0, 4)
@@ -306,8 +309,8 @@ def test_a_reason_that_no_store_can_keep(
     async def main() -> None:
         async with running(make(), handler) as scheduler:
             await scheduler.submit_job("a", at_once())
-            (line,) = await lines_of(scheduler, 1)
-            assert line.reason == "ValueError: a\ufffdb\ufffdc"
+            (execution,) = await wait_for_executions(scheduler, 1)
+            assert execution.reason == "ValueError: a\ufffdb\ufffdc"
 
     with caplog.at_level(logging.CRITICAL, logger="sched_core"):  # xdist cannot report it either
         run(loop, main)
@@ -324,13 +327,13 @@ def test_a_failure_is_tried_again_and_then_final(loop: str) -> None:
         async with running(MemoryBackend(), handler) as scheduler:
             policy = Policy(retry=Retry(attempts=3, backoff=seconds(0.02)))
             await scheduler.submit_job("a", at_once(), policy=policy)
-            lines = await lines_of(scheduler, 3)
-            assert [(line.attempt, line.final) for line in lines] == [
+            executions = await wait_for_executions(scheduler, 3)
+            assert [(execution.attempt, execution.final) for execution in executions] == [
                 (1, False),
                 (2, False),
                 (3, True),
             ]
-            assert len({line.token for line in lines}) == 3
+            assert len({execution.token for execution in executions}) == 3
 
     run(loop, main)
     assert attempts == [1, 2, 3]
@@ -348,11 +351,11 @@ def test_awaiting_what_was_cancelled_elsewhere_is_a_failure_and_not_a_hang(threa
         use = returning(handler) if threaded else handler
         async with running(MemoryBackend(), use) as scheduler:
             await scheduler.submit_job("bad", at_once())
-            (line,) = await lines_of(scheduler, 1)
-            assert line.status is Status.FAILED
-            assert (line.reason or "").startswith("CancelledError")
+            (execution,) = await wait_for_executions(scheduler, 1)
+            assert execution.status is Status.FAILED
+            assert (execution.reason or "").startswith("CancelledError")
             await scheduler.submit_job("good", at_once())
-            assert (await lines_of(scheduler, 2))[1].status is Status.SUCCEEDED
+            assert (await wait_for_executions(scheduler, 2))[1].status is Status.SUCCEEDED
 
     run("asyncio", main)
 
@@ -374,10 +377,10 @@ def test_a_handler_that_cancels_its_own_task_has_failed_and_harms_no_other() -> 
                         for name in ("bad", "good")
                     ]
                 )
-                await lines_of(scheduler, 2 * n + 2)
+                await wait_for_executions(scheduler, 2 * n + 2)
                 await scheduler.remove_job("bad")
-            lines = await ledger(scheduler)
-            assert {line.job_id: line.status for line in lines} == {
+            executions = await executions_of(scheduler)
+            assert {execution.job_id: execution.status for execution in executions} == {
                 "bad": Status.FAILED,
                 "good-0": Status.SUCCEEDED,
                 "good-1": Status.SUCCEEDED,
@@ -409,12 +412,14 @@ def test_a_timeout_cancels_an_async_handler(loop: str, make: Make) -> None:
                 JobSpec(f"{n}", at_once(), policy=Policy(timeout=seconds(0.1))) for n in range(5)
             ]
             await scheduler.submit_jobs(specs)
-            lines = await lines_of(scheduler, 5)
+            executions = await wait_for_executions(scheduler, 5)
             assert time.monotonic() - began < 5
-            assert [line.status for line in lines] == [Status.FAILED] * 5
-            assert {line.reason for line in lines} == {"timeout: cancelled after 0:00:00.100000"}
+            assert [execution.status for execution in executions] == [Status.FAILED] * 5
+            assert {execution.reason for execution in executions} == {
+                "timeout: cancelled after 0:00:00.100000"
+            }
             await scheduler.submit_job("again", at_once(), policy=Policy(timeout=seconds(0.1)))
-            assert (await lines_of(scheduler, 6))[5].status is Status.FAILED
+            assert (await wait_for_executions(scheduler, 6))[5].status is Status.FAILED
 
     run(loop, main)
     assert sorted(cancelled) == ["0", "1", "2", "3", "4", "again"]
@@ -430,12 +435,14 @@ def test_a_timeout_inside_a_handler_with_a_task_group(loop: str) -> None:
         async with running(MemoryBackend(), handler) as scheduler:
             policy = Policy(timeout=seconds(0.05), retry=Retry(attempts=2, backoff=timedelta(0)))
             await scheduler.submit_job("a", at_once(), policy=policy)
-            lines = await lines_of(scheduler, 2)
-            assert [(line.status, line.attempt, line.final) for line in lines] == [
+            executions = await wait_for_executions(scheduler, 2)
+            assert [
+                (execution.status, execution.attempt, execution.final) for execution in executions
+            ] == [
                 (Status.FAILED, 1, False),
                 (Status.FAILED, 2, True),
             ]
-            assert all((line.reason or "").startswith("timeout") for line in lines)
+            assert all((execution.reason or "").startswith("timeout") for execution in executions)
 
     run(loop, main)
 
@@ -449,7 +456,7 @@ def test_a_timeout_that_does_not_come_changes_nothing(loop: str) -> None:
             policy = Policy(timeout=seconds(0.3))
             specs = [JobSpec(f"{n}", at_once(), policy=policy) for n in range(20)]
             await scheduler.submit_jobs(specs)
-            await lines_of(scheduler, 20)
+            await wait_for_executions(scheduler, 20)
             await anyio.sleep(0.4)
             assert await statuses(scheduler) == [Status.SUCCEEDED] * 20
 
@@ -485,12 +492,16 @@ def test_a_coroutine_that_swallows_its_timeout_keeps_its_claim_until_it_ends(
                 try:
                     await outlive(4, clock, backend)
                     assert runs == [1]
-                    assert await ledger(scheduler) == []
+                    assert await executions_of(scheduler) == []
                 finally:
                     let_go.set()
-                (line,) = await lines_of(scheduler, 1)
-            assert (line.status, line.attempt, line.final) == (Status.FAILED, 1, True)
-            assert (line.reason or "").startswith("timeout")
+                (execution,) = await wait_for_executions(scheduler, 1)
+            assert (execution.status, execution.attempt, execution.final) == (
+                Status.FAILED,
+                1,
+                True,
+            )
+            assert (execution.reason or "").startswith("timeout")
 
     run(loop, main)
     assert runs == [1]
@@ -518,11 +529,15 @@ def test_a_sync_handler_is_told_of_its_timeout_and_keeps_its_claim(loop: str, ma
                 async with running(make(), handler, clock=clock):  # takes what is not renewed
                     await outlive(3, clock, backend)
                     await until(lambda: told)
-                    assert await ledger(scheduler) == []
+                    assert await executions_of(scheduler) == []
                     let_go.set()
-                    (line,) = await lines_of(scheduler, 1)
-                assert (line.status, line.attempt, line.final) == (Status.FAILED, 1, True)
-                assert (line.reason or "").startswith("timeout")
+                    (execution,) = await wait_for_executions(scheduler, 1)
+                assert (execution.status, execution.attempt, execution.final) == (
+                    Status.FAILED,
+                    1,
+                    True,
+                )
+                assert (execution.reason or "").startswith("timeout")
 
     run(loop, main)
     assert told == [True]
@@ -545,8 +560,8 @@ def test_a_run_that_timed_out_before_the_stop_failed_and_was_not_interrupted(loo
                     tasks.start_soon(scheduler.stop, 0)
                     await anyio.sleep(0.1)
                     let_go.set()
-                (line,) = await ledger(scheduler)
-                assert (line.status, line.final) == (Status.FAILED, True)
+                (execution,) = await executions_of(scheduler)
+                assert (execution.status, execution.final) == (Status.FAILED, True)
 
     run(loop, main)
 
@@ -556,9 +571,9 @@ def test_many_timeouts_of_one_moment_do_not_stumble_over_each_other(loop: str) -
 
     class SameToken(Faulty):
         async def claim_due(self, limit: int) -> Any:
-            claims = await self.backend.claim_due(limit)
+            claims = (await self.backend.claim_due(limit)).claims
             self.tokens = {c.job.id: c.token for c in claims} | getattr(self, "tokens", {})
-            return [attrs.evolve(claim, token=1) for claim in claims]
+            return Claimed([attrs.evolve(claim, token=1) for claim in claims])
 
         async def settle(self, settlements: Any) -> Any:
             return await self.backend.settle(
@@ -588,7 +603,9 @@ def test_many_timeouts_of_one_moment_do_not_stumble_over_each_other(loop: str) -
             await until(executing)
             await anyio.wait_all_tasks_blocked()
             clock.advance(seconds(2))
-            assert [line.status for line in await lines_of(scheduler, 9)] == [Status.FAILED] * 9
+            assert [execution.status for execution in await wait_for_executions(scheduler, 9)] == [
+                Status.FAILED
+            ] * 9
 
     run(loop, main)
 
@@ -610,12 +627,15 @@ def test_a_handler_that_blocks_the_loop_past_its_lease(loop: str, make: Make) ->
     async def main() -> None:
         async with running(make(lease), handler) as scheduler:
             await scheduler.submit_jobs([JobSpec(each, at_once()) for each in ("blocks", "other")])
-            lines = await lines_of(scheduler, 2)
+            executions = await wait_for_executions(scheduler, 2)
             await scheduler.submit_job("after", at_once())
-            await lines_of(scheduler, 3)
+            await wait_for_executions(scheduler, 3)
             await anyio.sleep(lease)
-            lines = await ledger(scheduler)
-            assert sorted((line.job_id, line.status.value, line.attempt) for line in lines) == [
+            executions = await executions_of(scheduler)
+            assert sorted(
+                (execution.job_id, execution.status.value, execution.attempt)
+                for execution in executions
+            ) == [
                 ("after", "succeeded", 1),
                 ("blocks", "succeeded", 1),
                 ("other", "succeeded", 1),
@@ -650,14 +670,14 @@ def test_forty_slow_sync_handlers_at_once_hold_up_nothing(loop: str, make: Make)
                     await scheduler.submit_jobs(
                         [JobSpec(f"quick-{round_}-{n}", at_once()) for n in range(20)]
                     )
-                    lines = await lines_of(scheduler, 20 * (round_ + 1))
-                    assert {line.status for line in lines} == {Status.SUCCEEDED}
+                    executions = await wait_for_executions(scheduler, 20 * (round_ + 1))
+                    assert {execution.status for execution in executions} == {Status.SUCCEEDED}
                 assert await anyio.to_thread.run_sync(lambda: 1) == 1
                 assert slow == most == 40
                 let_go.set()
-                lines = await lines_of(scheduler, 140)
-                assert {line.status for line in lines} == {Status.SUCCEEDED}
-                assert len({line.job_id for line in lines}) == 140
+                executions = await wait_for_executions(scheduler, 140)
+                assert {execution.status for execution in executions} == {Status.SUCCEEDED}
+                assert len({execution.job_id for execution in executions}) == 140
 
     run(loop, main)
 
@@ -673,9 +693,9 @@ def test_one_slow_handler_does_not_delay_the_others(loop: str) -> None:
             began = time.monotonic()
             for n in range(50):
                 await scheduler.submit_job(f"quick-{n}", at_once())
-            lines = await lines_of(scheduler, 50)
+            executions = await wait_for_executions(scheduler, 50)
             assert time.monotonic() - began < 5
-            assert all(line.job_id.startswith("quick") for line in lines)
+            assert all(execution.job_id.startswith("quick") for execution in executions)
 
     run(loop, main)
 
@@ -704,8 +724,8 @@ def test_no_more_handlers_at_a_time_than_max_concurrency(how: str, loop: str, ma
         use = sync if how == "sync" else handler
         async with running(make(), use, max_concurrency=3) as scheduler:
             await scheduler.submit_jobs([JobSpec(f"{n}", at_once()) for n in range(40)])
-            lines = await lines_of(scheduler, 40)
-            assert {line.status for line in lines} == {Status.SUCCEEDED}
+            executions = await wait_for_executions(scheduler, 40)
+            assert {execution.status for execution in executions} == {Status.SUCCEEDED}
 
     run(loop, main)
     assert most == 3
@@ -781,7 +801,7 @@ def test_what_a_handler_leaves_in_context_variables_no_other_job_finds(
         ) as scheduler:
             for job_id in "abc":
                 await scheduler.submit_job(job_id, at_once(), policy=policy)
-            await lines_of(scheduler, 3)
+            await wait_for_executions(scheduler, 3)
 
     run(loop, main)
     assert found == dict.fromkeys("abc", "of the host")
@@ -805,22 +825,22 @@ def test_stop_does_not_wait_for_a_thread_that_never_returns(loop: str, make: Mak
             async with running(backend, handler) as scheduler:
                 await scheduler.submit_jobs([JobSpec(n, at_once()) for n in ("hangs", "ends")])
                 await until(begun.is_set)
-                await lines_of(scheduler, 1, "ends")
+                await wait_for_executions(scheduler, 1, "ends")
                 began = time.monotonic()
                 await scheduler.stop(0.2)
                 assert time.monotonic() - began < 5
                 assert not scheduler.is_running
-                assert await ledger(scheduler, "hangs") == []
+                assert await executions_of(scheduler, "hangs") == []
                 # Left to its lease: nobody gets it before that.
                 job = await scheduler.get_job("hangs")
-                assert job.standing.attempts == 0
+                assert (job.held, job.standing.find(1)) == (1, job.standing.scheduled)
                 async with running(make(60), handler) as other:
                     await other.submit_job("other", at_once())
-                    await lines_of(other, 1, "other")
-                    assert await ledger(other, "hangs") == []
+                    await wait_for_executions(other, 1, "other")
+                    assert await executions_of(other, "hangs") == []
                 let_go.set()
                 await anyio.sleep(0.1)
-                assert await ledger(scheduler, "hangs") == []
+                assert await executions_of(scheduler, "hangs") == []
 
     run(loop, main)
 
@@ -846,18 +866,18 @@ def test_stop_does_not_wait_for_a_coroutine_that_swallows_every_cancellation(
         async with running(make(60), handler) as scheduler:
             await scheduler.submit_jobs([JobSpec(n, at_once()) for n in ("hangs", "ends")])
             await begun.wait()
-            await lines_of(scheduler, 1, "ends")
+            await wait_for_executions(scheduler, 1, "ends")
             began = time.monotonic()
             await scheduler.stop(0.2)
             assert time.monotonic() - began < 5
-            assert await ledger(scheduler, "hangs") == []
+            assert await executions_of(scheduler, "hangs") == []
             let_go.set()  # only now can run_forever return: a task group waits for its tasks
             await anyio.sleep(0.1)
-            assert await ledger(scheduler, "hangs") == []
+            assert await executions_of(scheduler, "hangs") == []
             await scheduler.submit_job("again", at_once())
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(lambda: scheduler.run_forever(signals=False))
-                await lines_of(scheduler, 1, "again")
+                await wait_for_executions(scheduler, 1, "again")
                 await scheduler.stop()
 
     with caplog.at_level(logging.ERROR):
@@ -922,10 +942,10 @@ def test_without_a_handler_nothing_is_claimed_and_health_says_so(loop: str, make
             assert not health.healthy
             assert health.unsettled == 0
             assert any("no handler" in problem for problem in health.problems)
-            assert await ledger(scheduler) == []
+            assert await executions_of(scheduler) == []
             scheduler.set_handler(handler)
-            (line,) = await lines_of(scheduler, 1)
-            assert (line.status, line.attempt) == (Status.SUCCEEDED, 1)
+            (execution,) = await wait_for_executions(scheduler, 1)
+            assert (execution.status, execution.attempt) == (Status.SUCCEEDED, 1)
             assert (await scheduler.health()).healthy
         assert ran == ["a"]
 
@@ -954,10 +974,14 @@ def test_a_job_without_a_route_is_postponed_and_leaves_no_line(loop: str, make: 
         async with running(make(), handler) as scheduler:
             await scheduler.submit_job("a", at_once())
             await until(lambda: len(tries) >= 2)
-            assert await ledger(scheduler) == []
+            assert await executions_of(scheduler) == []
             routed = True
-            (line,) = await lines_of(scheduler, 1)
-            assert (line.status, line.attempt, line.final) == (Status.SUCCEEDED, 1, True)
+            (execution,) = await wait_for_executions(scheduler, 1)
+            assert (execution.status, execution.attempt, execution.final) == (
+                Status.SUCCEEDED,
+                1,
+                True,
+            )
         assert set(tries) == {1}
 
     run(loop, main)
@@ -977,8 +1001,8 @@ def test_an_absurd_delay_of_no_route_is_no_success_and_no_crash(delay: float) ->
             await scheduler.submit_job("a", at_once())
             await until(lambda: "a" in tries)
             await scheduler.submit_job("b", at_once())
-            await lines_of(scheduler, 1)
-            assert [line.job_id for line in await ledger(scheduler)] == ["b"]
+            await wait_for_executions(scheduler, 1)
+            assert [execution.job_id for execution in await executions_of(scheduler)] == ["b"]
             assert scheduler.is_running
 
     run("asyncio", main)
@@ -1028,18 +1052,21 @@ def test_a_claim_that_cannot_be_renewed_is_given_up_and_writes_nothing(
                 backend.failures["claim_due"] = backend.failures["wait_due"] = OSError("cut off")
                 backend.failures["settle"] = BackendUnavailable("cut off")
                 async with running(make(lease), handler("second")) as second:
-                    lines = await lines_of(second, 2)
+                    executions = await wait_for_executions(second, 2)
                     await until(lambda: "first" in ended)
                     assert ended["first"] < ended["second"] + lease / 2
                     backend.failures.clear()
                     backend.hangs.clear()
                     await anyio.sleep(lease)
-                    assert await ledger(second) == lines
-                assert [(line.status, line.attempt, line.final) for line in lines] == [
+                    assert await executions_of(second) == executions
+                assert [
+                    (execution.status, execution.attempt, execution.final)
+                    for execution in executions
+                ] == [
                     (Status.ABANDONED, 1, False),
                     (Status.SUCCEEDED, 2, True),
                 ]
-                assert lines[0].token < lines[1].token
+                assert executions[0].token < executions[1].token
                 health = await first.health()
                 assert (health.claims_lost, health.unsettled, health.executing) == (1, 0, 0)
             assert log == ["first 1", "second 2"]
@@ -1071,19 +1098,23 @@ def test_its_own_lost_claim_waits_for_the_handler_that_still_runs(loop: str, mak
                 backend.failures["renew"] = BackendUnavailable("no")
                 await scheduler.submit_job("a", at_once())
                 await until(lambda: attempts)
-                await lines_of(scheduler, 1)  # abandoned: by the same worker's next claim
+                await wait_for_executions(
+                    scheduler, 1
+                )  # abandoned: by the same worker's next claim
                 await anyio.sleep(lease)
                 assert attempts == [1]
                 backend.failures.clear()
                 let_go.set()
 
                 async def done() -> bool:
-                    return any(line.final for line in await ledger(scheduler))
+                    return any(execution.final for execution in await executions_of(scheduler))
 
                 await until(done)
-                lines = await ledger(scheduler)
-                assert [line.status for line in lines[:-1]] == [Status.ABANDONED] * (len(lines) - 1)
-                assert lines[-1].status is Status.SUCCEEDED
+                executions = await executions_of(scheduler)
+                assert [execution.status for execution in executions[:-1]] == [Status.ABANDONED] * (
+                    len(executions) - 1
+                )
+                assert executions[-1].status is Status.SUCCEEDED
             assert most == 1
 
     run(loop, main)
@@ -1104,14 +1135,17 @@ def test_a_settle_that_comes_too_late_is_refused(loop: str, make: Make) -> None:
             await until(lambda: backend.calls.get("settle"))
             backend.failures["claim_due"] = backend.failures["wait_due"] = OSError("cut off")
             async with running(make(lease), handler) as second:
-                lines = await lines_of(second, 2)
+                executions = await wait_for_executions(second, 2)
                 backend.failures.clear()
 
                 async def lost() -> bool:
                     return (await first.health()).claims_lost == 1
 
                 await until(lost, within=30)
-                assert await ledger(second) == lines
-                assert [line.status for line in lines] == [Status.ABANDONED, Status.SUCCEEDED]
+                assert await executions_of(second) == executions
+                assert [execution.status for execution in executions] == [
+                    Status.ABANDONED,
+                    Status.SUCCEEDED,
+                ]
 
     run(loop, main)

@@ -65,9 +65,9 @@ async def main():
         await scheduler.ensure_job("inside", lined)
         await scheduler.ensure_job("hourly", Interval(hours=1))
         assert (await scheduler.get_job("inside")).spec.schedule == lined
-        clock.jump(job.standing.next_run - clock.now() + timedelta(seconds=1))
+        clock.jump(job.next_run - clock.now() + timedelta(seconds=1))
         await scheduler.run_due()
-        print(job.standing.next_run.isoformat(), sorted(handler.ids))
+        print(job.next_run.isoformat(), sorted(handler.ids))
 
 anyio.run(main)
 """
@@ -103,7 +103,7 @@ async def main():
     clock.jump(timedelta(days=2))
     async with Scheduler(SqlBackend("jobs.db"), handler=handler, clock=clock) as scheduler:
         await scheduler.run_due()
-        print(sorted(handler.ids), [event.folded for event in handler.events])
+        print(sorted(handler.ids), [event.coalesced for event in handler.events])
 
 anyio.run(main)
 """
@@ -168,9 +168,9 @@ def test_a_package_that_cannot_be_loaded_disturbs_nothing(
     codec.known_tags.cache_clear()
     try:
         with caplog.at_level(logging.ERROR):
-            assert codec.readable(1, "good") is None
-        assert codec.readable(1, "wrong") is not None
-        assert codec.readable(1, "cron") is None
+            assert codec.readable(codec.FORMAT, "good") is None
+        assert codec.readable(codec.FORMAT, "wrong") is not None
+        assert codec.readable(codec.FORMAT, "cron") is None
         assert codec._KINDS["cron"].cls is not Path
         assert [record.args for record in caplog.records] == [
             (point.name, point.value) for point in points[:3]

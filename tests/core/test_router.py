@@ -11,7 +11,17 @@ from typing import Any, cast
 
 import anyio
 import pytest
-from tests.core.running import Make, at_once, gate, ledger, run, running, seconds, statuses, until
+from tests.core.running import (
+    Make,
+    at_once,
+    executions_of,
+    gate,
+    run,
+    running,
+    seconds,
+    statuses,
+    until,
+)
 
 from sched_core import (
     InvalidDefinition,
@@ -233,14 +243,14 @@ def test_a_job_without_a_route_is_released_and_runs_elsewhere() -> None:
         async with Scheduler(backend, handler=old, clock=clock) as scheduler:
             await scheduler.submit_job("new-job", Once(clock.now()))
             assert await scheduler.run_due() == 1
-            assert await ledger(scheduler) == []
+            assert await executions_of(scheduler) == []
             assert await scheduler.run_due() == 0
             assert (await scheduler.get_job("new-job")).standing.due_at == clock.now() + seconds(5)
         clock.advance(seconds=5)
         async with Scheduler(backend, handler=new, clock=clock) as scheduler:
             await scheduler.run_due()
-            (line,) = await ledger(scheduler)
-            assert (line.attempt, line.status) == (1, Status.SUCCEEDED)
+            (execution,) = await executions_of(scheduler)
+            assert (execution.attempt, execution.status) == (1, Status.SUCCEEDED)
 
     anyio.run(main)
     assert notes.seen == ["new new-job"]
@@ -275,8 +285,8 @@ def test_functions_run_in_threads_and_coroutines_in_the_loop(loop: str, make: Ma
                 await scheduler.submit_job(job_id, at_once())
             assert await scheduler.run_due() == 3
             assert await statuses(scheduler, "plain") == [Status.SUCCEEDED]
-            (line,) = await ledger(scheduler, "failing")
-            assert (line.status, line.reason) == (Status.FAILED, "ValueError: on purpose")
+            (execution,) = await executions_of(scheduler, "failing")
+            assert (execution.status, execution.reason) == (Status.FAILED, "ValueError: on purpose")
 
     run(loop, main)
     assert seen == {"plain": ("1", False), "coroutine": ("1", True), "failing": ("1", False)}
@@ -305,9 +315,9 @@ def test_a_function_that_outlives_its_timeout_is_told_and_keeps_its_claim(loop: 
         async with running(MemoryBackend(), router) as scheduler:
             policy = Policy(timeout=timedelta(milliseconds=50))
             await scheduler.submit_job("a", at_once(), policy=policy)
-            (line,) = await until(lambda: ledger(scheduler))
-            assert line.status is Status.FAILED
-            assert "timeout" in (line.reason or "")
+            (execution,) = await until(lambda: executions_of(scheduler))
+            assert execution.status is Status.FAILED
+            assert "timeout" in (execution.reason or "")
 
     run(loop, main)
     assert after == ["told"]
@@ -331,6 +341,6 @@ def test_a_stop_does_not_wait_for_a_thread_that_never_ends(loop: str, short_flus
                     tasks.start_soon(lambda: scheduler.run_forever(signals=False))
                     await until(begun.is_set)
                     await scheduler.stop(0)
-                assert await ledger(scheduler) == []
+                assert await executions_of(scheduler) == []
 
         run(loop, main)

@@ -21,14 +21,14 @@ from tests.core.running import (
     Faulty,
     Make,
     at_once,
+    executions_of,
     gate,
-    ledger,
-    lines_of,
     now,
     run,
     running,
     seconds,
     until,
+    wait_for_executions,
 )
 
 from sched_core import (
@@ -83,18 +83,20 @@ def test_stop_waits_for_what_runs_and_claims_nothing_more(loop: str, make: Make)
             await until(lambda: len(sleeper.begun) == 5)
             await scheduler.stop(10)
             assert not scheduler.is_running
-            lines = await ledger(scheduler)
-            assert sorted(line.job_id for line in lines) == sorted(sleeper.ended)
-            assert {line.status for line in lines} == {Status.SUCCEEDED}
-            assert len(lines) < 12
+            executions = await executions_of(scheduler)
+            assert sorted(execution.job_id for execution in executions) == sorted(sleeper.ended)
+            assert {execution.status for execution in executions} == {Status.SUCCEEDED}
+            assert len(executions) < 12
             assert sleeper.cancelled == []
             # What was claimed and had not begun was handed back: it runs at once.
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(lambda: scheduler.run_forever(signals=False))
-                lines = await lines_of(scheduler, 12)
+                executions = await wait_for_executions(scheduler, 12)
                 await scheduler.stop()
-            assert {(line.attempt, line.status) for line in lines} == {(1, Status.SUCCEEDED)}
-            assert len({line.job_id for line in lines}) == 12
+            assert {(execution.attempt, execution.status) for execution in executions} == {
+                (1, Status.SUCCEEDED)
+            }
+            assert len({execution.job_id for execution in executions}) == 12
 
     run(loop, main)
 
@@ -111,18 +113,19 @@ def test_what_exceeds_the_grace_is_interrupted_and_runs_again(
             began = time.monotonic()
             await scheduler.stop(grace)
             assert time.monotonic() - began < 4
-            lines = await ledger(scheduler)
-            assert [(line.status, line.final, line.attempt) for line in lines] == [
-                (Status.INTERRUPTED, False, 1)
-            ] * 3
+            executions = await executions_of(scheduler)
+            assert [
+                (execution.status, execution.final, execution.attempt) for execution in executions
+            ] == [(Status.INTERRUPTED, False, 1)] * 3
             assert sorted(sleeper.cancelled) == ["0", "1", "2"]
         sleeper.duration = 0
         async with running(make(), sleeper) as scheduler:
-            lines = await lines_of(scheduler, 6)
-            assert [(line.status, line.final, line.attempt) for line in lines[3:]] == [
-                (Status.SUCCEEDED, True, 2)
-            ] * 3
-            keys = {(line.uid, line.number) for line in lines}
+            executions = await wait_for_executions(scheduler, 6)
+            assert [
+                (execution.status, execution.final, execution.attempt)
+                for execution in executions[3:]
+            ] == [(Status.SUCCEEDED, True, 2)] * 3
+            keys = {(execution.uid, execution.number) for execution in executions}
             assert len(keys) == 3
 
     run(loop, main)
@@ -142,8 +145,8 @@ def test_a_sync_handler_that_ends_when_told_is_interrupted(loop: str, make: Make
             await scheduler.submit_job("a", at_once())
             await until(begun.is_set)
             await scheduler.stop(0.05)
-            (line,) = await ledger(scheduler)
-            assert (line.status, line.final) == (Status.INTERRUPTED, False)
+            (execution,) = await executions_of(scheduler)
+            assert (execution.status, execution.final) == (Status.INTERRUPTED, False)
 
     run(loop, main)
 
@@ -173,8 +176,8 @@ def test_leaving_the_context_stops_what_runs(loop: str, make: Make) -> None:
                 await until(lambda: sleeper.begun)
             assert sleeper.ended == ["a"]
         async with Scheduler(make(), handler=sleeper) as scheduler:
-            (line,) = await ledger(scheduler)
-            assert line.status is Status.SUCCEEDED
+            (execution,) = await executions_of(scheduler)
+            assert execution.status is Status.SUCCEEDED
 
     run(loop, main)
 
@@ -195,7 +198,7 @@ def test_cancelling_the_task_is_a_stop_without_grace(how: str, loop: str, make: 
 
         async with Scheduler(backend, handler=handler) as scheduler:
             await scheduler.submit_jobs([JobSpec(each, at_once()) for each in ("quick", "slow")])
-            backend.hangs.add("settle")  # its line is ready, and not yet written
+            backend.hangs.add("settle")  # its execution is decided, and not yet written
 
             async def ready() -> bool:
                 health = await scheduler.health()
@@ -225,8 +228,10 @@ def test_cancelling_the_task_is_a_stop_without_grace(how: str, loop: str, make: 
             assert settled
             assert time.monotonic() - began < 5
             assert not scheduler.is_running
-            lines = {line.job_id: line.status for line in await ledger(scheduler)}
-            assert lines == {"quick": Status.SUCCEEDED, "slow": Status.INTERRUPTED}
+            executions = {
+                execution.job_id: execution.status for execution in await executions_of(scheduler)
+            }
+            assert executions == {"quick": Status.SUCCEEDED, "slow": Status.INTERRUPTED}
             assert (await scheduler.health()).unsettled == 0
 
     run(loop, main)
@@ -241,12 +246,12 @@ def test_cancelling_run_due_is_a_stop_without_grace(loop: str, make: Make) -> No
             with anyio.move_on_after(0.3):
                 await scheduler.run_due()
             assert time.monotonic() - began < 3
-            lines = await ledger(scheduler)
-            assert [line.status for line in lines] == [Status.INTERRUPTED] * 2
+            executions = await executions_of(scheduler)
+            assert [execution.status for execution in executions] == [Status.INTERRUPTED] * 2
             sleeper.duration = 0
             assert await scheduler.run_due() == 4
-            lines = await ledger(scheduler)
-            assert [line.status for line in lines[2:]] == [Status.SUCCEEDED] * 4
+            executions = await executions_of(scheduler)
+            assert [execution.status for execution in executions[2:]] == [Status.SUCCEEDED] * 4
 
     run(loop, main)
 
@@ -261,7 +266,7 @@ def test_restart_after_stop(loop: str, make: Make) -> None:
                     await scheduler.wait_until_running()
                     assert scheduler.is_running
                     await scheduler.submit_job(f"{n}", at_once())
-                    await lines_of(scheduler, n + 1)
+                    await wait_for_executions(scheduler, n + 1)
                     await scheduler.stop()
                     assert not scheduler.is_running
             assert await scheduler.run_due() == 0
@@ -277,7 +282,7 @@ def test_one_scheduler_in_one_loop_after_another() -> None:
         async with scheduler, anyio.create_task_group() as tasks:
             tasks.start_soon(lambda: scheduler.run_forever(signals=False))
             await scheduler.submit_job(f"{len(loops)}", at_once())
-            await lines_of(scheduler, len(loops))
+            await wait_for_executions(scheduler, len(loops))
             await scheduler.stop()
 
     loops: list[str] = []
@@ -349,7 +354,7 @@ def test_after_a_fork_it_refuses(make: Make) -> None:
             _, status = await anyio.to_thread.run_sync(os.waitpid, child, 0)
             assert os.waitstatus_to_exitcode(status) == 15
             await scheduler.submit_job("a", at_once())  # and the parent goes on
-            await lines_of(scheduler, 1)
+            await wait_for_executions(scheduler, 1)
 
     run("asyncio", main)
 
@@ -376,8 +381,8 @@ async def main():
     async with Scheduler(MemoryBackend(), handler=handler) as scheduler:
         await scheduler.submit_job("a", Once(datetime.now(timezone.utc)))
         await scheduler.run_forever()
-        async for line in scheduler.list_executions():
-            print(line.status.value, flush=True)
+        async for execution in scheduler.list_executions():
+            print(execution.status.value, flush=True)
     assert before == (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
     print("left", flush=True)
 
@@ -536,7 +541,7 @@ def test_it_runs_in_another_thread_than_the_main_one(loop: str, make: Make) -> N
         ):
             tasks.start_soon(scheduler.run_forever)
             await scheduler.submit_job("a", at_once())
-            await lines_of(scheduler, 1)
+            await wait_for_executions(scheduler, 1)
             await scheduler.stop()
 
     def work() -> None:
@@ -586,7 +591,7 @@ def test_a_store_that_fails_for_a_while_costs_nothing(
 
         async with running(backend, handler, observers=[seen.append]) as scheduler:
             await scheduler.submit_job("before", at_once())
-            await lines_of(scheduler, 1)
+            await wait_for_executions(scheduler, 1)
             await scheduler.submit_job("during", at_once())
 
             async def executing() -> bool:
@@ -611,21 +616,27 @@ def test_a_store_that_fails_for_a_while_costs_nothing(
             await scheduler.submit_job("after", at_once())
 
             async def all_succeeded() -> bool:
-                lines = [line for line in await ledger(scheduler) if line.final]
-                return {line.job_id for line in lines} == {"before", "during", "after"}
+                executions = [
+                    execution for execution in await executions_of(scheduler) if execution.final
+                ]
+                return {execution.job_id for execution in executions} == {
+                    "before",
+                    "during",
+                    "after",
+                }
 
             async def green() -> bool:
                 return (await scheduler.health()).healthy
 
             await until(all_succeeded, within=20)
             await until(green, within=20)
-            finals = [line for line in await ledger(scheduler) if line.final]
-            assert [line.status for line in finals] == [Status.SUCCEEDED] * 3
+            finals = [execution for execution in await executions_of(scheduler) if execution.final]
+            assert [execution.status for execution in finals] == [Status.SUCCEEDED] * 3
         changes = [each.healthy for each in seen if isinstance(each, HealthChange)]
         assert changes[0] is False
         assert changes[-1] is True
-        lines = [each for each in seen if isinstance(each, Execution)]
-        assert {each.job_id for each in lines} == {"before", "during", "after"}
+        executions = [each for each in seen if isinstance(each, Execution)]
+        assert {each.job_id for each in executions} == {"before", "during", "after"}
 
     run(loop, main)
 
@@ -663,11 +674,11 @@ def test_a_schedule_that_fails_is_set_aside_and_turns_health_red(
 
             await until(red)
             await scheduler.submit_job("other", at_once())
-            await lines_of(scheduler, 1, "other")
-            assert await ledger(scheduler, "fickle") == []
+            await wait_for_executions(scheduler, 1, "other")
+            assert await executions_of(scheduler, "fickle") == []
             schedule.broken = False
-            (line,) = await lines_of(scheduler, 1, "fickle")
-            assert (line.status, line.final) == (Status.SUCCEEDED, True)
+            (execution,) = await wait_for_executions(scheduler, 1, "fickle")
+            assert (execution.status, execution.final) == (Status.SUCCEEDED, True)
 
             async def green() -> bool:
                 return (await scheduler.health()).healthy
@@ -689,7 +700,7 @@ def test_an_observer_that_fails_is_logged_and_harms_nobody(
         observers = [broken, seen.append]
         async with running(MemoryBackend(), RecordingHandler(), observers=observers) as scheduler:
             await scheduler.submit_job("a", at_once())
-            await lines_of(scheduler, 1)
+            await wait_for_executions(scheduler, 1)
             await until(lambda: seen)
 
     run(loop, main)
@@ -724,7 +735,7 @@ def test_one_shots_are_on_time(loop: str, make: Make) -> None:
         async with running(make(), handler) as scheduler:
             specs = [JobSpec(f"{n}", Once(now() + seconds(0.02 * n))) for n in range(50)]
             await scheduler.submit_jobs(specs)
-            await lines_of(scheduler, 50)
+            await wait_for_executions(scheduler, 50)
             assert all(timedelta(0) <= event.delay < seconds(2) for event in handler.events)
             health = await scheduler.health()
             assert health.lateness is not None
@@ -754,7 +765,7 @@ def test_health_while_it_works(loop: str) -> None:
                 assert health.oldest_due == job.standing.due_at
                 assert health.looked_at is not None
                 let_go.set()
-                await lines_of(scheduler, 1)
+                await wait_for_executions(scheduler, 1)
                 assert (await scheduler.health()).completed == 1
 
     run(loop, main)
@@ -786,12 +797,12 @@ def test_what_was_claimed_ahead_is_handed_back_when_a_handler_waits_after_all(
             with anyio.fail_after(10):
                 await begun.wait()
             async with running(make(), other):
-                await lines_of(scheduler, 199)
+                await wait_for_executions(scheduler, 199)
             before = turns
             await anyio.sleep(0.3)
             assert turns == before  # and what waits costs no turns of the loop
             gate.set()
-            await lines_of(scheduler, 200)
+            await wait_for_executions(scheduler, 200)
 
     run(loop, main)
 

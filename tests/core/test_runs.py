@@ -14,20 +14,21 @@ from sched_core import (
     Claim,
     Job,
     JobSpec,
+    Kind,
     Once,
+    Pending,
     Settlement,
     Standing,
-    State,
     Status,
 )
-from sched_core.lifecycle import SUCCESS, Decision, Ended, Start
+from sched_core._model.claim import SUCCESS, Decision, Ended, Start
 from sched_core.runs import TABLE, Phase, Postponed, Run, Step, Worker, failure, told_to_stop
 
 NOW = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
 
 
 def a_run(*steps: Step) -> Run:
-    standing = Standing(State.ACTIVE, 1, NOW, NOW)
+    standing = Standing(1, Pending(1, NOW, NOW), NOW)
     job = Job(JobSpec("job", Once(NOW)), "uid", False, NOW, standing, 1)
     run = Run(Claim(job, 1, "worker", NOW, NOW + timedelta(seconds=30)))
     for step in steps:
@@ -37,7 +38,7 @@ def a_run(*steps: Step) -> Run:
 
 def take(run: Run, step: Step) -> None:
     if step == "queue":
-        run.queue(Start(1, NOW, False, 1, 0, None))
+        run.queue(Start(1, NOW, Kind.SCHEDULED, 1))
     elif step == "call":
         run.call(Worker(), NOW, in_thread=True)
     elif step == "commit":

@@ -14,7 +14,7 @@ from tests.core.backends import KINDS, Open, fresh_store
 from sched_core import (
     BackendUnavailable,
     Capabilities,
-    Claim,
+    Claimed,
     Cron,
     Execution,
     ExecutionQuery,
@@ -59,7 +59,7 @@ class World:
             open_store(), handler=self.handler, clock=self.clock, observers=[self.seen.append]
         )
 
-    async def lines(self, query: ExecutionQuery | str | None = None) -> list[Execution]:
+    async def executions(self, query: ExecutionQuery | str | None = None) -> list[Execution]:
         return await history(self.scheduler, query)
 
     async def ids(self, query: JobQuery | None = None) -> list[str]:
@@ -263,7 +263,7 @@ class TestDefinitions:
 
         play(open_store, body)
 
-    def test_a_removed_job_is_gone_and_its_ledger_stays(self, open_store: Open) -> None:
+    def test_a_removed_job_is_gone_and_its_history_stays(self, open_store: Open) -> None:
         async def body(world: World) -> None:
             await world.scheduler.submit_job("a", Once(EPOCH))
             await world.scheduler.submit_job("b", Once(EPOCH - HOUR))
@@ -272,7 +272,9 @@ class TestDefinitions:
             await world.scheduler.remove_job("a")
             assert await world.ids() == []
             assert await world.scheduler.run_due() == 0
-            statuses = {line.job_id: line.status for line in await world.lines()}
+            statuses = {
+                execution.job_id: execution.status for execution in await world.executions()
+            }
             assert statuses == {"a": Status.SUCCEEDED, "b": Status.SUPERSEDED}
 
         play(open_store, body)
@@ -337,7 +339,7 @@ class TestListing:
 
         play(open_store, body)
 
-    def test_the_ledger_comes_newest_first_over_many_pages(
+    def test_the_history_comes_newest_first_over_many_pages(
         self, open_store: Open, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("sched_core.scheduler.PAGE", 20)
@@ -347,9 +349,9 @@ class TestListing:
             for _ in range(45):
                 world.clock.advance(minutes=1)
                 await world.scheduler.run_due()
-            lines = await world.lines("a")
-            assert [line.number for line in lines] == list(range(45, 0, -1))
-            assert await world.lines() == lines
+            executions = await world.executions("a")
+            assert [execution.number for execution in executions] == list(range(45, 0, -1))
+            assert await world.executions() == executions
 
         play(open_store, body)
 
@@ -368,8 +370,8 @@ class TestListing:
             await world.scheduler.run_due()
 
             async def told(**query: Any) -> list[tuple[str, int]]:
-                lines = await world.lines(ExecutionQuery(**query))
-                return sorted((line.job_id, line.attempt) for line in lines)
+                executions = await world.executions(ExecutionQuery(**query))
+                return sorted((execution.job_id, execution.attempt) for execution in executions)
 
             assert await told(job_id="bad") == [("bad", 1), ("bad", 2)]
             assert await told(final=True) == [("bad", 2), ("good", 1)]
@@ -402,7 +404,9 @@ class TestRunDue:
             policy = Policy(retry=Retry(attempts=5, backoff=timedelta(0)))
             await world.scheduler.submit_job("a", Once(EPOCH), policy=policy)
             assert await world.scheduler.run_due() == 5
-            assert [line.final for line in await world.lines()] == [True] + [False] * 4
+            assert [execution.final for execution in await world.executions()] == [True] + [
+                False
+            ] * 4
 
         play(open_store, body)
 
@@ -418,9 +422,9 @@ class TestRunDue:
             await world.scheduler.submit_job("a", Interval(hours=1, start=EPOCH + HOUR))
             for call in range(1, 4):
                 assert await world.scheduler.run_due() == 1
-                assert len(await world.lines()) == call
+                assert len(await world.executions()) == call
             # What it handed back is neither lost nor counted as an attempt.
-            assert {line.attempt for line in await world.lines()} == {1}
+            assert {execution.attempt for execution in await world.executions()} == {1}
 
         play(open_store, body)
 
@@ -453,7 +457,7 @@ class TestRunDue:
             await world.scheduler.submit_job("a", Once(EPOCH))
             world.scheduler.set_handler(lost)
             await world.scheduler.run_due()
-            assert await world.lines() == []
+            assert await world.executions() == []
             assert await world.scheduler.run_due() == 0
             world.clock.advance(minutes=1)
             world.scheduler.set_handler(world.handler)
@@ -478,7 +482,7 @@ class TestRunDue:
             assert first.schedule == HOURLY
             assert (first.scheduled_at, first.started_at) == (EPOCH + HOUR, EPOCH + HOUR * 37 / 12)
             assert first.delay == timedelta(hours=2, minutes=5)
-            assert (first.folded, first.folded_until) == (2, EPOCH + 3 * HOUR)
+            assert (first.coalesced, first.coalesced_until) == (2, EPOCH + 3 * HOUR)
             assert (first.attempt, first.manual, first.cancelled) == (1, False, False)
             assert first.last_completed_at is None
             assert second.last_completed_at == first.started_at
@@ -500,7 +504,7 @@ class TestOperating:
             moments = [event.scheduled_at for event in world.handler.events]
             assert moments == [EPOCH + 3 * HOUR, EPOCH + 4 * HOUR]
             job = await world.scheduler.get_job("a")
-            assert (job.standing.state, job.standing.pause_reason) == (State.ACTIVE, None)
+            assert (job.state, job.standing.pause) == (State.ACTIVE, None)
 
         play(open_store, body)
 
@@ -522,8 +526,8 @@ class TestOperating:
             assert await world.scheduler.run_due() == 1
             assert [event.manual for event in world.handler.events] == [True]
             after = await world.scheduler.get_job("a")
-            assert after.standing.state is before.standing.state is state
-            assert after.standing.next_run == before.standing.next_run
+            assert after.state is before.state is state
+            assert after.next_run == before.next_run
             assert after.standing.due_at == before.standing.due_at
 
         play(open_store, body)
@@ -541,7 +545,7 @@ class TestOperating:
                 await world.scheduler.run_due()
                 world.clock.advance(seconds=1)
             assert [event.manual for event in world.handler.events] == [False, True, True]
-            assert [line.number for line in await world.lines()] == [3, 2, 1]
+            assert [execution.number for execution in await world.executions()] == [3, 2, 1]
 
         play(open_store, body)
 
@@ -555,9 +559,9 @@ class TestObservers:
             await world.scheduler.run_due()
             world.clock.advance(HOUR)
             await world.scheduler.run_due()
-            seen = [line for line in world.seen if isinstance(line, Execution)]
-            assert seen == (await world.lines())[::-1]
-            assert Status.SKIPPED in {line.status for line in seen}
+            seen = [execution for execution in world.seen if isinstance(execution, Execution)]
+            assert seen == (await world.executions())[::-1]
+            assert Status.SKIPPED in {execution.status for execution in seen}
 
         play(open_store, body)
 
@@ -567,9 +571,11 @@ class TestObservers:
         async def body(world: World) -> None:
             await world.scheduler.submit_job("a", Once(EPOCH))
             await world.scheduler.remove_job("a")
-            assert [line.status for line in await world.lines()] == [Status.SUPERSEDED]
-            seen = [line for line in world.seen if isinstance(line, Execution)]
-            assert [line.status for line in seen] == [Status.SUPERSEDED]
+            assert [execution.status for execution in await world.executions()] == [
+                Status.SUPERSEDED
+            ]
+            seen = [execution for execution in world.seen if isinstance(execution, Execution)]
+            assert [execution.status for execution in seen] == [Status.SUPERSEDED]
 
         play(open_store, body)
 
@@ -714,11 +720,11 @@ class TestRetention:
         class Slow(MemoryBackend):
             waits = 3
 
-            async def claim_due(self, limit: int) -> Sequence[Claim]:
+            async def claim_due(self, limit: int) -> Claimed:
                 if self.waits:
                     self.waits -= 1
                     clock.advance(self.capabilities.lease / 9)
-                    return []
+                    return Claimed()
                 return await super().claim_due(limit)
 
         async def main() -> None:
@@ -754,7 +760,7 @@ class TestRetention:
             assert await world.scheduler.prune(EPOCH) == 0
             world.clock.advance(seconds=1)
             assert await world.scheduler.prune(EPOCH) == 1
-            assert [line.job_id for line in await world.lines()] == ["ever"]
+            assert [execution.job_id for execution in await world.executions()] == ["ever"]
 
         play(open_store, body)
 
@@ -765,7 +771,7 @@ class TestRetention:
                 world.clock.advance(HOUR)
                 await world.scheduler.run_due()
             assert await world.scheduler.prune(EPOCH + 3 * HOUR) == 2
-            assert [line.number for line in await world.lines()] == [5, 4, 3]
+            assert [execution.number for execution in await world.executions()] == [5, 4, 3]
             assert await world.ids() == ["a"]
 
         play(open_store, body)
@@ -807,8 +813,8 @@ def test_a_schedule_that_raises_stops_no_other_job(caplog: pytest.LogCaptureFixt
             health = await scheduler.health()
             assert not health.healthy
             assert "moody" in " ".join(health.problems)
-            lines = [line async for line in scheduler.list_executions("good")]
-            assert len(lines) == 5
+            executions = [execution async for execution in scheduler.list_executions("good")]
+            assert len(executions) == 5
 
     anyio.run(main)
     assert "moody" in caplog.text

@@ -13,7 +13,16 @@ from typing import Any, ClassVar
 
 import anyio
 import pytest
-from tests.core.running import Make, at_once, gate, lines_of, run, running, seconds, until
+from tests.core.running import (
+    Make,
+    at_once,
+    gate,
+    run,
+    running,
+    seconds,
+    until,
+    wait_for_executions,
+)
 
 from sched_core import (
     Backend,
@@ -113,11 +122,11 @@ def test_an_exception_that_cannot_be_shown_is_a_failure_of_its_job_alone(
     async def main() -> None:
         async with running(MemoryBackend(), handler if kind == "async" else plain) as scheduler:
             await scheduler.submit_job("odd", at_once())
-            (line,) = await lines_of(scheduler, 1, "odd")
-            assert (line.status, line.final) == (Status.FAILED, True)
+            (execution,) = await wait_for_executions(scheduler, 1, "odd")
+            assert (execution.status, execution.final) == (Status.FAILED, True)
             await scheduler.submit_job("other", at_once())
-            (line,) = await lines_of(scheduler, 1, "other")
-            assert line.status is Status.SUCCEEDED
+            (execution,) = await wait_for_executions(scheduler, 1, "other")
+            assert execution.status is Status.SUCCEEDED
 
     run(loop, main)
 
@@ -148,9 +157,9 @@ def test_a_logging_filter_that_fails_costs_a_record_and_no_job(
         with a_filter_that(error):
             async with running(MemoryBackend(), handler) as scheduler:
                 await scheduler.submit_job("odd", at_once())
-                await lines_of(scheduler, 1, "odd")
+                await wait_for_executions(scheduler, 1, "odd")
                 await scheduler.submit_job("other", at_once())
-                await lines_of(scheduler, 1, "other")
+                await wait_for_executions(scheduler, 1, "other")
 
     run(loop, main)
     assert f"failed: {type(error).__name__}" in capsys.readouterr().err
@@ -176,7 +185,7 @@ def test_an_observer_may_raise_anything(error: BaseException, loop: str) -> None
         async with running(MemoryBackend(), lambda event: None, observers=observers) as scheduler:
             for job_id in "abc":
                 await scheduler.submit_job(job_id, at_once())
-                await lines_of(scheduler, 1, job_id)
+                await wait_for_executions(scheduler, 1, job_id)
 
     run(loop, main)
 
@@ -194,7 +203,7 @@ def test_a_final_failure_is_an_error_and_one_that_is_retried_a_warning(
         policy = Policy(retry=Retry(attempts=2, backoff=seconds(0.01)))
         async with running(MemoryBackend(), handler) as scheduler:
             await scheduler.submit_job("a", at_once(), policy=policy)
-            await lines_of(scheduler, 2)
+            await wait_for_executions(scheduler, 2)
 
     run(loop, main)
     records = [record for record in caplog.records if record.exc_info]
@@ -213,7 +222,7 @@ def test_a_timeout_is_logged_too(loop: str, caplog: pytest.LogCaptureFixture) ->
     async def main() -> None:
         async with running(MemoryBackend(), handler) as scheduler:
             await scheduler.submit_job("a", at_once(), policy=Policy(timeout=seconds(0.01)))
-            await lines_of(scheduler, 1)
+            await wait_for_executions(scheduler, 1)
 
     run(loop, main)
     assert [r.levelname for r in caplog.records if "timeout" in r.getMessage()] == ["ERROR"]
@@ -250,8 +259,8 @@ def test_a_thread_past_its_timeout_is_told_of_while_it_lasts(
                 assert "timeout of 0:00:00.05" in health.notices[0]
                 assert health.healthy == (slots > 1), health.problems
                 let_go.set()
-                (line,) = await lines_of(scheduler, 1, "stuck")
-                assert line.status is Status.FAILED
+                (execution,) = await wait_for_executions(scheduler, 1, "stuck")
+                assert execution.status is Status.FAILED
                 assert (await scheduler.health()).notices == ()
                 assert (await scheduler.health()).healthy
 
@@ -273,7 +282,7 @@ def test_a_coroutine_that_goes_on_past_its_timeout_is_told_of(loop: str) -> None
             notices = await until(lambda: scheduler.snapshot().notices)  # type: ignore[union-attr]
             assert "although it was cancelled" in notices[0]
             let_go.set()
-            await lines_of(scheduler, 1)
+            await wait_for_executions(scheduler, 1)
             assert (await scheduler.health()).notices == ()
 
     run(loop, main)
@@ -430,12 +439,14 @@ def test_a_clock_that_is_far_ahead_for_a_moment_deletes_nothing(
         backend.prune = noted
         async with running(backend, lambda event: None, clock=clock) as scheduler:
             await scheduler.submit_job("a", Once(clock.now()))
-            await lines_of(scheduler, 1)
+            await wait_for_executions(scheduler, 1)
             await until(pruned.is_set)
             clock.ahead = timedelta(days=40)
             await anyio.sleep(0.5)
             clock.ahead = timedelta(0)
-            assert [line.job_id for line in await lines_of(scheduler, 1)] == ["a"]
+            assert [execution.job_id for execution in await wait_for_executions(scheduler, 1)] == [
+                "a"
+            ]
             assert [job.id async for job in scheduler.list_jobs()] == ["a"]
 
     run(loop, main)
@@ -450,7 +461,7 @@ def test_a_clock_that_is_far_ahead_when_retention_begins_deletes_nothing(
         clock = SteppedClock()
         async with running(make(), lambda event: None, clock=clock) as scheduler:
             await scheduler.submit_job("a", Once(clock.now()))
-            await lines_of(scheduler, 1)
+            await wait_for_executions(scheduler, 1)
             clock.ahead = timedelta(days=40)
             await anyio.sleep(0.5)
             assert [job.id async for job in scheduler.list_jobs()] == ["a"]

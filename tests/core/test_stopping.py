@@ -13,12 +13,12 @@ from tests.core.running import (
     Faulty,
     Make,
     at_once,
-    lines_of,
     run,
     running,
     seconds,
     statuses,
     until,
+    wait_for_executions,
 )
 
 from sched_core import (
@@ -138,6 +138,6 @@ def test_a_grace_that_cannot_be(grace: Any, loop: str) -> None:
             with pytest.raises(InvalidDefinition, match="grace"):
                 await scheduler.stop(grace)
             await scheduler.submit_job("a", at_once())
-            await lines_of(scheduler, 1)
+            await wait_for_executions(scheduler, 1)
 
     run(loop, main)

@@ -10,7 +10,15 @@ from typing import Any
 import anyio
 import pytest
 from attrs import evolve
-from tests.core.running import Make, at_once, ledger, lines_of, run, running, until
+from tests.core.running import (
+    Make,
+    at_once,
+    executions_of,
+    run,
+    running,
+    until,
+    wait_for_executions,
+)
 
 from sched_core import (
     BackendError,
@@ -47,18 +55,18 @@ def test_the_attempt_is_interrupted_and_made_again(
             waits: list[timedelta] = []
             while await scheduler.run_due():
                 job = await scheduler.get_job("a")
-                if job.standing.due_at is not None:
+                if (one := job.standing.scheduled) is not None and job.standing.due_at is not None:
+                    assert one.failures == 0
                     waits.append(job.standing.due_at - clock.now())
                     clock.advance(waits[-1])
-            lines = await ledger(scheduler)
-            assert [line.status for line in lines] == [
+            executions = await executions_of(scheduler)
+            assert [execution.status for execution in executions] == [
                 Status.INTERRUPTED,
                 Status.INTERRUPTED,
                 Status.SUCCEEDED,
             ]
-            assert [line.final for line in lines] == [False, False, True]
-            assert "the server has gone" in (lines[0].reason or "")
-            assert (await scheduler.get_job("a")).standing.failures == 0
+            assert [execution.final for execution in executions] == [False, False, True]
+            assert "the server has gone" in (executions[0].reason or "")
             low, high = timedelta(seconds=1), timedelta(seconds=1.5)
             assert low <= waits[0] <= high
             assert 2 * low <= waits[1] <= 2 * high
@@ -142,7 +150,7 @@ class Transactional(MemoryBackend):
             job = self.store.row(claim.job.id).job
             settlement = decide(job if isinstance(job, Job) else None)
             if not lost or self._commits:
-                assert self._settle(settlement).outcome == "written"
+                assert self._settle(settlement, self._now()).outcome == "written"
             if not lost:
                 committed(settlement)
             return settlement
@@ -151,7 +159,7 @@ class Transactional(MemoryBackend):
 
 
 @pytest.mark.parametrize("commits", [True, False], ids=["committed", "rolled back"])
-def test_after_a_commit_of_unknown_outcome_the_ledger_tells(commits: bool, loop: str) -> None:
+def test_after_a_commit_of_unknown_outcome_the_history_tells(commits: bool, loop: str) -> None:
     told: list[Execution] = []
     calls: list[int] = []
 
@@ -168,10 +176,10 @@ def test_after_a_commit_of_unknown_outcome_the_ledger_tells(commits: bool, loop:
         backend = Transactional(commits=commits)
         async with running(backend, handler, observers=[observer]) as scheduler:
             await scheduler.submit_job("a", at_once())
-            await lines_of(scheduler, 1 if commits else 2)
+            await wait_for_executions(scheduler, 1 if commits else 2)
             await until(lambda: len(told) == (1 if commits else 2))
-            assert [line.status for line in told] == [
-                line.status for line in await ledger(scheduler)
+            assert [execution.status for execution in told] == [
+                execution.status for execution in await executions_of(scheduler)
             ]
             assert told[-1].status is Status.SUCCEEDED
             assert (await scheduler.health()).unsettled == 0
@@ -206,8 +214,8 @@ def test_an_end_that_the_store_refuses_keeps_its_claim_and_is_written_later(
             await scheduler.submit_job("a", at_once())
             problems = await until(lambda: scheduler.snapshot().problems)  # type: ignore[union-attr]
             assert "permission denied for table ledger" in str(problems)
-            lines = await lines_of(scheduler, 1)
-            assert [line.status for line in lines] == [Status.SUCCEEDED]
+            executions = await wait_for_executions(scheduler, 1)
+            assert [execution.status for execution in executions] == [Status.SUCCEEDED]
             await until(lambda: scheduler.snapshot().healthy)  # type: ignore[union-attr]
 
     run(loop, main)

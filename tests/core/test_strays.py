@@ -11,7 +11,16 @@ from typing import Any
 
 import anyio
 import pytest
-from tests.core.running import at_once, gate, ledger, lines_of, running, seconds, statuses, until
+from tests.core.running import (
+    at_once,
+    executions_of,
+    gate,
+    running,
+    seconds,
+    statuses,
+    until,
+    wait_for_executions,
+)
 
 from sched_core import Interval, JobEvent, MemoryBackend, Scheduler, SchedulerStopped, Status
 
@@ -46,9 +55,9 @@ def test_a_handler_that_cancels_its_task_and_returns_has_succeeded(waits: bool) 
     async def main() -> None:
         async with running(MemoryBackend(), handler, max_concurrency=1) as scheduler:
             await scheduler.submit_job("odd", at_once())
-            await lines_of(scheduler, 1, "odd")
+            await wait_for_executions(scheduler, 1, "odd")
             await scheduler.submit_job("other", at_once())
-            await lines_of(scheduler, 1, "other")
+            await wait_for_executions(scheduler, 1, "other")
             assert await statuses(scheduler) == [Status.SUCCEEDED] * 2
 
     asyncio_run(main)
@@ -73,12 +82,12 @@ def test_an_abort_button_that_is_pressed_too_late_hits_no_other_job(waits: bool)
     async def main() -> None:
         async with running(MemoryBackend(), handler, max_concurrency=1) as scheduler:
             await scheduler.submit_job("first", at_once())
-            await lines_of(scheduler, 1, "first")
+            await wait_for_executions(scheduler, 1, "first")
             await scheduler.submit_job("next", at_once())
             await until(lambda: begun)
             kept[0].cancel()
-            (line,) = await lines_of(scheduler, 1, "next")
-            assert line.status is Status.SUCCEEDED
+            (execution,) = await wait_for_executions(scheduler, 1, "next")
+            assert execution.status is Status.SUCCEEDED
             assert begun == 1
 
     asyncio_run(main)
@@ -98,7 +107,7 @@ def test_a_task_that_nobody_keeps_calls_the_next_handler_too(waits: bool) -> Non
         async with running(MemoryBackend(), handler, max_concurrency=1) as scheduler:
             for number in range(5):
                 await scheduler.submit_job(f"job-{number}", at_once())
-                await lines_of(scheduler, 1, f"job-{number}")
+                await wait_for_executions(scheduler, 1, f"job-{number}")
             assert len(set(tasks)) == 1
 
     asyncio_run(main)
@@ -130,7 +139,9 @@ def test_idle_workers_and_all_other_tasks_of_the_scheduler_may_be_cancelled(
                 await until(lambda seen=seen: len(done) >= seen + 3)  # type: ignore[misc]
             assert scheduler.is_running
             assert (await scheduler.health()).healthy
-            assert {line.status for line in await ledger(scheduler)} == {Status.SUCCEEDED}
+            assert {execution.status for execution in await executions_of(scheduler)} == {
+                Status.SUCCEEDED
+            }
 
     asyncio_run(main)
     assert "goes on" in caplog.text
@@ -177,10 +188,12 @@ def test_a_claim_ends_only_after_its_thread_although_its_task_was_cancelled() ->
                     for task in kept:
                         task.cancel()
                     await asyncio.sleep(0.02)
-                assert await ledger(scheduler) == []
+                assert await executions_of(scheduler) == []
                 assert not ended.is_set()
                 let_go.set()
-                assert [line.status for line in await lines_of(scheduler, 1)] == [Status.SUCCEEDED]
+                assert [
+                    execution.status for execution in await wait_for_executions(scheduler, 1)
+                ] == [Status.SUCCEEDED]
 
     asyncio_run(main)
     assert kept

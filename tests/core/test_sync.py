@@ -37,8 +37,8 @@ from sched_core import (
     Status,
     Synced,
     Undecodable,
-    lifecycle,
 )
+from sched_core._rules.define import announce
 from sched_core.syncing import Syncing, marker_id, version_of
 from sched_core.testing import FakeClock, RecordingHandler, history
 
@@ -88,7 +88,7 @@ def test_the_group_becomes_what_the_set_says(store: Open) -> None:
             assert await scheduler.get_job("a") == jobs["a"]
             moved = await scheduler.get_job("c")
             assert moved.standing == jobs["c"].standing
-            assert (await scheduler.get_job("b")).standing.next_run == clock.now() + DAILY.every
+            assert (await scheduler.get_job("b")).next_run == clock.now() + DAILY.every
 
             synced = await scheduler.sync_jobs(second[1:], group="g", prune=False)
             assert synced == Synced(kept=("b", "c", "d"))
@@ -220,7 +220,7 @@ def test_an_announced_job_is_not_due_and_whoever_declares_it_finishes_the_work()
     async def main() -> None:
         async with Scheduler(backend, handler=handler, clock=clock) as scheduler:
             for job_id in ("ensured", "synced", "resumed", "triggered", "left"):
-                announced = lifecycle.announce(spec(job_id, group="g"), uid=job_id, now=clock.now())
+                announced = announce(spec(job_id, group="g"), uid=job_id, now=clock.now())
                 await backend.add([announced])
             clock.advance(hours=5)
             assert await scheduler.run_due() == 0
@@ -228,16 +228,17 @@ def test_an_announced_job_is_not_due_and_whoever_declares_it_finishes_the_work()
             ensured = await scheduler.ensure_job("ensured", HOURLY, group="g")
             resumed = await scheduler.resume_job("resumed")
             for job in (ensured, resumed):
-                assert job.standing.state is State.ACTIVE
-                assert job.standing.next_run == clock.now() + HOUR
-            triggered = await scheduler.trigger_job("triggered")
-            assert triggered.standing.next_run == clock.now() + HOUR
+                assert job.state is State.ACTIVE
+                assert job.next_run == clock.now() + HOUR
+            await scheduler.trigger_job("triggered")
+            triggered = await scheduler.get_job("triggered")
+            assert triggered.next_run == clock.now() + HOUR
             assert await scheduler.run_due() == 1
             assert handler.ids == ["triggered"]
 
             synced = await scheduler.sync_jobs([spec("synced")], group="g", prune=False)
             assert synced == Synced(changed=("synced",))
-            assert (await scheduler.get_job("synced")).standing.next_run == clock.now() + HOUR
+            assert (await scheduler.get_job("synced")).next_run == clock.now() + HOUR
             assert (await scheduler.get_job("left")).standing.due_at is None
 
     anyio.run(main)
@@ -356,12 +357,12 @@ def test_five_pods_in_a_rolling_deploy(store: Open) -> None:
             after = await scheduler.get_job("kept")
             assert after.uid == kept.uid
             assert after.anchor == kept.anchor
-            lines = await history(scheduler, ExecutionQuery(job_id="kept"))
+            executions = await history(scheduler, ExecutionQuery(job_id="kept"))
             hours = (clock.now() - begun) // HOUR
-            assert sorted(line.scheduled_at for line in lines if line.final) == [
-                begun + n * HOUR for n in range(1, hours + 1)
-            ]
-            assert {line.status for line in lines} == {Status.SUCCEEDED}
+            assert sorted(
+                execution.scheduled_at for execution in executions if execution.final
+            ) == [begun + n * HOUR for n in range(1, hours + 1)]
+            assert {execution.status for execution in executions} == {Status.SUCCEEDED}
 
     anyio.run(main)
     assert len(set(ran)) == len(ran)
@@ -452,7 +453,7 @@ class Gated:
         return call
 
 
-async def nothing(job_id: str, lines: Sequence[Any]) -> None:
+async def nothing(job_id: str, executions: Sequence[Any]) -> None:
     pass
 
 

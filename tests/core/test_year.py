@@ -1,4 +1,4 @@
-"""A year in seconds: a thousand jobs of all kinds on a fake clock, twice, with the same ledger."""
+"""A year in seconds: a thousand jobs of all kinds on a fake clock, twice, with the same history."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import anyio
 import pytest
 
 from sched_core import (
+    CatchUp,
     Cron,
     Drop,
     Execution,
@@ -26,7 +27,6 @@ from sched_core import (
     Once,
     Policy,
     Retry,
-    RunAll,
     Schedule,
     Scheduler,
     State,
@@ -60,7 +60,7 @@ def _policy(number: int) -> Policy:
         Policy(),
         Policy(retry=Retry(attempts=3, backoff=timedelta(minutes=5), jitter=0.5)),
         Policy(jitter=timedelta(minutes=3 if number % 250 < 50 else 0)),
-        Policy(misfire=RunAll(limit=3)),
+        Policy(misfire=CatchUp(limit=3)),
         Policy(misfire=Drop(grace=timedelta(minutes=30)), retry=Retry(attempts=2)),
     ][number // 10 % 5]
 
@@ -79,7 +79,7 @@ class _Year:
         self.counts[what.status.value] += 1
         if what.final:
             self.finals[what.uid, what.number] += 1
-        fields = (what.id, what.job_id, what.status, what.token, what.finished_at, what.folded)
+        fields = (what.id, what.job_id, what.status, what.token, what.finished_at, what.coalesced)
         self.digest.update(repr(fields).encode())
 
 
@@ -128,7 +128,7 @@ async def _operate(scheduler: Scheduler, step: int, now: datetime) -> None:
     """Pause, trigger and skip a cron job that never ends, each one another day."""
     job_id = f"job-{step % 50 * 10}"
     job = await scheduler.get_job(job_id)
-    if job.standing.state is State.ACTIVE:
+    if job.state is State.ACTIVE:
         await scheduler.skip_next(job_id)
     await scheduler.pause_job(f"job-{step % 50 * 10 + 1}", until=now + timedelta(hours=30))
     await scheduler.trigger_job(f"job-{step % 50 * 10 + 5}")
