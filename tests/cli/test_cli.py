@@ -138,8 +138,8 @@ def test_show(here: Path) -> None:
 
 def test_history(here: Path) -> None:
     assert "ValueError: on purpose" in sched("history", "broken").stdout
-    (line,) = parsed("history", "broken")
-    assert (line["status"], line["attempt"], line["final"]) == ("failed", 1, True)
+    (failed,) = parsed("history", "broken")
+    assert (failed["status"], failed["attempt"], failed["final"]) == ("failed", 1, True)
     assert len(parsed("history", "-n", "2")) == 2
     beats = parsed("history", "heartbeat", "--status", "succeeded", "--since", "1h")
     assert beats
@@ -184,15 +184,15 @@ def test_pause_trigger_skip_resume(here: Path) -> None:
     job = parsed("show", "nightly")
     assert (job["state"], job["pause_reason"]) == ("paused", "disk")
     assert "pause reason" in sched("show", "nightly").stdout
-    assert parsed("trigger", "nightly")["triggered_at"] is not None
+    assert parsed("trigger", "nightly") == {"id": "nightly", "key": f"{job['uid']}:2"}
     wait_for(here, "nightly True")
     assert "nightly: active, next in" in sched("resume", "nightly").stdout
     skipped = parsed("skip", "nightly")
-    assert skipped["skipped_run"] == skipped["next_run"]
+    assert skipped["skips"] == skipped["next_run"]
     assert "skips" in sched("show", "nightly").stdout
-    assert parsed("skip", "nightly", "--undo")["skipped_run"] is None
-    statuses = {line["status"] for line in parsed("history", "nightly")}
-    assert statuses == {"succeeded"}
+    assert parsed("skip", "nightly", "--undo")["skips"] is None
+    (run,) = parsed("history", "nightly")
+    assert (run["key"], run["kind"], run["status"]) == (f"{job['uid']}:2", "triggered", "succeeded")
 
 
 def test_remove_and_prune_ask_first(here: Path) -> None:

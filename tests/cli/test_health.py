@@ -85,10 +85,10 @@ def test_what_is_overdue_and_run_by_nobody_is_unhealthy(address: str) -> None:
         backend = backend_at(address)
         await backend.open(SystemClock(), worker="holds")
         try:
-            claims = await backend.claim_due(5)
+            claims = (await backend.claim_due(5)).claims
             while not claims:  # where hints tell what is due
                 await backend.wait_due(5)
-                claims = await backend.claim_due(5)
+                claims = (await backend.claim_due(5)).claims
             await anyio.to_thread.run_sync(probe_beside)
         finally:
             await backend.close()

@@ -163,7 +163,7 @@ def test_json_is_valid_and_can_be_printed(drive: Drive) -> None:
     commands = [[*words, "--json"] for words in (["jobs"], ["history"], ["show", f"a{TURNED}"])]
     jobs, history, show = drive("terminal", *commands)
     assert f"a{TURNED}" in {job["id"] for job in json.loads(jobs.output)}
-    assert any(EVIL in line["reason"] for line in json.loads(history.output))
+    assert any(EVIL in each["reason"] for each in json.loads(history.output))
     assert json.loads(show.output)["metadata"]["name"] == EVIL
     for each in (jobs, history, show):
         assert all(line.isprintable() for line in each.output.splitlines())

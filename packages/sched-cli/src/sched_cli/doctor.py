@@ -9,7 +9,7 @@ from typing import Any
 from attrs import field, frozen
 
 from sched_cli.health import OVERDUE, due_since
-from sched_core import ExecutionQuery, Job, Scheduler, State, Status, UndecodableExecution
+from sched_core import ExecutionQuery, Job, Scheduler, Status, UndecodableExecution
 from sched_core.lint import lint
 
 RECENT = timedelta(days=1)
@@ -33,7 +33,7 @@ class Findings:
 
 
 async def examine(scheduler: Scheduler) -> Findings:
-    """Write to the store, read all jobs and the last day's ledger, and say what is odd."""
+    """Write to the store, read all jobs and the last day's history, and say what is odd."""
     found = Findings()
     health = await scheduler.health()
     found.problems.extend(
@@ -48,30 +48,30 @@ async def examine(scheduler: Scheduler) -> Findings:
             states["unreadable"] += 1
             found.problems.append(f"job {job.id!r} cannot be read here: {job.reason}")
             continue
-        states[job.standing.state.value] += 1
+        states[job.state.value] += 1
         due_at = job.standing.due_at
-        if due_at is not None and job.standing.state is State.ACTIVE and now - due_at > OVERDUE:
+        if due_at is not None and now - due_at > OVERDUE:
             said = f"job {job.id!r} has been due since {due_at:%Y-%m-%d %H:%M:%S}Z"
             if nobody:
                 found.problems.append(f"{said}: nobody runs it, or its run is long")
             else:
                 found.notices.append(f"{said}: its run is long")
         found.advice.extend(f"job {job.id!r}: {each}" for each in lint(job.spec, now=now))
-    fates: Counter[str] = Counter()
+    statuses: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     newest: UndecodableExecution | None = None
     latest: dict[str, Status] = {}
-    """How the newest occurrence of a job ended; lines come newest first."""
-    async for line in scheduler.list_executions(ExecutionQuery(since=now - RECENT)):
-        if isinstance(line, UndecodableExecution):
-            fates["unreadable"] += 1
-            newest = newest or line
+    """How the newest occurrence of a job ended; executions come newest first."""
+    async for each in scheduler.list_executions(ExecutionQuery(since=now - RECENT)):
+        if isinstance(each, UndecodableExecution):
+            statuses["unreadable"] += 1
+            newest = newest or each
             continue
-        fates[line.status.value] += 1
-        if line.final:
-            latest.setdefault(line.job_id, line.status)
-        if line.final and line.status is Status.FAILED:
-            failed[line.job_id] += 1
+        statuses[each.status.value] += 1
+        if each.final:
+            latest.setdefault(each.job_id, each.status)
+        if each.final and each.status is Status.FAILED:
+            failed[each.job_id] += 1
     for job_id, number in sorted(failed.items()):
         said = f"job {job_id!r} failed {_times(number)} in the last day"
         if latest[job_id] is Status.SUCCEEDED:
@@ -80,10 +80,10 @@ async def examine(scheduler: Scheduler) -> Findings:
             found.problems.append(said)
     if newest is not None:
         found.problems.append(
-            f"the history of the last day has {_records(fates['unreadable'])} cannot be read here; "
-            f"the newest is {newest.id!r} of job {newest.job_id!r}: {newest.reason}"
+            f"the history of the last day has {_records(statuses['unreadable'])} cannot be read "
+            f"here; the newest is {newest.id!r} of job {newest.job_id!r}: {newest.reason}"
         )
-    found.facts.update(jobs=dict(states), executions=dict(fates))
+    found.facts.update(jobs=dict(states), executions=dict(statuses))
     return found
 
 

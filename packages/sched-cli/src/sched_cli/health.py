@@ -11,7 +11,7 @@ from typing import Any
 from attrs import field, frozen
 
 from sched_cli.shared import store_of
-from sched_core import Scheduler, State
+from sched_core import Scheduler
 from sched_core.ports import Backend, Probed, Undecodable
 
 OVERDUE = timedelta(minutes=1)
@@ -60,10 +60,10 @@ async def due_since(scheduler: Scheduler, backend: Backend) -> datetime | None:
     """Return since when a job is due that nobody holds."""
     if isinstance(backend, Probed):
         return await backend.due_since()
-    # Such a store does not tell who holds a job: one whose run is long counts as well.
+    # Such a store does not tell whether a lease has ended: a job whose run is long counts as well.
     earliest: datetime | None = None
     async for job in scheduler.list_jobs():
-        if isinstance(job, Undecodable) or job.standing.state is not State.ACTIVE:
+        if isinstance(job, Undecodable):
             continue
         due_at = job.standing.due_at
         if due_at is not None and (earliest is None or due_at < earliest):

@@ -12,7 +12,7 @@ from sched_cli.doctor import examine
 from sched_cli.health import probe
 from sched_cli.output import Cell, Column, folded_to_edge, print_json, say, table
 from sched_cli.plot import FAILED as FAILED_HERE
-from sched_cli.plot import OTHER, plot
+from sched_cli.plot import LEGEND, OTHER, plot
 from sched_cli.shared import (
     FAILED,
     LOOK,
@@ -33,6 +33,7 @@ from sched_cli.words import (
     job_fields,
     local,
     moment_of,
+    next_of,
     relative,
     schedule_of,
     schedule_text,
@@ -44,6 +45,7 @@ from sched_core import (
     Job,
     JobQuery,
     JobSpec,
+    Policy,
     Scheduler,
     State,
     Status,
@@ -53,10 +55,6 @@ from sched_core import (
     upcoming,
 )
 from sched_core.lint import lint
-
-LEGEND = (
-    "■ succeeded  x failed  - missed, skipped or replaced  ▁▂▃▄▅▆▇█ 1, 2, 3, 4, 8 … are to come"
-)
 
 JOBS = (
     Column("id", key=True),
@@ -72,7 +70,7 @@ HISTORY = (
     Column("status"),
     Column("scheduled", optional=True),
     Column("took"),
-    Column("try"),
+    Column("attempt"),
     Column("reason", least=10),
 )
 
@@ -108,8 +106,8 @@ def jobs(
                 [
                     job.id,
                     schedule_text(job.spec.schedule),
-                    _state(standing.state),
-                    relative(standing.triggered_at or standing.next_run, now),
+                    _state(job.state),
+                    relative(next_of(job), now),
                     _status(standing.last_status),
                     job.spec.group or "",
                 ]
@@ -131,6 +129,7 @@ def show(context: typer.Context, job_id: JobId, as_json: AsJson = False) -> None
             print_json(job_fields(job) | {"upcoming": [iso(moment) for moment in coming]})
             return
         spec, standing = job.spec, job.standing
+        one, pause = standing.scheduled, standing.pause
         rows: list[tuple[str, str]] = []
         for name, value in (
             ("id", spec.id),
@@ -138,18 +137,17 @@ def show(context: typer.Context, job_id: JobId, as_json: AsJson = False) -> None
             ("group", spec.group),
             ("schedule", schedule_text(spec.schedule)),
             ("metadata", " ".join(f"{key}={value}" for key, value in spec.metadata.items())),
-            (
-                "policy",
-                str(spec.policy) if spec.policy != JobSpec("x", spec.schedule).policy else None,
-            ),
+            ("policy", None if spec.policy == Policy() else str(spec.policy)),
             ("declared", "by the service" if job.declared else "submitted"),
-            ("state", standing.state.value),
-            ("paused until", standing.paused_until and local(standing.paused_until, utc=utc)),
-            ("pause reason", standing.pause_reason),
-            ("skips", standing.skipped_run and local(standing.skipped_run, utc=utc)),
+            ("state", job.state.value),
+            ("running", job.held_at and f"since {local(job.held_at, utc=utc)}"),
+            ("paused until", pause and pause.until and local(pause.until, utc=utc)),
+            ("pause reason", pause and pause.reason),
+            ("skips", standing.skip and local(standing.skip, utc=utc)),
+            ("requests", " ".join(asked.kind.value for asked in standing.requests)),
             (
                 "attempts",
-                f"{standing.attempts}, {standing.failures} failed" if standing.attempts else None,
+                f"{one.attempts}, {one.failures} failed" if one and one.attempts else None,
             ),
             ("last", standing.last_status and standing.last_status.value),
             ("last ended", standing.last_finished_at and local(standing.last_finished_at, utc=utc)),
@@ -195,34 +193,34 @@ def history(
         after = None if since is None else moment_of(since, now, past=True, field="--since")
         query = ExecutionQuery(job_id=job_id, statuses=frozenset(status or ()), since=after)
         found = []
-        async for line in scheduler.list_executions(query):
-            found.append(line)
+        async for each in scheduler.list_executions(query):
+            found.append(each)
             if len(found) == limit:
                 break
         if as_json:
-            print_json([execution_fields(line) for line in found])
+            print_json([execution_fields(each) for each in found])
             return
         rows: list[list[str | Cell]] = []
-        for line in found:
-            if isinstance(line, UndecodableExecution):
-                ended, job = local(line.finished_at, utc=utc), line.job_id or "-"
-                rows.append([ended, job, Cell("unreadable", "red"), "-", "-", "-", line.reason])
+        for each in found:
+            if isinstance(each, UndecodableExecution):
+                ended, job = local(each.finished_at, utc=utc), each.job_id or "-"
+                rows.append([ended, job, Cell("unreadable", "red"), "-", "-", "-", each.reason])
                 continue
             took = (
                 "-"
-                if line.started_at is None
-                else f"{(line.finished_at - line.started_at).total_seconds():.3f}s"
+                if each.started_at is None
+                else f"{(each.finished_at - each.started_at).total_seconds():.3f}s"
             )
-            folded = f" +{line.folded}" if line.folded else ""
+            further = f" +{each.coalesced}" if each.coalesced else ""
             rows.append(
                 [
-                    local(line.finished_at, utc=utc),
-                    line.job_id,
-                    _status(line.status, "" if line.final else " …"),
-                    local(line.scheduled_at, utc=utc) + folded,
+                    local(each.finished_at, utc=utc),
+                    each.job_id,
+                    _status(each.status, "" if each.final else " …"),
+                    local(each.scheduled_at, utc=utc) + further,
                     took,
-                    str(line.attempt or "-"),
-                    line.reason or "",
+                    str(each.attempt or "-"),
+                    each.reason or "",
                 ]
             )
         _print(HISTORY, rows, "nothing has run")
@@ -277,13 +275,13 @@ def day(
         now, reach = now_of(scheduler), timedelta(hours=hours)
         listed = [job async for job in scheduler.list_jobs(JobQuery(id_prefix=prefix))]
         query = ExecutionQuery(since=now - reach)
-        lines = [
-            line
-            async for line in scheduler.list_executions(query)
-            if isinstance(line, Execution) and line.job_id.startswith(prefix)
+        executions = [
+            each
+            async for each in scheduler.list_executions(query)
+            if isinstance(each, Execution) and each.job_id.startswith(prefix)
         ]
         stored = [job for job in listed if isinstance(job, Job)]
-        rows = plot(stored, lines, now=now, reach=reach)
+        rows = plot(stored, executions, now=now, reach=reach)
         if as_json:
             print_json([{"id": row.id, "past": row.past, "future": row.future} for row in rows])
             return
@@ -362,9 +360,9 @@ async def _exists_or_ran(scheduler: Scheduler, job_id: str) -> None:
 
 
 def _coming(job: Job, now: Any) -> list[Any]:
-    if job.standing.state is State.FINISHED or job.standing.next_run is None:
+    first = job.next_run
+    if first is None:
         return []
-    first = job.standing.next_run
     return [first, *upcoming(job.spec.schedule, max(first, now), 4, anchor=job.anchor)]
 
 

@@ -65,7 +65,15 @@ def resume(context: typer.Context, job_id: JobId, as_json: AsJson = False) -> No
 @app.command(rich_help_panel=ACT)
 def trigger(context: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
     """Run a job once now, besides its schedule, wherever its service runs."""
-    _operate(context, lambda scheduler: scheduler.trigger_job(job_id), as_json=as_json)
+
+    async def main(scheduler: Scheduler) -> None:
+        key = await scheduler.trigger_job(job_id)
+        if as_json:
+            print_json({"id": job_id, "key": key})
+        else:
+            say(f"{job_id}: triggered, its key is {key}")
+
+    with_scheduler(context, main)
 
 
 @app.command(rich_help_panel=ACT)
@@ -133,16 +141,14 @@ def _operate(
         if as_json:
             print_json(job_fields(job))
             return
-        standing, now = job.standing, now_of(scheduler)
-        said = [f"{job.id}: {standing.state.value}"]
-        if standing.triggered_at is not None:
-            said.append("triggered")
-        if standing.skipped_run is not None:
-            said.append(f"skips {local(standing.skipped_run, utc=settings_of(context).utc)}")
-        if standing.paused_until is not None:
-            said.append(f"until {local(standing.paused_until, utc=settings_of(context).utc)}")
-        if standing.next_run is not None:
-            said.append(f"next {relative(standing.next_run, now)}")
+        standing, pause, utc = job.standing, job.standing.pause, settings_of(context).utc
+        said = [f"{job.id}: {job.state.value}"]
+        if standing.skip is not None:
+            said.append(f"skips {local(standing.skip, utc=utc)}")
+        if pause is not None and pause.until is not None:
+            said.append(f"until {local(pause.until, utc=utc)}")
+        if job.next_run is not None:
+            said.append(f"next {relative(job.next_run, now_of(scheduler))}")
         say(", ".join(said))
 
     with_scheduler(context, main)

@@ -12,6 +12,9 @@ from sched_core import Execution, Job, State, Status, upcoming
 NOTHING, SUCCEEDED, FAILED, OTHER = "·", "■", "x", "-"
 EXPECTED = "▁▂▃▄▅▆▇█"
 """One occurrence, two, three, four, up to 8, 16, 32, and more."""
+LEGEND = (
+    "■ succeeded  x failed  - missed, skipped or replaced  ▁▂▃▄▅▆▇█ 1, 2, 3, 4, 8 … are to come"
+)
 MOST = 500
 """Occurrences of one job that are looked at."""
 
@@ -35,47 +38,46 @@ class Row:
 
 def plot(
     jobs: Sequence[Job],
-    lines: Iterable[Execution],
+    executions: Iterable[Execution],
     *,
     now: datetime,
     reach: timedelta = timedelta(days=1),
     cells: int = 24,
 ) -> list[Row]:
-    """Return a row for each job, and for those that are gone and have left lines.
+    """Return a row for each job, and for those that are gone and have left executions.
 
     Args:
         jobs: That are stored.
-        lines: Of the time ``reach`` before now; others are passed over.
+        executions: Of the time ``reach`` before now; others are passed over.
         now: The present moment.
         reach: How far to look, back and ahead.
         cells: Characters for it, on each side.
     """
     width = reach / cells
     past: dict[str, list[str]] = {job.id: [NOTHING] * cells for job in jobs}
-    for line in lines:
-        cell = cells - 1 - (now - line.finished_at) // width
-        if line.final and 0 <= cell < cells:
-            row = past.setdefault(line.job_id, [NOTHING] * cells)
-            row[cell] = max(row[cell], _fate(line.status), key=_WORSE.index)
+    for each in executions:
+        cell = cells - 1 - (now - each.finished_at) // width
+        if each.final and 0 <= cell < cells:
+            row = past.setdefault(each.job_id, [NOTHING] * cells)
+            row[cell] = max(row[cell], _mark(each.status), key=_WORSE.index)
     future = {job.id: _expected(job, now, reach, cells) for job in jobs}
     nothing = NOTHING * cells
     return [Row(job_id, "".join(past[job_id]), future.get(job_id, nothing)) for job_id in past]
 
 
-def _fate(status: Status) -> str:
+def _mark(status: Status) -> str:
     return {Status.SUCCEEDED: SUCCEEDED, Status.FAILED: FAILED}.get(status, OTHER)
 
 
 def _expected(job: Job, now: datetime, reach: timedelta, cells: int) -> str:
-    standing, end = job.standing, now + reach
-    counts = [0] * cells
-    if standing.state is not State.ACTIVE:
+    end, counts = now + reach, [0] * cells
+    if job.state is not State.ACTIVE:
         return NOTHING * cells
     moments = upcoming(job.spec.schedule, now, MOST, anchor=job.anchor)
-    if standing.next_run is not None and standing.next_run <= now:
+    if job.next_run is not None and job.next_run <= now:
         moments.insert(0, now)  # late: expected at once
     for moment in moments:
-        if moment < end and moment != standing.skipped_run:
+        if moment < end and moment != job.standing.skip:
             counts[(moment - now) * cells // reach] += 1
     if len(moments) >= MOST and moments[-1] < end:
         # Too many to list: what is not reached goes on as densely as what is.

@@ -139,23 +139,26 @@ def iso(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
+def next_of(job: Job) -> datetime | None:
+    """Return what a job waits for: a request, or else the next moment of its schedule."""
+    return min((asked.due_at for asked in job.standing.requests), default=job.next_run)
+
+
 def job_fields(job: Job | Undecodable) -> dict[str, Any]:
     """Return a job for programs."""
     if isinstance(job, Undecodable):
         return {"id": job.id, "readable": False, "reason": job.reason, "format": job.format}
-    spec, standing = job.spec, job.standing
+    spec, standing, one, pause = job.spec, job.standing, job.standing.scheduled, job.standing.pause
     moments = {
-        name: getattr(standing, name)
-        for name in (
-            "next_run",
-            "due_at",
-            "triggered_at",
-            "skipped_run",
-            "paused_until",
-            "last_scheduled_at",
-            "last_finished_at",
-            "expires_at",
-        )
+        "next_run": job.next_run,
+        "due_at": standing.due_at,
+        "running_since": job.held_at,
+        "skips": standing.skip,
+        "paused_since": None if pause is None else pause.since,
+        "paused_until": None if pause is None else pause.until,
+        "last_scheduled_at": standing.last_scheduled_at,
+        "last_finished_at": standing.last_finished_at,
+        "expires_at": standing.expires_at,
     }
     tag = codec.tag_of(spec.schedule)
     return {
@@ -166,43 +169,56 @@ def job_fields(job: Job | Undecodable) -> dict[str, Any]:
         "metadata": dict(spec.metadata),
         "schedule": {"kind": tag, "text": schedule_text(spec.schedule)},
         "declared": job.declared,
-        "state": standing.state.value,
+        "state": job.state.value,
         "uid": job.uid,
-        "number": standing.number,
+        "running": None if job.held is None else f"{job.uid}:{job.held}",
+        "next_key": None if one is None else f"{job.uid}:{one.number}",
         "anchor": iso(job.anchor),
-        "attempts": standing.attempts,
-        "failures": standing.failures,
-        "pause_reason": standing.pause_reason,
+        "attempts": 0 if one is None else one.attempts,
+        "failures": 0 if one is None else one.failures,
+        "requests": [
+            {
+                "key": f"{job.uid}:{asked.number}",
+                "kind": asked.kind.value,
+                "scheduled_at": iso(asked.scheduled_at),
+                "due_at": iso(asked.due_at),
+                "attempts": asked.attempts,
+                "failures": asked.failures,
+            }
+            for asked in standing.requests
+        ],
+        "pause_reason": None if pause is None else pause.reason,
         "last_status": None if standing.last_status is None else standing.last_status.value,
         **{name: None if moment is None else iso(moment) for name, moment in moments.items()},
     }
 
 
-def execution_fields(line: Execution | UndecodableExecution) -> dict[str, Any]:
+def execution_fields(one: Execution | UndecodableExecution) -> dict[str, Any]:
     """Return a record of the history for programs."""
-    if isinstance(line, UndecodableExecution):
+    if isinstance(one, UndecodableExecution):
         return {
-            "id": line.id,
-            "job_id": line.job_id,
+            "id": one.id,
+            "job_id": one.job_id,
             "readable": False,
-            "reason": line.reason,
-            "finished_at": None if line.finished_at is None else iso(line.finished_at),
-            "record": line.record.decode(errors="backslashreplace"),
+            "reason": one.reason,
+            "finished_at": None if one.finished_at is None else iso(one.finished_at),
+            "record": one.record.decode(errors="backslashreplace"),
         }
     return {
-        "id": line.id,
-        "job_id": line.job_id,
+        "id": one.id,
+        "job_id": one.job_id,
         "readable": True,
-        "key": f"{line.uid}:{line.number}",
-        "scheduled_at": iso(line.scheduled_at),
-        "started_at": None if line.started_at is None else iso(line.started_at),
-        "finished_at": iso(line.finished_at),
-        "status": line.status.value,
-        "final": line.final,
-        "manual": line.manual,
-        "attempt": line.attempt,
-        "folded": line.folded,
-        "reason": line.reason,
-        "worker": line.worker,
-        "token": line.token,
+        "key": f"{one.uid}:{one.number}",
+        "scheduled_at": iso(one.scheduled_at),
+        "started_at": None if one.started_at is None else iso(one.started_at),
+        "finished_at": iso(one.finished_at),
+        "status": one.status.value,
+        "final": one.final,
+        "kind": one.kind.value,
+        "manual": one.manual,
+        "attempt": one.attempt,
+        "coalesced": one.coalesced,
+        "reason": one.reason,
+        "worker": one.worker,
+        "token": one.token,
     }
