@@ -151,6 +151,7 @@ class Moments:
         self._backend = backend
         self._clock = clock
         self._observers = observers
+        self._is_newer = False
 
     async def run(self) -> None:
         """Look once, soon; again where that fails."""
@@ -168,10 +169,11 @@ class Moments:
 
     async def look(self) -> None:
         """Read all jobs, and put their moments right, where some may be wrong."""
-        is_newer = await self._moved_release()
+        # Noted in the store already where an earlier look has failed after that.
+        self._is_newer = await self._moved_release() or self._is_newer
         ahead = ExecutionQuery(since=instant_after(self._clock.now(), BELIEVED))
         was_ahead = bool((await self._backend.executions(ahead, after=None, limit=1)).items)
-        if not is_newer and not was_ahead:
+        if not self._is_newer and not was_ahead:
             return
         moved: list[str] = []
         after: str | None = None
