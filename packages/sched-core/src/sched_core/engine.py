@@ -305,9 +305,13 @@ class Engine:
         claims: Sequence[Claim] = ()
         slow = True
         while slow and not claims and not self._stop.requested.is_set():
+            changed, room = self._workers.holdings.changed, self._workers.room()
+            if room <= 0:  # what may begin alone has just ended, and others may not begin yet
+                await self._stop.wait(changed.wait)
+                continue
             # A backend that had to wait long claims nothing, so that what is held is renewed first.
             self.looked_at = self._clock.now()
-            claims = await self._claim(self._workers.room())
+            claims = await self._claim(room)
             slow = self._clock.now() - self.looked_at > self._workers.holdings.lease / 10
         return claims
 

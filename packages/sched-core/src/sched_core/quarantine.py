@@ -85,8 +85,7 @@ class Quarantine:
                 self.closed = True
                 await self._wait(lambda: not self._others())
                 if self._waiting:
-                    alone = not self._others()
-                    await self._isolate(self._waiting.popleft(), alone=alone)
+                    await self._isolate(self._waiting[0])
                 self._reopen()
                 if self._waiting:
                     await pause(loop_seconds() - began)
@@ -98,10 +97,13 @@ class Quarantine:
         self.closed = False
         self._holdings.signal()
 
-    async def _isolate(self, run: Run, *, alone: bool) -> None:
-        if alone:
+    async def _isolate(self, run: Run) -> None:
+        if not self._others():
             run.alone = True
             await self._leases.renew_one(run)
+        if not self._waiting or self._waiting[0] is not run:
+            return  # given back meanwhile
+        self._waiting.popleft()
         if run.why is not None:
             run.alone = False
         job_id = run.claim.job.id

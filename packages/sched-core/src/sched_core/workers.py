@@ -288,7 +288,8 @@ class Workers:
     async def _call(self, run: Run, worker: Worker) -> None:
         claim, start, handler = run.claim, run.start, self.caller.handler
         if start is None or handler is None or run.cancellation.requested:
-            self._ended(run, None, None)
+            # Told to stop before it began: it was no attempt. A mark to cancel ends the next claim.
+            self._ended(run, Postponed(self.clock.now()) if run.why else None, None)
             return
         job = claim.job
         spec = job.spec
