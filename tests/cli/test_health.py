@@ -191,6 +191,6 @@ def test_a_million_records_would_not_be_read(tmp_path: Path) -> None:
             found = await probe(opened, own="sched-cli")
             assert found.problems == []
             assert statements
-            assert [each for each in statements if "sched_ledger" in each] == []
+            assert [each for each in statements if "sched_execution" in each] == []
 
     anyio.run(look)

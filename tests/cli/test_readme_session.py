@@ -90,7 +90,7 @@ def ran(folder: Path, job_id: str) -> bool:
     """Whether a run of a job has ended."""
     with closing(sqlite3.connect(f"file:{folder / 'jobs.db'}?mode=ro", uri=True)) as connection:
         found = connection.execute(
-            "SELECT count(*) FROM sched_ledger WHERE job_id = ?", (job_id,)
+            "SELECT count(*) FROM sched_execution WHERE job_id = ?", (job_id,)
         ).fetchone()
     return bool(found[0])
 

@@ -35,7 +35,7 @@ def sched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sched:
 
     anyio.run(fill)
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE sched_ledger SET status = 'deferred' WHERE job_id = 'odd'")
+        connection.execute("UPDATE sched_execution SET status = 'deferred' WHERE job_id = 'odd'")
     monkeypatch.setenv("SCHEDULER_MODE", "sql")
     monkeypatch.setenv("SCHEDULER_SQL_URL", f"sqlite:///{path}")
     monkeypatch.setenv("COLUMNS", "200")
