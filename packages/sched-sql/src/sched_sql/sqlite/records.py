@@ -38,8 +38,8 @@ TEXT_COLUMNS = (
 NULLABLE_COLUMNS = (
     "name, group_name, number, next_run, due_at, scheduled_due, began_at, derived_from, "
     "last_number, last_scheduled_at, last_finished_at, last_status, expires_at, paused_at, "
-    "paused_until, pause_reason, pause_number, requests, marks, worker, claimed_at, renewed_at, lease_until, "
-    "alone_at, held, ended_token, ended_worker"
+    "paused_until, pause_reason, pause_number, requests, marks, worker, claimed_at, renewed_at, "
+    "lease_until, alone_at, held, ended_token, ended_worker"
 )
 
 _SOUND: set[tuple[type[Any], ...]] = set()
