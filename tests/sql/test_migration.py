@@ -253,6 +253,20 @@ def test_it_waits_for_workers_that_hold_claims_and_names_them(path: Path) -> Non
     ending.join()
 
 
+def test_a_backup_of_the_schema_before_is_restored_under_a_running_worker(path: Path) -> None:
+    async def test(backend: SqlBackend, clock: FakeClock) -> None:
+        assert await backend.prune(datetime.max.replace(tzinfo=UTC)) == 13
+        with closing(sqlite3.connect(path.with_name("backup.db"))) as source:
+            source.executescript(DUMP)
+            with closing(sqlite3.connect(path)) as live:
+                source.backup(live)
+        assert isinstance(await backend.get("claimed"), Job)
+        page = await backend.executions(ExecutionQuery(), after=None, limit=100)
+        assert len(page.items) == 13
+
+    with_store(path, test)
+
+
 def test_who_only_looks_changes_nothing(path: Path) -> None:
     before = path.read_bytes()
 
@@ -331,3 +345,15 @@ def _migrated_until(path: Path, number: int) -> int:
         count = len(pipe.read())
     os.waitpid(child, 0)
     return count
+
+
+def test_a_newer_version_that_changes_the_schema_under_a_worker_is_named(path: Path) -> None:
+    async def test(backend: SqlBackend, clock: FakeClock) -> None:
+        with closing(sqlite3.connect(path)) as newer, newer:
+            newer.execute("UPDATE sched_meta SET value = 3 WHERE key = 'schema'")
+            newer.execute("ALTER TABLE sched_job RENAME COLUMN marks TO notes")
+        for call in (backend.check, lambda: backend.claim_due(1), lambda: backend.get("claimed")):
+            with pytest.raises(SchemaTooNew, match="upgrade sched-sql; nothing was changed"):
+                await call()
+
+    with_store(path, test)

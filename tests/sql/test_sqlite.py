@@ -678,6 +678,35 @@ def test_nothing_is_left_beside_a_closed_database(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"jobs.db", "jobs.db-lock"}
 
 
+def test_a_lost_claim_is_found_without_a_look_at_what_is_due(tmp_path: Path) -> None:
+    """Counted in steps of SQLite's machine: a backlog of thousands costs none of them."""
+
+    async def test(store: Store) -> None:
+        steps = []
+        for count in (10, 10_000):
+            backend, other = await store.open(), await store.open()
+            await backend.add([job("lost", NOW - timedelta(days=1))])
+            assert [one.job.id for one in (await other.claim_due(1)).claims] == ["lost"]
+            await backend.add([job(f"{count}-{n}", NOW) for n in range(count)])
+            store.clock.advance(LEASE)
+            connection = backend._table._database.connection  # type: ignore[attr-defined]
+            taken = [0]
+
+            def tick(taken: list[int] = taken) -> None:
+                taken[0] += 1
+
+            connection.set_progress_handler(tick, 10)
+            claimed = await backend.claim_due(0)
+            connection.set_progress_handler(None, 0)
+            assert [one.job_id for one in claimed.lapsed] == ["lost"]
+            steps.append(taken[0])
+            with by_hand(store.path) as other_program:
+                other_program.execute("DELETE FROM sched_job")
+        assert steps[1] <= steps[0] + 5
+
+    on_file(test, tmp_path)
+
+
 def test_opening_and_waiting_do_not_look_at_all_jobs(tmp_path: Path) -> None:
     """Counted in steps of SQLite's machine, which no busy computer changes."""
 

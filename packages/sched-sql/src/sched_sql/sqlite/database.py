@@ -38,6 +38,11 @@ LOOK_EVERY = 0.01
 STILL = 1.0
 """Seconds for which a file that took the place of the database must not have changed."""
 
+_NUMBERS = """
+SELECT value, (SELECT value FROM sched_meta WHERE key = 'schema') FROM sched_meta
+WHERE key = 'serial'
+"""
+
 _NO_CHECKPOINT_ON_CLOSE = 1006
 """``SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE``."""
 
@@ -96,6 +101,7 @@ class Database:
         """Whether another file took the database's place, and is not open yet."""
         self._left: Held | None = None
         """The index of a deleted log that other connections of this process may have open."""
+        self._schema = 0
         self._seen = 0
         self._checkpointed = 0
         self._checkpoint_at = 0
@@ -155,9 +161,7 @@ class Database:
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute("PRAGMA fullfsync = ON")
             connection.execute("PRAGMA cache_size = -8000")  # kilobytes
-            if version < newest:
-                refuse_old(version, newest, self.path, may_change=self._create)
-                migrate(connection, version, self.path, self._lives)
+            self._bring_up_to_date(connection, version, newest)
             connection.execute("SELECT value FROM sched_meta").fetchone()  # opens the log
             self._guard.take(self.path)
             self._remember(files.see(self.path, self._guard))
@@ -170,6 +174,24 @@ class Database:
             self.lock.write_note(note)
         self._checkpointed = connection.total_changes
         self._checkpoint_at = self._checkpointed + WAL_PAGES // 2
+
+    def _bring_up_to_date(self, connection: sqlite3.Connection, version: int, newest: int) -> None:
+        if version < newest:
+            refuse_old(version, newest, self.path, may_change=self._create)
+            migrate(connection, version, self.path, self._lives)
+        self._schema = newest
+
+    def _is_of_another_schema(self, connection: sqlite3.Connection) -> bool:
+        """Whether a backup of an older schema took the place of what was there; mend it, locked.
+
+        Raises:
+            SchemaTooNew: A newer version of this package has changed it.
+        """
+        version, newest = version_of(connection, self.path)
+        if not 0 < version < newest:
+            return False
+        self._bring_up_to_date(connection, version, newest)
+        return True
 
     def _into_wal(self, connection: sqlite3.Connection) -> None:
         """Have the file keep a write-ahead log; SQLite itself does not wait for others here."""
@@ -391,7 +413,12 @@ class Database:
             return connection.execute(statement, values).fetchall()
         except sqlite3.OperationalError as error:
             if "decode to UTF-8" not in str(error):
-                raise
+                if connection.in_transaction:
+                    raise
+                with self.lock:
+                    if not self._is_of_another_schema(connection):
+                        raise
+                return connection.execute(statement, values).fetchall()
             connection.text_factory = _lenient_text
             return connection.execute(statement, values).fetchall()
 
@@ -412,9 +439,12 @@ class Database:
                 self._level = level
             connection.execute("BEGIN IMMEDIATE")
             try:
-                (stored,) = connection.execute(
-                    "SELECT value FROM sched_meta WHERE key = 'serial'"
-                ).fetchone()
+                stored, schema = connection.execute(_NUMBERS).fetchone()
+                if schema != self._schema:
+                    connection.execute("ROLLBACK")
+                    self._is_of_another_schema(connection)
+                    connection.execute("BEGIN IMMEDIATE")
+                    stored, _ = connection.execute(_NUMBERS).fetchone()
                 # A store that was restored to an earlier state must not repeat a number.
                 serial = Serial(max(stored, self._seen))
                 yield serial
