@@ -75,7 +75,7 @@ class Accounting:
             until = found.coalesced_until
             covered = [
                 moment
-                for epoch in life.epochs[place:]
+                for epoch in self._covered(life, found, place)
                 for moment in epoch.moments(until if epoch.end is None else min(until, epoch.end))
                 if found.scheduled_at < moment and not life.is_taken(moment, epoch)
             ]
@@ -87,6 +87,19 @@ class Accounting:
                     f"{found.id} {found.status.value} {at(found.scheduled_at)} says "
                     f"{found.coalesced} until {at(found.coalesced_until)}, not {len(covered)}"
                 )
+
+    def _covered(self, life: Life, found: Execution, place: int) -> list[Epoch]:
+        """Return the epochs that an occurrence may stand for moments of.
+
+        What an edit has superseded is no part of the schedule that the edit has brought.
+        """
+        seq = self.finals[found.uid, found.number][0]
+        edited = found.status is Status.SUPERSEDED and not found.token
+        if not edited or (life.removed is not None and life.removed < seq):
+            return life.epochs[place:]
+        newest = [epoch for epoch in life.epochs if epoch.seq < seq][-1]
+        before = [epoch for epoch in life.epochs[place:] if epoch.seq < newest.seq]
+        return before or life.epochs[place : place + 1]
 
     @staticmethod
     def _is_told_apart(mine: Execution, moment: datetime, scheduled: list[Execution]) -> bool:

@@ -26,12 +26,14 @@ class Hold:
     Attributes:
         claim: As handed out.
         stored: As the store should have it.
+        seen: What was commanded when it was made.
         open: Until it was settled, released or lost.
         crashed: Whether its worker is gone.
     """
 
     claim: Claim
     stored: Stored
+    seen: Life
     open: bool = True
     crashed: bool = False
 
@@ -117,6 +119,7 @@ class Chronicle(Oracle):
                 pending=next_of(job.standing),
                 keep=kept_by(job),
             ),
+            life.copy(),
         )
 
     def lapsed(self, executions: Sequence[Execution], now: datetime) -> None:
@@ -215,7 +218,7 @@ class Chronicle(Oracle):
             event.coalesced,
             event.coalesced_until,
         )
-        self.start(hold.claim.job, start, now)
+        self.start(hold.claim.job, start, now, hold.seen)
         self.calls[uid, number, event.attempt] = call
         return call
 

@@ -126,15 +126,23 @@ class Oracle(Accounting):
         if self.names.setdefault(key, (kind, moment)) != (kind, moment):
             raise Wrong(f"{key} named {self.names[key]} before, and now {(kind, at(moment))}")
 
-    def start(self, job: Job, start: Start, now: datetime) -> None:
-        """Take in that a handler is called."""
+    def start(self, job: Job, start: Start, now: datetime, seen: Life | None = None) -> None:
+        """Take in that a handler is called.
+
+        Args:
+            job: As it was claimed.
+            start: What the handler is told.
+            now: By the clock.
+            seen: What was commanded when the claim was made; by default just now.
+        """
         self.seq += 1
         key, life = (job.uid, start.number), self.lives[job.uid]
+        seen = life if seen is None else seen
         if key in self.finals:
             raise Wrong(f"{key} attempt {start.attempt} starts after its final execution")
         if key in self.fatal:
             raise Wrong(f"{key} starts after the lost claim that was to be its last")
-        if start.number in life.cancels:
+        if start.number in seen.cancels:
             raise Wrong(f"{key} starts though it was cancelled")
         if start.attempt != self.attempts.get(key, 0) + 1:
             raise Wrong(f"{key} starts attempt {start.attempt} after {self.attempts.get(key, 0)}")
@@ -145,23 +153,23 @@ class Oracle(Accounting):
             raise Wrong(f"{key} starts at {at(now)} after its deadline {at(start.deadline)}")
         self._name(key, start.kind, start.scheduled_at)
         is_first = key not in self.starts and start.kind is Kind.SCHEDULED
-        if is_first and not life.epochs[-1].fits(start.scheduled_at):
+        if is_first and not seen.epochs[-1].fits(start.scheduled_at):
             raise Wrong(f"{key} begins at {at(start.scheduled_at)}: the calendar lacks it")
         self.starts.setdefault(key, self.seq)
         self.args[key] = start.args
-        held = (start.coalesced, start.coalesced_until, life.edits)
+        held = (start.coalesced, start.coalesced_until, seen.edits)
         before = self.content.get(key)
         if before and not self.set_back and before[2] == held[2] and before != held:
             raise Wrong(f"{key} stood for {before}, now for {held}")
         self.content[key] = held
-        pause = life.paused_at(now)
+        pause = seen.paused_at(now)
         if start.kind is Kind.SCHEDULED:
             life.begun[start.number] = start.scheduled_at
             if pause is not None:
                 raise Wrong(f"{key} begins inside a pause")
             if start.scheduled_at > now and not self.set_back:
                 raise Wrong(f"{key} begins early")
-        elif pause is not None and self._was_asked(life, start.number) < pause.asked_seq:
+        elif pause is not None and self._was_asked(seen, start.number) < pause.asked_seq:
             raise Wrong(f"{key} was asked for before the pause, and begins inside it")
 
     @staticmethod

@@ -47,7 +47,7 @@ class Witness(Chronicle):
         super().edited(job.uid, spec.schedule, now, None)
         life = self.current[job.id] = self.lives[job.uid]
         life.spec, life.declared = spec, declared
-        self._check_stored(life, job, now)
+        self.check_stored(life, job, now)
 
     def redefined(
         self,
@@ -84,7 +84,7 @@ class Witness(Chronicle):
                 raise Wrong(f"job {job.id!r}: an edit that leaves the schedule moved its anchor")
             # A moment that a clock which was ahead has put far away: it takes effect anew.
             super().edited(job.uid, spec.schedule, now, before, before.standing.last_number)
-        self._check_stored(life, job, now)
+        self.check_stored(life, job, now)
 
     def _moves_on(self, life: Life, job: Job, now: datetime) -> bool:
         """Whether a pause that has ended by itself gives the schedule's occurrence a new number."""
@@ -122,14 +122,14 @@ class Witness(Chronicle):
             one = before.standing.scheduled
             held = one.scheduled_at if one is not None and one.number == before.held else None
             life.pause(now, until, self.seq, held)
-        self._check_stored(life, job, now)
+        self.check_stored(life, job, now)
 
     def resumed(self, job: Job, now: datetime) -> None:
         """``resume_job`` returned this job."""
         life = self._commanded(job)
         if life.paused_at(now) is not None:
             life.resume(self.seq, now)
-        self._check_stored(life, job, now)
+        self.check_stored(life, job, now)
 
     def triggered(self, before: Job, key: str, read_at: int) -> None:
         """``trigger_job`` returned this key."""
@@ -145,7 +145,7 @@ class Witness(Chronicle):
         if job.standing.skip is None:
             raise Wrong(f"job {job.id!r}: skip_next has marked nothing")
         life.skips.append((self.seq, now))
-        self._check_stored(life, job, now)
+        self.check_stored(life, job, now)
 
     def unskipped(self, job: Job, now: datetime) -> None:
         """``unskip`` returned this job."""
@@ -153,7 +153,7 @@ class Witness(Chronicle):
         life.unskipped = True
         if job.standing.skip is not None:
             raise Wrong(f"job {job.id!r}: unskip has left the mark")
-        self._check_stored(life, job, now)
+        self.check_stored(life, job, now)
 
     def _commanded(self, job: Job) -> Life:
         self.place()
@@ -173,7 +173,7 @@ class Witness(Chronicle):
     ) -> None:
         """Compare everything with the whole history, oldest first, and all stored jobs."""
         self.read(history, now, pruned)
-        self._check_jobs({job.id: job for job in jobs}, now)
+        self.check_jobs({job.id: job for job in jobs}, now)
         self._check_calls()
 
     def read(
@@ -196,9 +196,10 @@ class Witness(Chronicle):
             raise Wrong("prune left executions that are older")
         for each in history:
             if each.id not in self.ids:
-                self._read(each)
+                self.take(each)
 
-    def _read(self, found: Execution) -> None:
+    def take(self, found: Execution) -> None:
+        """Read an execution that was not there before."""
         life = self.lives.get(found.uid)
         if life is None:
             raise Wrong(f"{found.id} belongs to no job that ever was")
@@ -252,14 +253,15 @@ class Witness(Chronicle):
             if call.execution is None and call.how in {"succeeded", "failed", "interrupted"}:
                 raise Wrong(f"{call} of {call.event.id!r} {call.how}, and has no execution")
 
-    def _check_jobs(self, jobs: dict[str, Job], now: datetime) -> None:
+    def check_jobs(self, jobs: dict[str, Job], now: datetime) -> None:
+        """Look at all stored jobs."""
         self.latest = now if self.latest is None else max(self.latest, now)
         self.stored_jobs = jobs
         for job_id, job in jobs.items():
             life = self.current.get(job_id)
             if life is None:
                 raise Wrong(f"job {job_id!r} is stored though it was removed")
-            self._check_stored(life, job, now)
+            self.check_stored(life, job, now)
             held = [hold for hold in self._open(job.id) if hold.claim.job.uid == job.uid]
             number = held[0].pending.number if held and held[0].pending is not None else None
             if job.held != number:
@@ -273,7 +275,8 @@ class Witness(Chronicle):
             life.removed = self.place()
             del self.current[job_id]
 
-    def _check_stored(self, life: Life, job: Job, now: datetime) -> None:
+    def check_stored(self, life: Life, job: Job, now: datetime) -> None:
+        """Look at a job as it is stored now."""
         about, standing = f"job {job.id!r}", job.standing
         self.latest = now if self.latest is None else max(self.latest, now)
         if job.uid != life.uid:

@@ -10,13 +10,16 @@ from typing import Any
 
 from attrs import define, evolve, field, frozen
 
-from sched_core import Claim, Execution, Job, Once, Status
+from sched_core import Claim, Claimed, Execution, Job, Renewal, Status
 from sched_core.memory import MemoryStore
-from sched_testkit.annals import Call, Mark, Wrong
-from sched_testkit.oracle import Oracle
+from sched_testkit.annals import Wrong
+from sched_testkit.chronicle import Call
 from sched_testkit.simulation.clock import Process, SimulatedClock
 from sched_testkit.simulation.loop import SimulatedLoop
+from sched_testkit.witness import Witness
 
+OWN = "sched:"
+"""Ids that begin with it are the package's own records."""
 commanded: ContextVar[Command | None] = ContextVar("commanded", default=None)
 """Which command a write belongs to."""
 
@@ -54,12 +57,12 @@ class Outcome:
 
     def told(self) -> str:
         """Return the story as a list, each thing with its simulated second."""
-        lines = [f"{at:9.3f}  {who:<4} {what}" for at, who, what in self.story]
-        return "\n".join(lines)
+        told = [f"{at:9.3f}  {who:<4} {what}" for at, who, what in self.story]
+        return "\n".join(told)
 
 
 class Account:
-    """The account of one history; it implements the network's ``Witness``.
+    """The account of one history; it implements what the network tells.
 
     Args:
         seed: Of the history.
@@ -72,12 +75,11 @@ class Account:
         self, seed: int, loop: SimulatedLoop, clock: SimulatedClock, store: MemoryStore
     ) -> None:
         self.outcome = Outcome(seed)
-        self.oracle = Oracle()
+        self.oracle = Witness()
         self.harmed: set[str] = set()
         """Workers to whom something happened; "" where it may have been the network."""
         self._loop, self._clock, self._store = loop, clock, store
         self._read_up_to = 0
-        self._answered: dict[int, datetime] = {}
         self._ended: dict[tuple[str, int], set[tuple[str, Status]]] = {}
 
     # -- telling
@@ -104,150 +106,105 @@ class Account:
     # -- what the store did
 
     def wrote(self) -> None:
-        """Read the new lines."""
+        """Read the new executions."""
         new = []
-        for position, line in reversed(self._store.lines):
+        for position, each in reversed(self._store.history):
             if position <= self._read_up_to:
                 break
-            if isinstance(line, Execution):
-                new.append(line)
+            if isinstance(each, Execution):
+                new.append(each)
         if not new:
             return
-        self._read_up_to = self._store.lines[-1][0]
+        self._read_up_to = self._store.history[-1][0]
         oracle = self.oracle
         with self.judging():
-            for line in reversed(new):
-                self.noted(None, "ledger:", f"{line.job_id} {line.id} {line.status.value}")
-                hold = oracle.holds.get((line.job_id, line.token))
-                if hold is not None and line.status is Status.ABANDONED:
+            for each in reversed(new):
+                self.noted(None, "history:", f"{each.job_id} {each.id} {each.status.value}")
+                if each.status is Status.ABANDONED:
                     self.outcome.takeovers += 1
-                    hold.open = False
-                    if not self.harmed & {"", line.worker}:
-                        raise Wrong(f"{line.id} is taken over, and nothing happened to its worker")
-                call = oracle.calls.get((line.uid, line.number, line.attempt))
-                if call is not None and call.event.token == line.token:
-                    self._resolve(call, line.status, line.reason or "")
-                judged = self._judged(line)
-                try:
-                    oracle._read(evolve(line, claimed_at=judged))
-                except Wrong as wrong:
-                    life = oracle.lives.get(line.uid)
-                    kinds = ("schedule", "pause", "resume")
-                    overtaken = life and hold and life.commanded(hold.seq, *kinds)
-                    if not (overtaken and " folds " in str(wrong)):
-                        raise
-                    self.outcome.undecided = "an edit overtook a claim on its way"
-                    return
-                oracle.ledger[line.id] = line
-
-    def _judged(self, line: Execution) -> datetime:
-        """Return when a claim was judged: the oracle takes it that this is when it was made.
-
-        Here it travels first, and then may wait for an earlier run of the same job.
-        """
-        if line.attempt == 0 and line.status is not Status.SUPERSEDED:
-            return max(line.claimed_at, line.finished_at)
-        answered = self._answered.get(line.token, line.claimed_at)
-        waited = line.folded_until is not None and line.folded_until > answered
-        return line.started_at if waited and line.started_at is not None else answered
+                    if not self.harmed & {"", each.worker}:
+                        raise Wrong(f"{each.id} is lost, and nothing happened to its worker")
+                call = oracle.calls.get((each.uid, each.number, each.attempt))
+                if call is not None and call.event.token == each.token:
+                    self._resolve(call, each.status, each.reason or "")
+                oracle.take(each)
 
     def _resolve(self, call: Call, status: Status, reason: str) -> None:
-        """Learn from its line how a call ended that was cancelled, or whose process is gone."""
+        """Learn how a call ended that was cancelled, or whose process is gone."""
         if status is Status.ABANDONED:
             if call.settled:
-                raise Wrong(f"{call} was settled, and is taken over all the same")
+                raise Wrong(f"{call} was settled, and is lost all the same")
             call.how = "lost"
         elif call.how == "cancelled":
             timed_out = status is Status.FAILED and reason.startswith("timeout")
-            if timed_out or status is Status.INTERRUPTED:
+            if timed_out or status in {Status.INTERRUPTED, Status.CANCELLED}:
                 call.how = status.value
+                call.failures += timed_out
 
     def added(self, jobs: Sequence[Job], decided: datetime) -> None:
         """Tell the oracle."""
         with self.judging():
             for job in jobs:
-                self.oracle.added(job, job.spec, declared=job.declared, now=decided)
+                if not job.id.startswith(OWN):
+                    self.oracle.added(job, job.spec, declared=job.declared, now=decided)
 
-    def replaced(self, job: Job, decided: datetime) -> None:
+    def replaced(self, before: Job, job: Job, decided: datetime) -> None:
         """Tell the oracle which command it was."""
+        if job.id.startswith(OWN):
+            return
         command, oracle = commanded.get(), self.oracle
-        assert command is not None
-        self.noted(None, "stored:", f"{command.kind} {job.id}")
+        kind = "anchor" if command is None else command.kind
+        self.noted(None, "stored:", f"{kind} {job.id}")
         with self.judging():
-            if command.kind in {"ensure", "update"}:
-                known = oracle.current.get(job.id)
-                spec = job.spec if known is None else evolve(known.spec, **command.changes)
-                declared = True if command.kind == "ensure" else None
-                epochs = 0 if known is None else len(known.epochs)
-                oracle.edited(job, spec, declared=declared, now=decided)
-                self._redefined(job, rescheduled=len(oracle.current[job.id].epochs) > epochs)
-            elif command.kind == "pause":
-                oracle.paused(job, command.until, decided)
-            elif command.kind == "resume":
+            life = oracle.current.get(job.id)
+            if life is None or life.spec is None:
+                raise Wrong(f"job {job.id!r} was edited, though there is none")
+            if command is None or kind in {"ensure", "update", "submit"}:
+                changes = {} if command is None else command.changes
+                spec = evolve(life.spec, **changes)
+                declared = True if kind == "ensure" else None
+                oracle.redefined(before, job, spec, declared=declared, now=decided)
+            elif kind == "pause":
+                oracle.paused(before, job, command.until, decided)
+            elif kind == "resume":
                 oracle.resumed(job, decided)
-                for call in oracle.newest.values():
-                    if call.uid == job.uid and call.how == "failed":
-                        call.spec = None  # the end of a pause hurries what waits in it
-            elif command.kind == "trigger":
-                oracle.triggered(job, decided)
-            elif command.kind == "skip":
-                self._skipped(job, decided)
-            elif command.kind == "unskip":
+            elif kind == "trigger":
+                known = {one.number for one in before.standing.requests}
+                new = [one.number for one in job.standing.requests if one.number not in known]
+                for number in new:
+                    oracle.triggered(before, f"{job.uid}:{number}", oracle.seq)
+            elif kind == "skip":
+                oracle.skipped(job, decided)
+            elif kind == "unskip":
                 oracle.unskipped(job, decided)
 
-    def _skipped(self, job: Job, decided: datetime) -> None:
-        """Tell the oracle; what has begun is not skipped, also where a claim was to end a pause."""
-        life, marked = self.oracle.lives[job.uid], job.standing.skipped_run
-        begun = job.standing.number in life.attempts or job.standing.attempts > 0
-        if begun and marked is not None and marked != self.oracle.to_skip(job.id, decided):
-            life.touched = self.oracle.seq
-            life.marks = [Mark(self.oracle.seq, decided, marked)]
-        else:
-            self.oracle.skipped(job, decided)
-
-    def _redefined(self, job: Job, *, rescheduled: bool) -> None:
-        """Tell the oracle what an edit means that comes between a run and its line, or too late."""
-        life = self.oracle.lives[job.uid]
-        for call in self.oracle.calls.values():
-            if call.uid == job.uid and not call.settled and call.spec is not None:
-                call.spec = life.spec
-            if call.uid == job.uid and call.event.manual and call.event.attempt > 1:
-                # Known: an edit while a manual occurrence is retried takes a newer trigger along.
-                life.answered = self.oracle.seq
-        if not rescheduled:
+    def removed(self, before: Job, decided: datetime) -> None:
+        """Tell the oracle."""
+        if before.id.startswith(OWN):
             return
-        schedule, finals = life.epoch.schedule, life.finals.values()
-        past = [line.scheduled_at for line in finals if line.status is not Status.SUPERSEDED]
-        if isinstance(schedule, Once) and past and schedule.at <= max(past):
-            life.epoch.next = None  # what has passed once does not come again
-
-    def removed(self, job_id: str, decided: datetime) -> None:
-        """Tell the oracle."""
-        self.noted(None, "stored:", f"{job_id} is removed")
+        self.noted(None, "stored:", f"{before.id} is removed")
         with self.judging():
-            if job_id not in self.oracle.current:
-                raise Wrong(f"job {job_id!r} was removed, though there is none")
-            self.oracle.removed(job_id, decided)
+            if before.id not in self.oracle.current:
+                raise Wrong(f"job {before.id!r} was removed, though there is none")
+            self.oracle.gone(before, decided)
 
-    def claimed(self, claims: Sequence[Claim]) -> None:
+    def claimed(self, claimed: Claimed) -> None:
         """Tell the oracle."""
-        self.wrote()  # the lines of what was lost come first
+        now = self._clock.now()
         with self.judging():
-            for claim in claims:
+            self.oracle.lapsed(claimed.lapsed, now)
+        self.wrote()  # what was lost comes first
+        with self.judging():
+            for claim in claimed.claims:
                 self.noted(None, "claimed:", f"{claim.job.id} {claim.token} by {claim.worker}")
-                self.oracle.claimed(claim, self._clock.now())
+                self.oracle.claimed(claim, now)
 
-    def answered(self, claims: Sequence[Claim]) -> None:
-        """Note when the claims reached who made them."""
-        self._answered.update((claim.token, self._clock.now()) for claim in claims)
-
-    def renewed(self, claims: Sequence[Claim]) -> None:
+    def renewed(self, renewals: Sequence[Renewal], claims: Sequence[Claim]) -> None:
         """Tell the oracle."""
         with self.judging():
-            for claim in claims:
-                self.oracle.renewed(claim)
+            self.oracle.renewed(renewals, claims, self._clock.now())
 
-    def unclaimed(self, claim: Claim, ledger: Sequence[Execution], *, written: bool) -> None:
+    def unclaimed(self, claim: Claim, executions: Sequence[Execution], *, written: bool) -> None:
         """Tell the oracle.
 
         Only what was written may not be told lost: of two settlements of one claim, decided before
@@ -257,32 +214,34 @@ class Account:
         hold = oracle.holds.get((claim.job.id, claim.token))
         fence = claim.job.id, claim.token
         if written:
-            self._ended[fence] = _fates(ledger)
+            self._ended[fence] = _ends(executions)
         elif (
-            ledger
-            and self._ended.get(fence) == _fates(ledger)
-            and all(self._store.line(line.id) is not None for line in ledger)
+            executions
+            and self._ended.get(fence) == _ends(executions)
+            and all(self._store.stored(each.id) is not None for each in executions)
         ):
             self.found(f"the claim {claim.token} of {claim.job.id!r} has ended, and is told lost")
         if hold is not None and not written and hold.open:
             self.found(f"the claim {claim.token} of {claim.job.id!r} is told lost, and is not")
         if hold is None or hold.open:
             oracle.unclaimed(claim, written=written)
-        job, life = self._store.row(claim.job.id).job, oracle.current.get(claim.job.id)
+        self.wrote()
+        job, life = self._store.row(claim.job.id).read(), oracle.current.get(claim.job.id)
         if isinstance(job, Job) and life is not None:
             with self.judging():
-                oracle._check_stored(life, job, self._clock.now())
+                oracle.check_stored(life, job, self._clock.now())
 
     def pruned(self) -> None:
         """Have the oracle look which jobs have expired."""
         with self.judging():
-            self.oracle._check_jobs(self.jobs(), self._clock.now())
+            self.oracle.check_jobs(self.jobs(), self._clock.now())
 
     def jobs(self) -> dict[str, Job]:
         """Return what is stored and can be read."""
         rows = self._store.rows.items()
-        return {job_id: row.job for job_id, row in rows if isinstance(row.job, Job)}
+        found = {job_id: row.read() for job_id, row in rows if not job_id.startswith(OWN)}
+        return {job_id: job for job_id, job in found.items() if isinstance(job, Job)}
 
 
-def _fates(ledger: Sequence[Execution]) -> set[tuple[str, Status]]:
-    return {(line.id, line.status) for line in ledger}
+def _ends(executions: Sequence[Execution]) -> set[tuple[str, Status]]:
+    return {(each.id, each.status) for each in executions}

@@ -22,11 +22,13 @@ from sched_core import (
     BackendUnavailable,
     Capabilities,
     Claim,
+    Claimed,
     Clock,
     Execution,
     ExecutionQuery,
     Job,
     JobQuery,
+    Renewal,
     Settled,
     Settlement,
     Undecodable,
@@ -73,27 +75,23 @@ class Witness(Protocol):
         """These jobs were added."""
         ...
 
-    def replaced(self, job: Job, decided: datetime) -> None:
+    def replaced(self, before: Job, job: Job, decided: datetime) -> None:
         """This job was stored in the place of its earlier revision."""
         ...
 
-    def removed(self, job_id: str, decided: datetime) -> None:
+    def removed(self, before: Job, decided: datetime) -> None:
         """This job was removed."""
         ...
 
-    def claimed(self, claims: Sequence[Claim]) -> None:
-        """These claims were made."""
+    def claimed(self, claimed: Claimed) -> None:
+        """These claims were made, and others were lost."""
         ...
 
-    def answered(self, claims: Sequence[Claim]) -> None:
-        """These claims have reached who made them."""
-        ...
-
-    def renewed(self, claims: Sequence[Claim]) -> None:
+    def renewed(self, renewals: Sequence[Renewal], claims: Sequence[Claim]) -> None:
         """These claims were prolonged."""
         ...
 
-    def unclaimed(self, claim: Claim, ledger: Sequence[Execution], *, written: bool) -> None:
+    def unclaimed(self, claim: Claim, executions: Sequence[Execution], *, written: bool) -> None:
         """This claim has ended, or (not written) was found to be lost."""
         ...
 
@@ -102,7 +100,7 @@ class Witness(Protocol):
         ...
 
     def wrote(self) -> None:
-        """Lines may have been written."""
+        """Executions may have been written."""
         ...
 
 
@@ -243,30 +241,36 @@ class RemoteBackend:
     async def get(self, job_id: str) -> Job | Undecodable | None:
         return await self._call("get", lambda: self._inner.get(job_id))
 
-    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
-        decided, witness = self._now(), self._network.witness
-        return await self._call(
-            "replace",
-            lambda: self._inner.replace(job, ledger),
-            lambda stored: witness.replaced(stored, decided),
-            at_once=True,
-        )
-
-    async def remove(
-        self, job_id: str, ledger: Sequence[Execution] = (), *, expected: int | None = None
-    ) -> bool:
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         decided, witness = self._now(), self._network.witness
 
-        def done(removed: bool) -> None:
-            if removed:
-                witness.removed(job_id, decided)
+        async def act() -> tuple[Job | Undecodable | None, Job]:
+            before = await self._inner.get(job.id)
+            witness.wrote()  # what was written before the edit comes before it
+            return before, await self._inner.replace(job, executions)
 
-        return await self._call(
-            "remove",
-            lambda: self._inner.remove(job_id, ledger, expected=expected),
-            done,
-            at_once=True,
-        )
+        def done(both: tuple[Job | Undecodable | None, Job]) -> None:
+            before, stored = both
+            if isinstance(before, Job):
+                witness.replaced(before, stored, decided)
+
+        _, stored = await self._call("replace", act, done, at_once=True)
+        return stored
+
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
+        decided, witness = self._now(), self._network.witness
+
+        async def act() -> Job | Undecodable | None:
+            before = await self._inner.get(job.id)
+            witness.wrote()
+            await self._inner.remove(job, executions)
+            return before
+
+        def done(before: Job | Undecodable | None) -> None:
+            if isinstance(before, Job):
+                witness.removed(before, decided)
+
+        await self._call("remove", act, done, at_once=True)
 
     async def jobs(
         self, query: JobQuery, *, after: str | None, limit: int
@@ -282,20 +286,19 @@ class RemoteBackend:
         await self._process.runs()
         self._alive()
 
-    async def claim_due(self, limit: int) -> Sequence[Claim]:
-        witness = self._network.witness
-        claims = await self._call(
+    async def claim_due(self, limit: int) -> Claimed:
+        return await self._call(
             "claim_due",
             lambda: self._inner.claim_due(limit),
-            witness.claimed,
-            self._release,
+            self._network.witness.claimed,
+            lambda claimed: self._release(claimed.claims),
         )
-        witness.answered(claims)
-        return claims
 
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+    async def renew(self, renewals: Sequence[Renewal]) -> Sequence[Claim]:
         return await self._call(
-            "renew", lambda: self._inner.renew(claims), self._network.witness.renewed
+            "renew",
+            lambda: self._inner.renew(renewals),
+            lambda claims: self._network.witness.renewed(renewals, claims),
         )
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
@@ -305,7 +308,7 @@ class RemoteBackend:
             for settlement, settled in zip(settlements, outcomes, strict=True):
                 if settled.outcome in {"written", "claim_lost"}:
                     written = settled.outcome == "written"
-                    witness.unclaimed(settlement.claim, settlement.ledger, written=written)
+                    witness.unclaimed(settlement.claim, settlement.executions, written=written)
 
         return await self._call("settle", lambda: self._inner.settle(settlements), done)
 
@@ -317,7 +320,7 @@ class RemoteBackend:
         for claim in claims:
             self._network.witness.unclaimed(claim, (), written=True)
 
-    # -- the ledger
+    # -- the history
 
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int

@@ -17,6 +17,7 @@ from attrs import define, field, frozen
 from sched_core import (
     Backend,
     BackendError,
+    CatchUp,
     Coalesce,
     Cron,
     Drop,
@@ -33,14 +34,15 @@ from sched_core import (
     Once,
     Policy,
     Retry,
-    RunAll,
     Schedule,
     Scheduler,
 )
 from sched_core.engine import STANDS
 from sched_core.memory import MemoryStore
-from sched_testkit.annals import Call, Wrong
+from sched_testkit.annals import Wrong
 from sched_testkit.bench import START
+from sched_testkit.chronicle import Call
+from sched_testkit.entry import pendings
 from sched_testkit.simulation.account import Account, Command, Outcome, commanded
 from sched_testkit.simulation.clock import Process, ProcessClock, SimulatedClock
 from sched_testkit.simulation.loop import SimulatedLoop, Stuck
@@ -51,6 +53,7 @@ S = timedelta(seconds=1)
 IDS = ("a", "b", "c", "d")
 CALM_SECONDS = 12.0
 """How long everything is well at the end: longer than every back-off and poll."""
+MOST_RUNS = 100
 LATE = 7 * S
 """What is due longer than that at the end of the calm, and unclaimed, was forgotten."""
 
@@ -166,7 +169,7 @@ class World:
         self._account.noted(running.process, "has ended")
         for hold in self._oracle.holds.values():
             mine = hold.claim.worker == running.process.worker
-            if mine and hold.open and calm and hold.expires_at > self._clock.now():
+            if mine and hold.open and calm and hold.stored.expires_at > self._clock.now():
                 self._account.found(
                     f"{running.process.name} has ended, and holds {hold.claim.job.id!r}"
                 )
@@ -386,25 +389,38 @@ class World:
         for running in list(self._running):
             await self._stop(running, 20.0)
         last = await self._start_last(network)
-        moment, since = self._clock.now(), self._oracle.seq
-        await last.run_due()
+        for job_id, job in sorted(self._account.jobs().items()):
+            if job.standing.pause is not None:
+                token = commanded.set(Command("resume"))
+                await last.resume_job(job_id)
+                commanded.reset(token)
+        moment = await self._drain(last)
         await last.__aexit__(None, None, None)
-        for call in self._oracle.calls.values():
-            if (
-                call.line is None
-                and not call.settled
-                and self._oracle.holds[call.event.id, call.event.token].open
-            ):
-                call.how = "lost"  # nobody has taken it over yet: the job is paused
         with self._account.judging():
-            lines = [line for _, line in self._store.lines if isinstance(line, Execution)]
-            self._oracle.look(lines, list(self._account.jobs().values()), self._clock.now())
-            for job in self._account.jobs().values():
-                standing = job.standing
-                if standing.attempts and standing.next_run and standing.next_run > moment:
-                    # Known: a trigger waits behind what lost claims began that were to end a pause.
-                    self._oracle.lives[job.uid].answered = self._oracle.seq
-            self._oracle.nothing_left(moment, since)
+            history = [each for _, each in self._store.history if isinstance(each, Execution)]
+            self._oracle.look(history, list(self._account.jobs().values()), self._clock.now())
+            self._oracle.nothing_left(moment)
+            self._oracle.jitter = timedelta(0)
+            self._oracle.account(moment)
+
+    async def _drain(self, last: Scheduler) -> datetime:
+        """Run what is due until nothing that has begun waits; return when the last look began."""
+        for _ in range(MOST_RUNS):
+            moment = self._clock.now()
+            await last.run_due()
+            begun = [
+                job.standing.due_at
+                for job in self._account.jobs().values()
+                for one in pendings(job.standing)
+                if job.standing.due_at is not None
+                and (one.began_at is not None or not one.is_scheduled)
+            ]
+            if not begun:
+                return moment
+            wait = (min(begun) - self._clock.now()).total_seconds()
+            await anyio.sleep(max(wait, 0.001))
+        self._account.found("it does not come to rest")
+        return self._clock.now()
 
     async def _start_last(self, network: Network) -> Scheduler:
         process = Process("end")
@@ -458,8 +474,10 @@ POLICIES = {
     "default": Policy(),
     "3 attempts": Policy(retry=Retry(3, 1 * S)),
     "2 attempts, slowly": Policy(retry=Retry(2, 10 * S)),
-    "run all": Policy(misfire=RunAll(3, 30 * S)),
-    "run all, 2 attempts": Policy(misfire=RunAll(2, 100 * S), retry=Retry(2, 2 * S)),
+    "skip what passes": Policy(overlap="skip"),
+    "paused after 2 failures": Policy(pause_after=2),
+    "run all": Policy(misfire=CatchUp(3, 30 * S)),
+    "run all, 2 attempts": Policy(misfire=CatchUp(2, 100 * S), retry=Retry(2, 2 * S)),
     "drop after 3 s": Policy(misfire=Drop(3 * S)),
     "drop at once, lost twice": Policy(misfire=Drop(S / 1000), max_lost=2),
     "lost once, kept 10 s": Policy(misfire=Coalesce(), max_lost=1, keep_finished=10 * S),
