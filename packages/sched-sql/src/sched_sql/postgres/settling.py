@@ -12,7 +12,8 @@ attempts has no execution of a later one, because whatever writes that writes th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 
 from sched_core import Claim, Job, Kind, Settled, Settlement, Undecodable
 from sched_core import row as core
@@ -37,18 +38,30 @@ from sched_sql.rules import is_plain
 
 BUSY = Settled("busy")
 
-_RUN_SET = ", ".join(f"{name} = i.{name}" for name in RUN_COLUMNS.split(", "))
+_RUN = RUN_COLUMNS.split(", ")
+_STARTING = {
+    **dict.fromkeys(("scheduled_due", "began_at"), "NULL"),
+    **dict.fromkeys(("attempts", "failures", "lost", "snoozes", "failing"), "0"),
+}
+"""What nearly every run leaves: the next occurrence, or none, as it is before anything happens."""
+_STARTED = tuple(None if _STARTING[name] == "NULL" else 0 for name in _RUN if name in _STARTING)
+_CHANGED = [place for place, name in enumerate(_RUN) if name not in _STARTING]
+_OTHERS = [place for place, name in enumerate(_RUN) if name in _STARTING]
+_others, _changed = itemgetter(*_OTHERS), itemgetter(*_CHANGED)
 _ITS = (
     "attempt, scheduled_at, status, final, started_at, finished_at, reason, coalesced, "
     "coalesced_until, expires_at, drop_at"
 )
 """What the claim and its row do not tell of a common execution."""
 
-RUNS = Columns(
-    f"id, place, token, expected, {RUN_COLUMNS}, "
-    + ", ".join(f"its_{name}" for name in _ITS.split(", "))
-)
-"""What the common case sends: the claim, the standing, and the execution."""
+
+def _sent(standing: Iterable[str]) -> Columns:
+    """Return what the common case sends: the claim, of the standing these, and the execution."""
+    its = (f"its_{name}" for name in _ITS.split(", "))
+    return Columns(", ".join(["id", "place", "token", "expected", *standing, *its]))
+
+
+RUNS, SHORT_RUNS = _sent(_RUN), _sent(_RUN[place] for place in _CHANGED)
 
 
 class Settling:
@@ -69,28 +82,8 @@ class Settling:
         self._executions = executions
         self._records = records
         job = names.job
-        sent = ", ".join(f"i.{name}" for name in RUNS.names)
-        its = ", ".join(name for name in RUNS.names if name.startswith("its_"))
-        # Every row goes through as it is: to join what was split would cost its square.
-        self._runs = f"""
-            WITH mine AS MATERIALIZED (
-                SELECT i.n, {sent}, j.ctid AS seen, j.uid, j.number AS held,
-                    j.snoozes AS held_snoozes, j.worker, j.claimed_at
-                FROM {RUNS.unnest} JOIN {job} j ON j.ctid = i.place::tid
-                WHERE j.id = i.id AND j.token = i.token AND j.worker = %s
-                    AND j.revision = i.expected AND j.lease_until IS NOT NULL AND NOT j.removed
-                ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
-            ), ended AS (
-                UPDATE {job} j SET {_RUN_SET}, revision = {names.next}, lease_until = NULL
-                FROM mine i WHERE j.ctid = i.seen RETURNING i.*
-            ), written AS (
-                INSERT INTO {names.execution} (seq, job_id, uid, number, token, worker, claimed_at,
-                    snoozes, {_ITS})
-                SELECT {names.next}, id, uid, held, token, worker, claimed_at, held_snoozes, {its}
-                FROM (SELECT * FROM ended ORDER BY n) ended
-            )
-            SELECT ended.n FROM ended, (SELECT {DURABLE}) durable
-        """
+        self._runs = self._runs_statement(names, RUNS)
+        self._short_runs = self._runs_statement(names, SHORT_RUNS)
         row = f"""
             SELECT clk.t, {of("j", RECORD_COLUMNS)}
             FROM {job} j, (SELECT coalesce(%s::bigint, {NOW}) AS t, {DURABLE}) clk
@@ -100,40 +93,62 @@ class Settling:
         self._rows = f"{row} SKIP LOCKED"
         self._present = f"SELECT id FROM {job} WHERE id = ANY(%s::text[])"
 
+    @staticmethod
+    def _runs_statement(names: Names, sent: Columns) -> str:
+        job, all_sent = names.job, ", ".join(f"i.{name}" for name in sent.names)
+        its = ", ".join(name for name in sent.names if name.startswith("its_"))
+        changes = ", ".join(
+            f"{name} = " + (f"i.{name}" if name in sent.names else _STARTING[name]) for name in _RUN
+        )
+        # Every row goes through as it is: to join what was split would cost its square.
+        return f"""
+            WITH mine AS MATERIALIZED (
+                SELECT i.n, {all_sent}, j.ctid AS seen, j.uid, j.number AS held,
+                    j.snoozes AS held_snoozes, j.worker, j.claimed_at
+                FROM {sent.unnest} JOIN {job} j ON j.ctid = i.place::tid
+                WHERE j.id = i.id AND j.token = i.token AND j.worker = %s
+                    AND j.revision = i.expected AND j.lease_until IS NOT NULL AND NOT j.removed
+                ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
+            ), ended AS (
+                UPDATE {job} j SET {changes}, revision = {names.next}, lease_until = NULL
+                FROM mine i WHERE j.ctid = i.seen RETURNING i.*
+            ), written AS (
+                INSERT INTO {names.execution} (seq, job_id, uid, number, token, worker, claimed_at,
+                    snoozes, {_ITS})
+                SELECT {names.next}, id, uid, held, token, worker, claimed_at, held_snoozes, {its}
+                FROM (SELECT * FROM ended ORDER BY n) ended
+            )
+            SELECT ended.n FROM ended, (SELECT {DURABLE}) durable
+        """
+
     def settle_runs(
         self, settlements: Sequence[Settlement], places: Callable[[int], str]
     ) -> Steps[set[int]]:
         """Write those that are the common case and of one worker; return which, by position."""
-        rows = []
+        rows, runs = [], []
         for settlement in settlements:
             claim, standing = settlement.claim, settlement.standing
             if standing is None:
                 raise AssertionError("no common case")
+            runs.append(run_values(standing))
             its = execution_values(settlement.executions[0])
-            rows.append(
-                (
-                    claim.job.spec.id,
-                    places(claim.token),
-                    claim.token,
-                    settlement.expected,
-                    *run_values(standing),
-                    its[3],
-                    *its[5:8],
-                    *its[11:16],
-                    its[17],
-                    drop_at(its[12], its[17]),
-                )
-            )
+            about = (claim.job.spec.id, places(claim.token), claim.token, settlement.expected)
+            written = (its[3], *its[5:8], *its[11:16], its[17], drop_at(its[12], its[17]))
+            rows.append((about, written))
         partitions = self._executions.partitions
-        if not partitions.has(row[-1] for row in rows):
+        if not partitions.has(written[-1] for _, written in rows):
             yield from partitions.make(
                 (micros(its.finished_at), micros_or_none(its.expires_at))
                 for one in settlements
                 for its in one.executions
             )
-        values = (*RUNS.values(rows), settlements[0].claim.worker)
-        written = yield Query(self._runs, values)
-        return {row[0] - 1 for row in written}
+        statement, sent = self._runs, RUNS
+        if all(_others(run) == _STARTED for run in runs):
+            statement, sent = self._short_runs, SHORT_RUNS
+            runs = [_changed(run) for run in runs]
+        whole = [(*about, *run, *written) for (about, written), run in zip(rows, runs, strict=True)]
+        values = (*sent.values(whole), settlements[0].claim.worker)
+        return {row[0] - 1 for row in (yield Query(statement, values))}
 
     def settle(
         self, settlements: Sequence[Settlement], now: int | None, *, wait: bool = False
