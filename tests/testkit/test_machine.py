@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -13,174 +12,214 @@ from attrs import evolve
 from tests.conformance.harnesses.memory import MemoryHarness
 from tests.testkit.test_found_histories import (
     History,
-    a_pause_with_a_backlog,
-    a_resume_before_the_next_occurrence,
-    a_retry_with_jitter,
     a_schedule_with_jitter,
-    a_third_pause_takes_away_what_a_lost_claim_had_begun,
-    a_trigger_while_a_retry_waits,
-    an_edit_after_the_clock_was_set_back,
     an_interruption_before_the_clock_was_set_back,
     judge,
     retries_that_all_fail,
+    seconds,
 )
 
-from sched_core import Job, Policy, State, Status, lifecycle
+from sched_core import (
+    Interval,
+    Job,
+    JobSpec,
+    Pending,
+    Policy,
+    Retry,
+    Standing,
+    Status,
+    row,
+    settler,
+)
+from sched_core._model.claim import Asked, Start
+from sched_core._rules import define, finish, operate, request
 from sched_core.leases import Deadlines
 from sched_core.threads import HandlerThread
-from sched_testkit import world
+from sched_testkit import world as worlds
 from sched_testkit.annals import Wrong
 from sched_testkit.machine import run_histories
+from sched_testkit.world import Act, World
 
-Mutate = Callable[[Any], Any]
-
-folds, finishes, pauses = lifecycle._fold, lifecycle.finish, lifecycle.pause
-skips, triggers, resumes = lifecycle.skip_next, lifecycle.trigger, lifecycle.resume
-redefines, retires, backs_off = lifecycle.redefine, lifecycle.retire, lifecycle.backoff
-calls = HandlerThread.call
+begins, finishes, lapses = settler.begin, settler.finish, row.lapse
+redefines, calls = define.redefine, HandlerThread.call
+MINUTELY = JobSpec("a", Interval(seconds=60))
 
 
-def fold_one_less(job: Any, moment: Any, now: Any) -> Any:
-    folded, until = folds(job, moment, now)
-    return max(folded - 1, 0), until if folded > 1 else None
+# -- what is wrong
 
 
-def retry_forgets_failures(*arguments: Any, **options: Any) -> Any:
-    decision = finishes(*arguments, **options)
-    if decision.standing is None or decision.standing.failures == 0:
+def stands_for_one_less(*arguments: Any, **options: Any) -> Any:
+    start = begins(*arguments, **options)
+    if not isinstance(start, Start) or not start.coalesced:
+        return start
+    return evolve(start, coalesced=start.coalesced - 1)
+
+
+def changed(decision: Any, **changes: Any) -> Any:
+    standing = decision.standing
+    if standing is None or standing.scheduled is None:
         return decision
-    return evolve(decision, standing=evolve(decision.standing, failures=0))
+    one = evolve(standing.scheduled, **changes)
+    return evolve(decision, standing=evolve(standing, scheduled=one))
 
 
-def pause_is_ignored(job: Job, **options: Any) -> Job:
+def retries_forget_failures(*arguments: Any, **options: Any) -> Any:
+    return changed(finishes(*arguments, **options), failures=0)
+
+
+def interruptions_forget_the_attempt(*arguments: Any, **options: Any) -> Any:
+    decision = finishes(*arguments, **options)
+    interrupted = any(each.status is Status.INTERRUPTED for each in decision.executions)
+    return changed(decision, attempts=0) if interrupted else decision
+
+
+def pauses_are_ignored(job: Job, **options: Any) -> Job:
     return job
 
 
-def settle_reverts_the_edit(claim: Any, start: Any, ended: Any, **options: Any) -> Any:
-    stored = options.pop("stored")
-    return finishes(claim, start, ended, stored=claim.job if stored else None, **options)
+def marks_are_ignored(job: Job, **options: Any) -> Job:
+    return job
 
 
-def skip_twice_is_twice(job: Job, *, now: Any) -> Job:
-    mark = job.standing.skipped_run
-    if mark is None or mark <= now:
-        return skips(job, now=now)
-    return skips(job, now=mark)
+def triggers_are_lost(job: Job, **options: Any) -> Asked:
+    return Asked(job, job.standing.last_number + 1)
 
 
-def trigger_is_lost_in_a_run(job: Job, *, now: Any) -> Job:
-    due = job.standing.due_at
-    return job if due is not None and due <= now else triggers(job, now=now)
-
-
-def resume_runs_at_once(job: Job, *, at: Any) -> Any:
-    after = resumes(job, at=at)
-    if after is None or after.standing.state is not State.ACTIVE:
-        return after
-    return evolve(after, standing=evolve(after.standing, due_at=at))
-
-
-def resume_forgets_what_was_due(job: Job, *, at: Any) -> Any:
-    after = resumes(job, at=at)
-    backlog = None if after is None else after.standing.backlog
-    if after is None or backlog is None:
-        return after
-    empty = evolve(backlog, folded=0, folded_from=None, folded_until=None)
-    return evolve(after, standing=evolve(after.standing, backlog=empty))
-
-
-def resume_counts_what_lay_in_the_pause(job: Job, *, at: Any) -> Any:
-    after = resumes(job, at=at)
-    return after and evolve(after, standing=evolve(after.standing, backlog=None))
-
-
-def any_edit_moves_the_schedule(job: Job, spec: Any, **options: Any) -> Any:
+def edits_move_the_schedule(job: Job, spec: Any, **options: Any) -> Any:
     change = redefines(job, spec, **options)
-    if change is None or change.job.standing.next_run is None:
+    if change is None or change.job.standing.scheduled is None:
         return change
-    later = change.job.standing.next_run + timedelta(seconds=1)
-    moved = evolve(change.job.standing, next_run=later, due_at=later)
-    return evolve(change, job=evolve(change.job, standing=moved))
+    one = change.job.standing.scheduled
+    later = one.scheduled_at + timedelta(seconds=1)
+    moved = evolve(one, scheduled_at=later, due_at=later)
+    standing = evolve(change.job.standing, scheduled=moved, due_at=later)
+    return evolve(change, job=evolve(change.job, standing=standing))
 
 
-def removal_writes_nothing(job: Job, *, now: Any) -> tuple[()]:
+def removals_write_nothing(job: Job, **options: Any) -> tuple[()]:
     return ()
 
 
-def retry_without_a_pause(*arguments: Any) -> timedelta:
+def retries_do_not_wait(*arguments: Any) -> timedelta:
     return timedelta(0)
 
 
-def interruption_forgets_the_attempt(*arguments: Any, **options: Any) -> Any:
-    decision = finishes(*arguments, **options)
-    interrupted = any(line.status is Status.INTERRUPTED for line in decision.ledger)
-    if decision.standing is None or not interrupted:
-        return decision
-    return evolve(decision, standing=evolve(decision.standing, attempts=0))
+def the_lost_do_not_wait(job: Job, hold: Any, *, now: Any) -> Any:
+    after, executions = lapses(job, hold, now=now)
+    standing: Standing | None = None if after is None else after.standing
+    if after is None or standing is None or standing.scheduled is None:
+        return after, executions
+    one = evolve(standing.scheduled, due_at=now)
+    return evolve(after, standing=evolve(standing, scheduled=one, due_at=now)), executions
 
 
-def jitter_is_ignored(job: Job, number: int, moment: Any) -> Any:
-    return moment
+def nothing_is_told_to_be_held(job: Job, hold: Any) -> Job:
+    return job
 
 
-def jitter_of_retries_is_ignored(policy: Policy, *arguments: Any) -> timedelta:
-    return backs_off(evolve(policy, retry=evolve(policy.retry, jitter=0.0)), *arguments)
+def no_jitter(job: Job, number: int, moment: Any) -> Any:
+    return Pending(number, moment, moment)
 
 
-def an_edit_repeats_what_has_run(job: Job, spec: Any, **options: Any) -> Any:
-    forgotten = evolve(job, standing=evolve(job.standing, last_scheduled_at=None))
-    return redefines(forgotten, spec, **options)
+# -- the histories that show it
 
 
-def a_trigger_waits_for_the_retry(job: Job, *, now: Any) -> Job:
-    after = triggers(job, now=now)
-    if job.standing.attempts == 0:
-        return after
-    return evolve(after, standing=evolve(after.standing, due_at=job.standing.due_at))
+async def a_late_run(world: World) -> None:
+    await world.submit(0, MINUTELY, declared=False)
+    await world.advance(seconds(330))
+    await world.run(0)
 
 
-def only_the_first_is_superseded(job: Job, *, now: Any) -> Any:
-    return tuple(evolve(line, folded=0, folded_until=None) for line in retires(job, now=now))
+async def a_pause(world: World) -> None:
+    await world.submit(0, MINUTELY, declared=False)
+    await world.pause(0, "a", None)
 
 
-def what_returns_in_the_end_has_succeeded(*arguments: Any, **options: Any) -> Any:
-    claim, start, ended = arguments
-    late = ended.reason is not None and ended.reason.startswith("timeout")
-    return finishes(claim, start, lifecycle.SUCCESS if late else ended, **options)
+async def a_skip(world: World) -> None:
+    await world.submit(0, MINUTELY, declared=False)
+    await world.operate(0, "skip the next of", "a")
 
 
-def a_pause_ends_nothing(*arguments: Any, **options: Any) -> tuple[()]:
-    return ()
+async def a_trigger(world: World) -> None:
+    await world.submit(0, MINUTELY, declared=False)
+    await world.operate(0, "trigger", "a")
 
 
-MUTANTS: list[tuple[str, Any, str]] = [
-    ("_fold", fold_one_less, "folds"),
-    ("pause", pause_is_ignored, "though it was paused"),
-    ("finish", settle_reverts_the_edit, "."),
-    ("skip_next", skip_twice_is_twice, "skip_next marked|nothing to skip"),
-    ("trigger", trigger_is_lost_in_a_run, "was triggered at"),
-    ("redefine", any_edit_moves_the_schedule, "moved its standing"),
-    ("retire", removal_writes_nothing, "has no (final )?line"),
-    ("backoff", retry_without_a_pause, "before its retry was due"),
-    ("retire", only_the_first_is_superseded, "folds 0, not"),
-    ("finish", what_returns_in_the_end_has_succeeded, "but the handler failed"),
-]
+async def an_edit_of_metadata(world: World) -> None:
+    await world.submit(0, MINUTELY, declared=False)
+    await world.update(0, "a", metadata={"text": "x"})
+    await world.advance(seconds(70))
+    await world.run(0)
 
 
-SHORT = 3
-"""So many of them are searched for in the short form; most of the others have histories below."""
+async def a_removal_of_what_is_due(world: World) -> None:
+    await world.submit(0, MINUTELY, declared=False)
+    await world.advance(seconds(61))
+    await world.remove(0, "a")
+
+
+async def a_failure(world: World) -> None:
+    policy = Policy(retry=Retry(3, seconds(20)))
+    await world.submit(0, evolve(MINUTELY, policy=policy), declared=False)
+    await world.advance(seconds(60))
+    await world.run(0, [Act("nothing", fails=True)])
+
+
+async def a_crash(world: World) -> None:
+    await world.submit(0, MINUTELY, declared=False)
+    await world.advance(seconds(60))
+    await world.mishap(0, "die")
+    await world.advance(seconds(31))
+    await world.run(1)
+
+
+async def a_slow_run(world: World) -> None:
+    await world.submit(0, MINUTELY, declared=False)
+    await world.advance(seconds(60))
+    await world.mishap(0, "slow")
 
 
 @pytest.mark.parametrize(
-    ("name", "mutant", "message"),
-    [*MUTANTS[:SHORT], *(pytest.param(*each, marks=pytest.mark.deep) for each in MUTANTS[SHORT:])],
-    ids=lambda m: getattr(m, "__name__", ""),
+    ("place", "name", "mutant", "history", "message"),
+    [
+        (settler, "begin", stands_for_one_less, a_late_run, "says|stood for|that is no moment"),
+        (settler, "finish", retries_forget_failures, retries_that_all_fail, "must be the last"),
+        (
+            settler,
+            "finish",
+            interruptions_forget_the_attempt,
+            an_interruption_before_the_clock_was_set_back,
+            "starts attempt|after 1 attempts",
+        ),
+        (operate, "pause", pauses_are_ignored, a_pause, "though it was paused"),
+        (operate, "skip_next", marks_are_ignored, a_skip, "has marked nothing"),
+        (request, "trigger", triggers_are_lost, a_trigger, "has no end"),
+        (define, "redefine", edits_move_the_schedule, an_edit_of_metadata, "no moment of|0 own"),
+        (define, "retire", removals_write_nothing, a_removal_of_what_is_due, "0 own"),
+        (finish, "backoff", retries_do_not_wait, a_failure, "before its retry was due"),
+        (row, "lapse", the_lost_do_not_wait, a_crash, "starts at once after a lost claim"),
+        (row, "with_hold", nothing_is_told_to_be_held, a_slow_run, "None is told to be held"),
+        (define, "scheduled", no_jitter, a_schedule_with_jitter, "its jitter makes it due"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_the_machine_kills_the_mutant(
-    name: str, mutant: Any, message: str, monkeypatch: pytest.MonkeyPatch
+def test_a_history_kills_the_mutant(
+    place: Any,
+    name: str,
+    mutant: Any,
+    history: History,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lifecycle, name, mutant)
+    anyio.run(judge, history, MemoryHarness())
+    monkeypatch.setattr(place, name, mutant)
     with pytest.raises(Wrong, match=message):
+        anyio.run(judge, history, MemoryHarness())
+
+
+def test_the_machine_kills_a_mutant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operate, "pause", pauses_are_ignored)
+    with pytest.raises(Wrong, match="though it was paused"):
         run_histories(MemoryHarness(), examples=5_000, steps=30, shrink=False)
 
 
@@ -200,65 +239,15 @@ def test_the_machine_runs_plain_functions(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_machine_lets_time_run_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Deadlines, "add", lambda *arguments: None)
-    monkeypatch.setattr(world, "PATIENCE", 1)
+    monkeypatch.setattr(worlds, "PATIENCE", 1)
     with pytest.raises(Wrong, match=r"nothing happens, though it is (timed out|deaf)"):
         run_histories(MemoryHarness(), examples=5_000, steps=30, shrink=False)
 
 
-@pytest.mark.parametrize(
-    ("name", "mutant", "history", "message"),
-    [
-        ("resume", resume_forgets_what_was_due, a_pause_with_a_backlog, "folds 1, not 3"),
-        ("resume", resume_counts_what_lay_in_the_pause, a_pause_with_a_backlog, "folds 5, not 3"),
-        ("finish", retry_forgets_failures, retries_that_all_fail, "must be the last"),
-        (
-            "finish",
-            interruption_forgets_the_attempt,
-            an_interruption_before_the_clock_was_set_back,
-            "after attempt|must go on with",
-        ),
-        ("_jittered", jitter_is_ignored, a_schedule_with_jitter, "its jitter makes it due"),
-        ("backoff", jitter_of_retries_is_ignored, a_retry_with_jitter, "before its retry was due"),
-        (
-            "redefine",
-            an_edit_repeats_what_has_run,
-            an_edit_after_the_clock_was_set_back,
-            "do not count|has had its line|no occurrence there",
-        ),
-        (
-            "trigger",
-            a_trigger_waits_for_the_retry,
-            a_trigger_while_a_retry_waits,
-            "was triggered at",
-        ),
-        (
-            "resume",
-            resume_runs_at_once,
-            a_resume_before_the_next_occurrence,
-            "early|began at|inside|do not count",
-        ),
-        (
-            "left_behind",
-            a_pause_ends_nothing,
-            a_third_pause_takes_away_what_a_lost_claim_had_begun,
-            "has left the occurrence",
-        ),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
-)
-def test_a_history_kills_the_mutant(
-    name: str, mutant: Any, history: History, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    anyio.run(judge, history, MemoryHarness())
-    monkeypatch.setattr(lifecycle, name, mutant)
-    with pytest.raises(Wrong, match=message):
-        anyio.run(judge, history, MemoryHarness())
-
-
 def test_a_wrong_history_is_told_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lifecycle, "redefine", any_edit_moves_the_schedule)
-    with pytest.raises(Wrong, match="moved its standing") as caught:
-        run_histories(MemoryHarness(), examples=100, steps=10)
+    monkeypatch.setattr(operate, "pause", pauses_are_ignored)
+    with pytest.raises(Wrong, match="though it was paused") as caught:
+        run_histories(MemoryHarness(), examples=300, steps=10)
     story = next(note for note in caught.value.__notes__ if "What happened" in note)
     header, *lines = story.strip().splitlines()
     assert header == "What happened:"
@@ -266,5 +255,5 @@ def test_a_wrong_history_is_told_step_by_step(monkeypatch: pytest.MonkeyPatch) -
     assert [line.split(".")[0].strip() for line in lines] == [
         str(number) for number in range(1, len(lines) + 1)
     ]
-    assert re.fullmatch(r" +\d+\. at \+\d+ s: (update|ensure).*", lines[-1])
-    assert len(lines) <= 4
+    assert re.fullmatch(r" +\d+\. at \+\d+ s: pause.*", lines[-1])
+    assert len(lines) <= 3

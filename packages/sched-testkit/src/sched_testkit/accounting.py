@@ -164,7 +164,10 @@ class Accounting:
             of = life.epochs.index(life.epoch_of(found.number))
             rest = found.status is Status.SUPERSEDED and found.attempt == 0
             since = self.finals[found.uid, found.number][0]
-            if found.scheduled_at == moment and (of == place or (rest and of == place + 1)):
+            # An edit gives what it supersedes behind a held occurrence numbers of the new schedule.
+            early = rest and not found.token and (epoch.end_seq is None or since <= epoch.end_seq)
+            mine = (of == place and not early) or (rest and of == place + 1)
+            if found.scheduled_at == moment and mine:
                 own.append(found)
             elif found.scheduled_at == moment and of < place and since > epoch.seq:
                 kept.append(found)  # the new schedule has taken it over, perhaps
