@@ -30,12 +30,13 @@ from tests.sql.stores import (
     history,
     job,
     outcomes,
+    renewals,
     run,
     statuses,
     stored,
 )
 
-from sched_core import Claim, JobQuery, Once, Status, Undecodable
+from sched_core import Claim, JobQuery, Once, Policy, Status, Undecodable
 from sched_core.clock import SystemClock
 from sched_core.errors import (
     BackendError,
@@ -474,6 +475,34 @@ def test_the_claim_of_a_killed_process_is_free_at_once(tmp_path: Path, when: str
         await backend.close()
 
     anyio.run(main)
+
+
+def test_who_ran_alone_says_nothing_of_the_next_claim(tmp_path: Path) -> None:
+    """Only a claim that was lost in quarantine is the last one that its occurrence may lose."""
+
+    async def test(store: Store) -> None:
+        backend, other = await store.open(), await store.open()
+        await backend.add([job("a", policy=Policy(max_lost=2))])
+        (claim,) = (await backend.claim_due(1)).claims
+        assert await backend.renew(renewals([claim], alone=True))
+        settlement = done(claim, next_run=NOW)
+        assert settlement.standing is not None
+        one = settlement.standing.scheduled
+        assert one is not None
+        again = evolve(settlement.standing, scheduled=evolve(one, lost=1))
+        assert outcomes(await backend.settle([evolve(settlement, standing=again)])) == ["written"]
+        for alone, lost in ((False, 1), (True, 2)):
+            (claim,) = (await backend.claim_due(1)).claims
+            if alone:
+                assert await backend.renew(renewals([claim], alone=True))
+            store.clock.advance(LEASE)
+            assert len((await other.claim_due(1)).lapsed) == 1
+            left = (await stored(other)).standing.scheduled
+            assert left is not None
+            assert left.lost == lost
+            store.clock.advance(LEASE)
+
+    on_file(test, tmp_path)
 
 
 def test_a_closed_backend_leaves_its_claims_to_their_lease(tmp_path: Path) -> None:
