@@ -29,13 +29,13 @@ class Store(Protocol):
 
 
 class Memory:
-    """Jobs and lines in this process, whose memory is looked at anyway."""
+    """Jobs and executions in this process, whose memory is looked at anyway."""
 
     def __init__(self) -> None:
         self.backend = MemoryBackend()
 
     async def look(self) -> dict[str, float]:
-        return {"lines": len(self.backend.store.lines)}
+        return {"executions": len(self.backend.store.history)}
 
 
 class Sqlite:
@@ -66,14 +66,14 @@ class Postgres:
         self.backend = SqlBackend(server.address())
 
     async def look(self) -> dict[str, float]:
-        ((size, lines, connections),) = self._server.admin(
-            "SELECT pg_database_size('sched'), (SELECT count(*) FROM sched.ledger), (SELECT "
+        ((size, executions, connections),) = self._server.admin(
+            "SELECT pg_database_size('sched'), (SELECT count(*) FROM sched.execution), (SELECT "
             "count(*) FROM pg_stat_activity WHERE usename = 'sched')",
             "sched",
         )
         return {
             "database MB": float(str(size)) / 1e6,
-            "lines": float(str(lines)),
+            "executions": float(str(executions)),
             "connections": float(str(connections)),
             "server MB": proportional_mb(postmaster(self._server)),
         }
@@ -97,13 +97,13 @@ class JetStream:
         try:
             manager = connection.jetstream()
             jobs = (await manager.stream_info(f"KV_{BUCKET}")).state
-            lines = (await manager.stream_info(f"KV_{BUCKET}-lines")).state
+            executions = (await manager.stream_info(f"KV_{BUCKET}-lines")).state
         finally:
             await connection.close()
         return {
-            "streams MB": (jobs.bytes + lines.bytes) / 1e6,
+            "streams MB": (jobs.bytes + executions.bytes) / 1e6,
             "messages": jobs.messages,
-            "lines": lines.messages,
+            "executions": executions.messages,
             "connections": open_now,
             "server MB": self._server.memory() / 2**20,
         }

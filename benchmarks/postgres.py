@@ -146,10 +146,8 @@ def steady(place: Server) -> list[str]:
 # -- growth
 
 FILL = """
-INSERT INTO sched.job (id, revision, tag, schedule, uid, declared, anchor, state, number, next_run,
-    due_at)
-SELECT 'other-' || n, n, 'interval', '{{"every":86400}}', md5(n::text), true, 0, 'active', 1,
-    due, due
+INSERT INTO sched.job (id, revision, tag, schedule, uid, declared, anchor, number, next_run, due_at)
+SELECT 'other-' || n, n, 'interval', '{{"every":86400}}', md5(n::text), true, 0, 1, due, due
 FROM (SELECT n, ((extract(epoch FROM now()) + 86400) * 1000000)::bigint + n * 1000::bigint AS due
     FROM generate_series(1, {count}) n) others
 """

@@ -3,7 +3,7 @@
     ./dev bench soak sqlite           15 minutes; or postgres, jetstream, memory
     ./dev bench soak postgres 2       so many minutes
 
-The server is started here. Ledger lines are kept for ten seconds. Prints a row each fifteenth of
+The server is started here. Executions are kept for ten seconds. Prints a row each fifteenth of
 the time: memory, file handles and threads of the process, size of the store, and connections and
 memory of its server. Exits with 1 where the last fifth is more than a tenth above the first fifth
 after a third of the time, or the 200 runs are not held. Run it alone on the machine, and not much
@@ -41,11 +41,11 @@ LEAST = 0.95
 ALLOWED = {
     "memory MB": 2.0,
     "server MB": 8.0,
-    "lines": JOBS * PRUNE,
+    "executions": JOBS * PRUNE,
     "messages": JOBS * PRUNE,
     "streams MB": 1.0,
 }
-"""What may be added by chance, besides the tenth: lines go in steps; else one."""
+"""What may be added by chance, besides the tenth: executions go in steps; else one."""
 
 
 async def trivial(event: JobEvent) -> None:

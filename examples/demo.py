@@ -92,14 +92,14 @@ def write_report(event: JobEvent) -> None:
 
 
 class Board(logging.Handler):
-    """Collects what the scheduler reports: ledger lines, health, log records."""
+    """Collects what the scheduler reports: executions, health, log records."""
 
     def __init__(self, database: Path, say: Callable[[str], object]) -> None:
         super().__init__(logging.ERROR)
         self.database, self.say = database, say
         self.began = datetime.now(UTC)
         self.note = "A new file: kill -9 this and start it again, it will go on."
-        self.lines: deque[Execution] = deque(maxlen=200)
+        self.executions: deque[Execution] = deque(maxlen=200)
         self.texts: dict[str, str] = {}
         self.jobs: list[Job] = []
         self.lost: set[str] = set()
@@ -111,15 +111,15 @@ class Board(logging.Handler):
 
     async def look_back(self, scheduler: Scheduler) -> None:
         """Read what an earlier start has left in the file."""
-        lines = [line async for line in scheduler.list_executions() if isinstance(line, Execution)]
+        found = [each async for each in scheduler.list_executions() if isinstance(each, Execution)]
         self.jobs = [job async for job in scheduler.list_jobs() if isinstance(job, Job)]
         self.texts = {job.id: reminder(job.spec.metadata) for job in self.jobs}
-        self.before = sum(line.attempt > 0 for line in lines)
-        self.lines.extend(reversed(lines[:200]))
-        waiting = sum(job.standing.state is not State.FINISHED for job in self.jobs)
-        if lines:
-            ago = span(self.began - lines[0].finished_at)
-            last = f"last run {ago} ago ({lines[0].job_id}), {self.before:,} runs in the ledger"
+        self.before = sum(each.attempt > 0 for each in found)
+        self.executions.extend(reversed(found[:200]))
+        waiting = sum(job.state is not State.FINISHED for job in self.jobs)
+        if found:
+            ago = span(self.began - found[0].finished_at)
+            last = f"last run {ago} ago ({found[0].job_id}), {self.before:,} runs in the history"
             self.note = f"Picked up where it was: {waiting} jobs, {last}."
         self.say(self.note)
 
@@ -127,7 +127,7 @@ class Board(logging.Handler):
         if isinstance(what, HealthChange):
             self.say(f"health: {'; '.join(what.problems) or 'good'}")
             return
-        self.lines.append(what)
+        self.executions.append(what)
         self.runs += what.attempt > 0
         self.failures += what.status is Status.FAILED
         if what.attempt == 1 and what.started_at and what.scheduled_at > self.began:
@@ -150,12 +150,14 @@ class Board(logging.Handler):
         finally:
             self.running.discard(event.id)
 
-    def remark(self, line: Execution) -> str:
-        parts = [self.texts.get(line.job_id, ""), line.reason or ""]
-        if line.attempt > 1:
-            lost = f"{line.uid}:{line.number}:{line.attempt - 1}" in self.lost
-            parts.append(f"attempt {line.attempt}" + (" (after a kill)" if lost else ""))
-        parts.append(f"and for {line.folded:,} more that passed" if line.folded else "")
+    def remark(self, execution: Execution) -> str:
+        parts = [self.texts.get(execution.job_id, ""), execution.reason or ""]
+        if execution.attempt > 1:
+            lost = f"{execution.uid}:{execution.number}:{execution.attempt - 1}" in self.lost
+            parts.append(f"attempt {execution.attempt}" + (" (after a kill)" if lost else ""))
+        parts.append(
+            f"and for {execution.coalesced:,} more that passed" if execution.coalesced else ""
+        )
         return ", ".join(filter(None, parts))
 
     def frame(self, height: int) -> Group:
@@ -183,17 +185,17 @@ class Board(logging.Handler):
             left = Text(span(due - now), "bold" if due - now < 3 * SECOND else "")
             if job.id in self.running or due <= now:
                 left = Text("running" if job.id in self.running else "now", "bold cyan")
-            at, number = f"{due:%H:%M:%S}", f"{job.standing.number:,}"
+            at, number = f"{due:%H:%M:%S}", f"{job.standing.last_number:,}"
             table.add_row(job.id, described(job), at, left, number, coloured(last))
         return table
 
     def ran(self, rows: int) -> Table:
         table = grid("job:17", "what", "at:8", ">late:9", "status:16")
-        for line in list(self.lines)[-1 : -rows - 1 : -1]:
-            at, style = line.started_at or line.finished_at, "dim" * (line.finished_at < self.began)
-            cells = line.job_id, self.remark(line), f"{at:%H:%M:%S}", lateness(line)
-            table.add_row(*cells, coloured(line.status, final=line.final), style=style)
-        for _ in range(rows - len(self.lines)):
+        for each in list(self.executions)[-1 : -rows - 1 : -1]:
+            at, style = each.started_at or each.finished_at, "dim" * (each.finished_at < self.began)
+            cells = each.job_id, self.remark(each), f"{at:%H:%M:%S}", lateness(each)
+            table.add_row(*cells, coloured(each.status, final=each.final), style=style)
+        for _ in range(rows - len(self.executions)):
             table.add_row()
         return table
 
@@ -203,7 +205,7 @@ class Board(logging.Handler):
         problems = "; ".join(self.health.problems) if self.health else ""
         return Text.assemble(
             f"{self.runs:,} runs, {self.failures:,} failed, {len(self.running)} running · ",
-            f"{self.before + self.runs:,} in the ledger\n",
+            f"{self.before + self.runs:,} in the history\n",
             f"lateness p50 {half}, p99 {most} · ",
             (problems or "healthy", "bold red" if problems else "green"),
             no_wrap=True,
@@ -232,23 +234,23 @@ def coloured(status: Status | None, *, final: bool = True) -> Text:
 
 
 def described(job: Job) -> str:
-    schedule, retry = job.spec.schedule, job.standing.attempts
+    schedule, one = job.spec.schedule, job.standing.scheduled
     if isinstance(schedule, Cron):
         text = f"cron {schedule.expression}"
     elif isinstance(schedule, Interval):
         text = f"every {span(schedule.every)}".replace(".0 s", " s").replace(" 00 m", "")
     else:
         text = reminder(job.spec.metadata)
-    return f"{text}, attempt {retry + 1}" if retry else text
+    return f"{text}, attempt {one.attempts + 1}" if one and one.attempts else text
 
 
 def reminder(metadata: Mapping[str, str]) -> str:
     return f"{metadata['kind']}: {metadata['text']}" if "kind" in metadata else ""
 
 
-def lateness(line: Execution) -> str:
-    began = line.started_at if line.attempt == 1 else None  # a retry is late on purpose
-    return short(began - line.scheduled_at) if began else ""
+def lateness(execution: Execution) -> str:
+    began = execution.started_at if execution.attempt == 1 else None  # a retry is late on purpose
+    return short(began - execution.scheduled_at) if began else ""
 
 
 def span(length: timedelta) -> str:
@@ -282,7 +284,7 @@ async def look(scheduler: Scheduler, board: Board) -> None:
     abandoned = ExecutionQuery(statuses=frozenset({Status.ABANDONED}))
     for turn in range(sys.maxsize):
         board.jobs = [job async for job in scheduler.list_jobs(query) if isinstance(job, Job)]
-        board.lost = {line.id async for line in scheduler.list_executions(abandoned)}
+        board.lost = {each.id async for each in scheduler.list_executions(abandoned)}
         if turn % 25 == 0:
             board.health = await scheduler.health()
         await anyio.sleep(0.2)

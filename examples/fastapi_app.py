@@ -106,10 +106,10 @@ async def health(scheduler: Jobs, response: Response) -> dict[str, Any]:
 
 
 def shown(job: Job) -> dict[str, Any]:
-    at = job.standing.next_run or job.standing.last_scheduled_at or datetime.now(UTC)
+    at = job.next_run or job.standing.last_scheduled_at or datetime.now(UTC)
     return {
         "name": job.id.removeprefix("reminder/"),
         "text": job.spec.metadata["text"],
         "at": at.isoformat(),
-        "state": job.standing.state.value,
+        "state": job.state.value,
     }

@@ -57,8 +57,8 @@ async def cancel(scheduler: Scheduler, name: str) -> None:
 async def list_all(scheduler: Scheduler) -> None:
     query = JobQuery(state=State.ACTIVE, id_prefix=PREFIX)
     async for job in scheduler.list_jobs(query):
-        if isinstance(job, Job) and job.standing.next_run is not None:
-            print(f"{job.id.removeprefix(PREFIX)}: at {job.standing.next_run:%H:%M:%S} UTC")
+        if isinstance(job, Job) and job.next_run is not None:
+            print(f"{job.id.removeprefix(PREFIX)}: at {job.next_run:%H:%M:%S} UTC")
 
 
 async def run(scheduler: Scheduler) -> None:

@@ -50,13 +50,13 @@ def test_an_outage_of_a_minute_is_bridged(fake_scheduler: Any) -> None:
     async def main() -> None:
         async with fake_scheduler(shop.router) as scheduler:
             await scheduler.advance(hours=1, minutes=5)
-            lines = [line async for line in scheduler.list_executions("sync")]
-            assert [line.status for line in lines] == [
+            executions = [each async for each in scheduler.list_executions("sync")]
+            assert [each.status for each in executions] == [
                 Status.SUCCEEDED,
                 Status.FAILED,
                 Status.FAILED,
             ]
-            assert [line.final for line in lines] == [True, False, False]
+            assert [each.final for each in executions] == [True, False, False]
 
     anyio.run(main)
 

@@ -76,9 +76,9 @@ def test_a_killed_demo_goes_on_where_it_was(tmp_path: Path) -> None:
     jobs = rows(database, "SELECT id, uid, anchor FROM sched_job WHERE declared ORDER BY id")
     assert jobs == before
     assert len(jobs) == 6
-    twice = "SELECT uid, number FROM sched_ledger WHERE final GROUP BY 1, 2 HAVING count(*) > 1"
+    twice = "SELECT uid, number FROM sched_execution WHERE final GROUP BY 1, 2 HAVING count(*) > 1"
     assert rows(database, twice) == []
-    assert len(rows(database, "SELECT * FROM sched_ledger WHERE job_id = 'heartbeat'")) >= 2
+    assert len(rows(database, "SELECT * FROM sched_execution WHERE job_id = 'heartbeat'")) >= 2
 
 
 def test_it_ends_by_itself_and_writes_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
