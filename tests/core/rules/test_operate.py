@@ -50,6 +50,7 @@ class TestPause:
         job = resume(job, at=T0 + 5 * HOUR + MINUTE)
         assert (job.state, job.standing.due_at) == (State.ACTIVE, T0 + 6 * HOUR)
         assert (job.standing.pause, job.standing.gaps) == (None, ())
+        assert (scheduled(job).number, job.standing.last_number) == (2, 2)
 
     def test_the_end_belongs_to_it_and_the_beginning_does_not(self) -> None:
         job = pause(admit(HOURLY), T0 + HOUR)
