@@ -52,6 +52,11 @@ class Dispatcher:
         """The jobs that it declares."""
         return ()
 
+    @property
+    def renamed_from(self) -> Mapping[str, str]:
+        """With a group: earlier ids of the jobs that it declares, by their present ones."""
+        return {}
+
     async def dispatch(self, event: JobEvent, in_thread: InThread) -> Any:
         """Handle the event.
 

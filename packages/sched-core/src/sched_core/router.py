@@ -105,12 +105,18 @@ class JobRouter(Dispatcher):
         self._routes: list[_Route] = []
         self._default: Handler | None = None
         self._specs: dict[str, JobSpec] = {}
+        self._renamed_from: dict[str, str] = {}
         self._middleware: list[Middleware] = []
 
     @property
     def specs(self) -> Sequence[JobSpec]:
         """The jobs declared by :meth:`job`, in that order."""
         return tuple(self._specs.values())
+
+    @property
+    def renamed_from(self) -> Mapping[str, str]:
+        """Earlier ids of declared jobs, by their present ones."""
+        return dict(self._renamed_from)
 
     # -- adding
 
@@ -122,12 +128,24 @@ class JobRouter(Dispatcher):
         name: str | None = None,
         metadata: Mapping[str, str] | None = None,
         policy: Policy | None = None,
+        renamed_from: str | None = None,
     ) -> Callable[[F], F]:
         """Declare a job, and decorate the function that it is for.
+
+        Args:
+            id: Of the job.
+            schedule: When it occurs.
+            name: For people.
+            metadata: Handed to the function.
+            policy: How occurrences are treated.
+            renamed_from: Its earlier id, in a router with a group: its work is kept. See
+                ``Scheduler.sync_jobs``.
 
         Raises:
             InvalidDefinition: A value is out of bounds, or the id has a function already.
         """
+        if renamed_from is not None and self.group is None:
+            raise InvalidDefinition("renamed_from", "is of a set: give the router a group, too")
         spec = JobSpec(
             id,
             schedule,
@@ -140,6 +158,8 @@ class JobRouter(Dispatcher):
         def add(handler: F) -> F:
             self._add(id, handler)
             self._specs[id] = spec
+            if renamed_from is not None:
+                self._renamed_from[id] = renamed_from
             return handler
 
         return add
@@ -236,6 +256,8 @@ class JobRouter(Dispatcher):
             self._specs[spec.id] = JobSpec(
                 spec.id, spec.schedule, spec.name, spec.metadata, spec.policy, self.group
             )
+        if self.group is not None:
+            self._renamed_from.update(other._renamed_from)
 
     def _add(self, job_id: str, handler: Handler) -> None:
         check_text("id", job_id)

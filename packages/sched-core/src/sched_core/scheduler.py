@@ -152,7 +152,12 @@ class Scheduler:
         if self._declared == (handler, specs):
             return
         if handler.group is not None:
-            await self.sync_jobs(specs, group=handler.group, version=handler.version)
+            await self.sync_jobs(
+                specs,
+                group=handler.group,
+                version=handler.version,
+                renamed_from=handler.renamed_from,
+            )
         else:
             for spec in specs:
                 await self._open().definitions.ensure(spec)
@@ -328,6 +333,7 @@ class Scheduler:
         version: int | str | None = None,
         prune: bool = True,
         dry_run: bool = False,
+        renamed_from: Mapping[str, str] | None = None,
     ) -> Synced:
         """Declare a whole set: add, change and remove jobs until the group is what the specs say.
 
@@ -344,6 +350,9 @@ class Scheduler:
                 without one, change nothing any more. Without any version the last sync wins.
             prune: Whether to remove jobs of the group that are not in the set.
             dry_run: Whether to say only what would be done.
+            renamed_from: Earlier ids of jobs of the set, by their present ones. Such a job keeps
+                what is due, waits or was asked for, under the same keys; a run in flight ends under
+                the old id.
 
         Raises:
             GroupConflict: An id is of another group, or was submitted; nothing was written.
@@ -360,6 +369,7 @@ class Scheduler:
             advise=opened.definitions.advise,
             group=group,
             version=version_of(version),
+            renamed_from={} if renamed_from is None else renamed_from,
         )
         return await syncing.run(specs, prune=prune, dry_run=dry_run)
 

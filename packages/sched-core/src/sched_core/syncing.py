@@ -20,7 +20,7 @@ Without versions nobody is older, and the last sync wins.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
 
@@ -124,6 +124,7 @@ class Syncing:
         advise: Told of definitions that are new or changed.
         group: Its name.
         version: Of the deployment, from :func:`version_of`.
+        renamed_from: Earlier ids of jobs of the set, by their present ones.
     """
 
     def __init__(
@@ -136,6 +137,7 @@ class Syncing:
         advise: Callable[[JobSpec], None],
         group: str,
         version: Version,
+        renamed_from: Mapping[str, str],
     ) -> None:
         self._backend = backend
         self._clock = clock
@@ -144,6 +146,7 @@ class Syncing:
         self._advise = advise
         self._group = group
         self._version = version
+        self._renamed_from = renamed_from
         self._done = _Done()
 
     async def run(self, specs: Iterable[JobSpec], *, prune: bool, dry_run: bool) -> Synced:
@@ -153,6 +156,7 @@ class Syncing:
             GroupConflict: One of the ids is another group's; nothing was written.
         """
         wanted = _checked(specs, self._group)
+        _check_renames(self._renamed_from, wanted)
         try:
             complete = await self._lead(dry_run=dry_run)
             plan = await self._read(wanted)
@@ -282,8 +286,10 @@ class Syncing:
     async def _apply(self, plan: _Plan, *, prune: bool, touch: bool) -> None:
         new = []
         for job_id, spec in plan.wanted.items():
-            job = plan.stored.get(job_id)
-            if job is not None:
+            job, old = plan.stored.get(job_id), self._earlier(plan, job_id)
+            if old is not None and (job is None or job.uid == old.uid):
+                await self._rename(plan.stored.pop(old.id), spec)
+            elif job is not None:
                 await self._define(job, spec, touch=touch)
             elif job_id not in plan.unreadable:
                 new.append(spec)
@@ -293,6 +299,47 @@ class Syncing:
         if prune:
             for job_id in sorted(plan.stored.keys() - plan.wanted.keys()):
                 await self._remove(plan.stored[job_id])
+
+    def _earlier(self, plan: _Plan, job_id: str) -> Job | None:
+        """Return the stored job that one of the set was, under another id, before."""
+        old = plan.stored.get(self._renamed_from.get(job_id, ""))
+        return None if old is None or old.spec.group != self._group else old
+
+    async def _rename(self, old: Job, spec: JobSpec) -> None:
+        """Move a job's work to another id: a copy that is not due, then no original, then due.
+
+        Where it is interrupted, the next sync of the set goes on: the copy has the original's uid.
+        """
+        while True:
+            moved = define.renamed(old, spec.id, now=self._clock.now())
+            try:
+                (copy,) = await self._backend.add([moved])
+            except JobAlreadyExists:
+                found = await self._again(spec.id)
+                if found is not None:
+                    # It was declared meanwhile, without what was due under the old id.
+                    await self._define(found, spec, touch=False)
+                    await self._remove(old)
+                    return
+                continue
+            try:
+                await self._check()
+            except _Superseded:
+                await self._withdraw(copy)
+                raise
+            try:
+                if copy.standing != moved.standing:
+                    copy = await self._backend.replace(evolve(copy, standing=moved.standing))
+                await self._backend.remove(old)
+            except (JobNotFound, RevisionConflict):
+                found = await self._again(old.id)
+                if found is not None and found.uid == old.uid:
+                    old = found
+                    continue
+            break
+        stored = await self._again(spec.id)
+        if stored is not None:
+            await self._define(stored, spec, touch=True)
 
     async def _define(self, job: Job, spec: JobSpec, *, touch: bool, new: bool = False) -> None:
         """Write a definition over what was read before the marker was checked."""
@@ -412,6 +459,17 @@ def version_of(version: int | str | None) -> Version:
         f"must be a whole number or dotted numbers such as '1.4.10', which grow with every "
         f"deployment, not {version!r}: a build number, or the time of the commit in seconds",
     )
+
+
+def _check_renames(renamed_from: Mapping[str, str], wanted: Mapping[str, JobSpec]) -> None:
+    for new, old in renamed_from.items():
+        check_text("renamed_from", old)
+        if new not in wanted:
+            raise InvalidDefinition("renamed_from", f"{new!r} is none of the set")
+        if old in wanted:
+            raise InvalidDefinition("renamed_from", f"{old!r} is still in the set")
+    if len(set(renamed_from.values())) < len(renamed_from):
+        raise InvalidDefinition("renamed_from", "two jobs of the set were one job before")
 
 
 def _checked(specs: Iterable[JobSpec], group: str) -> dict[str, JobSpec]:

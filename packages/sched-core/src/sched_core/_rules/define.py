@@ -15,6 +15,7 @@ from sched_core._rules.grid import (
     Behind,
     asked_grid,
     content,
+    following,
     has_calendar_moments,
     passed,
     rest_of_backfill,
@@ -22,7 +23,7 @@ from sched_core._rules.grid import (
 from sched_core._rules.moment import corrected, is_believed
 from sched_core._rules.operate import is_announced, woken
 from sched_core._rules.record import ended, of_passed
-from sched_core._rules.standing import has_begun, is_owed, placed, scheduled
+from sched_core._rules.standing import has_begun, is_owed, placed, replaced, scheduled
 from sched_core.schedule import first_occurrence, next_occurrence
 
 EDITED = "edited or removed"
@@ -65,12 +66,33 @@ def redefine(
         mended = corrected(edited, now=now)
         if mended is not None:
             return Change(mended)
-        if edited == job:
+        if edited == job and _is_placed(job, now):
             return None
         if job.standing.expires_at is None and job.standing.due_at is not None:
             return Change(edited)
         return Change(evolve(edited, standing=placed(edited, job.standing, now)))
     return _rescheduled(woken(job, now=now), evolve(job, spec=spec, declared=declared), now)
+
+
+def renamed(job: Job, job_id: str, *, now: datetime) -> Job:
+    """Return the job under another id, with the names of its occurrences, and not due yet.
+
+    What is held stays with the old record: its claim ends it. The copy is due once
+    :func:`redefine` has had it, which is to be after the old record was removed.
+    """
+    standing = job.standing
+    held = None if job.held is None else standing.find(job.held)
+    moved = evolve(job, spec=evolve(job.spec, id=job_id), revision=0, held=None, held_at=None)
+    if held is not None and held.is_scheduled:
+        behind = content(job, held, held.began_at or job.held_at)
+        moment = following(job, behind.last or held.scheduled_at)
+        number = standing.last_number + (moment is not None)
+        one = None if moment is None else scheduled(job, number, moment)
+        standing = evolve(standing, last_number=number, scheduled=one)
+    elif held is not None:
+        standing = replaced(standing, held)
+    standing = placed(moved, standing, now)
+    return evolve(moved, standing=evolve(standing, due_at=None))
 
 
 def retire(job: Job, *, now: datetime) -> tuple[Execution, ...]:
@@ -131,6 +153,12 @@ def _rescheduled(job: Job, edited: Job, now: datetime) -> Change:
 
 def _newest(number: int, executions: tuple[Execution, ...]) -> int:
     return max([number, *(each.number for each in executions)])
+
+
+def _is_placed(job: Job, now: datetime) -> bool:
+    """Whether a job is due when it should be, and not only on its way to another id."""
+    standing = job.standing
+    return standing.due_at is not None or placed(job, standing, now).due_at is None
 
 
 def _is_kept(edited: Job, one: Pending) -> bool:
