@@ -12,18 +12,21 @@ import attrs
 import pytest
 from attrs.exceptions import FrozenInstanceError
 
-from sched_core.job import Execution, JobEvent, Standing, State, Status
+from sched_core import Execution, Hold, JobEvent, Kind, Pending, Standing, Status
 from sched_core.schedule import Once
 from sched_core.values import quick
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
-STANDING = Standing(State.ACTIVE, 1, NOW, NOW)
+PENDING = Pending(1, NOW, NOW)
+STANDING = Standing(1, PENDING, NOW)
+HOLD = Hold("a", "u", 7, "w", NOW, NOW, NOW, PENDING, None)
 EVENT = JobEvent("a", Once(NOW), NOW, NOW, "u:1")
 EXECUTION = Execution(
-    "u:1:1", "a", "u", 1, NOW, False, 1, Status.FAILED, True, 7, "w", NOW, None, NOW, "because"
+    *("u:1:1", "a", "u", 1, 1, Kind.SCHEDULED, NOW, Status.FAILED, True),
+    *(7, "w", NOW, None, NOW, "because"),
 )
-VALUES = [STANDING, EVENT, EXECUTION]
+VALUES = [PENDING, STANDING, HOLD, EVENT, EXECUTION]
 
 
 @attrs.frozen(weakref_slot=False)
@@ -50,14 +53,16 @@ def test_a_value_cannot_be_changed_once_it_is_made(value: Any) -> None:
             delattr(value, field.name)
 
 
-@pytest.mark.parametrize("value", [STANDING, EXECUTION], ids=["Standing", "Execution"])
+@pytest.mark.parametrize(
+    "value", [STANDING, HOLD, EXECUTION], ids=["Standing", "Hold", "Execution"]
+)
 def test_a_value_is_copied_and_pickled_as_what_it_is(value: Any) -> None:
     for other in (copy.copy(value), pickle.loads(pickle.dumps(value)), attrs.evolve(value)):
         assert type(other) is type(value)
         assert other == value
         assert hash(other) == hash(value)
         with pytest.raises(FrozenInstanceError):
-            other.reason = "another"
+            other.worker = "another"
 
 
 def test_the_constructor_takes_what_attrs_would_have_it_take() -> None:
