@@ -399,6 +399,9 @@ def settle(found: Found, settlement: Settlement) -> Write | Settled | Literal["l
         return Write(claim.job.id, None, lines, unsure=unsure)
     closed = _closed(record.closed, job.uid, lines)
     if standing is None:
+        if held is not None and held.lost is not None and held.job.uid == job.uid:
+            # What was lost is forgotten, and its lines have the ids of the attempts to come.
+            closed = max(closed, held.job.standing.number)
         kept = evolve(record, hold=None, ended=ended, closed=closed)
         return Write(claim.job.id, kept, lines, unsure=unsure)
     after = Job(job.spec, job.uid, job.declared, job.anchor, standing, 0)

@@ -5,8 +5,9 @@ its one line. All conditions are in the statement, row by row: those that meet t
 the others are settled rule by rule as in ``sched_core.memory``, under locks.
 
 No line needs to be looked up in the common case: a row that is not ``doubtful`` has no final line
-at or after its pending occurrence, because each of these settlements moves the row past its line,
-and every other write that might break the rule looks, and marks the row.
+at or after its pending occurrence, and none of its next attempt, because each of these
+settlements moves the row past its line, and every other write that might break the rule looks, and
+marks the row.
 """
 
 # ruff: noqa: S608 -- statements are made of constants; values are bound
@@ -111,11 +112,13 @@ class Settling:
             UPDATE {job} j SET {_STANDING_SET}, revision = {names.next}, {end},
                 ended_token = i.ended_token, ended_worker = i.ended_worker,
                 doubtful = EXISTS (SELECT FROM {names.ledger} l
-                    WHERE l.uid = j.uid AND l.number >= i.number AND l.final)
+                    WHERE l.uid = j.uid AND l.number >= i.number
+                        AND (l.final OR (l.number = i.number AND l.attempt > i.attempts)))
             FROM {_STANDINGS.unnest} WHERE j.id = i.id
         """
         self._free = f"""
-            UPDATE {job} j SET {end}, ended_token = i.ended_token, ended_worker = i.ended_worker
+            UPDATE {job} j SET doubtful = j.doubtful OR j.lost > 0, {end},
+                ended_token = i.ended_token, ended_worker = i.ended_worker
             FROM unnest(%s::text[], %s::bigint[], %s::text[]) AS i(id, ended_token, ended_worker)
             WHERE j.id = i.id
         """

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
-from sched_core.job import Execution
+from sched_core.job import Execution, Standing
 from sched_sql.rows import EARLIEST, LEDGER_COLUMNS, Row, line_values
 from sched_sql.sqlite.database import Database, Serial
 
@@ -81,13 +81,13 @@ class Ledger:
         ).fetchone()
         return found is not None
 
-    def has_final_from(self, uid: str, number: int, serial: Serial) -> bool:
-        """Whether this occurrence or a later one has its final line."""
+    def is_ahead_of(self, uid: str, standing: Standing, serial: Serial) -> bool:
+        """Whether a line is stored that a run of what is pending, or a later one, would write."""
         self.index(serial)
         found = self._database.connection.execute(
-            "SELECT 1 FROM sched_ledger WHERE uid = ? AND number >= ? AND indexed = 1 AND final "
-            "LIMIT 1",
-            (uid, number),
+            "SELECT 1 FROM sched_ledger WHERE uid = ? AND number >= ? AND indexed = 1 "
+            "AND (final OR (number = ? AND attempt > ?)) LIMIT 1",
+            (uid, standing.number, standing.number, standing.attempts),
         ).fetchone()
         return found is not None
 

@@ -6,8 +6,9 @@ does not meet them, the batch is taken back and settled one by one, rule by rule
 ``sched_core.memory``.
 
 No line needs to be looked up in the common case: a row that is not ``doubtful`` has no final line
-at or after its pending occurrence, because each of these settlements moves the row past its line,
-and every other write that might break the rule looks, and marks the row.
+at or after its pending occurrence, and none of its next attempt, because each of these
+settlements moves the row past its line, and every other write that might break the rule looks, and
+marks the row.
 """
 
 # ruff: noqa: S608 -- statements are made of constants; values are bound
@@ -51,7 +52,10 @@ UPDATE sched_job SET ({STANDING_COLUMNS}) = ({_MARKS}), revision = ?, {_END},
 WHERE id = ?
 """
 
-_FREE_ONE = f"UPDATE sched_job SET {_END}, ended_token = ?, ended_worker = ? WHERE id = ?"
+_FREE_ONE = f"""
+UPDATE sched_job SET doubtful = max(doubtful, lost > 0), {_END}, ended_token = ?, ended_worker = ?
+WHERE id = ?
+"""
 
 _ROW = f"""
 SELECT token, worker, lease_until, coalesce(held_uid, uid), coalesce(held_number, number),
@@ -131,7 +135,7 @@ class Settling:
         elif standing is None:
             self._connection.execute(_FREE_ONE, (*ended, job_id))
         else:
-            doubtful = self._ledger.has_final_from(job.uid, standing.number, self._serial)
+            doubtful = self._ledger.is_ahead_of(job.uid, standing, self._serial)
             values = (*standing_values(standing), self._serial.next(), *ended, doubtful, job_id)
             self._connection.execute(_SETTLE_ONE, values)
         return WRITTEN
