@@ -8,7 +8,8 @@ attrs, and measured in the same rounds (see :mod:`benchmarks._yardstick`). Micro
 one machine on one day; how many times the yardstick a figure is does not, and that is what is
 promised: of processor time, so that a machine that is busy is so for both.
 
-Medians of the ratios of several rounds, of which each takes the least of three tries. If one is above its promise, the exit code is 1.
+Medians of the ratios of several rounds, of which each takes the least of three tries. If one is
+above its promise, the exit code is 1.
 """
 
 from __future__ import annotations
