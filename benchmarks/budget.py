@@ -52,10 +52,10 @@ START = 3.3
 """Times the yardstick.
 
 Revision 1996364 got 12.0 and 12.7, 7.5 and 8.2, 12.9 and 12.5, 7.8 and 7.7 in two calls of this
-script on an idle machine of two shared cores, where the same code in turn got 12.9 and 13.6, 7.3
-and 8.1, 10.4 and 9.5, 7.3 and 6.6 later; and 2.6 and 2.8 for a start, beside 2.8 and 2.6 later. The promises leave room for that
-noise, and none for a run that costs a quarter more. What differs by less is told by counting
-instructions: ``valgrind --tool=cachegrind --cache-sim=no`` of both.
+script on an idle machine of two shared cores, where this code in turn got 12.9 and 13.6, 7.3 and
+8.1, 10.4 and 9.5, 7.3 and 6.6. A start was 2.6 and 2.8 there, 2.8 and 2.6 here. The promises leave
+room for that noise, and none for a run that costs a quarter more. What differs by less is told by
+counting instructions: ``valgrind --tool=cachegrind --cache-sim=no`` of both.
 """
 MEMORY = 50.0
 """Megabytes."""
