@@ -67,7 +67,7 @@ BY_OURS: tuple[Story, ...] = (
         _claim(most=1),
         _claim(1, most=1),
     ),
-    # SQLite wrote a second line under the id of the lost attempt; PostgreSQL refused the batch.
+    # SQLite and JetStream wrote a second line under the id of the lost attempt.
     (_add(), _claim(), _pass(), _claim(), _settle("freed"), _claim(1), _settle()),
 )
 """What was wrong with memory, SQLite, PostgreSQL, JetStream or the example."""
