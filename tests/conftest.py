@@ -13,10 +13,15 @@ from tools import budgets
 
 DEEP = os.environ.get("SCHED_DEEP", "") not in {"", "0"}
 
-ON_ONE_LOOP = ("tests/conformance/test_sqlite.py", "tests/conformance/test_postgres.py")
-"""The short form examines these on asyncio alone; the backend in memory has every law on both."""
-ONE_OR_THE_OTHER = ("tests/core/", {"trio", "sqlite"})
-"""Of tests there on each loop and each store, the short form leaves out the pair."""
+LEFT_OUT: tuple[tuple[str, set[str]], ...] = (
+    ("tests/conformance/test_sqlite.py", {"trio"}),
+    ("tests/conformance/test_postgres.py", {"trio"}),
+    ("tests/conformance/test_jetstream.py", {"trio"}),  # which it does not declare
+    ("tests/core/", {"trio", "sqlite"}),
+    ("tests/core/test_handlers.py", {"sqlite"}),  # what they do is asked of no store
+)
+"""Of tests on several loops and stores, the short form leaves out those with all these words."""
+
 
 settings.register_profile(
     "ci",
@@ -63,22 +68,22 @@ def pytest_collection() -> Generator[None, object, object]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Let folders that take long begin first, so that processes end at about the same time.
 
-    Leave the tests marked ``deep`` to ``./dev prove``, and count them as deselected; so are laws on
-    trio, where a backend calls the same code in the same threads.
+    Leave the tests marked ``deep`` to ``./dev prove``, and count them as deselected; so are those
+    on a loop or a store that makes no difference: see :data:`LEFT_OUT`.
     """
     for item in items:
         callspec = getattr(item, "callspec", None)
         chosen = {} if callspec is None else callspec.params
-        folder, pair = ONE_OR_THE_OTHER
         words = {word for word in chosen.values() if isinstance(word, str)}
-        on_trio = item.nodeid.startswith(ON_ONE_LOOP) and "trio" in words
-        if on_trio or (item.nodeid.startswith(folder) and pair <= words):
+        if any(item.nodeid.startswith(where) and those <= words for where, those in LEFT_OUT):
             item.add_marker(pytest.mark.deep)
     items.sort(key=lambda item: -budgets.of(item.nodeid))
-    left_out = [item for item in items if item.get_closest_marker("deep") and not DEEP]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+    if not DEEP:
+        parted: dict[bool, list[pytest.Item]] = {True: [], False: []}
+        for item in items:
+            parted[item.get_closest_marker("deep") is not None].append(item)
+        config.hook.pytest_deselected(items=parted[True])
+        items[:] = parted[False]
 
 
 class Seconds:

@@ -8,6 +8,7 @@ the ``[code, output, errors]`` of each.
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import os
 import pty
@@ -105,11 +106,13 @@ HOW = {"terminal": on_terminal, "pipe": piped, "unheard": unheard}
 if __name__ == "__main__":
     outputs = sys.stdout
     with open(os.devnull, "w") as sys.stdout:  # noqa: PTH123 -- imports all that a command needs
-        sys.argv = ["sched", "jobs"]
-        try:
-            main()
-        except SystemExit:
-            sys.stdout.flush()
+        for words in (["jobs"], ["next", "* * * * *"], ["doctor"], ["--help"]):
+            sys.argv = ["sched", *words]
+            try:
+                main()
+            except SystemExit:
+                sys.stdout.flush()
+    gc.freeze()  # a child that collects would copy the pages of all that is imported
     sys.stdout = outputs
     for line in sys.stdin:
         answers = [HOW[how](words, environment) for how, words, environment in json.loads(line)]

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 class Harness(JetStreamHarness):
-    share = 1.0 if DEEP else 0.1
+    share = 1.0 if DEEP else 0.05
 
 
 TestJetStream = conformance(Harness())

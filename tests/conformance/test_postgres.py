@@ -10,7 +10,7 @@ from sched_testkit.conformance import DEEP
 
 
 class Short(SessionPostgresHarness):
-    share = 0.1
+    share = 0.05
 
 
 TestPostgres = conformance(PostgresHarness() if DEEP else Short())

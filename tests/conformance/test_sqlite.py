@@ -5,7 +5,7 @@ from sched_testkit.conformance import DEEP
 
 
 class Harness(SqliteHarness):
-    share = 1.0 if DEEP else 0.25
+    share = 1.0 if DEEP else 0.15
 
 
 TestSqlite = conformance(Harness())

@@ -11,18 +11,6 @@ from tests.core.running import BACKENDS, Make, seconds
 from sched_core import MemoryBackend, MemoryStore, engine
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave to the long form what handlers do on files: none of it is asked of the store."""
-    for item in items:
-        callspec = getattr(item, "callspec", None)
-        if (
-            item.path.name == "test_handlers.py"
-            and callspec
-            and "sqlite" in callspec.params.values()
-        ):
-            item.add_marker(pytest.mark.deep)
-
-
 @pytest.fixture
 def short_flush(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait less for handlers that do not end after they were cancelled."""

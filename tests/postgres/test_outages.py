@@ -125,7 +125,7 @@ def test_a_server_that_crashes_under_load(server: Server, deep: bool) -> None:
 
     async def main() -> None:
         async with loaded(here) as load:
-            for turn in range(5 if deep else 2):
+            for turn in range(5 if deep else 1):
                 await load.submit(300)
                 await anyio.sleep(0.5)
                 errors = (await load.scheduler.health()).backend_errors
@@ -248,7 +248,7 @@ def test_without_announcements_jobs_are_found_all_the_same(server: Server) -> No
     anyio.run(main)
 
 
-def test_a_lost_listening_connection_is_noticed_and_made_again(server: Server) -> None:
+def test_a_lost_listening_connection_is_noticed_and_made_again(server: Server, deep: bool) -> None:
     here = Place(server.address(), "listening")
 
     async def main() -> None:
@@ -264,7 +264,7 @@ def test_a_lost_listening_connection_is_noticed_and_made_again(server: Server) -
         ):
             tasks.start_soon(scheduler.run_forever)
             await anyio.sleep(0.3)
-            for turn in range(3):
+            for turn in range(3 if deep else 1):
                 killed = server.admin(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                     "WHERE query LIKE 'LISTEN%' OR query = 'SELECT'"

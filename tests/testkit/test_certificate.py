@@ -140,11 +140,6 @@ def test_what_was_not_seen_stands_first_and_strict_fails_for_it(tmp_path: Path) 
     (tmp_path / "test_trusting.py").write_text(TRUSTING, encoding="utf-8")
     trusting, sound = "test_trusting.py", "test_mine.py::TestSound"
     chosen = ("-p", "no:asyncio", "-k", "order or claimed_once or killed or only")
-    code, shown = exam(tmp_path, *chosen, trusting, sound)
-    assert code == 0, shown
-    lines = shown[shown.index("trusting: ") :].splitlines()
-    assert lines[1].strip() == UNSEEN
-    assert shown.count("torture: not run") == 2
 
     verdicts = {"sound": verdict("sound", 2, 7, 0), "other": verdict("other", 0.5, 8, 2)}
     assert read_verdicts(verdicts.values())["other"].startswith("0.5 min, seed 8, 2 findings (")
@@ -154,10 +149,24 @@ def test_what_was_not_seen_stands_first_and_strict_fails_for_it(tmp_path: Path) 
         options += ["--sched-torture", str(tmp_path / name)]
     code, shown = exam(tmp_path, *options, trusting)
     assert code == 1, shown
+    lines = shown[shown.index("trusting: ") :].splitlines()
+    assert lines[1].strip() == UNSEEN
     assert f"--sched-strict: trusting: {UNSEEN}" in shown
+    assert shown.count("torture: not run") == 1
     code, shown = exam(tmp_path, *options, sound)
     assert code == 0, "nothing is left unseen, and it failed"
     assert "torture: 2 min, seed 7, no finding (sched-testkit" in shown
+
+
+@pytest.mark.deep
+def test_what_was_not_seen_fails_nothing_that_is_not_strict(tmp_path: Path) -> None:
+    (tmp_path / "test_trusting.py").write_text(TRUSTING, encoding="utf-8")
+    chosen = ("-p", "no:asyncio", "-k", "order or claimed_once or killed or only")
+    code, shown = exam(tmp_path, *chosen, "test_trusting.py", "test_mine.py::TestSound")
+    assert code == 0, shown
+    lines = shown[shown.index("trusting: ") :].splitlines()
+    assert lines[1].strip() == UNSEEN
+    assert shown.count("torture: not run") == 2
 
 
 @pytest.mark.parametrize(

@@ -45,9 +45,17 @@ class Store(MemoryStore):
         self.locked = set[str]()
 
     def next_serial(self) -> int:
+        self.expect_writable()
+        return super().next_serial()
+
+    def next_due(self, now: datetime) -> str | None:
+        """Refuse before the id is taken from its queue: a claim that is refused stays due."""
+        self.expect_writable()
+        return super().next_due(now)
+
+    def expect_writable(self) -> None:
         if self.refuses:
             raise BackendUnavailable("read-only")
-        return super().next_serial()
 
     def unlock(self, job_id: str) -> None:
         """Called when others let a record go that they had locked; locks hold up nothing here."""

@@ -180,7 +180,7 @@ class Settler:
 
     def _write_soon(self, run: Run) -> None:
         if not self._waiting:
-            self._wanted.set()  # whoever writes waits only while nothing else does
+            self._wanted.set()  # the task that writes waits only while the list is empty
         self._waiting.append(run)
 
     async def write_all(self, *, begun: Callable[[], None]) -> None:

@@ -17,8 +17,8 @@ C = TypeVar("C", bound=type[Any])
 def quick(cls: C) -> C:
     """Give a frozen attrs class a constructor that stores the fields by plain assignments.
 
-    While it runs, the instance is of another class: of the same fields, and not frozen. Nobody else
-    has the instance yet. All else, equality and ``evolve`` among it, stays as attrs made it::
+    While it runs, the instance is of another class: of the same fields, and not frozen. No other
+    code has the instance yet. All else, equality and ``evolve`` among it, stays as attrs made it::
 
         @quick
         @frozen(weakref_slot=False)
