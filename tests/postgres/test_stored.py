@@ -34,9 +34,9 @@ from sched_core import (
 )
 from sched_core.testing import FakeClock, history
 from sched_sql import SqlBackend
+from sched_sql.holds import RECORD_COLUMNS, read_record
 from sched_sql.moments import EPOCH
 from sched_sql.postgres import migrating
-from sched_sql.rows import RECORD_COLUMNS, read_record
 from sched_sql.upgrade import OLD_COLUMNS, upgraded
 
 STORED = Path(__file__).parent / "stored"

@@ -27,7 +27,7 @@ from sched_core import (
     Status,
 )
 from sched_core.codec import Malformed
-from sched_sql import rows
+from sched_sql import holds, rows, standings
 from sched_sql.history import EXECUTION_COLUMNS, execution_values, read_execution
 from sched_sql.moments import micros
 from sched_sql.rules import is_plain
@@ -86,8 +86,8 @@ def test_every_field_of_a_scheduled_occurrence(name: str) -> None:
     standing = evolve(STANDING, scheduled=changed(ONE, name))
     assert standing != STANDING
     assert read(evolve(JOB, standing=standing)).standing == standing
-    in_columns = rows.differ_by_a_run(STANDING, standing)
-    assert in_columns == (rows.standing_values(standing)[-1] is None)
+    in_columns = standings.differ_by_a_run(STANDING, standing)
+    assert in_columns == (standings.standing_values(standing)[-1] is None)
 
 
 @pytest.mark.parametrize("name", ["uid", "declared", "anchor", "revision"])
@@ -108,9 +108,9 @@ def test_every_field_of_a_hold_that_an_edit_leaves(name: str) -> None:
         micros(hold.renewed_at),
         micros(hold.expires_at),
         None if hold.alone_at is None else micros(hold.alone_at),
-        rows.held_text(hold),
+        holds.held_text(hold),
     )
-    assert rows.read_hold(columns, None) == hold
+    assert holds.read_hold(columns, None) == hold
 
 
 @pytest.mark.parametrize("name", [name for name in fields(Execution) if name != "id"])
@@ -146,20 +146,20 @@ def test_what_a_steady_run_does_not_write_of_the_standing(name: str) -> None:
 
 
 def _steady_or_not(before: Standing, after: Standing) -> None:
-    if not rows.differ_by_a_run(before, after):
+    if not standings.differ_by_a_run(before, after):
         return
-    steady = rows.steady_values(before, after)
+    steady = standings.steady_values(before, after)
     if steady is None:
         return
-    names = rows.RUN_COLUMNS.split(", ")
-    row = dict(zip(names, rows.run_values(before), strict=True))
-    row |= dict(zip(rows.STEADY_COLUMNS.split(", "), steady, strict=True))
-    assert tuple(row.values()) == rows.run_values(after)
+    names = standings.RUN_COLUMNS.split(", ")
+    row = dict(zip(names, standings.run_values(before), strict=True))
+    row |= dict(zip(standings.STEADY_COLUMNS.split(", "), steady, strict=True))
+    assert tuple(row.values()) == standings.run_values(after)
 
 
 def test_the_usual_run_is_plain_and_steady() -> None:
     after = evolve(STANDING, last_number=4, scheduled=Pending(4, LATER, LATER), due_at=LATER)
-    assert rows.steady_values(STANDING, after) is not None
+    assert standings.steady_values(STANDING, after) is not None
     claim = Claim(JOB, 5, "w", NOW, LATER)
     execution = Execution(
         *("u:3:1", "a", "u", 3, 1, Kind.SCHEDULED, NOW, Status.SUCCEEDED, True, 5, "w", NOW),

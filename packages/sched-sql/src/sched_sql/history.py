@@ -11,14 +11,13 @@ from sched_core.row import bounded
 from sched_sql.moments import (
     EPOCH,
     MICROSECOND,
+    Row,
     moment,
     moment_if_any,
     moment_or_none,
     no_moment,
     quoted,
 )
-
-Row = tuple[Any, ...]
 
 EXECUTION_COLUMNS = (
     "job_id, uid, number, attempt, kind, scheduled_at, status, final, token, worker, claimed_at, "

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sched_core import Job, Settlement
 from sched_core.errors import JobAlreadyExists
-from sched_sql.rows import differ_by_a_run
+from sched_sql.standings import differ_by_a_run
 
 
 def is_plain(settlement: Settlement) -> bool:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from sched_core import Claim, Execution, Hold, Undecodable, codec
 from sched_core import row as core
+from sched_sql.holds import RECORD_COLUMNS, read_record
 from sched_sql.moments import moment
 from sched_sql.postgres.executions import CHUNK, Executions, Found
 from sched_sql.postgres.names import (
@@ -36,15 +37,7 @@ from sched_sql.postgres.names import (
 )
 from sched_sql.postgres.records import Freed, Records
 from sched_sql.postgres.renewals import Fence, Places, Renewals, arrays
-from sched_sql.rows import (
-    JOB_COLUMNS,
-    JOB_WIDTH,
-    QUEUE,
-    RECORD_COLUMNS,
-    read_job,
-    read_job_or_undecodable,
-    read_record,
-)
+from sched_sql.rows import JOB_COLUMNS, JOB_WIDTH, QUEUE, read_job, read_job_or_undecodable
 
 EVER = -(2**62)
 """Before all moments."""

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Sequence
 from sched_core import Execution, Hold, Job, Undecodable
 from sched_core import row as core
 from sched_core.ports import MAX_POLL
+from sched_sql.holds import RECORD_COLUMNS, held_text, read_record
 from sched_sql.moments import micros_or_none
 from sched_sql.postgres.executions import Executions, Found
 from sched_sql.postgres.names import DURABLE, JOBS, NOW, Names, Query, Steps, texts
-from sched_sql.rows import JOB_COLUMNS, RECORD_COLUMNS, held_text, job_values, read_record
+from sched_sql.rows import JOB_COLUMNS, job_values
 from sched_sql.rules import refuse_twins, revised
 
 BULK = 2_000

@@ -18,10 +18,12 @@ from sched_core import (
     codec,
 )
 from sched_sql.history import EXECUTION_COLUMNS, no_age, odd_execution, read_execution
+from sched_sql.holds import RECORD_COLUMNS, read_record
 from sched_sql.moments import micros
 from sched_sql.postgres.names import Names, Query, Steps, texts
-from sched_sql.rows import RECORD_COLUMNS, STATE, odd_job, read_record
+from sched_sql.rows import odd_job
 from sched_sql.rules import after_prefix
+from sched_sql.standings import STATE
 
 
 def jobs(

@@ -7,7 +7,8 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from sched_sql.history import EXECUTION_COLUMNS
-from sched_sql.rows import JOB_COLUMNS, Row
+from sched_sql.moments import Row
+from sched_sql.rows import JOB_COLUMNS
 
 T = TypeVar("T")
 

@@ -21,9 +21,9 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from sched_core.errors import InvalidDefinition
+from sched_sql.moments import Row
 from sched_sql.postgres.failures import ends_sessions
 from sched_sql.postgres.names import Query, Steps
-from sched_sql.rows import Row
 
 T = TypeVar("T")
 

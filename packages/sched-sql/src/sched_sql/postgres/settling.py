@@ -18,6 +18,7 @@ from operator import itemgetter
 from sched_core import Claim, Job, Kind, Settled, Settlement, Undecodable
 from sched_core import row as core
 from sched_sql.history import execution_values
+from sched_sql.holds import RECORD_COLUMNS, read_record
 from sched_sql.moments import EPOCH, micros, micros_or_none, moment
 from sched_sql.postgres.executions import Executions
 from sched_sql.postgres.names import (
@@ -33,8 +34,8 @@ from sched_sql.postgres.names import (
 )
 from sched_sql.postgres.partitions import drop_at
 from sched_sql.postgres.records import Freed, Records
-from sched_sql.rows import RECORD_COLUMNS, RUN_COLUMNS, read_record, run_values
 from sched_sql.rules import is_plain
+from sched_sql.standings import RUN_COLUMNS, run_values
 
 BUSY = Settled("busy")
 

@@ -13,8 +13,8 @@ import json
 from collections.abc import Iterable
 
 from sched_core import Execution, UndecodableExecution
-from sched_sql.history import EXECUTION_COLUMNS, Row, execution_values, named, read_execution
-from sched_sql.moments import EARLIEST
+from sched_sql.history import EXECUTION_COLUMNS, execution_values, named, read_execution
+from sched_sql.moments import EARLIEST, Row
 from sched_sql.sqlite.database import Database, Serial
 
 _MARKS = ", ".join("?" * (EXECUTION_COLUMNS.count(",") + 1))

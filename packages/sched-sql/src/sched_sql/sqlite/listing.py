@@ -19,11 +19,13 @@ from sched_core import (
     codec,
 )
 from sched_sql.history import EXECUTION_COLUMNS, no_age, odd_execution, read_execution
-from sched_sql.moments import micros
-from sched_sql.rows import RECORD_COLUMNS, STATE, Row, odd_job
+from sched_sql.holds import RECORD_COLUMNS
+from sched_sql.moments import Row, micros
+from sched_sql.rows import odd_job
 from sched_sql.rules import after_prefix
 from sched_sql.sqlite.database import Database
 from sched_sql.sqlite.records import read_record
+from sched_sql.standings import STATE
 
 IS_WHOLE = "typeof({}) = 'integer'"
 _ODD_JOB, _NO_AGE = odd_job(IS_WHOLE), no_age(IS_WHOLE)

@@ -15,20 +15,10 @@ from attrs import define
 
 from sched_core import Hold, Job, Undecodable, codec
 from sched_core import row as core
-from sched_sql import rows
-from sched_sql.moments import micros_or_none
-from sched_sql.rows import (
-    HOLD_COLUMNS,
-    HOLD_WIDTH,
-    JOB_COLUMNS,
-    JOB_WIDTH,
-    RECORD_COLUMNS,
-    Row,
-    held_text,
-    job_values,
-    read_job,
-    undecodable,
-)
+from sched_sql import holds
+from sched_sql.holds import HOLD_COLUMNS, HOLD_WIDTH, RECORD_COLUMNS, held_text
+from sched_sql.moments import Row, micros_or_none
+from sched_sql.rows import JOB_COLUMNS, JOB_WIDTH, job_values, read_job, undecodable
 from sched_sql.sqlite.database import Database
 
 TEXT_COLUMNS = (
@@ -137,7 +127,7 @@ def read_record(row: Row) -> Record:
             held = row[JOB_WIDTH + 1 + LEASE_UNTIL] is not None
             _check_types(row[: JOB_WIDTH + 1 + (HOLD_WIDTH if held else 0)], 0)
             _check_removed(row[JOB_WIDTH])
-        found = rows.read_record(row)
+        found = holds.read_record(row)
     except codec.Malformed as error:
         found = core.Row(undecodable(row, str(error)))
     return Record(found.job, found.hold, found.ended, found.job, found.hold)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sched_core.errors import BackendError, BackendUnavailable, SchemaTooNew
 from sched_core.logger import Logger
-from sched_sql.rows import RECORD_COLUMNS
+from sched_sql.holds import RECORD_COLUMNS
 from sched_sql.upgrade import OLD_COLUMNS, upgraded
 
 logger = Logger("sched_sql")

@@ -26,8 +26,9 @@ from sched_core import (
 from sched_core.clock import FIRST, Clock
 from sched_core.errors import BackendError
 from sched_core.ports import Transaction
-from sched_sql.moments import micros
-from sched_sql.rows import RECORD_COLUMNS, Row, job_values
+from sched_sql.holds import RECORD_COLUMNS
+from sched_sql.moments import Row, micros
+from sched_sql.rows import job_values
 from sched_sql.rules import refuse_twins, revised
 from sched_sql.sqlite import listing
 from sched_sql.sqlite.claims import Claims
