@@ -208,6 +208,12 @@ def test_a_trigger_that_took_the_number_of_a_claimed_run_gets_another_one() -> N
     assert standing.last_number == 2
 
 
+@pytest.mark.parametrize(("job_id", "number"), [("runs", 2), ("all", 5), ("removed", 1)])
+def test_what_an_older_version_may_have_written_is_looked_up(job_id: str, number: int) -> None:
+    """Up to the number that was pending or held then, and no further."""
+    assert record_of(job_id).doubtful == number
+
+
 @pytest.mark.parametrize("subject", RECORDS)
 def test_what_is_read_old_is_written_new(subject: str) -> None:
     line = RECORDS[subject]
@@ -233,7 +239,7 @@ def test_what_is_read_old_is_written_new(subject: str) -> None:
         {"released": ["u", 1, "many", None, None]},
         {"closed": None},
         {"hold": {"token": 1, "worker": "w", "at": "soon", "until": "soon"}},
-        {"strange": True},
+        {"doubtful": 1},
     ],
     ids=str,
 )

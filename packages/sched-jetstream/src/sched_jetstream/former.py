@@ -232,13 +232,16 @@ def _held(was: _Was, lost: int, claimed_at: datetime) -> Pending:
     )
 
 
-def is_strange(record: Mapping[str, Any]) -> bool:
-    """Whether executions may be stored that the standing gives no account of.
+def doubtful_of(record: Mapping[str, Any]) -> int:
+    """Return up to which number executions may be stored that the standing gives no account of.
 
-    An edit could end an occurrence ahead of the pending one.
+    An edit could end an occurrence ahead of the pending one, and a claim that ended without a word
+    could forget what had been lost of it before.
     """
-    standing = record.get("standing")
-    return standing is not None and count(record.get("closed", 0)) >= count(standing["number"])
+    standing, hold = record.get("standing"), record.get("hold")
+    was = None if hold is None else _was(hold)
+    numbers = [count(record.get("closed", 0)), 0 if was is None else was.number]
+    return max(numbers if standing is None else [*numbers, count(standing["number"])])
 
 
 def execution_of(body: bytes) -> bytes:

@@ -148,7 +148,7 @@ def _open(job: Job) -> Job:
 
 def _over(old: Record, new: Record) -> Record:
     """Return a new record with what belongs to claims, and not to the job."""
-    return Record(new.id, new.job, new.definition, old.hold, old.ended, old.schedule, old.strange)
+    return Record(new.id, new.job, new.definition, old.hold, old.ended, old.schedule, old.doubtful)
 
 
 def _not_left(old: Record, executions: Sequence[Execution]) -> Iterable[Execution]:
@@ -178,21 +178,24 @@ def _write(
         for each in new:
             once.setdefault(each.id, each)
         new = tuple(once.values())
-    look = old.strange or not all(_is_new(old, each) for each in new)
+    look = not all(_is_new(old, each) for each in new)
     job = old.job
-    if record is not None and not record.strange and job is not None and after is not None:
-        odd = any(each.uid == job.uid and not _is_accounted(after, each) for each in new)
-        record = evolve(record, strange=True) if odd else record
+    if record is not None and job is not None and after is not None:
+        for each in new:
+            if each.uid == job.uid and not _is_accounted(after, each):
+                record = evolve(record, doubtful=max(record.doubtful, each.number))
     return Write(old.id, record, new, look)
 
 
 def _is_new(old: Record, execution: Execution) -> bool:
-    """Whether a record that is not strange shows that an execution is not stored yet.
+    """Whether a record shows that an execution is not stored yet.
 
     What is pending or held has no final execution, and of attempts those that it counts; and what
     has a number above the newest has none.
     """
     hold, job = old.hold, old.job
+    if execution.number <= old.doubtful:
+        return False
     if hold is not None and is_left_to_claim(hold, execution):
         one = hold.pending
     elif job is None or job.uid != execution.uid:
@@ -373,6 +376,6 @@ def settle(
         None,
         (hold.token, hold.worker),
         record.schedule,
-        record.strange,
+        record.doubtful,
     )
     return _write(record, ended, executions, after.standing)

@@ -23,6 +23,7 @@ from sched_core.row import with_hold
 from sched_jetstream import former
 from sched_jetstream.standing import (
     checked,
+    count,
     decode_hold,
     decode_standing,
     encode_hold,
@@ -67,8 +68,9 @@ class Record:
         hold: The claim that has not ended.
         ended: Token and worker of the newest settled claim: by it a repeated settle is known.
         schedule: The generation that the server may still have a schedule of.
-        strange: Executions were written that the standing gives no account of: of any further one
-            it is to be found out whether it is stored already. No decision of the core does it.
+        doubtful: Up to this number, executions may be stored that the standing gives no account of:
+            of a further one it is to be found out whether it is stored already. No decision of the
+            core makes a number doubtful.
         format: That it was read in; it is written in this version's.
     """
 
@@ -78,7 +80,7 @@ class Record:
     hold: Hold | None = None
     ended: tuple[int, str] | None = None
     schedule: str | None = None
-    strange: bool = False
+    doubtful: int = 0
     format: int = codec.FORMAT
 
     def read(self) -> Job | None:
@@ -95,7 +97,7 @@ def with_claim(record: Record, hold: Hold | None) -> Record:
         hold,
         record.ended,
         record.schedule,
-        record.strange,
+        record.doubtful,
     )
 
 
@@ -108,7 +110,7 @@ def with_schedule(record: Record, schedule: str | None) -> Record:
         record.hold,
         record.ended,
         schedule,
-        record.strange,
+        record.doubtful,
     )
 
 
@@ -124,7 +126,7 @@ def with_revision(record: Record, sequence: int) -> Record:
         record.hold,
         record.ended,
         record.schedule,
-        record.strange,
+        record.doubtful,
     )
 
 
@@ -182,8 +184,8 @@ def encode(record: Record) -> bytes:
         body["ended"] = record.ended
     if record.schedule is not None:
         body["schedule"] = record.schedule
-    if record.strange:
-        body["strange"] = True
+    if record.doubtful:
+        body["doubtful"] = record.doubtful
     return f"{_dump(body)}\n{text}".encode() if text else _dump(body).encode()
 
 
@@ -243,7 +245,7 @@ def decode(
 _KNOWN = frozenset(
     (
         *("format", "tag", "id", "uid", "declared", "anchor", "revision", "standing", "apart"),
-        *("hold", "ended", "schedule", "strange"),
+        *("hold", "ended", "schedule", "doubtful"),
     )
 )
 
@@ -279,7 +281,7 @@ def _decode(
         None if hold is None else read,
         None if ended is None else (exactly(int, ended[0]), exactly(str, ended[1])),
         maybe(str, fields.get("schedule")),
-        former.is_strange(fields) if is_former else exactly(bool, fields.get("strange", False)),
+        former.doubtful_of(fields) if is_former else count(fields.get("doubtful", 0)),
         number,
     )
 
