@@ -386,7 +386,9 @@ def test_where_no_older_worker_runs_anything_their_consumer_goes(tmp_path: Path)
 def test_whoever_only_looks_changes_nothing_of_an_older_version(tmp_path: Path) -> None:
     async def main(url: str) -> None:
         async with restored(url) as js:
-            with pytest.raises(BackendError, match="has layout 1, of an older"):
+            with pytest.raises(
+                BackendError, match="layout 1, which is older than 2, and who only looks"
+            ):
                 await backend(url, create=False).open(FakeClock(NOW), worker="new")
             assert await marks(js) == ["1", "1"]
 

@@ -22,7 +22,8 @@ from tests.sql.stores import (
     run,
 )
 
-from sched_core import Backend, JobQuery, State, Status, Undecodable
+from sched_core import Backend, JobQuery, State, Undecodable
+from sched_core.errors import JobUndecodable
 
 LAST = 2**63 - 1
 LONG_AGO = 0
@@ -119,17 +120,30 @@ def test_a_row_that_is_no_job_is_shown_and_left_alone(
 
 
 @pytest.mark.parametrize("changed", HOLDS, ids=str)
-def test_a_lease_that_makes_no_sense_has_ended_and_its_job_goes_on(
+def test_a_hold_that_makes_no_sense_is_shown_and_left_alone_until_it_is_repaired(
     changed: dict[str, Any], tmp_path: Path
 ) -> None:
     async def test(store: Store) -> None:
         backend = await store.open()
-        await backend.add([job("good"), job("spoilt", NOW - MINUTE)])
+        (whole, _) = await backend.add([job("spoilt", NOW - MINUTE, expires_at=NOW), job("good")])
         spoil(store, changed)
+        shown = await backend.get("spoilt")
+        assert isinstance(shown, Undecodable)
+        assert shown.reason
         for _ in range(2):
             await the_others_run(backend, store)
-        written = await history(backend, "spoilt")
-        assert [one.number for one in written if one.status is Status.SUCCEEDED] == [1, 2]
+        assert await backend.prune(NOW) == 0
+        with pytest.raises(JobUndecodable):
+            await backend.remove(whole)
+        page = await backend.jobs(JobQuery(), after=None, limit=5)
+        assert shown in page.items
+        assert await history(backend, "spoilt") == []
+        execute(
+            store,
+            "UPDATE @job SET lease_until = NULL, worker = NULL, held = NULL, "
+            "revision = nextval('@serial') WHERE id = 'spoilt'",
+        )
+        assert "spoilt" in [claim.job.id for claim in (await backend.claim_due(10)).claims]
 
     run(test, "postgres", tmp_path)
 

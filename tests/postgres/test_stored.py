@@ -328,6 +328,13 @@ def test_what_is_printed_brings_it_up_to_date(stored: Place) -> None:
     opened(stored, migrate=False)
 
 
+def test_who_only_looks_changes_nothing(stored: Place) -> None:
+    before = contents(stored)
+    with pytest.raises(BackendError, match="version 1, which is older than 3, and who only looks"):
+        opened(stored, create=False)
+    assert contents(stored) == before
+
+
 def test_who_may_use_the_tables_may_still(stored: Place) -> None:
     server = postgres_server.shared()
     server.admin("CREATE ROLE clerk LOGIN")

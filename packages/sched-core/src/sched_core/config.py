@@ -99,8 +99,10 @@ def open_scheduler(
         handler, clock, observers: As for :class:`~sched_core.Scheduler`.
         worker, max_concurrency: As there; they win over the configuration.
         environ: The environment; the process's unless given. It wins over ``config``.
-        create: Whether to make the store where there is none. False for programs that look and
-            operate: opening raises :class:`~sched_core.errors.StoreNotFound` then.
+        create: Whether to make the store where there is none, and to bring an older version's up
+            to date. False for programs that look and operate: opening raises
+            :class:`~sched_core.errors.StoreNotFound` and a
+            :class:`~sched_core.errors.BackendError` then.
 
     Raises:
         InvalidDefinition: A key is unknown or its value cannot be; the message names it.

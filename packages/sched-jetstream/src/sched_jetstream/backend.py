@@ -68,7 +68,8 @@ class JetStreamBackend:
         options: An :class:`~sched_jetstream.Options`; or its fields as keywords.
         domain: The JetStream domain, where the account's own is not meant.
         create: False: open streams that are there, and make none; opening raises
-            :class:`~sched_core.errors.StoreNotFound` where there are none.
+            :class:`~sched_core.errors.StoreNotFound` where there are none, and a
+            :class:`~sched_core.errors.BackendError` where an older version's are.
         nats: What else ``nats.connect`` takes: ``tls``, ``user_credentials``, ``token`` and so on.
         settings: Fields of :class:`~sched_jetstream.Options`.
 

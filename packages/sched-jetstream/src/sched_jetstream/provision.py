@@ -82,6 +82,7 @@ async def provision(wire: Wire, options: Options, *, create: bool = True) -> boo
 
     Raises:
         StoreNotFound: There are no streams, and none may be made.
+        BackendError: They have an older layout, and may not be changed.
         NatsServerTooOld, NatsRefused, StreamUnsuitable, SchemaTooNew: As they say.
         BackendUnavailable: It did not come about in time.
     """
@@ -189,8 +190,8 @@ async def _require(wire: Wire, names: Names) -> None:
         layout = _check(wire, name, info["config"], {}, made=False)
         if layout < LAYOUT:
             raise BackendError(
-                f"the stream {name} has layout {layout}, of an older sched-jetstream: this version "
-                f"has {LAYOUT}, and the first of your services to start with it changes the stream"
+                f"the stream {name} has layout {layout}, which is older than {LAYOUT}, and who "
+                "only looks at a store does not change it: start the upgraded service first"
             )
 
 

@@ -83,8 +83,9 @@ class SqlBackend:
         pooled: PostgreSQL only. The address is that of a pooler which may give each transaction
             another session (PgBouncer in transaction mode): nothing is prepared or listened to, and
             other processes' jobs are found by looking.
-        create: False: open a store that is there, and make or migrate none; opening raises
-            :class:`~sched_core.errors.StoreNotFound` where there is none.
+        create: False: open a store that is there, and make none; opening raises
+            :class:`~sched_core.errors.StoreNotFound` where there is none, and a
+            :class:`~sched_core.errors.BackendError` where an older version's is.
         handler_connections: PostgreSQL only. How many connections ``event.transaction()`` uses at
             most, 10 unless given; further handlers wait for one. They come on top of the five that
             each backend has.
@@ -120,7 +121,7 @@ class SqlBackend:
                 time=time,
                 lease=lease,
                 timeout=timeout,
-                migrate=migrate is not False and create,
+                migrate=migrate is not False,
                 pooled=pooled is True,
                 create=create,
                 handler_connections=(

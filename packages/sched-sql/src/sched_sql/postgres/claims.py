@@ -37,7 +37,7 @@ from sched_sql.postgres.names import (
 )
 from sched_sql.postgres.records import Freed, Records
 from sched_sql.postgres.renewals import Fence, Places, Renewals, arrays
-from sched_sql.rows import JOB_COLUMNS, JOB_WIDTH, QUEUE, read_job, read_job_or_undecodable
+from sched_sql.rows import JOB_COLUMNS, QUEUE, read_job, read_job_or_undecodable
 
 EVER = -(2**62)
 """Before all moments."""
@@ -286,15 +286,9 @@ class Claims:
         known: list[tuple[core.Row, Hold]] = []
         history, freed = Found(), list[Freed]()
         for row in rows:
-            found = row[1:]
-            record = read_record(found)
+            record = read_record(row[1:])
             if isinstance(record.job, Undecodable):
-                job = None if found[JOB_WIDTH] else read_job_or_undecodable(found)
-                if isinstance(job, Undecodable):
-                    self._malformed.add(f"{found[0]}:{found[1]}")
-                else:
-                    # The hold makes no sense: whoever had it, its lease has ended.
-                    freed.append(Freed(found[0], job, core.Row(job)))
+                self._malformed.add(f"{row[1]}:{row[2]}")
             elif record.hold is not None:
                 known.append((record, record.hold))
         ended = yield from self.renewals.end([hold for _, hold in known], at)

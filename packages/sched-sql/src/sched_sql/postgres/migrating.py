@@ -90,8 +90,14 @@ def version(names: Names, schema: str) -> Steps[tuple[int, int]]:
     return int(found.get("schema", 0)), int(found.get("oldest", 0))
 
 
-def check(schema: str, found: tuple[int, int], *, migrate: bool) -> bool:
+def check(schema: str, found: tuple[int, int], *, migrate: bool, create: bool = True) -> bool:
     """Return whether the schema must be brought up to date.
+
+    Args:
+        schema: Its name.
+        found: What :func:`version` returned.
+        migrate: Whether it may be changed from here.
+        create: Whether this is more than a look at it.
 
     Raises:
         SchemaTooNew: A newer version of this package made it, with which this one cannot work.
@@ -103,6 +109,11 @@ def check(schema: str, found: tuple[int, int], *, migrate: bool) -> bool:
         raise SchemaTooNew(
             f"the schema {schema} has version {present}, with which only a newer sched-sql can "
             f"work; this one knows {known}: upgrade sched-sql; nothing was changed"
+        )
+    if present < known and not create:
+        raise BackendError(
+            f"the schema {schema} has version {present}, which is older than {known}, and who only "
+            "looks at a store does not change it: start the upgraded service first"
         )
     if present < known and not migrate:
         state = f"has version {present}, {known} is needed" if present else "is missing"

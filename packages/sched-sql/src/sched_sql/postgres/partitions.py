@@ -52,8 +52,8 @@ class Partitions:
 
     def __init__(self, names: Names) -> None:
         self._known = {NEVER}
-        self._newest: dict[int, int] = {}
-        """Of those of each width."""
+        self._longest: dict[int, int] = {}
+        """For how long the longest kept execution of each width of partition is kept."""
         self._make = f"SELECT {names.make_partitions}(%s::bigint[])"
         self._drop = f"SELECT {names.drop_partitions}(coalesce(%s::bigint, {NOW}))"
         self._large = f"""
@@ -85,13 +85,17 @@ class Partitions:
             moment = drop_at(finished_at, expires_at)
             if expires_at is not None and moment not in self._known:
                 missing.add(moment)
-                width = _width(finished_at, expires_at)
-                self._newest[width] = max(moment, self._newest.get(width, moment))
+                width, kept = _width(finished_at, expires_at), expires_at - finished_at
+                self._longest[width] = max(kept, self._longest.get(width, kept))
         yield from self._made(missing)
 
-    def make_next(self) -> Steps[None]:
-        """Make those that come next, so that no run has to wait for them."""
-        following = {moment + width for width, moment in self._newest.items()}
+    def make_next(self, now: int) -> Steps[None]:
+        """Make those that come next, so that no run has to wait for them.
+
+        Each is for what ends from now on until a partition's width later.
+        """
+        ends = ((width, drop_at(now, now + kept)) for width, kept in self._longest.items())
+        following = {end + width for width, end in ends}
         yield from self._made(following - self._known)
 
     def _made(self, missing: set[int]) -> Steps[None]:

@@ -171,7 +171,7 @@ class PostgresTable:
         found = edit.run(lambda: migrating.version(self._names, self._schema))
         if not self._create and not found[0]:
             raise StoreNotFound(f"{self._address}: there is no schema {self._schema} in it")
-        if migrating.check(self._schema, found, migrate=self._migrate):
+        if migrating.check(self._schema, found, migrate=self._migrate, create=self._create):
             migrating.bring_up_to_date(edit, self._names, self._schema, lambda: self._fixed(now))
         if edit.run(lambda: migrating.is_behind(self._names), transaction=False):
             edit.run(lambda: migrating.set_forward(self._names, self._schema))
@@ -620,7 +620,8 @@ class PostgresTable:
                 deleted, following = edit.run(lambda: executions.prune_old(micros(before), cursor))
             return deleted, _DROP if following is None else following
         if cursor == _DROP:
-            edit.run(executions.partitions.make_next)
+            seen = micros(now())
+            edit.run(lambda: executions.partitions.make_next(seen))
             return edit.run(lambda: executions.partitions.drop(at)), _EXPIRED
         deleted = edit.run(lambda: executions.prune_expired(at))
         if deleted == CHUNK:
