@@ -17,7 +17,7 @@ from sched_testkit import Harness, conformance
 
 class JsonHarness(Harness):
     name = "json"
-    can_cut = can_spoil = can_spoil_line = True  # optional, as are the methods after backend()
+    can_cut = can_spoil = can_spoil_execution = True  # optional, as are the methods after backend()
 
     @contextmanager
     def place(self) -> Iterator[Path]:
@@ -38,7 +38,7 @@ class JsonHarness(Harness):
         found["rows"][job_id][0] = 99  # the format
         place.write_text(json.dumps(found))
 
-    async def spoil_line(self, place: Any, job_id: str) -> None:
+    async def spoil_execution(self, place: Any, job_id: str) -> None:
         found = json.loads(place.read_text())
         newest = max(n for n, (_, text) in enumerate(found["history"]) if f'"{job_id}"' in text)
         found["history"][newest][1] = "\udcff: no JSON"

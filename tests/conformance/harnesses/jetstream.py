@@ -27,7 +27,7 @@ class JetStreamHarness(Harness):
     """On a real server that all examples share, each with streams of its own."""
 
     name = "jetstream"
-    can_cut = can_spoil = can_spoil_line = True
+    can_cut = can_spoil = can_spoil_execution = True
     can_stall = can_refuse_writes = can_make_newer = True
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class JetStreamHarness(Harness):
         finally:
             await connection.close()
 
-    async def spoil_line(self, place: Any, job_id: str) -> None:
+    async def spoil_execution(self, place: Any, job_id: str) -> None:
         """Write the newest line again, once it was copied, and delete its copy."""
         names = JetStreamBackend(job_bucket=place, execution_bucket=f"{place}-lines").options.names
         connection = await nats.connect(shared_server().url)

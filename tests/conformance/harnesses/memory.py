@@ -14,7 +14,7 @@ from sched_testkit import Harness
 
 class MemoryHarness(Harness):
     name = "memory"
-    can_spoil = can_spoil_line = True
+    can_spoil = can_spoil_execution = True
 
     @contextmanager
     def place(self) -> Iterator[MemoryStore]:
@@ -28,7 +28,7 @@ class MemoryHarness(Harness):
         row.job = Undecodable(job_id, "format 99 is not known", 99, b"{}")
         place.save(job_id, row)
 
-    async def spoil_line(self, place: Any, job_id: str) -> None:
+    async def spoil_execution(self, place: Any, job_id: str) -> None:
         spoil_newest(place, job_id)
 
 

@@ -29,7 +29,7 @@ class PostgresPlace:
 
 class PostgresHarness(Harness):
     name = "postgres"
-    can_connect = can_cut = can_spoil = can_lock = can_spoil_line = True
+    can_connect = can_cut = can_spoil = can_lock = can_spoil_execution = True
     can_stall = can_refuse_writes = can_make_newer = True
 
     @contextmanager
@@ -73,7 +73,7 @@ class PostgresHarness(Harness):
             yield
             connection.rollback()
 
-    async def spoil_line(self, place: Any, job_id: str) -> None:
+    async def spoil_execution(self, place: Any, job_id: str) -> None:
         table = f"{place.schema}.execution"
         newest = f"SELECT max(seq) FROM {table} WHERE job_id = '{job_id}'"
         self._admin(f"UPDATE {table} SET status = 'deferred' WHERE seq = ({newest})")

@@ -21,7 +21,7 @@ from sched_testkit import Harness
 
 class SqliteHarness(Harness):
     name = "sqlite"
-    can_cut = can_spoil = can_lock = can_spoil_line = True
+    can_cut = can_spoil = can_lock = can_spoil_execution = True
     can_stall = can_refuse_writes = can_make_newer = True
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class SqliteHarness(Harness):
         with closing(sqlite3.connect(place)) as connection, connection:
             connection.execute("UPDATE sched_job SET format = 99 WHERE id = ?", (job_id,))
 
-    async def spoil_line(self, place: Any, job_id: str) -> None:
+    async def spoil_execution(self, place: Any, job_id: str) -> None:
         newest = "SELECT max(seq) FROM sched_execution WHERE job_id = ?"
         with closing(sqlite3.connect(place)) as connection, connection:
             connection.execute(

@@ -199,7 +199,7 @@ class Mutant:
 class MutantHarness(Harness):
     """Examines one; with little patience, as mutants hang on purpose."""
 
-    can_cut = can_spoil = can_lock = can_spoil_line = can_refuse_writes = can_make_newer = True
+    can_cut = can_spoil = can_lock = can_spoil_execution = can_refuse_writes = can_make_newer = True
     can_fork = False  # what is in memory is shared between backends, not between processes
 
     def __init__(self, backend: type[Sound]) -> None:
@@ -236,7 +236,7 @@ class MutantHarness(Harness):
         finally:
             place.unlock(job_id)
 
-    async def spoil_line(self, place: Any, job_id: str) -> None:
+    async def spoil_execution(self, place: Any, job_id: str) -> None:
         spoil_newest(place, job_id)
 
     @contextmanager

@@ -47,7 +47,9 @@ class FileHarness(MutantHarness):
     """Examines one whose place is a file, in two processes, and does nothing else to it."""
 
     can_fork = True
-    can_cut = can_spoil = can_lock = can_spoil_line = can_refuse_writes = can_make_newer = False
+    can_cut = can_spoil = can_lock = can_spoil_execution = can_refuse_writes = can_make_newer = (
+        False
+    )
 
     @contextmanager
     def place(self) -> Iterator[Any]:

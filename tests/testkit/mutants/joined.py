@@ -82,7 +82,9 @@ class JoinedHarness(MutantHarness):
     """Examines one with connections of an application's."""
 
     can_connect = True
-    can_cut = can_spoil = can_lock = can_spoil_line = can_refuse_writes = can_make_newer = False
+    can_cut = can_spoil = can_lock = can_spoil_execution = can_refuse_writes = can_make_newer = (
+        False
+    )
 
     @contextmanager
     def connect(self, place: Any) -> Iterator[Connection]:

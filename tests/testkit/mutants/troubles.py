@@ -38,7 +38,9 @@ class SilentHarness(MutantHarness):
     """Examines one whose store can be silent."""
 
     can_stall = True
-    can_cut = can_spoil = can_lock = can_spoil_line = can_refuse_writes = can_make_newer = False
+    can_cut = can_spoil = can_lock = can_spoil_execution = can_refuse_writes = can_make_newer = (
+        False
+    )
 
     @contextmanager
     def stall(self, place: Any) -> Iterator[None]:

@@ -130,10 +130,10 @@ class Harness(ABC):
         """
         raise NotImplementedError
 
-    can_spoil_line: bool = False
-    """Whether :meth:`spoil_line` does something."""
+    can_spoil_execution: bool = False
+    """Whether :meth:`spoil_execution` does something."""
 
-    async def spoil_line(self, place: Any, job_id: str) -> None:
+    async def spoil_execution(self, place: Any, job_id: str) -> None:
         """Turn the newest record of a job's history into one that this version cannot read."""
         raise NotImplementedError
 

@@ -143,7 +143,7 @@ def _able(flag: str, what: str) -> Needs:
 cuttable = _able("can_cut", "cut the connection")
 lockable = _able("can_lock", "lock a record")
 spoilable = _able("can_spoil", "make a record unreadable")
-spoilable_execution = _able("can_spoil_line", "make an execution unreadable")
+spoilable_execution = _able("can_spoil_execution", "make an execution unreadable")
 stallable = _able("can_stall", "make the store silent")
 refusing = _able("can_refuse_writes", "make the store refuse writes")
 newer = _able("can_make_newer", "make the store one of a newer version")

@@ -81,7 +81,7 @@ async def a_settlement_whose_execution_cannot_be_read_is_written_once(bench: Ben
     claim = await bench.claim(backend)
     settlement = bench.settlement(claim)
     assert (await bench.settle(backend, settlement)).outcome == "written"
-    await bench.harness.spoil_line(bench.place, "job")
+    await bench.harness.spoil_execution(bench.place, "job")
     (odd,) = await bench.records(other)
     for again in (backend, other):
         outcome = (await bench.settle(again, settlement)).outcome
@@ -96,7 +96,7 @@ async def _history(bench: Bench, backend: Backend) -> list[Execution | Undecodab
     await bench.added(backend, bench.job())
     for number in (1, 2, 3):
         if number == 3:
-            await bench.harness.spoil_line(bench.place, "job")
+            await bench.harness.spoil_execution(bench.place, "job")
         claim = await bench.claim(backend)
         due = await bench.advance(minutes=1)
         assert (await bench.settle(backend, bench.settlement(claim, due=due))).outcome == "written"
