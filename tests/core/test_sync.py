@@ -481,6 +481,7 @@ async def play(
             advise=lambda spec: None,
             group="g",
             version=version_of(version),
+            renamed_from={},
         )
         return await syncing.run(specs_of(wanted), prune=True, dry_run=False)
 

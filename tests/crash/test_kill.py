@@ -113,7 +113,7 @@ def check_attempts(
         assert len({line.scheduled_at for line in attempts}) == 1
         for line in attempts[:-1]:
             assert not line.final, f"{job.id} {number}: attempts after the final line"
-        if number < job.standing.number:
+        if job.standing.find(number) is None:
             assert attempts[-1].final, f"{job.id} {number}: no final line"
         for line in attempts:
             if line.status is Status.ABANDONED:
@@ -132,13 +132,15 @@ def check_attempts(
 def check_chain(job: Job, finals: list[Execution], drained: datetime) -> None:
     """From the first occurrence to the pending one: none missing, none twice, none invented."""
     standing, schedule = job.standing, job.spec.schedule
-    assert [line.number for line in finals] == list(range(1, standing.number))
+    waiting = 0 if standing.scheduled is None else 1
+    assert [line.number for line in finals] == list(range(1, standing.last_number + 1 - waiting))
+    assert standing.scheduled is None or standing.scheduled.number == standing.last_number
     assert standing.due_at is None or standing.due_at > drained
     if isinstance(schedule, Once):
         assert [line.scheduled_at for line in finals] == [schedule.at]
         assert standing.next_run is None
         return
-    moments = [(line.scheduled_at, line.folded_until or line.scheduled_at) for line in finals]
+    moments = [(line.scheduled_at, line.coalesced_until or line.scheduled_at) for line in finals]
     assert standing.next_run is not None
     moments.append((standing.next_run, standing.next_run))
     if isinstance(schedule, FixedDelay):
@@ -158,7 +160,7 @@ def check_chain(job: Job, finals: list[Execution], drained: datetime) -> None:
     ):
         steps = round((end - begin) / period)
         assert end == begin + steps * period
-        assert line.folded == steps
+        assert line.coalesced == steps
         assert following == end + period, f"{job.id}: from {end} to {following}"
 
 

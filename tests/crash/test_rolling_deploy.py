@@ -110,10 +110,10 @@ def test_the_new_set_wins_and_stays_and_nothing_is_lost(tmp_path: Path) -> None:
     assert [line.number for line in final] == list(range(1, len(final) + 1))
     assert {line.status for line in final} == {Status.SUCCEEDED}
     moment = kept.anchor
-    for line in final:  # each point of the grid ran, or was folded into the one before it
+    for line in final:  # each point of the grid ran, or the one before stands for it
         moment += HALF
         assert line.scheduled_at == moment
-        moment += line.folded * HALF
+        moment += line.coalesced * HALF
     assert moment > ended - timedelta(seconds=2)
 
     assert deployed is not None

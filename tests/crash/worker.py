@@ -20,6 +20,7 @@ from typing import Any
 import anyio
 
 from sched_core import (
+    CatchUp,
     Cron,
     FixedDelay,
     Interval,
@@ -28,7 +29,6 @@ from sched_core import (
     Once,
     Policy,
     Retry,
-    RunAll,
     Schedule,
     Scheduler,
 )
@@ -57,7 +57,7 @@ def specs(base: datetime) -> list[JobSpec]:
 
     add("cron", 30, lambda n: Cron(f"*/{n % 3 + 1} * * * * *"))
     add("interval", 40, lambda n: Interval(ms(400 + 60 * n)))
-    add("all", 10, lambda n: Interval(ms(700 + 50 * n)), policy(misfire=RunAll(limit=10_000)))
+    add("all", 10, lambda n: Interval(ms(700 + 50 * n)), policy(misfire=CatchUp(limit=10_000)))
     add("once", 40, lambda n: Once(base + ms(200 * n)))
     add("retry", 30, lambda n: Interval(ms(1000 + 40 * n)), policy(retry=Retry(3, ms(100))))
     add("delay", 20, lambda n: FixedDelay(ms(300 + 20 * n)))

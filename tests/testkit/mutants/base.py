@@ -48,10 +48,10 @@ class Store(MemoryStore):
         self.expect_writable()
         return super().next_serial()
 
-    def next_due(self, now: datetime) -> str | None:
+    def take(self, queue: list[tuple[datetime, str]], now: datetime) -> str | None:
         """Refuse before the id is taken from its queue: a claim that is refused stays due."""
         self.expect_writable()
-        return super().next_due(now)
+        return super().take(queue, now)
 
     def expect_writable(self) -> None:
         if self.refuses:
@@ -164,6 +164,23 @@ class Sound(MemoryBackend):
 
     def died(self) -> None:
         """Called in place of close when the process is killed."""
+
+
+def job_of(row: Row) -> Job:
+    """Return the job of a row that is known to have one."""
+    assert isinstance(row.job, Job), row
+    return row.job
+
+
+def hold_of(row: Row) -> Hold:
+    """Return the claim of a row that is known to be held."""
+    assert row.hold is not None, row
+    return row.hold
+
+
+def as_free(job: Job) -> Job:
+    """Return a job as it is read where nobody holds it."""
+    return evolve(job, held=None, held_at=None)
 
 
 def holds(row: Row, claim: Claim) -> bool:

@@ -32,7 +32,7 @@ class SettlesWithoutTheLine(Joined):
 
     def settle_in(self, handlers: Handlers) -> None:
         super().settle_in(handlers)
-        handlers.connection.staged.executions.clear()
+        handlers.connection.staged.keep([])
 
 
 @breaks("a_handlers_settlement_is_decided_on_what_is_stored")

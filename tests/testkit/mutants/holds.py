@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from attrs import evolve
-from tests.testkit.mutants.base import Sound, breaks
+from tests.testkit.mutants.base import Sound, as_free, breaks
 
 from sched_core import (
     Claim,
@@ -26,12 +26,12 @@ class TellsOtherwise(Sound):
     def tell(self, job: Job) -> Job:
         raise NotImplementedError
 
-    def told(self, job: Job | Undecodable | None) -> Job | Undecodable | None:
-        held = isinstance(job, Job) and job.held is not None
-        return self.tell(job) if held else job
+    def told(self, job: Job | Undecodable) -> Job | Undecodable:
+        return self.tell(job) if isinstance(job, Job) and job.held is not None else job
 
     async def get(self, job_id: str) -> Job | Undecodable | None:
-        return self.told(await super().get(job_id))
+        job = await super().get(job_id)
+        return None if job is None else self.told(job)
 
     async def jobs(
         self, query: JobQuery, *, after: str | None, limit: int
@@ -45,7 +45,7 @@ class TellsNobodysHold(TellsOtherwise):
     """A job is never told to be held: a trigger of what runs is taken for the run itself."""
 
     def tell(self, job: Job) -> Job:
-        return evolve(job, held=None, held_at=None)
+        return as_free(job)
 
 
 @breaks("the_holder_is_told_by_get_and_jobs")
@@ -62,7 +62,7 @@ class TellsNoHoldPastItsLease(TellsOtherwise):
 
     def tell(self, job: Job) -> Job:
         ended = self.store.rows[job.id].hold.expires_at <= self._now()
-        return evolve(job, held=None, held_at=None) if ended else job
+        return as_free(job) if ended else job
 
 
 @breaks("the_holder_is_told_by_get_and_jobs")
@@ -82,8 +82,7 @@ class ListsWithoutHolds(Sound):
         self, query: JobQuery, *, after: str | None, limit: int
     ) -> Page[Job | Undecodable]:
         page = await super().jobs(query, after=after, limit=limit)
-        free = {"held": None, "held_at": None}
-        jobs = [evolve(job, **free) if isinstance(job, Job) else job for job in page.items]
+        jobs = [as_free(job) if isinstance(job, Job) else job for job in page.items]
         return evolve(page, items=jobs)
 
 
@@ -95,7 +94,7 @@ class ConflictsTellNoHold(Sound):
         settled = super()._settle(settlement, now)
         if settled.job is None:
             return settled
-        return evolve(settled, job=evolve(settled.job, held=None, held_at=None))
+        return evolve(settled, job=as_free(settled.job))
 
 
 @breaks("what_is_held_is_told_by_every_answer")
@@ -103,7 +102,7 @@ class EditsTellNoHold(Sound):
     """Replace answers with what it was given, as if nobody held it."""
 
     async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
-        return evolve(await super().replace(job, executions), held=None, held_at=None)
+        return as_free(await super().replace(job, executions))
 
 
 @breaks("what_is_settled_is_held_no_more")

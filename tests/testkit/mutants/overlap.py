@@ -36,6 +36,12 @@ class Racing(Sound):
         job: Job = self.store.row(job_id).readable(job_id)
         return job
 
+    async def take_back(self, job_id: str) -> None:
+        """Remove what is stored under an id, whoever has added it."""
+        job = self.store.row(job_id).read()
+        if job is not None:
+            await self.remove(job)
+
 
 def _refuse(backend: Sound, jobs: Sequence[Job]) -> None:
     ids = set()
@@ -125,7 +131,7 @@ class TakesABatchBack(Racing):
                 stored.append(self._add(job))
             except JobAlreadyExists:
                 for added in stored:
-                    await self.remove(added.id)
+                    await self.take_back(added.id)
                 raise
             await self.others_work()
         return stored
@@ -143,7 +149,7 @@ class TakesBackByName(Racing):
             return await super().add(jobs)
         except JobAlreadyExists:
             for job_id in free:
-                await self.remove(job_id)
+                await self.take_back(job_id)
             raise
 
 

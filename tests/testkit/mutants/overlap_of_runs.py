@@ -8,7 +8,7 @@ from datetime import datetime
 from anyio import sleep, to_thread
 from anyio.lowlevel import checkpoint
 from attrs import evolve
-from tests.testkit.mutants.base import AFTER, breaks, holds
+from tests.testkit.mutants.base import AFTER, breaks, hold_of, holds
 from tests.testkit.mutants.overlap import Racing
 
 from sched_core import Claim, Execution, Job, Renewal, Settled, Settlement, Undecodable
@@ -310,9 +310,9 @@ class RenewComparesFirst(RenewsLater):
     """Compares token and worker, then writes the hold by id, where there is one."""
 
     def write(self, job_id: str, read: _Row) -> None:
-        row = self.store.row(job_id)
-        if isinstance(row.job, Job) and row.job.standing.scheduled == read.hold.pending:
-            row.hold = read.hold
+        row, hold = self.store.row(job_id), hold_of(read)
+        if isinstance(row.job, Job) and row.job.standing.scheduled == hold.pending:
+            row.hold = hold
         self.store.save(job_id, row)
 
 

@@ -155,9 +155,9 @@ class EndsStandForThemselves(Sound):
 
     class Alone(WritesOtherwise):
         def change(self, execution: Execution) -> Execution:
-            alone = {"coalesced": 0, "coalesced_until": None}
-            ends = execution.status is Status.SUPERSEDED
-            return evolve(execution, **alone) if ends else execution
+            if execution.status is not Status.SUPERSEDED:
+                return execution
+            return evolve(execution, coalesced=0, coalesced_until=None)
 
     makes = Alone
 

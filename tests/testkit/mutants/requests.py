@@ -94,7 +94,8 @@ class TheHeldIsDerivedAnew(Sound):
         pending = (replaced.standing.scheduled, *replaced.standing.requests)
         first = min((one for one in pending if one), key=lambda one: one.due_at, default=None)
         row.hold = evolve(row.hold, pending=first)
-        return await self.get(job.id)
+        again: Job = row.read()
+        return again
 
 
 @breaks("a_renewal_tells_that_a_run_is_to_be_cancelled")
@@ -166,23 +167,20 @@ class TheEndOfAPauseIsAnAttempt(Sound):
             if claim.job.standing.pause is None or one is None:
                 continue
             name = f"{claim.job.uid}:{one.number}:0"
-            at = {"started_at": None, "claimed_at": now, "finished_at": now}
-            self.store.write([self._superseded(claim, one, name, at)])
-
-    def _superseded(
-        self, claim: Claim, one: Pending, name: str, at: dict[str, datetime | None]
-    ) -> Execution:
-        return Execution(
-            name,
-            claim.job.id,
-            claim.job.uid,
-            one.number,
-            0,
-            one.kind,
-            one.scheduled_at,
-            Status.SUPERSEDED,
-            True,
-            claim.token,
-            claim.worker,
-            **at,
-        )
+            ended = Execution(
+                name,
+                claim.job.id,
+                claim.job.uid,
+                one.number,
+                0,
+                one.kind,
+                one.scheduled_at,
+                Status.SUPERSEDED,
+                True,
+                claim.token,
+                claim.worker,
+                claimed_at=now,
+                started_at=None,
+                finished_at=now,
+            )
+            self.store.write([ended])

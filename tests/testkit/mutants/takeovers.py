@@ -7,7 +7,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from attrs import evolve
-from tests.testkit.mutants.base import AFTER, Sound, WritesOtherwise, breaks
+from tests.testkit.mutants.base import (
+    AFTER,
+    Sound,
+    WritesOtherwise,
+    breaks,
+    hold_of,
+    job_of,
+)
 from tests.testkit.mutants.claiming import ClaimsOtherwise
 
 from sched_core import (
@@ -86,13 +93,14 @@ class CountsOtherwise(Lapses):
         raise NotImplementedError
 
     def ended(self, before: Job, row: _Row, lost: list[Execution]) -> None:
-        was, now = before.standing.scheduled, row.job.standing.scheduled
+        job = job_of(row)
+        was, now = before.standing.scheduled, job.standing.scheduled
         if was is None or now is None or was.number != now.number or was == now:
             return
         counted = self.count(was, now)
-        due_at = None if row.job.standing.due_at is None else counted.due_at
-        standing = evolve(row.job.standing, scheduled=counted, due_at=due_at)
-        row.job = evolve(row.job, standing=standing)
+        due_at = None if job.standing.due_at is None else counted.due_at
+        standing = evolve(job.standing, scheduled=counted, due_at=due_at)
+        row.job = evolve(job, standing=standing)
 
 
 @breaks("a_lease_that_has_ended_counts_an_attempt")
@@ -151,7 +159,7 @@ class LapsesKeepTheRevision(Lapses):
     """A lapse moves no revision: an edit passes over it."""
 
     def ended(self, before: Job, row: _Row, lost: list[Execution]) -> None:
-        row.job = evolve(row.job, revision=before.revision)
+        row.job = evolve(job_of(row), revision=before.revision)
 
 
 @breaks("a_lease_ends_whether_or_not_its_job_is_due")
@@ -178,7 +186,8 @@ class TheLostAreDueAtOnce(Lapses):
     """The end of a lease makes its job due, also one that was paused or put off."""
 
     def ended(self, before: Job, row: _Row, lost: list[Execution]) -> None:
-        row.job = evolve(row.job, standing=evolve(row.job.standing, due_at=self._now()))
+        job = job_of(row)
+        row.job = evolve(job, standing=evolve(job.standing, due_at=self._now()))
 
 
 @breaks("every_lease_that_has_ended_is_ended")
@@ -208,10 +217,11 @@ class LostClaimsCountAgainstTheNext(Lapses):
     """A lost claim counts against whatever its job has to run by then."""
 
     def ended(self, before: Job, row: _Row, lost: list[Execution]) -> None:
-        one = row.job.standing.scheduled
+        job = job_of(row)
+        one = job.standing.scheduled
         if one is not None and one.lost == 0:
             counted = evolve(one, lost=1)
-            row.job = evolve(row.job, standing=evolve(row.job.standing, scheduled=counted))
+            row.job = evolve(job, standing=evolve(job.standing, scheduled=counted))
 
 
 @breaks("a_lost_claim_ends_what_was_edited_away")
@@ -242,8 +252,9 @@ class LostClaimsCountByNumber(Lapses):
     """Whether a job has moved on is seen by the number, which a new incarnation starts again."""
 
     def ends(self, row: _Row, now: datetime) -> None:
-        if isinstance(row.job, Job) and row.job.uid != row.hold.uid:
-            row.hold = evolve(row.hold, uid=row.job.uid)
+        hold = hold_of(row)
+        if isinstance(row.job, Job) and row.job.uid != hold.uid:
+            row.hold = evolve(hold, uid=row.job.uid)
 
 
 # -- how many in a row
@@ -289,7 +300,8 @@ class EveryLossMayBeTheLast(Lapses):
     """Claims that were lost beside others count as the last one, too."""
 
     def ends(self, row: _Row, now: datetime) -> None:
-        row.hold = evolve(row.hold, alone_at=row.hold.renewed_at)
+        hold = hold_of(row)
+        row.hold = evolve(hold, alone_at=hold.renewed_at)
 
 
 @breaks("a_long_run_alone_is_not_to_blame")
@@ -352,8 +364,9 @@ class PausesEndWithAnAttempt(Lapses):
     """A lost claim that ends a pause counts against the schedule's occurrence."""
 
     def ends(self, row: _Row, now: datetime) -> None:
-        if row.hold.pending is None and isinstance(row.job, Job):
-            row.hold = evolve(row.hold, pending=row.job.standing.scheduled)
+        hold = hold_of(row)
+        if hold.pending is None and isinstance(row.job, Job):
+            row.hold = evolve(hold, pending=row.job.standing.scheduled)
 
 
 @breaks("a_lost_claim_that_ends_a_pause_begins_nothing")
@@ -374,9 +387,10 @@ class TheLostIsTheSchedules(Lapses):
     """What was lost is always the schedule's occurrence, whatever was claimed."""
 
     def ends(self, row: _Row, now: datetime) -> None:
+        hold = hold_of(row)
         one = row.job.standing.scheduled if isinstance(row.job, Job) else None
-        if one is not None and row.hold.pending is not None:
-            row.hold = evolve(row.hold, pending=evolve(one, kind=row.hold.pending.kind))
+        if one is not None and hold.pending is not None:
+            row.hold = evolve(hold, pending=evolve(one, kind=hold.pending.kind))
 
 
 @breaks("what_is_to_be_cancelled_waits_for_nothing")

@@ -224,9 +224,8 @@ class RefusalsAreLogged(Sound):
     """A write that the store refuses is logged, and answered as if it had been taken."""
 
     async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
-        if self.store.refuses:
-            return True
-        return await super().remove(job, executions)
+        if not self.store.refuses:
+            await super().remove(job, executions)
 
 
 @breaks("what_a_store_refuses_to_write_is_told")

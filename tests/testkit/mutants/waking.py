@@ -206,13 +206,11 @@ class OnlyTheDueWake(Sound):
 
     class ByDue(Store):
         def earliest(self) -> datetime | None:
-            rows = [row for row in self.rows.values() if isinstance(row.job, Job)]
-            dues = (row.job.standing.due_at for row in rows)
-            moments = [
-                max(due, row.hold.expires_at if row.hold is not None else due)
-                for row, due in zip(rows, dues, strict=True)
-                if due is not None
-            ]
+            moments: list[datetime] = []
+            for row in self.rows.values():
+                due = row.job.standing.due_at if isinstance(row.job, Job) else None
+                if due is not None:
+                    moments.append(due if row.hold is None else max(due, row.hold.expires_at))
             return min(moments, default=None)
 
     makes = ByDue
