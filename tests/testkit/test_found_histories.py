@@ -13,6 +13,7 @@ from tests.conformance.harnesses.sqlite import SqliteHarness
 
 from sched_core import CatchUp, FixedDelay, Interval, JobSpec, Once, Policy, Retry
 from sched_testkit import Harness
+from sched_testkit.failure import innermost
 from sched_testkit.harness import fresh
 from sched_testkit.world import Act, World
 
@@ -628,8 +629,9 @@ async def judge(history: History, harness: Harness) -> None:
             await world.look()
             await world.rest()
         except Exception as error:
-            error.add_note(world.told())
-            raise
+            found = innermost(error)
+            found.add_note(world.told())
+            raise found from None
         finally:
             await world.close()
 

@@ -32,7 +32,7 @@ from sched_core import (
     settler,
 )
 from sched_core._model.claim import Asked, Start
-from sched_core._rules import define, finish, operate, request
+from sched_core._rules import begin, define, finish, operate, request
 from sched_core.leases import Deadlines
 from sched_core.threads import HandlerThread
 from sched_testkit import world as worlds
@@ -40,7 +40,7 @@ from sched_testkit.annals import Wrong
 from sched_testkit.machine import run_histories
 from sched_testkit.world import Act, World
 
-begins, finishes, lapses = settler.begin, settler.finish, row.lapse
+begins, finishes, lapses = begin.begin, finish.finish, row.lapse
 redefines, calls = define.redefine, HandlerThread.call
 MINUTELY = JobSpec("a", Interval(seconds=60))
 
@@ -193,7 +193,7 @@ async def a_slow_run(world: World) -> None:
         ),
         (operate, "pause", pauses_are_ignored, a_pause, "though it was paused"),
         (operate, "skip_next", marks_are_ignored, a_skip, "has marked nothing"),
-        (request, "trigger", triggers_are_lost, a_trigger, "has no end"),
+        (request, "trigger", triggers_are_lost, a_trigger, "has no end|its end is scheduled"),
         (define, "redefine", edits_move_the_schedule, an_edit_of_metadata, "no moment of|0 own"),
         (define, "retire", removals_write_nothing, a_removal_of_what_is_due, "0 own"),
         (finish, "backoff", retries_do_not_wait, a_failure, "before its retry was due"),

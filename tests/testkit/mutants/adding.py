@@ -143,6 +143,14 @@ class ForgetsWhatBegan(StoresOtherwise):
         return evolve(one, began_at=None)
 
 
+@breaks("an_added_job_is_stored_as_it_was_given")
+class ForgetsDerivations(StoresOtherwise):
+    """The rules that a moment was derived from have no column: new ones change nothing."""
+
+    def occurrence(self, one: Pending) -> Pending:
+        return evolve(one, derived_from="")
+
+
 @breaks("any_legal_job_survives_a_round_trip")
 class KeysAreShort(StoresOtherwise):
     """Keys of requests are cut to 32 characters."""

@@ -192,6 +192,9 @@ class Accounting:
             key = (life.uid, asked.number)
             if key not in self.finals:
                 raise Wrong(f"{key} was asked for at {asked.seq}, and has no end")
+            kind = self.finals[key][1].kind
+            if kind is not asked.kind:
+                raise Wrong(f"{key} was asked for at {asked.seq}, and its end is {kind.value}")
             plain = asked.kind is Kind.TRIGGERED and asked.args is None
             if plain and self.starts.get(key, self.finals[key][0]) < asked.seq:
                 raise Wrong(f"{key} had begun before it was asked for at {asked.seq}")

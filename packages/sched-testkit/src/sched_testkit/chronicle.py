@@ -134,6 +134,7 @@ class Chronicle(Oracle):
             if hold.stored.expires_at > now and not hold.crashed:
                 raise Wrong(f"{each.id} was lost before its lease ended")
             hold.open = False
+            self.lost[each.uid, each.number] = now
             self._count(hold, (each.uid, each.number))
 
     def _count(self, hold: Hold, key: Key) -> None:

@@ -33,7 +33,7 @@ LawBroken.__module__ = "sched_testkit"
 
 def broken(harness: str, law: str, text: str, error: Exception) -> LawBroken:
     """Return what to raise instead of an error that came out of a law."""
-    found = _innermost(error)
+    found = innermost(error)
     frames = list(_frames(found.__traceback__))
     begin = next((n for n, frame in enumerate(frames) if _is_foreign(frame)), None)
     if begin is None:  # all of it is ours: the law itself asserts
@@ -49,14 +49,14 @@ def broken(harness: str, law: str, text: str, error: Exception) -> LawBroken:
     return failure.with_traceback(_chain(frames[begin:]))
 
 
-def _innermost(error: Exception) -> Exception:
+def innermost(error: BaseException) -> BaseException:
     """Unpack the groups that task groups make of one error."""
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     if type(error) is AssertionError:
         return str(error) or "the law does not hold"
     return "".join(traceback.format_exception_only(type(error), error)).strip()

@@ -38,6 +38,7 @@ from sched_core import (
     Schedule,
 )
 from sched_testkit.annals import Wrong
+from sched_testkit.failure import innermost
 from sched_testkit.harness import Harness, fresh
 from sched_testkit.world import Act, World
 
@@ -148,9 +149,7 @@ class Histories(RuleBasedStateMachine):
             self._portal.call(step)
         except BaseException as error:  # noqa: BLE001 -- told, and raised again
             self.failed = True
-            found = error
-            while isinstance(found, BaseExceptionGroup) and len(found.exceptions) == 1:
-                found = found.exceptions[0]
+            found = innermost(error)
             found.add_note("\nWhat happened:\n" + self.world.told())
             raise found from None
 

@@ -47,7 +47,8 @@ class Oracle(Accounting):
         self.executions: list[Execution] = []
         self.attempts: dict[Key, int] = {}
         self.content: dict[Key, tuple[Any, ...]] = {}
-        self.lost: dict[Key, tuple[int, datetime]] = {}
+        self.lost: dict[Key, datetime] = {}
+        """When an attempt was lost last, until another one has ended in another way."""
         self.fatal: set[Key] = set()
 
     def copy(self) -> Oracle:
@@ -82,10 +83,7 @@ class Oracle(Accounting):
             if cancelled and found.status in {Status.FAILED, Status.INTERRUPTED}:
                 raise Wrong(f"{told} had been cancelled")
             if found.status is Status.ABANDONED:
-                self.lost[key] = (
-                    self.lost.get(key, (0, found.finished_at))[0] + 1,
-                    found.finished_at,
-                )
+                self.lost[key] = found.finished_at
             else:
                 self.lost.pop(key, None)
         self.ids[found.id] = len(self.executions)
@@ -144,11 +142,11 @@ class Oracle(Accounting):
             raise Wrong(f"{key} starts after the lost claim that was to be its last")
         if start.number in seen.cancels:
             raise Wrong(f"{key} starts though it was cancelled")
-        if start.attempt != self.attempts.get(key, 0) + 1:
-            raise Wrong(f"{key} starts attempt {start.attempt} after {self.attempts.get(key, 0)}")
-        waits_until = self.lost[key][1] + timedelta(seconds=0.5) if key in self.lost else now
+        waits_until = self.lost[key] + timedelta(seconds=0.5) if key in self.lost else now
         if now < waits_until and not self.set_back:
             raise Wrong(f"{key} starts at once after a lost claim")
+        if start.attempt != self.attempts.get(key, 0) + 1:
+            raise Wrong(f"{key} starts attempt {start.attempt} after {self.attempts.get(key, 0)}")
         if start.deadline is not None and start.deadline <= now and not self.set_back:
             raise Wrong(f"{key} starts at {at(now)} after its deadline {at(start.deadline)}")
         self._name(key, start.kind, start.scheduled_at)

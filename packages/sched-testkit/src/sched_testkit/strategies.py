@@ -57,6 +57,9 @@ NASTY = (
 )
 """What stores get wrong more often than other text."""
 
+LONG = ("k" * 255, "é" * 255, "\U0001f600" * 255)
+"""As long as a text may be, which chance seldom makes them: in one to four bytes each."""
+
 
 @cache
 def moments() -> st.SearchStrategy[datetime]:
@@ -166,9 +169,30 @@ def specs() -> st.SearchStrategy[JobSpec]:
     )
 
 
+ASKED = (Kind.TRIGGERED, Kind.RERUN, Kind.BACKFILLED)
+
+
 @cache
-def pendings(kinds: tuple[Kind, ...] = tuple(Kind)) -> st.SearchStrategy[Pending]:
+def pendings() -> st.SearchStrategy[Pending]:
     """Any occurrence that has not ended, sensible or not."""
+    return scheduled() | requests()
+
+
+@cache
+def scheduled() -> st.SearchStrategy[Pending]:
+    """Any occurrence of a schedule, with whatever its moment was derived from."""
+    return _pendings(st.just(Kind.SCHEDULED), derived_from=st.just("") | texts(150))
+
+
+@cache
+def requests() -> st.SearchStrategy[Pending]:
+    """Any occurrence that was asked for."""
+    return _pendings(st.sampled_from(ASKED))
+
+
+def _pendings(
+    kinds: st.SearchStrategy[Kind], **more: st.SearchStrategy[str]
+) -> st.SearchStrategy[Pending]:
     optional = st.none() | moments()
     anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
     return st.builds(
@@ -176,7 +200,7 @@ def pendings(kinds: tuple[Kind, ...] = tuple(Kind)) -> st.SearchStrategy[Pending
         number=st.integers(1, 2**53),
         scheduled_at=moments(),
         due_at=moments(),
-        kind=st.sampled_from(kinds),
+        kind=kinds,
         attempts=st.integers(0, 1_000_000),
         failures=st.integers(0, 1_000_000),
         lost=st.integers(0, 1_000_000),
@@ -184,10 +208,11 @@ def pendings(kinds: tuple[Kind, ...] = tuple(Kind)) -> st.SearchStrategy[Pending
         began_at=optional,
         coalesced=st.integers(0, 2**53),
         coalesced_until=optional,
-        key=st.none() | texts(255),
+        key=st.none() | texts() | st.sampled_from(LONG),
         origin=st.integers(0, 2**53),
         until=optional,
         args=st.none() | st.dictionaries(anything, anything, max_size=3),
+        **more,
     )
 
 
@@ -196,13 +221,12 @@ def standings() -> st.SearchStrategy[Standing]:
     """Any combination of fields: a backend has no business knowing which make sense."""
     optional = st.none() | moments()
     pauses = st.builds(Pause, moments(), st.integers(0, 2**53), optional, st.none() | texts(255))
-    asked = pendings((Kind.TRIGGERED, Kind.RERUN, Kind.BACKFILLED))
     return st.builds(
         Standing,
         last_number=st.integers(1, 2**53),
-        scheduled=st.none() | pendings((Kind.SCHEDULED,)),
+        scheduled=st.none() | scheduled(),
         due_at=optional,
-        requests=st.just(()) | st.lists(asked, max_size=3).map(tuple),
+        requests=st.just(()) | st.lists(requests(), max_size=3).map(tuple),
         pause=st.none() | pauses,
         gaps=st.lists(st.builds(Gap, moments(), moments()), max_size=3).map(tuple),
         spare=optional,
