@@ -164,8 +164,13 @@ class EditsOverlookClaims(Wrapper):
 
 def as_read(job: Job, stored: Job) -> Job:
     """Return an edited job as if it had been made of what is stored."""
-    read = {"revision": stored.revision, "held": stored.held, "held_at": stored.held_at}
-    return evolve(job, uid=stored.uid, **read)
+    return evolve(
+        job,
+        uid=stored.uid,
+        revision=stored.revision,
+        held=stored.held,
+        held_at=stored.held_at,
+    )
 
 
 class EditOfWhatWasRead(EditWithoutComparison):

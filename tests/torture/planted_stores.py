@@ -14,18 +14,23 @@ from unittest import mock
 
 from attrs import evolve
 from tests.torture.harnesses import TIMEOUT, Postgres, Sqlite
-from tests.torture.planted import harness_name
+from tests.torture.planted import Only, harness_name
 
-from sched_core import Backend, Claim, Execution, Settled, Settlement
-from sched_core.errors import JobNotFound
+from sched_core import Backend, Claim, Execution, Hold, Job, Settled, Settlement
+from sched_core import row as core_row
+from sched_core._rules import hold as hold_rules
+from sched_core.row import History, is_held_by
 from sched_sql import SqlBackend
+from sched_sql.moments import micros
 from sched_sql.postgres import claims as postgres_claims
 from sched_sql.postgres.names import HASTY, Steps
 from sched_sql.postgres.renewals import Renewals, Renewed
-from sched_sql.sqlite import claims, settling, table
+from sched_sql.sqlite import records, table
 from sched_sql.sqlite.database import Serial
+from sched_sql.sqlite.records import Record
 from sched_sql.sqlite.settling import Settling
 from sched_sql.sqlite.table import SqliteTable
+from sched_sql.table import Asked, Now
 from sched_testkit.torture import Fault
 
 GAP = 0.03
@@ -33,79 +38,105 @@ GAP = 0.03
 
 
 def settle_in_two_transactions(inside: SqliteTable) -> None:
-    def settle(settlements: Sequence[Settlement]) -> Sequence[Settled]:
-        database, history = inside._database, inside._history
+    def settle(settlements: Sequence[Settlement], now: Now) -> Sequence[Settled]:
+        database, records, history = inside._database, inside._records, inside._history
         with database.write() as serial:
+            written = history.within(serial)
             held = {one.claim.token for one in settlements if holds(inside, one.claim)}
-            executions = [
-                execution
-                for one in settlements
-                if one.claim.token in held
-                for execution in one.executions
-            ]
-            history.write(executions, serial)
+            for one in settlements:
+                for execution in one.executions if one.claim.token in held else ():
+                    written.append(execution)
         time.sleep(GAP)
         rest = [
             evolve(one, executions=()) if one.claim.token in held else one for one in settlements
         ]
         with database.write() as serial:
-            return Settling(database.connection, history, serial).settle(rest)
+            return Settling(database.connection, records, history, serial).settle(rest, now())
 
     inside.settle = settle  # type: ignore[method-assign]
 
 
 def holds(inside: SqliteTable, claim: Claim) -> bool:
-    found = inside._database.connection.execute(
-        "SELECT 1 FROM sched_job WHERE id = ? AND token = ? AND worker = ?",
-        (claim.job.id, claim.token, claim.worker),
-    )
-    return found.fetchone() is not None
+    return is_held_by(inside._records.load(claim.job.id).hold, claim)
 
 
 def token_not_checked(inside: SqliteTable) -> None:
-    """Whoever settles first is believed, as long as the job was not edited."""
-    settling._SETTLE_RUN = settling._SETTLE_RUN.replace(
-        "token = ? AND worker = ?", "? IS NOT NULL AND ? IS NOT NULL"
-    )
+    """Whoever settles first is believed, whoever holds the job."""
+    before = Record.settle
+
+    def settle(
+        row: Record, settlement: Settlement, now: datetime, revision: int, to: History
+    ) -> Settled:
+        if row.hold is not None:
+            mine = evolve(settlement.claim, token=row.hold.token, worker=row.hold.worker)
+            settlement = evolve(settlement, claim=mine)
+        return before(row, settlement, now, revision, to)
+
+    Record.settle = settle  # type: ignore[assignment,method-assign]
 
 
 def no_tombstone(inside: SqliteTable) -> None:
-    def remove(job_id: str, executions: Sequence[Execution], expected: int | None) -> bool:
+    def remove(job: Job, executions: Sequence[Execution]) -> None:
         with inside._database.write() as serial:
-            try:
-                inside._readable(job_id)
-            except JobNotFound:
-                return False
-            inside._history.write(executions, serial)
-            inside._database.connection.execute("DELETE FROM sched_job WHERE id = ?", (job_id,))
-        return True
+            record = inside._loaded(job.id)
+            record.remove(job, executions, inside._history.within(serial))
+            record.hold = None
+            inside._records.save(job.id, record)
 
-    inside.remove = remove  # type: ignore[method-assign,assignment]
+    inside.remove = remove  # type: ignore[method-assign]
 
 
-def no_execution_for_the_lost(inside: SqliteTable) -> None:
-    def nothing(*_: Any, **__: Any) -> list[Execution]:
-        return []
+def nothing_of_the_lost(inside: SqliteTable) -> None:
+    """A lost claim is taken away; its attempt is neither counted nor written."""
 
-    vars(claims)["abandoned_executions"] = nothing
+    def lapse(row: Record, now: datetime, revision: int, to: History) -> tuple[Execution, ...]:
+        if row.hold is not None and row.hold.expires_at <= now:
+            row.hold = None
+        return ()
+
+    Record.lapse = lapse  # type: ignore[assignment,method-assign]
+
+
+def losses_counted_only(inside: SqliteTable) -> None:
+    """The attempt of a lost claim is counted, and has no execution."""
+    before = Record.lapse
+
+    def lapse(row: Record, now: datetime, revision: int, to: History) -> tuple[Execution, ...]:
+        before(row, now, revision, cast("History", Only(to, set())))
+        return ()
+
+    Record.lapse = lapse  # type: ignore[assignment,method-assign]
+
+
+def freed_without_an_end(inside: SqliteTable) -> None:
+    """What was edited or removed away while it was held has no end when its claim is freed."""
+
+    def freed(
+        job: Job | None, hold: Hold, executions: tuple[Execution, ...] = (), *, now: datetime
+    ) -> tuple[Execution, ...]:
+        return executions
+
+    for module in (core_row, hold_rules):
+        vars(module)["freed"] = freed
+
+
+def the_held_is_derived_anew(inside: SqliteTable) -> None:
+    """What is held is what a claim of the stored job would be for, also after an edit."""
+    vars(records)["_LEAVE"] = "UPDATE sched_job SET held = NULL WHERE ? IS NOT NULL AND id = ?"
 
 
 def takeover_before_the_end(inside: SqliteTable) -> None:
     """A lease is taken for over when half of it is left."""
-    before = inside._claims._due
+    before, half = inside._claims._lapse, timedelta(seconds=1)
 
-    def due(at: datetime, limit: int) -> Any:
-        half = timedelta(seconds=1)
-        return [row for row in before(at + half, limit) if row[-2] is not None or is_due(row, at)]
+    def lapse(lapsed: list[Execution], at: datetime, serial: Serial) -> None:
+        soon = micros(at), micros(at), micros(at + half)
+        inside._database.connection.execute(
+            "UPDATE sched_job SET lease_until = ? WHERE lease_until BETWEEN ? AND ?", soon
+        )
+        before(lapsed, at, serial)
 
-    def is_due(row: Any, at: datetime) -> bool:
-        connection = inside._database.connection
-        found = connection.execute(
-            "SELECT due_at FROM sched_job WHERE rowid = ?", (row[-4],)
-        ).fetchone()
-        return bool(found[0] <= at.timestamp() * 1e6)
-
-    inside._claims._due = due  # type: ignore[method-assign]
+    inside._claims._lapse = lapse  # type: ignore[method-assign]
 
 
 def the_living_taken_for_dead(inside: SqliteTable) -> None:
@@ -121,33 +152,35 @@ def claim_by_what_was_read(inside: SqliteTable) -> None:
     """What is due is looked up first, and then written without a further look."""
     real = inside._claims
 
-    def claim(
-        found: list[Claim], limit: int, lease: timedelta, now: Callable[[], datetime], asked: Any
-    ) -> None:
+    def claim(asked: Asked, lease: timedelta, now: Now) -> None:
         at = now()
-        rows = real._due(at, limit)
+        rows = real._due(at, asked.limit)
         time.sleep(GAP)
         with inside._database.write(durable=False) as serial:
-            real._take(rows, found, at, at + lease, serial)
+            real._lapse(asked.lapsed, at, serial)
+            real._take(rows, asked.claims, at, at + lease, serial)
 
-    inside.claim = claim  # type: ignore[method-assign,assignment]
+    inside._claims.claim = claim  # type: ignore[method-assign]
 
 
 def tokens_of_each_process(inside: SqliteTable) -> None:
     """They grow in each process, and nobody asks the store where they stand."""
     counter, take = Serial(time.monotonic_ns() % 1000), inside._claims._take
 
-    def own(rows: Any, found: Any, at: Any, until: Any, serial: Serial) -> None:
-        take(rows, found, at, until, counter)
+    def own(rows: Any, claims: Any, at: Any, until: Any, serial: Serial) -> None:
+        take(rows, claims, at, until, counter)
 
-    inside._claims._take = own  # type: ignore[method-assign,assignment]
+    inside._claims._take = own  # type: ignore[assignment,method-assign]
 
 
 SPOILED: dict[str, Callable[[SqliteTable], None]] = {
     "settle in two transactions": settle_in_two_transactions,
     "token not checked": token_not_checked,
     "no tombstone": no_tombstone,
-    "no execution for the lost": no_execution_for_the_lost,
+    "nothing of the lost": nothing_of_the_lost,
+    "losses counted only": losses_counted_only,
+    "freed without an end": freed_without_an_end,
+    "the held is derived anew": the_held_is_derived_anew,
     "takeover before the end": takeover_before_the_end,
     "the living taken for dead": the_living_taken_for_dead,
     "claim by what was read": claim_by_what_was_read,

@@ -224,6 +224,7 @@ def jobs(job: Job) -> Change:
 UPDATED = command("update", 20, version=5)
 SET = command("ensure", 10, version=4, schedule=EDITED.schedule)
 REMOVED = command("remove", 20, uid="v")
+TRIGGERED = evolve(RUN_OF_B, kind=Kind.TRIGGERED, claimed_at=at(5))
 LATER = execution(2, 1, 2, 31.0, job_id="b", uid="v")
 TAKEN = evolve(LOST, finished_at=at(21))
 LOCKED = harm("row locked", 0, 19.5, 22, store=True, costly=False)
@@ -393,6 +394,19 @@ CASES: list[tuple[str, Change, Change]] = [
         both(
             commanded(command("trigger", 1, key="v:1")),
             harmed(harm(ABSENT, 0, 2, 8), harm(STARVED, 0, 8, 14)),
+        ),
+    ),
+    (
+        "trigger lost",  # it got the key of a run that was under way
+        commanded(command("trigger", 5.2, key="v:1"), runs=[TRIGGERED]),
+        commanded(command("trigger", 5.05, key="v:1"), runs=[TRIGGERED]),
+    ),
+    (
+        "left without an end",
+        commanded(runs=[evolve(RUN_OF_B, final=False, status=Status.FAILED)]),
+        commanded(
+            job=evolve(B, standing=Standing(2, Pending(1, at(10), at(40)), at(40))),
+            runs=[evolve(RUN_OF_B, final=False, status=Status.FAILED)],
         ),
     ),
     (

@@ -7,6 +7,7 @@ accepted. It may be done later only if nothing else was.
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,8 @@ from sched_testkit.torture.finding import Finding
 S = timedelta(seconds=1)
 SOON = 30 * S
 """A trigger runs within so much, with faults of the store on the way, while processes can run."""
+CLOCKS = S / 10
+"""By so much the clock that decides may differ from that of who gives commands."""
 ENDS_A_PAUSE = frozenset({"resume", "remove", "pause", "submit", "ensure"})
 
 
@@ -107,8 +110,14 @@ def _pauses(evidence: Evidence, report: Report) -> Iterator[Finding]:
 
 
 def _triggers(evidence: Evidence, report: Report) -> Iterator[Finding]:
-    """A trigger that was accepted runs under the key that it told, unless the job is removed."""
+    """A trigger that was accepted runs under the key that it told, unless the job is removed.
+
+    What was claimed before it was asked for is another run.
+    """
     attempts = _attempts(evidence)
+    begun: dict[str, datetime] = {}
+    for each in itertools.chain.from_iterable(attempts.values()):
+        begun.setdefault(f"{each.uid}:{each.number}", each.claimed_at)
     for job_id, commands in _by_job(evidence).items():
         for place, command in enumerate(commands):
             if command.what != "trigger" or command.outcome != "ok":
@@ -122,9 +131,9 @@ def _triggers(evidence: Evidence, report: Report) -> Iterator[Finding]:
             if until < deadline:
                 continue
             report.counts["triggers"] += 1
-            made = [each for each in attempts[job_id] if each.claimed_at <= deadline]
-            if not any(f"{each.uid}:{each.number}" == command.key for each in made):
-                told = f"{job_id}: {command.key}"
+            first = begun.get(command.key)
+            if first is None or not command.began - CLOCKS <= first <= deadline:
+                told = f"{job_id}: {command.key}, first claimed at {first}"
                 yield Finding("trigger lost", told, command.ended, job_id)
 
 
@@ -185,4 +194,18 @@ def _removals(evidence: Evidence, report: Report) -> Iterator[Finding]:
             yield Finding("no end after its removal", f"{uid}:{number}", gone)
 
 
-PARTS = (_stored, _seen, _pauses, _triggers, _removals)
+def _ends(evidence: Evidence, report: Report) -> Iterator[Finding]:
+    """What was attempted comes to its end, or is still pending, whatever was edited meanwhile."""
+    standings = {job.uid: job.standing for job in evidence.jobs}
+    ended = {(each.uid, each.number) for each in evidence.executions if each.final}
+    attempted = {
+        (each.uid, each.number): each
+        for each in evidence.executions
+        if each.attempt > 0 and each.uid in standings
+    }
+    for (uid, number), last in attempted.items():
+        if (uid, number) not in ended and standings[uid].find(number) is None:
+            yield Finding("left without an end", f"{uid}:{number}", last.finished_at, last.job_id)
+
+
+PARTS = (_stored, _seen, _pauses, _triggers, _removals, _ends)
