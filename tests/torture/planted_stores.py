@@ -122,7 +122,9 @@ def freed_without_an_end(inside: SqliteTable) -> None:
 
 def the_held_is_derived_anew(inside: SqliteTable) -> None:
     """What is held is what a claim of the stored job would be for, also after an edit."""
-    vars(records)["_LEAVE"] = "UPDATE sched_job SET held = NULL WHERE ? IS NOT NULL AND id = ?"
+    vars(records)["_LEAVE"] = (
+        "UPDATE sched_job SET held = NULL WHERE ? IS NOT NULL AND id = ? AND removed = 0"
+    )
 
 
 def takeover_before_the_end(inside: SqliteTable) -> None:

@@ -6,6 +6,7 @@ are wrong since a clock or the rules of time zones were mended.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from attrs import evolve
@@ -152,16 +153,22 @@ class Moments:
         self._clock = clock
         self._observers = observers
         self._is_newer = False
+        self._awaits = False
 
     async def run(self) -> None:
-        """Look once, soon; again where that fails."""
+        """Look once, soon; again where that fails, or where another worker has not ended its look.
+
+        That one may have died.
+        """
         pause = LOOK_BEGINS
         while True:
             await wait(self._clock, pause)
             try:
                 await self.look()
                 self._observers.trouble("moments", None)
-                return
+                if not self._awaits:
+                    return
+                pause = LOOK_AGAIN
             except Exception as error:  # noqa: BLE001 -- a third party's backend may raise anything
                 pause = min(2 * pause, LOOK_AGAIN)
                 logger.warning("the look for wrong moments failed: %s", describe(error))
@@ -169,8 +176,9 @@ class Moments:
 
     async def look(self) -> None:
         """Read all jobs, and put their moments right, where some may be wrong."""
-        # Noted in the store already where an earlier look has failed after that.
-        self._is_newer = await self._moved_release() or self._is_newer
+        mine = release()
+        # Taken up already where an earlier look has failed after that.
+        self._is_newer = self._is_newer or await self._takes_up(mine)
         ahead = ExecutionQuery(since=instant_after(self._clock.now(), BELIEVED))
         was_ahead = bool((await self._backend.executions(ahead, after=None, limit=1)).items)
         if not self._is_newer and not was_ahead:
@@ -183,6 +191,9 @@ class Moments:
             moved += [job.id for job in jobs if await self._put_right(job)]
             if (after := page.next) is None:
                 break
+        if self._is_newer:
+            await self._note_end(mine)
+            self._is_newer = False
         if moved:
             named = ", ".join(map(repr, moved[:SHOWN])) + (", and more" * (len(moved) > SHOWN))
             why = "a clock was far ahead" if was_ahead else "there are new rules of time zones"
@@ -190,24 +201,39 @@ class Moments:
             logger.warning(text)
             self._observers.notice("moments", text)
 
-    async def _moved_release(self) -> bool:
-        """Note this machine's release of time zone rules; whether the store had an older one.
+    async def _takes_up(self, mine: str) -> bool:
+        """Return whether to look by this machine's release of time zone rules.
 
-        Of several workers that begin at once, one sees that.
+        Not where that was done by this release or a newer one. Of several workers that begin at
+        once one takes it up, and the others see later whether it has come to the end.
         """
-        mine = release()
         stored = await self._backend.get(RELEASE)
-        if not mine or isinstance(stored, Undecodable):
+        known = stored.spec.metadata if isinstance(stored, Job) else {}
+        if not mine or isinstance(stored, Undecodable) or known.get("looked", "") >= mine:
+            self._awaits = False
             return False
-        spec = JobSpec(RELEASE, Once(FIRST), name="marker", metadata={"release": mine})
+        newest = max(mine, known.get("release", ""))
+        if newest == known.get("release") and not self._awaits:
+            self._awaits = True
+            return False
+        self._awaits = not await self._write(stored, {**known, "release": newest})
+        return not self._awaits
+
+    async def _note_end(self, mine: str) -> None:
+        stored = await self._backend.get(RELEASE)
+        if isinstance(stored, Job):
+            await self._write(stored, {**stored.spec.metadata, "looked": mine})
+
+    async def _write(self, stored: Job | None, metadata: Mapping[str, str]) -> bool:
+        """Write the record; return whether nobody else did meanwhile."""
+        spec = JobSpec(RELEASE, Once(FIRST), name="marker", metadata=metadata)
         try:
             if stored is None:
                 now, standing = self._clock.now(), Standing(0, None, None)
-                await self._backend.add([Job(spec, f"{RELEASE}:{mine}", True, now, standing)])
-                return True
-            if stored.spec.metadata.get("release", "") >= mine:
-                return False
-            await self._backend.replace(evolve(stored, spec=spec))
+                uid = f"{RELEASE}:{metadata['release']}"
+                await self._backend.add([Job(spec, uid, True, now, standing)])
+            else:
+                await self._backend.replace(evolve(stored, spec=spec))
         except (JobAlreadyExists, JobNotFound, RevisionConflict):
             return False
         return True
@@ -225,7 +251,8 @@ class Moments:
 
 
 RELEASE = f"{RESERVED}release"
-"""The id of the record that tells the newest release of time zone rules that a worker has had."""
+"""The id of the record that tells the newest release of time zone rules that a worker has had, and
+the newest by which a worker has looked at all jobs."""
 NO_READABLE_JOB = JobQuery(group="\x1f")
 """No group has a control character in its name. What cannot be read is listed all the same."""
 

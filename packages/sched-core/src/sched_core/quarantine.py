@@ -9,6 +9,8 @@ beside what did. The rules say so (``Start.alone``); here its last attempt is ma
    same: the loss of its claim would not count.
 3. When it has ended, or half a minute has passed and the store was told that it is not alone any
    more, others begin again, for at least as long as they were held up. Then comes the next one.
+
+So others are held up for a minute at most, and longer only while the store cannot be told.
 """
 
 from __future__ import annotations

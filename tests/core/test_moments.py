@@ -1,0 +1,106 @@
+"""The look at all stored moments, after new rules of time zones: by one worker, to its end."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import anyio
+import pytest
+from tests.core.running import Faulty, until
+
+from sched_core import (
+    BackendUnavailable,
+    Interval,
+    Job,
+    JobSpec,
+    MemoryBackend,
+    MemoryStore,
+    Pending,
+    Standing,
+    maintenance,
+)
+from sched_core.maintenance import LOOK_AGAIN, LOOK_BEGINS, Moments
+from sched_core.observing import Observers
+from sched_core.testing import EPOCH, FakeClock
+
+YEARS = timedelta(days=3650)
+
+
+class Place:
+    """A store with a job whose moment is years away, and workers that look at it."""
+
+    def __init__(self) -> None:
+        self.clock, self.store = FakeClock(), MemoryStore()
+
+    async def worker(self, name: str) -> tuple[Moments, Faulty]:
+        backend = Faulty(MemoryBackend(self.store))
+        await backend.open(self.clock, worker=name)
+        return Moments(backend, self.clock, Observers(backend, ())), backend
+
+    async def add(self, backend: Faulty, job_id: str) -> None:
+        far = EPOCH + YEARS
+        standing = Standing(1, Pending(1, far, far), far)
+        await backend.add([Job(JobSpec(job_id, Interval(hours=1)), job_id, True, EPOCH, standing)])
+
+    def is_right(self, job_id: str) -> bool:
+        job = self.store.row(job_id).job
+        assert isinstance(job, Job)
+        assert job.next_run is not None
+        return job.next_run < EPOCH + timedelta(days=1)
+
+
+@pytest.fixture
+def release(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return what holds the machine's release of time zone rules."""
+    found = ["2025a"]
+    monkeypatch.setattr(maintenance, "release", lambda: found[0])
+    return found
+
+
+def test_one_looks_for_each_release(release: list[str]) -> None:
+    async def main() -> None:
+        place = Place()
+        first, backend = await place.worker("first")
+        second, _ = await place.worker("second")
+        await place.add(backend, "a")
+        await first.look()
+        assert place.is_right("a")
+        await place.add(backend, "b")
+        await second.look()
+        assert not place.is_right("b"), "it has looked although that was done"
+        release[0] = "2025b"
+        await second.look()
+        assert place.is_right("b")
+        release[0] = "2025a"
+        await place.add(backend, "c")
+        await first.look()
+        assert not place.is_right("c"), "an older release tells nothing"
+
+    anyio.run(main)
+
+
+def test_a_look_that_nobody_ends_is_taken_over(release: list[str]) -> None:
+    """A worker dies between its note that it looks and the end of its look."""
+
+    async def main() -> None:
+        place = Place()
+        dying, backend = await place.worker("dying")
+        await place.add(backend, "a")
+        backend.failures["jobs"] = BackendUnavailable("it has died")
+        with pytest.raises(BackendUnavailable):
+            await dying.look()
+        next_one, _ = await place.worker("next")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(next_one.run)
+            for step in (LOOK_BEGINS, LOOK_AGAIN):
+                assert not place.is_right("a")
+                await anyio.wait_all_tasks_blocked()
+                place.clock.advance(step)
+                await anyio.wait_all_tasks_blocked()
+            await until(lambda: place.is_right("a"))
+        third, _ = await place.worker("third")
+        await place.add(backend, "b")
+        await third.look()
+        assert not place.is_right("b"), "it has looked although that was done"
+
+    anyio.run(main)

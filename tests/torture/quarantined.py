@@ -1,0 +1,49 @@
+"""A process of a service in which one handler kills its process.
+
+``python -m tests.torture.quarantined HARNESS ADDRESS JOURNAL NUMBER [FAULT]``
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import anyio
+
+from sched_core import JobEvent
+from sched_core._rules import hold
+from sched_testkit.torture.journal import Journal
+from sched_testkit.torture.worker import load
+
+GUILTY, LONG = "guilty", "long"
+SECONDS = {GUILTY: 0.3, LONG: 35.0}
+"""That handlers take: the long one takes longer than others are held up for one that is alone."""
+OTHERS = 0.5
+CONCURRENCY = 20
+CHARGED = "all are charged"
+"""The fault: whatever is lost with a process counts as if it had run alone."""
+
+
+async def main(spec: str, address: str, path: str, number: str, fault: str = "") -> None:
+    """Run until stopped, or killed by the handler."""
+    if fault == CHARGED:
+        vars(hold)["_was_alone"] = lambda _: True
+    journal = Journal(path, int(number))
+
+    async def handle(event: JobEvent) -> None:
+        journal.write("start", id=event.id, attempt=event.attempt)
+        await anyio.sleep(SECONDS.get(event.id, OTHERS))
+        if event.id == GUILTY:
+            os._exit(9)
+
+    harness = load(spec)
+    scheduler = harness.scheduler(
+        harness.backend(address), handler=handle, max_concurrency=CONCURRENCY
+    )
+    async with scheduler:
+        await scheduler.run_forever()
+
+
+if __name__ == "__main__":
+    _spec, _address, _path, _number, *_fault = sys.argv[1:]
+    anyio.run(main, _spec, _address, _path, _number, "".join(_fault))
