@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import timedelta
 
 import anyio
 
 from sched_core import JobEvent
-from sched_core._rules import hold
+from sched_core._rules import begin, hold
 from sched_testkit.torture.journal import Journal
 from sched_testkit.torture.worker import load
 
@@ -21,13 +22,14 @@ SECONDS = {GUILTY: 0.3, LONG: 35.0}
 OTHERS = 0.5
 CONCURRENCY = 20
 CHARGED = "all are charged"
-"""The fault: whatever is lost with a process counts as if it had run alone."""
+"""The fault: what is lost with a process is due at once, and counts, and nothing is set apart."""
 
 
 async def main(spec: str, address: str, path: str, number: str, fault: str = "") -> None:
     """Run until stopped, or killed by the handler."""
     if fault == CHARGED:
-        vars(hold)["_was_alone"] = lambda _: True
+        vars(hold).update(_was_alone=lambda _: True, _wait=lambda *_: timedelta(0))
+        vars(begin)["runs_alone"] = lambda *_: False
     journal = Journal(path, int(number))
 
     async def handle(event: JobEvent) -> None:
