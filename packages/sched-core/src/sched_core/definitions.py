@@ -17,7 +17,7 @@ from sched_core._model.execution import Execution, occurrence_key
 from sched_core._model.job import RESERVED, Job, JobSpec
 from sched_core._model.policy import Policy
 from sched_core._rules import define, moment, operate, request
-from sched_core.clock import Clock
+from sched_core.clock import Clock, backoff_pause
 from sched_core.errors import (
     InvalidDefinition,
     JobAlreadyExists,
@@ -31,6 +31,9 @@ from sched_core.ports import JobStore, Undecodable
 from sched_core.schedule import Schedule
 
 logger = Logger("sched_core")
+
+TRIES = 8
+"""Of adding a job whose id is taken, though nothing is found under it; some seconds."""
 
 Edited = Callable[[str, Sequence[Execution]], Awaitable[None]]
 """Told which executions an edit wrote, with the job's id."""
@@ -95,12 +98,15 @@ class Definitions:
     async def ensure(self, spec: JobSpec) -> Job:
         """Add a job, or change it where its definition differs."""
         unreserved(spec)
+        tries = 0
         while True:
             stored = await self._store.get(spec.id)
             if stored is None:
                 try:
                     (added,) = await self._store.add([self.admit(spec, declared=True)])
                 except JobAlreadyExists:
+                    tries += 1
+                    await taken(spec.id, tries)
                     continue  # somebody else was faster: compare with theirs
                 self.advise(spec)
                 return added
@@ -212,6 +218,18 @@ class Definitions:
         stored = await self._store.replace(change.job, change.executions)
         await self._edited(stored.id, change.executions)
         return stored
+
+
+async def taken(job_id: str, tries: int) -> None:
+    """Wait, longer each time, where an id is taken and nothing is found under it.
+
+    Raises:
+        JobUndecodable: That has been so for some seconds, and is no race with others.
+    """
+    if tries > TRIES:
+        raise JobUndecodable(job_id, "it was removed, and what is left of its last run is unknown")
+    if tries > 1:
+        await backoff_pause(tries - 1)
 
 
 def unreserved(spec: JobSpec) -> JobSpec:

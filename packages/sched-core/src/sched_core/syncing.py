@@ -31,7 +31,7 @@ from sched_core._model.job import RESERVED, Job, JobSpec, check_text
 from sched_core._model.occurrence import Standing
 from sched_core._rules import define
 from sched_core.clock import Clock
-from sched_core.definitions import Edited, unreserved
+from sched_core.definitions import Edited, taken, unreserved
 from sched_core.errors import (
     GroupConflict,
     InvalidDefinition,
@@ -310,6 +310,7 @@ class Syncing:
 
         Where it is interrupted, the next sync of the set goes on: the copy has the original's uid.
         """
+        tries = 0
         while True:
             moved = define.renamed(old, spec.id, now=self._clock.now())
             try:
@@ -321,6 +322,8 @@ class Syncing:
                     await self._define(found, spec, touch=False)
                     await self._remove(old)
                     return
+                tries += 1
+                await taken(spec.id, tries)
                 continue
             try:
                 await self._check()
@@ -372,7 +375,7 @@ class Syncing:
                 self._advise(spec)
             return
 
-    async def _add(self, specs: Sequence[JobSpec]) -> None:
+    async def _add(self, specs: Sequence[JobSpec], tries: int = 1) -> None:
         now = self._clock.now()
         jobs = [define.announce(spec, uid=self._new_id(), now=now) for spec in specs]
         try:
@@ -384,10 +387,9 @@ class Syncing:
                 if found is not None:
                     self._refuse_others(found)
                     await self._define(found, spec, touch=False)
-                elif len(specs) == 1:
-                    await self._add(specs)
                 else:
-                    await self._add([spec])
+                    await taken(spec.id, tries)
+                    await self._add([spec], tries + 1)
             return
         try:
             await self._check()
