@@ -47,7 +47,10 @@ TORTURING = (
     "tests/proxy.py",
 )
 """What a torture uses beside the backend: of the testkit's laws and histories, nothing."""
+OCCURRENCES = "tests/core/occurrences"
+"""All histories up to a length, more than a million, and long ones at random."""
 NARROW: dict[str, tuple[str, ...]] = {
+    "occurrences": packages("core"),
     "core": (*CODE, "examples"),
     "crash": SQL,
     "jetstream": JETSTREAM,
@@ -130,6 +133,9 @@ def parts() -> dict[str, Part]:
                 tests(f"conformance-{each.rpartition('test_')[2].removesuffix('.py')}", each)
                 for each in scripts
             ]
+        elif folder.name == "core":
+            others = [each for each in scripts if not each.startswith(OCCURRENCES)]
+            found += [tests("occurrences", OCCURRENCES), tests("core", *others)]
         elif folder.name == "torture":
             others = [each for each in scripts if each != "tests/torture/test_planted.py"]
             found += [tests("torture-judge", *others)]
