@@ -188,7 +188,7 @@ class Row:
         if self.refuses(job):
             raise JobAlreadyExists(job.id)
         if self.job is None:
-            self.job = evolve(job, revision=revision, held=None, held_at=None)
+            self.job = Job(job.spec, job.uid, job.declared, job.anchor, job.standing, revision)
         return self.readable(job.id)
 
     def replace(self, job: Job, executions: Sequence[Execution], revision: int, to: History) -> Job:
@@ -201,7 +201,7 @@ class Row:
         """
         if not same_as_read(job, self.readable(job.id)):
             raise RevisionConflict(job.id)
-        self.job = evolve(job, revision=revision, held=None, held_at=None)
+        self.job = Job(job.spec, job.uid, job.declared, job.anchor, job.standing, revision)
         self._write(executions, to)
         return self.readable(job.id)
 
@@ -293,7 +293,7 @@ class Row:
         if isinstance(job, Undecodable):
             return CLAIM_LOST
         edited = standing is not None and (job is None or job.revision != settlement.expected)
-        if edited or leaves_pending(job, hold, settlement):
+        if edited or (standing is None and leaves_pending(job, hold, settlement)):
             return Settled("conflict", None if job is None else with_hold(job, hold))
         for each in freed(job, hold, settlement.executions, now=now):
             to.append(each)

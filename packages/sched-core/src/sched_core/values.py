@@ -7,6 +7,7 @@ assignments do, on the way of every run.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import attrs
@@ -29,36 +30,49 @@ def quick(cls: C) -> C:
     A class that is derived from it is refused. There is no room for weak references because Python
     lets an instance change its class only between two that are laid out alike.
     """
-
-    def begin(self: Any) -> None:
-        object.__setattr__(self, "__class__", unfrozen)
-
-    def end(self: Any) -> None:
-        self.__class__ = cls
-
+    fields = attrs.fields(cls)
     unfrozen = attrs.make_class(
         f"Unfrozen{cls.__name__}",
-        {each.name: _again(each) for each in attrs.fields(cls)},
-        class_body={"__attrs_pre_init__": begin, "__attrs_post_init__": end},
+        [each.name for each in fields],
         slots=True,
         weakref_slot=False,
+        init=False,
         eq=False,
         repr=False,
     )
-    constructor: Any = unfrozen.__init__  # type: ignore[misc]  # of a class that nothing is derived from
+    constructor: Any = _constructor(fields, unfrozen, cls)
     constructor.__annotations__ = cls.__init__.__annotations__
     constructor.__qualname__ = cls.__init__.__qualname__
-    cls.__attrs_pre_init__, cls.__init__ = begin, constructor
+    constructor.__module__ = cls.__module__
+    cls.__init__ = constructor
     cls.__init_subclass__ = classmethod(_refuse)  # type: ignore[assignment]  # bound when called
     return cls
 
 
-def _again(field: attrs.Attribute[Any]) -> Any:
-    if field.converter is not None or field.validator is not None or not field.init:
-        raise TypeError(f"{field.name} is more than stored: leave the class to attrs")
-    return attrs.field(
-        default=field.default, alias=field.alias, kw_only=field.kw_only, type=field.type
-    )
+def _constructor(fields: Iterable[attrs.Attribute[Any]], unfrozen: type, cls: type) -> object:
+    """Return the constructor; written as text, as attrs does it, because each call in it counts."""
+    scope = {"_become": object.__setattr__, "_unfrozen": unfrozen, "_cls": cls}
+    positional, keywords, body = ["self"], ["*"], ['_become(self, "__class__", _unfrozen)']
+    for each in fields:
+        factory = getattr(each.default, "factory", None)
+        takes_more = getattr(each.default, "takes_self", False)
+        if takes_more or each.converter or each.validator or not each.init:
+            raise TypeError(f"{each.name} is more than stored: leave the class to attrs")
+        parameter = value = each.alias or each.name
+        if each.default is not attrs.NOTHING:
+            default = f"_default_{each.name}"
+            scope[default] = each.default
+            parameter = f"{value}={default}"
+            if factory is not None:
+                scope[default], scope[f"_make_{each.name}"] = attrs.NOTHING, factory
+                value = f"_make_{each.name}() if {value} is {default} else {value}"
+        (keywords if each.kw_only else positional).append(parameter)
+        body.append(f"self.{each.name} = {value}")
+    parameters = ", ".join(positional + (keywords if len(keywords) > 1 else []))
+    lines = "\n    ".join([*body, "self.__class__ = _cls"])
+    text = f"def __init__({parameters}):\n    {lines}\n"
+    exec(compile(text, f"<constructor of {cls.__name__}>", "exec"), scope)  # noqa: S102 -- ours
+    return scope["__init__"]
 
 
 def _refuse(cls: type[Any]) -> None:

@@ -27,14 +27,17 @@ from sched_core._rules.standing import has_begun, is_owed, placed, replaced, sch
 from sched_core.schedule import first_occurrence, next_occurrence
 
 EDITED = "edited or removed"
+_EMPTY = Standing(1, None, None)
 
 
 def admit(spec: JobSpec, *, uid: str, declared: bool, now: datetime) -> Job:
     """Return a new job, anchored at ``now``; one whose schedule has no moment is finished."""
     first = first_occurrence(spec.schedule, now)
-    job = Job(spec, uid, declared, now, Standing(1, None, None))
-    one = None if first is None else scheduled(job, 1, first)
-    return evolve(job, standing=placed(job, evolve(job.standing, scheduled=one), now))
+    empty = Job(spec, uid, declared, now, _EMPTY)
+    if first is None:
+        return Job(spec, uid, declared, now, placed(empty, _EMPTY, now))
+    one = scheduled(empty, 1, first)
+    return Job(spec, uid, declared, now, Standing(1, one, one.due_at))
 
 
 def announce(spec: JobSpec, *, uid: str, now: datetime) -> Job:

@@ -7,7 +7,7 @@ from datetime import datetime
 from attrs import evolve
 
 from sched_core._model.job import Job
-from sched_core._model.occurrence import Pending, Standing
+from sched_core._model.occurrence import Gap, Pause, Pending, Standing
 from sched_core._model.policy import share
 from sched_core._rules.record import expiry
 from sched_core.clock import instant_after
@@ -44,12 +44,37 @@ def placed(job: Job, standing: Standing, now: datetime) -> Standing:
     """Return the standing with its one due moment; finished if nothing is left."""
     if standing.scheduled is None and not standing.requests:
         keep = None if job.declared else job.spec.policy.keep_finished
-        return evolve(
-            standing, due_at=None, pause=None, gaps=(), spare=None, expires_at=expiry(keep, now)
-        )
+        return _with(standing, None, None, (), None, expiry(keep, now))
     one, pause = current(standing), standing.pause
     due_at = one.due_at if one is not None else None if pause is None else pause.until
-    return evolve(standing, due_at=due_at, expires_at=None)
+    return _with(standing, due_at, pause, standing.gaps, standing.spare, None)
+
+
+def _with(
+    standing: Standing,
+    due_at: datetime | None,
+    pause: Pause | None,
+    gaps: tuple[Gap, ...],
+    spare: datetime | None,
+    expires_at: datetime | None,
+) -> Standing:
+    # Five times as fast as evolve, on the way of every add and of the end of every one-shot.
+    return Standing(
+        standing.last_number,
+        standing.scheduled,
+        due_at,
+        standing.requests,
+        pause,
+        gaps,
+        spare,
+        standing.skip,
+        standing.cancels,
+        standing.failing,
+        standing.last_scheduled_at,
+        standing.last_finished_at,
+        standing.last_status,
+        expires_at,
+    )
 
 
 def replaced(standing: Standing, one: Pending, *instead: Pending) -> Standing:
