@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from attrs import evolve
-from tests.core.occurrences.known import M, Request
+from tests.core.occurrences.clock import M
 
 from sched_core._model.execution import Kind
 from sched_core._model.job import Job
 from sched_core._rules import define as defines
 from sched_core._rules import operate, request
 from sched_core.errors import RevisionConflict
+from sched_testkit.annals import Request
 
 if TYPE_CHECKING:
     from tests.core.occurrences.world import World

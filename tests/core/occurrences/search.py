@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 
-from tests.core.occurrences.known import T0, M
+from tests.core.occurrences.clock import T0, M
 from tests.core.occurrences.world import Scenario, World
 
 from sched_core._model.policy import CatchUp, Drop, Policy, Retry

@@ -7,9 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from attrs import define, evolve
+from tests.core.occurrences.clock import T0, M, at
 from tests.core.occurrences.commands import COMMANDS
-from tests.core.occurrences.judge import Judge
-from tests.core.occurrences.known import T0, M, Wrong, at
 from tests.core.occurrences.stored import Stored
 
 from sched_core._model.claim import Asked, Claim, Decision, Ended, Renewal, Settlement, Start
@@ -24,6 +23,9 @@ from sched_core._rules import operate
 from sched_core._rules.standing import current
 from sched_core.errors import InvalidDefinition, NothingToSkip, RevisionConflict
 from sched_core.schedule import Once
+from sched_testkit import oracle
+from sched_testkit.annals import Wrong
+from sched_testkit.oracle import Oracle
 
 LEASE = 4 * M
 REFUSED = (NothingToSkip, InvalidDefinition, operate.NothingToCancel)
@@ -54,7 +56,7 @@ class World:
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.now = self.latest = T0
-        self.row, self.judge = Stored(), Judge(_grace(scenario.policies))
+        self.row, self.judge = Stored(), Oracle(_grace(scenario.policies))
         self.workers = {"A": Worker(), "B": Worker()}
         self.serial = self.lives = self.schedule = self.policy = self.read_at = 0
         self.highest: dict[str, int] = {}
@@ -195,7 +197,7 @@ class World:
         worker.claim, worker.frozen, worker.renewed = claim, False, False
         worker.what = begins.begin(claim, now=self.now)
         if isinstance(worker.what, Start):
-            self.judge.start(claim.job, worker.what, self.now)
+            self.judge.start(claim.job, _told(worker.what), self.now)
             if worker.what.alone:
                 self.row.renew(Renewal(claim, alone=True), self.now, LEASE)
 
@@ -215,7 +217,7 @@ class World:
         if one is None:
             return
         if isinstance(what, Start):
-            self.judge.start(claim.job, what, self.now)
+            self.judge.start(claim.job, _told(what), self.now)
         if claim.job.spec.policy.max_lost == 1:
             self.judge.fatal.add((claim.job.uid, one.number))
         elif isinstance(what, Start) and what.alone and alone:
@@ -318,7 +320,7 @@ class World:
 
         self._settle(worker, decide)
         if holds and isinstance(what, Start):
-            self.judge.unbegun(claim.job.uid, what)
+            self.judge.unbegun(claim.job.uid, _told(what))
 
     def do_release(self, worker: Worker) -> None:
         """Hand the claim back."""
@@ -330,7 +332,7 @@ class World:
         if holds and one is not None and one.lost < claim.job.spec.policy.max_lost:
             self.judge.fatal.discard((claim.job.uid, one.number))
         if holds and isinstance(what, Start):
-            self.judge.unbegun(claim.job.uid, what)
+            self.judge.unbegun(claim.job.uid, _told(what))
         self.row.release(claim, self.now, self.judge)
         if not holds and before != (self.row.job, self.row.hold, len(self.judge.executions)):
             raise Wrong("the release of a lost claim changed something")
@@ -425,6 +427,20 @@ def _is_held(one: Pending, pause: Pause, standing: Standing) -> bool:
     """Whether a pause holds what was there when it began, as the documentation says."""
     marked = one.number in standing.cancels
     return not marked and (one.kind is Kind.SCHEDULED or one.origin <= pause.last_number)
+
+
+def _told(start: Start) -> oracle.Start:
+    """Return what a handler is told, in the judge's own words."""
+    return oracle.Start(
+        start.number,
+        start.scheduled_at,
+        start.kind,
+        start.attempt,
+        start.coalesced,
+        start.coalesced_until,
+        start.deadline,
+        start.args,
+    )
 
 
 def _grace(policies: Sequence[Policy]) -> timedelta | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from hashlib import blake2b
 
 from attrs import define, evolve
 
@@ -16,6 +15,7 @@ from sched_core import Hold as Stored
 from sched_testkit.accounting import Key
 from sched_testkit.annals import Life, Wrong, at
 from sched_testkit.entry import count_of_lost, kept_by, next_of
+from sched_testkit.lateness import expect_allowed, is_plain, share
 from sched_testkit.oracle import Oracle, Start
 
 
@@ -73,6 +73,8 @@ class Chronicle(Oracle):
         """By job id and token: tokens need not differ between jobs."""
         self.calls: dict[tuple[str, int, int], Call] = {}
         self.tokens: dict[str, int] = {}
+        self.began: dict[Key, datetime] = {}
+        """When the first claim of an occurrence was made that was not handed back."""
         self.stored_jobs: dict[str, Job] = {}
         """As they were looked at last."""
         self.latest: datetime | None = None
@@ -135,6 +137,7 @@ class Chronicle(Oracle):
                 raise Wrong(f"{each.id} was lost before its lease ended")
             hold.open = False
             self.lost[each.uid, each.number] = now
+            self.began.setdefault((each.uid, each.number), hold.stored.claimed_at)
             self._count(hold, (each.uid, each.number))
 
     def _count(self, hold: Hold, key: Key) -> None:
@@ -211,6 +214,7 @@ class Chronicle(Oracle):
         call = Call(event, uid, number, hold.claim.worker, life.spec or hold.claim.job.spec)
         self._check_again(call, what)
         self._check_jitter(life, call, now, what)
+        began_at = self.began.setdefault((uid, number), hold.stored.claimed_at)
         start = Start(
             number,
             event.scheduled_at,
@@ -220,6 +224,9 @@ class Chronicle(Oracle):
             event.coalesced_until,
         )
         self.start(hold.claim.job, start, now, hold.seen)
+        if event.kind is Kind.SCHEDULED and is_plain(hold.seen) and not self.set_back:
+            failed = call.failures > 0
+            expect_allowed(hold.seen, event, hold.stored.claimed_at, began_at, failed=failed)
         self.calls[uid, number, event.attempt] = call
         return call
 
@@ -261,8 +268,3 @@ def backoff(call: Call) -> timedelta:
         delay = min(delay * retry.factor, retry.maximum)
     delay = min(delay, retry.maximum)
     return delay * (1 + retry.jitter * share(f"{call.event.key}:{call.event.attempt}"))
-
-
-def share(text: str) -> float:
-    """Return what everybody makes of the text: a number in [0, 1)."""
-    return int.from_bytes(blake2b(text.encode(), digest_size=6).digest(), "big") / 2**48

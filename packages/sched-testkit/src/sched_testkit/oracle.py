@@ -153,6 +153,9 @@ class Oracle(Accounting):
         is_first = key not in self.starts and start.kind is Kind.SCHEDULED
         if is_first and not seen.epochs[-1].fits(start.scheduled_at):
             raise Wrong(f"{key} begins at {at(start.scheduled_at)}: the calendar lacks it")
+        until = start.coalesced_until
+        if until is not None and until > now and not self.set_back:
+            raise Wrong(f"{key} stands at {at(now)} for moments until {at(until)}")
         self.starts.setdefault(key, self.seq)
         self.args[key] = start.args
         held = (start.coalesced, start.coalesced_until, seen.edits)

@@ -9,13 +9,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sched_core import Execution, FixedDelay, Job, JobSpec, Kind, Pending, Standing, State, Status
+from attrs import evolve
+
+from sched_core import (
+    Between,
+    Cron,
+    Execution,
+    FixedDelay,
+    Interval,
+    Job,
+    JobSpec,
+    Kind,
+    Pending,
+    Standing,
+    State,
+    Status,
+)
 from sched_testkit import occurrences
 from sched_testkit.annals import Epoch, Life, Request, Wrong, at
 from sched_testkit.chronicle import Call, Chronicle
 from sched_testkit.entry import due_of, pendings
+from sched_testkit.lateness import expect_excused, is_plain
 
 NEVER_FINAL = {Status.INTERRUPTED, Status.ABANDONED}
+NEVER_RAN = {Status.MISSED, Status.SKIPPED, Status.SUPERSEDED}
+MAY_RUN = {Status.FAILED, Status.CANCELLED}
+"""Of an attempt, or of an occurrence that was not attempted any more."""
+ENDLESS = Interval, Cron, FixedDelay
 ENDS = {
     Status.SUCCEEDED: {"succeeded"},
     Status.FAILED: {"failed", "lost"},
@@ -84,6 +104,8 @@ class Witness(Chronicle):
                 raise Wrong(f"job {job.id!r}: an edit that leaves the schedule moved its anchor")
             # A moment that a clock which was ahead has put far away: it takes effect anew.
             super().edited(job.uid, spec.schedule, now, before, before.standing.last_number)
+        elif _of_schedule(job) != _of_schedule(before) and not self.set_back:
+            raise Wrong(f"job {job.id!r}: an edit that leaves the schedule moved its standing")
         self.check_stored(life, job, now)
 
     def _moves_on(self, life: Life, job: Job, now: datetime) -> bool:
@@ -142,8 +164,12 @@ class Witness(Chronicle):
     def skipped(self, job: Job, now: datetime) -> None:
         """``skip_next`` returned this job."""
         life = self._commanded(job)
-        if job.standing.skip is None:
+        mark, epoch = job.standing.skip, life.epochs[-1]
+        if mark is None:
             raise Wrong(f"job {job.id!r}: skip_next has marked nothing")
+        known = not isinstance(epoch.schedule, FixedDelay | Between) and not self.set_back
+        if known and len(life.epochs) == 1 and not life.pauses and mark != _after(epoch, now):
+            raise Wrong(f"job {job.id!r}: skip_next has marked {at(mark)}, not what comes next")
         life.skips.append((self.seq, now))
         self.check_stored(life, job, now)
 
@@ -205,15 +231,43 @@ class Witness(Chronicle):
             raise Wrong(f"{found.id} belongs to no job that ever was")
         if found.id != f"{found.uid}:{found.number}:{found.attempt}":
             raise Wrong(f"{found.id} is of {found.uid}:{found.number}:{found.attempt}")
-        if found.final == (found.status in NEVER_FINAL) and found.status is not Status.FAILED:
-            raise Wrong(f"{found.id}: {found.status.value}, and final is {found.final}")
+        self._check_form(life, found)
         call = self.calls.get((found.uid, found.number, found.attempt))
         if found.status is Status.ABANDONED:
+            self._check_abandoned(found)
             if call is not None and call.event.token == found.token:
                 call.execution = found
         elif found.attempt:
             self._check_attempt(found, call)
+        is_plainly_missed = found.status is Status.MISSED and is_plain(life)
+        if is_plainly_missed and not self.set_back:
+            expect_excused(life, found, self.began.get((found.uid, found.number)))
         self.append(found)
+
+    def _check_form(self, life: Life, found: Execution) -> None:
+        """Refuse what contradicts itself, its job or the attempt before it."""
+        told = f"{found.id} {found.status.value}"
+        if life.spec is not None and found.job_id != life.spec.id:
+            raise Wrong(f"{told} is of the job {found.job_id!r}, not {life.spec.id!r}")
+        if found.final == (found.status in NEVER_FINAL) and found.status is not Status.FAILED:
+            raise Wrong(f"{told}, and final is {found.final}")
+        if (found.attempt == 0) != (found.status in NEVER_RAN) and found.status not in MAY_RUN:
+            raise Wrong(f"{told} has the attempt {found.attempt}")
+        if (found.coalesced > 0) != (found.coalesced_until is not None):
+            raise Wrong(f"{told} stands for {found.coalesced} until {at(found.coalesced_until)}")
+        before = self.stored(f"{found.uid}:{found.number}:{found.attempt - 1}")
+        if found.attempt > 1 and before is not None and before.token >= found.token:
+            raise Wrong(f"{told} has the token {found.token}, after {before.token}")
+        early = found.finished_at < found.scheduled_at and found.kind is Kind.SCHEDULED
+        if early and found.status in {Status.MISSED, Status.SKIPPED} and not self.set_back:
+            raise Wrong(f"{told} at {at(found.finished_at)}, before it was due")
+
+    def _check_abandoned(self, found: Execution) -> None:
+        told, hold = f"{found.id} abandoned", self.holds.get((found.job_id, found.token))
+        if hold is None or hold.claim.job.uid != found.uid:
+            raise Wrong(f"{told} has the token {found.token}, which no claim of the job had")
+        if hold.stored.expires_at > found.finished_at and not hold.crashed:
+            raise Wrong(f"{told} at {at(found.finished_at)}, before its lease ended")
 
     def _check_attempt(self, found: Execution, call: Call | None) -> None:
         told = f"{found.id} {found.status.value}"
@@ -224,6 +278,12 @@ class Witness(Chronicle):
         mine = found.token, found.worker, found.started_at, found.scheduled_at, found.kind
         if seen != mine:
             raise Wrong(f"{told} says {mine}, and the handler was called with {seen}")
+        stands = (event.coalesced, event.coalesced_until) if found.final else (0, None)
+        if event.kind is Kind.SCHEDULED and (found.coalesced, found.coalesced_until) != stands:
+            raise Wrong(
+                f"{told} stands for {found.coalesced} until {at(found.coalesced_until)}, "
+                f"and the handler was called for {stands[0]} until {at(stands[1])}"
+            )
         policy = call.spec.policy
         timed_out = (
             policy.timeout is not None and found.finished_at - event.started_at >= policy.timeout
@@ -289,6 +349,9 @@ class Witness(Chronicle):
             raise Wrong(f"{about}: its revision or its newest number went back")
         life.revision, life.highest = job.revision, standing.last_number
         life.is_over = job.state is State.FINISHED
+        endless = isinstance(life.epochs[-1].schedule, ENDLESS)
+        if endless and standing.scheduled is None:
+            raise Wrong(f"{about} has no occurrence to come, and its schedule has no end")
         self._check_pause(life, job, now)
         self._check_names(job, standing)
 
@@ -335,6 +398,11 @@ class Witness(Chronicle):
             ended = hold.open and hold.stored.expires_at <= moment
             if ended and hold.pending is not None and job_id in self.stored_jobs:
                 raise Wrong(f"the lease of {job_id!r} has ended, and nobody took note")
+
+
+def _of_schedule(job: Job) -> Standing:
+    """Return what an edit must leave alone that changes something else than the schedule."""
+    return evolve(job.standing, due_at=None, expires_at=None)
 
 
 def _after(epoch: Epoch, moment: datetime) -> datetime | None:

@@ -1,0 +1,13 @@
+"""Where the clock of a world begins, and how people read it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+T0 = datetime(2026, 1, 1, tzinfo=UTC)
+M = timedelta(minutes=1)
+
+
+def at(moment: datetime | None) -> float | None:
+    """Return minutes: what people read in a history."""
+    return None if moment is None else (moment - T0) / M
