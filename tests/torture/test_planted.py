@@ -33,7 +33,12 @@ CAUGHT = {
     "planted:EndsByItself": {"died by itself"},
     "planted:SettleResurrects": {"resurrected", "claimed after its removal"},
     "planted_stores:SettleInTwoTransactions": {"doubled"},
-    "planted_stores:TokenNotChecked": {"doubled", "token not growing", "attempts not in order"},
+    "planted_stores:TokenNotChecked": {
+        "doubled",
+        "token not growing",
+        "attempts not in order",
+        "left without an end",
+    },
     "planted_stores:NoTombstone": {"run without an execution", "no end after its removal"},
     "planted_stores:NothingOfTheLost": {
         "attempts not in order",
