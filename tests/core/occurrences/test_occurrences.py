@@ -19,6 +19,8 @@ FOUND = (
     ("limited", "pause|claim edit edit t:10 policy t:35 postpone:A edit resume t:35"),
     ("limited", "pause edit back:12 edit t:7 t:10 edit"),
     ("plain", "trigger:key die policy t:35 claim:A release:A policy"),
+    ("limited", "t:35 claim:A policy edit ok:A"),
+    ("catchup", "policy t:35 claim:A policy edit ok:A"),
 )
 """Histories by which a rule, or the judge, was wrong once."""
 

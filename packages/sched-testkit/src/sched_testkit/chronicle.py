@@ -240,7 +240,10 @@ class Chronicle(Oracle):
 
     def _check_again(self, call: Call, what: str) -> None:
         event = call.event
-        earlier = self.calls.get((call.uid, call.number, event.attempt - 1))
+        # Of an attempt whose claim never reached its worker there is no call.
+        before = range(event.attempt - 1, 0, -1)
+        names = ((call.uid, call.number, attempt) for attempt in before)
+        earlier = next((self.calls[name] for name in names if name in self.calls), None)
         if earlier is None:
             return
         call.failures = earlier.failures

@@ -66,6 +66,8 @@ def redefine(
         return Change(evolve(admitted, revision=job.revision))
     edited = evolve(job, spec=spec, declared=declared)
     if job.spec.schedule == spec.schedule:
+        if job.spec.policy.misfire != spec.policy.misfire:
+            edited = evolve(edited, standing=_with_content(job))
         mended = corrected(edited, now=now)
         if mended is not None:
             return Change(mended)
@@ -73,7 +75,7 @@ def redefine(
             return None
         if job.standing.expires_at is None and job.standing.due_at is not None:
             return Change(edited)
-        return Change(evolve(edited, standing=placed(edited, job.standing, now)))
+        return Change(evolve(edited, standing=placed(edited, edited.standing, now)))
     return _rescheduled(woken(job, now=now), evolve(job, spec=spec, declared=declared), now)
 
 
@@ -156,6 +158,20 @@ def _rescheduled(job: Job, edited: Job, now: datetime) -> Change:
 
 def _newest(number: int, executions: tuple[Execution, ...]) -> int:
     return max([number, *(each.number for each in executions)])
+
+
+def _with_content(job: Job) -> Standing:
+    """Return the standing with what has begun standing for what it began to stand for.
+
+    That was decided by the misfire policy of then.
+    """
+    one = job.standing.scheduled
+    began_at = None if one is None else _began_at(job, one)
+    if one is None or began_at is None:
+        return job.standing
+    behind = content(job, one, began_at)
+    kept = evolve(one, coalesced=behind.number, coalesced_until=behind.last)
+    return evolve(job.standing, scheduled=kept)
 
 
 def _is_placed(job: Job, now: datetime) -> bool:
