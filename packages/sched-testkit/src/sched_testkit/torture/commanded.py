@@ -122,6 +122,11 @@ def _triggers(evidence: Evidence, report: Report) -> Iterator[Finding]:
         for place, command in enumerate(commands):
             if command.what != "trigger" or command.outcome != "ok":
                 continue
+            first = begun.get(command.key)
+            told = f"{job_id}: {command.key}, first claimed at {first}"
+            if first is not None and first < command.began - CLOCKS:
+                yield Finding("trigger lost", told, command.ended, job_id)
+                continue
             following = commands[place + 1 :]
             removed = [c.began for c in following if c.what == "remove"]
             # A later pause holds what has not begun before it.
@@ -131,9 +136,7 @@ def _triggers(evidence: Evidence, report: Report) -> Iterator[Finding]:
             if until < deadline:
                 continue
             report.counts["triggers"] += 1
-            first = begun.get(command.key)
-            if first is None or not command.began - CLOCKS <= first <= deadline:
-                told = f"{job_id}: {command.key}, first claimed at {first}"
+            if first is None or first > deadline:
                 yield Finding("trigger lost", told, command.ended, job_id)
 
 

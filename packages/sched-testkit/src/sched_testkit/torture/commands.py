@@ -33,6 +33,8 @@ from sched_testkit.torture.journal import now
 
 S = timedelta(seconds=1)
 _log = logging.getLogger(__name__)
+AGAIN = 0.3
+"""Seconds after which a trigger is asked for again; a run of these jobs lasts longer."""
 CHANGES = frozenset({"update", "reschedule", "ensure", "submit", "remove"})
 VERSIONED = CHANGES - {"remove"}
 RESCHEDULING = VERSIONED - {"update"}
@@ -142,8 +144,13 @@ class Commands:
         while True:
             await anyio.sleep(self._chance.expovariate(4))
             what = self._chance.choice(kinds)
+            job_id = f"edited-{self._chance.randrange(self._jobs)}"
             with anyio.CancelScope(shield=True):
-                await self._command(what, f"edited-{self._chance.randrange(self._jobs)}")
+                await self._command(what, job_id)
+                if what == "trigger":
+                    # What was asked for may be under way now: then this is one more.
+                    await anyio.sleep(AGAIN)
+                    await self._command(what, job_id)
 
     async def _command(self, what: str, job_id: str) -> None:
         self._version += 1
