@@ -68,11 +68,11 @@ class MemoryStore:
 
     def save(self, job_id: str, row: _Row) -> None:
         """Store a row that was changed, and wake those who would sleep past it."""
-        if row.is_empty():
+        wake = row.due()
+        if wake is None and row.is_empty():
             self.rows.pop(job_id, None)
             return
         self.rows[job_id] = row
-        wake = row.due()
         due, held = self.due, self.held
         queue = due if row.hold is None else held
         if wake == row.wake and queue is row.queue:
@@ -85,7 +85,12 @@ class MemoryStore:
                 alarm.nudge()
         heapq.heappush(queue, (wake, job_id))
         if len(queue) > 4 * len(self.rows) + 1000:
-            queue[:] = {entry for entry in queue if self._waits_in(queue, entry)}
+            rows = self.rows
+            queue[:] = {
+                (other.wake, each)
+                for _, each in queue
+                if (other := rows.get(each)) and other.queue is queue and other.wake is not None
+            }
             heapq.heapify(queue)
 
     def _waits_in(self, queue: list[tuple[datetime, str]], entry: tuple[datetime, str]) -> bool:

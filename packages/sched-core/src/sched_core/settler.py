@@ -305,7 +305,8 @@ class Settler:
                 self._forget(run)
             else:
                 self._holdings.forget(run)
-            self.tell(settlement.executions)
+            if self._on_execution is not None:
+                self.tell(settlement.executions)
             if self._until and run.claim.job.spec.id in self._until and _ended_well(run):
                 self._settled_well(run.claim.job.spec.id)
         elif outcome == "busy":

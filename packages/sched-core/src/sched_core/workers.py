@@ -381,8 +381,8 @@ class Workers:
             run.finish(None, error, now)
             self._forget(run)
             return
-        timeout = run.claim.job.spec.policy.timeout
-        outcome = told_to_stop(run.why, outcome, timeout)
+        if run.why is not None:
+            outcome = told_to_stop(run.why, outcome, run.claim.job.spec.policy.timeout)
         run.finish(outcome, None if run.cancellation.requested else error, now)
         self.completed += 1
         self._settler.finish(run, run.claim.job, now)

@@ -44,7 +44,8 @@ class Hold:
     alone_at: datetime | None = None
 
 
-@frozen
+@quick
+@frozen(weakref_slot=False)
 class Claim:
     """What a worker receives: the job as it was claimed, and the fence.
 

@@ -22,10 +22,11 @@ from sched_core._rules.grid import (
     rest_of_backfill,
 )
 from sched_core._rules.hold import runs_alone
-from sched_core._rules.moment import is_outdated, rederived
+from sched_core._rules.moment import rederived
 from sched_core._rules.operate import woken
 from sched_core._rules.record import ended
 from sched_core._rules.standing import current, scheduled
+from sched_core.schedule.derivation import fingerprint
 
 
 def begin(claim: Claim, *, now: datetime) -> Start | Decision:
@@ -46,7 +47,8 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
         rest = rest_of_backfill(job, one) if one.until is not None else None
         return _ends(claim, one, Status.CANCELLED, now, "cancelled", rest)
     is_scheduled = one.is_scheduled
-    if is_scheduled and one.began_at is None and is_outdated(job):
+    derived_from = fingerprint(job.spec.schedule)
+    if is_scheduled and one.began_at is None and one.derived_from != derived_from:
         mended = rederived(job, now=now)
         if mended is not None and mended.standing.find(one.number) is None:
             return Decision(mended.standing)

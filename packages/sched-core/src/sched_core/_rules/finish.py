@@ -60,8 +60,9 @@ def finish(
     job = None if stored is None or stored.uid != claimed.uid else stored
     one = None if job is None else job.standing.find(start.number)
     policy = claimed.spec.policy if job is None or one is None else job.spec.policy
-    status, reason = _outcome(job, one, start, ended, policy)
-    again = None
+    status, reason, again = ended.status, ended.reason, None
+    if status is not _SUCCEEDED:
+        status, reason = _outcome(job, one, start, ended, policy)
     if one is not None and status is not _SUCCEEDED:
         again = _again(claim, start, ended, status, one, policy, now)
     final = again is None and status is not _INTERRUPTED and status is not _SNOOZED
@@ -70,7 +71,9 @@ def finish(
         gap = next_one - (start.coalesced_until or start.scheduled_at)
     elif job is not None and one is not None and counts_from_end(job):
         gap = gap_after(job, one, None, now)
-    behind = Behind(start.coalesced, start.coalesced_until) if final else NOTHING
+    behind = NOTHING
+    if final and start.coalesced:
+        behind = Behind(start.coalesced, start.coalesced_until)
     if status is _CANCELLED and job is not None and one is not None and one.until is not None:
         behind = rest_of_backfill(job, one)
     execution = Execution(
@@ -121,10 +124,8 @@ def postpone(claim: Claim, *, until: datetime, now: datetime, stored: Job | None
 def _outcome(
     job: Job | None, one: Pending | None, start: Start, ended: Ended, policy: Policy
 ) -> tuple[Status, str | None]:
-    """Return how the run ended, where a mark or a bound has something to say about it."""
+    """Return how a run ended without success: a mark or a bound may have a say in it."""
     status, reason = ended.status, ended.reason
-    if status is _SUCCEEDED:
-        return status, reason
     if status is _SNOOZED and one is not None and one.snoozes >= policy.max_snoozes:
         status, reason = Status.FAILED, f"snoozed more than {policy.max_snoozes} times"
     if job is not None and start.number in job.standing.cancels:
@@ -227,7 +228,7 @@ def after(
             number, executions = number + 1, (execution, skipped)
             covered = skipped.coalesced_until or skipped.scheduled_at
             gaps, next_one = with_gap(gaps, Gap(max(past, began_at), covered)), None
-    if counts_from_end(job):
+    if next_one is None and counts_from_end(job):
         next_one = next_occurrence(job.spec.schedule, now, job.anchor)
     elif next_one is None:
         next_one = Grid(job.spec.schedule, job.anchor, gaps).after(past)

@@ -143,10 +143,11 @@ def freed(
 
     An edit or a removal leaves the end of what is held to its claim: it is written here.
     """
+    for each in executions:
+        if each.final:
+            return executions
     one = hold.pending
     if one is None or _stored(job, hold) is not None:
-        return executions
-    if any(each.final for each in executions):
         return executions
     return (*executions, of_hold(hold, one, 0, Status.SUPERSEDED, now))
 
