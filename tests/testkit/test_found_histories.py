@@ -567,7 +567,16 @@ async def retries_that_all_fail(world: World) -> None:
     await world.run(0, [Act(fails=True)])
 
 
+async def another_policy_keeps_what_a_lost_run_stood_for(world: World) -> None:
+    """An edit may write down what the occurrence stands for, and moves nothing else of it."""
+    await world.submit(0, MINUTELY, declared=False)
+    await world.advance(seconds(310))
+    await world.mishap(0, "cut off")
+    await world.update(0, "a", policy=Policy(misfire=CatchUp(2, seconds(3600))))
+
+
 FOUND = [
+    another_policy_keeps_what_a_lost_run_stood_for,
     a_trigger_of_a_waiting_retry_after_the_clock_was_set_back,
     a_trigger_and_an_edit_after_a_lost_claim_that_was_to_end_a_pause,
     a_jitter_that_comes_during_a_pause,

@@ -401,8 +401,14 @@ class Witness(Chronicle):
 
 
 def _of_schedule(job: Job) -> Standing:
-    """Return what an edit must leave alone that changes something else than the schedule."""
-    return evolve(job.standing, due_at=None, expires_at=None)
+    """Return what an edit must leave alone that changes something else than the schedule.
+
+    What an occurrence stands for is accounted for at the end: another policy may have to write down
+    what the one before had made of it.
+    """
+    one = job.standing.scheduled
+    bare = None if one is None else evolve(one, coalesced=0, coalesced_until=None)
+    return evolve(job.standing, scheduled=bare, due_at=None, expires_at=None)
 
 
 def _after(epoch: Epoch, moment: datetime) -> datetime | None:
