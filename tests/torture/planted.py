@@ -330,6 +330,17 @@ class FreedWithoutAnEnd(_Row):
         ended = {each.id for each in settlement.executions}
         return super().settle(settlement, now, revision, cast("History", Only(to, ended)))
 
+    def release(self, claim: Claim, now: datetime, to: History) -> bool:
+        return super().release(claim, now, cast("History", Only(to, set())))
+
+    def lapse(self, now: datetime, revision: int, to: History) -> tuple[Execution, ...]:
+        hold = self.hold
+        if hold is None or hold.pending is None:
+            return super().lapse(now, revision, to)
+        lost = f"{hold.uid}:{hold.pending.number}:{hold.pending.attempts + 1}"
+        lapsed = super().lapse(now, revision, cast("History", Only(to, {lost})))
+        return tuple(each for each in lapsed if each.id == lost)
+
 
 class Only:
     """Writes some executions, and no others."""
