@@ -14,7 +14,7 @@ from attrs.exceptions import FrozenInstanceError
 
 from sched_core import Execution, Hold, JobEvent, Kind, Pending, Standing, Status
 from sched_core.schedule import Once
-from sched_core.values import quick
+from sched_core.values import evolve, quick
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -73,6 +73,15 @@ def test_the_constructor_takes_what_attrs_would_have_it_take() -> None:
     assert attrs.astuple(Same(1)) == (1, "two", [])
     assert Same(1).third is not Same(1).third
     assert repr(made) == repr(Plain(1, second="b", third=[3])).replace("Plain", "Same")
+
+
+def test_a_copy_with_changes_is_that_of_attrs() -> None:
+    for made in (Same(1, second="b", third=[3]), Same(2)):
+        assert evolve(made, second="c") == attrs.evolve(made, second="c")
+        assert evolve(made) == made
+    assert evolve(PENDING, attempts=5) == attrs.evolve(PENDING, attempts=5)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'fourth'"):
+        evolve(Same(1), fourth=4)  # type: ignore[call-arg]  # what is tried
 
 
 def test_a_wrong_call_is_refused_in_the_name_of_the_class() -> None:

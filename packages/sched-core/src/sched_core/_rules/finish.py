@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from attrs import evolve
-
 from sched_core._model.claim import Claim, Decision, Ended, Start
 from sched_core._model.execution import Execution, Kind, Status
 from sched_core._model.job import Job
@@ -25,6 +23,7 @@ from sched_core._rules.record import expiry, gap_after, kept, of_passed
 from sched_core._rules.standing import current, placed, replaced, scheduled
 from sched_core.clock import instant_after
 from sched_core.schedule import next_occurrence
+from sched_core.values import evolve
 
 _SUCCEEDED, _SNOOZED = Status.SUCCEEDED, Status.SNOOZED
 _CANCELLED, _INTERRUPTED = Status.CANCELLED, Status.INTERRUPTED

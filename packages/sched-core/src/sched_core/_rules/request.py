@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from attrs import evolve
-
 from sched_core._model.claim import Asked
 from sched_core._model.execution import Kind
 from sched_core._model.job import Job
@@ -15,6 +13,7 @@ from sched_core._rules.grid import TICK, asked_grid, counts_from_end
 from sched_core._rules.operate import activated, is_announced
 from sched_core._rules.standing import has_begun, is_held_back, placed
 from sched_core.errors import InvalidDefinition
+from sched_core.values import evolve
 
 
 class TooManyRequests(InvalidDefinition):

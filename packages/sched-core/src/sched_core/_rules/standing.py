@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from attrs import evolve
-
 from sched_core._model.job import Job
 from sched_core._model.occurrence import Gap, Pause, Pending, Standing
 from sched_core._model.policy import share
 from sched_core._rules.record import expiry
 from sched_core.clock import instant_after
 from sched_core.schedule.derivation import fingerprint, trail_of
+from sched_core.values import evolve
 
 
 def current(standing: Standing) -> Pending | None:
