@@ -34,6 +34,8 @@ LOOK_BEGINS = timedelta(seconds=10)
 LOOK_FOR_UNREADABLE = timedelta(hours=1)
 LOOK_AGAIN = timedelta(minutes=5)
 """Longest pause after a look that failed."""
+LOOK_SHARE = 20
+"""A look that failed is made again after so many times as long as it took."""
 PAGE = 200
 """Jobs that are read at a time."""
 SHOWN = 20
@@ -113,13 +115,13 @@ class Unreadable:
         pause = LOOK_BEGINS
         while True:
             await wait(self._clock, pause)
+            began = elapsed(self._clock)
             try:
                 await self._look()
                 pause = LOOK_FOR_UNREADABLE
                 self._observers.trouble("listing", None)
             except Exception as error:  # noqa: BLE001 -- a third party's backend may raise anything
-                # Health is bad until it succeeds. Rarer while it goes on: it may read every job.
-                pause = LOOK_BEGINS if pause > LOOK_AGAIN else min(2 * pause, LOOK_AGAIN)
+                pause = after_failure(elapsed(self._clock) - began)
                 logger.warning("the look for unreadable jobs failed: %s", describe(error))
                 self._observers.trouble("listing", describe(error))
 
@@ -163,6 +165,7 @@ class Moments:
         pause = LOOK_BEGINS
         while True:
             await wait(self._clock, pause)
+            began = elapsed(self._clock)
             try:
                 await self.look()
                 self._observers.trouble("moments", None)
@@ -170,7 +173,7 @@ class Moments:
                     return
                 pause = LOOK_AGAIN
             except Exception as error:  # noqa: BLE001 -- a third party's backend may raise anything
-                pause = min(2 * pause, LOOK_AGAIN)
+                pause = after_failure(elapsed(self._clock) - began)
                 logger.warning("the look for wrong moments failed: %s", describe(error))
                 self._observers.trouble("moments", describe(error))
 
@@ -255,6 +258,16 @@ RELEASE = f"{RESERVED}release"
 the newest by which a worker has looked at all jobs."""
 NO_READABLE_JOB = JobQuery(group="\x1f")
 """No group has a control character in its name. What cannot be read is listed all the same."""
+
+
+def after_failure(took: float) -> timedelta:
+    """Return the pause after a look that failed, by the seconds that it took.
+
+    Health is bad until a look succeeds, so the next one comes soon. A look may read every job:
+    one that took long comes later, or looks would be what the store is busy with. How often a look
+    has failed does not matter: after a long outage, health is good as soon as after a short one.
+    """
+    return min(max(LOOK_BEGINS, timedelta(seconds=LOOK_SHARE * took)), LOOK_AGAIN)
 
 
 async def wait(clock: Clock, duration: timedelta) -> None:
