@@ -23,6 +23,7 @@ FOUND = (
     ("plain", "trigger:key die policy t:35 claim:A release:A policy"),
     ("limited", "t:35 claim:A policy edit ok:A"),
     ("catchup", "policy t:35 claim:A policy edit ok:A"),
+    ("calendar", "edit|claim back:12 release:A trigger:key edit|claim"),
 )
 """Histories by which a rule, or the judge, was wrong once."""
 

@@ -29,6 +29,7 @@ class Accounting:
         self.finals: dict[Key, tuple[int, Execution]] = {}
         self.names: dict[Key, tuple[Kind, datetime]] = {}
         self.starts: dict[Key, int] = {}
+        self.attempts: dict[Key, int] = {}
         self.args: dict[Key, Any] = {}
         self.set_back = False
 
@@ -48,7 +49,7 @@ class Accounting:
 
     def account(self, horizon: datetime) -> None:
         """Expect that all has its end that must have one."""
-        for key in (*self.starts, *self.names):
+        for key in (*self.starts, *self.attempts):
             if key not in self.finals:
                 raise Wrong(f"{key} was begun and has no final execution")
         for life in self.lives.values():

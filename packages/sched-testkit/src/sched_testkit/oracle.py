@@ -45,7 +45,6 @@ class Oracle(Accounting):
         self.seq = 0
         self.ids: dict[str, int] = {}
         self.executions: list[Execution] = []
-        self.attempts: dict[Key, int] = {}
         self.content: dict[Key, tuple[Any, ...]] = {}
         self.lost: dict[Key, datetime] = {}
         """When an attempt was lost last, until another one has ended in another way."""
