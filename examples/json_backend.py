@@ -32,6 +32,7 @@ from sched_core import (
     JobQuery,
     Page,
     Renewal,
+    Room,
     Settled,
     Settlement,
     Undecodable,
@@ -208,7 +209,7 @@ class JsonBackend:
 
     # claims
 
-    async def wait_due(self, limit: int) -> None:
+    async def wait_due(self, room: Room) -> None:
         horizon = self.clock.now() + MAX_POLL
         while True:
             with self._transaction() as data:
@@ -219,7 +220,7 @@ class JsonBackend:
                 await self.clock.sleep_until(min(first, horizon))
                 return
 
-    async def claim_due(self, limit: int) -> Claimed:
+    async def claim_due(self, room: Room) -> Claimed:
         lapsed: list[Execution] = []
         claims: list[Claim] = []
         with self._transaction() as data:
@@ -228,7 +229,7 @@ class JsonBackend:
                 lapsed += row.lapse(now, data.next(), data)
             free = [(row.due(), key) for key, row in data.rows.items() if row.hold is None]
             for _, key in sorted((due, key) for due, key in free if due is not None and due <= now):
-                if len(claims) < limit:
+                if len(claims) < room.limit:
                     claim = data.row(key).claim(data.next(), self._worker, now, self._lease)
                     claims += [claim] if claim else []
         return Claimed(claims, lapsed)

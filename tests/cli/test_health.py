@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from sched_cli import main as _commands  # noqa: F401 -- puts them into the application
 from sched_cli.shared import app
-from sched_core import Interval, JobEvent, Once, Scheduler, SystemClock, open_scheduler
+from sched_core import Interval, JobEvent, Once, Room, Scheduler, SystemClock, open_scheduler
 from sched_core.config import open_backend, read_config
 from sched_core.ports import Backend
 from sched_sql import SqlBackend
@@ -85,10 +85,10 @@ def test_what_is_overdue_and_run_by_nobody_is_unhealthy(address: str) -> None:
         backend = backend_at(address)
         await backend.open(SystemClock(), worker="holds")
         try:
-            claims = (await backend.claim_due(5)).claims
+            claims = (await backend.claim_due(Room(5))).claims
             while not claims:  # where hints tell what is due
-                await backend.wait_due(5)
-                claims = (await backend.claim_due(5)).claims
+                await backend.wait_due(Room(5))
+                claims = (await backend.claim_due(Room(5))).claims
             await anyio.to_thread.run_sync(probe_beside)
         finally:
             await backend.close()

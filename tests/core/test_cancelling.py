@@ -28,6 +28,7 @@ from sched_core import (
     Once,
     Policy,
     Retry,
+    Room,
     Scheduler,
     Status,
 )
@@ -232,7 +233,7 @@ def test_observers_are_told_of_claims_that_were_lost(loop: str) -> None:
             MemoryBackend(store, lease=LEASE), handler=handler, clock=clock, observers=[observer]
         ) as scheduler:
             await scheduler.submit_job("a", Once(EPOCH))
-            assert (await dead.claim_due(1)).claims
+            assert (await dead.claim_due(Room(1))).claims
             clock.advance(LEASE)
             assert await scheduler.run_due() == 0
             assert [(each.status, each.worker) for each in told] == [(Status.ABANDONED, "dead")]

@@ -28,6 +28,7 @@ from sched_core import (
     Policy,
     Renewal,
     Retry,
+    Room,
     Scheduler,
     Settled,
     Settlement,
@@ -500,14 +501,14 @@ def test_lost_attempts_keep_their_numbers_when_the_next_claim_is_handed_back(
         async with World(open_store) as world:
             gone = open_store()
             await gone.open(world.clock, worker="gone")
-            assert len((await gone.claim_due(1)).claims) == 1
+            assert len((await gone.claim_due(Room(1))).claims) == 1
             await gone.close()
             world.clock.advance(LEASE)
-            claimed = await world.two.wire.claim_due(1)
+            claimed = await world.two.wire.claim_due(Room(1))
             assert [each.status for each in claimed.lapsed] == [Status.ABANDONED]
             world.clock.advance(seconds=1)
             if how == "released":
-                (claim,) = (await world.two.wire.claim_due(1)).claims
+                (claim,) = (await world.two.wire.claim_due(Room(1))).claims
                 await world.two.wire.release([claim])
             else:
                 world.two.leaves = 1

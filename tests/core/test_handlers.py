@@ -49,6 +49,7 @@ from sched_core import (
     Once,
     Policy,
     Retry,
+    Room,
     Scheduler,
     Status,
 )
@@ -570,8 +571,8 @@ def test_many_timeouts_of_one_moment_do_not_stumble_over_each_other(loop: str) -
     """Equal deadlines, and tokens that are equal too: they only have to grow for one id."""
 
     class SameToken(Faulty):
-        async def claim_due(self, limit: int) -> Any:
-            claims = (await self.backend.claim_due(limit)).claims
+        async def claim_due(self, room: Room) -> Any:
+            claims = (await self.backend.claim_due(room)).claims
             self.tokens = {c.job.id: c.token for c in claims} | getattr(self, "tokens", {})
             return Claimed([attrs.evolve(claim, token=1) for claim in claims])
 

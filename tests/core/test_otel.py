@@ -37,6 +37,7 @@ from sched_core import (
     Once,
     Policy,
     Retry,
+    Room,
     Scheduler,
 )
 from sched_core.logs import JsonFormatter, LogExecutions
@@ -157,7 +158,7 @@ def test_a_lost_claim_and_what_never_ran(exported: Exported) -> None:
             await scheduler.ensure_job(
                 "late", Interval(hours=1), policy=Policy(misfire=Drop(SECOND))
             )
-            assert len((await dead.claim_due(9)).claims) == 1
+            assert len((await dead.claim_due(Room(9))).claims) == 1
             clock.advance(seconds=31)
             assert await scheduler.run_due() == 0
             clock.advance(seconds=1)  # what was lost is due a little later

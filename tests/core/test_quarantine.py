@@ -20,6 +20,7 @@ from sched_core import (
     MemoryStore,
     Once,
     Policy,
+    Room,
     Scheduler,
     Status,
     quarantine,
@@ -78,7 +79,9 @@ class Place:
         for worker in ("dead", "next"):
             backend = MemoryBackend(self.store, lease=LEASE)
             await backend.open(self.clock, worker=worker)
-            assert len((await backend.claim_due(99)).claims) == len(job_ids) * (worker == "dead")
+            assert len((await backend.claim_due(Room(99))).claims) == len(job_ids) * (
+                worker == "dead"
+            )
             await backend.close()
             self.clock.advance(LEASE if worker == "dead" else seconds(1))
 
@@ -342,7 +345,7 @@ def test_a_suspect_that_repeats_goes_on_as_before(loop: str) -> None:
             await scheduler.submit_jobs([JobSpec("suspect", minutely, policy=SUSPECT)])
         dead = MemoryBackend(place.store, lease=LEASE)
         await dead.open(place.clock, worker="dead")
-        assert (await dead.claim_due(9)).claims
+        assert (await dead.claim_due(Room(9))).claims
         await dead.close()
         place.clock.advance(LEASE)
         async with Scheduler(

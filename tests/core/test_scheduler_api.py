@@ -33,6 +33,7 @@ from sched_core import (
     Once,
     Policy,
     Retry,
+    Room,
     Schedule,
     Scheduler,
     SchedulerNotStarted,
@@ -720,12 +721,12 @@ class TestRetention:
         class Slow(MemoryBackend):
             waits = 3
 
-            async def claim_due(self, limit: int) -> Claimed:
+            async def claim_due(self, room: Room) -> Claimed:
                 if self.waits:
                     self.waits -= 1
                     clock.advance(self.capabilities.lease / 9)
                     return Claimed()
-                return await super().claim_due(limit)
+                return await super().claim_due(room)
 
         async def main() -> None:
             handler = RecordingHandler()

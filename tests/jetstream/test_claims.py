@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.jetstream.servers import delete_streams, shared_server
 
-from sched_core import Claim, JobSpec, Once, Renewal, Scheduler, SystemClock
+from sched_core import Claim, JobSpec, Once, Renewal, Room, Scheduler, SystemClock
 from sched_core.errors import BackendUnavailable
 from sched_core.row import current
 from sched_jetstream import JetStreamBackend
@@ -106,7 +106,7 @@ async def claimed(backend: JetStreamBackend) -> set[str]:
 
 
 async def due(backend: JetStreamBackend) -> Sequence[Claim]:
-    return (await backend.claim_due(10)).claims
+    return (await backend.claim_due(Room(10))).claims
 
 
 async def renewed(backend: JetStreamBackend, *claims: Claim) -> list[Claim]:
@@ -136,7 +136,7 @@ def test_claims_do_not_wait_for_one_that_is_not_decided() -> None:
             assert time.monotonic() - began < LEASE.total_seconds() / 2
             undo()
             await kept.send()  # it is written after all
-            await backend.wait_due(10)
+            await backend.wait_due(Room(10))
             (claim,) = await due(backend)
             assert claim.job.id == "slow"
             assert len(await renewed(backend, claim)) == 1
@@ -153,7 +153,7 @@ def test_a_claim_that_is_decided_too_late_is_given_back() -> None:
             undo()
             await asyncio.sleep(LEASE.total_seconds() / 2)
             await kept.send()
-            await backend.wait_due(10)
+            await backend.wait_due(Room(10))
             assert await claimed(backend) == set()
             claims: list[Claim] = []
 

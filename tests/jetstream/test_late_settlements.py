@@ -22,6 +22,7 @@ from sched_core import (
     Interval,
     JobEvent,
     Policy,
+    Room,
     Scheduler,
     Status,
     SystemClock,
@@ -124,8 +125,8 @@ def test_what_comes_too_late_asks_few_questions(
 
 async def claimed(worker: JetStreamBackend) -> Any:
     with anyio.fail_after(20):
-        while not (claims := (await worker.claim_due(10)).claims):
-            await worker.wait_due(10)
+        while not (claims := (await worker.claim_due(Room(10))).claims):
+            await worker.wait_due(Room(10))
     return claims
 
 

@@ -20,6 +20,7 @@ from sched_core import (
     Once,
     Policy,
     Renewal,
+    Room,
     Scheduler,
     SystemClock,
 )
@@ -50,8 +51,8 @@ async def claimed(store: JetStreamBackend, *ids: str) -> list[Claim]:
     claims: list[Claim] = []
     async with asyncio.timeout(20):
         while {claim.job.id for claim in claims} < set(ids):
-            await store.wait_due(10)
-            claims += (await store.claim_due(10)).claims
+            await store.wait_due(Room(10))
+            claims += (await store.claim_due(Room(10))).claims
     return claims
 
 

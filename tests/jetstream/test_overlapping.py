@@ -22,6 +22,7 @@ from sched_core import (
     Job,
     Pending,
     Renewal,
+    Room,
     Scheduler,
     Settlement,
     Status,
@@ -78,7 +79,7 @@ async def claimed(store: JetStreamBackend, wanted: int, seconds: float) -> list[
     claims: list[Claim] = []
     until = time.monotonic() + seconds
     while len(claims) < wanted and time.monotonic() < until:
-        claims += (await store.claim_due(wanted)).claims
+        claims += (await store.claim_due(Room(wanted))).claims
         await asyncio.sleep(0.02)
     return claims
 
@@ -109,7 +110,7 @@ def test_a_claim_without_an_answer_is_found_by_the_worker_that_wrote_it() -> Non
         async with opened(backend(through(proxy))) as one, opened(backend(), "two") as two:
             stall_at_the_next_write(one, proxy)
             with pytest.raises(BackendUnavailable):
-                await one.claim_due(10)
+                await one.claim_due(Room(10))
             began = time.monotonic()
             proxy.heal()
             assert await claimed(two, 1, 2.0) == []  # and keeps all hints for a lease
@@ -148,7 +149,7 @@ def test_what_is_decided_late_and_not_fetched_is_given_back() -> None:
         slow = backend(through(proxy), timeout=LEASE)
         async with opened(slow) as one, opened(backend(), "two") as two:
             stall_at_the_next_write(one, proxy)
-            assert not (await one.claim_due(10)).claims
+            assert not (await one.claim_due(Room(10))).claims
             proxy.heal()
             (claim,) = await claimed(two, 1, LEASE.total_seconds() * 0.6)
             assert held(claim).attempts == 0
@@ -165,7 +166,9 @@ def test_two_claims_at_once_share_what_is_due() -> None:
             claims: list[Claim] = []
             async with asyncio.timeout(10):
                 while len(claims) < len(ids):
-                    for each in await asyncio.gather(*(store.claim_due(20) for _ in range(4))):
+                    for each in await asyncio.gather(
+                        *(store.claim_due(Room(20)) for _ in range(4))
+                    ):
                         claims += each.claims
             assert {claim.job.id for claim in claims} == ids
             assert len(claims) == len(ids)
@@ -189,9 +192,9 @@ def test_calls_of_all_kinds_overlap() -> None:
                 store.release(claims[:4]),
                 store.settle([settlement(claim) for claim in claims[4:]]),
                 store.settle([settlement(claim) for claim in claims[4:]]),
-                store.claim_due(5),
-                store.wait_due(5),
-                store.wait_due(5),
+                store.claim_due(Room(5)),
+                store.wait_due(Room(5)),
+                store.wait_due(Room(5)),
                 store.check(),
                 return_exceptions=True,
             )
@@ -289,10 +292,10 @@ def test_a_cancelled_call_returns_at_once_and_closing_ends_whatever_the_server_d
         store = backend(through(proxy), timeout=timedelta(seconds=30), ack_wait=soon)
         async with opened(backend(ack_wait=soon), "two") as two:
             await store.open(SystemClock(), worker="one")
-            (claim,) = (await store.claim_due(1)).claims
+            (claim,) = (await store.claim_due(Room(1))).claims
             proxy.stall()
             calls: list[Callable[[], Awaitable[Any]]] = [
-                lambda: store.claim_due(5),
+                lambda: store.claim_due(Room(5)),
                 lambda: store.settle([settlement(claim)]),
                 lambda: store.release([claim]),
                 lambda: store.renew([Renewal(claim)]),
@@ -320,7 +323,7 @@ def test_waiting_ends_in_real_time_also_where_the_clock_is_set_back() -> None:
         clock = FakeClock(datetime.now(UTC))
         async with opened(store, clock=clock):
             began = time.monotonic()
-            waiting = asyncio.create_task(store.wait_due(5))
+            waiting = asyncio.create_task(store.wait_due(Room(5)))
             await asyncio.sleep(0.2)
             clock.jump(-timedelta(days=1))
             await waiting

@@ -26,6 +26,7 @@ from sched_core import (
     JobSpec,
     Renewal,
     RevisionConflict,
+    Room,
     Settlement,
     SystemClock,
 )
@@ -74,7 +75,7 @@ class Contender:
             await self.edit()
 
     async def claim(self) -> None:
-        claimed = await self.backend.claim_due(self.chance.randint(1, 20))
+        claimed = await self.backend.claim_due(Room(self.chance.randint(1, 20)))
         self.counts["claims"] += len(claimed.claims)
         self.counts["lost"] += sum(one.attempt > 0 for one in claimed.lapsed)
         self.held += claimed.claims

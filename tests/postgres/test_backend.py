@@ -19,6 +19,7 @@ from sched_core import (
     Job,
     JobEvent,
     Once,
+    Room,
     Scheduler,
     SchedulerForked,
     SystemClock,
@@ -43,7 +44,7 @@ async def take_over(here: Place, seconds: float) -> list[Claim]:
     until, claims = time.monotonic() + seconds, list[Claim]()
     while not claims and time.monotonic() < until:
         await anyio.sleep(0.05)
-        claims = list((await rival.claim_due(10)).claims)
+        claims = list((await rival.claim_due(Room(10))).claims)
     await rival.close()
     return claims
 
@@ -90,7 +91,7 @@ def test_a_claim_that_the_loop_has_given_up_is_not_kept_for_ever(here: Place) ->
         backend = await opened(here)
         await backend.add([job("a")])
         assert (
-            len((await backend.claim_due(1)).claims) == 1
+            len((await backend.claim_due(Room(1))).claims) == 1
         )  # and never renewed, settled or released
         began = time.monotonic()
         assert await take_over(here, 2.0) == []
@@ -106,7 +107,7 @@ def test_an_idle_scheduler_has_no_leases_to_keep(here: Place) -> None:
         backend = await opened(here)
         heartbeat = backend._table._heartbeat  # type: ignore[attr-defined]  # ours
         await backend.add([job("a")])
-        (claim,) = (await backend.claim_due(1)).claims
+        (claim,) = (await backend.claim_due(Room(1))).claims
         assert len(heartbeat._held) == 1
         await backend.settle([settlement(claim)])
         assert (len(heartbeat._held), len(backend._table._claims.places)) == (0, 0)  # type: ignore[attr-defined]
@@ -131,8 +132,8 @@ def test_a_forked_child_is_refused_and_the_parent_goes_on(here: Place) -> None:
     async def main() -> None:
         backend = await opened(here)
         await backend.add([job("a")])
-        await backend.claim_due(1)
-        await backend.wait_due(1)  # listening, too
+        await backend.claim_due(Room(1))
+        await backend.wait_due(Room(1))  # listening, too
         child = os.fork()
         if child == 0:
             try:
@@ -146,7 +147,7 @@ def test_a_forked_child_is_refused_and_the_parent_goes_on(here: Place) -> None:
         _, status = os.waitpid(child, 0)  # noqa: ASYNC222 -- it ends at once
         assert os.waitstatus_to_exitcode(status) == 7
         await backend.check()
-        assert (await backend.claim_due(1)).claims == []
+        assert (await backend.claim_due(Room(1))).claims == []
         assert isinstance(await backend.get("a"), Job)
         await backend.close()
 
@@ -164,7 +165,7 @@ def test_a_cancelled_claim_leaves_nothing_claimed(here: Place, loop: str) -> Non
         await backend.add([job(f"{number}") for number in range(20)])
         for delay in (0, 0.0005, 0.001, 0.002, 0.005):
             with anyio.move_on_after(delay):
-                claims = (await backend.claim_due(20)).claims
+                claims = (await backend.claim_due(Room(20))).claims
                 with anyio.CancelScope(shield=True):  # what is claimed is the caller's to release
                     await backend.release(claims)
             assert here.rows("SELECT 1 FROM @job WHERE lease_until IS NOT NULL") == []
@@ -177,12 +178,12 @@ def test_asyncios_own_cancellation_leaves_nothing_claimed(here: Place) -> None:
     async def main() -> None:
         backend = await opened(here)
         await backend.add([job(f"{number}") for number in range(20)])
-        task = asyncio.ensure_future(backend.claim_due(20))
+        task = asyncio.ensure_future(backend.claim_due(Room(20)))
         await asyncio.sleep(0.0005)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert len((await backend.claim_due(20)).claims) == 20
+        assert len((await backend.claim_due(Room(20))).claims) == 20
         await backend.close()
 
     asyncio.run(main())
@@ -200,7 +201,7 @@ def test_a_process_that_freezes_inside_a_transaction_lets_go(here: Place) -> Non
         session.execute("BEGIN")
         session.execute(f"SELECT * FROM {here.schema}.job FOR UPDATE")
         await anyio.sleep(0.6)
-        assert len((await backend.claim_due(1)).claims) == 1
+        assert len((await backend.claim_due(Room(1))).claims) == 1
         assert isinstance(await backend.get("a"), Job)  # by a new connection
         await backend.close()
 
@@ -219,7 +220,7 @@ def test_a_body_that_cannot_be_read_is_left_alone_and_stops_nothing(
         await backend.add([job("bad", metadata={"k": "v"}), job("good")])
         here.rows(f"UPDATE @job SET {column} = '{{oops' WHERE id = 'bad'")
         for _ in range(2):
-            claims = (await backend.claim_due(10)).claims
+            claims = (await backend.claim_due(Room(10))).claims
             assert {claim.job.id for claim in claims} <= {"good"}
             assert here.rows("SELECT 1 FROM @job WHERE id = 'bad' AND lease_until IS NULL")
         found = await backend.get("bad")
@@ -227,7 +228,7 @@ def test_a_body_that_cannot_be_read_is_left_alone_and_stops_nothing(
         assert column in found.reason
         assert found.record == b"{oops"
         with anyio.move_on_after(0.4) as scope:
-            await backend.wait_due(1)
+            await backend.wait_due(Room(1))
         assert scope.cancelled_caught, "it keeps waking whoever waits"
         await backend.close()
 
@@ -246,7 +247,7 @@ def test_texts_of_every_kind_survive(here: Place) -> None:
         added = await backend.add(jobs)
         for one in added:
             assert await backend.get(one.id) == one
-        claims = (await backend.claim_due(100)).claims
+        claims = (await backend.claim_due(Room(100))).claims
         assert sorted(claim.job.id for claim in claims) == sorted(one.id for one in added)
         outcomes = await backend.settle([settlement(claim) for claim in claims])
         assert {settled.outcome for settled in outcomes} == {"written"}
@@ -259,7 +260,7 @@ def test_a_commit_whose_reply_is_lost_is_repeated_without_harm(here: Place) -> N
     async def main() -> None:
         backend = await opened(here)
         await backend.add([job("a")])
-        (claim,) = (await backend.claim_due(1)).claims
+        (claim,) = (await backend.claim_due(Room(1))).claims
         first = await backend.settle([settlement(claim)])
         lane = backend._table._lanes["settle"]  # type: ignore[attr-defined]  # ours
         lane._session.pgconn.finish()  # the connection is gone, and with it the reply
@@ -284,7 +285,7 @@ def test_writes_are_durable_where_the_roles_default_is_not(here: Place) -> None:
         definitions = backend._table._definitions  # type: ignore[attr-defined]
         assert "set_config('synchronous_commit', 'on', true)" in definitions._add_one
         await backend.add([job("a")])
-        (claim,) = (await backend.claim_due(1)).claims
+        (claim,) = (await backend.claim_due(Room(1))).claims
         await backend.settle([settlement(claim)])
         session = backend._table._lanes["settle"]._session  # type: ignore[attr-defined]
         with session.transaction():

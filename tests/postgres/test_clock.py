@@ -16,6 +16,7 @@ from sched_core import (
     Once,
     Policy,
     Retry,
+    Room,
     Scheduler,
     SystemClock,
 )
@@ -247,7 +248,7 @@ def test_a_claim_outside_of_its_bounds_takes_nothing(here: Place) -> None:
                 asked = table._queue.ask(10, 30 * SECOND, None, now + off)
                 table._lanes["claim"].run(lambda asked=asked: table._claims.claim(claims, asked))
                 assert claims == []
-            assert len((await backend.claim_due(10)).claims) == 1
+            assert len((await backend.claim_due(Room(10))).claims) == 1
 
     anyio.run(main)
 

@@ -26,6 +26,7 @@ from sched_core import (
     JobSpec,
     Once,
     Renewal,
+    Room,
     Scheduler,
     SystemClock,
 )
@@ -92,10 +93,10 @@ def test_what_was_opened_has_all_its_connections(narrow: Place) -> None:
         backend = await opened(narrow)
         limit(0)
         await backend.add([job("a")])
-        claims = (await backend.claim_due(1)).claims
+        claims = (await backend.claim_due(Room(1))).claims
         assert len(await backend.renew([Renewal(each) for each in claims])) == 1
         with anyio.move_on_after(0.2):
-            await backend.wait_due(1)
+            await backend.wait_due(Room(1))
         await backend.release(claims)
         await backend.close()
 
@@ -110,9 +111,9 @@ def test_nothing_is_claimed_while_nothing_can_be_renewed(narrow: Place) -> None:
         end(backend._table._lanes["renew"]._session)  # type: ignore[attr-defined]  # ours
         await until_gone(4)
         with pytest.raises(BackendUnavailable, match="CONNECTION LIMIT"):
-            await backend.claim_due(1)
+            await backend.claim_due(Room(1))
         limit(5)
-        assert len((await backend.claim_due(1)).claims) == 1
+        assert len((await backend.claim_due(Room(1))).claims) == 1
         await backend.close()
 
     anyio.run(main)
@@ -122,7 +123,7 @@ def test_after_an_outage_the_first_connection_is_for_renewals(narrow: Place) -> 
     async def main() -> None:
         backend = await opened(narrow)
         await backend.add([job("a"), job("b")])
-        (claim,) = (await backend.claim_due(1)).claims
+        (claim,) = (await backend.claim_due(Room(1))).claims
         lanes = backend._table._lanes  # type: ignore[attr-defined]  # ours
         limit(1)
         for lane in backend._table._all:  # type: ignore[attr-defined]  # ours
@@ -133,9 +134,9 @@ def test_after_an_outage_the_first_connection_is_for_renewals(narrow: Place) -> 
         assert lanes["renew"].is_current
         assert [one.token for one in await backend.renew([Renewal(claim)])] == [claim.token]
         with pytest.raises(BackendUnavailable):
-            await backend.claim_due(1)
+            await backend.claim_due(Room(1))
         limit(5)
-        assert len((await backend.claim_due(1)).claims) == 1
+        assert len((await backend.claim_due(Room(1))).claims) == 1
         await backend.close()
 
     anyio.run(main)
@@ -145,13 +146,13 @@ def test_a_renewal_that_fails_stops_claiming_until_one_succeeds(here: Place) -> 
     async def main() -> None:
         backend = await opened(here)
         await backend.add([job("a"), job("b")])
-        (held,) = (await backend.claim_due(1)).claims
+        (held,) = (await backend.claim_due(Room(1))).claims
         renew = backend._table._lanes["renew"]  # type: ignore[attr-defined]  # ours
         renew._connected().execute("SET default_transaction_read_only = on")
         with pytest.raises(BackendUnavailable):
             await backend.renew([Renewal(held)])
         # Its session is gone with it; the next claim renews first, what is held.
-        (claim,) = (await backend.claim_due(1)).claims
+        (claim,) = (await backend.claim_due(Room(1))).claims
         assert claim.job.id != held.job.id
         (row,) = here.rows("SELECT lease_until FROM @job WHERE id = %s", (held.job.id,))
         assert row[0] > claim.claimed_at.timestamp() * 1e6

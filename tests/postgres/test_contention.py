@@ -22,6 +22,7 @@ from sched_core import (
     JobEvent,
     JobSpec,
     Once,
+    Room,
     SystemClock,
 )
 
@@ -176,12 +177,12 @@ def test_an_old_snapshot_does_not_slow_the_claim(here: Place, deep: bool) -> Non
             snapshot.execute(f"SELECT count(*) FROM {here.schema}.job")
             begin = time.monotonic()
             while (at := time.monotonic()) - begin < seconds:
-                claims = (await backend.claim_due(100)).claims
+                claims = (await backend.claim_due(Room(100))).claims
                 times.append((at - begin, time.monotonic() - at))
                 if claims:
                     await backend.settle([settlement(claim) for claim in claims])
                 else:
-                    await backend.wait_due(100)
+                    await backend.wait_due(Room(100))
         await backend.close()
         return times
 

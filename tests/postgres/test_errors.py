@@ -19,6 +19,7 @@ from sched_core import (
     BackendUnavailable,
     InvalidDefinition,
     Once,
+    Room,
     SystemClock,
 )
 from sched_sql import SqlBackend
@@ -130,7 +131,7 @@ def test_a_schema_that_is_dropped_under_the_scheduler() -> None:
         await backend.open(SystemClock(), worker="w")
         server.admin("DROP SCHEMA dropped CASCADE", "sched")
         with pytest.raises(BackendError, match="schema dropped is missing"):
-            await backend.claim_due(1)
+            await backend.claim_due(Room(1))
         await backend.close()
 
     anyio.run(main)

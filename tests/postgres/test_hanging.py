@@ -16,7 +16,7 @@ from tests.postgres.places import Place
 from tests.postgres.test_backend import job, opened
 from tests.proxy import Proxy
 
-from sched_core import BackendUnavailable, Claim, JobEvent, Once, Scheduler
+from sched_core import BackendUnavailable, Claim, JobEvent, Once, Room, Scheduler
 from sched_sql import SqlBackend
 
 FOR_LONG = timedelta(seconds=60)
@@ -42,9 +42,9 @@ def test_a_cancelled_call_returns_and_closing_is_bounded(
 ) -> None:
     calls: list[Callable[[SqlBackend], Awaitable[object]]] = [
         lambda backend: backend.check(),
-        lambda backend: backend.claim_due(5),
+        lambda backend: backend.claim_due(Room(5)),
         lambda backend: backend.get("a"),  # waits for its turn behind the first
-        lambda backend: backend.wait_due(1),
+        lambda backend: backend.wait_due(Room(1)),
     ]
 
     async def main() -> None:
@@ -69,13 +69,13 @@ def test_what_a_cancelled_claim_gets_later_is_given_back(here: Place, proxy: Pro
         await backend.add([job(f"{number}") for number in range(5)])
         proxy.stall()
         with anyio.fail_after(SOON), anyio.move_on_after(0.1) as scope:
-            await backend.claim_due(5)
+            await backend.claim_due(Room(5))
         assert scope.cancelled_caught
         proxy.heal()
         claims: list[Claim] = []
         with anyio.fail_after(SOON):
             while len(claims) < 5:
-                claims += (await backend.claim_due(5)).claims
+                claims += (await backend.claim_due(Room(5))).claims
         await backend.close()
 
     anyio.run(main)

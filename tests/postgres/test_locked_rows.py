@@ -16,7 +16,7 @@ import pytest
 from tests.postgres import contender
 from tests.postgres.places import Place, past, renewals, settlement
 
-from sched_core import Claim, JobEvent, JobSpec, Once, Status
+from sched_core import Claim, JobEvent, JobSpec, Once, Room, Status
 from sched_core.testing import FakeClock
 from sched_sql import SqlBackend
 from sched_sql.postgres.claims import Claims
@@ -63,7 +63,7 @@ def test_a_claim_lives_while_its_owner_renews(here: Place, lock: str, pooled: bo
     async def main() -> None:
         clock = FakeClock()
         owner, other = await two_workers(here, clock, pooled=pooled)
-        (claim,) = held = (await owner.claim_due(1)).claims
+        (claim,) = held = (await owner.claim_due(Room(1))).claims
         for _ in range(2):  # the second lock is taken before the row was renewed after the first
             with locked(here, lock):
                 for _ in range(2):
@@ -71,9 +71,9 @@ def test_a_claim_lives_while_its_owner_renews(here: Place, lock: str, pooled: bo
                     held = await owner.renew(renewals(held))
                     assert held[0].expires_at == clock.now() + LEASE
             clock.advance(LEASE * 0.9)
-            assert not (await other.claim_due(1)).claims
+            assert not (await other.claim_due(Room(1))).claims
             with anyio.move_on_after(0.3) as waiting:
-                await other.wait_due(1)
+                await other.wait_due(Room(1))
             assert waiting.cancelled_caught, "it spins: the row says that its lease has ended"
         (settled,) = await owner.settle([settlement(claim)])
         assert settled.outcome == "written"
@@ -87,15 +87,15 @@ def test_who_is_dead_loses_its_claim_though_others_had_it_locked(here: Place) ->
     async def main() -> None:
         clock = FakeClock()
         owner, other = await two_workers(here, clock)
-        held = list((await owner.claim_due(1)).claims)
+        held = list((await owner.claim_due(Room(1))).claims)
         with locked(here, "SELECT * FROM @job FOR UPDATE"):
             clock.advance(LEASE / 2)
             held = list(await owner.renew(renewals(held)))
             clock.advance(LEASE)
-        lost = (await other.claim_due(1)).lapsed
+        lost = (await other.claim_due(Room(1))).lapsed
         assert [one.status for one in lost] == [Status.ABANDONED]
         clock.advance(seconds=1)
-        (taken,) = (await other.claim_due(1)).claims
+        (taken,) = (await other.claim_due(Room(1))).claims
         assert taken.token > held[0].token
         with locked(here, "SELECT * FROM @job FOR UPDATE"):
             assert not await owner.renew(renewals(held))  # nothing to find out from the row
@@ -144,7 +144,7 @@ def expired(here: Place) -> tuple[Claim, int]:
         await backend.open(clock, worker="owner")
         await backend.add([contender.new_job("job", clock.now())])
         clock.advance(LEASE)
-        found.extend((await backend.claim_due(1)).claims)
+        found.extend((await backend.claim_due(Room(1))).claims)
         clock.advance(LEASE)
         await backend.close()
 

@@ -19,7 +19,7 @@ from tests.postgres.places import Place, renewals
 from tests.postgres_server import Server
 from tests.proxy import Proxy
 
-from sched_core import Execution, JobEvent, JobSpec, Once, Scheduler, Status
+from sched_core import Execution, JobEvent, JobSpec, Once, Room, Scheduler, Status
 from sched_core.clock import SystemClock
 from sched_core.ports import MAX_POLL
 from sched_core.row import current
@@ -155,10 +155,10 @@ def test_a_claim_survives_a_crash_of_the_server(again: bool) -> None:
         async with Scheduler(Place(server.address(), "claimed").backend()) as scheduler:
             await scheduler.submit_job("a", Once(datetime.now(UTC)))
             if again:
-                first._table._heartbeat.drop((await first.claim_due(1)).claims)  # type: ignore[attr-defined]
+                first._table._heartbeat.drop((await first.claim_due(Room(1))).claims)  # type: ignore[attr-defined]
                 await anyio.sleep(LEASE.total_seconds() + 0.5)
-            while not (claims := (await other.claim_due(1)).claims):
-                await other.wait_due(1)
+            while not (claims := (await other.claim_due(Room(1))).claims):
+                await other.wait_due(Room(1))
             await anyio.to_thread.run_sync(server.restart)
             one = current(claims[0].job.standing)
             assert one is not None

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as some
 from tests.postgres.places import Place, pending, settlement
 
-from sched_core import Claim, Execution, Interval, Job, JobEvent, Policy
+from sched_core import Claim, Execution, Interval, Job, JobEvent, Policy, Room
 from sched_core.testing import FakeClock, history
 from sched_sql import SqlBackend
 from sched_sql.moments import EPOCH, micros
@@ -175,13 +175,13 @@ def test_a_settlement_that_is_repeated_is_found_in_its_partition(empty: Place) -
         clock = FakeClock(NOW)
         backend = await opened(empty, clock)
         await backend.add([pending("a", NOW, policy=Policy(keep_executions=timedelta(days=40)))])
-        (claim,) = (await backend.claim_due(1)).claims
+        (claim,) = (await backend.claim_due(Room(1))).claims
         written = settlement(claim)
         again = evolve(written.executions[0], expires_at=NOW + timedelta(days=40))
         written = evolve(written, executions=(again,))
         outcomes = [(await backend.settle([written]))[0].outcome]
         clock.jump(datetime.now(UTC) + timedelta(hours=1))
-        (other,) = (await backend.claim_due(1)).claims  # the row tells of another claim now
+        (other,) = (await backend.claim_due(Room(1))).claims  # the row tells of another claim now
         outcomes += [(await backend.settle([written]))[0].outcome for _ in range(2)]
         assert outcomes == ["written"] * 3
         assert empty.rows("SELECT count(*) FROM @execution") == [(1,)]
@@ -205,7 +205,7 @@ def test_a_partition_that_is_gone_is_made_again(empty: Place, how: str) -> None:
         if how == "edited":
             job = await backend.replace(job, [ended(job, 7, NOW, keep)])
         else:
-            (claim,) = (await backend.claim_due(1)).claims
+            (claim,) = (await backend.claim_due(Room(1))).claims
             written = settlement(claim)
             (one,) = written.executions
             one = evolve(one, finished_at=NOW, expires_at=NOW + keep)

@@ -20,7 +20,7 @@ from tests.postgres.test_backend import job, opened
 from tests.postgres_server import Server
 from tests.proxy import Proxy
 
-from sched_core import BackendUnavailable, Execution, JobEvent, Once, Renewal, Scheduler
+from sched_core import BackendUnavailable, Execution, JobEvent, Once, Renewal, Room, Scheduler
 from sched_sql.postgres import listening
 
 
@@ -112,7 +112,7 @@ def test_a_renewal_whose_packets_vanish_leaves_time_for_another(server: Server) 
             lease, long = timedelta(seconds=12), timedelta(seconds=60)
             backend = await opened(here, lease=lease, timeout=long)
             await backend.add([job("a")])
-            claims = (await backend.claim_due(1)).claims
+            claims = (await backend.claim_due(Room(1))).claims
             table: Any = backend._table
             proxy.swallow([port_of(server, table._lanes["renew"]._session)])
             with anyio.fail_after(lease.total_seconds()):
@@ -323,7 +323,7 @@ def test_a_listener_is_asked_in_its_time_however_short_the_waits(here: Place) ->
     async def main() -> None:
         backend = await opened(here)
         await backend.add([job("later")])
-        await backend.claim_due(1)
+        await backend.claim_due(Room(1))
         table: Any = backend._table
         table.listen()
         before = table._listening._asked
@@ -332,7 +332,7 @@ def test_a_listener_is_asked_in_its_time_however_short_the_waits(here: Place) ->
         with anyio.fail_after(20):
             while table._listening._asked <= before:
                 with anyio.move_on_after(0.1):
-                    await backend.wait_due(1)
+                    await backend.wait_due(Room(1))
         assert table.silence() > 5
         await backend.close()
 

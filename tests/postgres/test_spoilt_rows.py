@@ -22,7 +22,7 @@ from tests.sql.stores import (
     run,
 )
 
-from sched_core import Backend, JobQuery, State, Undecodable
+from sched_core import Backend, JobQuery, Room, State, Undecodable
 from sched_core.errors import JobUndecodable
 
 LAST = 2**63 - 1
@@ -80,7 +80,10 @@ def spoil(store: Store, changed: dict[str, Any]) -> None:
 
 async def the_others_run(backend: Backend, store: Store) -> None:
     """Run ``good`` once, claiming one job at a time and then all that are left."""
-    claims = [*(await backend.claim_due(1)).claims, *(await backend.claim_due(10)).claims]
+    claims = [
+        *(await backend.claim_due(Room(1))).claims,
+        *(await backend.claim_due(Room(10))).claims,
+    ]
     assert "good" in [claim.job.id for claim in claims]
     due = store.clock.now() + MINUTE
     settled = await backend.settle(
@@ -109,9 +112,9 @@ def test_a_row_that_is_no_job_is_shown_and_left_alone(
         for _ in range(2):
             await the_others_run(backend, store)
         # Nobody is kept awake by what is due and cannot be run.
-        (claim,) = (await backend.claim_due(10)).claims
+        (claim,) = (await backend.claim_due(Room(10))).claims
         with anyio.move_on_after(0.3) as scope:
-            await backend.wait_due(1)
+            await backend.wait_due(Room(1))
         assert scope.cancelled_caught
         assert await backend.renew(renewals([claim]))
         assert await backend.get("spoilt") == shown
@@ -143,7 +146,7 @@ def test_a_hold_that_makes_no_sense_is_shown_and_left_alone_until_it_is_repaired
             "UPDATE @job SET lease_until = NULL, worker = NULL, held = NULL, "
             "revision = nextval('@serial') WHERE id = 'spoilt'",
         )
-        assert "spoilt" in [claim.job.id for claim in (await backend.claim_due(10)).claims]
+        assert "spoilt" in [claim.job.id for claim in (await backend.claim_due(Room(10))).claims]
 
     run(test, "postgres", tmp_path)
 
@@ -157,10 +160,10 @@ def test_a_moment_that_never_comes_keeps_nobody_waiting(
         await backend.add([job("spoilt", NOW - MINUTE)])
         spoil(store, changed)
         with anyio.move_on_after(0.3) as scope:
-            await backend.wait_due(1)
+            await backend.wait_due(Room(1))
         assert scope.cancelled_caught
         await backend.add([job("good")])
-        await backend.wait_due(1)
+        await backend.wait_due(Room(1))
         await the_others_run(backend, store)
         store.clock.advance(LEASE * 2)
         await the_others_run(backend, store)
@@ -174,7 +177,7 @@ def test_rows_that_were_copied_by_hand_hold_up_nobody(held: bool, tmp_path: Path
         one, other = await store.open(), await store.open()
         await one.add([job("a")])
         if held:
-            await one.claim_due(1)
+            await one.claim_due(Room(1))
         execute(
             store,
             "CREATE TEMPORARY TABLE twin ON COMMIT DROP AS SELECT * FROM @job; "
@@ -182,9 +185,9 @@ def test_rows_that_were_copied_by_hand_hold_up_nobody(held: bool, tmp_path: Path
         )
         await one.add([job("c")])
         store.clock.advance(LEASE * 2)
-        claims = [*(await other.claim_due(10)).claims]
+        claims = [*(await other.claim_due(Room(10))).claims]
         store.clock.advance(LEASE / 2)  # what was lost is due again by then
-        claims += (await other.claim_due(10)).claims
+        claims += (await other.claim_due(Room(10))).claims
         assert sorted(claim.job.id for claim in claims) == ["a", "b", "c"]
         settled = await other.settle([done(claim, store.clock.now()) for claim in claims])
         assert outcomes(settled) == ["written"] * 3

@@ -28,6 +28,7 @@ from sched_core import (
     JobEvent,
     JobQuery,
     Kind,
+    Room,
     State,
     Status,
     Undecodable,
@@ -297,7 +298,7 @@ def test_a_job_that_makes_no_sense_is_left_alone_and_stops_nothing(
         assert b"2026-01-02" in found.record
         page = await made.jobs(JobQuery(), after=None, limit=1000)
         assert sum(isinstance(job, Undecodable) for job in page.items) == 1
-        assert len((await made.claim_due(100)).claims) > 5
+        assert len((await made.claim_due(Room(100))).claims) > 5
         await made.close()
 
     anyio.run(main)

@@ -32,6 +32,7 @@ from sched_core import (
     Once,
     Policy,
     Retry,
+    Room,
     Status,
     SystemClock,
 )
@@ -204,9 +205,9 @@ async def take_over(here: Place, *, pooled: bool) -> None:
     await lost.open(SystemClock(), worker="lost")
     await other.open(SystemClock(), worker="other")
     with anyio.move_on_after(0.3):
-        await lost.wait_due(5)
+        await lost.wait_due(Room(5))
     await lost.add([contender.new_job("left", past(60))])
-    claims = (await lost.claim_due(5)).claims
+    claims = (await lost.claim_due(Room(5))).claims
     assert claims
     with here.connect() as connection:
         connection.execute(f"LOCK {here.schema}.job IN EXCLUSIVE MODE")
@@ -216,8 +217,8 @@ async def take_over(here: Place, *, pooled: bool) -> None:
         assert await lost.renew(renewals(claims))
     await lost.close()
     with anyio.fail_after(20):
-        while not (taken := (await other.claim_due(5)).claims):
-            await other.wait_due(5)
+        while not (taken := (await other.claim_due(Room(5))).claims):
+            await other.wait_due(Room(5))
     await other.release(taken)
     await other.close()
 

@@ -31,6 +31,7 @@ from sched_core import (
     Policy,
     Renewal,
     Retry,
+    Room,
     SchedError,
     Schedule,
     Settled,
@@ -235,7 +236,9 @@ class Twins:
     async def claim(self) -> None:
         """Claim, and begin."""
         worker, limit = self.random.randrange(2), self.random.choice([0, 1, 2, 10])
-        claimed = await self.both("claim", lambda side: side.backends[worker].claim_due(limit))
+        claimed = await self.both(
+            "claim", lambda side: side.backends[worker].claim_due(Room(limit))
+        )
         for side, answer in zip(self.sides, claimed, strict=True):
             side.claims += answer.claims
 

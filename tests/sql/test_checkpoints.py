@@ -15,6 +15,7 @@ import anyio
 import pytest
 from tests.sql.stores import NOW, Store, done, job, run
 
+from sched_core import Room
 from sched_core.clock import SystemClock
 from sched_sql import SqlBackend
 from sched_sql.sqlite import database
@@ -26,7 +27,7 @@ def test_the_write_ahead_log_stays_small_and_all_is_there(tmp_path: Path) -> Non
         backend = await store.open()
         await backend.add([job(f"{number:04}") for number in range(500)])
         for _ in range(20):
-            claims = (await backend.claim_due(500)).claims
+            claims = (await backend.claim_due(Room(500))).claims
             await backend.settle([done(claim, next_run=NOW) for claim in claims])
         wal = Path(f"{store.path}-wal").stat().st_size
         assert wal < 30_000_000
@@ -52,7 +53,7 @@ def test_deleting_in_bulk_does_not_put_off_checkpoints(
         await backend.add([job("a")])
         for _ in range(8):
             for _ in range(150):
-                (claim,) = (await backend.claim_due(1)).claims
+                (claim,) = (await backend.claim_due(Room(1))).claims
                 await backend.settle([done(claim, next_run=NOW)])
             sizes.add(Path(f"{path}-wal").stat().st_size // 4096)
             assert await backend.prune(NOW + timedelta(microseconds=1)) == 150
@@ -91,7 +92,7 @@ def test_at_normal_writes_go_on_while_a_thread_syncs_the_log_for_a_checkpoint(
         await backend.add([job("a")])
 
         async def write() -> None:
-            (claim,) = (await backend.claim_due(1)).claims
+            (claim,) = (await backend.claim_due(Room(1))).claims
             await backend.settle([done(claim, next_run=NOW)])
 
         while not begun.is_set():
@@ -147,7 +148,7 @@ def test_a_log_that_cannot_be_synced_before_is_left_to_the_checkpoint(
         await backend.add([job("a")])
         with anyio.fail_after(60):
             while len(checkpoints) < 2:
-                (claim,) = (await backend.claim_due(1)).claims
+                (claim,) = (await backend.claim_due(Room(1))).claims
                 await backend.settle([done(claim, next_run=NOW)])
         await backend.close()
 

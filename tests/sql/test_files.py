@@ -23,6 +23,7 @@ import anyio
 import pytest
 from tests.sql.stores import job
 
+from sched_core import Room
 from sched_core.clock import SystemClock
 from sched_core.errors import BackendError, BackendUnavailable
 from sched_core.ports import JobQuery
@@ -472,6 +473,8 @@ from sched_core.clock import SystemClock
 from sched_sql import SqlBackend
 from tests.sql.stores import job
 
+from sched_core import Room
+
 async def main():
     backend = SqlBackend(sys.argv[1])
     await backend.open(SystemClock(), worker="doomed")
@@ -583,10 +586,10 @@ def test_foreign_files_beside_the_workers_are_left_alone(tmp_path: Path) -> None
         now = datetime.now(UTC)
         backend = await opened(tmp_path / "jobs.db")
         await backend.add([job("a", now)])
-        assert len((await backend.claim_due(1)).claims) == 1
+        assert len((await backend.claim_due(Room(1))).claims) == 1
         await anyio.sleep(1.1)
         with anyio.move_on_after(0.3):
-            await backend.wait_due(1)
+            await backend.wait_due(Room(1))
         await backend.close()
 
     anyio.run(main)

@@ -20,7 +20,7 @@ import pytest
 from tests.sql import stores
 from tests.sql.stores import NOW, done, job, renewals
 
-from sched_core import Claim, Once, Renewal, Scheduler
+from sched_core import Claim, Once, Renewal, Room, Scheduler
 from sched_core.errors import BackendUnavailable
 from sched_core.testing import FakeClock, history
 from sched_sql import SqlBackend
@@ -67,7 +67,7 @@ async def workers(
 
 async def lost(backend: SqlBackend, worker: str) -> bool:
     """Look for what is due; return whether the claim of a worker was found to be lost."""
-    claimed = await backend.claim_due(1)
+    claimed = await backend.claim_due(Room(1))
     assert not claimed.claims, "what was lost waits"
     return [one.worker for one in claimed.lapsed] == [worker]
 
@@ -81,7 +81,7 @@ def test_a_claim_lives_while_its_owner_renews(
     async def main() -> None:
         clock = FakeClock(NOW)
         owner, other = await workers(path, clock)
-        (claim,) = held = (await owner.claim_due(1)).claims
+        (claim,) = held = (await owner.claim_due(Room(1))).claims
         for _ in range(2):  # the second lock is taken before the row was renewed after the first
             with lock(path):
                 for _ in range(2):
@@ -89,9 +89,9 @@ def test_a_claim_lives_while_its_owner_renews(
                     held = await owner.renew(renewals(held))
                     assert [each.expires_at for each in held] == [clock.now() + LEASE]
             clock.advance(LEASE * 0.9)
-            assert not (await other.claim_due(1)).claims
+            assert not (await other.claim_due(Room(1))).claims
             with anyio.move_on_after(0.3) as waiting:
-                await other.wait_due(1)
+                await other.wait_due(Room(1))
             assert waiting.cancelled_caught, "it spins: the row says that its lease has ended"
         (held_again,) = await owner.renew(renewals(held))  # in its row
         assert held_again.expires_at == clock.now() + LEASE
@@ -110,7 +110,7 @@ def test_a_settle_that_waits_for_the_lock_holds_up_no_renewal(tmp_path: Path) ->
         clock, settled = FakeClock(NOW), anyio.Event()
         owner, other = await workers(path, clock, timedelta(seconds=60))
         await owner.add([job("b", clock.now())])
-        one, two = (await owner.claim_due(2)).claims
+        one, two = (await owner.claim_due(Room(2))).claims
 
         async def settle() -> None:
             assert [each.outcome for each in await owner.settle([done(one)])] == ["written"]
@@ -124,7 +124,7 @@ def test_a_settle_that_waits_for_the_lock_holds_up_no_renewal(tmp_path: Path) ->
                     clock.advance(LEASE * 0.9)
                     assert len(await owner.renew(renewals([two]))) == 1
                 assert not settled.is_set()
-        assert not (await other.claim_due(1)).claims
+        assert not (await other.claim_due(Room(1))).claims
         for backend in (owner, other):
             await backend.close()
 
@@ -137,21 +137,21 @@ def test_who_does_not_renew_loses_its_claim_though_others_had_it_locked(tmp_path
     async def main() -> None:
         clock = FakeClock(NOW)
         owner, other = await workers(path, clock)
-        held = (await owner.claim_due(1)).claims
+        held = (await owner.claim_due(Room(1))).claims
         with database_locked(path):
             clock.advance(LEASE / 2)
             await owner.renew(renewals(held))
             clock.advance(LEASE)
         assert await lost(other, "w0")
         clock.advance(LEASE)
-        assert len((await other.claim_due(1)).claims) == 1
+        assert len((await other.claim_due(Room(1))).claims) == 1
         with database_locked(path):
             assert not await owner.renew(renewals(held))
             clock.advance(LEASE)
         assert not await owner.renew(renewals(held))
         assert await lost(owner, "w1")
         clock.advance(LEASE * 2)
-        (again,) = (await owner.claim_due(1)).claims
+        (again,) = (await owner.claim_due(Room(1))).claims
         one = again.job.standing.scheduled
         assert one is not None
         assert one.lost == 2
@@ -167,7 +167,7 @@ def test_a_dead_owner_is_not_waited_for(tmp_path: Path) -> None:
     async def main() -> None:
         clock = FakeClock(NOW)
         owner, other = await workers(path, clock)
-        held = (await owner.claim_due(1)).claims
+        held = (await owner.claim_due(Room(1))).claims
         with database_locked(path):
             clock.advance(LEASE * 0.9)
             assert await owner.renew(renewals(held))

@@ -24,6 +24,7 @@ from sched_core import (
     Kind,
     Pause,
     Pending,
+    Room,
     Scheduler,
     Standing,
     Status,
@@ -352,7 +353,11 @@ def test_a_newer_version_that_changes_the_schema_under_a_worker_is_named(path: P
         with closing(sqlite3.connect(path)) as newer, newer:
             newer.execute("UPDATE sched_meta SET value = 3 WHERE key = 'schema'")
             newer.execute("ALTER TABLE sched_job RENAME COLUMN marks TO notes")
-        for call in (backend.check, lambda: backend.claim_due(1), lambda: backend.get("claimed")):
+        for call in (
+            backend.check,
+            lambda: backend.claim_due(Room(1)),
+            lambda: backend.get("claimed"),
+        ):
             with pytest.raises(SchemaTooNew, match="upgrade sched-sql; nothing was changed"):
                 await call()
 

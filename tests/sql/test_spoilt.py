@@ -12,7 +12,7 @@ import anyio
 import pytest
 from tests.sql.stores import LEASE, NOW, Store, done, job, outcomes, run
 
-from sched_core import JobQuery, Undecodable
+from sched_core import JobQuery, Room, Undecodable
 from sched_core.errors import JobUndecodable
 from sched_sql.holds import RECORD_COLUMNS
 
@@ -63,18 +63,18 @@ def test_any_value_in_any_column_stops_no_other_job(tmp_path: Path, odd: str, de
             for held in (False, True) if deep else ((place + number) % 2 == 0,):
                 await backend.add([job("a"), job("m"), job("z")])
                 if held:
-                    assert len((await other.claim_due(9)).claims) == 3
+                    assert len((await other.claim_due(Room(9))).claims) == 3
                     store.clock.advance(LEASE)
                 if not spoil(store.path, f"{column} = ?", ODD[odd]):
                     await wipe(store.path)
                     continue
                 before = row(store.path)
                 with anyio.move_on_after(0.001):
-                    await backend.wait_due(1)
-                claims = [*(await backend.claim_due(9)).claims]
+                    await backend.wait_due(Room(1))
+                claims = [*(await backend.claim_due(Room(9))).claims]
                 if held:
                     store.clock.advance(LEASE)  # what has lapsed waits
-                claims += (await backend.claim_due(9)).claims
+                claims += (await backend.claim_due(Room(9))).claims
                 good = [claim for claim in claims if claim.job.id in {"a", "z"}]
                 assert len(good) == 2, (column, held)
                 page = await backend.jobs(JobQuery(), after=None, limit=9)
@@ -115,7 +115,7 @@ def test_half_a_hold_is_listed_and_left_alone_until_it_is_repaired(
         await backend.add([whole := job("m"), job("a"), job("z")])
         spoil(store.path, change)
         before = row(store.path)
-        assert {one.job.id for one in (await backend.claim_due(9)).claims} == {"a", "z"}
+        assert {one.job.id for one in (await backend.claim_due(Room(9))).claims} == {"a", "z"}
         found = await backend.get("m")
         assert isinstance(found, Undecodable)
         assert any(word in found.reason for word in ("hold", "claim", "removed"))
@@ -127,8 +127,8 @@ def test_half_a_hold_is_listed_and_left_alone_until_it_is_repaired(
         assert row(store.path) == before
         spoil(store.path, "lease_until = NULL, worker = NULL, held = NULL, removed = 0")
         with anyio.move_on_after(1):
-            while not (claims := (await backend.claim_due(9)).claims):
-                await backend.wait_due(1)
+            while not (claims := (await backend.claim_due(Room(9))).claims):
+                await backend.wait_due(Room(1))
         assert [claim.job.id for claim in claims] == ["m"]
 
     run(test, "sqlite", tmp_path)

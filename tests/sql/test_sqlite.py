@@ -36,7 +36,7 @@ from tests.sql.stores import (
     stored,
 )
 
-from sched_core import Claim, JobQuery, Once, Policy, Status, Undecodable
+from sched_core import Claim, JobQuery, Once, Policy, Room, Status, Undecodable
 from sched_core.clock import SystemClock
 from sched_core.errors import (
     BackendError,
@@ -109,7 +109,7 @@ def test_a_backend_must_be_open(tmp_path: Path) -> None:
             await backend.open(SystemClock(), worker="w")
         await backend.close()
         with pytest.raises(BackendError, match="not open"):
-            await backend.wait_due(1)
+            await backend.wait_due(Room(1))
         await backend.open(SystemClock(), worker="w")
         await backend.check()
         await backend.close()
@@ -182,7 +182,7 @@ def test_a_full_database_harms_nothing(tmp_path: Path) -> None:
         big = {"big": "x" * 60_000}
         with pytest.raises(BackendUnavailable, match=r"jobs\.db.*free disk space"):
             await backend.add([job(f"b{number}", metadata=big) for number in range(10)])
-        (claim,) = (await backend.claim_due(10)).claims
+        (claim,) = (await backend.claim_due(Room(10))).claims
         connection.execute("PRAGMA max_page_count = 1000000")
         assert outcomes(await backend.settle([done(claim)])) == ["written"]
         assert [one.id for one in (await backend.jobs(JobQuery(), after=None, limit=9)).items] == [
@@ -337,11 +337,11 @@ def test_what_cannot_be_read_is_left_alone_and_stops_nothing(
                 undecodable(connection, f"u{number}", due_at=0, expires_at=0, **changed)
             query = "SELECT * FROM sched_job WHERE id <> 'a' ORDER BY id"
             before = connection.execute(query).fetchall()
-            (claim,) = (await backend.claim_due(1)).claims
+            (claim,) = (await backend.claim_due(Room(1))).claims
             assert claim.job.id == "a"
-            assert (await backend.claim_due(10)).claims == []
+            assert (await backend.claim_due(Room(10))).claims == []
             with anyio.move_on_after(0.1) as scope:
-                await backend.wait_due(1)
+                await backend.wait_due(Room(1))
             assert scope.cancelled_caught
             found = await backend.get("u0")
             assert isinstance(found, Undecodable)
@@ -357,7 +357,7 @@ def test_what_cannot_be_read_is_left_alone_and_stops_nothing(
                 await backend.replace(named)
             assert outcomes(await backend.settle([done(claim, next_run=NOW)])) == ["written"]
             assert await backend.prune(datetime.max.replace(tzinfo=UTC)) == 1
-            assert len((await backend.claim_due(10)).claims) == 1
+            assert len((await backend.claim_due(Room(10))).claims) == 1
             assert connection.execute(query).fetchall() == before
 
     on_file(test, tmp_path)
@@ -388,13 +388,13 @@ def test_a_store_restored_under_a_running_worker_refuses_the_old_token(tmp_path:
         snapshot = tmp_path / "snapshot.db"
         with by_hand(store.path) as live, closing(sqlite3.connect(snapshot)) as target:
             live.backup(target)
-        (old,) = (await backend.claim_due(1)).claims
+        (old,) = (await backend.claim_due(Room(1))).claims
         before = await stored(backend)
         edited = await backend.replace(before)
         with closing(sqlite3.connect(snapshot)) as source, by_hand(store.path) as live:
             source.backup(live)
         assert outcomes(await backend.settle([done(old)])) == ["claim_lost"]
-        (fresh,) = (await backend.claim_due(1)).claims
+        (fresh,) = (await backend.claim_due(Room(1))).claims
         assert fresh.token > old.token
         assert (await backend.replace(await stored(backend))).revision > edited.revision
         other = await store.open()
@@ -415,7 +415,7 @@ from sched_sql import SqlBackend
 async def main():
     backend = SqlBackend(sys.argv[1])
     await backend.open(SystemClock(), worker="doomed")
-    claims = (await backend.claim_due(1)).claims
+    claims = (await backend.claim_due(Room(1))).claims
     print(len(claims), flush=True)
     await anyio.sleep(60)
 
@@ -447,26 +447,26 @@ def test_the_claim_of_a_killed_process_is_free_at_once(tmp_path: Path, when: str
             assert child.stdout.readline() == "1\n"
             await anyio.sleep(1.1)
             with anyio.move_on_after(0.5):
-                await backend.wait_due(1)
-            assert (await backend.claim_due(1)).claims == []
+                await backend.wait_due(Room(1))
+            assert (await backend.claim_due(Room(1))).claims == []
             child.send_signal(signal.SIGKILL)
             child.wait()
         killed = datetime.now(UTC)
         if when == "at open":
             other = await opened(path)
-            (lapsed,) = (await other.claim_due(1)).lapsed
+            (lapsed,) = (await other.claim_due(Room(1))).lapsed
             await other.close()
         else:
             with anyio.fail_after(5):
-                while not (found := (await backend.claim_due(1)).lapsed):
-                    await backend.wait_due(1)
+                while not (found := (await backend.claim_due(Room(1))).lapsed):
+                    await backend.wait_due(Room(1))
             (lapsed,) = found
         assert (lapsed.worker, lapsed.attempt) == ("doomed", 1)
         assert await statuses(backend) == [(1, 1, "abandoned", False)]
         # No lease was waited for, only what follows every lost claim.
         with anyio.fail_after(10):
-            while not (claims := (await backend.claim_due(1)).claims):
-                await backend.wait_due(1)
+            while not (claims := (await backend.claim_due(Room(1))).claims):
+                await backend.wait_due(Room(1))
         one = claims[0].job.standing.scheduled
         assert one is not None
         assert (one.attempts, one.lost) == (1, 1)
@@ -483,7 +483,7 @@ def test_who_ran_alone_says_nothing_of_the_next_claim(tmp_path: Path) -> None:
     async def test(store: Store) -> None:
         backend, other = await store.open(), await store.open()
         await backend.add([job("a", policy=Policy(max_lost=2))])
-        (claim,) = (await backend.claim_due(1)).claims
+        (claim,) = (await backend.claim_due(Room(1))).claims
         assert await backend.renew(renewals([claim], alone=True))
         settlement = done(claim, next_run=NOW)
         assert settlement.standing is not None
@@ -492,11 +492,11 @@ def test_who_ran_alone_says_nothing_of_the_next_claim(tmp_path: Path) -> None:
         again = evolve(settlement.standing, scheduled=evolve(one, lost=1))
         assert outcomes(await backend.settle([evolve(settlement, standing=again)])) == ["written"]
         for alone, lost in ((False, 1), (True, 2)):
-            (claim,) = (await backend.claim_due(1)).claims
+            (claim,) = (await backend.claim_due(Room(1))).claims
             if alone:
                 assert await backend.renew(renewals([claim], alone=True))
             store.clock.advance(LEASE)
-            assert len((await other.claim_due(1)).lapsed) == 1
+            assert len((await other.claim_due(Room(1))).lapsed) == 1
             left = (await stored(other)).standing.scheduled
             assert left is not None
             assert left.lost == lost
@@ -509,15 +509,15 @@ def test_a_closed_backend_leaves_its_claims_to_their_lease(tmp_path: Path) -> No
     async def test(store: Store) -> None:
         first, second = await store.open(), await store.open()
         await first.add([job("a")])
-        assert len((await first.claim_due(1)).claims) == 1
+        assert len((await first.claim_due(Room(1))).claims) == 1
         await first.close()
         third = await store.open()
-        assert (await third.claim_due(1)).claims == []
+        assert (await third.claim_due(Room(1))).claims == []
         store.clock.advance(LEASE)
-        (lapsed,) = (await second.claim_due(1)).lapsed
+        (lapsed,) = (await second.claim_due(Room(1))).lapsed
         assert (lapsed.worker, lapsed.status) == ("worker-1", Status.ABANDONED)
         store.clock.advance(LEASE)
-        assert len((await second.claim_due(1)).claims) == 1
+        assert len((await second.claim_due(Room(1))).claims) == 1
 
     on_file(test, tmp_path)
 
@@ -561,7 +561,7 @@ def test_a_job_added_by_another_process_wakes(tmp_path: Path, loop: str) -> None
             assert child.stdout is not None
             with anyio.fail_after(10):
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(backend.wait_due, 1)
+                    tasks.start_soon(backend.wait_due, Room(1))
                     await anyio.sleep(0.5)
                     child.stdin.write("\n")
                     child.stdin.flush()
@@ -569,7 +569,7 @@ def test_a_job_added_by_another_process_wakes(tmp_path: Path, loop: str) -> None
                     added = time.monotonic()
                 took = time.monotonic() - added
         assert took < 2
-        assert [claim.job.id for claim in (await backend.claim_due(1)).claims] == ["theirs"]
+        assert [claim.job.id for claim in (await backend.claim_due(Room(1))).claims] == ["theirs"]
 
     on_file(test, tmp_path, loop)
 
@@ -586,7 +586,7 @@ from sched_sql import SqlBackend
 async def main():
     backend = SqlBackend(sys.argv[1])
     await backend.open(SystemClock(), worker="doomed")
-    assert len((await backend.claim_due(1)).claims) == 1
+    assert len((await backend.claim_due(Room(1))).claims) == 1
     if os.fork():
         time.sleep(60)
     try:
@@ -615,8 +615,8 @@ anyio.run(main)
                 parent.kill()
                 parent.wait()
                 with anyio.fail_after(5):
-                    while not (claims := (await backend.claim_due(1)).claims):
-                        await backend.wait_due(1)
+                    while not (claims := (await backend.claim_due(Room(1))).claims):
+                        await backend.wait_due(Room(1))
                 one = claims[0].job.standing.scheduled
                 assert one is not None
                 assert one.attempts == 1
@@ -638,10 +638,10 @@ def test_a_cancelled_claim_leaves_nothing_claimed(tmp_path: Path, loop: str) -> 
         for delay in (0.0, 0.0005, 0.001, 0.002, 0.003, 0.005):
             claims: list[Claim] = []
             with anyio.move_on_after(delay):
-                claims += (await backend.claim_due(100)).claims
+                claims += (await backend.claim_due(Room(100))).claims
             await backend.release(claims)
         with anyio.CancelScope(shield=True):
-            assert len((await other.claim_due(1000)).claims) == 100
+            assert len((await other.claim_due(Room(1000))).claims) == 100
         assert await statuses(other) == []
 
     on_file(test, tmp_path, loop)
@@ -652,14 +652,14 @@ def test_asyncios_own_cancellation_leaves_nothing_claimed(tmp_path: Path) -> Non
         backend, other = await store.open(), await store.open()
         await backend.add([job(f"{number:03}") for number in range(100)])
         for delay in (0.0, 0.0005, 0.001, 0.002, 0.003):
-            task = asyncio.ensure_future(backend.claim_due(100))
+            task = asyncio.ensure_future(backend.claim_due(Room(100)))
             await asyncio.sleep(delay)
             task.cancel()
             try:
                 await backend.release((await task).claims)
             except asyncio.CancelledError:
                 pass
-            claims = (await other.claim_due(1000)).claims
+            claims = (await other.claim_due(Room(1000))).claims
             assert len(claims) == 100
             await other.release(claims)
 
@@ -683,7 +683,7 @@ def test_executions_are_found_before_and_after_they_are_indexed(
         for number in range(20):
             backend = backends[number % 2]
             settlements = [
-                done(claim, next_run=NOW) for claim in (await backend.claim_due(2)).claims
+                done(claim, next_run=NOW) for claim in (await backend.claim_due(Room(2))).claims
             ]
             await backend.settle(settlements)
             repeated += settlements
@@ -715,7 +715,7 @@ def test_a_lost_claim_is_found_without_a_look_at_what_is_due(tmp_path: Path) -> 
         for count in (10, 10_000):
             backend, other = await store.open(), await store.open()
             await backend.add([job("lost", NOW - timedelta(days=1))])
-            assert [one.job.id for one in (await other.claim_due(1)).claims] == ["lost"]
+            assert [one.job.id for one in (await other.claim_due(Room(1))).claims] == ["lost"]
             await backend.add([job(f"{count}-{n}", NOW) for n in range(count)])
             store.clock.advance(LEASE)
             connection = backend._table._database.connection  # type: ignore[attr-defined]
@@ -725,7 +725,7 @@ def test_a_lost_claim_is_found_without_a_look_at_what_is_due(tmp_path: Path) -> 
                 taken[0] += 1
 
             connection.set_progress_handler(tick, 10)
-            claimed = await backend.claim_due(0)
+            claimed = await backend.claim_due(Room(0))
             connection.set_progress_handler(None, 0)
             assert [one.job_id for one in claimed.lapsed] == ["lost"]
             steps.append(taken[0])
@@ -753,9 +753,9 @@ def test_opening_and_waiting_do_not_look_at_all_jobs(tmp_path: Path) -> None:
                 taken[0] += 1
 
             connection.set_progress_handler(tick, 10)
-            assert (await backend.claim_due(10)).claims == []
+            assert (await backend.claim_due(Room(10))).claims == []
             with anyio.move_on_after(0.05):
-                await backend.wait_due(1)
+                await backend.wait_due(Room(1))
             connection.set_progress_handler(None, 0)
             steps.append(taken[0])
             await backend.close()

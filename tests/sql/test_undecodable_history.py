@@ -14,7 +14,7 @@ import pytest
 from tests import postgres_server
 from tests.sql.stores import MINUTE, NOW, Store, done, job, outcomes, run
 
-from sched_core import Backend, Execution, ExecutionQuery, Status, UndecodableExecution
+from sched_core import Backend, Execution, ExecutionQuery, Room, Status, UndecodableExecution
 
 LAST = 2**63 - 1
 BOTH: list[tuple[str, Any]] = [
@@ -65,7 +65,7 @@ async def three_runs(store: Store, backend: Backend) -> list[Execution]:
     """Run a job three times, a minute apart; return its history, newest first."""
     await backend.add([job("a")])
     for number in range(1, 4):
-        (claim,) = (await backend.claim_due(1)).claims
+        (claim,) = (await backend.claim_due(Room(1))).claims
         due = NOW + number * MINUTE
         assert outcomes(await backend.settle([done(claim, store.clock.now(), next_run=due)])) == [
             "written"
@@ -123,7 +123,7 @@ def test_a_spoilt_record_is_listed_in_its_place_and_hides_no_other(
         assert (odd in await listed(backend, until=middle.finished_at)) is not knows_when
 
         # The next run ends as ever, and its execution is looked up.
-        (claim,) = (await backend.claim_due(1)).claims
+        (claim,) = (await backend.claim_due(Room(1))).claims
         settlement = done(claim, store.clock.now(), next_run=None)
         assert outcomes(await backend.settle([settlement])) == ["written"]
         assert outcomes(await backend.settle([settlement])) == ["written"]
@@ -162,16 +162,16 @@ def test_a_repeated_settlement_is_known_beside_records_that_cannot_be_read(
     async def test(store: Store) -> None:
         one, other = await store.open(), await store.open()
         await one.add([job("a")])
-        (claim,) = (await one.claim_due(1)).claims
+        (claim,) = (await one.claim_due(Room(1))).claims
         settlement = done(claim, next_run=NOW + MINUTE)
         await one.settle([settlement])
         execute(store, "UPDATE @execution SET claimed_at = ?", LAST)
         store.clock.advance(MINUTE)
-        await other.claim_due(1)
+        await other.claim_due(Room(1))
         assert outcomes(await one.settle([settlement])) == ["written"]
         # The claim of the other one is lost, and leaves its execution.
         store.clock.advance(timedelta(hours=1))
-        (told,) = (await one.claim_due(1)).lapsed
+        (told,) = (await one.claim_due(Room(1))).lapsed
         lost, odd = await listed(one)
         assert lost == told
         assert isinstance(lost, Execution)

@@ -9,6 +9,8 @@ import anyio
 import pytest
 from tests.sql.stores import NOW, Store, job, run
 
+from sched_core import Room
+
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_a_job_due_later_does_not_wake(kind: str, tmp_path: Path) -> None:
@@ -19,7 +21,7 @@ def test_a_job_due_later_does_not_wake(kind: str, tmp_path: Path) -> None:
             ended = anyio.Event()
 
             async def wait() -> None:
-                await backend.wait_due(1)
+                await backend.wait_due(Room(1))
                 ended.set()
 
             tasks.start_soon(wait)

@@ -23,6 +23,7 @@ from sched_core import (
     Execution,
     Job,
     Renewal,
+    Room,
     Scheduler,
     Settled,
     Settlement,
@@ -136,7 +137,7 @@ class Ahead:
 
 
 class WakeUpLost(Wrapper):
-    async def wait_due(self, limit: int) -> None:
+    async def wait_due(self, room: Room) -> None:
         assert self.clock is not None
         await self.clock.sleep_until(self.now() + timedelta(seconds=30))
 
@@ -213,8 +214,8 @@ class SettleWithoutRevision(Wrapper):
 
 
 class ClaimWithoutHold(Wrapper):
-    async def claim_due(self, limit: int) -> Claimed:
-        claimed = await self.inner.claim_due(limit)
+    async def claim_due(self, room: Room) -> Claimed:
+        claimed = await self.inner.claim_due(room)
         await self.inner.release(claimed.claims)
         return claimed
 
@@ -222,8 +223,8 @@ class ClaimWithoutHold(Wrapper):
 class LossForgotten(Wrapper):
     """What was lost is handed out as if it had not been attempted."""
 
-    async def claim_due(self, limit: int) -> Claimed:
-        claimed = await self.inner.claim_due(limit)
+    async def claim_due(self, room: Room) -> Claimed:
+        claimed = await self.inner.claim_due(room)
         return evolve(claimed, claims=[self._forgetful(claim) for claim in claimed.claims])
 
     def _forgetful(self, claim: Claim) -> Claim:

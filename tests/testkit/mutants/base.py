@@ -23,6 +23,7 @@ from sched_core import (
     MemoryBackend,
     MemoryStore,
     Renewal,
+    Room,
     SchemaTooNew,
     Undecodable,
     UndecodableExecution,
@@ -123,13 +124,13 @@ class Sound(MemoryBackend):
         self.store.next_serial()
         await super().remove(job, executions)
 
-    async def claim_due(self, limit: int) -> Claimed:
+    async def claim_due(self, room: Room) -> Claimed:
         self.lapsed = lapsed = list[Execution]()
-        return Claimed(await self.hand_out(limit), lapsed)
+        return Claimed(await self.hand_out(room.limit), lapsed)
 
     async def hand_out(self, limit: int) -> Sequence[Claim]:
         """Claim, and note what was said of lost claims."""
-        claimed = await super().claim_due(limit)
+        claimed = await super().claim_due(Room(limit))
         self.lapsed += claimed.lapsed
         return claimed.claims
 
@@ -145,9 +146,9 @@ class Sound(MemoryBackend):
         self.store.next_serial()
         await super().release(claims)
 
-    async def wait_due(self, limit: int) -> None:
+    async def wait_due(self, room: Room) -> None:
         await checkpoint()
-        await super().wait_due(limit)
+        await super().wait_due(room)
 
     async def due_since(self) -> datetime | None:
         now = self._now()

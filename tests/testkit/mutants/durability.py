@@ -34,6 +34,7 @@ from sched_core import (
     Job,
     JobQuery,
     Page,
+    Room,
     Settled,
     Settlement,
     Undecodable,
@@ -133,7 +134,7 @@ class Filed(Sound):
         with self.step():
             return await super().jobs(query, after=after, limit=limit)
 
-    async def wait_due(self, limit: int) -> None:
+    async def wait_due(self, room: Room) -> None:
         horizon = self._now() + MAX_POLL
         while True:
             with self.step():
@@ -428,7 +429,7 @@ class LooksOnce(Filed):
 
     looks_every = 1e9
 
-    async def wait_due(self, limit: int) -> None:
+    async def wait_due(self, room: Room) -> None:
         with self.step():
             earliest = self.store.earliest()
         if earliest is not None:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from tests.testkit.mutants.base import AFTER, Sound, breaks
 
-from sched_core import Clock, Job
+from sched_core import Clock, Job, Room
 
 
 @breaks("due_since_tells_of_what_nobody_holds")
@@ -26,7 +26,7 @@ class DueSinceClaims(Sound):
     """Claims what is due to see what it is."""
 
     async def due_since(self) -> datetime | None:
-        claims = await self.claim_due(1)
+        claims = await self.claim_due(Room(1))
         return claims.claims[0].job.standing.due_at if claims.claims else None
 
 

@@ -18,6 +18,7 @@ from sched_core import (
     Job,
     JobQuery,
     Page,
+    Room,
     Settled,
     Settlement,
     Undecodable,
@@ -168,10 +169,10 @@ class TheUnreadableBlocksTheQueue(Sound):
 class TheUnreadableIsAlwaysDue(Sound):
     """A record that cannot be read is due, and nobody claims it: waiting spins."""
 
-    async def wait_due(self, limit: int) -> None:
+    async def wait_due(self, room: Room) -> None:
         await checkpoint()
         if not self.store.unreadable():
-            await super().wait_due(limit)
+            await super().wait_due(room)
 
 
 @breaks("an_unreachable_store_is_said_to_be")
@@ -197,10 +198,10 @@ class PruneIsForAnotherTime(Sound):
 class ListensUntilAnOutage(Sound):
     """Sound, but for what a wait does that an outage meets."""
 
-    async def wait_due(self, limit: int) -> None:
+    async def wait_due(self, room: Room) -> None:
         while not self.store.cut:
             with anyio.move_on_after(0.02) as looking:
-                await super().wait_due(limit)
+                await super().wait_due(room)
             if not looking.cancelled_caught:
                 return
         await self.meet_outage()

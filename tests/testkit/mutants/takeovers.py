@@ -25,6 +25,7 @@ from sched_core import (
     Job,
     Pending,
     Renewal,
+    Room,
     Settled,
     Settlement,
     Status,
@@ -139,16 +140,16 @@ class HandsOutWithoutAWait(CountsOtherwise):
 class TellsNothingOfLostClaims(Sound):
     """The executions of lost claims are written, and not returned: no observer hears of them."""
 
-    async def claim_due(self, limit: int) -> Claimed:
-        return evolve(await super().claim_due(limit), lapsed=())
+    async def claim_due(self, room: Room) -> Claimed:
+        return evolve(await super().claim_due(room), lapsed=())
 
 
 @breaks("a_lease_that_has_ended_counts_an_attempt")
 class TellsOfLostClaimsTwice(Sound):
     """Whoever looks is told of what was lost last, also if another has told it already."""
 
-    async def claim_due(self, limit: int) -> Claimed:
-        claimed = await super().claim_due(limit)
+    async def claim_due(self, room: Room) -> Claimed:
+        claimed = await super().claim_due(room)
         told = self.store.__dict__.setdefault("told", [])
         told[:] = claimed.lapsed or told
         return evolve(claimed, lapsed=[*told])

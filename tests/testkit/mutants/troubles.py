@@ -17,6 +17,7 @@ from sched_core import (
     Clock,
     Execution,
     Job,
+    Room,
     SchemaTooNew,
     Settled,
     Settlement,
@@ -124,9 +125,9 @@ class WhatWasSentIsWrittenTwice(Silent):
 class ClaimsOfASilentStoreAreForgotten(Silent):
     """The answer of a claim that gave up is thrown away, and its claims are renewed for ever."""
 
-    async def claim_due(self, limit: int) -> Claimed:
+    async def claim_due(self, room: Room) -> Claimed:
         silent = self.store.spoken is not None
-        claimed = await Sound.claim_due(self, limit)
+        claimed = await Sound.claim_due(self, room)
         for claim in claimed.claims if silent else ():
             row = self.store.row(claim.job.id)
             row.hold = evolve(row.hold, expires_at=claim.expires_at.replace(year=9000))
@@ -140,10 +141,10 @@ class ClaimsOfASilentStoreAreForgotten(Silent):
 class SilenceEndsListening(Silent):
     """What listens gives up on a silent store, and whoever waits for it waits for ever."""
 
-    async def wait_due(self, limit: int) -> None:
+    async def wait_due(self, room: Room) -> None:
         while self.store.spoken is None:
             with anyio.move_on_after(0.02) as looking:
-                await Sound.wait_due(self, limit)
+                await Sound.wait_due(self, room)
             if not looking.cancelled_caught:
                 return
         await anyio.sleep_forever()

@@ -19,6 +19,7 @@ from sched_core import (
     Job,
     JobQuery,
     Page,
+    Room,
     Settled,
     Settlement,
     Undecodable,
@@ -100,12 +101,12 @@ class ACancelledWaitIsStillInTheQueue(Sound):
 class OneWaitAtATime(Sound):
     """A wait takes the place of the one that is under way, which nothing wakes any more."""
 
-    async def wait_due(self, limit: int) -> None:
+    async def wait_due(self, room: Room) -> None:
         self._now()
         self.store.alarms.remove(self._alarm)
         self._alarm = Alarm()
         self.store.alarms.append(self._alarm)
-        await super().wait_due(limit)
+        await super().wait_due(room)
 
 
 @breaks("workers_differ_to_their_last_character")

@@ -15,6 +15,7 @@ from sched_core import (
     Claim,
     Execution,
     Job,
+    Room,
     Settled,
     Settlement,
 )
@@ -26,7 +27,7 @@ from sched_core.ports import MAX_POLL
 class SleepsWholePolls(Sound):
     """Waiting lasts as long as the longest poll, whatever is due before."""
 
-    async def wait_due(self, limit: int) -> None:
+    async def wait_due(self, room: Room) -> None:
         clock, until = self._clock, self._now() + MAX_POLL
         if clock is not None:
             await self._alarm.sleep(clock, until, self._alarm.count)
@@ -36,7 +37,7 @@ class SleepsWholePolls(Sound):
 class SleepsUntilSomethingIsDue(Sound):
     """Waiting ends when something is due, be it in years: a lost notification is never made up."""
 
-    async def wait_due(self, limit: int) -> None:
+    async def wait_due(self, room: Room) -> None:
         clock, earliest = self._clock, self.store.earliest()
         if clock is not None and earliest is not None and earliest > self._now():
             await self._alarm.sleep(clock, earliest, self._alarm.count)
@@ -46,7 +47,7 @@ class SleepsUntilSomethingIsDue(Sound):
 class Spins(Sound):
     """Waiting ends at once, always."""
 
-    async def wait_due(self, limit: int) -> None:
+    async def wait_due(self, room: Room) -> None:
         self._now()
         await checkpoint()
 
@@ -55,7 +56,7 @@ class Spins(Sound):
 class SpinsWhileSomethingIsHeld(Sound):
     """The next moment is the smallest due_at, of held jobs, too."""
 
-    async def wait_due(self, limit: int) -> None:
+    async def wait_due(self, room: Room) -> None:
         now = self._now()
         for row in self.store.rows.values():
             if row.hold is not None and row.job is not None:
@@ -63,14 +64,14 @@ class SpinsWhileSomethingIsHeld(Sound):
                 if due is not None and due <= now:
                     await checkpoint()
                     return
-        await super().wait_due(limit)
+        await super().wait_due(room)
 
 
 @breaks("a_held_job_does_not_end_waiting")
 class LeasesWakeNobody(Sound):
     """Held jobs are left out of the next moment, so that an ended lease is found a poll later."""
 
-    async def wait_due(self, limit: int) -> None:
+    async def wait_due(self, room: Room) -> None:
         now, clock, until = self._now(), self._clock, self._now() + MAX_POLL
         for row in self.store.rows.values():
             if row.hold is None and row.wake is not None:
@@ -193,9 +194,9 @@ class OldNewsIsDropped(Sound):
 class WaitsForTheOldTime(Sound):
     """A wait goes on until the moment that it has computed, though the clock was set back."""
 
-    async def wait_due(self, limit: int) -> None:
+    async def wait_due(self, room: Room) -> None:
         now = self._now()
-        await super().wait_due(limit)
+        await super().wait_due(room)
         while self._clock is not None and self._now() < now:
             await self._clock.sleep_until(now)
 
@@ -220,10 +221,10 @@ class OnlyTheDueWake(Sound):
 class TheLostWakeBeforeTheirMoment(Sound):
     """What waits after a lost claim wakes whoever waits for half of its wait already."""
 
-    async def wait_due(self, limit: int) -> None:
+    async def wait_due(self, room: Room) -> None:
         now = self._now()
         for row in self.store.rows.values():
             one = row.job.standing.scheduled if isinstance(row.job, Job) else None
             if one is not None and one.lost and row.hold is None and one.due_at > now:
                 return
-        await super().wait_due(limit)
+        await super().wait_due(room)

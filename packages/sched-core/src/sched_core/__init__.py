@@ -6,7 +6,7 @@ Read in this order: ``errors``, ``clock``, ``schedule``, ``_model``, ``lint``, `
 ``scheduler``, ``router``, ``settings``, ``config``; ``testing`` is for tests.
 """
 
-from sched_core._model.claim import Claim, Claimed, Hold, Renewal, Settled, Settlement
+from sched_core._model.claim import Claim, Claimed, Hold, Renewal, Room, Settled, Settlement
 from sched_core._model.event import JobEvent
 from sched_core._model.execution import Execution, Kind, Status
 from sched_core._model.job import Job, JobSpec
@@ -128,6 +128,7 @@ __all__ = [
     "Renewal",
     "Retry",
     "RevisionConflict",
+    "Room",
     "SchedError",
     "Schedule",
     "ScheduleKind",

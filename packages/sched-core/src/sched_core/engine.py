@@ -11,7 +11,7 @@ from typing import TypeVar, TypeVarTuple, Unpack
 import anyio
 from anyio.lowlevel import checkpoint
 
-from sched_core._model.claim import Claim
+from sched_core._model.claim import Claim, Room
 from sched_core._model.execution import describe
 from sched_core.clock import (
     Clock,
@@ -316,7 +316,7 @@ class Engine:
         return claims
 
     async def _claim(self, limit: int) -> Sequence[Claim]:
-        claimed = await self._stop.wait(self._backend.claim_due, limit)
+        claimed = await self._stop.wait(self._backend.claim_due, Room(limit))
         if claimed is None:
             return ()
         for execution in claimed.lapsed:
@@ -364,7 +364,7 @@ class Engine:
                     workers.accept(claims)
                     await self._let_begin()
                 else:
-                    await stop.wait(self._backend.wait_due, free)
+                    await stop.wait(self._backend.wait_due, Room(free))
                 if failures:
                     failures = 0
                     self._observers.trouble("claiming", None)

@@ -15,7 +15,7 @@ from operator import itemgetter
 
 from attrs import define
 
-from sched_core._model.claim import Claim, Claimed, Renewal, Settled, Settlement
+from sched_core._model.claim import Claim, Claimed, Renewal, Room, Settled, Settlement
 from sched_core._model.execution import Execution
 from sched_core._model.job import Job
 from sched_core.affinity import Affinity
@@ -247,7 +247,7 @@ class MemoryBackend:
 
     # -- claims
 
-    async def wait_due(self, limit: int) -> None:
+    async def wait_due(self, room: Room) -> None:
         now = self._now()
         seen, clock = self._alarm.count, self._clock
         until, earliest = now + MAX_POLL, self.store.earliest()
@@ -256,7 +256,7 @@ class MemoryBackend:
         if clock is not None and until > now:
             await self._alarm.sleep(clock, until, seen)
 
-    async def claim_due(self, limit: int) -> Claimed:
+    async def claim_due(self, room: Room) -> Claimed:
         now, store = self._now(), self.store
         lapsed: list[Execution] = []
         while (job_id := store.take(store.held, now)) is not None:
@@ -264,7 +264,7 @@ class MemoryBackend:
             lapsed += row.lapse(now, store.next_serial(), store)
             store.save(job_id, row)
         claims: list[Claim] = []
-        while len(claims) < limit and (job_id := store.take(store.due, now)) is not None:
+        while len(claims) < room.limit and (job_id := store.take(store.due, now)) is not None:
             row = store.rows[job_id]
             claim = row.claim(store.next_serial(), self._worker, now, self._lease)
             if claim is not None:

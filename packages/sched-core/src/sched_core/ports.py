@@ -17,7 +17,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 import anyio.to_thread
 from attrs import field, frozen
 
-from sched_core._model.claim import Claim, Claimed, Renewal, Settled, Settlement
+from sched_core._model.claim import Claim, Claimed, Renewal, Room, Settled, Settlement
 from sched_core._model.event import JobEvent
 from sched_core._model.execution import Execution, Status
 from sched_core._model.job import Job, JobSpec
@@ -343,7 +343,7 @@ class Backend(JobStore, Protocol):
         """
         ...
 
-    async def wait_due(self, limit: int) -> None:
+    async def wait_due(self, room: Room) -> None:
         """Return when something may be due, after ``MAX_POLL`` at the latest.
 
         A job that becomes due earlier than all others wakes a waiting call, whichever backend wrote
@@ -353,8 +353,8 @@ class Backend(JobStore, Protocol):
         """
         ...
 
-    async def claim_due(self, limit: int) -> Claimed:
-        """Claim up to ``limit`` jobs that are due, those with the oldest ``due_at``; do not wait.
+    async def claim_due(self, room: Room) -> Claimed:
+        """Claim up to ``room.limit`` jobs that are due, oldest ``due_at`` first; do not wait.
 
         First it ends every claim whose lease has ended, in one step with the executions that
         ``row.lapse`` returns, and stores the job that it returns under a new revision: the

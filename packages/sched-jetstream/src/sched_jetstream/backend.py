@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 from nats.aio.client import Client
 
-from sched_core import Claim, Claimed, Execution, Job, Renewal, Settled, Settlement
+from sched_core import Claim, Claimed, Execution, Job, Renewal, Room, Settled, Settlement
 from sched_core.affinity import Affinity
 from sched_core.clock import Clock
 from sched_core.errors import BackendError, InvalidDefinition
@@ -253,12 +253,12 @@ class JetStreamBackend:
 
     # -- waiting and claiming
 
-    async def wait_due(self, limit: int) -> None:
+    async def wait_due(self, room: Room) -> None:
         session = self._opened()
         clock, hints, alarm = session.clock, session.hints, session.alarm
         last = clock.now() + MAX_POLL
         # In real time, too: the clock may be set back, and a fake one may stand.
-        with anyio.move_on_after(MAX_POLL.total_seconds()), hints.wanted(limit + MORE):
+        with anyio.move_on_after(MAX_POLL.total_seconds()), hints.wanted(room.limit + MORE):
             while session is self._session:
                 seen = alarm.count
                 if hints.failure is not None:
@@ -272,10 +272,10 @@ class JetStreamBackend:
                     return
                 await alarm.sleep(clock, last if earliest is None else min(earliest, last), seen)
 
-    async def claim_due(self, limit: int) -> Claimed:
+    async def claim_due(self, room: Room) -> Claimed:
         asked_at = self._opened().clock.now()
         session = await self._calm()
-        claiming = session.do_beside(Claiming(session).due(limit, asked_at=asked_at))
+        claiming = session.do_beside(Claiming(session).due(room.limit, asked_at=asked_at))
         try:
             await asyncio.wait([claiming])
             await anyio.lowlevel.checkpoint_if_cancelled()

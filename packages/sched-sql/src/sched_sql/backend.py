@@ -28,6 +28,7 @@ from sched_core import (
     JobStore,
     Page,
     Renewal,
+    Room,
     Settled,
     Settlement,
     Undecodable,
@@ -338,7 +339,7 @@ class SqlBackend:
                 self._alarm.nudge()
                 return
 
-    async def wait_due(self, limit: int) -> None:
+    async def wait_due(self, room: Room) -> None:
         now, clock = self._now(), self._clock
         seen, horizon = self._alarm.count, now + MAX_POLL
         if cpu_seconds() - self._buried > BURY_EVERY:
@@ -402,8 +403,8 @@ class SqlBackend:
 
     # -- claims
 
-    async def claim_due(self, limit: int) -> Claimed:
-        asked = Asked(limit, self._now())
+    async def claim_due(self, room: Room) -> Claimed:
+        asked = Asked(room.limit, self._now())
         lane = self._lane(self._table.claim)
         try:
             await self._call(self._table.claim, asked, self._lease, self._now)

@@ -30,6 +30,7 @@ from sched_core import (
     JobStore,
     Pending,
     Renewal,
+    Room,
     Settled,
     Settlement,
     Undecodable,
@@ -145,7 +146,7 @@ class Bench(Values):
 
     async def due(self, backend: Backend, limit: int = 10) -> list[Claim]:
         """Claim what is due."""
-        claimed = await backend.claim_due(limit)
+        claimed = await backend.claim_due(Room(limit))
         assert isinstance(claimed, Claimed), f"claim_due returned {claimed!r}, which is no Claimed"
         return list(claimed.claims)
 
@@ -157,7 +158,7 @@ class Bench(Values):
 
     async def lapse(self, backend: Backend) -> list[Execution]:
         """Have a backend end the claims whose lease has ended; return what it says of them."""
-        claimed = await backend.claim_due(10)
+        claimed = await backend.claim_due(Room(10))
         ids = [claim.job.id for claim in claimed.claims]
         assert not ids, f"{ids} are handed out at once after a lost claim, without a wait"
         return list(claimed.lapsed)

@@ -26,6 +26,7 @@ from sched_core import (
     ExecutionQuery,
     Job,
     Renewal,
+    Room,
     SchedError,
     Settled,
     Settlement,
@@ -217,7 +218,7 @@ class Overlap:
 
     async def claimed(self, backend: Backend) -> list[Claim]:
         """Claim what is due of this round; there is nothing else."""
-        claimed = await backend.claim_due(20)
+        claimed = await backend.claim_due(Room(20))
         self.lapsed += [each for each in claimed.lapsed if each.job_id.startswith(self.name)]
         return [
             claim

@@ -21,6 +21,7 @@ from sched_core import (
     Pending,
     Policy,
     Renewal,
+    Room,
     SchedError,
     Settlement,
     Standing,
@@ -232,7 +233,7 @@ class Teller:
         await call(step.by)
 
     async def _claim(self, step: Step) -> None:
-        got = await self._answer(self.backends[step.by].claim_due(step.number))
+        got = await self._answer(self.backends[step.by].claim_due(Room(step.number)))
         self.model.claim_due(step.number, self._now(), self.workers[step.by], got)
         for claim in got.claims:
             self.claims[claim.job.id].append(claim)

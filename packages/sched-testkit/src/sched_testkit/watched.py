@@ -16,6 +16,7 @@ from sched_core import (
     Claimed,
     Clock,
     Renewal,
+    Room,
     Settled,
     Settlement,
 )
@@ -89,11 +90,11 @@ class Watched:
                 self.oracle.crashed(self.worker)
             raise BackendError("the process is dead")
 
-    async def claim_due(self, limit: int) -> Claimed:
+    async def claim_due(self, room: Room) -> Claimed:
         """Report every claim, and what was told of lost ones."""
         self._check()
         with self._counted():
-            claimed = await self.inner.claim_due(limit)
+            claimed = await self.inner.claim_due(room)
         assert self._clock is not None
         with self.noting():
             self.oracle.lapsed(claimed.lapsed, self._clock.now())

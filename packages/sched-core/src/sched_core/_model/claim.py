@@ -67,6 +67,17 @@ class Claim:
 
 
 @frozen
+class Room:
+    """What a worker can take.
+
+    Attributes:
+        limit: How many jobs at the most, in all. Where it is 0, lost claims end all the same.
+    """
+
+    limit: int
+
+
+@frozen
 class Claimed:
     """What a look for due jobs brought.
 

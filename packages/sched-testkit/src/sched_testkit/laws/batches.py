@@ -16,6 +16,7 @@ from sched_core import (
     Claim,
     Job,
     JobAlreadyExists,
+    Room,
     SchedError,
     Settlement,
     Status,
@@ -109,7 +110,7 @@ async def many_lost_claims_are_taken_over(bench: Bench) -> None:
     await _stored(bench, one, 301)
     lost = {claim.job.id: claim for claim in await _claimed(bench, one, 301)}
     await bench.advance(bench.lease)
-    told = list((await two.claim_due(400)).lapsed)
+    told = list((await two.claim_due(Room(400))).lapsed)
     assert sorted(each.job_id for each in told) == sorted(lost), "a lost claim was left out"
     await bench.advance(SECOND)
     taken = await _claimed(bench, two, 301)

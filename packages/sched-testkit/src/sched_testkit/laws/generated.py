@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import evolve
 
-from sched_core import Execution, Job, Kind, Pending, Status
+from sched_core import Execution, Job, Kind, Pending, Room, Status
 from sched_testkit import strategies
 from sched_testkit.bench import Bench
 from sched_testkit.laws.law import GeneratedLaw
@@ -38,7 +38,7 @@ async def any_occurrence_survives_its_claim(bench: Bench, one: Pending) -> None:
     await backend.replace(evolve(job, standing=gone, held=one.number, held_at=now))
     await bench.advance(lease)
     expected = [bench.owed(claim, Status.ABANDONED), bench.owed(claim, Status.SUPERSEDED)]
-    told = (await backend.claim_due(10)).lapsed
+    told = (await backend.claim_due(Room(10))).lapsed
     ended = evolve(expected[1], coalesced=one.coalesced, coalesced_until=one.coalesced_until)
     assert list(told) == [expected[0], ended]
     assert await bench.history(backend) == [ended, expected[0]]

@@ -24,6 +24,7 @@ from sched_core import (
     Kind,
     Pending,
     Renewal,
+    Room,
     Status,
 )
 from sched_core.clock import FIRST, LAST, pause
@@ -43,8 +44,8 @@ def calls_of(
         "remove": lambda: backend.remove(job),
         "check": backend.check,
         "jobs": lambda: backend.jobs(JobQuery(), after=None, limit=10),
-        "wait_due": lambda: backend.wait_due(10),
-        "claim_due": lambda: backend.claim_due(10),
+        "wait_due": lambda: backend.wait_due(Room(10)),
+        "claim_due": lambda: backend.claim_due(Room(10)),
         "renew": lambda: backend.renew([Renewal(claim)]),
         "settle": lambda: backend.settle([bench.settlement(claim)]),
         "release": lambda: backend.release([claim]),
@@ -135,7 +136,7 @@ async def closing_ends_a_waiting_call(bench: Bench) -> None:
 
     async def wait() -> None:
         try:
-            await backend.wait_due(10)
+            await backend.wait_due(Room(10))
         except BackendError:
             pass  # it says that it is closed
         ended.set()

@@ -18,6 +18,7 @@ from sched_core import (
     JobAlreadyExists,
     JobUndecodable,
     Renewal,
+    Room,
     SchedError,
     State,
     Status,
@@ -96,7 +97,7 @@ async def an_unreachable_store_is_said_to_be(bench: Bench) -> None:
         "add": lambda: backend.add([bench.job("other")]),
         "replace": lambda: backend.replace(job, [missed]),
         "remove": lambda: backend.remove(job, [missed]),
-        "claim_due": lambda: backend.claim_due(10),
+        "claim_due": lambda: backend.claim_due(Room(10)),
         "renew": lambda: backend.renew([Renewal(claim)]),
         "settle": lambda: backend.settle([bench.settlement(claim)]),
         "release": lambda: backend.release([claim]),
@@ -193,7 +194,7 @@ async def expect_wait_to_outlive(
 
     async def wait() -> None:
         with contextlib.suppress(BackendUnavailable):
-            await backend.wait_due(10)
+            await backend.wait_due(Room(10))
         ended.set()
 
     with anyio.move_on_after(bench.harness.patience) as scope:
@@ -298,5 +299,5 @@ async def an_unreadable_record_stops_nothing_else(bench: Bench) -> None:
     assert claim.job.id == "job"
     assert (await bench.settle(backend, bench.settlement(claim))).outcome == "written"
     with anyio.move_on_after(min(0.5, bench.harness.patience / 2)) as scope:
-        await backend.wait_due(10)
+        await backend.wait_due(Room(10))
     assert scope.cancelled_caught, "an unreadable record keeps wait_due from waiting"

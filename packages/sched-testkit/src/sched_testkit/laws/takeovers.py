@@ -6,7 +6,18 @@ from datetime import timedelta
 
 from attrs import evolve
 
-from sched_core import Backend, Claim, Execution, Job, Kind, Pending, Policy, Settlement, Status
+from sched_core import (
+    Backend,
+    Claim,
+    Execution,
+    Job,
+    Kind,
+    Pending,
+    Policy,
+    Room,
+    Settlement,
+    Status,
+)
 from sched_testkit.bench import SECOND, Bench
 from sched_testkit.entry import QUARANTINE, due_of, wait_after
 from sched_testkit.laws.law import granular, law
@@ -145,7 +156,7 @@ async def every_lease_that_has_ended_is_ended(bench: Bench) -> None:
     await bench.renew(one, [claims["d"]])
     await bench.advance(bench.lease / 2)
     await bench.added(one, bench.job("due"))
-    claimed = await two.claim_due(1)
+    claimed = await two.claim_due(Room(1))
     assert [claim.job.id for claim in claimed.claims] == ["due"]
     assert sorted(each.job_id for each in claimed.lapsed) == ["a", "b", "c"]
     assert sorted(each.job_id for each in await bench.history(two)) == ["a", "b", "c"]
@@ -188,7 +199,7 @@ async def a_lost_claim_ends_what_was_edited_away(bench: Bench) -> None:
     assert not await bench.history(two), "the end of a run under way was written before it"
     await bench.advance(bench.lease)
     expected = [_owed(bench, lost, Status.SUPERSEDED), _owed(bench, lost, Status.ABANDONED)]
-    claimed = await two.claim_due(10)
+    claimed = await two.claim_due(Room(10))
     assert list(claimed.lapsed) == expected[::-1], "lapsed is not what the lost claim leaves"
     assert await bench.history(two) == expected
     (taken,) = claimed.claims
@@ -226,7 +237,7 @@ async def a_lost_claim_of_a_removed_job_frees_the_new_one(bench: Bench) -> None:
     (new,) = await bench.added(two, bench.job())
     await bench.advance(bench.lease)
     expected = [_owed(bench, lost, Status.SUPERSEDED), _owed(bench, lost, Status.ABANDONED)]
-    claimed = await two.claim_due(10)
+    claimed = await two.claim_due(Room(10))
     assert list(claimed.lapsed) == expected[::-1]
     (taken,) = claimed.claims
     assert taken.job == new, "a lost claim of another incarnation has changed the job"
@@ -388,7 +399,7 @@ async def a_lost_claim_that_ends_a_pause_begins_nothing(bench: Bench) -> None:
         assert await bench.stored(backend) == job, "a claim that ends a pause is told to be held"
     assert not await bench.due(two), "it was handed out twice"
     await bench.advance(bench.lease)
-    claimed = await two.claim_due(10)
+    claimed = await two.claim_due(Room(10))
     assert not claimed.lapsed, "a lost claim that ends a pause has left an execution"
     (again,) = claimed.claims
     assert again.token > claim.token
@@ -413,7 +424,7 @@ async def a_lost_request_leaves_the_schedule_alone(bench: Bench) -> None:
     assert bench.pending(claim) == asked[0]
     assert (await bench.stored(two)).held == 2
     await bench.advance(bench.lease)
-    claimed = await two.claim_due(10)
+    claimed = await two.claim_due(Room(10))
     abandoned = _owed(bench, claim, Status.ABANDONED)
     assert (abandoned.kind, abandoned.number) == (Kind.TRIGGERED, 2)
     assert list(claimed.lapsed) == [abandoned] == await bench.history(one)
@@ -435,7 +446,7 @@ async def what_is_to_be_cancelled_waits_for_nothing(bench: Bench) -> None:
     held = bench.held(job, claim)
     await two.replace(evolve(held, standing=evolve(held.standing, cancels=(1,))))
     await bench.advance(bench.lease)
-    claimed = await two.claim_due(10)
+    claimed = await two.claim_due(Room(10))
     assert [each.status for each in claimed.lapsed] == [Status.ABANDONED]
     (taken,) = claimed.claims
     assert (bench.pending(taken).attempts, taken.job.standing.cancels) == (1, (1,))

@@ -19,6 +19,7 @@ from sched_core import (
     Claim,
     Job,
     Renewal,
+    Room,
     SchedError,
     SchemaTooNew,
     Settlement,
@@ -51,7 +52,7 @@ async def a_silent_store_loses_nothing_and_does_nothing_twice(bench: Bench) -> N
         "add": lambda: backend.add([new]),
         "replace": lambda: backend.replace(renamed),
         "settle": lambda: backend.settle([settlement]),
-        "claim_due": lambda: backend.claim_due(10),
+        "claim_due": lambda: backend.claim_due(Room(10)),
         "get": lambda: backend.get("ran"),
         "get of nothing": lambda: backend.get("nothing"),
     }
@@ -198,7 +199,7 @@ async def what_a_store_refuses_to_write_is_told(bench: Bench) -> None:
         "add": lambda: backend.add([bench.job("one", due=None), bench.job("two", due=None)]),
         "replace": lambda: backend.replace(evolve(job, declared=not job.declared), [missed]),
         "remove": lambda: backend.remove(job, [missed]),
-        "claim_due": lambda: backend.claim_due(10),
+        "claim_due": lambda: backend.claim_due(Room(10)),
         "settle": lambda: backend.settle([settlement]),
     }
     await bench.advance(timedelta(seconds=1))

@@ -10,7 +10,7 @@ from datetime import timedelta
 import anyio
 import anyio.lowlevel
 
-from sched_core import Backend, Policy
+from sched_core import Backend, Policy, Room
 from sched_core.clock import pause
 from sched_core.ports import MAX_POLL
 from sched_testkit.bench import Bench
@@ -36,7 +36,7 @@ async def a_wait(
     ended = anyio.Event()
 
     async def wait() -> None:
-        await backend.wait_due(10)
+        await backend.wait_due(Room(10))
         ended.set()
 
     with anyio.move_on_after(bench.harness.patience) as scope:
@@ -57,7 +57,7 @@ async def _returns(bench: Bench, backend: Backend, step: Callable[[], Awaitable[
 async def _stays(bench: Bench, backend: Backend) -> None:
     """Expect that waiting does not end by itself."""
     with anyio.move_on_after(min(0.5, bench.harness.patience / 2)) as scope:
-        await backend.wait_due(10)
+        await backend.wait_due(Room(10))
     assert scope.cancelled_caught, "wait_due returned although nothing is due"
 
 
@@ -272,7 +272,7 @@ async def a_cancelled_wait_takes_no_wake_with_it(bench: Bench) -> None:
     await bench.added(backend, bench.job("far", due=bench.clock.now() + timedelta(days=1)))
     for _ in range(3):
         with anyio.move_on_after(0.02) as scope:
-            await backend.wait_due(10)
+            await backend.wait_due(Room(10))
         assert scope.cancelled_caught, "wait_due returned although nothing is due"
     await _returns(bench, backend, functools.partial(bench.added, backend, bench.job()))
     assert (await bench.claim(backend)).job.id == "job"

@@ -29,6 +29,7 @@ from sched_core import (
     Job,
     JobQuery,
     Renewal,
+    Room,
     Settled,
     Settlement,
     Undecodable,
@@ -279,17 +280,17 @@ class RemoteBackend:
 
     # -- claims
 
-    async def wait_due(self, limit: int) -> None:
+    async def wait_due(self, room: Room) -> None:
         await self._process.runs()
         self._alive()
-        await self._inner.wait_due(limit)
+        await self._inner.wait_due(room)
         await self._process.runs()
         self._alive()
 
-    async def claim_due(self, limit: int) -> Claimed:
+    async def claim_due(self, room: Room) -> Claimed:
         return await self._call(
             "claim_due",
-            lambda: self._inner.claim_due(limit),
+            lambda: self._inner.claim_due(room),
             self._network.witness.claimed,
             lambda claimed: self._release(claimed.claims),
         )
