@@ -149,8 +149,13 @@ def test_a_planted_defect_fails_by_name(bare: Path, tmp_path: Path, deep: bool) 
     ids=["two laws", "all of overlap"],
 )
 def test_without_its_lock_it_fails_by_name(chosen: str, bare: Path, tmp_path: Path) -> None:
-    """Its calls never wait, so within a process they are atomic by accident."""
-    wrong = example("                fcntl.flock(lock, fcntl.LOCK_EX)\n", "")
+    """Its calls never let others run, so within a process they are atomic by accident.
+
+    They sleep between reading and writing: two processes overlap there on a busy machine, too.
+    """
+    locked = "                fcntl.flock(lock, fcntl.LOCK_EX)\n"
+    read = "                before, data = self._read()\n"
+    wrong = example(locked + read, f"{read}                __import__('time').sleep(0.01)\n")
     done = examine(bare, tmp_path, "-k", chosen, backend=wrong)
     assert done.returncode == 1, done.stdout
     assert "(in two processes: they began " in done.stdout
