@@ -237,6 +237,22 @@ def test_the_machine_runs_plain_functions(monkeypatch: pytest.MonkeyPatch) -> No
         run_histories(MemoryHarness(), examples=5_000, steps=30, shrink=False)
 
 
+@pytest.mark.parametrize("kind", ["timed out", "deaf"])
+def test_a_timeout_that_never_comes_is_told(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def a_run_past_its_timeout(world: World) -> None:
+        policy = Policy(timeout=seconds(25))
+        await world.submit(0, evolve(MINUTELY, policy=policy), declared=False)
+        await world.advance(seconds(60))
+        await world.mishap(0, kind)
+
+    anyio.run(judge, a_run_past_its_timeout, MemoryHarness())
+    monkeypatch.setattr(Deadlines, "add", lambda *arguments: None)
+    monkeypatch.setattr(worlds, "PATIENCE", 1)
+    with pytest.raises(Wrong, match=f"nothing happens, though it is {kind}"):
+        anyio.run(judge, a_run_past_its_timeout, MemoryHarness())
+
+
+@pytest.mark.deep  # it takes some hundred histories until one has a timeout
 def test_the_machine_lets_time_run_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Deadlines, "add", lambda *arguments: None)
     monkeypatch.setattr(worlds, "PATIENCE", 1)
