@@ -50,7 +50,7 @@ TORTURING = (
 OCCURRENCES = "tests/core/occurrences"
 """All histories up to a length, more than a million, and long ones at random."""
 NARROW: dict[str, tuple[str, ...]] = {
-    "occurrences": packages("core"),
+    "occurrences": packages("core", "testkit"),
     "core": (*CODE, "examples"),
     "crash": SQL,
     "jetstream": JETSTREAM,

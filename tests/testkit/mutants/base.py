@@ -43,6 +43,7 @@ class Store(MemoryStore):
     def __init__(self) -> None:
         super().__init__()
         self.cut = self.refuses = self.newer = False
+        self.outages = 0
         self.locked = set[str]()
 
     def next_serial(self) -> int:
@@ -237,6 +238,7 @@ class MutantHarness(Harness):
 
     async def cut(self, place: Any) -> None:
         place.cut = True
+        place.outages += 1
 
     async def heal(self, place: Any) -> None:
         place.cut = False

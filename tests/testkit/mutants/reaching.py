@@ -199,10 +199,11 @@ class ListensUntilAnOutage(Sound):
     """Sound, but for what a wait does that an outage meets."""
 
     async def wait_due(self, room: Room) -> None:
-        while not self.store.cut:
+        before = self.store.outages  # a short one may be over when it is looked for
+        while self.store.outages == before:
             with anyio.move_on_after(0.02) as looking:
                 await super().wait_due(room)
-            if not looking.cancelled_caught:
+            if not looking.cancelled_caught and self.store.outages == before:
                 return
         await self.meet_outage()
 
