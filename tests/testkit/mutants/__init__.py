@@ -32,6 +32,7 @@ from tests.testkit.mutants import (  # noqa: F401 -- each registers its mutants
     unseen,
     values,
     waking,
+    whole,
 )
 from tests.testkit.mutants.base import MUTANTS, Mutant, MutantHarness, Sound, harness_of
 from tests.testkit.mutants.batches import Limited

@@ -32,6 +32,7 @@ from sched_testkit.laws import (
     unreadable,
     values,
     waking,
+    whole,
 )
 from sched_testkit.laws.law import GeneratedLaw, Law, SeededLaw, laws_of
 from sched_testkit.laws.order import step_of
@@ -47,6 +48,7 @@ _ALONE = (
     listing,
     turning,
     values,
+    whole,
     batches,
     keeping,
     lifetimes,

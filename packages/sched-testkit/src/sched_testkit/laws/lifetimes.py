@@ -51,7 +51,14 @@ def calls_of(
 async def _expect_refusals(
     bench: Bench, backend: Backend, job: Job, claim: Claim, when: str
 ) -> None:
-    for name, call in calls_of(bench, backend, job, claim).items():
+    of_nothing: dict[str, Callable[[], Awaitable[object]]] = {
+        "add of nothing": lambda: backend.add([]),
+        "claim_due of nothing": lambda: backend.claim_due(0),
+        "renew of nothing": lambda: backend.renew([]),
+        "settle of nothing": lambda: backend.settle([]),
+        "release of nothing": lambda: backend.release([]),
+    }
+    for name, call in (calls_of(bench, backend, job, claim) | of_nothing).items():
         try:
             with anyio.fail_after(bench.harness.patience):
                 await call()
@@ -184,6 +191,29 @@ async def calls_of_one_backend_overlap(bench: Bench) -> None:
                 tasks.start_soon(settle, each)
     assert outcomes == ["written"] * len(jobs)
     assert len(await bench.lines(backend)) == len(jobs)
+
+
+@law
+async def a_wait_holds_up_no_other_call(bench: Bench) -> None:
+    """While a wait is under way every other call of its backend returns, and does what it says."""
+    backend = await bench.open()
+    await bench.added(backend, bench.job("held"))
+    claim = await bench.claim(backend)
+    (job,) = await bench.added(backend, bench.job(due=None))
+    calls = calls_of(bench, backend, job, claim)
+    calls["add"] = lambda: backend.add([bench.job("other", due=None)])
+    del calls["wait_due"]
+    for name, call in calls.items():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(backend.wait_due, 10)
+            await pause(0.01)
+            with anyio.move_on_after(bench.harness.patience) as scope:
+                await call()
+            tasks.cancel_scope.cancel()
+        assert not scope.cancelled_caught, f"{name} waited for a wait_due"
+    stored = await bench.jobs(backend)
+    assert sorted(job.id for job in stored) == ["held", "other"]
+    assert (await bench.stored(backend, "held")).standing == bench.settlement(claim).standing
 
 
 @law

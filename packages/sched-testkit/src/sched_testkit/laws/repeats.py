@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from attrs import evolve
 
-from sched_core import Settlement
+from sched_core import Settlement, Status
 from sched_testkit.bench import Bench
 from sched_testkit.laws.law import law
 
@@ -88,6 +88,25 @@ async def a_settlement_twice_in_one_batch_is_written_once(bench: Bench) -> None:
 
 
 @law
+async def two_claims_of_a_job_in_one_batch_are_judged_apart(bench: Bench) -> None:
+    """One batch may hold settlements of two claims of one job: each gets its own answer."""
+    backend = await bench.open()
+    await bench.added(backend, bench.job())
+    lost = await bench.claim(backend)
+    await bench.advance(bench.lease)
+    held = await bench.claim(backend)
+    old, new = (bench.settlement(claim, due=bench.clock.now()) for claim in (lost, held))
+    for batch, expected in (
+        ([old, new, old], ["claim_lost", "written", "claim_lost"]),
+        ([new, old], ["written", "claim_lost"]),
+    ):
+        answers = await backend.settle(batch)
+        assert [answer.outcome for answer in answers] == expected
+    assert (await bench.stored(backend)).standing == new.standing
+    assert bench.fates(await bench.lines(backend)) == [(1, 1, "abandoned"), (1, 2, "succeeded")]
+
+
+@law
 async def a_repeat_of_another_claim_is_none(bench: Bench) -> None:
     """A settlement with the lines of another claim is no repeat: its token and worker decide."""
     one = await bench.open()
@@ -98,11 +117,32 @@ async def a_repeat_of_another_claim_is_none(bench: Bench) -> None:
     taken = await bench.claim(two)
     written = bench.settlement(taken, due=bench.clock.now())
     assert (await bench.settle(two, written)).outcome == "written"
-    same_lines = evolve(written, claim=stale)
-    assert (await bench.settle(one, same_lines)).outcome == "claim_lost"
+    forged = (evolve(taken, worker="somebody"), evolve(taken, token=taken.token + 1))
+    for claim in (stale, *forged):
+        same_lines = evolve(written, claim=claim)
+        assert (await bench.settle(one, same_lines)).outcome == "claim_lost"
     alone = Settlement(stale, None, None, (bench.line(stale),))
     assert (await bench.settle(one, alone)).outcome == "claim_lost"
     assert len(await bench.lines(one)) == 2
+
+
+@law
+async def a_repeat_has_all_its_lines(bench: Bench) -> None:
+    """Where some lines of a settlement are stored and others are not, it is no repeat."""
+    backend = await bench.open()
+    (job,) = await bench.added(backend, bench.job())
+    claim = await bench.claim(backend)
+    own = bench.line(claim)
+    missed = bench.line(claim, Status.MISSED, attempt=0, number=7, id=f"{job.uid}:7:0")
+    first = bench.settlement(claim, due=bench.clock.now(), lines=[own])
+    assert (await bench.settle(backend, first)).outcome == "written"
+    later = bench.settlement(await bench.claim(backend), due=bench.clock.now())
+    assert (await bench.settle(backend, later)).outcome == "written"
+    for lines in ([missed, own], [own, missed]):
+        settled = await bench.settle(backend, evolve(first, ledger=tuple(lines)))
+        assert settled.outcome == "claim_lost", f"{settled.outcome}, and one line is not stored"
+    assert (await bench.settle(backend, first)).outcome == "written"
+    assert await bench.lines(backend) == [*later.ledger, own]
 
 
 @law

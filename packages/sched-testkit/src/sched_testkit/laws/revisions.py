@@ -56,7 +56,7 @@ async def a_refused_edit_writes_nothing(bench: Bench) -> None:
         stored = [await backend.replace(job) for job in older]
         for old, new in zip(older, stored, strict=True):
             missed = fate(bench, old, 7)
-            for revision in (old.revision, new.revision + 1):
+            for revision in (0, old.revision, new.revision + 1):
                 for lines in ([], [missed]):
                     await _refused(backend, edit, evolve(old, revision=revision), lines)
             assert await bench.stored(backend, old.id) == new
@@ -120,15 +120,16 @@ async def a_stored_line_is_passed_over(bench: Bench) -> None:
     ended = fate(bench, job, 7, reason="the first")
     lost = evolve(ended, id=f"{job.uid}:7:1", attempt=1, status=Status.ABANDONED, final=False)
     first = [ended, lost]
+    twice = [ended, lost, lost, ended]  # what stands before it in one call is stored, too
     later = bench.clock.now() + timedelta(1)
     second = [evolve(line, reason="the second", finished_at=later) for line in first]
-    job = await backend.replace(job, first)
+    job = await backend.replace(job, twice)
     job = await backend.replace(job, second)
     assert await bench.lines(backend) == first[::-1]
     claim = await bench.claim(backend)
     own = bench.line(claim)
     due = bench.clock.now()
-    settlement = bench.settlement(claim, lines=[*second, own], due=due, number=8)
+    settlement = bench.settlement(claim, lines=[*second, own, own], due=due, number=8)
     assert (await bench.settle(backend, settlement)).outcome == "written"
     assert await backend.remove("job", [*second, evolve(own, reason="again")]) is True
     assert await bench.lines(backend) == [own, *first[::-1]]
@@ -136,7 +137,7 @@ async def a_stored_line_is_passed_over(bench: Bench) -> None:
 
 @law
 async def an_edit_ends_no_occurrence_twice(bench: Bench) -> None:
-    """A second final line of an occurrence is passed over by edits."""
+    """A second final line of an occurrence is passed over by edits, whoever wrote the first."""
     backend = await bench.open()
     (job,) = await bench.added(backend, bench.job(due=None))
     first = fate(bench, job)
@@ -146,6 +147,15 @@ async def an_edit_ends_no_occurrence_twice(bench: Bench) -> None:
     job = await backend.replace(job, [second, other])
     assert await backend.remove("job", [second]) is True
     assert await bench.lines(backend) == [other, first]
+    await bench.added(backend, bench.job("ran"))
+    for edit in EDITS.values():  # the first line is one of a run, written by nothing but it
+        run = bench.settlement(await bench.claim(backend), due=bench.clock.now())
+        assert (await bench.settle(backend, run)).outcome == "written"
+        (own,) = run.ledger
+        again = evolve(own, id=f"{own.uid}:{own.number}:9", attempt=9, status=Status.FAILED)
+        before = await bench.lines(backend)
+        await edit(backend, await bench.stored(backend, "ran"), [evolve(own, reason="x"), again])
+        assert await bench.lines(backend) == before, "what a run has ended was ended again"
 
 
 @law
@@ -159,7 +169,9 @@ async def what_an_edit_ended_is_not_ended_again(bench: Bench) -> None:
     first = bench.settlement(claim, due=bench.clock.now())
     assert (await bench.settle(backend, first)).outcome == "written"
     claim = await bench.claim(backend)
-    settled = await bench.settle(backend, bench.settlement(claim))
-    assert (settled.outcome, settled.job) == ("conflict", claim.job)
+    new = fate(bench, job, 7)  # it may be written, and comes first
+    for lines in ([bench.line(claim)], [new, bench.line(claim)]):
+        settled = await bench.settle(backend, bench.settlement(claim, lines=lines))
+        assert (settled.outcome, settled.job) == ("conflict", claim.job)
     assert await bench.lines(backend) == [first.ledger[0], early]
     assert not list(await backend.claim_due(10)), "a refused settlement freed the claim"

@@ -17,6 +17,7 @@ LOOK_ALIKE = (
     *("a", "A", "a ", " a", "a  ", "aa", "á", "a\u0301", "å", "Å", "A\u030a", "\uff41", "\u0131"),
     *("a.", ".a", "a.b", "a/b", "a\\b", "a*", "*", ">", "a>", "%", "a%", "_", "a_", "?", "a?"),
     *("a:b", "a'b", 'a"b', "a;b", "a|b", "a\u00a0", "a\u200b", "I", "i", "\u0130", "ß", "ss"),
+    *("{a}", "b{a}", "[a]", "(a)", "^a", "a$", "%61", "a%20", "a+", "&lt;", "<", "a,b", "a=b"),
     *("null", "None", "0", "00", "1", "01", "1.0", "1e0", "true", "-", "--", "~", "..", "$", "#"),
 )
 """Ids that one store or another takes for the same, or for a pattern, or for a path."""
@@ -243,6 +244,8 @@ async def the_longest_texts_are_kept(bench: Bench) -> None:
     big = {"k" * 1000: "v" * 20_000, "w": "\U0001f600" * 10_000}
     jobs = [bench.job(name, name=name, group=name, metadata=big, due=None) for name in ids[:3]]
     jobs += [bench.job(name, name=name, group=name) for name in ids[3:]]
+    reason = "\u2713" * 682  # of lines and of pauses: 2 KiB
+    jobs = [evolve(job, standing=evolve(job.standing, pause_reason=reason)) for job in jobs]
     for job in jobs:
         (stored,) = await bench.added(backend, job)
         assert await bench.stored(backend, job.id) == evolve(job, revision=stored.revision)
@@ -251,7 +254,6 @@ async def the_longest_texts_are_kept(bench: Bench) -> None:
         assert [job.id for job in await bench.jobs(backend, group=name)] == [name]
     claims = await backend.claim_due(20)
     assert sorted(claim.job.id for claim in claims) == sorted(ids[3:])
-    reason = "\u2713" * 682
     lines = [bench.line(claim, Status.FAILED, reason=reason, final=True) for claim in claims]
     settlements = [
         bench.settlement(claim, lines=[line]) for claim, line in zip(claims, lines, strict=True)

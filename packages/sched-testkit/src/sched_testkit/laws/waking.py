@@ -15,7 +15,7 @@ from sched_core import Backend
 from sched_core.clock import pause
 from sched_core.ports import MAX_POLL
 from sched_testkit.bench import Bench
-from sched_testkit.laws.law import law
+from sched_testkit.laws.law import granular, law
 
 
 @asynccontextmanager
@@ -92,9 +92,11 @@ async def waiting_ends_after_the_longest_poll(bench: Bench) -> None:
 
 @law
 async def waiting_does_not_spin(bench: Bench) -> None:
-    """While nothing is due and nothing changes, wait_due waits."""
+    """While nothing is due and nothing changes, wait_due waits, be it for the shortest time."""
     backend = await bench.open()
-    await bench.added(backend, bench.job(due=bench.clock.now() + timedelta(seconds=4)))
+    now = bench.clock.now()
+    await bench.added(backend, bench.job("later", due=now + timedelta(seconds=4)))
+    await bench.added(backend, bench.job("soon", due=now + granular(backend)))
     await _stays(bench, backend)
 
 
@@ -254,11 +256,38 @@ async def a_cancelled_wait_takes_no_wake_with_it(bench: Bench) -> None:
 
 @law
 async def every_wait_is_woken(bench: Bench) -> None:
-    """Of several waits of one backend at once, each is woken by a job that is due earlier."""
-    backend = await bench.open()
-    await bench.added(backend, bench.job("far", due=bench.clock.now() + timedelta(days=1)))
-    async with (
-        a_wait(bench, backend, "the first of two waits was not woken"),
-        a_wait(bench, backend, "the second of two waits was not woken"),
-    ):
-        await bench.added(backend, bench.job())
+    """Of several waits at once each is woken by a job that is due earlier, whoever adds it."""
+    one, two = await bench.open(), await bench.open()
+    await bench.added(one, bench.job("far", due=bench.clock.now() + timedelta(days=1)))
+    for writer in (one, two):
+        async with (
+            a_wait(bench, one, "the first of two waits was not woken"),
+            a_wait(bench, one, "the second of two waits was not woken"),
+            a_wait(bench, two, "the wait of another instance was not woken"),
+        ):
+            await bench.added(writer, bench.job())
+        await writer.remove("job")
+
+
+@law
+async def what_is_added_while_a_wait_begins_ends_it(bench: Bench) -> None:
+    """A job that is due earlier ends a wait, also if it came while the wait was looking."""
+    one, two = await bench.open(), await bench.open()
+    await bench.added(one, bench.job("far", due=bench.clock.now() + timedelta(days=1)))
+    for turns in range(8):
+        ended = anyio.Event()
+
+        async def wait(ended: anyio.Event = ended) -> None:
+            await one.wait_due(10)
+            ended.set()
+
+        writer = two if turns % 2 else one
+        with anyio.move_on_after(bench.harness.patience) as scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(wait)
+                for _ in range(turns // 2 + 1):
+                    await anyio.lowlevel.checkpoint()
+                await bench.added(writer, bench.job())
+                await ended.wait()
+        assert not scope.cancelled_caught, "wait_due missed a job that came while it began"
+        await one.remove("job")
