@@ -24,6 +24,7 @@ from tests.testkit.mutants import (  # noqa: F401 -- each registers its mutants
     removing,
     repeats,
     revisions,
+    second,
     settling,
     takeovers,
     transactions,

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 from attrs import evolve
 
-from sched_core import BackendUnavailable, Claim, Cron, Policy, Status
+from sched_core import (
+    BackendUnavailable,
+    Claim,
+    Cron,
+    ExecutionQuery,
+    JobQuery,
+    Policy,
+    Status,
+)
 from sched_testkit.bench import Bench
 from sched_testkit.laws.law import granular, law, lockable
 
@@ -385,3 +395,26 @@ async def a_cancelled_claim_leaves_nothing_claimed(bench: Bench) -> None:
         again = await backend.claim_due(10)
         assert len(again) == 5, "a cancelled claim_due kept what it had claimed"
         await backend.release(again)
+
+
+@law
+async def answers_stay_as_they_were(bench: Bench) -> None:
+    """What a call has returned is the caller's: later calls change nothing in it."""
+    backend = await bench.open()
+    given: list[tuple[str, Sequence[Any], list[Any]]] = []
+
+    def keep(name: str, answer: Sequence[Any]) -> list[Any]:
+        given.append((name, answer, list(answer)))
+        return list(answer)
+
+    for number in range(2):
+        jobs = [bench.job(f"{number}-{n}") for n in range(number + 2)]
+        await bench.settle_in(backend)
+        keep("add", await backend.add(jobs))
+        claims = keep("renew", await backend.renew(keep("claim_due", await backend.claim_due(9))))
+        assert len(claims) == len(jobs)
+        keep("settle", await backend.settle([bench.settlement(claim) for claim in claims]))
+        keep("jobs", (await backend.jobs(JobQuery(), after=None, limit=9)).items)
+        keep("executions", (await backend.executions(ExecutionQuery(), after=None, limit=9)).items)
+    for name, answer, before in given:
+        assert list(answer) == before, f"an answer of {name} was changed by a later call"

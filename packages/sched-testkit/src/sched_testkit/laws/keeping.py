@@ -33,7 +33,7 @@ async def prune_deletes_what_is_old_and_nothing_else(bench: Bench) -> None:
 
 @law
 async def what_has_expired_is_deleted(bench: Bench) -> None:
-    """Lines and finished jobs are deleted by prune from expires_at on, and never before."""
+    """Lines, final or not, and finished jobs are pruned from expires_at on, and never before."""
     backend = await bench.open()
     tick = granular(backend)
     now = bench.clock.now()
@@ -42,7 +42,9 @@ async def what_has_expired_is_deleted(bench: Bench) -> None:
     for claim in await backend.claim_due(10):
         expires = ends if claim.job.id == "job" else None
         line = bench.line(claim, expires_at=expires)
-        await bench.settle(backend, bench.settlement(claim, lines=[line], expires_at=expires))
+        beside = evolve(line, id=f"{line.uid}:7:1", number=7, final=False)
+        lines = [line, beside]
+        await bench.settle(backend, bench.settlement(claim, lines=lines, expires_at=expires))
     long_ago = now - timedelta(days=1000)
     await bench.advance(ends - tick - now)
     assert await backend.prune(long_ago) == 0
@@ -51,7 +53,7 @@ async def what_has_expired_is_deleted(bench: Bench) -> None:
     await backend.prune(long_ago)
     assert await backend.get("job") is None
     assert isinstance(await backend.get("kept"), Job)
-    assert [line.job_id for line in await bench.lines(backend)] == ["kept"]
+    assert [line.job_id for line in await bench.lines(backend)] == ["kept", "kept"]
 
 
 @law(needs=durable)
@@ -220,3 +222,29 @@ async def numbers_grow_over_prune(bench: Bench) -> None:
         assert await backend.prune(LAST) == 2
     assert revisions == sorted(set(revisions)), f"a revision was used again: {revisions}"
     assert tokens == sorted(set(tokens)), f"a token was used again: {tokens}"
+
+
+@law
+async def what_prune_leaves_is_known(bench: Bench) -> None:
+    """A line that prune leaves is known by its id as before, and as the end of its occurrence."""
+    backend = await bench.open()
+    await bench.added(backend, bench.job("old"))
+    settled = await bench.settle(backend, bench.settlement(await bench.claim(backend)))
+    assert settled.outcome == "written"
+    now = await bench.advance(minutes=1)
+    (job,) = await bench.added(backend, bench.job())
+    claim = await bench.claim(backend)
+    own = bench.line(claim)
+    lost = evolve(own, id=f"{job.uid}:7:1", number=7, final=False)
+    kept = bench.settlement(claim, due=now, number=1, lines=[lost, own])
+    assert (await bench.settle(backend, kept)).outcome == "written"
+    assert await backend.prune(now) == 1
+    again = [evolve(line, reason="again") for line in (lost, own)]
+    second = evolve(own, id=f"{job.uid}:1:2", attempt=2)
+    stored = await backend.replace(await bench.stored(backend), [*again, second])
+    assert await bench.lines(backend) == [own, lost], "what is stored was written once more"
+    claim = await bench.claim(backend)
+    assert claim.job == stored
+    refused = bench.settlement(claim, due=now, number=1, lines=[second])
+    assert (await bench.settle(backend, refused)).outcome == "conflict"
+    assert await bench.lines(backend) == [own, lost]

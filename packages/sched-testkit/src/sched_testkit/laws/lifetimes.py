@@ -267,20 +267,20 @@ async def the_first_and_the_last_moment_are_kept(bench: Bench) -> None:
 async def workers_differ_to_their_last_character(bench: Bench) -> None:
     """The name of a worker is kept whole: it is the fence, and stands in claims and in lines."""
     common = "a-pod-of-a-long-name.in-a-namespace.svc.cluster.local-" + "7" * 60
-    one, two = await bench.open(f"{common}-a"), await bench.open(f"{common}-b")
+    one, two = await bench.open(f"{common}:a"), await bench.open(f"{common}:b")
     await bench.added(one, bench.job())
     claim = await bench.claim(one)
-    assert claim.worker == f"{common}-a", f"claimed as {claim.worker!r}"
-    for other in (f"{common}-b", f"{common}-A", common):
+    assert claim.worker == f"{common}:a", f"claimed as {claim.worker!r}"
+    for other in (f"{common}:b", f"{common}:A", f"{common}:a ", f" {common}:a", common):
         forged = evolve(claim, worker=other)
         assert not list(await two.renew([forged])), f"renewed as {other!r}"
         outcome = (await bench.settle(two, bench.settlement(forged))).outcome
         assert outcome == "claim_lost", f"settled as {other!r}"
     await bench.advance(bench.lease)
     taken = await bench.claim(two)
-    assert taken.worker == f"{common}-b" and taken.lost is not None
-    assert taken.lost.worker == f"{common}-a", f"lost by {taken.lost.worker!r}"
-    assert [line.worker for line in await bench.lines(two)] == [f"{common}-a"]
+    assert taken.worker == f"{common}:b" and taken.lost is not None
+    assert taken.lost.worker == f"{common}:a", f"lost by {taken.lost.worker!r}"
+    assert [line.worker for line in await bench.lines(two)] == [f"{common}:a"]
 
 
 @law

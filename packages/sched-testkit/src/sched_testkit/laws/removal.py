@@ -25,7 +25,7 @@ async def a_removed_job_is_gone(bench: Bench) -> None:
 
 @law
 async def a_settlement_cannot_bring_a_job_back(bench: Bench) -> None:
-    """Settling a removed job conflicts with nothing stored; its line alone is written, once."""
+    """Settling a removed job conflicts with nothing stored; its lines alone are written, once."""
     backend = await bench.open()
     await bench.added(backend, bench.job())
     claim = await bench.claim(backend)
@@ -33,14 +33,15 @@ async def a_settlement_cannot_bring_a_job_back(bench: Bench) -> None:
     assert await backend.get("job") is None
     settled = await bench.settle(backend, bench.settlement(claim, due=bench.clock.now()))
     assert (settled.outcome, settled.job) == ("conflict", None)
-    ended = Settlement(claim, None, None, (bench.line(claim),))
+    failed = bench.line(claim, Status.FAILED, final=False)
+    ended = Settlement(claim, None, None, (failed, bench.line(claim, Status.SKIPPED, attempt=0)))
     assert (await bench.settle(backend, ended)).outcome == "written"
     assert (await bench.settle(backend, ended)).outcome == "written"
     assert await backend.get("job") is None
-    assert bench.fates(await bench.lines(backend)) == [(1, 1, "succeeded")]
+    assert await bench.lines(backend) == list(ended.ledger)[::-1]
     await bench.advance(3 * bench.lease)
     assert not list(await backend.claim_due(10))
-    assert len(await bench.lines(backend)) == 1
+    assert len(await bench.lines(backend)) == 2
 
 
 @law
@@ -202,3 +203,21 @@ async def the_history_of_a_removed_job_stays(bench: Bench) -> None:
     await bench.added(backend, bench.job())
     assert await bench.lines(backend) == before
     assert [line.job_id for line in await bench.lines(backend, job_id="job")] == ["job"]
+
+
+@law
+async def a_removed_job_can_be_added_as_it_was(bench: Bench) -> None:
+    """An add that comes again after a removal is no repeat: it stores the job, held or not."""
+    backend = await bench.open()
+    given = bench.job("held"), bench.job("idle", due=None)
+    stored = await bench.added(backend, *given)
+    claim = await bench.claim(backend)
+    for job, old in zip(given, stored, strict=True):
+        assert await backend.remove(job.id) is True
+        (again,) = await backend.add([job])
+        assert await bench.stored(backend, job.id) == again == evolve(job, revision=again.revision)
+        assert again.revision > old.revision, "a revision was used again"
+    assert not list(await backend.claim_due(10)), "adding a job again freed somebody's claim"
+    await backend.release([claim])
+    assert (await bench.claim(backend)).job == await bench.stored(backend, "held")
+    assert not await bench.lines(backend)

@@ -24,6 +24,7 @@ async def a_wait(
     backend: Backend,
     otherwise: str = "wait_due did not return",
     *,
+    limit: int = 10,
     begins_within: float = 0.02,
 ) -> AsyncIterator[anyio.Event]:
     """Start waiting, yield what is set when the wait has ended, and expect it to end.
@@ -32,12 +33,13 @@ async def a_wait(
         bench: Of the law.
         backend: The one that waits.
         otherwise: What is wrong if it does not end.
+        limit: How many jobs are wanted.
         begins_within: Seconds until the body runs: it waits then, also where it does in a thread.
     """
     ended = anyio.Event()
 
     async def wait() -> None:
-        await backend.wait_due(10)
+        await backend.wait_due(limit)
         ended.set()
 
     with anyio.move_on_after(bench.harness.patience) as scope:

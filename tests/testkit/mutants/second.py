@@ -1,0 +1,309 @@
+"""Stores that are right at the first time, in the plain case, or while nobody cancels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from anyio.lowlevel import checkpoint
+from attrs import evolve
+from tests.testkit.mutants.base import AFTER, Sound, WritesOtherwise, breaks
+
+from sched_core import Claim, Clock, Execution, Job, Settled, Settlement
+from sched_core.job import superseded_line
+from sched_core.ports import MAX_POLL
+
+
+class LooksAtSome(Sound):
+    """Base: a wait looks at some rows."""
+
+    def looks_at(self, row: Any) -> bool:
+        raise NotImplementedError
+
+    def rows(self, limit: int) -> list[Any]:
+        rows = [row for _, row in sorted(self.store.rows.items())]
+        return [row for row in rows if row.wake is not None and self.looks_at(row)]
+
+    async def wait_due(self, limit: int) -> None:
+        now, clock, seen = self._now(), self._clock, self._alarm.count
+        first = min((row.wake for row in self.rows(limit)), default=AFTER)
+        if clock is not None and first > now:
+            await self._alarm.sleep(clock, min(first, now + MAX_POLL), seen)
+
+
+@breaks("the_first_of_many_ends_a_wait_for_few")
+class WaitsForAsManyAsAreWanted(LooksAtSome):
+    """A wait reads as many rows as are wanted, in the order of their ids."""
+
+    def looks_at(self, row: Any) -> bool:
+        return True
+
+    def rows(self, limit: int) -> list[Any]:
+        return super().rows(limit)[:limit]
+
+
+@breaks("every_lease_that_ends_ends_a_wait")
+class WaitsForLeasesOfOthers(LooksAtSome):
+    """A worker takes what it holds itself for running: its own lease ends no wait of its own."""
+
+    def looks_at(self, row: Any) -> bool:
+        return row.hold is None or row.hold.worker != self._worker
+
+
+@breaks("every_lease_that_ends_ends_a_wait")
+class WaitsForNoHoldOfTheRemoved(LooksAtSome):
+    """What was added over a hold is looked at when the hold ends, and a lease is no end."""
+
+    def looks_at(self, row: Any) -> bool:
+        return row.hold is None or row.job is None or row.job.uid == row.hold.job.uid
+
+
+@breaks("the_first_of_many_ends_a_wait_for_few")
+class TellsOfTheFirstAdded(Sound):
+    """Of several jobs that are added at once the first one is told to those who wait."""
+
+    def _add(self, job: Job) -> Job:
+        added = super()._add(job)
+        self.store.alarms = []
+        return added
+
+    async def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        alarms = self.store.alarms
+        try:
+            return await super().add(jobs)
+        finally:
+            self.store.alarms = alarms
+
+
+@breaks("what_is_opened_again_is_woken")
+class ListensOnce(Sound):
+    """A backend begins to listen when it is opened first, and stops when it is closed."""
+
+    opened = False
+
+    async def open(self, clock: Clock, *, worker: str) -> Clock:
+        decides = await super().open(clock, worker=worker)
+        if self.opened:
+            self.store.alarms.remove(self._alarm)
+        self.opened = True
+        return decides
+
+    async def close(self) -> None:
+        if self._clock is not None and self._alarm not in self.store.alarms:
+            self.store.alarms.append(self._alarm)
+        await super().close()
+
+
+@breaks("writes_prolong_no_wait")
+class WaitsAnewAfterEachWrite(Sound):
+    """Who is woken and finds nothing due waits on, for the longest poll."""
+
+    async def wait_due(self, limit: int) -> None:
+        clock = self._clock
+        while True:
+            seen = self._alarm.count
+            await super().wait_due(limit)
+            earliest = self.store.earliest() or AFTER
+            if self._alarm.count == seen or self._clock is not clock or earliest <= self._now():
+                return
+
+
+@breaks("a_cancelled_edit_is_whole")
+class EditsInTwoSteps(Sound):
+    """The lines of an edit are written first, and its job afterwards."""
+
+    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+        row = self.store.row(job.id)
+        if ledger and row.hold is None and row.job is not None:
+            if row.job.revision == job.revision:
+                self.store.write(ledger)
+            await checkpoint()
+        return await super().replace(job, ledger)
+
+
+@breaks("a_cancelled_release_is_whole")
+class ReleasesInTwoSteps(Sound):
+    """What a release owes is written first, and claims are freed afterwards."""
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        now = self._now()
+        for claim in claims:
+            row = self.store.row(claim.job.id)
+            if row.is_held_by(claim) and not row.stands_at(row.hold):
+                self.store.write([superseded_line(row.hold, now)])
+                await checkpoint()
+        await super().release(claims)
+
+
+@breaks("a_settlement_cannot_bring_a_job_back")
+class KeepsTheEndOfTheRemoved(Sound):
+    """Of a run whose job was removed only the end is written, not its attempts."""
+
+    def _settle(self, settlement: Settlement) -> Settled:
+        if self.store.row(settlement.claim.job.id).job is None:
+            ends = tuple(line for line in settlement.ledger if line.final)
+            settlement = evolve(settlement, ledger=ends)
+        return super()._settle(settlement)
+
+
+@breaks("a_removed_job_can_be_added_as_it_was")
+class RemembersWhatItAdded(Sound):
+    """A repeat is known by the hold of a job that was removed, too: it stores nothing."""
+
+    async def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        rows = [self.store.row(job.id) for job in jobs]
+        if rows and all(
+            row.job is None and row.hold is not None and row.hold.job.uid == job.uid
+            for job, row in zip(jobs, rows, strict=True)
+        ):
+            return [row.hold.job for row in rows]
+        return await super().add(jobs)
+
+
+@breaks("what_has_expired_is_deleted")
+class KeepsAttempts(Sound):
+    """What expires is looked up in an index of ends: other lines stay."""
+
+    async def prune(self, before: datetime) -> int:
+        lines = self.store.lines
+        stay = [
+            pair for pair in lines if not pair[1].final and (pair[1].finished_at or AFTER) >= before
+        ]
+        self.store.lines = [pair for pair in lines if pair not in stay]
+        deleted = await super().prune(before)
+        self.store.keep(sorted([*self.store.lines, *stay], key=lambda pair: pair[0]))
+        return deleted
+
+
+class Forgets(Sound):
+    """Base: after a prune something is not looked up any more."""
+
+    def forget(self) -> None:
+        raise NotImplementedError
+
+    async def prune(self, before: datetime) -> int:
+        deleted = await super().prune(before)
+        if deleted:
+            self.forget()
+        return deleted
+
+
+@breaks("what_prune_leaves_is_known")
+class ForgetsEnds(Forgets):
+    """Which occurrences have ended is kept beside the lines, and thrown away with some of them."""
+
+    def forget(self) -> None:
+        self.store.final = {}
+
+
+@breaks("what_prune_leaves_is_known")
+class ForgetsIds(Forgets):
+    """Which lines are stored is kept beside them, and thrown away with some of them."""
+
+    def forget(self) -> None:
+        self.store.written = {}
+
+
+@breaks("texts_mean_nothing")
+class KeepsTheFirstLine(Sound):
+    """Of a reason the first line is kept."""
+
+    class FirstLines(WritesOtherwise):
+        def change(self, line: Execution) -> Execution | None:
+            return evolve(line, reason=line.reason and line.reason.split("\n")[0])
+
+    makes = FirstLines
+
+
+class StoresOtherwise(Sound):
+    """Base: the metadata of a new job is stored in another way."""
+
+    def text(self, text: str) -> str:
+        raise NotImplementedError
+
+    def _add(self, job: Job) -> Job:
+        metadata = {key: self.text(value) for key, value in job.spec.metadata.items()}
+        return super()._add(evolve(job, spec=evolve(job.spec, metadata=metadata)))
+
+
+@breaks("texts_mean_nothing")
+class ReadsEscapes(StoresOtherwise):
+    """A backslash in metadata begins an escape."""
+
+    def text(self, text: str) -> str:
+        return text.replace("\\n", "\n")
+
+
+@breaks("texts_mean_nothing")
+class DoublesNoPercent(StoresOtherwise):
+    """What is a statement with percent signs is one with half of them."""
+
+    def text(self, text: str) -> str:
+        return text.replace("%%", "%")
+
+
+@breaks("answers_stay_as_they_were")
+class ClaimsIntoOneList(Sound):
+    """Claims are handed out in the list of the last call."""
+
+    def __init__(self, store: Any) -> None:
+        super().__init__(store)
+        self._claims: list[Claim] = []
+
+    async def claim_due(self, limit: int) -> Sequence[Claim]:
+        self._claims[:] = await super().claim_due(limit)
+        return self._claims
+
+
+@breaks("answers_stay_as_they_were")
+class AnswersIntoOneList(Sound):
+    """Answers to settlements come in the list of the last call."""
+
+    def __init__(self, store: Any) -> None:
+        super().__init__(store)
+        self._answers: list[Settled] = []
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+        self._answers[:] = await super().settle(settlements)
+        return self._answers
+
+
+@breaks("texts_mean_nothing")
+class KeepsSomeEntries(Sound):
+    """There are columns for sixteen entries of metadata."""
+
+    def _add(self, job: Job) -> Job:
+        some = dict(list(job.spec.metadata.items())[:16])
+        return super()._add(evolve(job, spec=evolve(job.spec, metadata=some)))
+
+
+class ComparesWorkers(Sound):
+    """Base: what is said by the claim of another worker is taken for that of the holder."""
+
+    def same(self, holder: str, worker: str) -> bool:
+        raise NotImplementedError
+
+    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        taken = []
+        for claim in claims:
+            hold = self.store.row(claim.job.id).hold
+            same = hold is not None and self.same(hold.worker, claim.worker)
+            taken.append(evolve(claim, worker=hold.worker) if same else claim)
+        return await super().renew(taken)
+
+
+@breaks("workers_differ_to_their_last_character")
+class TakesWorkersForHosts(ComparesWorkers):
+    """A worker is known by what stands before the last colon of its name."""
+
+    def same(self, holder: str, worker: str) -> bool:
+        return ":" in holder and holder.rpartition(":")[0] == worker.rpartition(":")[0]
+
+
+@breaks("workers_differ_to_their_last_character")
+class TrimsWorkers(ComparesWorkers):
+    """Names of workers are compared without the blanks around them."""
+
+    def same(self, holder: str, worker: str) -> bool:
+        return holder.strip() == worker.strip()
