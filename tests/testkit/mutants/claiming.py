@@ -252,6 +252,22 @@ class RenewsTheReplyOnly(Sound):
 
 
 @breaks("renewing_extends_the_lease")
+class RenewsOnlyWhatIsPastHalf(Sound):
+    """A renewal that comes early is answered, and saves its write."""
+
+    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        holds = {job_id: row.hold for job_id, row in self.store.rows.items()}
+        renewed = await super().renew(claims)
+        for claim in renewed:
+            before = holds[claim.job.id]
+            if before is not None and claim.expires_at - before.expires_at < self._lease / 2:
+                row = self.store.rows[claim.job.id]
+                row.hold = before
+                self.store.save(claim.job.id, row)
+        return renewed
+
+
+@breaks("renewing_extends_the_lease")
 class RenewalIsANewClaim(Sound):
     """Renew draws a new token."""
 

@@ -385,6 +385,19 @@ class CutsReasonsOfPauses(Sound):
     makes = Cutting
 
 
+@breaks("the_longest_texts_are_kept")
+class CutsReasonsOfLines(Sound):
+    """Why a run failed is kept in a VARCHAR(1000), counted in characters."""
+
+    class Cutting(Store):
+        def append(self, line: Execution | UndecodableExecution) -> None:
+            if isinstance(line, Execution) and line.reason is not None:
+                line = evolve(line, reason=line.reason[:1000])
+            super().append(line)
+
+    makes = Cutting
+
+
 @breaks("the_history_goes_on_where_lines_have_expired")
 class LooksForTheLastLine(Sound):
     """A page begins after the line that ended the one before, and finds none where it is gone."""

@@ -20,6 +20,7 @@ async def prune_deletes_what_is_old_and_nothing_else(bench: Bench) -> None:
     moments = []
     for _ in range(4):
         claim = await bench.claim(backend)
+        await bench.advance(bench.lease / 4)
         moments.append(bench.clock.now())
         await bench.settle(
             backend, bench.settlement(claim, due=bench.clock.now() + timedelta(minutes=1))

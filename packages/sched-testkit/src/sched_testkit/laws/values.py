@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -244,7 +245,7 @@ async def the_longest_texts_are_kept(bench: Bench) -> None:
     big = {"k" * 1000: "v" * 20_000, "w": "\U0001f600" * 10_000}
     jobs = [bench.job(name, name=name, group=name, metadata=big, due=None) for name in ids[:3]]
     jobs += [bench.job(name, name=name, group=name) for name in ids[3:]]
-    reason = "\u2713" * 682  # of lines and of pauses: 2 KiB
+    long, reason = "r" * 2048, "\u2713" * 682  # of lines and of pauses: 2 KiB
     jobs = [evolve(job, standing=evolve(job.standing, pause_reason=reason)) for job in jobs]
     for job in jobs:
         (stored,) = await bench.added(backend, job)
@@ -254,7 +255,10 @@ async def the_longest_texts_are_kept(bench: Bench) -> None:
         assert [job.id for job in await bench.jobs(backend, group=name)] == [name]
     claims = await backend.claim_due(20)
     assert sorted(claim.job.id for claim in claims) == sorted(ids[3:])
-    lines = [bench.line(claim, Status.FAILED, reason=reason, final=True) for claim in claims]
+    lines = [
+        bench.line(claim, Status.FAILED, reason=each, final=True)
+        for claim, each in zip(claims, itertools.cycle((reason, long)))
+    ]
     settlements = [
         bench.settlement(claim, lines=[line]) for claim, line in zip(claims, lines, strict=True)
     ]
