@@ -221,6 +221,20 @@ class EditsLookForLinesByIdOnly(Sound):
 
 
 @breaks("an_edit_ends_no_occurrence_twice")
+class EditsOfTheHeldLookAtTheClaim(Sound):
+    """Edits of a held job look which line is its claim's, and forget to look which have ended."""
+
+    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+        hold = self.store.row(job.id).hold
+        replaced = await super().replace(job, ledger)
+        for line in ledger if hold is not None else ():
+            own = (line.uid, line.number) == (hold.job.uid, hold.job.standing.number)
+            if not own and self.store.line(line.id) is None:
+                self.store.append(line)
+        return replaced
+
+
+@breaks("an_edit_ends_no_occurrence_twice")
 class LooksBeforeItWrites(Sound):
     """Which occurrences have ended is looked up once for all lines of an edit."""
 

@@ -148,14 +148,17 @@ async def an_edit_ends_no_occurrence_twice(bench: Bench) -> None:
     assert await backend.remove("job", [second]) is True
     assert await bench.lines(backend) == [other, first]
     await bench.added(backend, bench.job("ran"))
-    for edit in EDITS.values():  # the first line is one of a run, written by nothing but it
+    edits = (_replaces, _replaces, _removes)
+    for edit, held in zip(edits, (False, True, False), strict=True):
         run = bench.settlement(await bench.claim(backend), due=bench.clock.now())
         assert (await bench.settle(backend, run)).outcome == "written"
-        (own,) = run.ledger
+        claims = [await bench.claim(backend)] if held else []
+        (own,) = run.ledger  # the first line is one of a run, written by nothing but it
         again = evolve(own, id=f"{own.uid}:{own.number}:9", attempt=9, status=Status.FAILED)
         before = await bench.lines(backend)
         await edit(backend, await bench.stored(backend, "ran"), [evolve(own, reason="x"), again])
         assert await bench.lines(backend) == before, "what a run has ended was ended again"
+        await backend.release(claims)
 
 
 @law
