@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Awaitable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from anyio.lowlevel import checkpoint
 from attrs import evolve
 from tests.testkit.mutants.base import AFTER, Sound, WritesOtherwise, breaks
 
-from sched_core import Claim, Clock, Execution, Job, Settled, Settlement
+from sched_core import Claim, Clock, Execution, Job, Settled, Settlement, State
 from sched_core.job import superseded_line
 from sched_core.ports import MAX_POLL
 
@@ -307,3 +307,88 @@ class TrimsWorkers(ComparesWorkers):
 
     def same(self, holder: str, worker: str) -> bool:
         return holder.strip() == worker.strip()
+
+
+class TellsOfWhatIsDue(Sound):
+    """Base: a call tells who waits of what is due at once, and not of what is due soon."""
+
+    async def quietly(self, call: Awaitable[Any], ids: Sequence[str]) -> Any:
+        alarms, self.store.alarms = self.store.alarms, []
+        try:
+            answer = await call
+        finally:
+            self.store.alarms = alarms
+        now = self._now()
+        if any((self.store.row(job_id).due() or AFTER) <= now for job_id in ids):
+            for alarm in alarms:
+                alarm.nudge()
+        return answer
+
+
+@breaks("what_comes_due_soon_ends_a_wait")
+class AddsWakeForWhatIsDue(TellsOfWhatIsDue):
+    """An add wakes who waits where a job is due at once."""
+
+    async def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        added: Sequence[Job] = await self.quietly(super().add(jobs), [job.id for job in jobs])
+        return added
+
+
+@breaks("what_comes_due_soon_ends_a_wait")
+class EditsWakeForWhatIsDue(TellsOfWhatIsDue):
+    """An edit wakes who waits where the job is due at once."""
+
+    async def replace(self, job: Job, ledger: Sequence[Execution] = ()) -> Job:
+        replaced: Job = await self.quietly(super().replace(job, ledger), [job.id])
+        return replaced
+
+
+@breaks("what_comes_due_soon_ends_a_wait")
+class SettlementsWakeForWhatIsDue(TellsOfWhatIsDue):
+    """A settlement wakes who waits where the job is due at once."""
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+        ids = [each.claim.job.id for each in settlements]
+        settled: Sequence[Settled] = await self.quietly(super().settle(settlements), ids)
+        return settled
+
+
+@breaks("what_comes_due_soon_ends_a_wait")
+class ReleasesWakeForWhatIsDue(TellsOfWhatIsDue):
+    """A release wakes who waits where the job is due at once."""
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        await self.quietly(super().release(claims), [claim.job.id for claim in claims])
+
+
+@breaks("waiting_does_not_spin")
+class WaitsForPruning(Sound):
+    """What has expired is something to do: a wait ends for it, until it is pruned."""
+
+    async def wait_due(self, limit: int) -> None:
+        now = self._now()
+        if not any(row.has_expired(now) for row in self.store.rows.values()):
+            await super().wait_due(limit)
+
+
+@breaks("a_prune_frees_no_claim")
+class PrunesOldHolds(Sound):
+    """Prune clears claims whose lease ended long ago."""
+
+    async def prune(self, before: datetime) -> int:
+        now = self._now()
+        for row in self.store.rows.values():
+            if row.hold is not None and row.hold.expires_at < now - timedelta(days=1):
+                row.hold = None
+        return await super().prune(before)
+
+
+@breaks("due_at_alone_decides_what_is_due")
+class ClaimsTheActive(Sound):
+    """What is paused or finished is left out of what is due."""
+
+    async def claim_due(self, limit: int) -> Sequence[Claim]:
+        claims = await super().claim_due(limit)
+        others = [each for each in claims if each.job.standing.state is not State.ACTIVE]
+        await self.release(others)
+        return [claim for claim in claims if claim not in others]

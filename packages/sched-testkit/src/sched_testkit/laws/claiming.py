@@ -16,8 +16,10 @@ from sched_core import (
     ExecutionQuery,
     JobQuery,
     Policy,
+    State,
     Status,
 )
+from sched_core.clock import LAST
 from sched_testkit.bench import Bench
 from sched_testkit.laws.law import granular, law, lockable
 
@@ -419,3 +421,18 @@ async def answers_stay_as_they_were(bench: Bench) -> None:
         keep("executions", (await backend.executions(ExecutionQuery(), after=None, limit=9)).items)
     for name, answer, before in given:
         assert list(answer) == before, f"an answer of {name} was changed by a later call"
+
+
+@law
+async def due_at_alone_decides_what_is_due(bench: Bench) -> None:
+    """What is due is handed out whatever else its standing says: its state, a pause or an end."""
+    backend = await bench.open()
+    now = bench.clock.now()
+    jobs = []
+    for state in State:
+        job = bench.job(state.value)
+        ends = evolve(job.standing, state=state, expires_at=now, paused_at=now, paused_until=LAST)
+        jobs.append(evolve(job, standing=ends))
+    stored = await bench.added(backend, *jobs)
+    claims = await backend.claim_due(10)
+    assert sorted(claim.job.id for claim in claims) == sorted(job.id for job in stored)

@@ -249,3 +249,16 @@ async def what_prune_leaves_is_known(bench: Bench) -> None:
     refused = bench.settlement(claim, due=now, number=1, lines=[second])
     assert (await bench.settle(backend, refused)).outcome == "conflict"
     assert await bench.lines(backend) == [own, lost]
+
+
+@law
+async def a_prune_frees_no_claim(bench: Bench) -> None:
+    """Prune leaves a claim whose lease ended long ago: it is held until somebody takes it over."""
+    one, two = await bench.open(), await bench.open()
+    await bench.added(one, bench.job())
+    claim = await bench.claim(one)
+    now = await bench.advance(days=40)
+    assert await two.prune(now) == 0
+    (held,) = await one.renew([claim])
+    assert not list(await two.claim_due(10))
+    assert (await bench.settle(one, bench.settlement(held))).outcome == "written"

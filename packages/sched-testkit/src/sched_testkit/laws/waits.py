@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from attrs import evolve
@@ -76,3 +78,33 @@ async def writes_prolong_no_wait(bench: Bench) -> None:
             await bench.added(two, bench.job(f"{number}", due=earlier))
             await pause(0.02)
             await bench.advance(MAX_POLL * 0.4)
+
+
+@law
+async def what_comes_due_soon_ends_a_wait(bench: Bench) -> None:
+    """A write after which a job is due soon ends a wait when that comes, whatever call wrote it."""
+    one, two = await bench.open(), await bench.open()
+    soon = 2 * SECOND
+    for way in ("add", "replace", "settle", "release"):
+        now = bench.clock.now()
+        write: Callable[[], Awaitable[object]]
+        if way == "add":
+            write = functools.partial(bench.added, two, bench.job(way, due=now + soon))
+        else:
+            (job,) = await bench.added(two, bench.job(way, due=None if way == "replace" else now))
+            later = evolve(job, standing=evolve(job.standing, due_at=now + soon))
+            if way == "replace":
+                write = functools.partial(two.replace, later)
+            else:
+                claim = await bench.claim(two)
+                settlement = bench.settlement(claim, due=now + soon)
+                write = functools.partial(two.settle, [settlement])
+                if way == "release":
+                    await two.replace(later)
+                    write = functools.partial(two.release, [claim])
+        async with a_wait(bench, one, f"a wait slept past what was due soon by {way}"):
+            await write()
+            await bench.advance(soon)
+        claim = await bench.claim(one)
+        assert claim.job.id == way
+        assert (await bench.settle(one, bench.settlement(claim))).outcome == "written"

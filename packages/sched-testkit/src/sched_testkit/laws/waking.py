@@ -99,6 +99,10 @@ async def waiting_does_not_spin(bench: Bench) -> None:
     now = bench.clock.now()
     await bench.added(backend, bench.job("later", due=now + timedelta(seconds=4)))
     await bench.added(backend, bench.job("soon", due=now + granular(backend)))
+    await bench.added(backend, bench.job("expired"))
+    claim = await bench.claim(backend)
+    line = bench.line(claim, expires_at=now)
+    await bench.settle(backend, bench.settlement(claim, lines=[line], expires_at=now))
     await _stays(bench, backend)
 
 
