@@ -46,14 +46,14 @@ def step(program: str, *args: str) -> float:
 @contextmanager
 def beside(program: str, *args: str) -> Iterator[None]:
     """Run a program of the environment meanwhile, for what it leaves; what it says is not shown."""
+    command: list[str | Path] = [BIN / program, *args]
     silent = subprocess.DEVNULL
-    process = subprocess.Popen([BIN / program, *args], cwd=ROOT, stdout=silent, stderr=silent)
-    try:
-        yield
-        process.wait()
-    finally:
-        process.kill()
-        process.wait()
+    with subprocess.Popen(command, cwd=ROOT, stdout=silent, stderr=silent) as process:
+        try:
+            yield
+            process.wait()
+        finally:
+            process.kill()
 
 
 def become(program: str, *args: str) -> NoReturn:

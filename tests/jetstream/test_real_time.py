@@ -34,15 +34,19 @@ from sched_jetstream.clock import StoreClock
 BUCKET = "realtime"
 
 
-def backend(**settings: Any) -> JetStreamBackend:
-    settings = {"job_bucket": BUCKET, "execution_bucket": f"{BUCKET}-lines", **settings}
+def backend(bucket: str = BUCKET, **settings: Any) -> JetStreamBackend:
+    settings = {"job_bucket": bucket, "execution_bucket": f"{bucket}-lines", **settings}
     return JetStreamBackend(settings.pop("servers", shared_server().url), **settings)
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
     yield
-    delete_streams(shared_server().url, f"KV_{BUCKET}", f"KV_{BUCKET}-lines")
+    forget(BUCKET)
+
+
+def forget(bucket: str) -> None:
+    delete_streams(shared_server().url, f"KV_{bucket}", f"KV_{bucket}-lines")
 
 
 class Recorder:
@@ -92,14 +96,10 @@ def test_what_is_removed_paused_or_edited_at_the_last_moment_does_not_run() -> N
 
     async def ran(notice: int) -> list[str] | None:
         """Return what ran, or nothing where the machine was too slow to change it in time."""
-        recorder = Recorder()
-        mine = {
-            "job_bucket": f"{BUCKET}-{notice}",
-            "execution_bucket": f"{BUCKET}-{notice}-lines",
-        }
+        recorder, bucket = Recorder(), f"{BUCKET}-{notice}"
         async with (
-            Scheduler(backend(**mine), handler=recorder) as scheduler,
-            Scheduler(backend(**mine)) as other,
+            Scheduler(backend(bucket), handler=recorder) as scheduler,
+            Scheduler(backend(bucket)) as other,
         ):
             task = await run(scheduler)
             due = ahead(notice)
@@ -118,12 +118,11 @@ def test_what_is_removed_paused_or_edited_at_the_last_moment_does_not_run() -> N
             await asyncio.sleep(1.0)
             await scheduler.stop(1)
             await task
+        forget(bucket)
         return [event.id for event in recorder.events] if in_time else None
 
     notices = (900 * 2**n for n in range(5))
     seen = next(filter(None, (asyncio.run(ran(notice)) for notice in notices)), None)
-    names = (f"KV_{BUCKET}-{900 * 2**n}" for n in range(5))
-    delete_streams(shared_server().url, *(f"{name}{of}" for name in names for of in ("", "-lines")))
     assert seen == ["left"]
 
 
@@ -231,7 +230,7 @@ def storm(urls: list[str], jobs: int, replicas: int) -> None:
     chosen = random.Random(7)
 
     async def main() -> None:
-        settings = {"servers": urls, "replicas": replicas}
+        settings: dict[str, Any] = {"servers": urls, "replicas": replicas}
         async with (
             Scheduler(backend(**settings), handler=recorder) as scheduler,
             Scheduler(backend(**settings)) as editor,

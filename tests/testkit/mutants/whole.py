@@ -11,7 +11,9 @@ from urllib.parse import unquote
 from anyio import Lock
 from anyio.lowlevel import checkpoint
 from attrs import evolve
-from tests.testkit.mutants.base import AFTER, Sound, Store, breaks
+from tests.testkit.mutants.base import AFTER, Sound, Store, WritesOtherwise, breaks
+from tests.testkit.mutants.values import Keeps
+from tests.testkit.mutants.waking import without_alarms
 
 from sched_core import (
     Claim,
@@ -210,13 +212,12 @@ class RenewWritesAllOfIt(Sound):
 
 @breaks("every_wait_is_woken")
 class WakesTheFirstInstance(Sound):
-    """Whoever writes wakes one instance, always the same one."""
+    """A write wakes one instance, always the same one."""
 
     class Hasty(Store):
         def save(self, job_id: str, row: Any) -> None:
-            alarms, self.alarms = self.alarms, self.alarms[:1]
-            super().save(job_id, row)
-            self.alarms = alarms
+            with without_alarms(self, self.alarms[:1]):
+                super().save(job_id, row)
 
     makes = Hasty
 
@@ -372,28 +373,21 @@ class WaitsOnItsOnlyConnection(Sound):
 
 
 @breaks("the_longest_texts_are_kept")
-class CutsReasonsOfPauses(Sound):
+class CutsReasonsOfPauses(Keeps):
     """Why a job is paused is kept in a VARCHAR(255)."""
 
-    class Cutting(Store):
-        def save(self, job_id: str, row: Any) -> None:
-            if isinstance(row.job, Job) and row.job.standing.pause_reason:
-                reason = row.job.standing.pause_reason[:255]
-                row.job = evolve(row.job, standing=evolve(row.job.standing, pause_reason=reason))
-            super().save(job_id, row)
-
-    makes = Cutting
+    def kept(self, job: Job) -> Job:
+        reason = job.standing.pause_reason
+        return evolve(job, standing=evolve(job.standing, pause_reason=reason and reason[:255]))
 
 
 @breaks("the_longest_texts_are_kept")
 class CutsReasonsOfLines(Sound):
     """Why a run failed is kept in a VARCHAR(1000), counted in characters."""
 
-    class Cutting(Store):
-        def append(self, line: Execution | UndecodableExecution) -> None:
-            if isinstance(line, Execution) and line.reason is not None:
-                line = evolve(line, reason=line.reason[:1000])
-            super().append(line)
+    class Cutting(WritesOtherwise):
+        def change(self, line: Execution) -> Execution:
+            return evolve(line, reason=line.reason and line.reason[:1000])
 
     makes = Cutting
 

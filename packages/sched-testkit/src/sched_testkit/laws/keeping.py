@@ -253,7 +253,7 @@ async def what_prune_leaves_is_known(bench: Bench) -> None:
 
 @law
 async def a_prune_frees_no_claim(bench: Bench) -> None:
-    """Prune leaves a claim whose lease ended long ago: it is held until somebody takes it over."""
+    """Prune leaves a claim whose lease ended long ago: it is held until a worker takes it over."""
     one, two = await bench.open(), await bench.open()
     await bench.added(one, bench.job())
     claim = await bench.claim(one)

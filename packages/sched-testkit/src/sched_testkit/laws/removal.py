@@ -141,7 +141,7 @@ async def a_second_removal_keeps_the_hold(bench: Bench) -> None:
     assert await one.remove("job") is True
     assert await one.remove("job") is False
     (new,) = await bench.added(two, bench.job())
-    assert not list(await two.claim_due(10)), "a second removal freed somebody's claim"
+    assert not list(await two.claim_due(10)), "a second removal freed a claim"
     (held,) = await one.renew([old])
     assert held.token == old.token
     ended = Settlement(held, None, None, (bench.line(old),))
@@ -217,7 +217,7 @@ async def a_removed_job_can_be_added_as_it_was(bench: Bench) -> None:
         (again,) = await backend.add([job])
         assert await bench.stored(backend, job.id) == again == evolve(job, revision=again.revision)
         assert again.revision > old.revision, "a revision was used again"
-    assert not list(await backend.claim_due(10)), "adding a job again freed somebody's claim"
+    assert not list(await backend.claim_due(10)), "adding a job again freed a claim"
     await backend.release([claim])
     assert (await bench.claim(backend)).job == await bench.stored(backend, "held")
     assert not await bench.lines(backend)

@@ -117,7 +117,7 @@ async def a_repeat_of_another_claim_is_none(bench: Bench) -> None:
     taken = await bench.claim(two)
     written = bench.settlement(taken, due=bench.clock.now())
     assert (await bench.settle(two, written)).outcome == "written"
-    forged = (evolve(taken, worker="somebody"), evolve(taken, token=taken.token + 1))
+    forged = (evolve(taken, worker="another"), evolve(taken, token=taken.token + 1))
     for claim in (stale, *forged):
         same_lines = evolve(written, claim=claim)
         assert (await bench.settle(one, same_lines)).outcome == "claim_lost"

@@ -23,7 +23,7 @@ async def the_first_of_many_ends_a_wait_for_few(bench: Bench) -> None:
     await bench.added(backend, bench.job("far", due=now + timedelta(days=1)))
     jobs = [bench.job(f"{n}", due=now + timedelta(days=n)) for n in (1, 3, 2)]
     jobs.insert(min(backend.capabilities.bulk_limit or 2, 2) - 1, bench.job("z"))
-    async with a_wait(bench, backend, "one of several that were added woke nobody", limit=1):
+    async with a_wait(bench, backend, "a job that was added with others woke no wait", limit=1):
         await bench.added(backend, *jobs[: backend.capabilities.bulk_limit])
     assert (await bench.claim(backend)).job.id == "z"
     await bench.added(backend, bench.job("zz", due=now + 3 * SECOND))
@@ -45,7 +45,7 @@ async def every_lease_that_ends_ends_a_wait(bench: Bench) -> None:
             await two.remove(kind)
             await bench.added(two, bench.job(kind))
         await bench.advance(bench.lease - 3 * SECOND)
-        async with a_wait(bench, one, f"the end of a lease woke nobody: {kind}"):
+        async with a_wait(bench, one, f"the end of a lease woke no wait: {kind}"):
             await bench.advance(3 * SECOND)
         taken = await bench.claim(one)
         assert taken.job == await bench.stored(two, kind)

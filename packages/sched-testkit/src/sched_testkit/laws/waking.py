@@ -262,7 +262,7 @@ async def a_cancelled_wait_takes_no_wake_with_it(bench: Bench) -> None:
 
 @law
 async def every_wait_is_woken(bench: Bench) -> None:
-    """Of several waits at once each is woken by a job that is due earlier, whoever adds it."""
+    """Of several waits at once each is woken by a job that is due earlier, from any backend."""
     one, two = await bench.open(), await bench.open()
     await bench.added(one, bench.job("far", due=bench.clock.now() + timedelta(days=1)))
     for writer in (one, two):

@@ -9,6 +9,8 @@ from typing import Any
 from anyio.lowlevel import checkpoint
 from attrs import evolve
 from tests.testkit.mutants.base import AFTER, Sound, WritesOtherwise, breaks
+from tests.testkit.mutants.values import Keeps
+from tests.testkit.mutants.waking import without_alarms
 
 from sched_core import Claim, Clock, Execution, Job, Settled, Settlement, State
 from sched_core.job import superseded_line
@@ -69,11 +71,8 @@ class TellsOfTheFirstAdded(Sound):
         return added
 
     async def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
-        alarms = self.store.alarms
-        try:
+        with without_alarms(self.store, self.store.alarms):
             return await super().add(jobs)
-        finally:
-            self.store.alarms = alarms
 
 
 @breaks("what_is_opened_again_is_woken")
@@ -216,15 +215,15 @@ class KeepsTheFirstLine(Sound):
     makes = FirstLines
 
 
-class StoresOtherwise(Sound):
+class StoresOtherwise(Keeps):
     """Base: the metadata of a new job is stored in another way."""
 
     def text(self, text: str) -> str:
         raise NotImplementedError
 
-    def _add(self, job: Job) -> Job:
+    def kept(self, job: Job) -> Job:
         metadata = {key: self.text(value) for key, value in job.spec.metadata.items()}
-        return super()._add(evolve(job, spec=evolve(job.spec, metadata=metadata)))
+        return evolve(job, spec=evolve(job.spec, metadata=metadata))
 
 
 @breaks("texts_mean_nothing")
@@ -270,12 +269,12 @@ class AnswersIntoOneList(Sound):
 
 
 @breaks("texts_mean_nothing")
-class KeepsSomeEntries(Sound):
+class KeepsSomeEntries(Keeps):
     """There are columns for sixteen entries of metadata."""
 
-    def _add(self, job: Job) -> Job:
+    def kept(self, job: Job) -> Job:
         some = dict(list(job.spec.metadata.items())[:16])
-        return super()._add(evolve(job, spec=evolve(job.spec, metadata=some)))
+        return evolve(job, spec=evolve(job.spec, metadata=some))
 
 
 class ComparesWorkers(Sound):
@@ -313,14 +312,11 @@ class TellsOfWhatIsDue(Sound):
     """Base: a call tells who waits of what is due at once, and not of what is due soon."""
 
     async def quietly(self, call: Awaitable[Any], ids: Sequence[str]) -> Any:
-        alarms, self.store.alarms = self.store.alarms, []
-        try:
+        with without_alarms(self.store):
             answer = await call
-        finally:
-            self.store.alarms = alarms
         now = self._now()
         if any((self.store.row(job_id).due() or AFTER) <= now for job_id in ids):
-            for alarm in alarms:
+            for alarm in self.store.alarms:
                 alarm.nudge()
         return answer
 
