@@ -14,16 +14,16 @@ LINT = 30
 COLLECTING = 20
 """Starting pytest, and finding the tests."""
 TESTS: dict[str, int] = {
-    "cli": 80,
-    "conformance": 420,
-    "core": 360,
-    "crash": 50,
-    "docs": 100,
-    "jetstream": 170,
-    "postgres": 270,
-    "sql": 110,
-    "testkit": 180,
-    "torture": 40,
+    "cli": 85,
+    "conformance": 280,
+    "core": 280,
+    "crash": 45,
+    "docs": 110,
+    "jetstream": 145,
+    "postgres": 210,
+    "sql": 100,
+    "testkit": 140,
+    "torture": 35,
 }
 """By folder of tests/; five processes run them, for some tests wait most of the time."""
 PROCESSES = 5

@@ -7,8 +7,12 @@ import shlex
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
 OWN = ROOT / ".dev"
@@ -37,6 +41,19 @@ def step(program: str, *args: str) -> float:
         fail(f"{name} failed after {took:.1f} s", code=code if code > 0 else 128 - code)
     say(f"{name}: ok, {took:.1f} s")
     return took
+
+
+@contextmanager
+def beside(program: str, *args: str) -> Iterator[None]:
+    """Run a program of the environment meanwhile, for what it leaves; what it says is not shown."""
+    command: list[str | Path] = [BIN / program, *args]
+    silent = subprocess.DEVNULL
+    with subprocess.Popen(command, cwd=ROOT, stdout=silent, stderr=silent) as process:
+        try:
+            yield
+            process.wait()
+        finally:
+            process.kill()
 
 
 def become(program: str, *args: str) -> NoReturn:

@@ -56,7 +56,9 @@ def test_a_daily_interval_runs_daily_however_often_it_is_deployed(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("keep", [timedelta(0), DAY, None])
+@pytest.mark.parametrize(
+    "keep", [timedelta(0), DAY, pytest.param(None, marks=pytest.mark.deep)], ids=str
+)
 def test_a_past_one_shot_declared_at_every_boot_runs_once(
     kind: str, keep: timedelta | None, tmp_path: Path
 ) -> None:

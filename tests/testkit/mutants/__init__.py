@@ -9,6 +9,7 @@ from tests.testkit.mutants import (  # noqa: F401 -- each registers its mutants
     batches,
     cascades,
     claiming,
+    corners,
     differential,
     durability,
     editing,
@@ -34,6 +35,7 @@ from tests.testkit.mutants import (  # noqa: F401 -- each registers its mutants
     unseen,
     values,
     waking,
+    whole,
 )
 from tests.testkit.mutants.base import MUTANTS, Mutant, MutantHarness, Sound, harness_of
 from tests.testkit.mutants.batches import Limited

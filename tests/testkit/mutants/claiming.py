@@ -229,18 +229,37 @@ class AbandonedIsTheEnd(Sound):
     makes = Final
 
 
-@breaks("renewing_extends_the_lease")
-class RenewsTheReplyOnly(Sound):
-    """Renew computes the new moment, and does not store it."""
+class StoresSomeRenewals(Sound):
+    """Base: each renewal is answered, and not each is stored."""
+
+    def stores(self, before: Claim, renewed: Claim) -> bool:
+        raise NotImplementedError
 
     async def extend(self, claims: Sequence[Claim]) -> Sequence[Claim]:
         holds = {job_id: row.hold for job_id, row in self.store.rows.items()}
         renewed = await super().extend(claims)
         for claim in renewed:
-            row = self.store.rows[claim.job.id]
-            row.hold = holds[claim.job.id]
-            self.store.save(claim.job.id, row)
+            row, before = self.store.rows[claim.job.id], holds[claim.job.id]
+            if not self.stores(before, claim):
+                row.hold = before
+                self.store.save(claim.job.id, row)
         return renewed
+
+
+@breaks("renewing_extends_the_lease")
+class RenewsTheReplyOnly(StoresSomeRenewals):
+    """Renew computes the new moment, and does not store it."""
+
+    def stores(self, before: Claim, renewed: Claim) -> bool:
+        return False
+
+
+@breaks("renewing_extends_the_lease")
+class RenewsOnlyWhatIsPastHalf(StoresSomeRenewals):
+    """A renewal that comes early is answered, and saves its write."""
+
+    def stores(self, before: Claim, renewed: Claim) -> bool:
+        return renewed.expires_at - before.expires_at >= self._lease / 2
 
 
 @breaks("renewing_extends_the_lease")

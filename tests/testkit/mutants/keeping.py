@@ -8,6 +8,7 @@ from tests.testkit.mutants.base import NOTHING, TICK, Sound, breaks
 
 from sched_core import (
     BackendError,
+    Execution,
 )
 
 
@@ -17,6 +18,19 @@ class PrunesTooMuch(Sound):
 
     async def prune(self, before: datetime) -> int:
         return await super().prune(before + TICK)
+
+
+@breaks("prune_deletes_what_is_old_and_nothing_else")
+class PrunesByTheClaim(Sound):
+    """Prune deletes what began before the moment, and ended after it."""
+
+    async def prune(self, before: datetime) -> int:
+        began = [
+            one.finished_at + TICK
+            for _, one in self.store.history
+            if isinstance(one, Execution) and one.claimed_at < before
+        ]
+        return await super().prune(max([before, *began]))
 
 
 @breaks("prune_deletes_what_is_old_and_nothing_else")

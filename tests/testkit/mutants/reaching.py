@@ -115,6 +115,18 @@ class TheUnreadableIsHidden(Sound):
 
 
 @breaks("an_unreadable_record_is_shown")
+class MetadataHidesTheUnreadable(TheUnreadableIsHidden):
+    """What cannot be read is left out where metadata is asked for: it has none that match."""
+
+    async def jobs(
+        self, query: JobQuery, *, after: str | None, limit: int
+    ) -> Page[Job | Undecodable]:
+        if query.metadata:
+            return await super().jobs(query, after=after, limit=limit)
+        return await Sound.jobs(self, query, after=after, limit=limit)
+
+
+@breaks("an_unreadable_record_is_shown")
 class TheUnreadableIsNothing(Sound):
     """Get returns None for what cannot be read."""
 

@@ -84,11 +84,12 @@ class Quiet(Sound):
     """Base: some calls wake nobody."""
 
     def quietly(self) -> Any:
-        return _without_alarms(self.store)
+        return without_alarms(self.store)
 
 
 @contextmanager
-def _without_alarms(store: Any, keep: Sequence[Alarm] = ()) -> Iterator[None]:
+def without_alarms(store: Any, keep: Sequence[Alarm] = ()) -> Iterator[None]:
+    """Let what a store is told wake no wait, but those of the alarms that are kept."""
     alarms, store.alarms = store.alarms, list(keep)
     try:
         yield
@@ -128,11 +129,8 @@ class SettlementsWakeTheirOwnWaiter(Sound):
     """What another backend has settled waits for the next poll."""
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
-        alarms, self.store.alarms = self.store.alarms, [self._alarm]
-        try:
+        with without_alarms(self.store, [self._alarm]):
             return await super().settle(settlements)
-        finally:
-            self.store.alarms = alarms
 
 
 @breaks("an_earlier_job_wakes_who_waits")
@@ -149,7 +147,7 @@ class WakesItselfOnly(Sound):
     """A new job wakes the backend that it was added through, and no other one."""
 
     async def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
-        with _without_alarms(self.store, [self._alarm]):
+        with without_alarms(self.store, [self._alarm]):
             return await super().add(jobs)
 
 

@@ -8,6 +8,7 @@ say so, and are skipped by name where it is not declared.
 
 from sched_testkit.laws import (
     batches,
+    cancelling,
     claiming,
     definitions,
     differential,
@@ -27,12 +28,15 @@ from sched_testkit.laws import (
     revisions,
     settling,
     takeovers,
+    texts,
     transactions,
     troubles,
     turning,
     unreadable,
     values,
+    waits,
     waking,
+    whole,
 )
 from sched_testkit.laws.law import GeneratedLaw, Law, SeededLaw, laws_of
 from sched_testkit.laws.order import step_of
@@ -46,13 +50,17 @@ _ALONE = (
     requests,
     repeats,
     removal,
+    cancelling,
     listing,
     turning,
     values,
+    texts,
+    whole,
     batches,
     keeping,
     lifetimes,
     waking,
+    waits,
     reaching,
     troubles,
     unreadable,

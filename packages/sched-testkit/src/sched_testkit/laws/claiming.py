@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 from attrs import evolve
 
@@ -11,12 +13,19 @@ from sched_core import (
     BackendUnavailable,
     Claim,
     Cron,
+    ExecutionQuery,
     Gap,
     Job,
+    JobQuery,
+    Pause,
     Pending,
     Policy,
+    Renewal,
+    Room,
+    State,
     Status,
 )
+from sched_core.clock import LAST
 from sched_testkit.bench import Bench
 from sched_testkit.laws.law import granular, law, lockable
 
@@ -224,10 +233,11 @@ async def renewing_extends_the_lease(bench: Bench) -> None:
     two = await bench.open()
     await bench.added(one, bench.job())
     claim = await bench.claim(one)
-    await bench.advance(bench.lease - granular(one))
-    (renewed,) = await bench.renew(one, [claim])
-    assert renewed.token == claim.token
-    assert renewed.expires_at == bench.clock.now() + bench.lease
+    for passed in (bench.lease - granular(one), granular(one), bench.lease / 4):
+        await bench.advance(passed)
+        (renewed,) = await bench.renew(one, [claim])
+        assert renewed.token == claim.token
+        assert renewed.expires_at == bench.clock.now() + bench.lease
     await bench.advance(bench.lease - granular(one))
     assert not await bench.due(two, 10), "a renewed claim was taken over"
     await bench.advance(granular(one))
@@ -384,3 +394,50 @@ async def a_cancelled_claim_leaves_nothing_claimed(bench: Bench) -> None:
         again = await bench.due(backend, 10)
         assert len(again) == 5, "a cancelled claim_due kept what it had claimed"
         await backend.release(again)
+
+
+@law
+async def answers_stay_as_they_were(bench: Bench) -> None:
+    """What a call has returned is the caller's: later calls change nothing in it."""
+    backend = await bench.open()
+    given: list[tuple[str, Sequence[Any], list[Any]]] = []
+
+    def keep(name: str, answer: Sequence[Any]) -> list[Any]:
+        given.append((name, answer, list(answer)))
+        return list(answer)
+
+    for number in range(2):
+        await bench.added(backend, bench.job("lost"))
+        await bench.claim(backend)
+        await bench.advance(bench.lease)
+        jobs = [bench.job(f"{number}-{n}") for n in range(number + 2)]
+        keep("add", await backend.add(jobs))
+        claimed = await backend.claim_due(Room(9))
+        claims, lapsed = keep("claims", claimed.claims), keep("lapsed", claimed.lapsed)
+        assert (len(claims), len(lapsed)) == (len(jobs), 1)
+        claims = keep("renew", await backend.renew([Renewal(claim) for claim in claims]))
+        assert len(claims) == len(jobs)
+        keep("settle", await backend.settle([bench.settlement(claim) for claim in claims]))
+        await bench.remove(backend, "lost")
+        keep("jobs", (await backend.jobs(JobQuery(), after=None, limit=9)).items)
+        keep("executions", (await backend.executions(ExecutionQuery(), after=None, limit=9)).items)
+    for name, answer, before in given:
+        assert list(answer) == before, f"an answer of {name} was changed by a later call"
+
+
+@law
+async def due_at_alone_decides_what_is_due(bench: Bench) -> None:
+    """What is due is handed out whatever else its standing says: its state, a pause or an end."""
+    backend = await bench.open()
+    now = bench.clock.now()
+    active, paused, finished = (bench.job(state.value) for state in State)
+    paused = evolve(paused, standing=evolve(paused.standing, pause=Pause(now, 1, LAST)))
+    finished = bench.finished(finished, due_at=now)
+    jobs = [
+        evolve(job, standing=evolve(job.standing, expires_at=now))
+        for job in (active, paused, finished)
+    ]
+    assert [job.state for job in jobs] == list(State)
+    stored = await bench.added(backend, *jobs)
+    claims = await bench.due(backend)
+    assert sorted(claim.job.id for claim in claims) == sorted(job.id for job in stored)

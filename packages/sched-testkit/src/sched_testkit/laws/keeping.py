@@ -20,6 +20,7 @@ async def prune_deletes_what_is_old_and_nothing_else(bench: Bench) -> None:
     moments = []
     for _ in range(4):
         claim = await bench.claim(backend)
+        await bench.advance(bench.lease / 4)
         moments.append(bench.clock.now())
         await bench.settle(
             backend, bench.settlement(claim, due=bench.clock.now() + timedelta(minutes=1))
@@ -36,7 +37,7 @@ async def prune_deletes_what_is_old_and_nothing_else(bench: Bench) -> None:
 
 @law
 async def what_has_expired_is_deleted(bench: Bench) -> None:
-    """Executions and finished jobs are deleted by prune from expires_at on, and never before."""
+    """Executions, final or not, and finished jobs are pruned from expires_at on, never before."""
     backend = await bench.open()
     tick = granular(backend)
     now = bench.clock.now()
@@ -45,8 +46,10 @@ async def what_has_expired_is_deleted(bench: Bench) -> None:
     for claim in await bench.due(backend, 10):
         expires = ends if claim.job.id == "job" else None
         execution = bench.execution(claim, expires_at=expires)
+        beside = evolve(execution, id=f"{execution.uid}:7:1", number=7, final=False)
         await bench.settle(
-            backend, bench.settlement(claim, executions=[execution], expires_at=expires)
+            backend,
+            bench.settlement(claim, executions=[execution, beside], expires_at=expires),
         )
     long_ago = now - timedelta(days=1000)
     await bench.advance(ends - tick - now)
@@ -56,7 +59,7 @@ async def what_has_expired_is_deleted(bench: Bench) -> None:
     await backend.prune(long_ago)
     assert await backend.get("job") is None
     assert isinstance(await backend.get("kept"), Job)
-    assert [execution.job_id for execution in await bench.history(backend)] == ["kept"]
+    assert [execution.job_id for execution in await bench.history(backend)] == ["kept", "kept"]
 
 
 @law(needs=durable)
@@ -227,3 +230,41 @@ async def numbers_grow_over_prune(bench: Bench) -> None:
         assert await backend.prune(LAST) == 2
     assert revisions == sorted(set(revisions)), f"a revision was used again: {revisions}"
     assert tokens == sorted(set(tokens)), f"a token was used again: {tokens}"
+
+
+@law
+async def what_prune_leaves_is_known(bench: Bench) -> None:
+    """An execution that prune leaves is known by its id as before: by edits and by repeats."""
+    backend = await bench.open()
+    await bench.added(backend, bench.job("old"))
+    settled = await bench.settle(backend, bench.settlement(await bench.claim(backend)))
+    assert settled.outcome == "written"
+    now = await bench.advance(minutes=1)
+    (job,) = await bench.added(backend, bench.job())
+    claim = await bench.claim(backend)
+    own = bench.execution(claim)
+    lost = evolve(own, id=f"{job.uid}:7:1", number=7, final=False)
+    kept = bench.settlement(claim, due=now, executions=[lost, own])
+    assert (await bench.settle(backend, kept)).outcome == "written"
+    assert await backend.prune(now) == 1
+    again = [evolve(execution, reason="again") for execution in (lost, own)]
+    await backend.replace(await bench.stored(backend), again)
+    assert await bench.history(backend) == [own, lost], "what is stored was written once more"
+    later = bench.settlement(await bench.claim(backend), due=now)
+    assert (await bench.settle(backend, later)).outcome == "written"
+    outcome = (await bench.settle(backend, kept)).outcome
+    assert outcome == "written", f"an older settlement is forgotten: its repeat is {outcome}"
+    assert await bench.history(backend) == [*later.executions, own, lost]
+
+
+@law
+async def a_prune_frees_no_claim(bench: Bench) -> None:
+    """Prune leaves a claim whose lease ended long ago: it is held until a worker takes it over."""
+    one, two = await bench.open(), await bench.open()
+    await bench.added(one, bench.job())
+    claim = await bench.claim(one)
+    now = await bench.advance(days=40)
+    assert await two.prune(now) == 0
+    (held,) = await bench.renew(one, [claim])
+    assert not await bench.due(two)
+    assert (await bench.settle(one, bench.settlement(held))).outcome == "written"

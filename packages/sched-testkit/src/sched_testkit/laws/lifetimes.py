@@ -57,7 +57,14 @@ def calls_of(
 async def _expect_refusals(
     bench: Bench, backend: Backend, job: Job, claim: Claim, when: str
 ) -> None:
-    for name, call in calls_of(bench, backend, job, claim).items():
+    of_nothing: dict[str, Callable[[], Awaitable[object]]] = {
+        "add of nothing": lambda: backend.add([]),
+        "claim_due of nothing": lambda: backend.claim_due(Room(0)),
+        "renew of nothing": lambda: backend.renew([]),
+        "settle of nothing": lambda: backend.settle([]),
+        "release of nothing": lambda: backend.release([]),
+    }
+    for name, call in (calls_of(bench, backend, job, claim) | of_nothing).items():
         try:
             with anyio.fail_after(bench.harness.patience):
                 await call()
@@ -191,6 +198,30 @@ async def calls_of_one_backend_overlap(bench: Bench) -> None:
 
 
 @law
+async def a_wait_holds_up_no_other_call(bench: Bench) -> None:
+    """While a wait is under way every other call of its backend returns, and does what it says."""
+    backend = await bench.open()
+    await bench.added(backend, bench.job("held"))
+    claim = await bench.claim(backend)
+    (job,) = await bench.added(backend, bench.job(due=None))
+    calls = calls_of(bench, backend, job, claim)
+    calls["add"] = lambda: backend.add([bench.job("other", due=None)])
+    calls["remove"] = lambda: bench.remove(backend, job.id)
+    del calls["wait_due"]
+    for name, call in calls.items():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(backend.wait_due, Room(10))
+            await pause(0.01)
+            with anyio.move_on_after(bench.harness.patience) as scope:
+                await call()
+            tasks.cancel_scope.cancel()
+        assert not scope.cancelled_caught, f"{name} waited for a wait_due"
+    stored = await bench.jobs(backend)
+    assert sorted(job.id for job in stored) == ["held", "other"]
+    assert (await bench.stored(backend, "held")).standing == bench.settlement(claim).standing
+
+
+@law
 async def the_first_and_the_last_moment_are_kept(bench: Bench) -> None:
     """Every moment from year 1 to year 9999 is kept exactly, in jobs and in the history."""
     backend = await bench.open()
@@ -247,18 +278,18 @@ async def the_first_and_the_last_moment_are_kept(bench: Bench) -> None:
 async def workers_differ_to_their_last_character(bench: Bench) -> None:
     """The name of a worker is kept whole: it is the fence, and lies in claims and executions."""
     common = "a-pod-of-a-long-name.in-a-namespace.svc.cluster.local-" + "7" * 60
-    one, two = await bench.open(f"{common}-a"), await bench.open(f"{common}-b")
+    one, two = await bench.open(f"{common}:a"), await bench.open(f"{common}:b")
     await bench.added(one, bench.job())
     claim = await bench.claim(one)
-    assert claim.worker == f"{common}-a", f"claimed as {claim.worker!r}"
-    for other in (f"{common}-b", f"{common}-A", common):
+    assert claim.worker == f"{common}:a", f"claimed as {claim.worker!r}"
+    for other in (f"{common}:b", f"{common}:A", f"{common}:a ", f" {common}:a", common):
         forged = evolve(claim, worker=other)
         assert not await bench.renew(two, [forged]), f"renewed as {other!r}"
         outcome = (await bench.settle(two, bench.settlement(forged))).outcome
         assert outcome == "claim_lost", f"settled as {other!r}"
     taken = await bench.take_over(two)
-    assert taken.worker == f"{common}-b"
-    assert [execution.worker for execution in await bench.history(two)] == [f"{common}-a"]
+    assert taken.worker == f"{common}:b"
+    assert [execution.worker for execution in await bench.history(two)] == [f"{common}:a"]
 
 
 @law

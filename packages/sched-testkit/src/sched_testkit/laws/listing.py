@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -194,6 +195,15 @@ async def the_history_is_listed_by_writing_and_selected_by_its_end(bench: Bench)
     assert await found(since=start + minute, until=start + 3 * minute) == [3, 2]
     assert await found(until=start + minute / 2) == [], "selected by another moment than its end"
     assert await found(since=start + minute / 2) == [3, 2, 1]
+    claim = await bench.claim(backend)
+    executions = [
+        bench.execution(
+            claim, Status.MISSED, number=n, attempt=0, id=f"{claim.job.uid}:{n}:0", finished_at=end
+        )
+        for n, end in ((9, start + 9 * minute), (7, start), (8, start + minute))
+    ]
+    await backend.replace(await bench.stored(backend), executions)
+    assert await found() == [8, 7, 9, 3, 2, 1], "those of one call are not in the order given"
 
 
 @law
@@ -227,33 +237,52 @@ async def a_full_last_page_has_no_next(bench: Bench) -> None:
     ):
         page = await listing
         assert (list(page.items), page.next) == ([], None)
-    await bench.added(backend, *(bench.job(f"{n}", group="paged") for n in range(4)))
+    ids = ("-", "0", "1", "2", "3", "4")
+    groups = (None, "paged", "paged", "paged", "paged", "other")
+    jobs = [bench.job(each, group=group) for each, group in zip(ids, groups, strict=True)]
+    await bench.added(backend, *jobs)
     for claim in await bench.due(backend, 10):
         await bench.settle(backend, bench.settlement(claim))
     page = await backend.jobs(query, after=None, limit=2)
     assert page.next is not None
     page = await backend.jobs(query, after=page.next, limit=2)
     assert (len(page.items), page.next) == (2, None), "a full last page promises another one"
-    executions = await backend.executions(history, after=None, limit=3)
+    executions = await backend.executions(history, after=None, limit=5)
     assert executions.next is not None
     executions = await backend.executions(history, after=executions.next, limit=1)
     assert (len(executions.items), executions.next) == (1, None), (
         "a full last page promises another one"
     )
+    for each in ids:  # older and newer ones do not match
+        executions = await backend.executions(ExecutionQuery(job_id=each), after=None, limit=1)
+        found = (len(executions.items), executions.next)
+        assert found == (1, None), "it promises what does not match"
+
+
+def _together(single: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield every two filters; and three and more of different kinds, the first one of each."""
+    for one, other in itertools.combinations(single, 2):
+        yield one | other
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for query in single:
+        kinds.setdefault(next(iter(query)), []).append(query)
+    for count in range(3, len(kinds) + 1):
+        for some in itertools.combinations(kinds.values(), count):
+            yield {key: value for kind in some for key, value in kind[0].items()}
 
 
 @law
 async def filters_of_jobs_hold_together(bench: Bench) -> None:
-    """Every two filters of jobs select what both select, also with several entries of metadata."""
+    """Filters of jobs select what all of them select, be they two, three or four."""
     backend = await bench.open()
     jobs: list[Job] = []
     for number, (state, prefix, group, kind) in enumerate(
         itertools.product(State, ("a%", "a_", "b"), ("g", "G", None), ("1", "2"))
     ):
         due = bench.clock.now() if state is State.ACTIVE else None
-        job = bench.job(
-            f"{prefix}{number:02}", due=due, group=group, metadata={"kind": kind, "x": prefix}
-        )
+        said: dict[str | None, dict[str, str]] = {"g": {"e": ""}, "G": {"e": "\0x"}, None: {}}
+        metadata = {"kind": kind, "x": prefix} | said[group]
+        job = bench.job(f"{prefix}{number:02}", due=due, group=group, metadata=metadata)
         jobs.append(bench.finished(job) if state is State.FINISHED else job)
     limit = backend.capabilities.bulk_limit or len(jobs)
     for start in range(0, len(jobs), limit):
@@ -263,17 +292,18 @@ async def filters_of_jobs_hold_together(bench: Bench) -> None:
         *({"id_prefix": prefix} for prefix in ("a", "a%", "a_", "A")),
         *({"group": group} for group in ("g", "G", "g ", "")),
         *({"metadata": wanted} for wanted in ({"kind": "1"}, {"kind": "2", "x": "b"}, {"y": "1"})),
+        {"metadata": {"e": ""}},  # not the same as none, nor as what begins with a NUL
     ]
-    for one, other in itertools.combinations(single, 2):
-        query = one | other
-        found = [job.id for job in await bench.jobs(backend, limit=20, **query)]
+    for query in _together(single):
+        limit = 20 if len(query) < 3 else 1  # a later page is as the first one
+        found = [job.id for job in await bench.jobs(backend, limit=limit, **query)]
         expected = [job.id for job in jobs if selects(JobQuery(**query), job)]
         assert sorted(found) == sorted(expected), f"by {query} got {found}"
 
 
 @law
 async def filters_of_the_history_hold_together(bench: Bench) -> None:
-    """Every two filters of the history select what both select, to the microsecond."""
+    """Filters of the history select what all of them select, be they two or five."""
     backend = await bench.open()
     tick = bench.tick
     start = bench.clock.now()
@@ -296,12 +326,12 @@ async def filters_of_the_history_hold_together(bench: Bench) -> None:
         *({"final": final} for final in (True, False)),
         *({"statuses": frozenset(some)} for some in ({Status.FAILED}, {Status.MISSED}, ())),
         {"statuses": frozenset({Status.SUCCEEDED, Status.FAILED})},
-        *({"since": start + ticks * tick} for ticks in range(4)),
-        *({"until": start + ticks * tick} for ticks in range(4)),
+        *({"since": start + ticks * tick} for ticks in (1, 0, 2, 3)),
+        *({"until": start + ticks * tick} for ticks in (2, 3, 1, 0)),
     ]
-    for one, other in itertools.combinations(single, 2):
-        query = one | other
-        found = [execution.id for execution in await bench.records(backend, 20, **query)]
+    for query in _together(single):
+        limit = 20 if len(query) < 3 else 1  # a later page is as the first one
+        found = [execution.id for execution in await bench.records(backend, limit, **query)]
         expected = [
             execution.id for execution in executions if picks(ExecutionQuery(**query), execution)
         ]
@@ -338,3 +368,23 @@ async def pages_go_on_where_the_last_one_was_deleted(bench: Bench) -> None:
     third = await backend.executions(ExecutionQuery(), after=first.next, limit=4)
     assert not list(third.items), f"an execution that is newer than the page before: {job.id}"
     assert len(await bench.records(backend)) == 1
+
+
+@law
+async def the_history_goes_on_where_executions_have_expired(bench: Bench) -> None:
+    """A page goes on with older executions, also when all on the page before have expired."""
+    backend = await bench.open()
+    now = bench.clock.now()
+    await bench.added(backend, *(bench.job(f"job-{n}") for n in range(7)))
+    for number, claim in enumerate(await bench.due(backend)):
+        soon = timedelta(hours=1) if number > 3 else timedelta(days=30)
+        execution = bench.execution(claim, expires_at=now + soon)
+        await bench.settle(backend, bench.settlement(claim, executions=[execution]))
+    listed = await bench.records(backend)
+    first = await backend.executions(ExecutionQuery(), after=None, limit=3)
+    assert list(first.items) == listed[:3]
+    await bench.advance(days=1)
+    assert await backend.prune(now - timedelta(days=1)) == 3
+    second = await backend.executions(ExecutionQuery(), after=first.next, limit=9)
+    assert list(second.items) == listed[3:], "older executions were left out, or listed again"
+    assert second.next is None

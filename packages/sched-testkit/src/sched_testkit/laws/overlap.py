@@ -15,11 +15,13 @@ from sched_core import (
     JobAlreadyExists,
     JobNotFound,
     Kind,
+    Renewal,
     RevisionConflict,
+    Room,
     Status,
 )
 from sched_testkit.laws.law import law_of_overlap
-from sched_testkit.overlap import Answer, Overlap
+from sched_testkit.overlap import Answer, Call, Overlap
 
 
 def won(first: Answer, second: Answer, *refusals: type[Exception]) -> Answer:
@@ -188,6 +190,32 @@ async def writes_of_different_jobs_are_all_kept(both: Overlap) -> None:
     assert third.error is None and fourth.error is None, f"refused: {third} and {fourth}"
     assert await both.seen("one") is None, "a removal of another job was taken back"
     assert [await both.stored("three")] == list(third.value), "an added job is gone"
+
+
+@law_of_overlap
+async def no_call_takes_back_what_another_wrote(both: Overlap) -> None:
+    """A call about another job, or about none, takes back nothing that is written beside it."""
+    others = await both.added(both.job("renewed"), both.job("released"))
+    claims = {claim.job.id: claim for claim in await both.claimed(both.one)}
+    assert claims.keys() == {job.id for job in others}
+    renewed, released = (claims[job.id] for job in others)
+    long_ago = both.bench.clock.now() - timedelta(days=1000)
+    calls: dict[str, Call] = {
+        "check": lambda two: two.check(),
+        "prune": lambda two: two.prune(long_ago),
+        "renew": lambda two: two.renew([Renewal(renewed)]),
+        "release": lambda two: two.release([released]),
+        "claim_due": lambda two: two.claim_due(Room(10)),
+    }
+    for name, call in calls.items():
+        job = both.job(name, due=None)
+        first, second = await both.both(_adding(job), call)
+        assert first.error is None and second.error is None, f"{name}: {first} and {second}"
+        assert [await both.stored(name)] == list(first.value), f"{name} took a job back"
+
+
+def _adding(job: Job) -> Call:
+    return lambda one: one.add([job])
 
 
 @law_of_overlap

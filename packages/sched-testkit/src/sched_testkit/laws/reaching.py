@@ -7,6 +7,7 @@ import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -257,7 +258,14 @@ async def an_unreadable_record_is_shown(bench: Bench) -> None:
     assert (shown.id, bool(shown.reason)) == ("spoiled", True)
     assert isinstance(shown.record, bytes)
     assert [job.id for job in await bench.jobs(backend, limit=1)] == ["a", "spoiled", "z"]
-    assert shown in await bench.jobs(backend, state=State.PAUSED), "a filter hid it"
+    filters: tuple[dict[str, Any], ...] = (
+        {"state": State.PAUSED},
+        {"group": "another"},
+        {"metadata": {"another": "entry"}},
+        {"state": State.PAUSED, "group": "another", "metadata": {"k": ""}, "id_prefix": "sp"},
+    )
+    for query in filters:
+        assert await bench.jobs(backend, **query) == [shown], f"{query} hid it"
     assert not await bench.jobs(backend, id_prefix="b")
 
 

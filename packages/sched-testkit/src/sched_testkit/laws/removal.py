@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from attrs import evolve
+
 from sched_core import Backend, Job, JobAlreadyExists, JobNotFound, Settlement, Status
 from sched_testkit.bench import Bench
 from sched_testkit.laws.law import law
@@ -28,7 +30,7 @@ async def a_removed_job_is_gone(bench: Bench) -> None:
 
 @law
 async def a_settlement_cannot_bring_a_job_back(bench: Bench) -> None:
-    """Settling a removed job is a conflict without a job; its execution alone is written, once."""
+    """Settling a removed job conflicts with no job; its executions alone are written, once."""
     backend = await bench.open()
     await bench.added(backend, bench.job())
     claim = await bench.claim(backend)
@@ -36,14 +38,16 @@ async def a_settlement_cannot_bring_a_job_back(bench: Bench) -> None:
     assert await backend.get("job") is None
     settled = await bench.settle(backend, bench.settlement(claim, due=bench.clock.now()))
     assert (settled.outcome, settled.job) == ("conflict", None)
-    ended = Settlement(claim, None, None, (bench.execution(claim),))
+    failed = bench.execution(claim, Status.FAILED, final=False)
+    skipped = bench.execution(claim, Status.SKIPPED, attempt=0)
+    ended = Settlement(claim, None, None, (failed, skipped))
     assert (await bench.settle(backend, ended)).outcome == "written"
     assert (await bench.settle(backend, ended)).outcome == "written"
     assert await backend.get("job") is None
-    assert bench.summary(await bench.history(backend)) == [(1, 1, "succeeded")]
+    assert await bench.history(backend) == [skipped, failed]
     await bench.advance(3 * bench.lease)
     assert not await bench.due(backend, 10)
-    assert len(await bench.history(backend)) == 1
+    assert len(await bench.history(backend)) == 2
 
 
 @law
@@ -104,7 +108,7 @@ async def a_second_removal_keeps_the_hold(bench: Bench) -> None:
     await bench.remove(one, "job")
     await _expect_gone(one, gone)
     (new,) = await bench.added(two, bench.job())
-    assert not await bench.due(two, 10), "a second removal freed somebody's claim"
+    assert not await bench.due(two, 10), "a second removal freed a claim"
     (held,) = await bench.renew(one, [old])
     assert held.token == old.token
     ended = Settlement(held, None, None, (bench.execution(old),))
@@ -170,3 +174,24 @@ async def the_history_of_a_removed_job_stays(bench: Bench) -> None:
     await bench.added(backend, bench.job())
     assert await bench.history(backend) == before
     assert [execution.job_id for execution in await bench.history(backend, job_id="job")] == ["job"]
+
+
+@law
+async def a_removed_job_can_be_added_as_it_was(bench: Bench) -> None:
+    """An add that comes again after a removal is no repeat: it stores the job, held or not."""
+    backend = await bench.open()
+    given = bench.job("held"), bench.job("idle", due=None)
+    stored = await bench.added(backend, *given)
+    claim = await bench.claim(backend)
+    for job, old in zip(given, stored, strict=True):
+        await bench.remove(backend, job.id)
+        (again,) = await backend.add([job])
+        assert await bench.stored(backend, job.id) == again
+        new = evolve(job, revision=again.revision)
+        assert again == (bench.held(new, claim) if job.id == "held" else new)
+        assert again.revision > old.revision, "a revision was used again"
+    assert not await bench.due(backend, 10), "adding a job again freed a claim"
+    await backend.release([claim])
+    free = await bench.stored(backend, "held")
+    assert (await bench.claim(backend)).job == free
+    assert not await bench.history(backend)

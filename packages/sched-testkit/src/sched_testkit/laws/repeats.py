@@ -87,6 +87,25 @@ async def a_settlement_twice_in_one_batch_is_written_once(bench: Bench) -> None:
 
 
 @law
+async def two_claims_of_a_job_in_one_batch_are_judged_apart(bench: Bench) -> None:
+    """One batch may hold settlements of two claims of one job: each gets its own answer."""
+    backend = await bench.open()
+    await bench.added(backend, bench.job())
+    lost = await bench.claim(backend)
+    held = await bench.take_over(backend)
+    old, new = (bench.settlement(claim, due=bench.clock.now()) for claim in (lost, held))
+    for batch, expected in (
+        ([old, new, old], ["claim_lost", "written", "claim_lost"]),
+        ([new, old], ["written", "claim_lost"]),
+    ):
+        answers = await backend.settle(batch)
+        assert [answer.outcome for answer in answers] == expected
+    assert (await bench.stored(backend)).standing == new.standing
+    summary = bench.summary(await bench.history(backend))
+    assert summary == [(1, 1, "abandoned"), (1, 2, "succeeded")]
+
+
+@law
 async def a_repeat_of_another_claim_is_none(bench: Bench) -> None:
     """A settlement with the executions of another claim is no repeat: token and worker decide."""
     one = await bench.open()
@@ -96,11 +115,32 @@ async def a_repeat_of_another_claim_is_none(bench: Bench) -> None:
     taken = await bench.take_over(two)
     written = bench.settlement(taken, due=bench.clock.now())
     assert (await bench.settle(two, written)).outcome == "written"
-    same_executions = evolve(written, claim=stale)
-    assert (await bench.settle(one, same_executions)).outcome == "claim_lost"
+    forged = (evolve(taken, worker="another"), evolve(taken, token=taken.token + 1))
+    for claim in (stale, *forged):
+        same_executions = evolve(written, claim=claim)
+        assert (await bench.settle(one, same_executions)).outcome == "claim_lost"
     alone = Settlement(stale, None, None, (bench.execution(stale),))
     assert (await bench.settle(one, alone)).outcome == "claim_lost"
     assert len(await bench.history(one)) == 2
+
+
+@law
+async def a_repeat_has_all_its_executions(bench: Bench) -> None:
+    """Where some executions of a settlement are stored and others are not, it is no repeat."""
+    backend = await bench.open()
+    (job,) = await bench.added(backend, bench.job())
+    claim = await bench.claim(backend)
+    own = bench.execution(claim)
+    missed = bench.execution(claim, Status.MISSED, attempt=0, number=7, id=f"{job.uid}:7:0")
+    first = bench.settlement(claim, due=bench.clock.now(), executions=[own])
+    assert (await bench.settle(backend, first)).outcome == "written"
+    later = bench.settlement(await bench.claim(backend), due=bench.clock.now())
+    assert (await bench.settle(backend, later)).outcome == "written"
+    for executions in ([missed, own], [own, missed]):
+        outcome = (await bench.settle(backend, evolve(first, executions=tuple(executions)))).outcome
+        assert outcome == "claim_lost", f"one of two executions is not stored, and it is {outcome}"
+    assert (await bench.settle(backend, first)).outcome == "written"
+    assert await bench.history(backend) == [*later.executions, own]
 
 
 @law

@@ -67,7 +67,7 @@ async def a_refused_edit_writes_nothing(bench: Bench) -> None:
         stored = [await backend.replace(job) for job in older]
         for old, new in zip(older, stored, strict=True):
             missed = unrun(bench, old, 7)
-            for revision in (old.revision, new.revision + 1):
+            for revision in (0, old.revision, new.revision + 1):
                 for executions in ([], [missed]):
                     await _refused(backend, edit, evolve(old, revision=revision), executions)
             assert await bench.stored(backend, old.id) == new
@@ -134,17 +134,23 @@ async def a_stored_execution_is_passed_over(bench: Bench) -> None:
     ended = unrun(bench, job, 7, reason="the first")
     lost = evolve(ended, id=f"{job.uid}:7:1", attempt=1, status=Status.ABANDONED, final=False)
     first = [ended, lost]
+    twice = [ended, lost, lost, ended]  # what stands before it in one call is stored, too
     later = bench.clock.now() + timedelta(1)
     second = [evolve(execution, reason="the second", finished_at=later) for execution in first]
-    job = await backend.replace(job, first)
+    job = await backend.replace(job, twice)
     job = await backend.replace(job, second)
     assert await bench.history(backend) == first[::-1]
     claim = await bench.claim(backend)
     own = bench.execution(claim)
     due = bench.clock.now()
-    settlement = bench.settlement(claim, executions=[*second, own], due=due)
+    settlement = bench.settlement(claim, executions=[*second, own, own], due=due)
     assert (await bench.settle(backend, settlement)).outcome == "written"
-    await bench.remove(backend, "job", [*second, evolve(own, reason="again")])
+    again = [*second, evolve(own, reason="again")]  # one of them was written by a run
+    await backend.replace(await bench.stored(backend), again)
+    claim = await bench.claim(backend)
+    await backend.replace(await bench.stored(backend), again)
+    await backend.release([claim])
+    await bench.remove(backend, "job", again)
     assert await bench.history(backend) == [own, *first[::-1]]
 
 

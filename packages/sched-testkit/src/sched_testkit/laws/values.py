@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,6 +18,7 @@ LOOK_ALIKE = (
     *("a", "A", "a ", " a", "a  ", "aa", "á", "a\u0301", "å", "Å", "A\u030a", "\uff41", "\u0131"),
     *("a.", ".a", "a.b", "a/b", "a\\b", "a*", "*", ">", "a>", "%", "a%", "_", "a_", "?", "a?"),
     *("a:b", "a'b", 'a"b', "a;b", "a|b", "a\u00a0", "a\u200b", "I", "i", "\u0130", "ß", "ss"),
+    *("{a}", "b{a}", "[a]", "(a)", "^a", "a$", "%61", "a%20", "a+", "&lt;", "<", "a,b", "a=b"),
     *("null", "None", "0", "00", "1", "01", "1.0", "1e0", "true", "-", "--", "~", "..", "$", "#"),
 )
 """Ids that one store or another takes for the same, or for a pattern, or for a path."""
@@ -248,6 +250,12 @@ async def the_longest_texts_are_kept(bench: Bench) -> None:
     big = {"k" * 1000: "v" * 20_000, "w": "\U0001f600" * 10_000}
     jobs = [bench.job(name, name=name, group=name, metadata=big, due=None) for name in ids[:3]]
     jobs += [bench.job(name, name=name, group=name) for name in ids[3:]]
+    long, reason = "r" * 2048, "\u2713" * 682  # of executions and of pauses: 2 KiB
+    pauses = [Pause(bench.clock.now(), 1, None, each) for each in (reason, long)]
+    jobs[:2] = [
+        evolve(job, standing=evolve(job.standing, pause=pause))
+        for job, pause in zip(jobs, pauses, strict=False)
+    ]
     for job in jobs:
         (stored,) = await bench.added(backend, job)
         assert await bench.stored(backend, job.id) == evolve(job, revision=stored.revision)
@@ -256,15 +264,18 @@ async def the_longest_texts_are_kept(bench: Bench) -> None:
         assert [job.id for job in await bench.jobs(backend, group=name)] == [name]
     claims = await bench.due(backend, 20)
     assert sorted(claim.job.id for claim in claims) == sorted(ids[3:])
-    reason = "\u2713" * 682
     executions = [
-        bench.execution(claim, Status.FAILED, reason=reason, final=True) for claim in claims
+        bench.execution(claim, Status.FAILED, reason=each, final=True)
+        for claim, each in zip(claims, itertools.cycle((reason, long)))
     ]
     settlements = [
-        bench.settlement(claim, executions=[execution])
-        for claim, execution in zip(claims, executions, strict=True)
+        bench.settlement(claim, executions=[execution], pause=pause)
+        for claim, execution, pause in zip(claims, executions, itertools.cycle(pauses))
     ]
     assert {one.outcome for one in await backend.settle(settlements)} == {"written"}
+    for settlement in settlements:
+        stored = await bench.stored(backend, settlement.claim.job.id)
+        assert stored.standing == settlement.standing
     for execution in executions:
         assert await bench.history(backend, job_id=execution.job_id) == [execution]
 

@@ -14,7 +14,7 @@ from sched_core import Backend, Policy, Room
 from sched_core.clock import pause
 from sched_core.ports import MAX_POLL
 from sched_testkit.bench import Bench
-from sched_testkit.laws.law import law
+from sched_testkit.laws.law import granular, law
 
 
 @asynccontextmanager
@@ -23,6 +23,7 @@ async def a_wait(
     backend: Backend,
     otherwise: str = "wait_due did not return",
     *,
+    limit: int = 10,
     begins_within: float = 0.02,
 ) -> AsyncIterator[anyio.Event]:
     """Start waiting, yield what is set when the wait has ended, and expect it to end.
@@ -31,12 +32,13 @@ async def a_wait(
         bench: Of the law.
         backend: The one that waits.
         otherwise: What is wrong if it does not end.
+        limit: How many jobs are wanted.
         begins_within: Seconds until the body runs: it waits then, also where it does in a thread.
     """
     ended = anyio.Event()
 
     async def wait() -> None:
-        await backend.wait_due(Room(10))
+        await backend.wait_due(Room(limit))
         ended.set()
 
     with anyio.move_on_after(bench.harness.patience) as scope:
@@ -91,9 +93,16 @@ async def waiting_ends_after_the_longest_poll(bench: Bench) -> None:
 
 @law
 async def waiting_does_not_spin(bench: Bench) -> None:
-    """While nothing is due and nothing changes, wait_due waits."""
+    """While nothing is due and nothing changes, wait_due waits, be it for the shortest time."""
     backend = await bench.open()
-    await bench.added(backend, bench.job(due=bench.clock.now() + timedelta(seconds=4)))
+    now = bench.clock.now()
+    await bench.added(backend, bench.job("later", due=now + timedelta(seconds=4)))
+    await bench.added(backend, bench.job("soon", due=now + granular(backend)))
+    await bench.added(backend, bench.job("expired"))
+    claim = await bench.claim(backend)
+    execution = bench.execution(claim, expires_at=now)
+    ended = bench.settlement(claim, executions=[execution], expires_at=now)
+    await bench.settle(backend, ended)
     await _stays(bench, backend)
 
 
@@ -280,11 +289,38 @@ async def a_cancelled_wait_takes_no_wake_with_it(bench: Bench) -> None:
 
 @law
 async def every_wait_is_woken(bench: Bench) -> None:
-    """Of several waits of one backend at once, each is woken by a job that is due earlier."""
-    backend = await bench.open()
-    await bench.added(backend, bench.job("far", due=bench.clock.now() + timedelta(days=1)))
-    async with (
-        a_wait(bench, backend, "the first of two waits was not woken"),
-        a_wait(bench, backend, "the second of two waits was not woken"),
-    ):
-        await bench.added(backend, bench.job())
+    """Of several waits at once each is woken by a job that is due earlier, from any backend."""
+    one, two = await bench.open(), await bench.open()
+    await bench.added(one, bench.job("far", due=bench.clock.now() + timedelta(days=1)))
+    for writer in (one, two):
+        async with (
+            a_wait(bench, one, "the first of two waits was not woken"),
+            a_wait(bench, one, "the second of two waits was not woken"),
+            a_wait(bench, two, "the wait of another instance was not woken"),
+        ):
+            await bench.added(writer, bench.job())
+        await bench.remove(writer, "job")
+
+
+@law
+async def what_is_added_while_a_wait_begins_ends_it(bench: Bench) -> None:
+    """A job that is due earlier ends a wait, also if it came while the wait was looking."""
+    one, two = await bench.open(), await bench.open()
+    await bench.added(one, bench.job("far", due=bench.clock.now() + timedelta(days=1)))
+    for turns in range(8):
+        ended = anyio.Event()
+
+        async def wait(ended: anyio.Event = ended) -> None:
+            await one.wait_due(Room(10))
+            ended.set()
+
+        writer = two if turns % 2 else one
+        with anyio.move_on_after(bench.harness.patience) as scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(wait)
+                for _ in range(turns // 2 + 1):
+                    await anyio.lowlevel.checkpoint()
+                await bench.added(writer, bench.job())
+                await ended.wait()
+        assert not scope.cancelled_caught, "wait_due missed a job that came while it began"
+        await bench.remove(one, "job")
