@@ -215,7 +215,6 @@ def test_a_lock_of_another_program_is_waited_for_and_named(tmp_path: Path) -> No
 READ_ONLY = """
 import os, sys
 import anyio, anyio._backends._asyncio
-from sched_core import Claim
 from sched_core.clock import SystemClock
 from sched_core.errors import BackendError
 from sched_sql import SqlBackend
@@ -408,7 +407,7 @@ def test_a_store_restored_under_a_running_worker_refuses_the_old_token(tmp_path:
 
 WORKER = """
 import sys, anyio
-from sched_core import Claim
+from sched_core import Room
 from sched_core.clock import SystemClock
 from sched_sql import SqlBackend
 
@@ -525,7 +524,6 @@ def test_a_closed_backend_leaves_its_claims_to_their_lease(tmp_path: Path) -> No
 ADDER = """
 import sys, anyio, uuid
 from datetime import UTC, datetime
-from sched_core import Claim
 from sched_core.clock import SystemClock
 from sched_core import Job, JobSpec, Once, Pending, Standing
 from sched_sql import SqlBackend
@@ -578,7 +576,7 @@ def test_a_fork_lets_go_of_the_parent_and_is_refused(tmp_path: Path) -> None:
     """The child lives on after the parent was killed, and does not keep its claims alive."""
     script = """
 import os, sys, anyio, time
-from sched_core import Claim
+from sched_core import Room
 from sched_core.clock import SystemClock
 from sched_core.errors import SchedulerForked
 from sched_sql import SqlBackend
