@@ -575,7 +575,29 @@ async def another_policy_keeps_what_a_lost_run_stood_for(world: World) -> None:
     await world.update(0, "a", policy=Policy(misfire=CatchUp(2, seconds(3600))))
 
 
+async def what_one_took_over_before_it_was_cut_off_is_attempted_again(world: World) -> None:
+    """The attempt that it wrote down as lost counts, though nothing has come of its own run."""
+    await world.submit(0, MINUTELY, declared=False)
+    await world.advance(seconds(60))
+    await world.mishap(0, "claimed")
+    await world.submit(0, evolve(MINUTELY, id="b"), declared=False)
+    await world.advance(seconds(60))
+    await world.mishap(0, "cut off")
+
+
+async def a_trigger_that_a_slow_one_took_over_is_attempted_again(world: World) -> None:
+    """The other one goes on from the attempt that was lost."""
+    await world.submit(0, HOURLY, declared=False)
+    await world.operate(0, "trigger", "a")
+    await world.mishap(0, "die")
+    await world.submit(0, evolve(MINUTELY, id="b"), declared=False)
+    await world.advance(seconds(60))
+    await world.mishap(0, "slow")
+
+
 FOUND = [
+    what_one_took_over_before_it_was_cut_off_is_attempted_again,
+    a_trigger_that_a_slow_one_took_over_is_attempted_again,
     another_policy_keeps_what_a_lost_run_stood_for,
     a_trigger_of_a_waiting_retry_after_the_clock_was_set_back,
     a_trigger_and_an_edit_after_a_lost_claim_that_was_to_end_a_pause,

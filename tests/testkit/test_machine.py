@@ -17,9 +17,11 @@ from tests.testkit.test_found_histories import (
     judge,
     retries_that_all_fail,
     seconds,
+    what_one_took_over_before_it_was_cut_off_is_attempted_again,
 )
 
 from sched_core import (
+    Execution,
     Interval,
     Job,
     JobSpec,
@@ -41,6 +43,7 @@ from sched_testkit.machine import run_histories
 from sched_testkit.world import Act, World
 
 begins, finishes, lapses = begin.begin, finish.finish, row.lapse
+lapses_in_store = row.Row.lapse
 redefines, calls = define.redefine, HandlerThread.call
 MINUTELY = JobSpec("a", Interval(seconds=60))
 
@@ -111,6 +114,32 @@ def the_lost_do_not_wait(job: Job, hold: Any, *, now: Any) -> Any:
         return after, executions
     one = evolve(standing.scheduled, due_at=now)
     return evolve(after, standing=evolve(standing, scheduled=one, due_at=now)), executions
+
+
+class Forgetful:
+    """A history that keeps nothing."""
+
+    def stored(self, execution_id: str) -> None:
+        return None
+
+    def append(self, execution: Execution) -> None:
+        pass
+
+
+def a_lost_attempt_is_told_and_not_written(self: row.Row, now: Any, revision: int, to: Any) -> Any:
+    return lapses_in_store(self, now, revision, Forgetful())
+
+
+def attempts_jump(*arguments: Any, **options: Any) -> Any:
+    start = begins(*arguments, **options)
+    if not isinstance(start, Start) or start.attempt == 1:
+        return start
+    return evolve(start, attempt=start.attempt + 1)
+
+
+def first_attempts_are_second_ones(*arguments: Any, **options: Any) -> Any:
+    start = begins(*arguments, **options)
+    return evolve(start, attempt=2) if isinstance(start, Start) else start
 
 
 def nothing_is_told_to_be_held(job: Job, hold: Any) -> Job:
@@ -198,6 +227,27 @@ async def a_slow_run(world: World) -> None:
         (define, "retire", removals_write_nothing, a_removal_of_what_is_due, "0 own"),
         (finish, "backoff", retries_do_not_wait, a_failure, "before its retry was due"),
         (row, "lapse", the_lost_do_not_wait, a_crash, "starts at once after a lost claim"),
+        (
+            row.Row,
+            "lapse",
+            a_lost_attempt_is_told_and_not_written,
+            what_one_took_over_before_it_was_cut_off_is_attempted_again,
+            "starts attempt 2 after 0",
+        ),
+        (
+            settler,
+            "begin",
+            attempts_jump,
+            what_one_took_over_before_it_was_cut_off_is_attempted_again,
+            "starts attempt 3 after 1",
+        ),
+        (
+            settler,
+            "begin",
+            first_attempts_are_second_ones,
+            a_late_run,
+            "starts attempt 2 after 0",
+        ),
         (row, "with_hold", nothing_is_told_to_be_held, a_slow_run, "None is told to be held"),
         (define, "scheduled", no_jitter, a_schedule_with_jitter, "its jitter makes it due"),
     ],

@@ -155,7 +155,7 @@ class Commands:
     # -- commands
 
     async def sync(self) -> None:
-        """Have the oracle read what was written: a command comes after that."""
+        """Have the oracle read what was written: a command or a run comes after that."""
         raise NotImplementedError
 
     async def _before(self, job_id: str) -> Job:

@@ -53,6 +53,8 @@ class World(Commands):
         instance, moment = self.instances[index], self.clock.now()
         for each in self.instances:
             await each.watched.at_rest()
+        # One that hangs may have written before it did: this one goes on from there.
+        await self.sync()
         self.acts = list(acts)
         told = len(self.story)
         await instance.scheduler.run_due()
@@ -74,7 +76,7 @@ class World(Commands):
         self.oracle.look(await self._history(), known, self.clock.now(), pruned)
 
     async def sync(self) -> None:
-        """Have the oracle read what was written: a command comes after that."""
+        """Have the oracle read what was written: a command or a run comes after that."""
         self.oracle.read(await self._history(), self.clock.now())
 
     async def _history(self) -> list[Execution]:
