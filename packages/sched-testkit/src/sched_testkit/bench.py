@@ -6,9 +6,9 @@ Nothing here asks ``lifecycle``: a law that used the code it judges would agree 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -57,6 +57,9 @@ KEEP = timedelta(days=30)
 SECOND = timedelta(seconds=1)
 
 
+T = TypeVar("T")
+
+
 def whole(moment: datetime) -> datetime:
     """Return the second that a moment lies in: moments with and without a fraction differ."""
     return moment.replace(microsecond=0)
@@ -91,6 +94,10 @@ class Bench:
     def tick(self) -> timedelta:
         """The shortest time that makes a difference."""
         return max(self.backends[0].capabilities.granularity, timedelta(microseconds=1))
+
+    def some(self, items: Iterable[T]) -> Iterator[T]:
+        """Return what to ask one after the other: of a slow store, every fifth."""
+        return itertools.islice(items, 0, None, 1 if self.harness.share > 1 / 5 else 5)
 
     async def open(self, worker: str | None = None) -> Backend:
         """Open one more backend on the same data, as a worker of its own."""
