@@ -421,18 +421,20 @@ class Engine:
             await over.wait()
             await self._release(workers.take_all_unbegun())
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(until, give_back, stop.left)
-            await until(workers.until_idle, stop.grace_left)
-            if workers.active:
-                workers.cancel_all()
-                await until(workers.until_idle, stop.left)
         held = workers.holdings.runs
+        if held or not over.is_set():  # there is something to wait for
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(until, give_back, stop.left)
+                await until(workers.until_idle, stop.grace_left)
+                if workers.active:
+                    workers.cancel_all()
+                    await until(workers.until_idle, stop.left)
         if workers.active:
             hanging = sorted(run.claim.job.id for run in held.values())
             logger.error("handlers did not end, their leases must run out: %s", hanging)
             workers.abandon_threads()
-        await until(workers.until_settled, stop.left)
+        if held:
+            await until(workers.until_settled, stop.left)
         if held:
             logger.error("%s runs were not written", len(held))
         workers.close()

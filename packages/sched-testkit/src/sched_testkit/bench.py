@@ -7,9 +7,9 @@ mistakes.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from sched_testkit.elsewhere import Elsewhere
 
 
+T = TypeVar("T")
+
+
 class Bench(Values):
     """One example: a fresh place with up to several backends on it, and one clock.
 
@@ -72,6 +75,10 @@ class Bench(Values):
     def tick(self) -> timedelta:
         """The shortest time that makes a difference."""
         return max(self.backends[0].capabilities.granularity, timedelta(microseconds=1))
+
+    def some(self, items: Iterable[T]) -> Iterator[T]:
+        """Return what to ask one after the other: of a slow store, every fifth."""
+        return itertools.islice(items, 0, None, 1 if self.harness.share > 1 / 5 else 5)
 
     async def open(self, worker: str | None = None) -> Backend:
         """Open one more backend on the same data, as a worker of its own."""

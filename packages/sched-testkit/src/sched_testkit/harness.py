@@ -66,7 +66,7 @@ class Harness(ABC):
     """Seconds of real time after which a call that should have returned has failed."""
 
     share: float = 1.0
-    """Which part of examples, stories and histories is run: less for a store that is slow."""
+    """Which part of examples, stories, histories and batches is run: less for a slow store."""
 
     @abstractmethod
     def place(self) -> AbstractContextManager[Any]:

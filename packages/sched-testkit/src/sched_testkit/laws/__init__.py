@@ -39,7 +39,7 @@ from sched_testkit.laws import (
     whole,
 )
 from sched_testkit.laws.law import GeneratedLaw, Law, SeededLaw, laws_of
-from sched_testkit.laws.order import step_of
+from sched_testkit.laws.order import STEPS, step_of
 
 _ALONE = (
     definitions,
@@ -65,16 +65,23 @@ _ALONE = (
     troubles,
     unreadable,
     offers,
+    durability,
 )
 """One call at a time: what an author meets first."""
-_TOGETHER = (transactions, handlers, durability, overlap, overlap_of_runs)
+_TOGETHER = (overlap, overlap_of_runs)
+"""As soon as whatever they call is written: what is wrong here is wrong in the design."""
+_OFFERED = (transactions, handlers)
+
+_IN_ORDER = sorted(
+    (found for module in _ALONE for found in laws_of(module)), key=lambda law: step_of(law.check)
+)
+_LATE = [law for law in _IN_ORDER if step_of(law.check) > STEPS.index(("settle",))]
 
 LAWS: tuple[Law, ...] = (
-    *sorted(
-        (found for module in _ALONE for found in laws_of(module)),
-        key=lambda law: step_of(law.check),
-    ),
+    *_IN_ORDER[: -len(_LATE)],
     *(found for module in _TOGETHER for found in laws_of(module)),
+    *_LATE,
+    *(found for module in _OFFERED for found in laws_of(module)),
 )
 
 GENERATED_LAWS: tuple[GeneratedLaw, ...] = generated.LAWS

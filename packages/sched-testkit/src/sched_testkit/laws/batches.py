@@ -28,7 +28,14 @@ from sched_testkit.laws.law import law
 MANY = 1001
 """More than stores like to take in one statement."""
 
+FEW = 101
+"""What a slow store, which is asked for a share of the examples, must take at least."""
+
 T = TypeVar("T")
+
+
+def _many(bench: Bench, count: int = MANY) -> int:
+    return max(FEW, round(count * bench.harness.share))
 
 
 async def _stored(bench: Bench, backend: Backend, count: int) -> list[Job]:
@@ -59,24 +66,25 @@ async def _claimed(bench: Bench, backend: Backend, count: int) -> list[Claim]:
 
 @law
 async def many_claims_are_as_single_ones(bench: Bench) -> None:
-    """A claim, a renewal and a settlement of a thousand and one jobs leave out none of them."""
+    """A claim, a renewal and a settlement of hundreds of jobs leave out none of them."""
     one, two = await bench.open(), await bench.open()
-    jobs = await _stored(bench, one, MANY)
-    claims = await _claimed(bench, one, MANY)
+    many = _many(bench)
+    jobs = await _stored(bench, one, many)
+    claims = await _claimed(bench, one, many)
     assert [claim.job for claim in claims] == jobs, "they came in another order, or changed"
-    assert len({claim.token for claim in claims}) == MANY, "two claims have one token"
-    assert not await bench.due(two, MANY), "what is claimed was handed out again"
+    assert len({claim.token for claim in claims}) == many, "two claims have one token"
+    assert not await bench.due(two, many), "what is claimed was handed out again"
     await bench.advance(bench.lease / 2)
     renewed = {claim.job.id: claim for claim in await bench.renew(one, claims)}
     expected = bench.clock.now() + bench.lease
-    assert len(renewed) == MANY, f"{MANY - len(renewed)} claims were not renewed"
+    assert len(renewed) == many, f"{many - len(renewed)} claims were not renewed"
     assert {claim.expires_at for claim in renewed.values()} == {expected}
     assert all(renewed[claim.job.id].token == claim.token for claim in claims)
     await bench.advance(bench.lease - SECOND)
-    assert not await bench.due(two, MANY), "a renewed claim was taken over"
+    assert not await bench.due(two, many), "a renewed claim was taken over"
     settlements = [bench.settlement(claim) for claim in claims]
     answers = await one.settle(settlements)
-    assert [answer.outcome for answer in answers] == ["written"] * MANY
+    assert [answer.outcome for answer in answers] == ["written"] * many
     listed = await bench.jobs(two, limit=400)
     standings = {settled.claim.job.id: settled.standing for settled in settlements}
     assert {job.id: job.standing for job in listed if isinstance(job, Job)} == standings
@@ -84,20 +92,21 @@ async def many_claims_are_as_single_ones(bench: Bench) -> None:
     assert {execution.id for execution in executions} == {
         settled.executions[0].id for settled in settlements
     }
-    assert len(executions) == MANY
-    assert [answer.outcome for answer in await two.settle(settlements)] == ["written"] * MANY
-    assert len(await bench.records(two, limit=400)) == MANY, "a repeat wrote executions again"
+    assert len(executions) == many
+    assert [answer.outcome for answer in await two.settle(settlements)] == ["written"] * many
+    assert len(await bench.records(two, limit=400)) == many, "a repeat wrote executions again"
 
 
 @law
 async def many_claims_can_be_released(bench: Bench) -> None:
     """Releasing hundreds of claims frees each of them, at once, and nothing is lost."""
     one, two = await bench.open(), await bench.open()
-    jobs = await _stored(bench, one, 501)
-    claims = await _claimed(bench, one, 501)
-    kept = claims.pop(250)
+    many = _many(bench, 501)
+    jobs = await _stored(bench, one, many)
+    claims = await _claimed(bench, one, many)
+    kept = claims.pop(many // 2)
     await one.release(claims)
-    again = await _claimed(bench, two, 500)
+    again = await _claimed(bench, two, many - 1)
     assert [claim.job for claim in again] == [job for job in jobs if job.id != kept.job.id]
     assert not await bench.history(one)
     assert [claim.token for claim in await bench.renew(one, [*claims, kept])] == [kept.token]
@@ -107,13 +116,14 @@ async def many_claims_can_be_released(bench: Bench) -> None:
 async def many_lost_claims_are_taken_over(bench: Bench) -> None:
     """When hundreds of claims are lost each of them is ended, told, and taken over."""
     one, two = await bench.open(), await bench.open()
-    await _stored(bench, one, 301)
-    lost = {claim.job.id: claim for claim in await _claimed(bench, one, 301)}
+    many = _many(bench, 301)
+    await _stored(bench, one, many)
+    lost = {claim.job.id: claim for claim in await _claimed(bench, one, many)}
     await bench.advance(bench.lease)
     told = list((await two.claim_due(Room(400))).lapsed)
     assert sorted(each.job_id for each in told) == sorted(lost), "a lost claim was left out"
     await bench.advance(SECOND)
-    taken = await _claimed(bench, two, 301)
+    taken = await _claimed(bench, two, many)
     assert {claim.job.id for claim in taken} == lost.keys()
     assert {bench.pending(claim).lost for claim in taken} == {1}
     executions = await bench.records(two, 100, final=False, statuses=frozenset({Status.ABANDONED}))
@@ -161,7 +171,7 @@ async def a_batch_is_judged_one_by_one(bench: Bench) -> None:
 async def a_bulk_add_of_as_many_as_declared_is_whole(bench: Bench) -> None:
     """A bulk add of as many jobs as are taken at once adds none if its last id is taken."""
     backend = await bench.open()
-    count = min(backend.capabilities.bulk_limit or MANY, MANY)
+    count = min(backend.capabilities.bulk_limit or _many(bench), MANY)
     jobs = [bench.job(f"job-{n:04}", due=None) for n in range(count)]
     if count > 1:
         await bench.added(backend, bench.job(jobs[-1].id, due=None))

@@ -294,7 +294,7 @@ async def filters_of_jobs_hold_together(bench: Bench) -> None:
         *({"metadata": wanted} for wanted in ({"kind": "1"}, {"kind": "2", "x": "b"}, {"y": "1"})),
         {"metadata": {"e": ""}},  # not the same as none, nor as what begins with a NUL
     ]
-    for query in _together(single):
+    for query in bench.some(_together(single)):
         limit = 20 if len(query) < 3 else 1  # a later page is as the first one
         found = [job.id for job in await bench.jobs(backend, limit=limit, **query)]
         expected = [job.id for job in jobs if selects(JobQuery(**query), job)]
@@ -329,7 +329,7 @@ async def filters_of_the_history_hold_together(bench: Bench) -> None:
         *({"since": start + ticks * tick} for ticks in (1, 0, 2, 3)),
         *({"until": start + ticks * tick} for ticks in (2, 3, 1, 0)),
     ]
-    for query in _together(single):
+    for query in bench.some(_together(single)):
         limit = 20 if len(query) < 3 else 1  # a later page is as the first one
         found = [execution.id for execution in await bench.records(backend, limit, **query)]
         expected = [
