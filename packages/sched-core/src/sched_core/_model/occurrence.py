@@ -42,11 +42,12 @@ class Pending:
         snoozes: How often its handler has asked for later.
         began_at: When it was first claimed and did not end with that claim. What it stands for is
             fixed then, and is the same at every attempt.
-        coalesced, coalesced_until: What an edit of the schedule has added to what it stands for:
-            how many moments of the schedule before, and the last of them.
+        coalesced, coalesced_until: What an edit has fixed of what it stands for: how many moments
+            of the schedule before, and the last of them.
         key: Of a request: the same key, not yet ended, is the same request.
         origin: Of a request: the number that it was asked for with; its own but in a backfill.
-        until: Of a backfill: the end of its range.
+        until: Of a backfill: the end of its range. Of the schedule's: it stands for nothing after
+            this moment, because it had begun when it was edited or paused.
         args: Of a request: for the handler.
         derived_from: Of the schedule's: what its moment was derived from besides the schedule, as
             ``schedule.derivation`` writes it.

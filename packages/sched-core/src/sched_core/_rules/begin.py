@@ -44,7 +44,7 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
 
     moment, attempt = one.scheduled_at, one.attempts + 1
     if one.number in standing.cancels:
-        rest = rest_of_backfill(job, one) if one.until is not None else None
+        rest = None if one.is_scheduled else rest_of_backfill(job, one)
         return _ends(claim, one, Status.CANCELLED, now, "cancelled", rest)
     is_scheduled = one.is_scheduled
     derived_from = fingerprint(job.spec.schedule)

@@ -23,7 +23,16 @@ from sched_core._rules.grid import (
 from sched_core._rules.moment import corrected, is_believed
 from sched_core._rules.operate import is_announced, woken
 from sched_core._rules.record import ended, of_passed
-from sched_core._rules.standing import has_begun, is_owed, placed, replaced, scheduled
+from sched_core._rules.standing import (
+    began_at,
+    fixed,
+    has_begun,
+    is_owed,
+    placed,
+    replaced,
+    scheduled,
+    with_fixed_content,
+)
 from sched_core.schedule import first_occurrence, next_occurrence
 
 EDITED = "edited or removed"
@@ -67,7 +76,7 @@ def redefine(
     edited = evolve(job, spec=spec, declared=declared)
     if job.spec.schedule == spec.schedule:
         if job.spec.policy.misfire != spec.policy.misfire:
-            edited = evolve(edited, standing=_with_content(job))
+            edited = evolve(edited, standing=with_fixed_content(job))
         mended = corrected(edited, now=now)
         if mended is not None:
             return Change(mended)
@@ -160,20 +169,6 @@ def _newest(number: int, executions: tuple[Execution, ...]) -> int:
     return max([number, *(each.number for each in executions)])
 
 
-def _with_content(job: Job) -> Standing:
-    """Return the standing with what has begun standing for what it began to stand for.
-
-    That was decided by the misfire policy of then.
-    """
-    one = job.standing.scheduled
-    began_at = None if one is None else _began_at(job, one)
-    if one is None or began_at is None:
-        return job.standing
-    behind = content(job, one, began_at)
-    kept = evolve(one, coalesced=behind.number, coalesced_until=behind.last)
-    return evolve(job.standing, scheduled=kept)
-
-
 def _is_placed(job: Job, now: datetime) -> bool:
     """Whether a job is due when it should be, and not only on its way to another id."""
     standing = job.standing
@@ -195,15 +190,14 @@ def _kept(
 
     What an occurrence stands for is fixed when it begins.
     """
-    began_at = _began_at(job, one)
-    if began_at is None:
+    at = began_at(job, one)
+    if at is None:
         behind = passed(job, one.scheduled_at, now)
         whole = one.coalesced + behind.number
         last = behind.last or one.coalesced_until
         return evolve(one, coalesced=whole, coalesced_until=last), standing, ()
-    behind = content(job, one, began_at)
-    kept = evolve(one, coalesced=behind.number, coalesced_until=behind.last)
-    rest = _rest(job, behind.last or one.scheduled_at, standing.last_number + 1, now)
+    kept = fixed(job, one, at)
+    rest = _rest(job, kept.until or one.scheduled_at, standing.last_number + 1, now)
     return kept, evolve(standing, last_number=_newest(standing.last_number, rest)), rest
 
 
@@ -214,20 +208,15 @@ def _superseded(job: Job, one: Pending, now: datetime) -> tuple[Execution, ...]:
     """
     if not is_owed(job, one, now):
         return ()
-    began_at = _began_at(job, one)
-    if began_at is None:
+    at = began_at(job, one)
+    if at is None:
         behind = passed(job, one.coalesced_until or one.scheduled_at, now)
         behind = Behind(one.coalesced + behind.number, behind.last or one.coalesced_until)
         return (ended(job, one, Status.SUPERSEDED, now, reason=EDITED, behind=behind),)
-    behind = content(job, one, began_at)
+    behind = content(job, one, at)
     own = ended(job, one, Status.SUPERSEDED, now, reason=EDITED, behind=behind)
     number = job.standing.last_number + 1
     return (own, *_rest(job, behind.last or one.scheduled_at, number, now))
-
-
-def _began_at(job: Job, one: Pending) -> datetime | None:
-    """Return when an occurrence began, also where only its claim shows that it has."""
-    return one.began_at or (job.held_at if has_begun(job, one) else None)
 
 
 def _rest(job: Job, since: datetime, number: int, now: datetime) -> tuple[Execution, ...]:

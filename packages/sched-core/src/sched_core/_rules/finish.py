@@ -73,7 +73,7 @@ def finish(
     behind = NOTHING
     if final and start.coalesced:
         behind = Behind(start.coalesced, start.coalesced_until)
-    if status is _CANCELLED and job is not None and one is not None and one.until is not None:
+    if status is _CANCELLED and job is not None and one is not None and not one.is_scheduled:
         behind = rest_of_backfill(job, one)
     execution = Execution(
         f"{claimed.uid}:{start.number}:{start.attempt}",

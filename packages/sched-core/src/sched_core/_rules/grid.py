@@ -109,13 +109,15 @@ def content(job: Job, one: Pending, at: datetime | None) -> Behind:
     added = Behind(one.coalesced, one.coalesced_until)
     if at is None or not one.is_scheduled or type(job.spec.policy.misfire) is not Coalesce:
         return added
+    if one.until is not None:
+        at = min(at, one.until)
     found = passed(job, max(one.scheduled_at, one.coalesced_until or one.scheduled_at), at)
     return Behind(added.number + found.number, found.last or added.last)
 
 
 def rest_of_backfill(job: Job, one: Pending) -> Behind:
     """Return what is left of a backfill behind its pending occurrence."""
-    if one.until is None:
+    if one.until is None or one.is_scheduled:
         return Behind()
     return asked_grid(job, one.scheduled_at).between(one.scheduled_at, one.until)
 

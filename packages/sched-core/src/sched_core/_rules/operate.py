@@ -16,7 +16,14 @@ from sched_core._rules.grid import (
     still_ahead,
     with_gap,
 )
-from sched_core._rules.standing import has_begun, placed, replaced, scheduled
+from sched_core._rules.standing import (
+    began_at,
+    has_begun,
+    placed,
+    replaced,
+    scheduled,
+    with_fixed_content,
+)
 from sched_core.errors import InvalidDefinition, NothingToSkip, SchedError
 from sched_core.schedule import first_occurrence, utc
 
@@ -55,6 +62,11 @@ def pause(job: Job, *, until: datetime | None, reason: str | None, now: datetime
     standing = job.standing
     if standing.scheduled is None and not standing.requests:
         return job
+    one = standing.scheduled
+    at = None if one is None else began_at(job, one)
+    if at is not None and at > now:
+        # The clock was set back: the gap of this pause lies over what it began to stand for.
+        standing = with_fixed_content(job)
     begun = standing.pause or Pause(now, standing.last_number)
     paused = evolve(standing, pause=evolve(begun, until=until, reason=reason))
     return evolve(job, standing=placed(job, paused, now))

@@ -7,6 +7,7 @@ from datetime import datetime
 from sched_core._model.job import Job
 from sched_core._model.occurrence import Gap, Pause, Pending, Standing
 from sched_core._model.policy import share
+from sched_core._rules.grid import content
 from sched_core._rules.record import expiry
 from sched_core.clock import instant_after
 from sched_core.schedule.derivation import fingerprint, trail_of
@@ -89,6 +90,31 @@ def replaced(standing: Standing, one: Pending, *instead: Pending) -> Standing:
 def has_begun(job: Job, one: Pending) -> bool:
     """Whether an occurrence was claimed, and the claim was not handed back."""
     return one.began_at is not None or job.held == one.number
+
+
+def began_at(job: Job, one: Pending) -> datetime | None:
+    """Return when an occurrence began, also where only its claim shows that it has."""
+    return one.began_at or (job.held_at if has_begun(job, one) else None)
+
+
+def with_fixed_content(job: Job) -> Standing:
+    """Return the standing in which what has begun keeps what it stands for.
+
+    Otherwise that is counted at each attempt, by the policy, the schedule and the pauses of then:
+    of these, one is about to change.
+    """
+    one = job.standing.scheduled
+    at = None if one is None else began_at(job, one)
+    if one is None or at is None:
+        return job.standing
+    return evolve(job.standing, scheduled=fixed(job, one, at))
+
+
+def fixed(job: Job, one: Pending, at: datetime) -> Pending:
+    """Return an occurrence that began at the moment, with what it stands for written into it."""
+    behind = content(job, one, at)
+    last = behind.last or one.scheduled_at
+    return evolve(one, coalesced=behind.number, coalesced_until=behind.last, until=last)
 
 
 def is_owed(job: Job, one: Pending, now: datetime) -> bool:
