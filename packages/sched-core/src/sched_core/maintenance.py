@@ -35,7 +35,7 @@ LOOK_FOR_UNREADABLE = timedelta(hours=1)
 LOOK_AGAIN = timedelta(minutes=5)
 """Longest pause after a look that failed."""
 LOOK_SHARE = 20
-"""A look that failed is made again after so many times as long as it took."""
+"""A look that failed is made again after so many times as long as the store answered it."""
 PAGE = 200
 """Jobs that are read at a time."""
 SHOWN = 20
@@ -115,13 +115,12 @@ class Unreadable:
         pause = LOOK_BEGINS
         while True:
             await wait(self._clock, pause)
-            began = elapsed(self._clock)
             try:
                 await self._look()
                 pause = LOOK_FOR_UNREADABLE
                 self._observers.trouble("listing", None)
             except Exception as error:  # noqa: BLE001 -- a third party's backend may raise anything
-                pause = after_failure(elapsed(self._clock) - began)
+                pause = LOOK_BEGINS  # health is bad until it succeeds
                 logger.warning("the look for unreadable jobs failed: %s", describe(error))
                 self._observers.trouble("listing", describe(error))
 
@@ -156,6 +155,7 @@ class Moments:
         self._observers = observers
         self._is_newer = False
         self._awaits = False
+        self._answered_at = elapsed(clock)
 
     async def run(self) -> None:
         """Look once, soon; again where that fails, or where another worker has not ended its look.
@@ -165,7 +165,7 @@ class Moments:
         pause = LOOK_BEGINS
         while True:
             await wait(self._clock, pause)
-            began = elapsed(self._clock)
+            began = self._answered_at = elapsed(self._clock)
             try:
                 await self.look()
                 self._observers.trouble("moments", None)
@@ -173,7 +173,7 @@ class Moments:
                     return
                 pause = LOOK_AGAIN
             except Exception as error:  # noqa: BLE001 -- a third party's backend may raise anything
-                pause = after_failure(elapsed(self._clock) - began)
+                pause = after_failure(self._answered_at - began)
                 logger.warning("the look for wrong moments failed: %s", describe(error))
                 self._observers.trouble("moments", describe(error))
 
@@ -192,6 +192,7 @@ class Moments:
             page = await self._backend.jobs(JobQuery(), after=after, limit=PAGE)
             jobs = [job for job in page.items if isinstance(job, Job)]
             moved += [job.id for job in jobs if await self._put_right(job)]
+            self._answered_at = elapsed(self._clock)
             if (after := page.next) is None:
                 break
         if self._is_newer:
@@ -260,14 +261,15 @@ NO_READABLE_JOB = JobQuery(group="\x1f")
 """No group has a control character in its name. What cannot be read is listed all the same."""
 
 
-def after_failure(took: float) -> timedelta:
-    """Return the pause after a look that failed, by the seconds that it took.
+def after_failure(worked: float) -> timedelta:
+    """Return the pause after a look that failed, by the seconds in which the store answered it.
 
-    Health is bad until a look succeeds, so the next one comes soon. A look may read every job:
-    one that took long comes later, or looks would be what the store is busy with. How often a look
-    has failed does not matter: after a long outage, health is good as soon as after a short one.
+    Health is bad until a look succeeds, so the next one comes soon. A look may read every job: one
+    that has read for long comes later, or looks would be what the store is busy with. Neither how
+    often a look has failed matters nor how long its last call hung: after a long outage, health is
+    good as soon as after a short one.
     """
-    return min(max(LOOK_BEGINS, timedelta(seconds=LOOK_SHARE * took)), LOOK_AGAIN)
+    return min(max(LOOK_BEGINS, timedelta(seconds=LOOK_SHARE * worked)), LOOK_AGAIN)
 
 
 async def wait(clock: Clock, duration: timedelta) -> None:
