@@ -16,9 +16,20 @@ from typer.testing import CliRunner
 
 from sched_cli import main as _commands  # noqa: F401 -- puts them into the application
 from sched_cli.shared import app
-from sched_core import Interval, JobEvent, Once, Room, Scheduler, SystemClock, open_scheduler
+from sched_core import (
+    Interval,
+    JobEvent,
+    Once,
+    Policy,
+    Retry,
+    Room,
+    Scheduler,
+    SystemClock,
+    open_scheduler,
+)
 from sched_core.config import open_backend, read_config
 from sched_core.ports import Backend
+from sched_core.testing import FakeClock
 from sched_sql import SqlBackend
 
 AGO = timedelta(minutes=2)
@@ -143,6 +154,29 @@ def test_a_failure_that_is_not_over_is_a_problem_and_no_matter_of_a_probe(tmp_pa
     code, found = asked(url, "doctor")
     assert (code, found["problems"]) == (1, ["job 'hourly' failed once in the last day"])
     assert asked(url, "health")[0] == 0
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_a_clock_far_ahead_has_left_behind_is_a_problem(tmp_path: Path, fails: bool) -> None:
+    async def handler(event: JobEvent) -> None:
+        if fails:
+            raise ValueError("no")
+
+    async def main() -> None:
+        clock = FakeClock(datetime.now(UTC))
+        policy, backend = Policy(retry=Retry(attempts=2)), SqlBackend(tmp_path / "jobs.db")
+        async with Scheduler(backend, handler=handler, clock=clock) as scheduler:
+            await scheduler.ensure_job("hourly", Interval(hours=1), policy=policy)
+            clock.jump(timedelta(days=3650))
+            await scheduler.run_due()
+
+    anyio.run(main)
+    code, found = asked(str(tmp_path / "jobs.db"), "doctor")
+    assert code == 1
+    (problem,) = found["problems"]
+    assert problem.startswith(
+        "job 'hourly': its next moment is" if not fails else "job 'hourly': it has a retry"
+    )
 
 
 def test_the_address_on_the_command_line_wins(

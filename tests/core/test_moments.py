@@ -12,16 +12,21 @@ from sched_core import (
     BackendUnavailable,
     Interval,
     Job,
+    JobEvent,
     JobSpec,
     MemoryBackend,
     MemoryStore,
     Pending,
+    Policy,
+    Retry,
+    Scheduler,
     Standing,
+    Status,
     maintenance,
 )
 from sched_core.maintenance import LOOK_AGAIN, LOOK_BEGINS, Moments
 from sched_core.observing import Observers
-from sched_core.testing import EPOCH, FakeClock
+from sched_core.testing import EPOCH, FakeClock, RecordingHandler, history
 
 YEARS = timedelta(days=3650)
 
@@ -102,5 +107,56 @@ def test_a_look_that_nobody_ends_is_taken_over(release: list[str]) -> None:
         await place.add(backend, "b")
         await third.look()
         assert not place.is_right("b"), "it has looked although that was done"
+
+    anyio.run(main)
+
+
+def test_a_retry_that_waits_in_the_future_is_due_now_and_its_next_moment_is_put_right_after_it(
+    release: list[str],
+) -> None:
+    """A clock is years ahead while a job fails, and put right while its retry waits."""
+    failing = [True]
+
+    async def handler(event: JobEvent) -> None:
+        if failing[0]:
+            raise ValueError("no")
+
+    async def main() -> None:
+        clock = FakeClock()
+        backend = MemoryBackend()
+        policy = Policy(retry=Retry(attempts=3))
+        async with Scheduler(backend, handler=handler, clock=clock) as scheduler:
+            await scheduler.ensure_job("hourly", Interval(hours=1), policy=policy)
+            clock.jump(YEARS)
+            assert await scheduler.run_due() == 1
+            clock.jump(-YEARS)
+            failing[0] = False
+            looks = Moments(backend, clock, Observers(backend, ()))
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(looks.run)
+                await anyio.wait_all_tasks_blocked()
+                clock.advance(LOOK_BEGINS)
+                await anyio.wait_all_tasks_blocked()
+                assert await scheduler.run_due() == 1
+                clock.advance(LOOK_AGAIN)
+            job = await scheduler.get_job("hourly")
+            assert job.next_run == EPOCH + timedelta(hours=1)
+            (newest, *_) = await history(scheduler, "hourly")
+            assert (newest.attempt, newest.status) == (2, Status.SUCCEEDED)
+
+    anyio.run(main)
+
+
+def test_a_job_that_is_resumed_is_put_right() -> None:
+    async def main() -> None:
+        clock = FakeClock()
+        async with Scheduler(MemoryBackend(), handler=RecordingHandler(), clock=clock) as scheduler:
+            await scheduler.ensure_job("hourly", Interval(hours=1))
+            clock.jump(YEARS)
+            await scheduler.run_due()
+            await scheduler.pause_job("hourly")
+            clock.jump(-YEARS)
+            job = await scheduler.resume_job("hourly")
+            assert job.next_run == EPOCH + timedelta(hours=1)
 
     anyio.run(main)

@@ -17,6 +17,7 @@ from tests.core.rules.steps import (
     admit,
     begun,
     edit,
+    lose,
     passed_over,
     pause,
     run,
@@ -25,12 +26,15 @@ from tests.core.rules.steps import (
     statuses,
 )
 
+from sched_core._model.claim import Ended
 from sched_core._model.execution import Status
 from sched_core._model.job import Job
 from sched_core._model.policy import Policy, Retry
-from sched_core._rules import moment, operate
-from sched_core.schedule import Cron, FixedDelay
+from sched_core._rules import moment, operate, request
+from sched_core.schedule import Cron, FixedDelay, Interval
 from sched_core.schedule.derivation import LONGEST_TRAIL, knows_better, trail_of
+
+RETRY = Policy(retry=Retry(attempts=3, backoff=10 * MINUTE))
 
 
 class TestAClockThatWasAhead:
@@ -56,16 +60,19 @@ class TestAClockThatWasAhead:
         assert mended is not None
         one = scheduled(mended)
         assert (one.number, one.scheduled_at) == (3, T0 + HOUR)
-        assert (mended.anchor, mended.standing.last_scheduled_at) == (T0 + MINUTE, None)
+        assert (mended.anchor, mended.standing.last_scheduled_at) == (T0, None)
         assert moment.corrected(mended, now=T0 + MINUTE) is None
+        job, _ = run(mended, T0 + HOUR)
+        assert job.next_run == T0 + 2 * HOUR
 
-    @pytest.mark.parametrize(
-        "what", ["begun", "held", "paused", "fixed delay", "on time", "to be cancelled"]
-    )
+    def test_a_schedule_that_took_effect_then_takes_effect_now(self) -> None:
+        mended = moment.corrected(admit(HOURLY, now=self.FAR), now=T0 + MINUTE)
+        assert mended is not None
+        assert (mended.anchor, mended.next_run) == (T0 + MINUTE, T0 + HOUR + MINUTE)
+
+    @pytest.mark.parametrize("what", ["begun", "held", "paused", "on time", "to be cancelled"])
     def test_nothing_is_moved_that_lies_ahead_for_a_reason(self, what: str) -> None:
-        policy = Policy(retry=Retry(attempts=3, backoff=10 * MINUTE))
-        schedule = FixedDelay(hours=1) if what == "fixed delay" else HOURLY
-        job, _ = run(admit(schedule, policy), self.FAR)
+        job, _ = run(admit(HOURLY, RETRY), self.FAR)
         if what == "begun":
             job, _ = run(job, self.FAR + HOUR, FAILURE)
         elif what == "held":
@@ -78,6 +85,57 @@ class TestAClockThatWasAhead:
             job = admit(HOURLY)
         assert moment.stray(job, now=T0) is None
         assert moment.reanchored(job, now=T0) is None
+
+    @pytest.mark.parametrize("ran_at", [T0 + HOUR, T0 + 700 * DAY])
+    def test_a_fixed_delay_is_counted_from_now_where_it_is_counted_from_far_ahead(
+        self, ran_at: datetime
+    ) -> None:
+        job, _ = run(admit(FixedDelay(hours=1)), ran_at)
+        assert moment.corrected(job, now=ran_at) is None
+        assert moment.corrected(job, now=ran_at - 59 * MINUTE) is None
+        back = ran_at - 2 * HOUR
+        mended = moment.corrected(job, now=back)
+        assert mended is not None
+        assert mended.next_run == back + HOUR
+        assert moment.corrected(mended, now=back) is None
+
+    def test_a_fixed_delay_of_years_is_no_reason_and_two_of_them_are_one(self) -> None:
+        job, _ = run(admit(FixedDelay(days=3650)), T0 + 3650 * DAY)
+        assert moment.stray(job, now=T0) is None
+        job, _ = run(admit(FixedDelay(days=365)), T0 + 3650 * DAY)
+        assert moment.stray(job, now=T0) == T0 + 365 * DAY
+
+    @pytest.mark.parametrize("ended", [FAILURE, INTERRUPTION])
+    def test_what_waits_since_then_for_its_next_attempt_is_due_now(self, ended: Ended) -> None:
+        job, first = run(admit(HOURLY, RETRY), self.FAR, ended)
+        assert moment.corrected(job, now=self.FAR - HOUR) is None
+        mended = moment.corrected(job, now=T0 + MINUTE)
+        assert mended is not None
+        assert mended.standing.due_at == T0 + MINUTE
+        assert moment.corrected(mended, now=T0 + MINUTE) is None
+        job, second = run(mended, T0 + MINUTE)
+        assert (second.number, second.attempt) == (first.number, 2)
+        assert second.coalesced == 700 * 24 - 1, "it stands for what it began to stand for"
+        after = moment.corrected(job, now=T0 + MINUTE)
+        assert after is not None
+        assert after.next_run == T0 + HOUR
+
+    def test_a_lost_claim_too_and_an_edit_of_the_schedule_does_it(self) -> None:
+        job, _ = lose(admit(HOURLY, RETRY), self.FAR)
+        job = edit(job, T0 + MINUTE, schedule=Interval(hours=2)).job
+        assert job.standing.due_at == T0 + MINUTE
+
+    def test_what_was_asked_for_then_is_due_now(self) -> None:
+        job = request.trigger(admit(HOURLY), now=self.FAR).job
+        mended = moment.corrected(job, now=T0)
+        assert mended is not None
+        assert mended.standing.due_at == T0
+        assert moment.corrected(request.trigger(admit(HOURLY), now=T0).job, now=T0 - HOUR) is None
+
+    def test_a_wait_of_years_that_began_in_the_present_is_no_wrong_clock(self) -> None:
+        policy = Policy(retry=Retry(attempts=3, backoff=3650 * DAY, maximum=3650 * DAY))
+        job, _ = run(admit(HOURLY, policy), T0 + HOUR, FAILURE)
+        assert moment.corrected(job, now=T0 + HOUR) is None
 
     def test_jitter_and_a_mark_are_reasons(self) -> None:
         assert moment.stray(admit(HOURLY, Policy(jitter=30 * DAY)), now=T0) is None

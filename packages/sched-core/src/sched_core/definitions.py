@@ -165,8 +165,13 @@ class Definitions:
         )
 
     async def resume(self, job_id: str) -> Job:
-        """End a pause."""
-        return await self._operate(job_id, lambda job, now: operate.resume(job, at=now))
+        """End a pause. What a wrong clock has left behind is put right: looks pass paused jobs over."""
+
+        def resume(job: Job, now: datetime) -> Job:
+            resumed = operate.resume(job, at=now)
+            return moment.corrected(resumed, now=now) or resumed
+
+        return await self._operate(job_id, resume)
 
     async def trigger(self, job_id: str) -> str:
         """Run a job once now, besides its schedule; return the key of the occurrence."""

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from sched_core._model.job import Job, JobSpec
 from sched_core._model.policy import Drop
-from sched_core._rules.moment import stray
+from sched_core._rules.moment import hurried, stray
 from sched_core.schedule import Cron, Schedule, dst_warnings, first_occurrence, parts, upcoming
 
 MOST = 3
@@ -50,19 +50,24 @@ def lint(spec: JobSpec, *, now: datetime) -> list[str]:
 
 
 def far_ahead(job: Job, *, now: datetime) -> str | None:
-    """Return what is odd about a stored job's next moment, ``None`` for most.
+    """Return what a clock that was far ahead has left behind in a stored job, ``None`` for most.
 
     Args:
         job: As it is stored.
         now: The present moment, timezone-aware.
     """
     moment, one = stray(job, now=now), job.standing.scheduled
-    if moment is None or one is None:
-        return None
-    return (
-        f"its next moment is {one.scheduled_at:%Y-%m-%d %H:%M:%S}Z, and that of its schedule "
-        f"{moment:%Y-%m-%d %H:%M:%S}Z: a clock was far ahead; scheduler.reanchor_job mends it"
-    )
+    if moment is not None and one is not None:
+        return (
+            f"its next moment is {one.scheduled_at:%Y-%m-%d %H:%M:%S}Z, and that of its schedule "
+            f"{moment:%Y-%m-%d %H:%M:%S}Z: a clock was far ahead; scheduler.reanchor_job mends it"
+        )
+    if hurried(job, now=now) is not job:
+        return (
+            "it has a retry or a request that waits for a moment as far ahead as a clock was; "
+            "scheduler.reanchor_job mends it"
+        )
+    return None
 
 
 def _of_crons(schedule: Schedule, day: datetime) -> list[str]:

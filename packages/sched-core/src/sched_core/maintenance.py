@@ -14,7 +14,7 @@ from attrs import evolve
 from sched_core._model.execution import describe
 from sched_core._model.job import RESERVED, Job, JobSpec
 from sched_core._model.occurrence import Standing
-from sched_core._rules.moment import BELIEVED, corrected
+from sched_core._rules.moment import BELIEVED, corrected, is_from_ahead
 from sched_core.clock import FIRST, Clock, StepWatch, elapsed, instant_after
 from sched_core.errors import JobAlreadyExists, JobNotFound, RevisionConflict
 from sched_core.logger import Logger
@@ -154,13 +154,14 @@ class Moments:
         self._clock = clock
         self._observers = observers
         self._is_newer = False
-        self._awaits = False
+        self._awaits = self._left = False
         self._answered_at = elapsed(clock)
 
     async def run(self) -> None:
-        """Look once, soon; again where that fails, or where another worker has not ended its look.
+        """Look once, soon; again where that fails, or where it has not seen the end of all.
 
-        That one may have died.
+        Another worker that has not ended its look may have died. What began in a future that did
+        not come leaves a next moment there when it ends.
         """
         pause = LOOK_BEGINS
         while True:
@@ -169,7 +170,7 @@ class Moments:
             try:
                 await self.look()
                 self._observers.trouble("moments", None)
-                if not self._awaits:
+                if not (self._awaits or self._left):
                     return
                 pause = LOOK_AGAIN
             except Exception as error:  # noqa: BLE001 -- a third party's backend may raise anything
@@ -184,6 +185,7 @@ class Moments:
         self._is_newer = self._is_newer or await self._takes_up(mine)
         ahead = ExecutionQuery(since=instant_after(self._clock.now(), BELIEVED))
         was_ahead = bool((await self._backend.executions(ahead, after=None, limit=1)).items)
+        self._left = False
         if not self._is_newer and not was_ahead:
             return
         moved: list[str] = []
@@ -244,14 +246,20 @@ class Moments:
 
     async def _put_right(self, job: Job) -> bool:
         """Return whether the job's next moment was moved."""
-        mended = corrected(job, now=self._clock.now())
+        now, standing = self._clock.now(), job.standing
+        # Its next moment is computed from that when it has ended.
+        self._left = self._left or any(
+            one is not None and is_from_ahead(job, one, now)
+            for one in (standing.scheduled, *standing.requests)
+        )
+        mended = corrected(job, now=now)
         if mended is None or job.id.startswith(RESERVED):
             return False
         try:
             await self._backend.replace(mended)
         except (RevisionConflict, JobNotFound):
             return False  # it was claimed or edited meanwhile, which looks at the moment itself
-        return mended.next_run != job.next_run
+        return (mended.next_run, mended.standing.due_at) != (job.next_run, standing.due_at)
 
 
 RELEASE = f"{RESERVED}release"

@@ -507,10 +507,11 @@ class Scheduler:
     async def reanchor_job(self, id: str) -> Job:  # noqa: A002 -- see ensure_job
         """Have a job run at its schedule's next moment, where its stored one lies far after that.
 
-        A clock that was far ahead for a while leaves such moments behind. ``ensure_job``,
-        ``update_job`` and ``sync_jobs`` do the same for the jobs that they are given, and
-        ``run_forever`` for all jobs, soon after it has begun. Where the stored moment is the
-        schedule's next one, or lies less than an hour or a period after it, nothing is changed.
+        A clock that was far ahead for a while leaves such moments behind; retries and requests that
+        wait since then are due now. ``ensure_job``, ``update_job``, ``sync_jobs`` and
+        ``resume_job`` do the same for the jobs that they are given, and ``run_forever`` for all
+        jobs, soon after it has begun. Where the stored moment is the schedule's next one, or lies
+        less than an hour or a period after it, nothing is changed.
 
         Raises:
             JobNotFound, JobUndecodable.

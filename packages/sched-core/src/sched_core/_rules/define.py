@@ -20,7 +20,7 @@ from sched_core._rules.grid import (
     passed,
     rest_of_backfill,
 )
-from sched_core._rules.moment import corrected, is_believed
+from sched_core._rules.moment import corrected, hurried, is_believed
 from sched_core._rules.operate import is_announced, woken
 from sched_core._rules.record import ended, of_passed
 from sched_core._rules.standing import (
@@ -85,7 +85,7 @@ def redefine(
         if job.standing.expires_at is None and job.standing.due_at is not None:
             return Change(edited)
         return Change(evolve(edited, standing=placed(edited, edited.standing, now)))
-    return _rescheduled(woken(job, now=now), evolve(job, spec=spec, declared=declared), now)
+    return _rescheduled(hurried(woken(job, now=now), now=now), edited, now)
 
 
 def renamed(job: Job, job_id: str, *, now: datetime) -> Job:

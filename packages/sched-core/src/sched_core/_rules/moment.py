@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 from attrs import evolve
 
 from sched_core._model.job import Job
+from sched_core._model.occurrence import Pending
 from sched_core._rules.grid import TICK, counts_from_end, grid_of
-from sched_core._rules.standing import has_begun, placed, scheduled
+from sched_core._rules.standing import began_at, has_begun, placed, replaced, scheduled
 from sched_core.schedule import Schedule, next_occurrence
 from sched_core.schedule.derivation import fingerprint, knows_better, trail_of
 
@@ -22,9 +23,31 @@ set back by more than that, and by more than a period, was wrong before."""
 
 
 def corrected(job: Job, *, now: datetime) -> Job | None:
-    """Return the job with its pending moment put right; ``None`` where it is."""
-    derived = rederived(job, now=now)
-    return reanchored(job if derived is None else derived, now=now) or derived
+    """Return the job with what is pending put right; ``None`` where it is."""
+    found = hurried(job, now=now)
+    found = rederived(found, now=now) or found
+    found = reanchored(found, now=now) or found
+    return None if found is job else found
+
+
+def hurried(job: Job, *, now: datetime) -> Job:
+    """Return the job with what began, or was asked for, in a future that did not come due now.
+
+    Its wait was counted from there: by a clock that is right it would be one of years.
+    """
+    standing = job.standing
+    for one in (standing.scheduled, *standing.requests):
+        if one is not None and one.due_at > now and is_from_ahead(job, one, now):
+            standing = replaced(standing, one, evolve(one, due_at=now))
+    if standing is job.standing:
+        return job
+    return evolve(job, standing=placed(job, standing, now))
+
+
+def is_from_ahead(job: Job, one: Pending, now: datetime) -> bool:
+    """Whether an occurrence began, or was asked for, so far ahead that the clock was wrong then."""
+    since = began_at(job, one) or (None if one.is_scheduled else one.due_at)
+    return since is not None and since - now > BELIEVED
 
 
 def rederived(job: Job, *, now: datetime) -> Job | None:
@@ -69,14 +92,15 @@ def _nearest(job: Job, moment: datetime) -> datetime | None:
 
 
 def reanchored(job: Job, *, now: datetime) -> Job | None:
-    """Return the job as if its schedule had taken effect now; ``None`` where that changes nothing.
+    """Return the job at its schedule's next moment; ``None`` where that changes nothing.
 
-    For a moment that a clock, which was far ahead for a while, has put years away.
+    For a moment that a clock, which was far ahead for a while, has put years away. A schedule that
+    took effect before now keeps its grid: otherwise there would be moments of both, close together.
     """
     moment = stray(job, now=now)
     if moment is None:
         return None
-    anchored, number = evolve(job, anchor=now), job.standing.last_number + 1
+    anchored, number = evolve(job, anchor=min(job.anchor, now)), job.standing.last_number + 1
     fresh = evolve(
         job.standing,
         last_number=number,
@@ -92,17 +116,20 @@ def stray(job: Job, *, now: datetime) -> datetime | None:
     """Return the schedule's next moment where the pending one lies after it without a reason.
 
     A pause and jitter are reasons; so is an occurrence under way, or one that is to be cancelled,
-    and a clock that was set back a little: by less than an hour, or less than a period.
+    and a clock that was set back a little: by less than an hour, or less than a period. A schedule
+    that counts from the end of a run is asked as if one ended now.
     """
     one, standing = job.standing.scheduled, job.standing
     if one is None or has_begun(job, one) or one.number in standing.cancels:
         return None
-    if standing.pause or counts_from_end(job):
+    if standing.pause:
         return None
     anchor = min(job.anchor, now)
     moment = next_occurrence(job.spec.schedule, now, anchor)
     if moment is None or one.scheduled_at - moment <= BELIEVED:
         return None
+    if counts_from_end(job):
+        return moment if one.scheduled_at - moment > moment - now else None
     past = standing.last_scheduled_at
     if past is not None and moment <= past and is_believed(job.spec.schedule, past, now, anchor):
         return None
