@@ -165,7 +165,7 @@ class Definitions:
         )
 
     async def resume(self, job_id: str) -> Job:
-        """End a pause. What a wrong clock has left behind is put right: looks pass paused jobs over."""
+        """End a pause. What a wrong clock left behind is put right: looks pass over paused jobs."""
 
         def resume(job: Job, now: datetime) -> Job:
             resumed = operate.resume(job, at=now)
