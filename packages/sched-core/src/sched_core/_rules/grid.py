@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -49,32 +50,47 @@ class Grid:
 
     def count(self, after: datetime, until: datetime) -> int:
         """Return how many moments lie in ``(after, until]``."""
-        found = count_occurrences(self.schedule, after, until, self.anchor).number
-        for gap in self.gaps:
-            since, end = max(after, gap.since), min(until, gap.end)
-            if since < end:
-                found -= count_occurrences(self.schedule, since, end, self.anchor).number
-        return found
+        return sum(
+            count_occurrences(self.schedule, since, end, self.anchor).number
+            for since, end in self._stretches(after, until)
+        )
 
     def last(self, after: datetime, until: datetime) -> datetime | None:
         """Return the newest moment in ``(after, until]``."""
-        found = last_occurrence(self.schedule, after, until, self.anchor).moment
-        for gap in reversed(self.gaps):
-            if found is not None and gap.since < found <= gap.end:
-                until = min(until, gap.since)
-                found = (
-                    last_occurrence(self.schedule, after, until, self.anchor).moment
-                    if after < until
-                    else None
-                )
-        return found
+        for since, end in reversed(list(self._stretches(after, until))):
+            found = last_occurrence(self.schedule, since, end, self.anchor).moment
+            if found is not None:
+                return found
+        return None
 
     def between(self, after: datetime, until: datetime) -> Behind:
-        """Return the moments in ``(after, until]``."""
-        if until <= after:
-            return Behind()
-        number = self.count(after, until)
-        return Behind(number, self.last(after, until)) if number else Behind()
+        """Return the moments in ``(after, until]``.
+
+        Of a schedule that can only be stepped through, the first of them where there are many:
+        their number and the last of them belong together, and the rest is late once more.
+        """
+        number, newest = 0, None
+        for since, end in self._stretches(after, until):
+            counted = count_occurrences(self.schedule, since, end, self.anchor)
+            if counted.number:
+                number += counted.number
+                newest = last_occurrence(self.schedule, since, end, self.anchor).moment
+            if not counted.exact:
+                break
+        return Behind(number, newest)
+
+    def _stretches(self, after: datetime, until: datetime) -> Iterator[tuple[datetime, datetime]]:
+        """Give what lies outside the gaps in ``(after, until]``, in order.
+
+        Each is counted by itself: a schedule that is stepped through says "at least", and a
+        difference of two such numbers says nothing.
+        """
+        for gap in self.gaps:
+            if after < min(gap.since, until):
+                yield after, min(gap.since, until)
+            after = max(after, gap.end)
+        if after < until:
+            yield after, until
 
 
 def counts_from_end(job: Job) -> bool:
