@@ -329,6 +329,19 @@ def test_what_is_printed_brings_it_up_to_date(stored: Place) -> None:
     opened(stored, migrate=False)
 
 
+def test_a_view_of_others_is_named_and_nothing_is_changed(stored: Place) -> None:
+    before = contents(stored)
+    stored.rows("CREATE VIEW dashboard AS SELECT job_id FROM @executions")
+    with pytest.raises(BackendError, match=r"view public.dashboard depends on .*: drop what"):
+        opened(stored)
+    assert contents(stored) == before
+    assert stored.rows("SELECT count(*) FROM dashboard") == stored.rows(
+        "SELECT count(*) FROM @ledger"
+    )
+    stored.rows("DROP VIEW dashboard")
+    opened(stored)
+
+
 def test_who_only_looks_changes_nothing(stored: Place) -> None:
     before = contents(stored)
     with pytest.raises(BackendError, match="version 1, which is older than 3, and who only looks"):

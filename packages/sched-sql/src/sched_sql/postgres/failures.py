@@ -113,6 +113,12 @@ def translate(error: Exception, where: str, schema: str) -> Exception:
         )
     if is_full(error):
         return BackendUnavailable(f"{where}: {text}: {MORE_SLOTS}")
+    if isinstance(error, errors.DependentObjectsStillExist):
+        detail = (error.diag.message_detail or "").replace("\n", ", ")
+        return BackendError(
+            f"{where}: {text} ({detail}): drop what is made of the tables and views of schema "
+            f"{schema}, open it again, and make that again; nothing was changed"
+        )
     if code in {"22P05", "22021"}:
         return BackendError(f"{where}: {text}: the database must have the encoding UTF8")
     if code in _AGAIN or code.startswith(_AGAIN_CLASSES):
