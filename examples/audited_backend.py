@@ -1,7 +1,7 @@
 """A backend made of another: every change of a definition is told to a function, with what it was.
 
 A backend inherits nothing, so one can stand in front of another and hand on what it does not care
-about. It takes the same exam: ``pytest test_audited_backend.py``.
+about. It takes the same conformance suite: ``pytest test_audited_backend.py``.
 """
 
 from __future__ import annotations

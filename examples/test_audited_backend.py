@@ -1,4 +1,4 @@
-"""The composed backend passes the exam, and tells what is true."""
+"""The composed backend passes the conformance suite, and tells what is true."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exam of json_backend.py: all that its author has to write."""
+"""The conformance suite on json_backend.py: all that its author has to write."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ def test_fastapi(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["test_your_jobs.py", "test_audited_backend.py"])
 def test_tests_that_are_examples(name: str, tmp_path: Path, deep: bool) -> None:
-    """In the short form, the exam of the composed backend is of those calls that it changes."""
+    """In the short form, the suite on the composed backend is of those calls that it changes."""
     chosen = "not histories" if deep else "your or harness or tells or add or replac or remov"
     copied(name, tmp_path)
     copied("audited_backend.py", tmp_path)

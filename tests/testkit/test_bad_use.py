@@ -33,7 +33,7 @@ class Mine(Harness):
 
 
 def examined(harness: Harness) -> str:
-    """What the first test of the exam says."""
+    """What the first test of the suite says."""
     test = conformance(harness)
     with pytest.raises(Unfit) as error:
         test().test_the_harness_is_fit()

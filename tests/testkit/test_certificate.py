@@ -1,4 +1,4 @@
-"""The exam as an author runs it: in a pytest of its own, beside whatever plugins are there."""
+"""The conformance suite as an author runs it: in a pytest of its own, beside whatever plugins are there."""
 
 from __future__ import annotations
 

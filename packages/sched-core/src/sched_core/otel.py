@@ -8,7 +8,7 @@ metric                                    what it is
 ========================================  =====================================================
 ``messaging.client.consumed.messages``    runs: attempts for which a handler was called
 ``messaging.process.duration``            how long they took, in seconds
-``sched.occurrences``                     final lines, by ``sched.status``
+``sched.occurrences``                     final executions, by ``sched.status``
 ``sched.lateness``                        seconds from an occurrence to its first attempt
 ``sched.claims.lost``                     claims that were lost, told by whoever took over
 ``sched.backend.errors``                  failures to reach the backend
@@ -47,7 +47,7 @@ from sched_core.ports import Dispatcher, Handler
 OTHER = "_other"
 """Stands for the jobs beyond the first hundred."""
 REMEMBERED = 10_000
-"""Runs that have a span already and whose lines have not come yet."""
+"""Runs that have a span already and whose executions have not come yet."""
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 60, 600)
 _BASE = {"messaging.system": "sched", "messaging.operation.name": "process"}
@@ -62,7 +62,7 @@ class Watched(Protocol):
 class Telemetry:
     """An observer that exports spans and metrics: ``Scheduler(..., observers=[Telemetry()])``.
 
-    By itself it writes a span for each ledger line, when that is stored. For spans that are current
+    By itself it writes a span for each execution, when that is stored. For spans that are current
     while the handler runs, so that those of its own calls lie inside, wrap the handler in
     :meth:`trace`, or give :meth:`middleware` to a router.
 
@@ -177,36 +177,40 @@ class Telemetry:
             self._jobs.add(job_id)
         return job_id
 
-    def _span(self, line: Execution, failed: str | None) -> None:
-        """Write the span of a line, after the fact."""
+    def _span(self, execution: Execution, failed: str | None) -> None:
+        """Write the span of an execution, after the fact."""
         attributes: dict[str, AttributeValue] = {
             **_BASE,
             "messaging.operation.type": "process",
-            "messaging.destination.name": line.job_id,
-            "messaging.message.id": f"{line.uid}:{line.number}",
-            "sched.status": line.status.value,
-            "sched.final": line.final,
-            "sched.attempt": line.attempt,
-            "sched.kind": line.kind.value,
-            "sched.token": line.token,
-            "sched.worker": line.worker,
-            "sched.scheduled_at": line.scheduled_at.isoformat(),
-            "sched.coalesced": line.coalesced,
+            "messaging.destination.name": execution.job_id,
+            "messaging.message.id": f"{execution.uid}:{execution.number}",
+            "sched.status": execution.status.value,
+            "sched.final": execution.final,
+            "sched.attempt": execution.attempt,
+            "sched.kind": execution.kind.value,
+            "sched.token": execution.token,
+            "sched.worker": execution.worker,
+            "sched.scheduled_at": execution.scheduled_at.isoformat(),
+            "sched.coalesced": execution.coalesced,
         }
         if failed is not None:
             attributes["error.type"] = failed
-        begun = line.started_at
+        begun = execution.started_at
         if begun is None:
-            begun = line.claimed_at if line.status is Status.ABANDONED else line.finished_at
+            begun = (
+                execution.claimed_at
+                if execution.status is Status.ABANDONED
+                else execution.finished_at
+            )
         span = self._tracer.start_span(
-            f"process {line.job_id}",
+            f"process {execution.job_id}",
             kind=SpanKind.CONSUMER,
             attributes=attributes,
             start_time=_nanoseconds(begun),
         )
         if failed is not None:
-            span.set_status(StatusCode.ERROR, line.reason or line.status.value)
-        span.end(_nanoseconds(line.finished_at))
+            span.set_status(StatusCode.ERROR, execution.reason or execution.status.value)
+        span.end(_nanoseconds(execution.finished_at))
 
     # -- around handlers
 
@@ -277,13 +281,13 @@ def _age(health: Health) -> float:
     return 0.0 if oldest is None else max((health.at - oldest).total_seconds(), 0.0)
 
 
-def _error_type(line: Execution) -> str | None:
+def _error_type(execution: Execution) -> str | None:
     """Return a word of low cardinality for what went wrong, ``None`` where nothing did."""
-    if line.status is Status.ABANDONED:
+    if execution.status is Status.ABANDONED:
         return "lost"
-    if line.status is not Status.FAILED:
+    if execution.status is not Status.FAILED:
         return None
-    return (line.reason or "failed").partition(":")[0][:100]
+    return (execution.reason or "failed").partition(":")[0][:100]
 
 
 def _without_error(attributes: dict[str, str]) -> dict[str, str]:

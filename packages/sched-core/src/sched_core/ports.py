@@ -63,7 +63,7 @@ class Dispatcher:
         Args:
             event: As any handler gets it.
             in_thread: Use it for functions that are not ``async``: they keep their claim until
-                they return, and a stop does not wait for them for ever.
+                they return, and a stop waits for them no longer than its grace.
         """
         raise NotImplementedError
 

@@ -1,4 +1,4 @@
-"""The conformance exam for backends of the scheduler, and tools for testing with it."""
+"""The conformance suite for backends of the scheduler, and tools for testing with it."""
 
 import pytest
 

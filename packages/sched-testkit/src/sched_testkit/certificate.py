@@ -1,4 +1,4 @@
-"""What a run of the exam found, per backend: what was seen, apart from what is only declared."""
+"""What a run of the suite found, per backend: what was seen, apart from what is only declared."""
 
 from __future__ import annotations
 

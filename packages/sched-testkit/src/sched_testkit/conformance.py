@@ -1,4 +1,4 @@
-"""``conformance(harness)`` builds the exam for one backend: a fresh test class.
+"""``conformance(harness)`` builds the suite for one backend: a fresh test class.
 
 Plain functions that run ``anyio.run`` themselves: no async pytest plugin is needed, and none gets
 in the way. A fresh class for each backend, because hypothesis refuses ``@given`` methods that
@@ -59,7 +59,7 @@ def conformance(harness: Any) -> type:
         raise Unfit(f'{type(harness).__name__} needs a name: set `name = "..."` in the class')
     if not 0 < harness.share <= 1:
         raise Unfit(f"{harness.name}: share must be above 0 and at most 1, not {harness.share!r}")
-    methods: dict[str, Any] = {"__doc__": f"The conformance exam of {harness.name}."}
+    methods: dict[str, Any] = {"__doc__": f"The conformance suite of {harness.name}."}
     methods["test_the_harness_is_fit"] = _fitness_test(harness)
     for law in LAWS:
         methods[f"test_{law.name}"] = _law_test(harness, law)

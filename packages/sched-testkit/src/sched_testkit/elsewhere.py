@@ -1,7 +1,7 @@
 """Another process with a backend on the same place, for laws about what processes share.
 
 It is forked before any event loop runs and before any backend is open, so it knows the place and
-nothing of what the exam does there: what it sees came through the store. Forked, because a harness
+nothing of what the suite does there: what it sees came through the store. Forked, because a harness
 that lies in a test file cannot be imported in a process that was started anew.
 """
 

@@ -101,7 +101,7 @@ def examine_fitness(harness: Harness) -> None:
     """
     known = exam(harness)
     if known.problem is None:
-        known.problem = "the exam could not begin"
+        known.problem = "the suite could not begin"
         try:
             anyio.run(check_fitness, harness, backend=first_loop(harness))
         except Exception as error:

@@ -77,7 +77,7 @@ class Harness(ABC):
         """Return a backend on the place that is not open yet; the second call is a second one.
 
         A backend whose store has a clock of its own is made so that the clock given to ``open``
-        decides (``capabilities.time == "clock"``): the exam moves time by hand.
+        decides (``capabilities.time == "clock"``): the suite moves time by hand.
         """
 
     async def crash(self, backend: Backend) -> None:  # noqa: B027 -- nothing to do is common
@@ -87,7 +87,7 @@ class Harness(ABC):
         """Called after time was advanced: make the store notice, where it keeps timers itself."""
 
     can_fork: bool = hasattr(os, "fork")
-    """Whether the exam may fork a process that opens backends on the place, too. It does so before
+    """Whether the suite may fork a process that opens backends on the place, too. It does so before
     it opens any itself. Without, nobody sees whether data is durable and shared."""
 
     can_connect: bool = False
@@ -198,7 +198,7 @@ def inspect_backend(backend: object, harness_name: str) -> Capabilities:
         backend.close()
         raise Unfit(
             f"{harness_name}: backend() must return the backend itself: write `def`, not `async "
-            "def`; the exam opens it"
+            "def`; the suite opens it"
         )
     if problems := list(_misfits(backend, kind)):
         raise Unfit(f"{harness_name}: {kind} is not the port:\n  " + "\n  ".join(problems))
@@ -244,7 +244,7 @@ def _contradictions(capabilities: Capabilities) -> Iterator[str]:
         yield f"loops names {', '.join(strange)}, and may name {' and '.join(LOOPS)}"
     if capabilities.time != "clock":
         yield (
-            'time is "store": the exam moves time by hand, so build the backend with time="clock" '
+            'time is "store": the suite moves time by hand, so build the backend with time="clock" '
             "in the harness"
         )
 

@@ -48,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marker, so that --strict-markers may stay on."""
     config.addinivalue_line(
         "markers",
-        "sched_law(backend, law, harness, examines): a law of the sched-testkit conformance exam",
+        "sched_law(backend, law, harness, examines): a law of the sched-testkit conformance suite",
     )
     files = [Path(name) for name in config.getoption("--sched-torture")]
     config.stash[_KEY] = Certificate(

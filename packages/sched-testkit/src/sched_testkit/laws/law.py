@@ -98,12 +98,12 @@ def offers(method: str) -> Needs:
 
 
 def several_processes(capabilities: Capabilities, harness: Harness) -> str | None:
-    """Applies where several processes use the data, and the exam can start one."""
+    """Applies where several processes use the data, and the suite can start one."""
     return _elsewhere(harness) if capabilities.shared else "shared is not declared"
 
 
 def outlives_processes(capabilities: Capabilities, harness: Harness) -> str | None:
-    """Applies where data survives processes, and the exam can start one."""
+    """Applies where data survives processes, and the suite can start one."""
     return _elsewhere(harness) if capabilities.durable else "durable is not declared"
 
 
@@ -117,7 +117,7 @@ def _elsewhere(harness: Harness) -> str | None:
 
 
 def transactional(capabilities: Capabilities, harness: Harness) -> str | None:
-    """Applies where jobs can be written inside a caller's transaction that the exam can have."""
+    """Applies where jobs can be written inside a caller's transaction that the suite can have."""
     if not capabilities.transactions:
         return "transactions is not declared"
     return None if harness.can_connect else "NOT examined: the harness gives no connection"

@@ -1,7 +1,7 @@
 """Torture: real processes, real stores, real kills, on any backend that has a harness.
 
 ``python -m sched_testkit.torture my_package:Harness --minutes 5 --seed 7``. A run is a workload, a
-fault plan drawn from the seed, and a checker that reads nothing but the ledger, the stored jobs
+fault plan drawn from the seed, and a checker that reads nothing but the history, the stored jobs
 and what handlers, commands and faults wrote into their journals.
 """
 
