@@ -1,4 +1,4 @@
-"""The conformance suite as an author runs it: in a pytest of its own, beside whatever plugins are there."""
+"""The suite as an author runs it: in a pytest of its own, beside whatever plugins are there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The example backend takes the conformance suite as a third party would: from wheels, outside the workspace."""
+"""The example backend is examined as a third party would: from wheels, outside the workspace."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class StreamLost(BackendError):
     def __init__(self, name: str) -> None:
         super().__init__(
             f"the stream {name} does not exist any more, nor do the jobs in it: restore it from a "
-            "backup, or open the scheduler again and declare the jobs anew"
+            "backup, or open the scheduler again and declare the jobs again"
         )
         self.name = name
 

@@ -51,7 +51,7 @@ POLICY: dict[str, Callable[[Any], str]] = {
     "jitter": lambda value: f"jitter {seconds(value)}",
     "max_lost": lambda value: f"max_lost {value}",
     "pause_after": lambda value: f"paused after {value}",
-    "keep_finished": lambda value: "kept for ever" if value is None else f"kept {seconds(value)}",
+    "keep_finished": lambda value: "always kept" if value is None else f"kept {seconds(value)}",
 }
 
 
