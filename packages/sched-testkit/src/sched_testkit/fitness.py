@@ -13,7 +13,7 @@ from sched_testkit.bench import Bench
 from sched_testkit.harness import LOOPS, Harness, Unfit, fresh, inspect_backend
 
 HURRY = 0.1
-"""Which part of its patience is left to an exam in which a call did not return."""
+"""Which part of its patience is left to a run of the suite in which a call did not return."""
 
 
 @define
