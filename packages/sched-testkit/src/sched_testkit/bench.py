@@ -60,7 +60,7 @@ class Bench(Values):
         self.backends: list[Backend] = []
         self.decides: list[Clock] = []
         self.whole = True
-        """Whether to play laws of overlap in full: on other loops the short form is enough."""
+        """Whether to play overlap and large batches in full; a second loop gets the short form."""
         self.other: Elsewhere | None = None
         """Another process on the same place, where the law wants one and there can be one."""
         self.neighbours: dict[str, Job] = {}

@@ -56,7 +56,6 @@ _ALONE = (
     values,
     texts,
     whole,
-    batches,
     keeping,
     lifetimes,
     waking,
@@ -69,20 +68,31 @@ _ALONE = (
 )
 """One call at a time: what an author meets first."""
 _TOGETHER = (overlap, overlap_of_runs)
-"""As soon as whatever they call is written: what is wrong here is wrong in the design."""
+"""Two calls at a time; they call whatever comes up to `settle`."""
 _OFFERED = (transactions, handlers)
 
-_IN_ORDER = sorted(
-    (found for module in _ALONE for found in laws_of(module)), key=lambda law: step_of(law.check)
-)
-_LATE = [law for law in _IN_ORDER if step_of(law.check) > STEPS.index(("settle",))]
+
+def _placed(law: Law, group: int) -> tuple[int, int]:
+    step = step_of(law.check)
+    return (max(step, STEPS.index(("settle",))) if group == 1 else step), group
+
 
 LAWS: tuple[Law, ...] = (
-    *_IN_ORDER[: -len(_LATE)],
-    *(found for module in _TOGETHER for found in laws_of(module)),
-    *_LATE,
-    *(found for module in _OFFERED for found in laws_of(module)),
+    *(
+        law
+        for _, law in sorted(
+            (
+                (_placed(law, group), law)
+                for group, modules in enumerate((_ALONE, _TOGETHER, (batches,)))
+                for module in modules
+                for law in laws_of(module)
+            ),
+            key=lambda placed: placed[0],
+        )
+    ),
+    *(law for module in _OFFERED for law in laws_of(module)),
 )
+"""By the last method that a law calls; overlap comes before large batches, which take long."""
 
 GENERATED_LAWS: tuple[GeneratedLaw, ...] = generated.LAWS
 SEEDED_LAWS: tuple[SeededLaw, ...] = differential.LAWS
