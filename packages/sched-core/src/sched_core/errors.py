@@ -6,7 +6,7 @@
 * The record's: :class:`JobUndecodable`. Run a version that can read it.
 * The backend's: :class:`BackendUnavailable` (try again), :class:`BackendError` (don't).
 * Nobody's: :class:`RevisionConflict`, :class:`ClaimLost`. Somebody else was first; read again and
-  decide anew, or leave it to them.
+  decide again, or leave it to them.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class Health:
         oldest_due: The earliest due moment among what is claimed here and not yet written; what
             waits in the store while all handlers are busy is not among it.
         lateness: How late the newest run began.
-        claims_lost: Claims that others took over.
+        claims_lost: Claims whose lease had ended, and that were ended by others.
         backend_errors: Failures to reach the backend.
         at: When this was read, by the clock that decides.
     """

@@ -10,7 +10,7 @@ metric                                    what it is
 ``messaging.process.duration``            how long they took, in seconds
 ``sched.occurrences``                     final executions, by ``sched.status``
 ``sched.lateness``                        seconds from an occurrence to its first attempt
-``sched.claims.lost``                     claims that were lost, told by whoever took over
+``sched.claims.lost``                     lost claims, told by the worker that ended them
 ``sched.backend.errors``                  failures to reach the backend
 ``sched.oldest_due.age``                  seconds by which what is claimed and unfinished is late
 ``sched.executing``                       runs under way or queued

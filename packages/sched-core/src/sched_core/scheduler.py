@@ -244,8 +244,9 @@ class Scheduler:
     ) -> Job:
         """Declare a job: add it, or change it where its definition differs.
 
-        Where it is the same, nothing changes. Only a changed *schedule* moves the anchor and the
-        next occurrence; changed metadata or policy keep both, and the state of retries.
+        Where it is the same, nothing changes. Only a changed *schedule* moves the anchor and what
+        is not yet due; what is due or has begun is kept, once, unless the new schedule is one of
+        calendar moments and lacks it. Changed metadata or policy keep all of it.
 
         Returns:
             The job as stored; before the scheduler is open, as it would be stored.
@@ -468,7 +469,10 @@ class Scheduler:
         until: datetime | None = None,
         reason: str | None = None,
     ) -> Job:
-        """Pause a job: a run in flight settles, occurrences inside the pause are not due.
+        """Pause a job: a run in flight settles, moments inside the pause are not due.
+
+        What is due, waits for a retry or was asked for before is held until the pause has ended. A
+        trigger during the pause runs.
 
         Args:
             id: Of the job. A finished one stays as it is.
