@@ -370,6 +370,22 @@ FAULTS = (
         "t:7 t:7 remove",
     ),
     Planted(
+        "another misfire policy counts again what has begun",
+        "define",
+        "            edited = evolve(edited, standing=with_fixed_content(job))",
+        "            pass",
+        "catchup",
+        "t:35 claim:A ok:A claim:A policy fail:A t:35 claim:A",
+    ),
+    Planted(
+        "a pause takes away what has begun, where the clock was set back",
+        "operate",
+        "        standing = with_fixed_content(job)",
+        "        pass",
+        "plain",
+        "t:35 claim:A fail:A back:12 back:12 pause t:10 resume t:35 claim:A",
+    ),
+    Planted(
         "pauses are counted twice",
         "grid",
         "            after = max(after, gap.end)",

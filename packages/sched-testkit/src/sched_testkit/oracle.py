@@ -45,7 +45,7 @@ class Oracle(Accounting):
         self.seq = 0
         self.ids: dict[str, int] = {}
         self.executions: list[Execution] = []
-        self.content: dict[Key, tuple[Any, ...]] = {}
+        self.content: dict[Key, tuple[int, datetime | None]] = {}
         self.lost: dict[Key, datetime] = {}
         """When an attempt was lost last, until another one has ended in another way."""
         self.fatal: set[Key] = set()
@@ -157,9 +157,9 @@ class Oracle(Accounting):
             raise Wrong(f"{key} stands at {at(now)} for moments until {at(until)}")
         self.starts.setdefault(key, self.seq)
         self.args[key] = start.args
-        held = (start.coalesced, start.coalesced_until, seen.edits)
-        before = self.content.get(key)
-        if before and not self.set_back and before[2] == held[2] and before != held:
+        held = (start.coalesced, start.coalesced_until)
+        before = self.content.get(key, held)
+        if before != held:
             raise Wrong(f"{key} stood for {before}, now for {held}")
         self.content[key] = held
         pause = seen.paused_at(now)

@@ -407,7 +407,7 @@ def _of_schedule(job: Job) -> Standing:
     what the one before had made of it.
     """
     one = job.standing.scheduled
-    bare = None if one is None else evolve(one, coalesced=0, coalesced_until=None)
+    bare = None if one is None else evolve(one, coalesced=0, coalesced_until=None, until=None)
     return evolve(job.standing, scheduled=bare, due_at=None, expires_at=None)
 
 
