@@ -25,8 +25,9 @@ from sched_core import (
     Scheduler,
     State,
     Status,
+    definitions,
 )
-from sched_core.testing import FakeClock, RecordingHandler
+from sched_core.testing import FakeClock, RecordingHandler, history
 
 HOURLY = Interval(hours=1)
 RENAMED = {"new": "old"}
@@ -104,6 +105,86 @@ def test_nothing_runs_while_it_is_on_its_way() -> None:
         async with scheduler(store, clock, handler) as other:
             await other.run_due()
             assert handler.events == []
+
+    anyio.run(main)
+
+
+def test_nothing_is_done_to_it_while_it_is_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What became due there would run twice, and what was asked for would be written over."""
+    monkeypatch.setattr(definitions, "TRIES", 1)
+
+    async def main() -> None:
+        store, clock, handler = MemoryStore(), FakeClock(), RecordingHandler()
+        await declare(store, clock)
+        async with scheduler(store, clock, handler, "before the removal") as declared:
+            with pytest.raises(Cut):
+                await rename(declared)
+        async with scheduler(store, clock, handler) as other:
+            for act in (
+                other.trigger_job,
+                other.pause_job,
+                other.resume_job,
+                other.skip_next,
+                other.remove_job,
+            ):
+                with pytest.raises(JobNotFound):
+                    await act("new")
+            with pytest.raises(JobNotFound):
+                await other.update_job("new", name="name")
+            await other.run_due()
+            assert {event.id for event in handler.events} == {"old"}
+            assert len({event.key for event in handler.events}) == len(handler.events) == 2
+            await rename(other)
+            key = await other.trigger_job("new")
+            await other.run_due()
+            assert (handler.events[-1].id, handler.events[-1].key) == ("new", key)
+
+    anyio.run(main)
+
+
+def test_a_move_that_is_taken_back_leaves_all_to_the_old_id() -> None:
+    """A deploy is rolled back after its sync was cut off."""
+
+    async def main() -> None:
+        store, clock, handler = MemoryStore(), FakeClock(), RecordingHandler()
+        await declare(store, clock)
+        async with scheduler(store, clock, handler, "before the removal") as declared:
+            with pytest.raises(Cut):
+                await rename(declared)
+        async with scheduler(store, clock, handler) as other:
+            synced = await other.sync_jobs([JobSpec("old", HOURLY)], group="shop")
+            assert synced.removed == ("new",)
+            await other.run_due()
+            assert [job.id async for job in other.list_jobs()] == ["old"]
+            found = await history(other)
+            assert [(each.job_id, each.status) for each in found] == [
+                ("old", Status.SUCCEEDED),
+                ("old", Status.SUCCEEDED),
+            ]
+
+    anyio.run(main)
+
+
+def test_what_is_asked_for_meanwhile_waits_until_it_has_arrived() -> None:
+    async def main() -> None:
+        store, clock, handler = MemoryStore(), FakeClock(), RecordingHandler()
+        await declare(store, clock)
+        async with scheduler(store, clock, handler, "before the removal") as declared:
+            with pytest.raises(Cut):
+                await rename(declared)
+        async with scheduler(store, clock, handler) as other:
+            keys: list[str] = []
+
+            async def ask() -> None:
+                keys.append(await other.trigger_job("new"))
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask)
+                await anyio.wait_all_tasks_blocked()
+                assert keys == []
+                await rename(other)
+            await other.run_due()
+            assert keys[0] in [event.key for event in handler.events]
 
     anyio.run(main)
 

@@ -33,7 +33,8 @@ from sched_core.schedule import Schedule
 logger = Logger("sched_core")
 
 TRIES = 8
-"""Of adding a job whose id is taken, though nothing is found under it; some seconds."""
+"""Of adding a job whose id is taken though nothing is found under it, and of changing one that is
+on its way from another id; some seconds."""
 
 Edited = Callable[[str, Sequence[Execution]], Awaitable[None]]
 """Told which executions an edit wrote, with the job's id."""
@@ -140,7 +141,7 @@ class Definitions:
     async def remove(self, job_id: str) -> None:
         """Remove a job, with the executions of what was due or begun."""
         while True:
-            job = await self.get(job_id)
+            job = await self._arrived(job_id)
             executions = define.retire(job, now=self._clock.now())
             try:
                 await self._store.remove(job, executions)
@@ -210,7 +211,7 @@ class Definitions:
 
     async def _edit(self, job_id: str, edit: Callable[[Job], Change | None]) -> Job:
         while True:
-            job = await self.get(job_id)
+            job = await self._arrived(job_id)
             change = edit(job)
             if change is None or change.job == job:
                 return job
@@ -218,6 +219,19 @@ class Definitions:
                 return await self._replace(change)
             except RevisionConflict:
                 continue
+
+    async def _arrived(self, job_id: str) -> Job:
+        """Return a job; wait where it is on its way from another id.
+
+        Raises:
+            JobNotFound: It has not arrived for some seconds: the sync that renames it was cut off.
+        """
+        for tries in range(1, TRIES + 1):
+            job = await self.get(job_id)
+            if not define.is_moving(job, now=self._clock.now()):
+                return job
+            await backoff_pause(tries)
+        raise JobNotFound(job_id)
 
     async def _replace(self, change: Change) -> Job:
         stored = await self._store.replace(change.job, change.executions)

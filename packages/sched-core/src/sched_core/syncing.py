@@ -298,12 +298,23 @@ class Syncing:
             await self._add(new[start : start + size])
         if prune:
             for job_id in sorted(plan.stored.keys() - plan.wanted.keys()):
-                await self._remove(plan.stored[job_id])
+                if self._is_copy(plan, job_id):
+                    # A move that was cut off is taken back: its work is under the old id.
+                    await self._withdraw(plan.stored[job_id])
+                    self._done.removed.append(job_id)
+                else:
+                    await self._remove(plan.stored[job_id])
 
     def _earlier(self, plan: _Plan, job_id: str) -> Job | None:
         """Return the stored job that one of the set was, under another id, before."""
         old = plan.stored.get(self._renamed_from.get(job_id, ""))
         return None if old is None or old.spec.group != self._group else old
+
+    def _is_copy(self, plan: _Plan, job_id: str) -> bool:
+        """Whether a job is on its way from another id, under which it is still there."""
+        job = plan.stored[job_id]
+        names = [each.id for each in plan.stored.values() if each.uid == job.uid]
+        return len(names) > 1 and define.is_moving(job, now=self._clock.now())
 
     async def _rename(self, old: Job, spec: JobSpec) -> None:
         """Move a job's work to another id: a copy that is not due, then no original, then due.

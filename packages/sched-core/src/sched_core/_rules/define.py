@@ -80,7 +80,7 @@ def redefine(
         mended = corrected(edited, now=now)
         if mended is not None:
             return Change(mended)
-        if edited == job and _is_placed(job, now):
+        if edited == job and not is_moving(job, now=now):
             return None
         if job.standing.expires_at is None and job.standing.due_at is not None:
             return Change(edited)
@@ -107,6 +107,16 @@ def renamed(job: Job, job_id: str, *, now: datetime) -> Job:
         standing = replaced(standing, held)
     standing = placed(moved, standing, now)
     return evolve(moved, standing=evolve(standing, due_at=None))
+
+
+def is_moving(job: Job, *, now: datetime) -> bool:
+    """Whether a job is a copy by :func:`renamed` that is not due yet: the original may be there.
+
+    Nothing may be done to it but to :func:`redefine` it. It has the names and numbers of the
+    original: what became due here would run twice, and what was asked for would be written over.
+    """
+    standing = job.standing
+    return standing.due_at is None and placed(job, standing, now).due_at is not None
 
 
 def retire(job: Job, *, now: datetime) -> tuple[Execution, ...]:
@@ -167,12 +177,6 @@ def _rescheduled(job: Job, edited: Job, now: datetime) -> Change:
 
 def _newest(number: int, executions: tuple[Execution, ...]) -> int:
     return max([number, *(each.number for each in executions)])
-
-
-def _is_placed(job: Job, now: datetime) -> bool:
-    """Whether a job is due when it should be, and not only on its way to another id."""
-    standing = job.standing
-    return standing.due_at is not None or placed(job, standing, now).due_at is None
 
 
 def _is_kept(edited: Job, one: Pending) -> bool:
