@@ -24,8 +24,10 @@ from tests.core.rules.steps import (
     passed_over,
     pause,
     run,
+    running,
     scheduled,
     statuses,
+    told,
 )
 
 from sched_core._model.claim import SUCCESS, Decision, Ended
@@ -37,6 +39,8 @@ from sched_core._rules import operate, request
 from sched_core._rules.finish import finish, postpone
 from sched_core.schedule import Cron, FixedDelay, Interval, Once
 
+AT_QUARTER = Cron("15 * * * *")
+"""A calendar that lacks every moment of an hourly job."""
 SNOOZE = Ended(Status.SNOOZED, delay=20 * MINUTE)
 
 
@@ -282,6 +286,24 @@ class TestOnWhatIsStoredNow:
             last_finished_at=T0 + 2 * HOUR,
             last_status=Status.SUCCEEDED,
         )
+
+    def test_a_job_that_went_on_without_it_repeats_nothing_that_it_stood_for(self) -> None:
+        claim, start = begun(admit(HOURLY), T0 + 5 * HOUR)
+        stored = edit(running(claim.job, T0 + 5 * HOUR), T0 + 5 * HOUR, schedule=AT_QUARTER).job
+        job, executions = end(claim, start, T0 + 5 * HOUR + MINUTE, stored=stored)
+        assert told(executions) == [("succeeded", 1, 4)]
+        assert job.standing.last_scheduled_at == T0 + 5 * HOUR
+        job = evolve(job, held=None, held_at=None)
+        back = T0 + 4 * HOUR + 50 * MINUTE
+        assert edit(job, back, schedule=Cron("0 * * * *")).job.next_run == T0 + 6 * HOUR
+
+    def test_nor_does_it_say_that_an_execution_was_snoozed(self) -> None:
+        claim, start = begun(admit(HOURLY), T0 + HOUR)
+        stored = edit(running(claim.job, T0 + HOUR), T0 + HOUR, schedule=AT_QUARTER).job
+        snoozed = Ended(Status.SNOOZED, delay=HOUR)
+        job, executions = end(claim, start, T0 + HOUR + MINUTE, snoozed, stored=stored)
+        assert executions == ()
+        assert job.standing.last_status is Status.SUPERSEDED
 
     def test_a_failure_of_what_was_edited_away_is_final(self) -> None:
         claim, start = begun(admit(HOURLY, Policy(retry=Retry(attempts=5))), T0 + HOUR)

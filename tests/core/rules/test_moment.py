@@ -65,6 +65,15 @@ class TestAClockThatWasAhead:
         job, _ = run(mended, T0 + HOUR)
         assert job.next_run == T0 + 2 * HOUR
 
+    def test_a_mark_to_skip_the_next_one_goes_with_it(self) -> None:
+        job, _ = run(admit(HOURLY), self.FAR)
+        job = operate.skip_next(job, now=T0 + MINUTE)
+        mended = moment.corrected(job, now=T0 + MINUTE)
+        assert mended is not None
+        job, executions = passed_over(mended, T0 + HOUR)
+        assert statuses(executions) == [Status.SKIPPED]
+        assert (job.next_run, job.standing.skip) == (T0 + 2 * HOUR, None)
+
     def test_a_schedule_that_took_effect_then_takes_effect_now(self) -> None:
         mended = moment.corrected(admit(HOURLY, now=self.FAR), now=T0 + MINUTE)
         assert mended is not None

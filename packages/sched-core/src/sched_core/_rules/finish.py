@@ -134,9 +134,11 @@ def _outcome(
 
 def _noted(standing: Standing, start: Start, status: Status, now: datetime) -> Standing:
     """Return the standing of a job that went on without the occurrence that has run."""
-    last = standing.last_scheduled_at
-    if start.kind is Kind.SCHEDULED and (last is None or last < start.scheduled_at):
-        last = start.scheduled_at
+    last, past = standing.last_scheduled_at, start.coalesced_until or start.scheduled_at
+    if start.kind is Kind.SCHEDULED and (last is None or last < past):
+        last = past
+    if status is _SNOOZED:
+        status = Status.SUPERSEDED  # whoever frees the claim writes that: no execution is snoozed
     return evolve(standing, last_scheduled_at=last, last_finished_at=now, last_status=status)
 
 

@@ -96,10 +96,13 @@ def reanchored(job: Job, *, now: datetime) -> Job | None:
 
     For a moment that a clock, which was far ahead for a while, has put years away. A schedule that
     took effect before now keeps its grid: otherwise there would be moments of both, close together.
+    A mark of ``skip_next`` goes with it.
     """
     moment = stray(job, now=now)
     if moment is None:
         return None
+    one = job.standing.scheduled
+    is_marked = one is not None and one.scheduled_at == job.standing.skip
     anchored, number = evolve(job, anchor=min(job.anchor, now)), job.standing.last_number + 1
     fresh = evolve(
         job.standing,
@@ -107,6 +110,7 @@ def reanchored(job: Job, *, now: datetime) -> Job | None:
         scheduled=scheduled(anchored, number, moment),
         gaps=(),
         spare=None,
+        skip=moment if is_marked else job.standing.skip,
         last_scheduled_at=None,
     )
     return evolve(anchored, standing=placed(anchored, fresh, now))
