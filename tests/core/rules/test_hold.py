@@ -32,12 +32,13 @@ from tests.core.rules.steps import (
 )
 
 from sched_core._model.claim import Hold, Settlement
-from sched_core._model.execution import Execution, Status
+from sched_core._model.execution import Execution, Kind, Status
 from sched_core._model.job import Job
 from sched_core._model.policy import Policy, Retry
-from sched_core._rules import operate, request
+from sched_core._rules import define, operate, request
 from sched_core._rules.hold import (
     QUARANTINE,
+    as_left,
     freed,
     is_held_by,
     is_left_to_claim,
@@ -292,6 +293,46 @@ class TestWhoseItIs:
         assert not is_left_to_claim(hold, evolve(execution, uid="another"))
         assert not is_left_to_claim(None, execution)
         assert not is_left_to_claim(evolve(hold, pending=None), execution)
+
+
+class TestWhatIsLeftToAClaim:
+    """A job that stands for four more is edited or removed while it runs, and its worker dies."""
+
+    NOW = T0 + 5 * HOUR + 30 * MINUTE
+
+    @pytest.mark.parametrize("how", ["edited", "removed"])
+    def test_its_end_stands_for_what_it_began_to_stand_for(self, how: str) -> None:
+        job = running(admit(HOURLY), self.NOW)
+        hold = held_by_worker(job, self.NOW)
+        if how == "edited":
+            change = edit(job, self.NOW, schedule=Cron("15 * * * *"))
+            left, executions = change.job, change.executions
+        else:
+            left, executions = None, define.retire(job, now=self.NOW)
+        after = as_left(hold, executions)
+        assert after is not None
+        _, lost = lapse(left, after, now=after.expires_at)
+        assert told(lost) == [("abandoned", 1, 0), ("superseded", 1, 4)]
+        assert lost[-1].coalesced_until == T0 + 5 * HOUR
+        assert told(freed(left, after, now=self.NOW)) == [("superseded", 1, 4)]
+
+    def test_a_backfill_ends_with_its_rest(self) -> None:
+        job = admit(HOURLY)
+        job = request.backfill(job, since=T0, until=T0 + 3 * HOUR, now=T0 + 3 * HOUR).job
+        job, _ = run(job, T0 + 3 * HOUR)
+        job = running(job, T0 + 3 * HOUR)
+        hold = as_left(held_by_worker(job, T0 + 3 * HOUR), define.retire(job, now=T0 + 3 * HOUR))
+        assert hold is not None
+        (end,) = freed(None, hold, now=T0 + 4 * HOUR)
+        assert (end.kind, end.coalesced) == (Kind.BACKFILLED, 2)
+
+    def test_executions_of_others_and_of_attempts_change_nothing(self) -> None:
+        hold = held_by_worker(admit(HOURLY), T0 + HOUR)
+        (end,) = freed(None, hold, now=T0 + HOUR)
+        more = evolve(end, coalesced=2, coalesced_until=T0)
+        for other in (evolve(more, number=2), evolve(more, final=False)):
+            assert as_left(hold, [other]) is hold
+        assert as_left(None, [more]) is None
 
 
 class TestRepeatsAndConflicts:

@@ -132,3 +132,32 @@ class TellsTheHoldOfATombstone(Sound):
         if not isinstance(job, Job) or hold is None:
             return job
         return evolve(job, held=hold.pending.number, held_at=hold.claimed_at)
+
+
+class ForgetsWhatAnEndStandsFor(Sound):
+    """Base: what is left to a claim is only that there is an end, and not for how many."""
+
+    def forget(self, job_id: str) -> None:
+        row = self.store.rows.get(job_id)
+        if row is not None and row.hold is not None and row.hold.pending is not None:
+            one = evolve(row.hold.pending, coalesced=0, coalesced_until=None)
+            row.hold = evolve(row.hold, pending=one)
+
+
+@breaks("a_lost_claim_ends_what_was_edited_away")
+class ForgetsItAtAnEdit(ForgetsWhatAnEndStandsFor):
+    """Of an occurrence that an edit takes away the claim keeps what it was when it was claimed."""
+
+    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
+        stored = await super().replace(job, executions)
+        self.forget(job.id)
+        return stored
+
+
+@breaks("a_lost_claim_ends_what_was_removed")
+class ForgetsItAtARemoval(ForgetsWhatAnEndStandsFor):
+    """The tombstone of a removed job says whose run it is, and not for how many occurrences."""
+
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
+        await super().remove(job, executions)
+        self.forget(job.id)

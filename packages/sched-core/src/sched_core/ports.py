@@ -262,8 +262,9 @@ class JobStore(Protocol):
 
         It is not where its revision is another one, or where it was claimed or freed meanwhile:
         ``row.same_as_read`` says it. The hold of a running claim is kept. Executions of the held
-        occurrence are not written: the claim writes its end (``row.is_left_to_claim``). One whose
-        id is stored already is passed over.
+        occurrence are not written: the claim writes its end (``row.is_left_to_claim``). The hold
+        keeps what such an execution stands for (``row.as_left``). One whose id is stored already is
+        passed over.
 
         Raises:
             JobNotFound: Nothing is stored under the id.

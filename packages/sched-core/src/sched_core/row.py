@@ -9,7 +9,7 @@ store::
 
 Nothing here waits, or reads a clock, or knows a store. Backends that say the same in SQL or in
 messages use the decisions about claims that stand here under their own names: ``current``,
-``held``, ``renewed``, ``lapse``, ``freed``, ``is_held_by``, ``is_left_to_claim``,
+``held``, ``renewed``, ``lapse``, ``freed``, ``is_held_by``, ``is_left_to_claim``, ``as_left``,
 ``is_to_be_cancelled``, ``is_repeat`` and ``leaves_pending``; ``kept`` says how long the executions
 of a hold are kept where that is not stored with it.
 """
@@ -17,7 +17,7 @@ of a hold are kept where that is not stored with it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -27,6 +27,7 @@ from sched_core._model.claim import Claim, Hold, Renewal, Settled, Settlement
 from sched_core._model.execution import Execution, bounded
 from sched_core._model.job import Job, check_text
 from sched_core._rules.hold import (
+    as_left,
     freed,
     held,
     is_held_by,
@@ -56,6 +57,7 @@ __all__ = [
     "WRITTEN",
     "History",
     "Row",
+    "as_left",
     "bounded",
     "check_text",
     "current",
@@ -218,10 +220,11 @@ class Row:
         self.job = None
         self._write(executions, to)
 
-    def _write(self, executions: Iterable[Execution], to: History) -> None:
+    def _write(self, executions: Sequence[Execution], to: History) -> None:
         for each in executions:
             if not is_left_to_claim(self.hold, each):
                 to.append(each)
+        self.hold = as_left(self.hold, executions)
 
     # -- claims
 

@@ -21,6 +21,7 @@ from sched_core.ports import Undecodable
 from sched_core.row import (
     CLAIM_LOST,
     WRITTEN,
+    as_left,
     current,
     freed,
     held,
@@ -115,7 +116,8 @@ def replace(found: Found, job: Job, executions: Sequence[Execution]) -> Write:
     fresh = record_of(_open(job))
     if fresh.definition == old.definition:
         fresh = evolve(fresh, definition=old.definition)
-    return _write(old, _over(old, fresh), _not_left(old, executions), job.standing)
+    new = _with_left(_over(old, fresh), executions)
+    return _write(old, new, _not_left(old, executions), job.standing)
 
 
 def remove(found: Found, job: Job, executions: Sequence[Execution]) -> Write:
@@ -125,7 +127,9 @@ def remove(found: Found, job: Job, executions: Sequence[Execution]) -> Write:
         JobUndecodable, JobNotFound, RevisionConflict: As the port says.
     """
     old = _as_read(found, job)
-    tombstone = None if old.hold is None else _over(old, Record(job.id, None))
+    tombstone = None
+    if old.hold is not None:
+        tombstone = _with_left(_over(old, Record(job.id, None)), executions)
     return _write(old, tombstone, _not_left(old, executions), None)
 
 
@@ -149,6 +153,11 @@ def _open(job: Job) -> Job:
 def _over(old: Record, new: Record) -> Record:
     """Return a new record with what belongs to claims, and not to the job."""
     return Record(new.id, new.job, new.definition, old.hold, old.ended, old.schedule, old.doubtful)
+
+
+def _with_left(record: Record, executions: Sequence[Execution]) -> Record:
+    hold = as_left(record.hold, executions)
+    return record if hold is record.hold else with_claim(record, hold)
 
 
 def _not_left(old: Record, executions: Sequence[Execution]) -> Iterable[Execution]:

@@ -54,6 +54,14 @@ class Entry:
             return False
         return (execution.uid, execution.number) == (hold.uid, hold.pending.number)
 
+    def stands_for(self, end: Execution) -> None:
+        """Keep with the claim what the end stands for that was left to it."""
+        hold = self.hold
+        if hold is not None and hold.pending is not None and end.final:
+            until = end.coalesced_until
+            one = evolve(hold.pending, coalesced=end.coalesced, coalesced_until=until)
+            self.hold = evolve(hold, pending=one)
+
 
 def pending_of(job: Job | None, hold: Hold) -> Pending | None:
     """Return what a claim is for as the job has it, ``None`` where that has it no more."""

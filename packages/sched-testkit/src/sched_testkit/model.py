@@ -395,6 +395,9 @@ class Model:
 
     def _write_beside(self, entry: Entry, executions: Iterable[Execution]) -> None:
         self._write([each for each in executions if not entry.left_to_claim(each)])
+        for each in executions:
+            if entry.left_to_claim(each):
+                entry.stands_for(each)
 
     def _write(self, executions: Sequence[Execution]) -> list[Execution]:
         for each in executions:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from attrs import evolve
@@ -168,6 +168,22 @@ def is_left_to_claim(hold: Hold | None, execution: Execution) -> bool:
     if hold is None or one is None:
         return False
     return (execution.uid, execution.number) == (hold.uid, one.number)
+
+
+def as_left(hold: Hold | None, executions: Iterable[Execution]) -> Hold | None:
+    """Return a stored claim with what an edit or a removal leaves to it.
+
+    The end of what is held is written when its claim ends. By then no schedule can count what it
+    stood for: the edit takes that schedule away.
+    """
+    for each in executions:
+        if hold is None or hold.pending is None or not is_left_to_claim(hold, each):
+            continue
+        if not each.final:
+            continue
+        one = evolve(hold.pending, coalesced=each.coalesced, coalesced_until=each.coalesced_until)
+        hold = evolve(hold, pending=one)
+    return hold
 
 
 def _stored(job: Job | None, hold: Hold) -> Pending | None:
