@@ -105,7 +105,7 @@ def register(
     """Make a kind of schedule storable.
 
     Args:
-        tag: Names the kind in what is stored, for ever.
+        tag: Names the kind in what is stored; it never changes.
         cls: The class; subclasses are other kinds.
         encode: Returns what ``json`` can write. Equal schedules must give equal values.
         decode: The reverse; raises whatever it likes for what it cannot read.

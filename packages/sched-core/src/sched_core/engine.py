@@ -323,7 +323,7 @@ class Engine:
             self._observers.tell(execution)
         return claimed.claims
 
-    # -- for ever
+    # -- until it is stopped
 
     async def _dispatch(self, running: Callable[[], None]) -> None:
         host = self._workers.host

@@ -183,7 +183,7 @@ class NoRoute(SchedError):
     """Raised by a handler that does not know the job: it is released, and tried again elsewhere.
 
     Args:
-        delay: Seconds for which this replica leaves the job alone.
+        delay: Seconds for which this worker leaves the job alone.
     """
 
     def __init__(self, message: str = "no route for this job", *, delay: float = 5.0) -> None:

@@ -44,7 +44,7 @@ def lint(spec: JobSpec, *, now: datetime) -> list[str]:
         if gap is not None and gap <= policy.jitter:
             found.append(
                 f"policy.jitter ({policy.jitter}) is not below the gap of {gap} between "
-                "occurrences: some fold into the one before"
+                "occurrences: some are coalesced into the one before"
             )
     return found
 

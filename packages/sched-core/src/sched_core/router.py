@@ -66,7 +66,7 @@ class JobRouter(Dispatcher):
 
     A job's own function comes first, then patterns and metadata in the order in which they were
     added, then the default. A job without any is released, and tried again after a pause: in a
-    rolling deploy another replica may know it.
+    rolling deploy another worker may know it.
 
     Jobs declared by :meth:`job` are stored by the scheduler that has the router for its handler,
     when it opens and before it runs: each by ``ensure_job``, or, where the router has a group, all
@@ -76,7 +76,7 @@ class JobRouter(Dispatcher):
         group: Of the declared jobs: those that are stored and no longer declared are removed.
         version: With a group: of this deployment. See ``Scheduler.sync_jobs``.
         declare: False leaves storing to you: ``scheduler.sync_jobs(router.specs, group=...)``.
-        no_route_delay: Seconds for which this replica leaves a job alone that it has no route for.
+        no_route_delay: Seconds for which this worker leaves a job alone that it has no route for.
     """
 
     def __init__(

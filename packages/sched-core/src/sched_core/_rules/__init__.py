@@ -13,7 +13,7 @@ Three ideas carry all of it.
 "Due" and "inside a pause" are said of an occurrence's nominal moment; jitter only delays its claim.
 
 Read in this order: ``grid``, ``standing`` (what a claim is for), ``moment`` (stored moments are
-checked), ``define`` (admit, edit, remove),
-``operate`` (pause, resume, skip, cancel), ``request`` (trigger, rerun, backfill), ``begin``,
-``finish``, ``hold`` (lost and freed claims), ``record`` (what is written about all that).
+checked), ``define`` (admit, edit, remove), ``operate`` (pause, resume, skip, cancel), ``request``
+(trigger, rerun, backfill), ``begin``, ``finish``, ``hold`` (lost and freed claims), ``record``
+(what is written about all that).
 """

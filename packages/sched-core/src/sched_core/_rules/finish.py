@@ -206,17 +206,7 @@ def after(
     """
     standing = job.standing
     if not one.is_scheduled:
-        rest = () if execution.status is Status.CANCELLED else _rest(job, one, now)
-        asked = replaced(standing, one, *rest)
-        after_it = evolve(
-            asked,
-            last_number=standing.last_number + len(rest),
-            cancels=_marks(standing, one),
-            last_finished_at=now if ran else standing.last_finished_at,
-            last_status=execution.status,
-        )
-        return Decision(placed(job, after_it, now), (execution,))
-
+        return _after_request(job, one, execution, now, ran=ran)
     past = execution.coalesced_until or one.scheduled_at
     number, gaps = standing.last_number, standing.gaps
     executions: tuple[Execution, ...] = (execution,)
@@ -259,6 +249,22 @@ def after(
         execution.status,
     )
     return Decision(found if simple else placed(job, found, now), executions)
+
+
+def _after_request(
+    job: Job, one: Pending, execution: Execution, now: datetime, *, ran: bool
+) -> Decision:
+    """Return what comes after the final execution of a request: of a backfill, its next moment."""
+    standing = job.standing
+    rest = () if execution.status is Status.CANCELLED else _rest(job, one, now)
+    asked = evolve(
+        replaced(standing, one, *rest),
+        last_number=standing.last_number + len(rest),
+        cancels=_marks(standing, one),
+        last_finished_at=now if ran else standing.last_finished_at,
+        last_status=execution.status,
+    )
+    return Decision(placed(job, asked, now), (execution,))
 
 
 def _failing(

@@ -125,7 +125,7 @@ def StartAtInterval(  # noqa: N802 -- a kind to its users; a function so that it
 class FixedDelay(BuiltIn):
     """A pause between runs: the next occurrence is counted from the moment it is asked for.
 
-    the rules ask with the end of a run. Occurrences therefore exist one at a time: there is
+    The rules ask with the end of a run. Occurrences therefore exist one at a time: there is
     never a further one that could have been missed, ``count`` is 0 and ``last_until`` is ``None``.
     ``upcoming`` shows what would come if runs took no time.
 
