@@ -9,6 +9,7 @@ from tests.core.occurrences.search import ALPHABETS, SCENARIOS, Search, randomly
 from sched_testkit.annals import Wrong
 
 FOUND = (
+    ("catchup-all", "t:35 pause|claim backfill ok:A remove|claim ok:A"),
     ("once", "t:10 claim:A discard:A edit edit"),
     ("catchup", "pause:25 cancel t:35 pause|claim"),
     ("plain", "cancel edit"),

@@ -31,11 +31,12 @@ from tests.core.rules.steps import (
     told,
 )
 
-from sched_core._model.claim import Hold, Settlement
+from sched_core._model.claim import SUCCESS, Hold, Settlement
 from sched_core._model.execution import Execution, Kind, Status
 from sched_core._model.job import Job
 from sched_core._model.policy import Policy, Retry
 from sched_core._rules import define, operate, request
+from sched_core._rules.finish import finish
 from sched_core._rules.hold import (
     QUARANTINE,
     as_left,
@@ -316,15 +317,23 @@ class TestWhatIsLeftToAClaim:
         assert lost[-1].coalesced_until == T0 + 5 * HOUR
         assert told(freed(left, after, now=self.NOW)) == [("superseded", 1, 4)]
 
-    def test_a_backfill_ends_with_its_rest(self) -> None:
-        job = admit(HOURLY)
-        job = request.backfill(job, since=T0, until=T0 + 3 * HOUR, now=T0 + 3 * HOUR).job
-        job, _ = run(job, T0 + 3 * HOUR)
-        job = running(job, T0 + 3 * HOUR)
-        hold = as_left(held_by_worker(job, T0 + 3 * HOUR), define.retire(job, now=T0 + 3 * HOUR))
+    @pytest.mark.parametrize("succeeds", [True, False])
+    def test_the_rest_of_a_backfill_has_its_end_whatever_becomes_of_the_run(
+        self, succeeds: bool
+    ) -> None:
+        now = T0 + 3 * HOUR
+        job = request.backfill(admit(HOURLY), since=T0, until=now, now=now).job
+        job, _ = run(job, now)
+        claim, start = begun(job, now)
+        removed = define.retire(running(job, now), now=now)
+        hold = as_left(held_by_worker(job, now), removed)
         assert hold is not None
-        (end,) = freed(None, hold, now=T0 + 4 * HOUR)
-        assert (end.kind, end.coalesced) == (Kind.BACKFILLED, 2)
+        decision = finish(claim, start, SUCCESS, started_at=now, now=now, stored=None)
+        own = freed(None, hold, decision.executions if succeeds else (), now=now)
+        assert told(own) == [("succeeded" if succeeds else "superseded", 1, 0)]
+        rest = tuple(each for each in removed if not is_left_to_claim(hold, each))
+        assert told(rest) == [("superseded", 2, 1)]
+        assert [(each.number, each.kind) for each in rest] == [(4, Kind.BACKFILLED)]
 
     def test_executions_of_others_and_of_attempts_change_nothing(self) -> None:
         hold = held_by_worker(admit(HOURLY), T0 + HOUR)

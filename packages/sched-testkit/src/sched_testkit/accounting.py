@@ -213,7 +213,9 @@ class Accounting:
     def _backfilled(life: Life, asked: Request, finals: list[Execution]) -> None:
         """Expect an execution for each moment of a range, or one for the rest."""
         epoch = [each for each in life.epochs if each.seq <= asked.seq][-1]
-        if epoch.end_seq is not None or asked.until is None or asked.since is None:
+        if asked.until is None or asked.since is None:
+            return
+        if epoch is not life.epochs[-1]:
             return  # edited meanwhile: the rest is of another schedule
         mine = [found for found in finals if found.kind is Kind.BACKFILLED]
         for moment in epoch.moments(asked.until):

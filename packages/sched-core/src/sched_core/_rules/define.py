@@ -126,17 +126,26 @@ def retire(job: Job, *, now: datetime) -> tuple[Execution, ...]:
     if one is not None:
         found += _superseded(job, one, now)
     for request in job.standing.requests:
-        found.append(
-            ended(
-                job,
-                request,
-                Status.SUPERSEDED,
-                now,
-                reason=EDITED,
-                behind=rest_of_backfill(job, request),
-            )
-        )
+        number = _newest(job.standing.last_number, tuple(found)) + 1
+        found += _withdrawn(job, request, number, now)
     return tuple(found)
+
+
+def _withdrawn(job: Job, one: Pending, number: int, now: datetime) -> tuple[Execution, ...]:
+    """Return the executions of a request that ends; of a backfill, also of its rest.
+
+    Where it is held, its claim writes its end: the rest has an execution with the number.
+    """
+    rest = rest_of_backfill(job, one)
+    if job.held != one.number or not rest.number:
+        return (ended(job, one, Status.SUPERSEDED, now, reason=EDITED, behind=rest),)
+    own = ended(job, one, Status.SUPERSEDED, now, reason=EDITED)
+    moment = asked_grid(job, one.scheduled_at).after(one.scheduled_at)
+    if moment is None:
+        return (own,)
+    later = evolve(one, number=number, scheduled_at=moment, snoozes=0)
+    behind = rest_of_backfill(job, later)
+    return own, ended(job, later, Status.SUPERSEDED, now, reason=EDITED, behind=behind)
 
 
 def _rescheduled(job: Job, edited: Job, now: datetime) -> Change:
