@@ -376,7 +376,7 @@ async def an_empty_claim_means_that_nothing_is_due(bench: Bench) -> None:
         await two.remove(f"gone-{n}")
     await bench.advance(bench.lease + timedelta(minutes=1))
     await bench.added(one, *(bench.job(f"due-{n}") for n in range(3)))
-    found = []
+    found: list[str] = []
     while len(found) < 9 and (claims := await two.claim_due(1)):
         found += [claim.job.id for claim in claims]
     assert sorted(found) == ["due-0", "due-1", "due-2"]
