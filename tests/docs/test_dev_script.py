@@ -6,6 +6,7 @@ import ast
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -140,6 +141,20 @@ class Checkout:
         part = Part("sample", (("python", "-c", script),), ("here.txt",), figures="apples")
         run([part], again=again, jobs=1)
 
+    def interrupted(self, then: str) -> subprocess.CompletedProcess[str]:
+        """Prove it in another process, to which the part may send a signal."""
+        script = f"import time; open(f'ran-{{time.time_ns()}}', 'x'); {then}"
+        code = (
+            "import signal, sys; from pathlib import Path; from tools import parts, proof; "
+            "signal.signal(signal.SIGINT, signal.default_int_handler); "
+            f"parts.ROOT = proof.ROOT = Path({str(self._root)!r}); "
+            "proof.KEPT = parts.ROOT / '.dev' / 'prove'; "
+            f"part = parts.Part('sample', (('python', '-c', {script!r}),), ('here.txt',)); "
+            "proof.run([part], again=False, jobs=1)"
+        )
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkout:
@@ -196,9 +211,11 @@ def test_what_failed_shows_its_output_and_runs_again(
 
 
 def test_what_was_interrupted_runs_again(checkout: Checkout) -> None:
+    """In a process of its own, as it is when somebody presses Ctrl-C."""
     stop = "import os, signal; os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"
-    with pytest.raises(KeyboardInterrupt):
-        checkout.prove(stop)
+    interrupted = checkout.interrupted(stop)
+    assert interrupted.returncode == -signal.SIGINT, interrupted.stderr
+    assert "KeyboardInterrupt" in interrupted.stderr
     checkout.prove(stop.partition(";")[0])
 
     assert checkout.runs() == 2

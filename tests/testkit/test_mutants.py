@@ -139,7 +139,9 @@ def test_the_whole_matrix(tmp_path: Path) -> None:
 
     SCHED_MUTANTS names the file that the table is written to.
     """
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as processes:
+    with ProcessPoolExecutor(
+        3 * (os.cpu_count() or 1), mp_context=get_context("spawn")
+    ) as processes:
         found = processes.map(killers_of, range(len(MUTANTS)))
         killers = {mutant.name: laws for mutant, laws in zip(MUTANTS, found, strict=True)}
     table = as_table(killers)

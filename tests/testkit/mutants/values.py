@@ -365,6 +365,18 @@ class CursorsAreLines(Sound):
         return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)
 
 
+@breaks("pages_are_complete")
+class PagesNeverEnd(Sound):
+    """After the last page the listing begins again, and says each time that it has got further."""
+
+    async def jobs(
+        self, query: JobQuery, *, after: str | None, limit: int
+    ) -> Page[Job | Undecodable]:
+        turn, _, last = (after or "0:").partition(":")
+        page = await super().jobs(query, after=last or None, limit=limit)
+        return Page(page.items, f"{int(turn) + 1}:{page.next or ''}" if page.items else None)
+
+
 @breaks("a_full_last_page_has_no_next")
 class FullPagesGoRound(Sound):
     """After a last page that is full, the listing begins again."""

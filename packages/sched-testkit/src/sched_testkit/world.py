@@ -26,6 +26,7 @@ from sched_core import (
     Undecodable,
 )
 from sched_testkit.annals import Wrong
+from sched_testkit.bench import onward
 from sched_testkit.chronicle import Call
 from sched_testkit.commands import Act, Commands, Instance
 from sched_testkit.entry import pendings
@@ -331,10 +332,11 @@ class World(Commands):
 
 async def _all(pages: Any, query: Any) -> list[Any]:
     found, after = [], None
+    seen: set[str] = set()
     while True:
         page = await pages(query, after=after, limit=500)
         found += page.items
-        if (after := page.next) is None:
+        if (after := onward(page, seen)) is None:
             return found
 
 

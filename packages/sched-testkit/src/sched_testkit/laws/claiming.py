@@ -372,8 +372,8 @@ async def an_empty_claim_means_that_nothing_is_due(bench: Bench) -> None:
         await bench.remove(two, f"gone-{n}")
     await bench.advance(bench.lease + timedelta(minutes=1))
     await bench.added(one, *(bench.job(f"due-{n}") for n in range(3)))
-    found = []
-    while claims := await bench.due(two, 1):
+    found: list[str] = []
+    while len(found) < 9 and (claims := await bench.due(two, 1)):
         found += [claim.job.id for claim in claims]
     assert sorted(found) == ["due-0", "due-1", "due-2"]
 

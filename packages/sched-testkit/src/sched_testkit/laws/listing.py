@@ -10,7 +10,7 @@ from typing import Any
 from attrs import evolve
 
 from sched_core import Claim, Execution, ExecutionQuery, Job, JobQuery, State, Status
-from sched_testkit.bench import START, Bench
+from sched_testkit.bench import START, Bench, onward
 from sched_testkit.filters import picks, selects
 from sched_testkit.laws.law import law, ordered
 
@@ -126,8 +126,9 @@ async def pages_of_jobs_are_stable(bench: Bench) -> None:
         await bench.remove(backend, name)
     new = {"a-new", "job-05-new", "z-new"}
     await bench.added(backend, *(bench.job(name) for name in sorted(new)))
-    while page.next is not None:
-        page = await backend.jobs(JobQuery(), after=page.next, limit=4)
+    seen: set[str] = set()
+    while (after := onward(page, seen)) is not None:
+        page = await backend.jobs(JobQuery(), after=after, limit=4)
         found += [job.id for job in bench.apart(page.items)]
     assert sorted(set(found) - gone - new) == sorted(set(names) - gone), "a job was left out"
     assert len(found) == len(set(found)), "a job was listed twice"
@@ -151,8 +152,9 @@ async def pages_of_the_history_are_stable(bench: Bench) -> None:
     await run()
     await run()
     await backend.prune(START + timedelta(minutes=2))
-    while page.next is not None:
-        page = await backend.executions(ExecutionQuery(), after=page.next, limit=4)
+    seen: set[str] = set()
+    while (after := onward(page, seen)) is not None:
+        page = await backend.executions(ExecutionQuery(), after=after, limit=4)
         found += [execution.number for execution in page.items if isinstance(execution, Execution)]
     assert found == [9, 8, 7, 6, 5, 4, 3, 2]
 
@@ -356,8 +358,9 @@ async def pages_go_on_where_the_last_one_was_deleted(bench: Bench) -> None:
     for name in shown:
         await bench.remove(backend, name)
     rest: list[str] = []
-    while page.next is not None:
-        page = await backend.jobs(JobQuery(id_prefix="job-"), after=page.next, limit=4)
+    seen: set[str] = set()
+    while (after := onward(page, seen)) is not None:
+        page = await backend.jobs(JobQuery(id_prefix="job-"), after=after, limit=4)
         rest += [job.id for job in page.items]
     assert sorted(rest) == sorted(set(names) - shown), "jobs were left out, or listed again"
     assert await backend.prune(bench.clock.now()) == 9

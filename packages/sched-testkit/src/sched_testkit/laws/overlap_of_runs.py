@@ -46,6 +46,7 @@ async def many_claimers_share_what_is_due(bench: Bench) -> None:
     async def claimer(backend: Backend, limit: int) -> None:
         while found := await bench.due(backend, limit):
             claims.extend(found)
+            assert len(claims) <= MANY, "a job that is claimed is handed out again and again"
 
     async with anyio.create_task_group() as tasks:
         for backend, limit in ((one, 1), (two, 2), (one, 3), (two, 5)):

@@ -11,7 +11,7 @@ from anyio.lowlevel import checkpoint
 from attrs import evolve
 
 from sched_core import Backend, BackendUnavailable, Execution, ExecutionQuery, Job, JobQuery
-from sched_testkit.bench import Bench
+from sched_testkit.bench import Bench, onward
 from sched_testkit.laws.law import law
 
 TURNS = 3
@@ -64,12 +64,13 @@ async def pages_of_jobs_are_complete_while_others_write(bench: Bench) -> None:
 
 async def _ids(backend: Backend) -> list[str]:
     found: list[str] = []
+    seen: set[str] = set()
     query, after = JobQuery(id_prefix="stays-"), None
     while True:
         page = await backend.jobs(query, after=after, limit=4)
         found += [job.id for job in page.items if isinstance(job, Job)]
         await checkpoint()
-        after = page.next
+        after = onward(page, seen)
         if after is None:
             return found
 
@@ -112,11 +113,12 @@ async def pages_of_the_history_are_complete_while_others_write(bench: Bench) -> 
 
 async def _numbers(backend: Backend) -> list[int]:
     found: list[int] = []
+    seen: set[str] = set()
     after: str | None = None
     while True:
         page = await backend.executions(ExecutionQuery(), after=after, limit=4)
         found += [execution.number for execution in page.items if isinstance(execution, Execution)]
         await checkpoint()
-        after = page.next
+        after = onward(page, seen)
         if after is None:
             return found
