@@ -105,6 +105,7 @@ pendings = st.builds(
     until=maybe,
     args=st.none() | st.dictionaries(texts, texts, max_size=3),
     derived_from=texts,
+    retry_at=maybe,
 )
 standings = st.builds(
     Standing,

@@ -255,6 +255,7 @@ ALL: dict[type, dict[str, Any]] = {
         "until": NOW,
         "args": {"a": "b"},
         "derived_from": "tz 1",
+        "retry_at": NOW + LEASE,
     },
     Standing: {
         "last_number": 8,

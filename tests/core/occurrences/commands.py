@@ -31,6 +31,9 @@ def edit(world: World, job: Job, argument: str) -> None:
     except RevisionConflict:
         world.schedule = chosen
         raise
+    if schedule == job.spec.schedule and change.job.next_run == job.next_run:
+        world.replace(change.job)  # only a request's wait was put right
+        return
     before = operate.woken(job, now=world.now).standing.last_number
     world.judge.edited(job.uid, schedule, world.now, job, before)
     world.replace(change.job, change.executions)
@@ -113,6 +116,7 @@ def unskip(world: World, job: Job, argument: str) -> None:
 def hurry(world: World, job: Job, argument: str) -> None:
     """Have what waits for its next attempt run now."""
     world.replace(operate.retry_now(job, now=world.now))
+    world.waits.clear()
     world.judge.lost.clear()
 
 

@@ -204,10 +204,18 @@ FAULTS = (
     Planted(
         "the last moment after a pause is judged by the misfire policy",
         "begin",
-        "if judged <= moment or moment == spare:",
+        "if judged <= moment or (spare is not None and spare in (moment, one.coalesced_until)):",
         "if judged <= moment:",
         "limited",
         "claim:A ok:A policy pause t:35 t:10 t:7 resume",
+    ),
+    Planted(
+        "what stands for the last moment after a pause is judged by the misfire policy",
+        "begin",
+        "if judged <= moment or (spare is not None and spare in (moment, one.coalesced_until)):",
+        "if judged <= moment or moment == spare:",
+        "limited",
+        "edit edit t:35 t:7 claim:A policy back:12 pause:25",
     ),
     Planted(
         "a paused job is paused anew with each command",
@@ -296,6 +304,22 @@ FAULTS = (
         "if False:",
         "limited",
         "cancel|claim discard:A",
+    ),
+    Planted(
+        "what waits for its deadline forgets when its retry is due",
+        "finish",
+        "return evolve(one, due_at=deadline, retry_at=until)",
+        "return evolve(one, due_at=deadline)",
+        "coalesce+cancel+0",
+        "t:10 claim:A fail:A pause t:10 resume",
+    ),
+    Planted(
+        "a retry whose deadline is none any more runs at once",
+        "begin",
+        "if one.retry_at is not None and one.retry_at > max(claim.claimed_at, now):",
+        "if False:",
+        "coalesce+cancel+0",
+        "t:10 claim:A fail:A pause t:10 resume",
     ),
     Planted(
         "a mark to cancel starts the run",

@@ -8,6 +8,10 @@ from tests.core.occurrences.search import ALPHABETS, SCENARIOS, Search, randomly
 
 from sched_testkit.annals import Wrong
 
+BEGUN_AHEAD = (
+    "edit edit t:10 policy t:10 t:7 t:10 back:12 t:7 t:10 policy back:12 t:10 claim:A policy "
+    "back:12 pause:25"
+)
 FOUND = (
     ("catchup-all", "t:35 pause|claim backfill ok:A remove|claim ok:A"),
     ("once", "t:10 claim:A discard:A edit edit"),
@@ -25,6 +29,8 @@ FOUND = (
     ("limited", "t:35 claim:A policy edit ok:A"),
     ("catchup", "policy t:35 claim:A policy edit ok:A"),
     ("calendar", "edit|claim back:12 release:A trigger:key edit|claim"),
+    ("limited", BEGUN_AHEAD),
+    ("drop+skip+5", "trigger back:12 back:12 back:12 pause:25 back:12 back:12 back:12 edit"),
 )
 """Histories by which a rule, or the judge, was wrong once."""
 

@@ -60,6 +60,8 @@ class World:
         self.workers = {"A": Worker(), "B": Worker()}
         self.serial = self.lives = self.schedule = self.policy = self.read_at = 0
         self.highest: dict[str, int] = {}
+        self.waits: dict[tuple[str, int], datetime] = {}
+        """Until when what has failed or was put off is not attempted again."""
         self.told: tuple[str, ...] = ()
         self.do_add()
 
@@ -68,6 +70,7 @@ class World:
         new = World.__new__(World)
         vars(new).update(vars(self))
         new.row, new.judge, new.highest = evolve(self.row), self.judge.copy(), dict(self.highest)
+        new.waits = dict(self.waits)
         new.workers = {name: evolve(worker) for name, worker in self.workers.items()}
         return new
 
@@ -197,6 +200,9 @@ class World:
         worker.claim, worker.frozen, worker.renewed = claim, False, False
         worker.what = begins.begin(claim, now=self.now)
         if isinstance(worker.what, Start):
+            waits_until = self.waits.get((claim.job.uid, worker.what.number), self.now)
+            if self.now < waits_until and not self.judge.set_back:
+                raise Wrong(f"{worker.what.number} starts before {at(waits_until)}")
             self.judge.start(claim.job, _told(worker.what), self.now)
             if worker.what.alone:
                 self.row.renew(Renewal(claim, alone=True), self.now, LEASE)
@@ -238,8 +244,12 @@ class World:
         if alone or (self.row.found or claim.job).spec.policy.max_lost == 1:
             self.judge.fatal.add((claim.job.uid, one.number))
 
-    def _settle(self, worker: Worker, decide: Callable[[Job | None], Decision]) -> None:
-        """Settle, and decide on what is stored where the job was edited meanwhile."""
+    def _settle(self, worker: Worker, decide: Callable[[Job | None], Decision]) -> bool:
+        """Settle, and decide on what is stored where the job was edited meanwhile.
+
+        Returns:
+            Whether the claim was still held.
+        """
         claim = worker.claim
         assert claim is not None
         holds = self.row.hold is not None and self.row.hold.token == claim.token
@@ -266,6 +276,7 @@ class World:
             self.judge.fatal.discard((claim.job.uid, worker.what.number))
         worker.last = settlement
         worker.claim = worker.what = None
+        return holds
 
     def _end(self, worker: Worker, ended: Ended) -> None:
         claim, what, now = worker.claim, worker.what, self.now
@@ -279,7 +290,11 @@ class World:
                 return what
             return finishes.postpone(claim, until=now, now=now, stored=stored)
 
-        self._settle(worker, decide)
+        is_written, wait = self._settle(worker, decide), ended.delay
+        if ended.status is Status.FAILED and wait is None:
+            wait = (self.row.found or claim.job).spec.policy.retry.backoff
+        if is_written and isinstance(what, Start) and wait is not None:
+            self.waits[claim.job.uid, what.number] = now + wait
 
     def do_ok(self, worker: Worker) -> None:
         """Succeed."""

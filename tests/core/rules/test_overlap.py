@@ -16,6 +16,7 @@ from tests.core.rules.steps import (
     admit,
     begun,
     claimed,
+    edit,
     end,
     passed_over,
     pause,
@@ -27,6 +28,7 @@ from tests.core.rules.steps import (
 
 from sched_core._model.claim import Decision, Ended
 from sched_core._model.execution import Execution, Status
+from sched_core._model.job import Job
 from sched_core._model.occurrence import Gap
 from sched_core._model.policy import CatchUp, Coalesce, Drop, Overlap, Policy, Retry
 from sched_core._rules import operate, request
@@ -192,6 +194,45 @@ class TestDeadline:
         assert (execution.number, execution.status) == (1, Status.CANCELLED)
         assert execution.reason == "the next occurrence's moment has come"
         assert job.standing.due_at == job.next_run == T0 + 2 * HOUR
+
+    def waiting_beyond_it(self) -> Job:
+        """Return a job with a retry ten minutes later: five minutes after the deadline."""
+        return run(admit(HOURLY, self.CANCEL), T0 + HOUR + 55 * MINUTE, FAILURE)[0]
+
+    def test_a_retry_is_no_earlier_where_a_pause_takes_the_deadline_away(self) -> None:
+        job = pause(self.waiting_beyond_it(), T0 + HOUR + 56 * MINUTE)
+        job = operate.resume(job, at=T0 + 2 * HOUR + MINUTE)
+        job, executions = passed_over(job, T0 + 2 * HOUR + MINUTE)
+        assert executions == ()
+        assert job.standing.due_at == T0 + 2 * HOUR + 5 * MINUTE
+        _, start = begun(job, T0 + 2 * HOUR + 5 * MINUTE)
+        assert (start.number, start.attempt, start.deadline) == (1, 2, T0 + 3 * HOUR)
+
+    @pytest.mark.parametrize("overlap", ["late", "skip"])
+    def test_a_retry_is_no_earlier_where_an_edit_takes_the_deadline_away(
+        self, overlap: Overlap
+    ) -> None:
+        policy = evolve(self.CANCEL, overlap=overlap)
+        job = edit(self.waiting_beyond_it(), T0 + HOUR + 56 * MINUTE, policy=policy).job
+        job, executions = passed_over(job, T0 + 2 * HOUR)
+        assert executions == ()
+        assert job.standing.due_at == T0 + 2 * HOUR + 5 * MINUTE
+        _, start = begun(job, T0 + 2 * HOUR + 5 * MINUTE)
+        assert (start.number, start.attempt, start.deadline) == (1, 2, None)
+
+    def test_a_retry_that_waits_for_another_deadline_is_cancelled_at_that_one(self) -> None:
+        policy = evolve(self.CANCEL, retry=Retry(attempts=5, backoff=2 * HOUR, maximum=2 * HOUR))
+        job, _ = run(admit(HOURLY, policy), T0 + HOUR + 55 * MINUTE, FAILURE)
+        job = operate.resume(pause(job, T0 + HOUR + 56 * MINUTE), at=T0 + 2 * HOUR + MINUTE)
+        job, executions = passed_over(job, T0 + 2 * HOUR + MINUTE)
+        assert (executions, job.standing.due_at) == ((), T0 + 3 * HOUR)
+        _, (execution,) = passed_over(job, T0 + 3 * HOUR)
+        assert (execution.number, execution.status) == (1, Status.CANCELLED)
+
+    def test_what_waits_beyond_it_can_be_hurried(self) -> None:
+        now = T0 + HOUR + 56 * MINUTE
+        _, start = begun(operate.retry_now(self.waiting_beyond_it(), now=now), now)
+        assert (start.attempt, start.deadline) == (2, T0 + 2 * HOUR)
 
     def test_one_that_has_not_begun_is_not_cancelled_however_late(self) -> None:
         begun(admit(HOURLY, self.CANCEL), T0 + 5 * HOUR)

@@ -66,13 +66,15 @@ def encode_pending(one: Pending) -> Fields:
         fields["args"] = dict(one.args)
     if one.derived_from:
         fields["derived_from"] = one.derived_from
+    if one.retry_at is not None:
+        fields["retry"] = encode_moment(one.retry_at)
     return fields
 
 
 _PENDING = frozenset(
     (
         *("n", "at", "due", "attempts", "failures", "lost", "snoozes", "began", "coalesced"),
-        *("coalesced_until", "kind", "origin", "key", "until", "args", "derived_from"),
+        *("coalesced_until", "kind", "origin", "key", "until", "args", "derived_from", "retry"),
     )
 )
 
@@ -101,6 +103,7 @@ def decode_pending(fields: Fields) -> Pending:
         moment_of(known("until")),
         _texts(known("args")),
         exactly(str, known("derived_from", "")),
+        moment_of(known("retry")),
     )
 
 

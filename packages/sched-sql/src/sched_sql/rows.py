@@ -175,6 +175,7 @@ def _with_rare(
             origin=rest.origin,
             until=rest.until,
             args=rest.args,
+            retry_at=rest.retry_at,
         )
     return evolve(
         standing,

@@ -181,4 +181,5 @@ def _is_in_columns(one: Pending | None) -> bool:
         and one.origin == 0
         and one.until is None
         and one.args is None
+        and one.retry_at is None
     )

@@ -212,6 +212,7 @@ def _pendings(
         origin=st.integers(0, 2**53),
         until=optional,
         args=st.none() | st.dictionaries(anything, anything, max_size=3),
+        retry_at=optional,
         **more,
     )
 

@@ -51,6 +51,7 @@ class Pending:
         args: Of a request: for the handler.
         derived_from: Of the schedule's: what its moment was derived from besides the schedule, as
             ``schedule.derivation`` writes it.
+        retry_at: Where ``due_at`` is a deadline that comes first: when the next attempt is due.
     """
 
     number: int
@@ -69,6 +70,7 @@ class Pending:
     until: datetime | None = None
     args: Mapping[str, str] | None = None
     derived_from: str = ""
+    retry_at: datetime | None = None
 
     @property
     def is_scheduled(self) -> bool:

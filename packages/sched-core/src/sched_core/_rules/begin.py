@@ -9,7 +9,7 @@ from sched_core._model.execution import Status
 from sched_core._model.job import Job
 from sched_core._model.occurrence import Pending
 from sched_core._model.policy import CatchUp, Coalesce, Drop
-from sched_core._rules.finish import after
+from sched_core._rules.finish import after, waiting
 from sched_core._rules.grid import (
     NOTHING,
     TICK,
@@ -25,7 +25,7 @@ from sched_core._rules.hold import runs_alone
 from sched_core._rules.moment import rederived
 from sched_core._rules.operate import woken
 from sched_core._rules.record import ended
-from sched_core._rules.standing import current, scheduled
+from sched_core._rules.standing import current, placed, replaced, scheduled
 from sched_core.schedule.derivation import fingerprint
 
 
@@ -77,6 +77,10 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
         deadline = next_one if next_one is None or next_one > at else following(job, at)
     if deadline is not None and one.began_at is not None and deadline <= claim.claimed_at:
         return _ends(claim, one, Status.CANCELLED, now, "the next occurrence's moment has come")
+    if one.retry_at is not None and one.retry_at > max(claim.claimed_at, now):
+        # Its deadline was to end it, and is none any more.
+        waits = replaced(standing, one, waiting(one, one.retry_at, deadline))
+        return Decision(placed(job, waits, now))
     return Start(
         one.number,
         moment,
@@ -99,7 +103,7 @@ def _missed(claim: Claim, one: Pending, now: datetime) -> Decision | None:
     # Jitter is no lateness: it is judged as if there were none.
     judged = claim.claimed_at - (scheduled(job, one.number, moment).due_at - moment)
     spare = job.standing.spare
-    if judged <= moment or moment == spare:
+    if judged <= moment or (spare is not None and spare in (moment, one.coalesced_until)):
         return None
     if isinstance(misfire, Drop):
         runs_from, reason = _before(judged, misfire.grace), f"later than {misfire.grace}"

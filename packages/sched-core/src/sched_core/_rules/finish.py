@@ -175,9 +175,17 @@ def _again(
     else:
         return None
     again = evolve(again, lost=0, began_at=one.began_at or claim.claimed_at)
-    if start.deadline is not None and start.deadline < again.due_at:
-        return evolve(again, due_at=start.deadline)
-    return again
+    return waiting(again, again.due_at, start.deadline)
+
+
+def waiting(one: Pending, until: datetime, deadline: datetime | None) -> Pending:
+    """Return an occurrence that waits for its next attempt, or for the deadline if that is first.
+
+    A pause or an edit may take the deadline away meanwhile: the attempt is no earlier for that.
+    """
+    if deadline is None or deadline >= until:
+        return evolve(one, due_at=until, retry_at=None)
+    return evolve(one, due_at=deadline, retry_at=until)
 
 
 # -- what comes next

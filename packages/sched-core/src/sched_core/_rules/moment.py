@@ -37,8 +37,11 @@ def hurried(job: Job, *, now: datetime) -> Job:
     """
     standing = job.standing
     for one in (standing.scheduled, *standing.requests):
-        if one is not None and one.due_at > now and is_from_ahead(job, one, now):
-            standing = replaced(standing, one, evolve(one, due_at=now))
+        if one is None or not is_from_ahead(job, one, now):
+            continue
+        if (one.retry_at or one.due_at) > now:
+            at_once = evolve(one, due_at=min(one.due_at, now), retry_at=None)
+            standing = replaced(standing, one, at_once)
     if standing is job.standing:
         return job
     return evolve(job, standing=placed(job, standing, now))

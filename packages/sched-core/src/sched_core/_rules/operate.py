@@ -178,6 +178,7 @@ def retry_now(job: Job, *, now: datetime) -> Job:
     """Return the job with all that waits for its next attempt due now."""
     standing = job.standing
     for one in (standing.scheduled, *standing.requests):
-        if one is not None and one.began_at is not None and one.due_at > now:
-            standing = replaced(standing, one, evolve(one, due_at=now))
+        if one is not None and one.began_at is not None and (one.retry_at or one.due_at) > now:
+            at_once = evolve(one, due_at=min(one.due_at, now), retry_at=None)
+            standing = replaced(standing, one, at_once)
     return evolve(job, standing=placed(job, standing, now))

@@ -49,6 +49,7 @@ def every_field(at: datetime) -> Standing:
         coalesced=5,
         coalesced_until=at + 3 * TICK,
         derived_from="2025b:1a2b3c4d5e6f|2024a:6f5e4d3c2b1a",
+        retry_at=at + 40 * TICK,
     )
     triggered = Pending(
         8,

@@ -29,6 +29,7 @@ def _full(bench: Bench, number: int) -> Standing:
         coalesced=number + 5,
         coalesced_until=now - 6 * SECOND,
         derived_from=f"2031a {number}",
+        retry_at=now + 10 * SECOND,
     )
     asked = bench.request(number + 20, key=f"key {number}", args={"a": f"{number}"})
     range_ = bench.request(
