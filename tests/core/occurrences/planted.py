@@ -64,6 +64,7 @@ def _functions(module: ModuleType) -> dict[str, FunctionType]:
     }
 
 
+CANCELLED = "cancel claim:A ok:A"
 FAULTS = (
     Planted(
         "a lost claim is not counted",
@@ -320,6 +321,30 @@ FAULTS = (
         "if False:",
         "coalesce+cancel+0",
         "t:10 claim:A fail:A pause t:10 resume",
+    ),
+    Planted(
+        "what is cancelled before its moment counts as run",
+        "finish",
+        "if not is_ahead and (last is None or last < covered):",
+        "if last is None or last < covered:",
+        "plain",
+        "cancel claim:A ok:A edit",
+    ),
+    Planted(
+        "an edit brings back what is cancelled before its moment",
+        "define",
+        "gaps=cancelled_ahead(standing.gaps, now),",
+        "gaps=(),",
+        "calendar",
+        f"claim:A ok:A {CANCELLED} {CANCELLED} {CANCELLED} edit",
+    ),
+    Planted(
+        "what is cancelled before its moment looks as if a clock had been ahead",
+        "moment",
+        "grid = Grid(job.spec.schedule, anchor, cancelled_ahead(standing.gaps, now))",
+        "grid = Grid(job.spec.schedule, anchor)",
+        "calendar",
+        " ".join([CANCELLED] * 9 + ["policy"]),
     ),
     Planted(
         "a mark to cancel starts the run",

@@ -30,6 +30,8 @@ FOUND = (
     ("catchup", "policy t:35 claim:A policy edit ok:A"),
     ("calendar", "edit|claim back:12 release:A trigger:key edit|claim"),
     ("limited", BEGUN_AHEAD),
+    ("catchup", "t:10 t:10 policy cancel trigger|claim policy ok:A edit"),
+    ("fixed", "cancel claim:A ok:A back:12 back:12 t:7 t:7 back:12 back:12 back:12 back:12 edit"),
     ("drop+skip+5", "trigger back:12 back:12 back:12 pause:25 back:12 back:12 back:12 edit"),
 )
 """Histories by which a rule, or the judge, was wrong once."""

@@ -29,12 +29,19 @@ from tests.core.rules.steps import (
 from sched_core._model.claim import Ended
 from sched_core._model.execution import Status
 from sched_core._model.job import Job
+from sched_core._model.occurrence import State
 from sched_core._model.policy import Policy, Retry
-from sched_core._rules import moment, operate, request
-from sched_core.schedule import Cron, FixedDelay, Interval
+from sched_core._rules import define, moment, operate, request
+from sched_core.schedule import Cron, FixedDelay, Interval, Once
 from sched_core.schedule.derivation import LONGEST_TRAIL, knows_better, trail_of
 
 RETRY = Policy(retry=Retry(attempts=3, backoff=10 * MINUTE))
+
+
+def cancelled(job: Job, now: datetime) -> Job:
+    """Cancel the schedule's next occurrence."""
+    job = operate.cancel(job, now=now, number=scheduled(job).number)
+    return passed_over(job, now)[0]
 
 
 class TestAClockThatWasAhead:
@@ -145,6 +152,41 @@ class TestAClockThatWasAhead:
         policy = Policy(retry=Retry(attempts=3, backoff=3650 * DAY, maximum=3650 * DAY))
         job, _ = run(admit(HOURLY, policy), T0 + HOUR, FAILURE)
         assert moment.corrected(job, now=T0 + HOUR) is None
+
+    def test_what_was_cancelled_is_a_reason_however_far_ahead(self) -> None:
+        job = admit(HOURLY)
+        for hour in range(1, 13):
+            job = cancelled(job, T0)
+            assert job.next_run == T0 + (hour + 1) * HOUR
+            assert moment.corrected(job, now=T0) is None
+        assert define.redefine(job, job.spec, now=T0 + 90 * MINUTE) is None
+        assert job.standing.last_scheduled_at is None
+        job, _ = run(job, T0 + 13 * HOUR)
+        assert (job.standing.gaps, job.next_run) == ((), T0 + 14 * HOUR)
+
+    def test_what_was_cancelled_by_a_clock_that_was_ahead_is_none(self) -> None:
+        job, _ = run(admit(HOURLY), self.FAR)
+        job = cancelled(cancelled(job, self.FAR), self.FAR)
+        assert moment.stray(job, now=T0 + MINUTE) == T0 + HOUR
+
+    def test_an_edit_delays_nothing_and_leaves_out_what_was_cancelled(self) -> None:
+        job = cancelled(admit(Cron("0 3 * * *")), T0)
+        job = edit(job, T0, schedule=Cron("0 */3 * * *")).job
+        assert job.next_run == T0 + 6 * HOUR
+        job = edit(job, T0, schedule=Cron("30 */2 * * *")).job
+        assert job.next_run == T0 + 30 * MINUTE
+        job = edit(job, T0, schedule=Cron("0 * * * *")).job
+        assert job.next_run == T0 + HOUR
+        for hour in (1, 2):
+            job, _ = run(job, T0 + hour * HOUR)
+        assert job.next_run == T0 + 4 * HOUR
+
+    def test_a_one_shot_that_was_cancelled_stays_so(self) -> None:
+        job = cancelled(admit(Once(T0 + 3 * HOUR)), T0)
+        assert job.state is State.FINISHED
+        job = edit(job, T0, schedule=Once(T0 + 2 * HOUR)).job
+        job = edit(job, T0, schedule=Once(T0 + 3 * HOUR)).job
+        assert job.state is State.FINISHED
 
     def test_jitter_and_a_mark_are_reasons(self) -> None:
         assert moment.stray(admit(HOURLY, Policy(jitter=30 * DAY)), now=T0) is None

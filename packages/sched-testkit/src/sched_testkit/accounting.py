@@ -78,7 +78,9 @@ class Accounting:
                 moment
                 for epoch in self._covered(life, found, place)
                 for moment in epoch.moments(until if epoch.end is None else min(until, epoch.end))
-                if found.scheduled_at < moment and not life.is_taken(moment, epoch)
+                if found.scheduled_at < moment
+                and moment not in epoch.cancelled
+                and not life.is_taken(moment, epoch)
             ]
             apart = sum(self._is_told_apart(found, moment, scheduled) for moment in covered)
             if covered and found.coalesced_until != covered[-1] and not self.set_back:
@@ -127,6 +129,10 @@ class Accounting:
         for moment in epoch.moments(end):
             own, covering, apart = self._told_of(moment, epoch, life, scheduled)
             told = f"{life.uid} {at(moment)}: {own} own, {covering} covering"
+            if moment in epoch.cancelled:
+                if own:
+                    raise Wrong(f"{told}: it had been cancelled before the edit")
+                continue
             pause = life.around(moment, epoch)
             if apart and own + covering > 1:
                 covering -= 1  # a range that goes on behind what was skipped

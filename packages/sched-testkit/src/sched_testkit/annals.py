@@ -37,6 +37,7 @@ class Epoch:
         end_seq: When that was, in the order of all that happened.
         paused: Since when it was paused at its end.
         held: At its end: the moment of what was held, and until when that may stand for others.
+        cancelled: Moments that had been cancelled before it, and had not come.
     """
 
     schedule: Any
@@ -49,6 +50,7 @@ class Epoch:
     end_seq: int | None = None
     paused: datetime | None = None
     held: tuple[datetime, datetime] | None = None
+    cancelled: frozenset[datetime] = frozenset()
 
     def moments(self, until: datetime) -> list[datetime]:
         """Return the moments of the schedule up to one, computed by hand."""

@@ -210,22 +210,34 @@ class Oracle(Accounting):
             return
         self._end(life, now, held)
         mine = [found for (of, _), (_, found) in self.finals.items() if of == uid]
+        ahead = {found.number: found.scheduled_at for found in mine if self._is_ahead(found)}
         ran = [
             found
             for found in mine
             if found.kind is Kind.SCHEDULED and found.status is not Status.SUPERSEDED
+            if found.number not in ahead
         ]
         must = max((found.scheduled_at for found in ran), default=None)
         covered = [found.coalesced_until or found.scheduled_at for found in ran]
-        begun = [*life.begun.values(), *covered]
+        begun = [moment for number, moment in life.begun.items() if number not in ahead]
+        begun += covered
         one = None if held is None else held.standing.scheduled
         if held is not None and one is not None and one.number == held.held:
             begun.append(one.scheduled_at)
-        life.epochs.append(Epoch(schedule, now, number, self.seq, must, max(begun, default=None)))
+        may = max(begun, default=None)
+        cancelled = frozenset(moment for moment in ahead.values() if moment > now)
+        life.epochs.append(Epoch(schedule, now, number, self.seq, must, may, cancelled=cancelled))
         pause = life.paused_at(now)
         if pause is not None and pause.since > now:
             pause.end_seq = self.seq - 1
             life.pauses.append(evolve(pause, since=now, seq=self.seq, end_seq=None))
+
+    def _is_ahead(self, found: Execution) -> bool:
+        """Whether an occurrence of the schedule was cancelled before its moment had come."""
+        key = (found.uid, found.number)
+        was_there = found.attempt or key in self.starts or key in self.attempts
+        is_cancelled = found.kind is Kind.SCHEDULED and found.status is Status.CANCELLED
+        return is_cancelled and not was_there and found.scheduled_at > found.finished_at
 
     def removed(self, uid: str, now: datetime, held: Job | None) -> None:
         """Take in that the job was removed."""

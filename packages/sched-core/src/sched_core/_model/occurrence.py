@@ -97,7 +97,10 @@ class Pause:
 
 @frozen
 class Gap:
-    """Moments in ``(since, end]`` are not the schedule's: a pause, or what an overlap skipped."""
+    """Moments in ``(since, end]`` are not the schedule's.
+
+    A pause, what an overlap skipped, or one moment that was cancelled before it came.
+    """
 
     since: datetime
     end: datetime
@@ -114,13 +117,15 @@ class Standing:
         due_at: The one moment that backends compare: that of what a claim is for.
         requests: What was asked for besides the schedule, in the order of asking.
         pause: That is in force.
-        gaps: Behind ``scheduled``, in order; empty but where it outlived a pause or an overlap.
+        gaps: Behind ``scheduled``, in order; empty but where it outlived a pause or an overlap, or
+            what was before it was cancelled and has not come.
         spare: The last moment of a schedule, inside a pause after which it has none: no misfire
             policy passes it over.
         skip: The moment that ``skip_next`` marked.
         cancels: The numbers of occurrences that are to be cancelled.
         failing: Final failures of scheduled occurrences in a row.
-        last_scheduled_at: The newest moment of the schedule that has its final execution, or began.
+        last_scheduled_at: The newest moment of the schedule that has its final execution, or began;
+            not what was cancelled before it came.
         last_finished_at: When the newest run ended.
         last_status: Of the newest execution.
         expires_at: From when on a finished job may be deleted.

@@ -13,7 +13,9 @@ from sched_core._model.occurrence import Pause, Pending, Standing
 from sched_core._rules.grid import (
     TICK,
     Behind,
+    Grid,
     asked_grid,
+    cancelled_ahead,
     content,
     following,
     has_calendar_moments,
@@ -33,7 +35,7 @@ from sched_core._rules.standing import (
     scheduled,
     with_fixed_content,
 )
-from sched_core.schedule import first_occurrence, next_occurrence
+from sched_core.schedule import first_occurrence
 
 EDITED = "edited or removed"
 _EMPTY = Standing(1, None, None)
@@ -156,7 +158,7 @@ def _rescheduled(job: Job, edited: Job, now: datetime) -> Change:
     standing = evolve(
         standing,
         pause=None if pause is None else evolve(pause, since=min(pause.since, now)),
-        gaps=(),
+        gaps=cancelled_ahead(standing.gaps, now),
         spare=None,
         skip=None,
     )
@@ -171,11 +173,12 @@ def _rescheduled(job: Job, edited: Job, now: datetime) -> Change:
         found = _superseded(job, old, now)
         standing = evolve(standing, last_number=_newest(standing.last_number, found))
 
-    first, past = first_occurrence(schedule, now), standing.last_scheduled_at
+    grid, past = Grid(schedule, now, standing.gaps), standing.last_scheduled_at
+    first = grid.first()
     if past is not None and first is not None and first <= past:
         # A clock that was set back must not repeat moments that have run.
         if is_believed(schedule, past, now, now):
-            first = next_occurrence(schedule, max(past, now), now)
+            first = grid.after(max(past, now))
         else:
             standing = evolve(standing, last_scheduled_at=None)
     number = standing.last_number + (first is not None)
@@ -205,7 +208,7 @@ def _kept(
     """
     at = began_at(job, one)
     if at is None:
-        behind = passed(job, one.scheduled_at, now)
+        behind = passed(job, one.coalesced_until or one.scheduled_at, now)
         whole = one.coalesced + behind.number
         last = behind.last or one.coalesced_until
         return evolve(one, coalesced=whole, coalesced_until=last), standing, ()

@@ -15,6 +15,7 @@ from sched_core._rules.grid import (
     Grid,
     asked_grid,
     counts_from_end,
+    of_moment,
     rest_of_backfill,
     still_ahead,
     with_gap,
@@ -227,6 +228,9 @@ def after(
             number, executions = number + 1, (execution, skipped)
             covered = skipped.coalesced_until or skipped.scheduled_at
             gaps, next_one = with_gap(gaps, Gap(max(past, began_at), covered)), None
+    is_ahead = execution.status is _CANCELLED and began_at is None and past > now
+    if is_ahead:
+        gaps = with_gap(gaps, of_moment(one.scheduled_at))
     if next_one is None and counts_from_end(job):
         next_one = next_occurrence(job.spec.schedule, now, job.anchor)
     elif next_one is None:
@@ -235,11 +239,13 @@ def after(
     if next_one is not None:
         number += 1
         head = scheduled(job, number, next_one)
-        gaps = gaps and still_ahead(gaps, next_one)
+    gaps = gaps and still_ahead(gaps, now if next_one is None else min(now, next_one))
     pause, failing = standing.pause, 0
     if execution.status is not _SUCCEEDED:
         pause, failing = _failing(job, execution, number, now)
     last = standing.last_scheduled_at
+    if not is_ahead and (last is None or last < covered):
+        last = covered
     simple = pause is None and not standing.requests and head is not None
     found = Standing(
         number,
@@ -252,7 +258,7 @@ def after(
         standing.skip if standing.skip is not None and standing.skip > past else None,
         standing.cancels and _marks(standing, one),
         failing,
-        covered if last is None or last < covered else last,
+        last,
         now if ran else standing.last_finished_at,
         execution.status,
     )

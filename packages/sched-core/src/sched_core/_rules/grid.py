@@ -15,6 +15,7 @@ from sched_core.schedule import (
     FixedDelay,
     Schedule,
     count_occurrences,
+    first_occurrence,
     last_occurrence,
     next_occurrence,
 )
@@ -40,9 +41,15 @@ class Grid:
     anchor: datetime
     gaps: tuple[Gap, ...] = ()
 
+    def first(self) -> datetime | None:
+        """Return the first moment of all."""
+        return self._outside(first_occurrence(self.schedule, self.anchor))
+
     def after(self, moment: datetime) -> datetime | None:
         """Return the first moment after this one."""
-        found = next_occurrence(self.schedule, moment, self.anchor)
+        return self._outside(next_occurrence(self.schedule, moment, self.anchor))
+
+    def _outside(self, found: datetime | None) -> datetime | None:
         for gap in self.gaps:
             if found is not None and gap.since < found <= gap.end:
                 found = next_occurrence(self.schedule, gap.end, self.anchor)
@@ -170,6 +177,16 @@ def with_gap(gaps: tuple[Gap, ...], gap: Gap) -> tuple[Gap, ...]:
     if len(found) > MOST_GAPS:
         found[-2:] = [Gap(found[-2].since, found[-1].end)]
     return tuple(found)
+
+
+def of_moment(moment: datetime) -> Gap:
+    """Return the gap that takes out one moment: it was cancelled before it came."""
+    return Gap(moment - TICK, moment)
+
+
+def cancelled_ahead(gaps: tuple[Gap, ...], now: datetime) -> tuple[Gap, ...]:
+    """Return the gaps of moments that were cancelled, and have not come."""
+    return tuple(gap for gap in gaps if gap.end > now and gap == of_moment(gap.end))
 
 
 def still_ahead(gaps: tuple[Gap, ...], moment: datetime) -> tuple[Gap, ...]:

@@ -12,7 +12,7 @@ from attrs import evolve
 
 from sched_core._model.job import Job
 from sched_core._model.occurrence import Pending
-from sched_core._rules.grid import TICK, counts_from_end, grid_of
+from sched_core._rules.grid import TICK, Grid, cancelled_ahead, counts_from_end, grid_of
 from sched_core._rules.standing import began_at, has_begun, placed, replaced, scheduled
 from sched_core.schedule import Schedule, next_occurrence
 from sched_core.schedule.derivation import fingerprint, knows_better, trail_of
@@ -111,7 +111,7 @@ def reanchored(job: Job, *, now: datetime) -> Job | None:
         job.standing,
         last_number=number,
         scheduled=scheduled(anchored, number, moment),
-        gaps=(),
+        gaps=cancelled_ahead(job.standing.gaps, now),
         spare=None,
         skip=moment if is_marked else job.standing.skip,
         last_scheduled_at=None,
@@ -122,9 +122,9 @@ def reanchored(job: Job, *, now: datetime) -> Job | None:
 def stray(job: Job, *, now: datetime) -> datetime | None:
     """Return the schedule's next moment where the pending one lies after it without a reason.
 
-    A pause and jitter are reasons; so is an occurrence under way, or one that is to be cancelled,
-    and a clock that was set back a little: by less than an hour, or less than a period. A schedule
-    that counts from the end of a run is asked as if one ended now.
+    A pause and jitter are reasons; so are moments that were cancelled, an occurrence under way, or
+    one that is to be cancelled, and a clock that was set back a little: by less than an hour, or
+    less than a period. A schedule that counts from the end of a run is asked as if one ended now.
     """
     one, standing = job.standing.scheduled, job.standing
     if one is None or has_begun(job, one) or one.number in standing.cancels:
@@ -132,7 +132,8 @@ def stray(job: Job, *, now: datetime) -> datetime | None:
     if standing.pause:
         return None
     anchor = min(job.anchor, now)
-    moment = next_occurrence(job.spec.schedule, now, anchor)
+    grid = Grid(job.spec.schedule, anchor, cancelled_ahead(standing.gaps, now))
+    moment = grid.after(now)
     if moment is None or one.scheduled_at - moment <= BELIEVED:
         return None
     if counts_from_end(job):

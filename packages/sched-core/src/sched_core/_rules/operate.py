@@ -113,7 +113,7 @@ def _without(
         gaps = with_gap(standing.gaps, Gap(since, end))
         return evolve(standing, gaps=gaps, spare=None if spare == one.scheduled_at else spare)
     number = standing.last_number
-    gaps = still_ahead(standing.gaps, moment)
+    gaps = still_ahead(standing.gaps, min(moment, end))
     if moment == one.scheduled_at:
         return evolve(standing, gaps=gaps, spare=spare)
     fresh = scheduled(job, number + 1, moment)

@@ -44,7 +44,7 @@ def placed(job: Job, standing: Standing, now: datetime) -> Standing:
     """Return the standing with its one due moment; finished if nothing is left."""
     if standing.scheduled is None and not standing.requests:
         keep = None if job.declared else job.spec.policy.keep_finished
-        return _with(standing, None, None, (), None, expiry(keep, now))
+        return _with(standing, None, None, standing.gaps, None, expiry(keep, now))
     one, pause = current(standing), standing.pause
     due_at = one.due_at if one is not None else None if pause is None else pause.until
     return _with(standing, due_at, pause, standing.gaps, standing.spare, None)
