@@ -46,7 +46,7 @@ def test_strategies_vary_every_field() -> None:
     seen: dict[tuple[type, str], set[str]] = defaultdict(set)
 
     @settings(
-        max_examples=30,
+        max_examples=120,
         database=None,
         deadline=None,
         derandomize=True,

@@ -180,8 +180,12 @@ def pendings() -> st.SearchStrategy[Pending]:
 
 @cache
 def scheduled() -> st.SearchStrategy[Pending]:
-    """Any occurrence of a schedule, with whatever its moment was derived from."""
-    return _pendings(st.just(Kind.SCHEDULED), derived_from=st.just("") | texts(150))
+    """Any occurrence of a schedule, with what only such a one has."""
+    return _pendings(
+        st.just(Kind.SCHEDULED),
+        derived_from=st.just("") | texts(150),
+        retry_at=st.none() | moments(),
+    )
 
 
 @cache
@@ -191,7 +195,7 @@ def requests() -> st.SearchStrategy[Pending]:
 
 
 def _pendings(
-    kinds: st.SearchStrategy[Kind], **more: st.SearchStrategy[str]
+    kinds: st.SearchStrategy[Kind], **more: st.SearchStrategy[Any]
 ) -> st.SearchStrategy[Pending]:
     optional = st.none() | moments()
     anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -212,7 +216,6 @@ def _pendings(
         origin=st.integers(0, 2**53),
         until=optional,
         args=st.none() | st.dictionaries(anything, anything, max_size=3),
-        retry_at=optional,
         **more,
     )
 
