@@ -142,6 +142,53 @@ def test_nothing_is_done_to_it_while_it_is_on_its_way(monkeypatch: pytest.Monkey
     anyio.run(main)
 
 
+@pytest.mark.parametrize("paused", [False, True])
+def test_it_is_not_declared_while_the_original_is_there(
+    monkeypatch: pytest.MonkeyPatch, *, paused: bool
+) -> None:
+    """Both would run, under the same keys."""
+    monkeypatch.setattr(definitions, "TRIES", 1)
+
+    async def main() -> None:
+        store, clock, handler = MemoryStore(), FakeClock(), RecordingHandler()
+        await declare(store, clock)
+        async with scheduler(store, clock, handler, "before the removal") as declared:
+            if paused:
+                await declared.pause_job("old")
+            with pytest.raises(Cut):
+                await rename(declared)
+        async with scheduler(store, clock, handler) as other:
+            for act in (other.resume_job, other.trigger_job, other.remove_job):
+                with pytest.raises(JobNotFound):
+                    await act("new")
+            with pytest.raises(JobNotFound):
+                await other.ensure_job("new", HOURLY)
+            await rename(other)
+            job = await other.get_job("new")
+            assert (job.spec.metadata, job.state is State.PAUSED) == ({}, paused)
+            assert [job.id async for job in other.list_jobs()] == ["new"]
+
+    anyio.run(main)
+
+
+def test_it_is_declared_where_the_original_is_gone() -> None:
+    """The process that renamed it ended just then."""
+
+    async def main() -> None:
+        store, clock, handler = MemoryStore(), FakeClock(), RecordingHandler()
+        _, key = await declare(store, clock)
+        async with scheduler(store, clock, handler, "after the removal") as declared:
+            with pytest.raises(Cut):
+                await rename(declared)
+        async with scheduler(store, clock, handler) as other:
+            job = await other.ensure_job("new", HOURLY)
+            assert job.spec.metadata == {}
+            await other.run_due()
+            assert key in [event.key for event in handler.events]
+
+    anyio.run(main)
+
+
 def test_a_move_that_is_taken_back_leaves_all_to_the_old_id() -> None:
     """A deploy is rolled back after its sync was cut off."""
 

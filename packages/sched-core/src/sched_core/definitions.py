@@ -99,7 +99,7 @@ class Definitions:
     async def ensure(self, spec: JobSpec) -> Job:
         """Add a job, or change it where its definition differs."""
         unreserved(spec)
-        tries = 0
+        tries = moving = 0
         while True:
             stored = await self._store.get(spec.id)
             if stored is None:
@@ -112,6 +112,12 @@ class Definitions:
                 self.advise(spec)
                 return added
             job = _readable(stored)
+            if await self._is_copy(job):
+                moving += 1
+                if moving > TRIES:
+                    raise JobNotFound(spec.id)
+                await backoff_pause(moving)
+                continue
             change = define.redefine(job, spec, declared=True, now=self._clock.now())
             if change is None:
                 return job
@@ -232,6 +238,12 @@ class Definitions:
                 return job
             await backoff_pause(tries)
         raise JobNotFound(job_id)
+
+    async def _is_copy(self, job: Job) -> bool:
+        """Whether a job is on its way from another id, under which it is still there."""
+        old = define.moved_from(job)
+        original = None if old is None else await self._store.get(old)
+        return isinstance(original, Job) and original.uid == job.uid
 
     async def _replace(self, change: Change) -> Job:
         stored = await self._store.replace(change.job, change.executions)

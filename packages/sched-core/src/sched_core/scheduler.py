@@ -253,6 +253,8 @@ class Scheduler:
 
         Raises:
             InvalidDefinition: A value is out of bounds; nothing was stored.
+            JobNotFound: It is on its way from another id, where it still is: the ``sync_jobs`` that
+                renames it was cut off, and is to be repeated.
             JobUndecodable: What is stored under the id cannot be read by this version.
             BackendUnavailable: Try again.
         """

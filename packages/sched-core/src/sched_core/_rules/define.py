@@ -8,7 +8,7 @@ from attrs import evolve
 
 from sched_core._model.claim import Change
 from sched_core._model.execution import Execution, Status
-from sched_core._model.job import Job, JobSpec
+from sched_core._model.job import RESERVED, Job, JobSpec
 from sched_core._model.occurrence import Pause, Pending, Standing
 from sched_core._rules.grid import (
     TICK,
@@ -38,6 +38,8 @@ from sched_core._rules.standing import (
 from sched_core.schedule import first_occurrence
 
 EDITED = "edited or removed"
+MOVED_FROM = f"{RESERVED}moved-from"
+"""In the metadata of a copy under another id: the id of its original."""
 _EMPTY = Standing(1, None, None)
 
 
@@ -98,7 +100,8 @@ def renamed(job: Job, job_id: str, *, now: datetime) -> Job:
     """
     standing = job.standing
     held = None if job.held is None else standing.find(job.held)
-    moved = evolve(job, spec=evolve(job.spec, id=job_id), revision=0, held=None, held_at=None)
+    spec = evolve(job.spec, id=job_id, metadata={MOVED_FROM: job.id})
+    moved = evolve(job, spec=spec, revision=0, held=None, held_at=None)
     if held is not None and held.is_scheduled:
         behind = content(job, held, held.began_at or job.held_at)
         moment = following(job, behind.last or held.scheduled_at)
@@ -118,7 +121,15 @@ def is_moving(job: Job, *, now: datetime) -> bool:
     original: what became due here would run twice, and what was asked for would be written over.
     """
     standing = job.standing
-    return standing.due_at is None and placed(job, standing, now).due_at is not None
+    if standing.due_at is not None:
+        return False
+    # Copies that were made before they were marked are known by what is due in them.
+    return moved_from(job) is not None or placed(job, standing, now).due_at is not None
+
+
+def moved_from(job: Job) -> str | None:
+    """Return the id of the original, for a copy that is on its way from there."""
+    return job.spec.metadata.get(MOVED_FROM) if job.standing.due_at is None else None
 
 
 def retire(job: Job, *, now: datetime) -> tuple[Execution, ...]:
