@@ -14,16 +14,16 @@ LINT = 30
 COLLECTING = 20
 """Starting pytest, and finding the tests."""
 TESTS: dict[str, int] = {
-    "cli": 85,
-    "conformance": 280,
+    "cli": 60,
+    "conformance": 300,
     "core": 280,
-    "crash": 45,
-    "docs": 110,
+    "crash": 40,
+    "docs": 80,
     "jetstream": 145,
     "postgres": 210,
     "sql": 100,
-    "testkit": 140,
-    "torture": 35,
+    "testkit": 90,
+    "torture": 30,
 }
 """By folder of tests/; five processes run them, for some tests wait most of the time."""
 PROCESSES = 5
