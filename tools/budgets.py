@@ -14,16 +14,16 @@ LINT = 30
 COLLECTING = 20
 """Starting pytest, and finding the tests."""
 TESTS: dict[str, int] = {
-    "cli": 60,
+    "cli": 85,
     "conformance": 300,
     "core": 280,
-    "crash": 40,
-    "docs": 80,
-    "jetstream": 145,
+    "crash": 45,
+    "docs": 110,
+    "jetstream": 150,
     "postgres": 210,
-    "sql": 100,
-    "testkit": 90,
-    "torture": 30,
+    "sql": 115,
+    "testkit": 130,
+    "torture": 35,
 }
 """By folder of tests/; five processes run them, for some tests wait most of the time."""
 PROCESSES = 5
