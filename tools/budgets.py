@@ -15,14 +15,14 @@ COLLECTING = 20
 """Starting pytest, and finding the tests."""
 TESTS: dict[str, int] = {
     "cli": 85,
-    "conformance": 280,
+    "conformance": 300,
     "core": 280,
     "crash": 45,
     "docs": 110,
-    "jetstream": 145,
+    "jetstream": 150,
     "postgres": 210,
-    "sql": 100,
-    "testkit": 140,
+    "sql": 115,
+    "testkit": 130,
     "torture": 35,
 }
 """By folder of tests/; five processes run them, for some tests wait most of the time."""

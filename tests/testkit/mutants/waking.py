@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -21,6 +22,16 @@ from sched_core import (
 )
 from sched_core.clock import Alarm
 from sched_core.ports import MAX_POLL
+
+
+@breaks("a_wait_holds_up_no_other_call")
+class WaitsWithoutTheLoop(Sound):
+    """A wait sleeps in the thread of the event loop, where nothing else runs meanwhile."""
+
+    async def wait_due(self, limit: int) -> None:
+        until = self._now() + MAX_POLL
+        while (self.store.earliest() or until) > self._now() < until:
+            time.sleep(0.01)  # noqa: ASYNC251 -- what is wrong with it
 
 
 @breaks("waiting_ends_when_something_is_due")

@@ -27,6 +27,7 @@ class Exam:
         told: Whether a test has failed with the problem.
         patience: Which part of the harness's patience is left.
         unshared: Which law about several processes has failed; empty as long as none has.
+        holds_up: In which law a call held up the event loop; empty as long as none has.
     """
 
     harness: Harness
@@ -35,6 +36,7 @@ class Exam:
     told: bool = False
     patience: float = 1.0
     unshared: str = ""
+    holds_up: str = ""
 
 
 _EXAMS: dict[int, Exam] = {}
