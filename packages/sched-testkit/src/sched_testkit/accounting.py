@@ -218,7 +218,10 @@ class Accounting:
     @staticmethod
     def _backfilled(life: Life, asked: Request, finals: list[Execution]) -> None:
         """Expect an execution for each moment of a range, or one for the rest."""
-        epoch = [each for each in life.epochs if each.seq <= asked.seq][-1]
+        # Asked for again, it is the same request, of the schedule that it was asked for with.
+        span = asked.since, asked.until
+        first = min(one.seq for one in life.requests if (one.since, one.until) == span)
+        epoch = [each for each in life.epochs if each.seq <= first][-1]
         if asked.until is None or asked.since is None:
             return
         if epoch is not life.epochs[-1]:
