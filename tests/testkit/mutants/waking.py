@@ -28,7 +28,7 @@ from sched_core.ports import MAX_POLL
 class WaitsWithoutTheLoop(Sound):
     """A wait sleeps in the thread of the event loop, where nothing else runs meanwhile."""
 
-    async def wait_due(self, limit: int) -> None:
+    async def wait_due(self, room: Room) -> None:
         until = self._now() + MAX_POLL
         while (self.store.earliest() or until) > self._now() < until:
             time.sleep(0.01)  # noqa: ASYNC251 -- what is wrong with it
