@@ -45,6 +45,9 @@ def policy(world: World, job: Job, argument: str) -> None:
     spec = evolve(job.spec, policy=world.scenario.policies[chosen])
     change = defines.redefine(job, spec, now=world.now)
     if change is not None:
+        world.row.check(job)
+        if change.job.next_run != job.next_run:  # a clock that had been ahead is put right
+            world.judge.edited(job.uid, spec.schedule, world.now, job, job.standing.last_number)
         world.replace(change.job, change.executions)
         world.policy = chosen
         world.judge.lives[job.uid].edits += 1

@@ -30,6 +30,8 @@ FOUND = (
     ("catchup", "policy t:35 claim:A policy edit ok:A"),
     ("calendar", "edit|claim back:12 release:A trigger:key edit|claim"),
     ("limited", BEGUN_AHEAD),
+    ("failing", " ".join(["back:12"] * 6 + ["policy", "t:10", "edit|claim"])),
+    ("plain", "skip policy t:35 edit|claim freeze:A ok:A"),
     ("once", "edit remove t:10 add t:10 backfill edit|claim backfill"),
     ("catchup", "t:10 t:10 policy cancel trigger|claim policy ok:A edit"),
     ("fixed", "cancel claim:A ok:A back:12 back:12 t:7 t:7 back:12 back:12 back:12 back:12 edit"),

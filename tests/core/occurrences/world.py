@@ -244,6 +244,12 @@ class World:
         if alone or (self.row.found or claim.job).spec.policy.max_lost == 1:
             self.judge.fatal.add((claim.job.uid, one.number))
 
+    def _is_kept(self, claim: Claim) -> None:
+        """Take in that a claim was not lost after all."""
+        one = current(claim.job.standing)
+        if one is not None and one.lost < claim.job.spec.policy.max_lost:
+            self.judge.fatal.discard((claim.job.uid, one.number))
+
     def _settle(self, worker: Worker, decide: Callable[[Job | None], Decision]) -> bool:
         """Settle, and decide on what is stored where the job was edited meanwhile.
 
@@ -272,8 +278,8 @@ class World:
                 raise Wrong(f"the settlement of a lost claim: {settled.outcome}")
             if before != (self.row.job, self.row.hold, len(self.judge.executions)):
                 raise Wrong("the settlement of a lost claim changed something")
-        elif isinstance(worker.what, Start):
-            self.judge.fatal.discard((claim.job.uid, worker.what.number))
+        else:
+            self._is_kept(claim)
         worker.last = settlement
         worker.claim = worker.what = None
         return holds
@@ -343,9 +349,8 @@ class World:
         assert claim is not None
         holds = self.row.hold is not None and self.row.hold.token == claim.token
         before = (self.row.job, self.row.hold, len(self.judge.executions))
-        one = current(claim.job.standing)
-        if holds and one is not None and one.lost < claim.job.spec.policy.max_lost:
-            self.judge.fatal.discard((claim.job.uid, one.number))
+        if holds:
+            self._is_kept(claim)
         if holds and isinstance(what, Start):
             self.judge.unbegun(claim.job.uid, _told(what))
         self.row.release(claim, self.now, self.judge)
