@@ -37,8 +37,8 @@ SEEDS, MORE_SEEDS = (300, 5000) if DEEP else (40, 400)
 """Of each law that is examined with values made of seeds: at least, and at most."""
 SEEDING = 60.0 if DEEP else 4.0
 """Seconds after which there are no more of them than at least."""
-HELD_UP = 3.25
-"""How often the patience of a law may pass until nothing but a blocked loop explains it."""
+SOON = 2.0
+"""Seconds in which a loop that is not held up ends a law whose time has run out."""
 HISTORIES = (400, 60) if DEEP else (40, 30)
 """How many histories, and of how many steps."""
 
@@ -179,7 +179,7 @@ def _run(
             bench.whole = loop == first_loop(harness)
             if forks:
                 bench.other = stack.enter_context(elsewhere(harness, bench.place, loop))
-            with watchdog(HELD_UP * patience):
+            with watchdog(4 * patience + SOON):  # closing has patience, too
                 anyio.run(main, bench, backend=loop)
     except HeldUp as error:
         exam(harness).patience = HURRY
