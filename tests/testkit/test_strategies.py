@@ -46,15 +46,16 @@ def test_strategies_vary_every_field() -> None:
     seen: dict[tuple[type, str], set[str]] = defaultdict(set)
 
     @settings(
-        max_examples=120,
+        max_examples=150,
         database=None,
         deadline=None,
         derandomize=True,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(value=st.tuples(strategies.jobs(), strategies.executions()))
-    def collect(value: tuple[Job, Execution]) -> None:
+    # What a standing is made of lies deep in a job: it is drawn by itself, too.
+    @given(value=st.tuples(strategies.jobs(), strategies.executions(), strategies.standings()))
+    def collect(value: tuple[Job, Execution, Standing]) -> None:
         for each in parts(value):
             for field in attrs.fields(type(each)):
                 seen[type(each), field.name].add(repr(getattr(each, field.name)))
