@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Literal, NamedTuple
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 from attrs import frozen
 
@@ -145,7 +145,8 @@ def zone_named(name: object) -> tzinfo:
 
     The names are those of the package tzdata, and not whatever lies among the zones of a machine:
     ``localtime`` and ``posixrules`` are another time on each, ``right/…`` counts leap seconds, and
-    ``europe/berlin`` is a file on some systems only.
+    ``europe/berlin`` is a file on some systems only. A place that the package does not know yet is
+    taken from the machine: a country's new rules may come there first.
 
     Raises:
         InvalidDefinition: It is no such name, or there is no such zone here.
@@ -159,12 +160,18 @@ def zone_named(name: object) -> tzinfo:
         return UTC
 
     try:
-        if name in _names():
+        if name in _names() or _is_newer(name):
             return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
         pass  # a zone that is listed and cannot be read is as good as none
 
     raise InvalidDefinition("tz", _unknown(name))
+
+
+def _is_newer(name: str) -> bool:
+    """Whether the machine alone knows a place; one in other letters is none."""
+    alike = any(len(known) == len(name) and known.lower() == name.lower() for known in _names())
+    return "/" in name and not alike and name in available_timezones()
 
 
 def _unknown(name: str) -> str:
