@@ -136,16 +136,20 @@ class Checkout:
     def runs(self) -> int:
         return len(list(self._root.glob("ran-*")))
 
+    @staticmethod
+    def _script(then: str) -> str:
+        return f"import time; open(f'ran-{{time.time_ns()}}', 'x'); print('7 apples'); {then}"
+
     def prove(self, then: str = "", *, again: bool = False) -> None:
-        script = f"import time; open(f'ran-{{time.time_ns()}}', 'x'); print('7 apples'); {then}"
+        script = self._script(then)
         part = Part("sample", (("python", "-c", script),), ("here.txt",), figures="apples")
         run([part], again=again, jobs=1)
 
     def interrupted(self, then: str) -> subprocess.CompletedProcess[str]:
         """Prove it in another process, to which the part may send a signal."""
-        script = f"import time; open(f'ran-{{time.time_ns()}}', 'x'); {then}"
+        script = self._script(then)
         code = (
-            "import signal, sys; from pathlib import Path; from tools import parts, proof; "
+            "import signal; from pathlib import Path; from tools import parts, proof; "
             "signal.signal(signal.SIGINT, signal.default_int_handler); "
             f"parts.ROOT = proof.ROOT = Path({str(self._root)!r}); "
             "proof.KEPT = parts.ROOT / '.dev' / 'prove'; "
@@ -211,7 +215,7 @@ def test_what_failed_shows_its_output_and_runs_again(
 
 
 def test_what_was_interrupted_runs_again(checkout: Checkout) -> None:
-    """In a process of its own, as it is when somebody presses Ctrl-C."""
+    """In a process of its own, as when a user presses Ctrl-C."""
     stop = "import os, signal; os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"
     interrupted = checkout.interrupted(stop)
     assert interrupted.returncode == -signal.SIGINT, interrupted.stderr

@@ -1,4 +1,4 @@
-"""Stores that are right at the first time, in the plain case, or while nobody cancels."""
+"""Stores that are right at the first time, in the plain case, or while no call is cancelled."""
 
 from __future__ import annotations
 

@@ -277,7 +277,7 @@ def _histories_test(harness: Harness) -> Callable[[Any], None]:
         __tracebackhide__ = True
 
         _expect_fit(harness)
-        if exam(harness).holds_up:  # a history has its loop in another thread, which nobody ends
+        if exam(harness).holds_up:  # its loop runs in a thread, out of the watchdog's reach
             pytest.skip(f"not played: the loop was held up in {exam(harness).holds_up}")
         loop = first_loop(harness)
         examples, steps = HISTORIES

@@ -25,8 +25,8 @@ class _Bark(BaseException):
 def watchdog(seconds: float) -> Iterator[None]:
     """Raise in the main thread when the block has not ended after so many seconds.
 
-    Nothing is watched where that cannot be done: on Windows, in another thread, and where somebody
-    else, such as pytest-timeout, has taken SIGALRM.
+    Nothing is watched where that cannot be done: on Windows, in another thread, and where another
+    plugin, such as pytest-timeout, has taken SIGALRM.
 
     Raises:
         HeldUp: The block did not end by itself.
