@@ -57,12 +57,14 @@ class Reply:
         value: What it returned.
         error: The class of what it raised.
         text: What that said.
+        begun: The moment at which it began.
         seconds: How long it took.
     """
 
     value: Any = None
     error: type[Exception] | None = None
     text: str = ""
+    begun: float = 0.0
     seconds: float = 0.0
 
     def result(self) -> Any:
@@ -160,8 +162,9 @@ async def _obey(
     try:
         value = await function(bench, *arguments)
     except Exception as error:  # noqa: BLE001 -- raised again in the parent
-        return Reply(error=type(error), text=str(error), seconds=moment() - begun)
-    return Reply(value, seconds=moment() - begun)
+        seconds = moment() - begun
+        return Reply(error=type(error), text=str(error), begun=begun, seconds=seconds)
+    return Reply(value, begun=begun, seconds=moment() - begun)
 
 
 # -- what is done there: functions of this module, which both processes know
@@ -195,14 +198,14 @@ class Distant:
         self._other = other
         self.at = 0.0
         """When the next call begins there, if not at once."""
-        self.seconds = 0.0
-        """How long the last call took there."""
+        self.begun = self.seconds = 0.0
+        """When the last call began there, and how long it took."""
 
     def __getattr__(self, method: str) -> Callable[..., Awaitable[Any]]:
         async def call(*arguments: Any, **named: Any) -> Any:
             at, self.at = self.at, 0.0
             reply = await self._other.reply(_call_named, method, arguments, named, at=at)
-            self.seconds = reply.seconds
+            self.begun, self.seconds = reply.begun, reply.seconds
             return reply.result()
 
         return call
