@@ -402,6 +402,21 @@ CASES: list[tuple[str, Change, Change]] = [
         commanded(command("trigger", 5.05, key="v:1"), runs=[TRIGGERED]),
     ),
     (
+        "trigger lost",  # its claim was written when its store let it, and told of a moment before
+        commanded(command("trigger", 5.2, key="v:1"), runs=[TRIGGERED]),
+        both(
+            commanded(command("trigger", 5.2, key="v:1"), runs=[TRIGGERED]),
+            lambda evidence: evolve(
+                evidence,
+                entries=[
+                    *(e for e in evidence.entries if e.get("key") != "v:1"),
+                    entry("start", TRIGGERED, 5.4),
+                    entry("end", TRIGGERED, 5.5),
+                ],
+            ),
+        ),
+    ),
+    (
         "left without an end",
         commanded(runs=[evolve(RUN_OF_B, final=False, status=Status.FAILED)]),
         commanded(
@@ -472,6 +487,15 @@ CASES: list[tuple[str, Change, Change]] = [
                 evidence.harms[1],
             ],
         ),
+    ),
+    (
+        "left behind by a stop",  # its machine was busy with others, and wrote nothing in time
+        stopped_early := lambda evidence: evolve(
+            evidence,
+            entries=[*evidence.entries, entry("stopped", LOST, 20.5)],
+            harms=[harm("terminate", 1, 20.4, 20.9), evidence.harms[1]],
+        ),
+        both(stopped_early, harmed(harm(STARVED, 0, 19.3, 22))),
     ),
     (
         "taken over late",

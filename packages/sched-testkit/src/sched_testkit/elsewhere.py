@@ -57,7 +57,7 @@ class Reply:
         value: What it returned.
         error: The class of what it raised.
         text: What that said.
-        begun: When it began there.
+        begun: The moment at which it began.
         seconds: How long it took.
     """
 
@@ -162,7 +162,8 @@ async def _obey(
     try:
         value = await function(bench, *arguments)
     except Exception as error:  # noqa: BLE001 -- raised again in the parent
-        return Reply(error=type(error), text=str(error), begun=begun, seconds=moment() - begun)
+        seconds = moment() - begun
+        return Reply(error=type(error), text=str(error), begun=begun, seconds=seconds)
     return Reply(value, begun=begun, seconds=moment() - begun)
 
 
@@ -197,10 +198,8 @@ class Distant:
         self._other = other
         self.at = 0.0
         """When the next call begins there, if not at once."""
-        self.begun = 0.0
-        """When the last call began there."""
-        self.seconds = 0.0
-        """How long it took."""
+        self.begun = self.seconds = 0.0
+        """When the last call began there, and how long it took."""
 
     def __getattr__(self, method: str) -> Callable[..., Awaitable[Any]]:
         async def call(*arguments: Any, **named: Any) -> Any:

@@ -88,7 +88,7 @@ def _was_told_to_stop(evidence: Evidence, each: Execution) -> bool:
 def _cut_off(evidence: Evidence, stopped: datetime) -> bool:
     """Whether a process that ended then could perhaps not reach the store to hand back claims."""
     return any(
-        harm.store
+        (harm.store or harm.what == STARVED)
         and harm.began <= stopped
         and harm.ended >= stopped - evidence.rules.recovery - FLUSH
         for harm in evidence.harms

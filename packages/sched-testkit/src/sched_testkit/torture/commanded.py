@@ -112,19 +112,23 @@ def _pauses(evidence: Evidence, report: Report) -> Iterator[Finding]:
 def _triggers(evidence: Evidence, report: Report) -> Iterator[Finding]:
     """A trigger that was accepted runs under the key that it told, unless the job is removed.
 
-    What was claimed before it was asked for is another run.
+    What had begun before it was asked for is another run. When a handler begins tells that: the
+    moment of a claim is read before its write, which may wait for as long as the store lets it.
     """
     attempts = _attempts(evidence)
-    begun: dict[str, datetime] = {}
+    claimed: dict[str, datetime] = {}
     for each in itertools.chain.from_iterable(attempts.values()):
-        begun.setdefault(f"{each.uid}:{each.number}", each.claimed_at)
+        claimed.setdefault(f"{each.uid}:{each.number}", each.claimed_at)
+    begun: dict[str, datetime] = {}
+    for entry in evidence.starts():
+        begun[entry["key"]] = min(begun.get(entry["key"], moment(entry)), moment(entry))
     for job_id, commands in _by_job(evidence).items():
         for place, command in enumerate(commands):
             if command.what != "trigger" or command.outcome != "ok":
                 continue
-            first = begun.get(command.key)
-            told = f"{job_id}: {command.key}, first claimed at {first}"
-            if first is not None and first < command.began - CLOCKS:
+            first, started = claimed.get(command.key), begun.get(command.key)
+            told = f"{job_id}: {command.key}, first claimed at {first}, begun at {started}"
+            if started is not None and started < command.began - CLOCKS:
                 yield Finding("trigger lost", told, command.ended, job_id)
                 continue
             following = commands[place + 1 :]
