@@ -269,8 +269,8 @@ FAULTS = (
     Planted(
         "what passed meanwhile is skipped, and what was late before it, too",
         "finish",
-        "gaps, next_one = with_gap(gaps, Gap(max(past, began_at), covered)), None",
-        "past, next_one = covered, None",
+        "gaps, known = with_gap(gaps, Gap(max(past, began_at), covered)), None",
+        "past, known = covered, None",
         "drop+skip+0",
         "t:10 t:10 claim:A t:7",
     ),
@@ -285,8 +285,8 @@ FAULTS = (
     Planted(
         "what is skipped comes again",
         "finish",
-        "gaps, next_one = with_gap(gaps, Gap(max(past, began_at), covered)), None",
-        "next_one = None",
+        "gaps, known = with_gap(gaps, Gap(max(past, began_at), covered)), None",
+        "known = None",
         "drop+skip+0",
         "t:7 t:10 t:10 die t:10 cancel t:7",
     ),

@@ -7,7 +7,7 @@ assignments do, on the way of every run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -45,13 +45,13 @@ def quick(cls: C) -> C:
     constructor.__qualname__ = cls.__init__.__qualname__
     constructor.__module__ = cls.__module__
     cls.__init__ = constructor
-    _NAMES[cls] = tuple((each.name, each.alias or each.name) for each in fields)
+    _COPIES[cls] = _copier(fields, unfrozen, cls)
     cls.__init_subclass__ = classmethod(_refuse)  # type: ignore[assignment]  # bound when called
     return cls
 
 
-_NAMES: dict[type, tuple[tuple[str, str], ...]] = {}
-"""The fields of the classes that are made quickly: their names, and those of the arguments."""
+_COPIES: dict[type, Callable[[Any, dict[str, Any]], Any]] = {}
+"""What copies the values of a class that are made quickly."""
 
 if TYPE_CHECKING:
     from attrs import evolve as evolve  # noqa: PLC0414 -- by it the arguments are checked
@@ -59,16 +59,37 @@ else:
 
     def evolve(value: Any, **changes: Any) -> Any:
         """Return a copy with changes, of a value that is made quickly: as attrs does it."""
-        cls = type(value)
-        for name, argument in _NAMES[cls]:
-            if argument not in changes:
-                changes[argument] = getattr(value, name)
-        return cls(**changes)
+        return _COPIES[type(value)](value, changes)
 
 
-def _constructor(fields: Iterable[attrs.Attribute[Any]], unfrozen: type, cls: type) -> object:
-    """Return the constructor; written as text, as attrs does it, because each call in it counts."""
-    scope = {"_become": object.__setattr__, "_unfrozen": unfrozen, "_cls": cls}
+def _copier(
+    fields: Sequence[attrs.Attribute[Any]], unfrozen: type, cls: type
+) -> Callable[[Any, dict[str, Any]], Any]:
+    """Return what copies a value, and changes the copy before anybody else has it."""
+    scope: dict[str, Any] = {"_new": object.__new__, "_unfrozen": unfrozen, "_cls": cls}
+    scope["_names"] = {each.alias or each.name: each.name for each in fields}
+    body = [
+        "copy = _new(_unfrozen)",
+        *(f"copy.{each.name} = value.{each.name}" for each in fields),
+        "for argument, changed in changes.items():",
+        "    if argument not in _names:",
+        "        raise TypeError(f'{_cls.__name__}: unexpected keyword argument {argument!r}')",
+        "    setattr(copy, _names[argument], changed)",
+        "copy.__class__ = _cls",
+        "return copy",
+    ]
+    return _compiled("copy", "value, changes", body, scope, f"<copy of {cls.__name__}>")
+
+
+def _constructor(
+    fields: Sequence[attrs.Attribute[Any]], unfrozen: type, cls: type
+) -> Callable[..., None]:
+    """Return the constructor."""
+    scope: dict[str, Any] = {
+        "_become": object.__setattr__,
+        "_unfrozen": unfrozen,
+        "_cls": cls,
+    }
     positional, keywords, body = ["self"], ["*"], ['_become(self, "__class__", _unfrozen)']
     for each in fields:
         factory = getattr(each.default, "factory", None)
@@ -86,10 +107,18 @@ def _constructor(fields: Iterable[attrs.Attribute[Any]], unfrozen: type, cls: ty
         (keywords if each.kw_only else positional).append(parameter)
         body.append(f"self.{each.name} = {value}")
     parameters = ", ".join(positional + (keywords if len(keywords) > 1 else []))
-    lines = "\n    ".join([*body, "self.__class__ = _cls"])
-    text = f"def __init__({parameters}):\n    {lines}\n"
-    exec(compile(text, f"<constructor of {cls.__name__}>", "exec"), scope)  # noqa: S102 -- ours
-    return scope["__init__"]
+    body.append("self.__class__ = _cls")
+    return _compiled("__init__", parameters, body, scope, f"<constructor of {cls.__name__}>")
+
+
+def _compiled(
+    name: str, parameters: str, body: Sequence[str], scope: dict[str, Any], where: str
+) -> Any:
+    """Return a function; it is written as text, as attrs does it: each call in it counts."""
+    lines = "\n    ".join(body)
+    text = f"def {name}({parameters}):\n    {lines}\n"
+    exec(compile(text, where, "exec"), scope)  # noqa: S102 -- ours
+    return scope[name]
 
 
 def _refuse(cls: type[Any]) -> None:

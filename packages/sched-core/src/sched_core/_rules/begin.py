@@ -68,7 +68,7 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
             return missed
     at = one.began_at or claim.claimed_at
     behind, next_one = NOTHING, None if fixed else following(job, moment)
-    if one.coalesced or (at > moment and (next_one is None or next_one <= at)):
+    if one.coalesced or (next_one is not None and next_one <= at):
         behind = content(job, one, at)
         if next_one is not None and behind.last is not None:
             next_one = following(job, behind.last)

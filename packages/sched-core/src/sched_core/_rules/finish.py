@@ -106,8 +106,8 @@ def finish(
         return Decision(placed(job, replaced(job.standing, one, again), now), executions)
     began_at = one.began_at or claim.claimed_at
     # What followed was computed from the claimed job: an edit may have put another in its place.
-    next_one = start.following if job is claimed else None
-    return after(job, one, execution, now, began_at=began_at, ran=True, next_one=next_one)
+    known = (start.following,) if job is claimed else None
+    return after(job, one, execution, now, began_at=began_at, ran=True, known=known)
 
 
 def postpone(claim: Claim, *, until: datetime, now: datetime, stored: Job | None) -> Decision:
@@ -200,7 +200,7 @@ def after(
     *,
     began_at: datetime | None,
     ran: bool = False,
-    next_one: datetime | None = None,
+    known: tuple[datetime | None] | None = None,
 ) -> Decision:
     """Return what comes after the final execution of a pending occurrence.
 
@@ -211,7 +211,7 @@ def after(
         now: When it ended.
         began_at: When it was first claimed; ``None`` if it never began.
         ran: Whether its handler was called just now.
-        next_one: The schedule's next moment, where that is known already.
+        known: The schedule's next moment, where that was computed already.
     """
     standing = job.standing
     if not one.is_scheduled:
@@ -227,13 +227,15 @@ def after(
         if skipped is not None:
             number, executions = number + 1, (execution, skipped)
             covered = skipped.coalesced_until or skipped.scheduled_at
-            gaps, next_one = with_gap(gaps, Gap(max(past, began_at), covered)), None
+            gaps, known = with_gap(gaps, Gap(max(past, began_at), covered)), None
     is_ahead = execution.status is _CANCELLED and began_at is None and past > now
     if is_ahead:
         gaps = with_gap(gaps, of_moment(one.scheduled_at))
-    if next_one is None and counts_from_end(job):
+    if counts_from_end(job):
         next_one = next_occurrence(job.spec.schedule, now, job.anchor)
-    elif next_one is None:
+    elif known is not None:
+        (next_one,) = known
+    else:
         next_one = Grid(job.spec.schedule, job.anchor, gaps).after(past)
     head = None
     if next_one is not None:
