@@ -78,7 +78,9 @@ def _copier(
         "copy.__class__ = _cls",
         "return copy",
     ]
-    return _compiled("copy", "value, changes", body, scope, f"<copy of {cls.__name__}>")
+    copier: Callable[[Any, dict[str, Any]], Any]
+    copier = _compiled("copy", "value, changes", body, scope, f"<copy of {cls.__name__}>")
+    return copier
 
 
 def _constructor(
@@ -108,7 +110,9 @@ def _constructor(
         body.append(f"self.{each.name} = {value}")
     parameters = ", ".join(positional + (keywords if len(keywords) > 1 else []))
     body.append("self.__class__ = _cls")
-    return _compiled("__init__", parameters, body, scope, f"<constructor of {cls.__name__}>")
+    where = f"<constructor of {cls.__name__}>"
+    constructor: Callable[..., None] = _compiled("__init__", parameters, body, scope, where)
+    return constructor
 
 
 def _compiled(

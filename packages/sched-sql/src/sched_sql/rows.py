@@ -5,9 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from functools import lru_cache
 
-from attrs import evolve
-
 from sched_core import Job, JobSpec, Kind, Pause, Pending, Standing, Undecodable, codec
+from sched_core.values import evolve
 from sched_sql.moments import (
     EPOCH,
     MICROSECOND,

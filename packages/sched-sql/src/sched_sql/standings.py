@@ -138,14 +138,7 @@ def _is_fresh(one: Pending | None) -> bool:
 
 def standing_values(standing: Standing) -> Row:
     """Return the values of ``STANDING_COLUMNS``."""
-    pause, one = standing.pause, standing.scheduled
-    marks = Marks(
-        standing.gaps,
-        standing.spare,
-        standing.skip,
-        standing.cancels,
-        None if _is_in_columns(one) else one,
-    )
+    pause = standing.pause
     return (
         *run_values(standing),
         None if pause is None else micros(pause.since),
@@ -153,8 +146,17 @@ def standing_values(standing: Standing) -> Row:
         None if pause is None else pause.reason,
         None if pause is None else pause.last_number,
         codec.encode_value(standing.requests) if standing.requests else None,
-        None if marks == NO_MARKS else codec.encode_value(marks),
+        _marks(standing),
     )
+
+
+def _marks(standing: Standing) -> str | None:
+    one, gaps, cancels = standing.scheduled, standing.gaps, standing.cancels
+    spare, skip = standing.spare, standing.skip
+    is_whole = _is_in_columns(one)
+    if is_whole and not gaps and not cancels and spare is None and skip is None:
+        return None
+    return codec.encode_value(Marks(gaps, spare, skip, cancels, None if is_whole else one))
 
 
 def differ_by_a_run(before: Standing, after: Standing) -> bool:

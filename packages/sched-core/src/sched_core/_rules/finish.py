@@ -21,7 +21,14 @@ from sched_core._rules.grid import (
     with_gap,
 )
 from sched_core._rules.record import expiry, gap_after, kept, of_passed
-from sched_core._rules.standing import current, placed, replaced, scheduled
+from sched_core._rules.standing import (
+    current,
+    forgotten_at,
+    placed,
+    replaced,
+    requests_with,
+    scheduled,
+)
 from sched_core.clock import instant_after
 from sched_core.schedule import next_occurrence
 from sched_core.values import evolve
@@ -248,23 +255,27 @@ def after(
     last = standing.last_scheduled_at
     if not is_ahead and (last is None or last < covered):
         last = covered
-    simple = pause is None and not standing.requests and head is not None
+    is_over = head is None and not standing.requests
+    spare = standing.spare if standing.spare is not None and standing.spare > past else None
     found = Standing(
         number,
         head,
-        head.due_at if simple and head is not None else None,
+        None if head is None else head.due_at,
         standing.requests,
-        pause,
+        None if is_over else pause,
         gaps,
-        standing.spare if standing.spare is not None and standing.spare > past else None,
+        None if is_over else spare,
         standing.skip if standing.skip is not None and standing.skip > past else None,
         standing.cancels and _marks(standing, one),
         failing,
         last,
         now if ran else standing.last_finished_at,
         execution.status,
+        forgotten_at(job, now) if is_over else None,
     )
-    return Decision(found if simple else placed(job, found, now), executions)
+    # What waits beside, or is held by a pause, may be due first.
+    is_placed = is_over or (pause is None and not standing.requests)
+    return Decision(found if is_placed else placed(job, found, now), executions)
 
 
 def _after_request(
@@ -274,7 +285,8 @@ def _after_request(
     standing = job.standing
     rest = () if execution.status is Status.CANCELLED else _rest(job, one, now)
     asked = evolve(
-        replaced(standing, one, *rest),
+        standing,
+        requests=requests_with(standing, one, *rest),
         last_number=standing.last_number + len(rest),
         cancels=_marks(standing, one),
         last_finished_at=now if ran else standing.last_finished_at,

@@ -43,11 +43,15 @@ def is_held_back(standing: Standing, one: Pending) -> bool:
 def placed(job: Job, standing: Standing, now: datetime) -> Standing:
     """Return the standing with its one due moment; finished if nothing is left."""
     if standing.scheduled is None and not standing.requests:
-        keep = None if job.declared else job.spec.policy.keep_finished
-        return _with(standing, None, None, standing.gaps, None, expiry(keep, now))
+        return _with(standing, None, None, standing.gaps, None, forgotten_at(job, now))
     one, pause = current(standing), standing.pause
     due_at = one.due_at if one is not None else None if pause is None else pause.until
     return _with(standing, due_at, pause, standing.gaps, standing.spare, None)
+
+
+def forgotten_at(job: Job, now: datetime) -> datetime | None:
+    """Return when a job that has nothing left is forgotten; ``None``: never by itself."""
+    return expiry(None if job.declared else job.spec.policy.keep_finished, now)
 
 
 def _with(
@@ -81,10 +85,15 @@ def replaced(standing: Standing, one: Pending, *instead: Pending) -> Standing:
     """Return the standing with others, or none, in the place of a pending occurrence."""
     if standing.scheduled is not None and standing.scheduled.number == one.number:
         return evolve(standing, scheduled=instead[0] if instead else None)
+    return evolve(standing, requests=requests_with(standing, one, *instead))
+
+
+def requests_with(standing: Standing, one: Pending, *instead: Pending) -> tuple[Pending, ...]:
+    """Return the requests with others, or none, in the place of one."""
     requests: list[Pending] = []
     for other in standing.requests:
         requests += instead if other.number == one.number else (other,)
-    return evolve(standing, requests=tuple(requests))
+    return tuple(requests)
 
 
 def has_begun(job: Job, one: Pending) -> bool:

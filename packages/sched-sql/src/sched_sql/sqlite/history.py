@@ -13,8 +13,15 @@ import json
 from collections.abc import Iterable
 
 from sched_core import Execution, UndecodableExecution
-from sched_sql.history import EXECUTION_COLUMNS, execution_values, named, read_execution
+from sched_sql.history import (
+    EXECUTION_COLUMNS,
+    EXECUTION_NAMES,
+    execution_values,
+    named,
+    read_execution,
+)
 from sched_sql.moments import EARLIEST, Row
+from sched_sql.sqlite import nulls
 from sched_sql.sqlite.database import Database, Serial
 
 _MARKS = ", ".join("?" * (EXECUTION_COLUMNS.count(",") + 1))
@@ -30,6 +37,8 @@ UPDATE sched_execution SET indexed = 1
 WHERE seq > (SELECT value FROM sched_meta WHERE key = 'indexed') AND indexed = 0
 """
 
+FINAL = EXECUTION_NAMES.index("final")
+AFTER = FINAL + 1
 UNINDEXED = 4_000
 """Executions that a process appends before it indexes them."""
 
@@ -54,8 +63,10 @@ class History:
 
     def extend(self, executions: Iterable[Row], serial: Serial) -> None:
         """Append executions of which it is certain that their ids are new."""
-        values = [(serial.next(), *one) for one in executions]
-        self._database.connection.executemany(_APPEND, values)
+        values = [
+            (serial.next(), *one[:FINAL], int(one[FINAL]), *one[AFTER:]) for one in executions
+        ]
+        nulls.execute_many(self._database.connection, _APPEND, values)
         self._unindexed += len(values)
         if self._unindexed >= UNINDEXED:
             self.index(serial)
@@ -130,4 +141,4 @@ class Written:
         """Add an execution; where one with its id is stored, leave that as it is."""
         if self.stored(execution.id) is None:
             values = (self._serial.next(), *execution_values(execution))
-            self._database.connection.execute(_INSERT, values)
+            nulls.execute(self._database.connection, _INSERT, values)

@@ -19,6 +19,7 @@ from sched_sql import holds
 from sched_sql.holds import HOLD_COLUMNS, HOLD_WIDTH, RECORD_COLUMNS, held_text
 from sched_sql.moments import Row, micros_or_none
 from sched_sql.rows import JOB_COLUMNS, JOB_WIDTH, job_values, read_job, undecodable
+from sched_sql.sqlite import nulls
 from sched_sql.sqlite.database import Database
 
 TEXT_COLUMNS = (
@@ -88,7 +89,8 @@ class Records:
         job, hold, was_held = row.job, row.hold, row.was_held
         if job is not row.was:
             if isinstance(job, Job):
-                execute(_OVERWRITE, (*job_values(job, job.revision), job_id))
+                values = (*job_values(job, job.revision), job_id)
+                nulls.execute(self._database.connection, _OVERWRITE, values)
             else:
                 execute(_BURY, (job_id,))
             if hold is not None:
@@ -98,7 +100,8 @@ class Records:
             execute(_FREE, (settled, job_id))
         elif hold is not None and hold is not was_held:
             moments = (hold.renewed_at, hold.expires_at, hold.alone_at)
-            execute(_KEEP, (*map(micros_or_none, moments), job_id))
+            values = (*map(micros_or_none, moments), job_id)
+            nulls.execute(self._database.connection, _KEEP, values)
 
 
 # -- reading

@@ -18,6 +18,7 @@ from sched_core.row import WRITTEN
 from sched_sql.history import execution_values
 from sched_sql.moments import Row
 from sched_sql.rules import is_plain
+from sched_sql.sqlite import nulls
 from sched_sql.sqlite.database import Serial
 from sched_sql.sqlite.history import History
 from sched_sql.sqlite.records import Records
@@ -83,10 +84,11 @@ class Settling:
                 else:
                     steady.append((*values, *fence))
             executions.append(execution_values(settlement.executions[0]))
-        write, written = self._connection.executemany, 0
-        for statement, updates in ((_SETTLE_STEADY, steady), (_SETTLE_RUN, others)):
-            if updates:
-                written += write(statement, updates).rowcount
+        connection, written = self._connection, 0
+        if steady:
+            written += connection.executemany(_SETTLE_STEADY, steady).rowcount
+        if others:
+            written += nulls.execute_many(connection, _SETTLE_RUN, others)
         if written != len(executions):
             return False
         self._history.extend(executions, self._serial)

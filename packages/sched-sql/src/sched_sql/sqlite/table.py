@@ -30,7 +30,7 @@ from sched_sql.holds import RECORD_COLUMNS
 from sched_sql.moments import Row, micros
 from sched_sql.rows import job_values
 from sched_sql.rules import refuse_twins, revised
-from sched_sql.sqlite import listing
+from sched_sql.sqlite import listing, nulls
 from sched_sql.sqlite.claims import Claims
 from sched_sql.sqlite.database import Database
 from sched_sql.sqlite.existing import require
@@ -159,7 +159,7 @@ class SqliteTable:
                 else:
                     added.append(revised(job, revision))
                     new.append((row[0], revision, *row[2:]))
-            connection.executemany(INSERT, new)
+            nulls.execute_many(connection, INSERT, new)
         return added
 
     def get(self, job_id: str) -> Job | Undecodable | None:
