@@ -85,7 +85,9 @@ def test_random_batches_of_four_processes(here: Place, deep: bool) -> None:
     assert locked > 3
     assert max(each["slowest"] for each in told) < 0.45, told
     check(here)
-    for what in ("lost", "busy", "conflict", "claim_lost", "removed", "edited", "written"):
+    # What is rare happens in a minute for certain, in four seconds by chance.
+    rare = ("busy", "conflict") if deep else ()
+    for what in ("lost", "claim_lost", "removed", "edited", "written", *rare):
         assert counts[what] > 0, f"no {what}: {counts}"
 
 

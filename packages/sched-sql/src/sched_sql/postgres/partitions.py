@@ -22,6 +22,8 @@ DAY = 86_400_000_000
 """Microseconds."""
 NEVER = 2**63 - 1
 """The moment of what never expires."""
+USUAL = 30 * DAY
+"""For how long most executions are kept."""
 LARGE = 256 * 2**20
 """Bytes from which on a partition is left to be dropped whole. Executions in a smaller one are
 deleted one by one as soon as they have expired."""
@@ -88,6 +90,10 @@ class Partitions:
                 width, kept = _width(finished_at, expires_at), expires_at - finished_at
                 self._longest[width] = max(kept, self._longest.get(width, kept))
         yield from self._made(missing)
+
+    def make_usual(self, now: int) -> Steps[None]:
+        """Make the one that is written first, so that no run has to wait for it."""
+        yield from self.make([(now, now + USUAL)])
 
     def make_next(self, now: int) -> Steps[None]:
         """Make those that come next, so that no run has to wait for them.

@@ -175,6 +175,9 @@ class PostgresTable:
             migrating.bring_up_to_date(edit, self._names, self._schema, lambda: self._fixed(now))
         if edit.run(lambda: migrating.is_behind(self._names), transaction=False):
             edit.run(lambda: migrating.set_forward(self._names, self._schema))
+        if self._create:
+            seen = micros(now())
+            edit.run(lambda: self._executions.partitions.make_usual(seen))
         if self._time == "store":
             self._heartbeat.start(self._lease)
 
