@@ -126,7 +126,9 @@ def test_prune_drops_what_is_over_and_deletes_what_has_expired_elsewhere(empty: 
         clock.advance(hours=2)
         assert await backend.prune(NOW) == 1
         coming = last + 1
-        assert near(empty, clock) == [one, two, last, coming], "the rest of that day has not expired"
+        assert near(empty, clock) == [one, two, last, coming], (
+            "the rest of that day has not expired"
+        )
         clock.advance(days=1)
         assert await backend.prune(NOW) == 1
         assert near(empty, clock) == [two, last, coming, coming + 1]
