@@ -15,13 +15,13 @@ COLLECTING = 20
 """Starting pytest, and finding the tests."""
 TESTS: dict[str, int] = {
     "cli": 85,
-    "conformance": 300,
-    "core": 280,
+    "conformance": 370,
+    "core": 300,
     "crash": 45,
     "docs": 110,
-    "jetstream": 150,
-    "postgres": 210,
-    "sql": 115,
+    "jetstream": 165,
+    "postgres": 230,
+    "sql": 130,
     "testkit": 130,
     "torture": 35,
 }

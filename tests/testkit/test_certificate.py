@@ -60,7 +60,7 @@ PLUGINS = {
 }
 
 
-def exam(folder: Path, *options: str, file: str = FILE) -> tuple[int, str]:
+def run(folder: Path, *options: str, file: str = FILE) -> tuple[int, str]:
     (folder / "test_mine.py").write_text(file, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"]
     command += (
@@ -81,7 +81,7 @@ def exam(folder: Path, *options: str, file: str = FILE) -> tuple[int, str]:
 def test_it_tells_what_was_declared_passed_skipped_and_failed(plugins: str, tmp_path: Path) -> None:
     chosen = "harness or order or reopening or only_what or unreachable"
     where = tmp_path / "out" / "certificate"
-    code, shown = exam(
+    code, shown = run(
         tmp_path, *PLUGINS[plugins], "-k", chosen, "--sched-certificate", f"{where}.json"
     )
     assert code == 1, shown
@@ -147,13 +147,13 @@ def test_what_was_not_seen_stands_first_and_strict_fails_for_it(tmp_path: Path) 
     for name, text in verdicts.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
         options += ["--sched-torture", str(tmp_path / name)]
-    code, shown = exam(tmp_path, *options, trusting)
+    code, shown = run(tmp_path, *options, trusting)
     assert code == 1, shown
     lines = shown[shown.index("trusting: ") :].splitlines()
     assert lines[1].strip() == UNSEEN
     assert f"--sched-strict: trusting: {UNSEEN}" in shown
     assert shown.count("torture: not run") == 1
-    code, shown = exam(tmp_path, *options, sound)
+    code, shown = run(tmp_path, *options, sound)
     assert code == 0, "nothing is left unseen, and it failed"
     assert "torture: 2 min, seed 7, no finding (sched-testkit" in shown
 
@@ -162,7 +162,7 @@ def test_what_was_not_seen_stands_first_and_strict_fails_for_it(tmp_path: Path) 
 def test_what_was_not_seen_fails_nothing_that_is_not_strict(tmp_path: Path) -> None:
     (tmp_path / "test_trusting.py").write_text(TRUSTING, encoding="utf-8")
     chosen = ("-p", "no:asyncio", "-k", "order or claimed_once or killed or only")
-    code, shown = exam(tmp_path, *chosen, "test_trusting.py", "test_mine.py::TestSound")
+    code, shown = run(tmp_path, *chosen, "test_trusting.py", "test_mine.py::TestSound")
     assert code == 0, shown
     lines = shown[shown.index("trusting: ") :].splitlines()
     assert lines[1].strip() == UNSEEN
@@ -177,6 +177,6 @@ def test_what_was_not_seen_fails_nothing_that_is_not_strict(tmp_path: Path) -> N
     ],
 )
 def test_a_run_without_an_exam_says_nothing(file: str, tmp_path: Path) -> None:
-    code, shown = exam(tmp_path, "-p", "no:asyncio", "-k", "no_such_law", file=file)
+    code, shown = run(tmp_path, "-p", "no:asyncio", "-k", "no_such_law", file=file)
     assert code == 5
     assert "certificate" not in shown

@@ -13,7 +13,7 @@ from tests.testkit.mutants import MutantHarness, Sound
 from sched_core import Claimed
 from sched_testkit import LawBroken
 from sched_testkit.conformance import run_law
-from sched_testkit.fitness import HURRY, exam
+from sched_testkit.fitness import HURRY, progress
 from sched_testkit.laws import LAWS
 
 BY_NAME = {law.name: law for law in LAWS}
@@ -70,6 +70,6 @@ def test_an_assertion_is_shown_from_the_law_on() -> None:
 def test_after_a_call_that_hangs_nobody_waits_so_long_again() -> None:
     error, harness = failure("claim_due", hangs, patience=0.1)
     assert "a call did not return within 0.3 seconds" in str(error)
-    assert exam(harness).patience == HURRY
+    assert progress(harness).patience == HURRY
     with pytest.raises(LawBroken, match=r"within 0\.03 seconds"):
         run_law(harness, LAW)

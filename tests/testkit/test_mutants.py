@@ -92,7 +92,7 @@ EXAMINED = [
 
 
 def examined_besides(law: str) -> bool:
-    """Whether the exam of `MemoryBackend`, which the sound ones are, has the law, too."""
+    """Whether the suite of `MemoryBackend`, which the sound ones are, has the law, too."""
     return law not in BY_NAME or not_applicable(MemoryHarness(), BY_NAME[law]) is None
 
 

@@ -22,6 +22,6 @@ def test_rounds_in_two_processes_are_left_out_once_a_law_of_sharing_has_failed()
     with pytest.raises(LawBroken):
         run_law(harness, SHARED)
     run_law(harness, OVERLAP)
-    exam = conformance(harness)()
+    suite = conformance(harness)()
     with pytest.raises(pytest.skip.Exception, match=f"NOT examined.*{SHARED.name} failed"):
-        getattr(exam, f"test_{OVERLAP.name}")(loop="asyncio")
+        getattr(suite, f"test_{OVERLAP.name}")(loop="asyncio")

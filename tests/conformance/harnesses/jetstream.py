@@ -42,7 +42,7 @@ class JetStreamHarness(Harness):
 
     @contextmanager
     def place(self) -> Iterator[str]:
-        place = f"exam{next(self._numbers)}"
+        place = f"suite{next(self._numbers)}"
         yield place
         delete_streams(shared_server().url, f"KV_{place}", f"KV_{place}-lines")
 

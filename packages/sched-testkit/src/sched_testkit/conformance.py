@@ -24,7 +24,7 @@ from sched_testkit.bench import Bench
 from sched_testkit.certificate import UNSEEN
 from sched_testkit.elsewhere import elsewhere
 from sched_testkit.failure import broken
-from sched_testkit.fitness import HURRY, declared, exam, examine_fitness, first_loop, loops
+from sched_testkit.fitness import HURRY, declared, examine_fitness, first_loop, loops, progress
 from sched_testkit.harness import LOOPS, Harness, Unfit, fresh
 from sched_testkit.laws import GENERATED_LAWS, LAWS, SEEDED_LAWS, GeneratedLaw, Law, SeededLaw
 from sched_testkit.machine import run_histories
@@ -80,7 +80,7 @@ def conformance(harness: Any) -> type:
 def _fitness_test(harness: Harness) -> Callable[[Any], None]:
     def test(self: Any) -> None:
         __tracebackhide__ = True
-        exam(harness).told = True
+        progress(harness).told = True
         examine_fitness(harness)
 
     text = "The harness supplies fresh, whole backends."
@@ -93,9 +93,9 @@ def _expect_fit(harness: Harness) -> None:
     try:
         examine_fitness(harness)
     except Exception:
-        if exam(harness).told:
+        if progress(harness).told:
             pytest.skip("not examined: test_the_harness_is_fit says what to mend first")
-        exam(harness).told = True  # it is not among the tests of this process
+        progress(harness).told = True  # it is not among the tests of this process
         raise
 
 
@@ -140,13 +140,13 @@ def run_law(harness: Harness, law: Law, loop: str | None = None) -> None:
         _run(harness, law.name, law.text, law.check, loop or first_loop(harness), forks=forks)
     except AssertionError:
         if "shared" in law.examines:
-            exam(harness).unshared = law.name
+            progress(harness).unshared = law.name
         raise
 
 
 def _unshared(harness: Harness, law: Law) -> str:
     """Return the failed law that makes rounds in two processes a waste of the author's time."""
-    return exam(harness).unshared if "overlap" in law.examines else ""
+    return progress(harness).unshared if "overlap" in law.examines else ""
 
 
 def _run(
@@ -159,7 +159,7 @@ def _run(
     forks: bool = False,
 ) -> None:
     __tracebackhide__ = True
-    patience = harness.patience * exam(harness).patience
+    patience = harness.patience * progress(harness).patience
 
     async def main(bench: Bench) -> None:
         try:
@@ -167,7 +167,7 @@ def _run(
                 await check(bench)
                 await bench.expect_neighbours()
             if scope.cancelled_caught:
-                exam(harness).patience = HURRY  # nobody waits so long for each law
+                progress(harness).patience = HURRY  # nobody waits so long for each law
                 raise AssertionError(f"a call did not return within {3 * patience:g} seconds")
         finally:
             with anyio.move_on_after(patience, shield=True):
@@ -182,8 +182,8 @@ def _run(
             with watchdog(4 * patience + SOON):  # closing has patience, too
                 anyio.run(main, bench, backend=loop)
     except HeldUp as error:
-        exam(harness).patience = HURRY
-        exam(harness).holds_up = name
+        progress(harness).patience = HURRY
+        progress(harness).holds_up = name
         said = AssertionError(str(error)).with_traceback(error.__traceback__)
         failure = broken(harness.name, name, text, said)
     except Exception as error:  # noqa: BLE001 -- whatever the author's code raises
@@ -277,8 +277,8 @@ def _histories_test(harness: Harness) -> Callable[[Any], None]:
         __tracebackhide__ = True
 
         _expect_fit(harness)
-        if exam(harness).holds_up:  # its loop runs in a thread, out of the watchdog's reach
-            pytest.skip(f"not played: the loop was held up in {exam(harness).holds_up}")
+        if progress(harness).holds_up:  # its loop runs in a thread, out of the watchdog's reach
+            pytest.skip(f"not played: the loop was held up in {progress(harness).holds_up}")
         loop = first_loop(harness)
         examples, steps = HISTORIES
         examples = _part(examples, harness)

@@ -17,7 +17,7 @@ HURRY = 0.1
 
 
 @define
-class Exam:
+class Progress:
     """What is known about a harness in this process.
 
     Attributes:
@@ -39,14 +39,14 @@ class Exam:
     holds_up: str = ""
 
 
-_EXAMS: dict[int, Exam] = {}
+_KNOWN: dict[int, Progress] = {}
 
 
-def exam(harness: Harness) -> Exam:
+def progress(harness: Harness) -> Progress:
     """Return what is known about a harness."""
-    known = _EXAMS.get(id(harness))
+    known = _KNOWN.get(id(harness))
     if known is None or known.harness is not harness:
-        _EXAMS[id(harness)] = known = Exam(harness)
+        _KNOWN[id(harness)] = known = Progress(harness)
     return known
 
 
@@ -56,7 +56,7 @@ def declared(harness: Harness) -> Capabilities:
     Raises:
         Unfit: It has not every method of the port, or contradicts itself.
     """
-    known = exam(harness)
+    known = progress(harness)
     if known.capabilities is None:
         with fresh(harness) as place:
             known.capabilities = inspect_backend(harness.backend(place), harness.name)
@@ -101,7 +101,7 @@ def examine_fitness(harness: Harness) -> None:
     Raises:
         Unfit: The message says what to mend.
     """
-    known = exam(harness)
+    known = progress(harness)
     if known.problem is None:
         known.problem = "the suite could not begin"
         try:
