@@ -39,6 +39,7 @@ WHERE seq > (SELECT value FROM sched_meta WHERE key = 'indexed') AND indexed = 0
 
 FINAL = EXECUTION_NAMES.index("final")
 AFTER = FINAL + 1
+"""A truth value is written as the number that it is: sqlite3 binds that as fast as others."""
 UNINDEXED = 4_000
 """Executions that a process appends before it indexes them."""
 
