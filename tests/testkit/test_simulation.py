@@ -13,6 +13,8 @@ from sched_testkit.simulation import play
 
 HISTORIES = 40
 DEEP_HISTORIES = 20_000
+FOUND = (1347,)
+"""Seeds that once had a finding."""
 SHORT = 4
 """So many planted faults are searched for in the short form."""
 
@@ -25,6 +27,12 @@ def test_nothing_goes_wrong(deep: bool) -> None:
         assert not outcome.finding, f"seed {seed}: {outcome.finding}\n{outcome.told()}"
         takeovers += outcome.takeovers
     assert takeovers > histories / 20, "hardly anything was taken over: this shows nothing"
+
+
+@pytest.mark.parametrize("seed", FOUND)
+def test_what_was_found_once_is_not_found_again(seed: int) -> None:
+    outcome = play(seed)
+    assert not outcome.finding, f"{outcome.finding}\n{outcome.told()}"
 
 
 def test_a_seed_plays_the_same_history_again(deep: bool) -> None:
