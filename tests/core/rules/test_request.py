@@ -33,7 +33,7 @@ from sched_core._model.policy import Policy, Retry
 from sched_core._rules.operate import resume
 from sched_core._rules.request import TooManyRequests, backfill, rerun, trigger
 from sched_core.errors import InvalidDefinition
-from sched_core.schedule import Cron, FixedDelay, Interval, Once
+from sched_core.schedule import AnyOf, Between, Cron, FixedDelay, Interval, Once
 
 RETRY = Policy(retry=Retry(attempts=3, backoff=10 * MINUTE))
 
@@ -249,6 +249,9 @@ class TestBackfill:
     def test_an_interval_has_none_before_its_anchor_and_a_calendar_has(self) -> None:
         for schedule, first in (
             (HOURLY, T0 + HOUR),
+            (Between(HOURLY, end=T0 + DAY), T0 + HOUR),
+            (AnyOf(HOURLY, Interval(hours=5, start=T0 - DAY)), T0 + HOUR),
+            (Between(Cron("0 * * * *"), end=T0 + DAY), T0 - 2 * HOUR),
             (Interval(hours=1, start=T0 - DAY), T0 - 2 * HOUR),
             (Cron("0 * * * *"), T0 - 2 * HOUR),
         ):

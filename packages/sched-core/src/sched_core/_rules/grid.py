@@ -19,6 +19,7 @@ from sched_core.schedule import (
     last_occurrence,
     next_occurrence,
 )
+from sched_core.schedule.combined import parts
 
 TICK = timedelta(microseconds=1)
 
@@ -156,6 +157,8 @@ def has_calendar_moments(schedule: Schedule) -> bool:
     anchors = getattr(schedule, "counts_from_anchor", None)
     if anchors is not None:
         return not anchors
+    if not all(has_calendar_moments(part) for part in parts(schedule)):
+        return False
     return not isinstance(schedule, FixedDelay) and not _is_measured(schedule)
 
 
