@@ -157,6 +157,8 @@ class Life:
         highest: The newest number that was seen.
         revision: The newest revision that was seen.
         is_over: Whether nothing was left to run when it was looked at last.
+        edits: How often its policy was edited.
+        attempts: The most that an edit has allowed.
     """
 
     uid: str
@@ -174,6 +176,7 @@ class Life:
     cancels: set[int] = Factory(set)
     begun: dict[int, datetime] = Factory(dict)
     edits: int = 0
+    attempts: int = 0
     removed: int | None = None
 
     def copy(self) -> Life:

@@ -88,6 +88,7 @@ class Witness(Chronicle):
         assert old is not None
         if old.policy != spec.policy:
             life.edits += 1
+            life.attempts = max(life.attempts, spec.policy.retry.attempts)
             # How many claims may be lost is another number now.
             self.fatal = {key for key in self.fatal if key[0] != job.uid}
             for key in [key for key in self.lost if key[0] == job.uid]:
@@ -298,6 +299,8 @@ class Witness(Chronicle):
             kept = self._is_pending(key)
             if found.final and call.failures < allowed and kept:
                 raise Wrong(f"{told}: failure {call.failures} of {allowed} must not be the last")
+            # A run that is edited ends by the policy that is stored then.
+            allowed = max(allowed, self.lives[found.uid].attempts)
             if not found.final and call.failures >= allowed:
                 raise Wrong(f"{told}: failure {call.failures} of {allowed} must be the last")
         call.execution = found
