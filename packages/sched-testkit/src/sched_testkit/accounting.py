@@ -79,6 +79,7 @@ class Accounting:
                 for epoch in self._covered(life, found, place)
                 for moment in epoch.moments(until if epoch.end is None else min(until, epoch.end))
                 if found.scheduled_at < moment
+                and (epoch is life.epochs[place] or epoch.anchor < moment)
                 and moment not in epoch.cancelled
                 and not life.is_taken(moment, epoch)
             ]
@@ -98,10 +99,6 @@ class Accounting:
         """
         seq = self.finals[found.uid, found.number][0]
         edited = found.status is Status.SUPERSEDED and not found.token
-        if found.status is Status.SUPERSEDED and found.token and found.coalesced_until is not None:
-            # Its claim has written what an edit had left to it.
-            known = [one for one in life.epochs[place:] if one.anchor <= found.coalesced_until]
-            return known or life.epochs[place : place + 1]
         if not edited or (life.removed is not None and life.removed < seq):
             return life.epochs[place:]
         newest = [epoch for epoch in life.epochs if epoch.seq < seq][-1]

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import Factory, define, evolve
 
-from sched_core import Between, Cron, FixedDelay, Interval, JobSpec, Kind, Once
+from sched_core import Between, Cron, FixedDelay, Interval, JobSpec, Kind, Once, Retry
 from sched_testkit import occurrences
 
 TICK = timedelta(microseconds=1)
@@ -158,7 +158,7 @@ class Life:
         revision: The newest revision that was seen.
         is_over: Whether nothing was left to run when it was looked at last.
         edits: How often its policy was edited.
-        attempts: The most that an edit has allowed.
+        retries: What its edits have said of retries.
     """
 
     uid: str
@@ -176,7 +176,7 @@ class Life:
     cancels: set[int] = Factory(set)
     begun: dict[int, datetime] = Factory(dict)
     edits: int = 0
-    attempts: int = 0
+    retries: list[Retry] = Factory(list)
     removed: int | None = None
 
     def copy(self) -> Life:
@@ -189,6 +189,7 @@ class Life:
             skips=list(self.skips),
             cancels=set(self.cancels),
             begun=dict(self.begun),
+            retries=list(self.retries),
         )
 
     def epoch_of(self, number: int) -> Epoch:

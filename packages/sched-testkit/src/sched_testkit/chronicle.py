@@ -10,7 +10,18 @@ from datetime import datetime, timedelta
 
 from attrs import define, evolve
 
-from sched_core import Claim, Execution, Job, JobEvent, JobSpec, Kind, Pending, Renewal, Status
+from sched_core import (
+    Claim,
+    Execution,
+    Job,
+    JobEvent,
+    JobSpec,
+    Kind,
+    Pending,
+    Renewal,
+    Retry,
+    Status,
+)
 from sched_core import Hold as Stored
 from sched_testkit.accounting import Key
 from sched_testkit.annals import Life, Wrong, at
@@ -251,7 +262,9 @@ class Chronicle(Oracle):
         if earlier.how == "succeeded" and earlier.settled:
             raise Wrong(f"{what} again, though {earlier} succeeded")
         if earlier.how == "failed" and earlier.settled and earlier.ended_at is not None:
-            due = earlier.ended_at + backoff(earlier)
+            # A run that is edited ends by the policy that is stored then.
+            retries = [earlier.spec.policy.retry, *self.lives[call.uid].retries]
+            due = earlier.ended_at + min(backoff(earlier, retry) for retry in retries)
             if event.started_at < due and not self.set_back:
                 raise Wrong(f"{what} before its retry was due at {at(due)}")
 
@@ -260,13 +273,13 @@ class Chronicle(Oracle):
         self.place()
         if call.how == "running":
             call.how, call.ended_at = how, now
-            call.failures += how == "failed"
+            call.failures += how == "failed" and call.execution is None
             call.spec = self.lives[call.uid].spec or call.spec
 
 
-def backoff(call: Call) -> timedelta:
-    """Return how long the retry after a failed call waits."""
-    retry, delay = call.spec.policy.retry, call.spec.policy.retry.backoff
+def backoff(call: Call, retry: Retry) -> timedelta:
+    """Return how long the retry after a failed call waits, by that policy."""
+    delay = retry.backoff
     for _ in range(call.failures - 1):
         delay = min(delay * retry.factor, retry.maximum)
     delay = min(delay, retry.maximum)

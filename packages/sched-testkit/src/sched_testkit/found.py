@@ -215,6 +215,7 @@ BY_OTHERS: tuple[Story, ...] = (
         _claim(),
         _settle(ago=1),
     ),
+    (_add(), _claim(), _settle("interrupted only"), _claim(), _settle()),
     # Listings
     (
         _add("a b ab"),

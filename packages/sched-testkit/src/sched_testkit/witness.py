@@ -88,7 +88,7 @@ class Witness(Chronicle):
         assert old is not None
         if old.policy != spec.policy:
             life.edits += 1
-            life.attempts = max(life.attempts, spec.policy.retry.attempts)
+            life.retries.append(spec.policy.retry)
             # How many claims may be lost is another number now.
             self.fatal = {key for key in self.fatal if key[0] != job.uid}
             for key in [key for key in self.lost if key[0] == job.uid]:
@@ -237,6 +237,7 @@ class Witness(Chronicle):
         if found.status is Status.ABANDONED:
             self._check_abandoned(found)
             if call is not None and call.event.token == found.token:
+                call.failures -= call.how == "failed"  # nobody could write it
                 call.execution = found
         elif found.attempt:
             self._check_attempt(found, call)
@@ -300,7 +301,7 @@ class Witness(Chronicle):
             if found.final and call.failures < allowed and kept:
                 raise Wrong(f"{told}: failure {call.failures} of {allowed} must not be the last")
             # A run that is edited ends by the policy that is stored then.
-            allowed = max(allowed, self.lives[found.uid].attempts)
+            allowed = max([allowed, *(one.attempts for one in self.lives[found.uid].retries)])
             if not found.final and call.failures >= allowed:
                 raise Wrong(f"{told}: failure {call.failures} of {allowed} must be the last")
         call.execution = found

@@ -31,10 +31,11 @@ def _settle(columns: str) -> str:
     SET ({columns}) = ({", ".join("?" * (columns.count(",") + 1))}), revision = ?,
         lease_until = NULL
     WHERE id = ? AND token = ? AND worker = ? AND revision = ? AND lease_until IS NOT NULL
-        AND removed = 0
+        AND removed = 0 AND (doubt IS NULL OR doubt < ?)
     """
 
 
+_DOUBT = "UPDATE sched_job SET doubt = max(coalesce(doubt, 0), ?) WHERE id = ?"
 _SETTLE_STEADY, _SETTLE_RUN = _settle(STEADY_COLUMNS), _settle(RUN_COLUMNS)
 
 
@@ -77,6 +78,7 @@ class Settling:
                     claim.token,
                     claim.worker,
                     settlement.expected,
+                    settlement.executions[0].number,
                 )
                 values = steady_values(job.standing, standing)
                 if values is None:
@@ -101,4 +103,8 @@ class Settling:
         settled = record.settle(settlement, now, self._serial.next(), history)
         if record.hold is not record.was_held:
             self._records.save(job_id, record)
+            if settlement.standing is None and record.job is not None:
+                # These leave no trace in the standing by which the next one with their id is known.
+                for execution in settlement.executions:
+                    self._connection.execute(_DOUBT, (execution.number, job_id))
         return settled

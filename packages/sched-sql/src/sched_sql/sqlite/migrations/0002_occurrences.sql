@@ -66,6 +66,7 @@ CREATE TABLE sched_job (
     -- The newest settled claim before the one of token and worker: by it a repeat is known.
     ended_token INTEGER,
     ended_worker TEXT,
+    doubt INTEGER,                        -- the newest number with executions that the standing does not tell of
 
     -- Not in use yet.
     queue TEXT NOT NULL DEFAULT 'default',
