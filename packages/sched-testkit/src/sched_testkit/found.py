@@ -216,6 +216,7 @@ BY_OTHERS: tuple[Story, ...] = (
         _settle(ago=1),
     ),
     (_add(), _claim(), _settle("interrupted only"), _claim(), _settle()),
+    (_add("a b ab"), _claim(), _pass(), _claim(most=0), _claim(most=1)),
     # Listings
     (
         _add("a b ab"),

@@ -422,7 +422,7 @@ class PostgresTable:
     # -- claims
 
     def claim(self, asked: Asked, lease: timedelta, now: Now) -> None:
-        if now() - asked.at > lease / 10 or asked.limit < 1:
+        if now() - asked.at > lease / 10:
             # The loop was blocked or the clock set: the caller renews first, or what it holds
             # itself would be ended.
             return
