@@ -215,8 +215,6 @@ BY_OTHERS: tuple[Story, ...] = (
         _claim(),
         _settle(ago=1),
     ),
-    (_add(), _claim(), _settle("interrupted only"), _claim(), _settle()),
-    (_add("a b ab"), _claim(), _pass(), _claim(most=0), _claim(most=1)),
     # Listings
     (
         _add("a b ab"),
@@ -231,6 +229,9 @@ BY_OTHERS: tuple[Story, ...] = (
         _turn("history"),
     ),
     (_add("a b ab"), _turn("jobs"), _remove(), _add("a", "never"), _turn("jobs"), _turn("jobs", 3)),
+    # Of our own backends, in the long form
+    (_add(), _claim(), _settle("interrupted only"), _claim(), _settle()),
+    (_add("a b ab"), _claim(), _pass(), _claim(most=0), _claim(most=1)),
 )
 """What wrong backends die of that pass every other law."""
 
