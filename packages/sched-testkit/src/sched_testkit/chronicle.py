@@ -273,7 +273,7 @@ class Chronicle(Oracle):
         self.place()
         if call.how == "running":
             call.how, call.ended_at = how, now
-            call.failures += how == "failed" and call.execution is None
+            call.failures += how == "failed"
             call.spec = self.lives[call.uid].spec or call.spec
 
 

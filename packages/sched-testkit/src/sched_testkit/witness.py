@@ -237,7 +237,6 @@ class Witness(Chronicle):
         if found.status is Status.ABANDONED:
             self._check_abandoned(found)
             if call is not None and call.event.token == found.token:
-                call.failures -= call.how == "failed"  # nobody could write it
                 call.execution = found
         elif found.attempt:
             self._check_attempt(found, call)
