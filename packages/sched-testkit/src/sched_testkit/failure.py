@@ -6,6 +6,8 @@ import traceback
 from collections.abc import Iterator
 from types import TracebackType
 
+from sched_testkit.watchdog import HeldUp
+
 MACHINERY = frozenset(
     {
         "_pytest",
@@ -57,7 +59,7 @@ def _innermost(error: Exception) -> Exception:
 
 
 def _said(error: Exception) -> str:
-    if type(error) is AssertionError:
+    if type(error) in {AssertionError, HeldUp}:
         return str(error) or "the law does not hold"
     return "".join(traceback.format_exception_only(type(error), error)).strip()
 
