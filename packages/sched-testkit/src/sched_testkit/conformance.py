@@ -184,8 +184,7 @@ def _run(
     except HeldUp as error:
         progress(harness).patience = HURRY
         progress(harness).holds_up = name
-        said = AssertionError(str(error)).with_traceback(error.__traceback__)
-        failure = broken(harness.name, name, text, said)
+        failure = broken(harness.name, name, text, error)
     except Exception as error:  # noqa: BLE001 -- whatever the author's code raises
         failure = broken(harness.name, name, text, error)
     else:

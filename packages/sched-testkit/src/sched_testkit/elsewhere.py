@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import anyio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from sched_core.clock import pause
 from sched_testkit.bench import Bench
@@ -160,11 +160,10 @@ async def _obey(
     await meet(at)
     begun = moment()
     try:
-        value = await function(bench, *arguments)
+        reply = Reply(await function(bench, *arguments))
     except Exception as error:  # noqa: BLE001 -- raised again in the parent
-        seconds = moment() - begun
-        return Reply(error=type(error), text=str(error), begun=begun, seconds=seconds)
-    return Reply(value, begun=begun, seconds=moment() - begun)
+        reply = Reply(error=type(error), text=str(error))
+    return evolve(reply, begun=begun, seconds=moment() - begun)
 
 
 # -- what is done there: functions of this module, which both processes know

@@ -6,6 +6,8 @@ import traceback
 from collections.abc import Iterator
 from types import TracebackType
 
+from sched_testkit.watchdog import HeldUp
+
 MACHINERY = frozenset(
     {
         "_pytest",
@@ -56,8 +58,8 @@ def innermost(error: BaseException) -> BaseException:
     return error
 
 
-def _said(error: BaseException) -> str:
-    if type(error) is AssertionError:
+def _said(error: Exception) -> str:
+    if type(error) in {AssertionError, HeldUp}:
         return str(error) or "the law does not hold"
     return "".join(traceback.format_exception_only(type(error), error)).strip()
 

@@ -10,6 +10,7 @@ processes meet only if their machine lets both run: a round in which they did no
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -310,33 +311,41 @@ async def sweep(bench: Bench, check: Round) -> None:
             BackendUnavailable only for being two.
     """
     one, two = await bench.open(), await bench.open()
-    rounds = undecided = 0
+    names = (f"r{number}-" for number in itertools.count())
+    rounds, undecided = 0, list[BaseException]()
     backends = {"on one instance": one, "on two instances": two}
     if bench.other is not None:
         await bench.other.call(open_there, "worker-elsewhere")
         backends["in two processes"] = cast(Backend, Distant(bench.other))
     for what, second in backends.items():
         for plan in _plans(bench, what, second, same=second is one):
+            rounds += 1
+            unclear: BaseException | None = None
             for _ in range(REPEATS):
-                overlap = Overlap(bench, f"r{rounds}-", plan, one, second)
-                rounds += 1
-                with _told(plan):
-                    try:
-                        await check(overlap)
-                        decided = True
-                    except Undecided as error:
-                        undecided += 1
-                        decided, reason = False, error.__cause__
-                    await overlap.end()
-                if plan.delay is None or (decided and plan.met):
+                reason = await _played(check, Overlap(bench, next(names), plan, one, second))
+                unclear = unclear or reason
+                if plan.delay is None or (reason is None and plan.met):
                     break
                 if not plan.met:  # a busy machine makes a call seem longer than the next one is
                     plan.delay /= 2
-    if undecided > rounds / 2:
+            undecided += [unclear] if unclear else []  # a round counts once, however often played
+    if len(undecided) > rounds / 2:
         raise AssertionError(
-            f"in {undecided} of {rounds} rounds a call raised BackendUnavailable because another "
-            "one was under way: let it wait for a moment, or try again itself"
-        ) from reason
+            f"in {len(undecided)} of {rounds} rounds a call raised BackendUnavailable because "
+            "another one was under way: let it wait for a moment, or try again itself"
+        ) from undecided[-1]
+
+
+async def _played(check: Round, overlap: Overlap) -> BaseException | None:
+    """Play a round once; return what left it undecided."""
+    reason: BaseException | None = None
+    with _told(overlap.plan):
+        try:
+            await check(overlap)
+        except Undecided as error:
+            reason = error.__cause__
+        await overlap.end()
+    return reason
 
 
 @contextmanager

@@ -134,6 +134,7 @@ class Account:
         if status is Status.ABANDONED:
             if call.settled:
                 raise Wrong(f"{call} was settled, and is lost all the same")
+            call.failures -= call.how == "failed"  # nobody wrote that one, so it does not count
             call.how = "lost"
         elif call.how == "cancelled":
             timed_out = status is Status.FAILED and reason.startswith("timeout")
