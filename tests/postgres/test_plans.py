@@ -134,6 +134,21 @@ def test_claiming(planner: Planner) -> None:
         assert used == ({"job_due", "job_held", "ctid", "renewal_pkey"}, set())
 
 
+@pytest.mark.parametrize(
+    ("room", "floor", "scans"), [(100, EVER, 2), (100, 0, 1), (10_000, EVER, 1)]
+)
+def test_what_lapsed_behind_others_is_looked_for_by_a_sweep_whose_room_is_taken(
+    planner: Planner, room: int, floor: int, scans: int
+) -> None:
+    """There are 1,000 due: with room for more of them, one scan sees all that has lapsed."""
+    query = next(planner.claims.claim([], asked(floor=floor)._replace(limit=room)))
+    planner.connection.execute("BEGIN")
+    plan = [line for (line,) in planner.explain(query, "ANALYZE, COSTS OFF")]
+    planner.connection.execute("ROLLBACK")
+    done = [line for line in plan if "job_due" in line and "never executed" not in line]
+    assert len(done) == scans, "\n".join(plan)
+
+
 def test_looking(planner: Planner) -> None:
     for sweep in (False, True):
         steps = planner.claims.look(None, 2**60, floor=EVER, above=0, sweep=sweep)

@@ -58,7 +58,7 @@ def innermost(error: BaseException) -> BaseException:
     return error
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     if type(error) in {AssertionError, HeldUp}:
         return str(error) or "the law does not hold"
     return "".join(traceback.format_exception_only(type(error), error)).strip()

@@ -73,6 +73,11 @@ BY_OURS: tuple[Story, ...] = (
     ),
     # SQLite and JetStream wrote a second line under the id of the lost attempt.
     (_add(), _claim(), _pass(), _claim(), _settle("freed"), _claim(1), _settle()),
+    # SQLite wrote a second execution of an attempt that had ended without its standing.
+    (_add(), _claim(), _settle("interrupted only"), _claim(), _settle()),
+    # PostgreSQL ended nothing that had lapsed, when it had no room or others filled it.
+    (_add(), _claim(), _pass(), _claim(1, most=0), _claim(1, most=1)),
+    (_add(), _claim(), _pass(), _add("b", "an hour ago"), _claim(1, most=1)),
 )
 """What was wrong with memory, SQLite, PostgreSQL, JetStream or the example."""
 
@@ -229,9 +234,6 @@ BY_OTHERS: tuple[Story, ...] = (
         _turn("history"),
     ),
     (_add("a b ab"), _turn("jobs"), _remove(), _add("a", "never"), _turn("jobs"), _turn("jobs", 3)),
-    # Of our own backends, in the long form
-    (_add(), _claim(), _settle("interrupted only"), _claim(), _settle()),
-    (_add("a b ab"), _claim(), _pass(), _claim(most=0), _claim(most=1)),
 )
 """What wrong backends die of that pass every other law."""
 

@@ -140,12 +140,14 @@ class Claims:
                 AND NOT EXISTS (SELECT FROM {renewal} r WHERE r.token = job.token
                     AND r.worker = job.worker AND r.lease_until > (SELECT t FROM clk)))
         """
+        reached = "due_at <= (SELECT t FROM clk WHERE t BETWEEN %(least)s AND %(most)s)"
+        # Of the claims whose leases have ended, those are told, too, that come after what is
+        # claimed here: ``due`` has as many rows as there is room. Only a sweep looks for them.
         self._claim = f"""
             WITH {durable}, due AS MATERIALIZED (
                 SELECT ctid AS place, id, due_at, lease_until IS NULL AS free
                 FROM {job}
-                WHERE queue = '{QUEUE}' AND due_at >= %(floor)s
-                    AND due_at <= (SELECT t FROM clk WHERE t BETWEEN %(least)s AND %(most)s)
+                WHERE queue = '{QUEUE}' AND due_at >= %(floor)s AND {reached}
                     AND (lease_until IS NULL OR {ended}) AND {readable}
                 ORDER BY due_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
             ), taken AS (
@@ -163,6 +165,12 @@ class Claims:
             SELECT clk.t, {EVER}, edited.id, {nothing} FROM clk, (
                 SELECT id FROM {job} WHERE held IS NOT NULL AND {ended} AND {readable}
                 ORDER BY id LIMIT {ENDED}) edited
+            UNION ALL
+            SELECT clk.t, {EVER}, later.id, {nothing} FROM clk, (
+                SELECT id FROM {job}
+                WHERE %(floor)s = {EVER} AND %(limit)s <= (SELECT count(*) FROM due)
+                    AND queue = '{QUEUE}' AND {reached} AND {ended} AND {readable}
+                ORDER BY due_at LIMIT {ENDED}) later
             UNION ALL
             SELECT clk.t, NULL, NULL, {nothing} FROM clk
             ORDER BY 2 NULLS FIRST
@@ -254,11 +262,11 @@ class Claims:
         at: int = rows[0][0]
         claimed_at, expires_at = moment(at), moment(at + asked.lease)
         ended: dict[str, None] = {}
-        edited = 0
+        others = 0
         broken: list[Fence] = []
         for row in rows[1:]:
             if row[3] is None:
-                edited += row[1] == EVER
+                others += row[1] == EVER
                 ended[row[2]] = None
                 continue
             try:
@@ -269,7 +277,7 @@ class Claims:
                 continue
             claims.append(Claim(job, row[-1], self.worker, claimed_at, expires_at))
             places[row[-1]] = row[-2]
-        full = len(rows) - 1 - edited >= asked.limit
+        full = len(rows) - 1 - others >= asked.limit
         return Claimed(at, list(ended), broken, rows[-1][1] if full else None)
 
     def lapse(self, ids: Sequence[str], now: int | None) -> Steps[tuple[list[Execution], int]]:

@@ -134,6 +134,8 @@ class Queue:
         if not least <= claimed.at <= most:
             self._disturbed = True  # nothing was looked at
             return
+        if asked.limit < 1:
+            return  # nor was what is due
         if asked.floor == EVER:
             self._swept, self._cost = boot_seconds(), cost
             self._locked_until = 0.0

@@ -32,7 +32,7 @@ from sched_core.ports import MAX_POLL, Transaction
 from sched_core.row import WRITTEN
 from sched_sql.moments import micros, micros_or_none, moment, nearest_moment
 from sched_sql.postgres import listing, migrating
-from sched_sql.postgres.claims import EVER, Claims, micros_of
+from sched_sql.postgres.claims import ENDED, EVER, Claims, micros_of
 from sched_sql.postgres.definitions import Definitions
 from sched_sql.postgres.executions import CHUNK, Executions
 from sched_sql.postgres.failures import MORE_SLOTS, first_line, is_full, translate
@@ -470,7 +470,7 @@ class PostgresTable:
         moved = len(claimed.broken)
         if claimed.ended:
             moved += self._lapse(asked, claimed.ended, at)
-        more = len(claims) < asked.limit
+        more = len(claims) < asked.limit or len(claimed.ended) >= ENDED
         if moved and begun:
             claims.sort(key=lambda claim: claim.job.standing.due_at or FIRST)
         if not queue.is_conclusive(ask):
