@@ -58,16 +58,14 @@ class Claiming:
         hints, clock = self._session.hints, self._session.clock
         if hints.failure is not None:
             raise hints.failure
-        if limit <= 0:
-            return Claimed()
-        if self._session.late:
+        if self._session.late and limit > 0:
             return Claimed(self._take_late(limit))
         claims: list[Claim] = []
         lapsed: list[Execution] = []
         lease = self._session.options.lease
         until = clock.now() + lease * PATIENCE
         looked = False
-        while clock.now() < until and len(claims) < limit:
+        while clock.now() < until:
             try:
                 due, looked = await self._look(limit - len(claims), looked=looked)
                 now = clock.now()
@@ -80,6 +78,8 @@ class Claiming:
                 if not due:
                     break
                 claims += await self._claim(due)
+                if len(claims) >= limit:
+                    break
             except BackendError:
                 if not claims:
                     raise
