@@ -166,7 +166,7 @@ class Accounting:
         place = life.epochs.index(epoch)
         own: list[Execution] = []
         kept: list[Execution] = []
-        covering: list[Execution] = []
+        covering: list[tuple[Execution, bool]] = []
         apart = False
         for found in scheduled:
             of = life.epochs.index(life.epoch_of(found.number))
@@ -185,10 +185,13 @@ class Accounting:
                 and of <= place + rest
                 and found.scheduled_at < moment <= found.coalesced_until
             ):
-                covering.append(found)
+                # A schedule may come with a moment that passed before it came: one of its own.
+                covering.append((found, of == place or epoch.anchor < moment))
             else:
                 continue
             apart = apart or rest or found.reason == STILL_RUNNING
+        if own:
+            covering = [(found, shared) for found, shared in covering if shared]
         if not own and not covering:
             ended = epoch.end is not None and not self.set_back
             own = [found for found in kept if ended or found.status is not Status.SUPERSEDED]

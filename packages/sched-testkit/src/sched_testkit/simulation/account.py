@@ -222,6 +222,9 @@ class Account:
             and all(self._store.stored(each.id) is not None for each in executions)
         ):
             self.found(f"the claim {claim.token} of {claim.job.id!r} has ended, and is told lost")
+        ended = hold is not None and hold.stored.expires_at <= self._clock.now()
+        if hold is not None and hold.pending is None and ended:
+            hold.open = False  # nobody tells of the end of a claim that was only to end a pause
         if hold is not None and not written and hold.open:
             self.found(f"the claim {claim.token} of {claim.job.id!r} is told lost, and is not")
         if hold is None or hold.open:
