@@ -78,6 +78,16 @@ BY_OURS: tuple[Story, ...] = (
     # PostgreSQL ended nothing that had lapsed, when it had no room or others filled it.
     (_add(), _claim(), _pass(), _claim(1, most=0), _claim(1, most=1)),
     (_add(), _claim(), _pass(), _add("b", "an hour ago"), _claim(1, most=1)),
+    # PostgreSQL handed out what it had ended after what is due later.
+    (
+        _add("a b ab"),
+        _edit("pause with an end"),
+        _claim(),
+        _pass(),
+        _claim(most=2),
+        _pass(),
+        _claim(),
+    ),
 )
 """What was wrong with memory, SQLite, PostgreSQL, JetStream or the example."""
 

@@ -471,7 +471,7 @@ class PostgresTable:
         if claimed.ended:
             moved += self._lapse(asked, claimed.ended, at)
         more = len(claims) < asked.limit or len(claimed.ended) >= ENDED
-        if moved and begun:
+        if 0 < begun < len(claims):
             claims.sort(key=lambda claim: claim.job.standing.due_at or FIRST)
         if not queue.is_conclusive(ask):
             return more
