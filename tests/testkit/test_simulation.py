@@ -13,7 +13,25 @@ from sched_testkit.simulation import play
 
 HISTORIES = 40
 DEEP_HISTORIES = 20_000
-FOUND = (1347, 6706, 6841, 7680, 9802, 16840, 17596, 18196, 22808, 37282, 38407, 40170)
+FOUND = (
+    1347,
+    6706,
+    6841,
+    7680,
+    9802,
+    16840,
+    17596,
+    18196,
+    22808,
+    37282,
+    38407,
+    40170,
+    53118,
+    54360,
+    79232,
+    94144,
+    96782,
+)
 """Seeds that once had a finding."""
 SHORT = 4
 """So many planted faults are searched for in the short form."""
