@@ -36,6 +36,7 @@ FOUND = (
     ("catchup", "t:10 t:10 policy cancel trigger|claim policy ok:A edit"),
     ("fixed", "cancel claim:A ok:A back:12 back:12 t:7 t:7 back:12 back:12 back:12 back:12 edit"),
     ("drop+skip+5", "trigger back:12 back:12 back:12 pause:25 back:12 back:12 back:12 edit"),
+    ("drop", "edit t:7 t:10 die-alone back:12 back:12 pause"),
 )
 """Histories by which a rule, or the judge, was wrong once."""
 

@@ -109,12 +109,13 @@ class Oracle(Accounting):
         is_missed = found.status is Status.MISSED
         if is_missed and self.grace is not None and until > found.claimed_at - self.grace:
             raise Wrong(f"{told} until {at(until)}, within the grace")
-        if is_missed and any(
-            found.scheduled_at <= epoch.last <= until and life.around(epoch.last, epoch)
-            for epoch in life.epochs
-            if epoch.last is not None and epoch.end is None
-        ):
-            raise Wrong(f"{told}: the last moment of all, inside a pause")
+        for epoch in life.epochs:
+            last = epoch.last
+            if not is_missed or last is None or epoch.end is not None:
+                continue
+            pause = life.around(last, epoch) if found.scheduled_at <= last <= until else None
+            if pause is not None and last not in pause.begun:
+                raise Wrong(f"{told}: the last moment of all, inside a pause")
         lost = (found.reason or "").startswith("lost:")
         if lost and (life.uid, found.number) not in self.fatal and not life.edits:
             raise Wrong(f"{told}: no claim of it was lost alone")
