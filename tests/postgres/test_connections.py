@@ -20,6 +20,7 @@ from tests.postgres_server import PASSWORD
 from sched_core import (
     BackendError,
     BackendUnavailable,
+    Claim,
     Execution,
     InvalidDefinition,
     JobEvent,
@@ -57,6 +58,14 @@ def limit(connections: int) -> None:
 def end(session: Any) -> None:
     """End a session of ours as an administrator does."""
     postgres_server.shared().admin(f"SELECT pg_terminate_backend({session.info.backend_pid})")
+
+
+async def one_claim(backend: SqlBackend) -> Claim:
+    """Claim after an outage: a call that waited for a tenth of a lease may claim nothing."""
+    for _ in range(20):
+        for claim in (await backend.claim_due(Room(1))).claims:
+            return claim
+    raise AssertionError("nothing is claimed")
 
 
 async def until_gone(count: int) -> None:
@@ -113,7 +122,7 @@ def test_nothing_is_claimed_while_nothing_can_be_renewed(narrow: Place) -> None:
         with pytest.raises(BackendUnavailable, match="CONNECTION LIMIT"):
             await backend.claim_due(Room(1))
         limit(5)
-        assert len((await backend.claim_due(Room(1))).claims) == 1
+        await one_claim(backend)
         await backend.close()
 
     anyio.run(main)
@@ -136,7 +145,7 @@ def test_after_an_outage_the_first_connection_is_for_renewals(narrow: Place) -> 
         with pytest.raises(BackendUnavailable):
             await backend.claim_due(Room(1))
         limit(5)
-        assert len((await backend.claim_due(Room(1))).claims) == 1
+        await one_claim(backend)
         await backend.close()
 
     anyio.run(main)
@@ -152,7 +161,7 @@ def test_a_renewal_that_fails_stops_claiming_until_one_succeeds(here: Place) -> 
         with pytest.raises(BackendUnavailable):
             await backend.renew([Renewal(held)])
         # Its session is gone with it; the next claim renews first, what is held.
-        (claim,) = (await backend.claim_due(Room(1))).claims
+        claim = await one_claim(backend)
         assert claim.job.id != held.job.id
         (row,) = here.rows("SELECT lease_until FROM @job WHERE id = %s", (held.job.id,))
         assert row[0] > claim.claimed_at.timestamp() * 1e6
