@@ -37,6 +37,7 @@ FOUND = (
     ("fixed", "cancel claim:A ok:A back:12 back:12 t:7 t:7 back:12 back:12 back:12 back:12 edit"),
     ("drop+skip+5", "trigger back:12 back:12 back:12 pause:25 back:12 back:12 back:12 edit"),
     ("drop", "edit t:7 t:10 die-alone back:12 back:12 pause"),
+    ("once", "edit t:35 remove add t:7 edit|claim ok:A edit|claim edit ok:A"),
 )
 """Histories by which a rule, or the judge, was wrong once."""
 

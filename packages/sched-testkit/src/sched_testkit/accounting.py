@@ -195,6 +195,7 @@ class Accounting:
         if not own and not covering:
             ended = epoch.end is not None and not self.set_back
             own = [found for found in kept if ended or found.status is not Status.SUPERSEDED]
+            apart = apart or bool(own)  # it was under way already: no run of the new schedule
         return len(own), len(covering), apart
 
     def _requests(self, life: Life, finals: list[Execution]) -> None:
