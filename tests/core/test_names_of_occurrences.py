@@ -53,7 +53,9 @@ class Service:
 
 
 @asynccontextmanager
-async def service(handler: Handler | None = None, **policy: object) -> AsyncIterator[Service]:
+async def service(
+    handler: Handler | None = None, policy: Policy | None = None
+) -> AsyncIterator[Service]:
     clock, store = FakeClock(), MemoryStore()
 
     async def handle(event: JobEvent) -> None:
@@ -64,12 +66,8 @@ async def service(handler: Handler | None = None, **policy: object) -> AsyncIter
     backend = MemoryBackend(store, lease=LEASE)
     async with Scheduler(backend, handler=handle, clock=clock) as scheduler:
         made = Service(scheduler, clock, store)
-        await scheduler.submit_job("job", Interval(EVERY), policy=Policy(**policy))  # type: ignore[arg-type]
+        await scheduler.submit_job("job", Interval(EVERY), policy=policy or Policy())
         yield made
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    anyio.run(test)
 
 
 def test_a_trigger_while_another_is_retried_is_kept_by_an_edit_meanwhile() -> None:
@@ -83,14 +81,14 @@ def test_a_trigger_while_another_is_retried_is_kept_by_an_edit_meanwhile() -> No
             await here.scheduler.update_job("job", schedule=Interval(hours=1))
 
     async def test() -> None:
-        async with service(handler, retry=Retry(3, timedelta(seconds=20))) as here:
+        async with service(handler, Policy(retry=Retry(3, timedelta(seconds=20)))) as here:
             await here.scheduler.trigger_job("job")
             for _ in range(4):
                 await here.run_after(20)
             ended = [each.number for each in await here.triggers() if each.final]
             assert len(ended) == len(set(ended)) == 2
 
-    run(test)
+    anyio.run(test)
 
 
 def test_a_trigger_does_not_wait_behind_what_a_lost_claim_at_the_end_of_a_pause_began() -> None:
@@ -107,7 +105,7 @@ def test_a_trigger_does_not_wait_behind_what_a_lost_claim_at_the_end_of_a_pause_
             await here.scheduler.run_due()
             assert [event.kind for event in here.events] == [Kind.TRIGGERED]
 
-    run(test)
+    anyio.run(test)
 
 
 def test_triggers_around_an_edit_and_a_lost_claim_as_a_pause_ends_keep_their_numbers() -> None:
@@ -129,7 +127,7 @@ def test_triggers_around_an_edit_and_a_lost_claim_as_a_pause_ends_keep_their_num
             assert len(names) == len({number for number, *_ in names})
             assert asked == {event.key for event in here.events if event.kind is Kind.TRIGGERED}
 
-    run(test)
+    anyio.run(test)
 
 
 def test_a_trigger_while_the_clock_is_set_back_behind_a_claimed_occurrence_has_its_own_key() -> (
@@ -150,4 +148,4 @@ def test_a_trigger_while_the_clock_is_set_back_behind_a_claimed_occurrence_has_i
             names = await here.names()
             assert len(names) == len({number for number, *_ in names})
 
-    run(test)
+    anyio.run(test)

@@ -134,7 +134,7 @@ class Account:
         if status is Status.ABANDONED:
             if call.settled:
                 raise Wrong(f"{call} was settled, and is lost all the same")
-            call.failures -= call.how == "failed"  # nobody wrote that one, so it does not count
+            call.failures -= call.how == "failed"  # it was never written, so it does not count
             call.how = "lost"
         elif call.how == "cancelled":
             timed_out = status is Status.FAILED and reason.startswith("timeout")
@@ -224,7 +224,7 @@ class Account:
             self.found(f"the claim {claim.token} of {claim.job.id!r} has ended, and is told lost")
         ended = hold is not None and hold.stored.expires_at <= self._clock.now()
         if hold is not None and hold.pending is None and ended:
-            hold.open = False  # nobody tells of the end of a claim that was only to end a pause
+            hold.open = False  # the end of a claim that was only to end a pause leaves no trace
         if hold is not None and not written and hold.open:
             self.found(f"the claim {claim.token} of {claim.job.id!r} is told lost, and is not")
         if hold is None or hold.open:
