@@ -39,7 +39,7 @@ ALL = ("packages", "tests", "examples", "benchmarks", "docs", "tools", "dev", ".
 SQL = packages("core", "sql", "testkit")
 JETSTREAM = packages("core", "jetstream", "testkit")
 TORTURING = (
-    "packages/sched-testkit/src/sched_testkit/numbers.py",
+    "packages/sched-testkit/src/sched_testkit/_numbers.py",
     "packages/sched-testkit/src/sched_testkit/torture",
     "tests/torture/harnesses.py",
     "tests/nats_server.py",

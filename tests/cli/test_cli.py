@@ -18,7 +18,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sched_cli import main as _commands  # noqa: F401 -- puts them into the application
-from sched_cli.shared import app
+from sched_cli.application import app
 
 SERVICE = """
 from datetime import UTC, datetime, timedelta

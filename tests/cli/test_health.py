@@ -15,7 +15,7 @@ from tests.jetstream.servers import delete_streams, shared_server
 from typer.testing import CliRunner
 
 from sched_cli import main as _commands  # noqa: F401 -- puts them into the application
-from sched_cli.shared import app
+from sched_cli.application import app
 from sched_core import (
     Interval,
     JobEvent,

@@ -298,7 +298,7 @@ def test_a_table_keeps_its_keys_and_its_edge(rows: Any, width: int) -> None:
 
 
 def test_the_time_of_an_overflow_is_no_error() -> None:
-    from sched_cli.words import local
+    from sched_cli.text import local
 
     last = datetime.max.replace(tzinfo=UTC)
     assert local(last, utc=False, tz="Pacific/Kiritimati") == "9999-12-31 23:59:59Z"

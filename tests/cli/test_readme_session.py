@@ -20,7 +20,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sched_cli import main as _commands  # noqa: F401 -- puts them into the application
-from sched_cli.shared import app
+from sched_cli.application import app
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "packages" / "sched-cli" / "README.md"

@@ -14,8 +14,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sched_cli import main as _commands  # noqa: F401 -- puts them into the application
-from sched_cli.shared import app
-from sched_cli.words import local
+from sched_cli.application import app
+from sched_cli.text import local
 from sched_core import Once, Scheduler
 from sched_sql import SqlBackend
 

@@ -430,7 +430,7 @@ from sched_core import (
     AnyOf, Between, Cron, Excluding, FixedDelay, Interval, JobSpec, Once, StartAtInterval, codec,
     dst_warnings,
 )
-from sched_core.lint import lint
+from sched_core.advice import advise
 from sched_core.schedule import count_occurrences, last_occurrence
 
 now = datetime(2026, 1, 1, tzinfo=UTC)
@@ -443,7 +443,7 @@ for schedule in (
     schedule.upcoming(now, 3)
     count_occurrences(schedule, now, now + timedelta(days=3), now)
     last_occurrence(schedule, now, now + timedelta(days=3), now)
-    lint(JobSpec("job", schedule), now=now)
+    advise(JobSpec("job", schedule), now=now)
     codec.decode_schedule(codec.tag_of(schedule), codec.encode_schedule(schedule))
 dst_warnings(cron, now)
 sys.exit(str(started) if started else 0)

@@ -22,12 +22,12 @@ from sched_core import (
     Scheduler,
     open_scheduler,
 )
+from sched_core._support.redaction import without_password
 from sched_core.config import open_backend, read_config
-from sched_core.redaction import without_password
 from sched_core.settings import Section, duration, setting
 from sched_core.testing import FakeClock, RecordingHandler
 from sched_sql import SqlBackend
-from sched_sql.opening import SqlSettings
+from sched_sql.configuration import SqlSettings
 
 # The configuration of the original work, as it stands there; the mode is put in by the tests.
 ORIGINAL = """

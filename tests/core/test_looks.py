@@ -12,9 +12,9 @@ import pytest
 from tests.core.running import Faulty
 
 from sched_core import BackendUnavailable, Interval, Job, JobSpec, MemoryBackend, Standing
-from sched_core import maintenance as looks
-from sched_core.maintenance import LOOK_AGAIN, LOOK_BEGINS, Moments, Unreadable
-from sched_core.observing import Observers
+from sched_core._runtime import maintenance as looks
+from sched_core._runtime.maintenance import LOOK_AGAIN, LOOK_BEGINS, Moments, Unreadable
+from sched_core._runtime.observers import Observers
 from sched_core.testing import EPOCH, FakeClock
 
 LOOKS: dict[str, type[Unreadable | Moments]] = {"listing": Unreadable, "moments": Moments}

@@ -22,10 +22,10 @@ from sched_core import (
     Scheduler,
     Standing,
     Status,
-    maintenance,
 )
-from sched_core.maintenance import LOOK_AGAIN, LOOK_BEGINS, Moments
-from sched_core.observing import Observers
+from sched_core._runtime import maintenance
+from sched_core._runtime.maintenance import LOOK_AGAIN, LOOK_BEGINS, Moments
+from sched_core._runtime.observers import Observers
 from sched_core.testing import EPOCH, FakeClock, RecordingHandler, history
 
 YEARS = timedelta(days=3650)

@@ -23,9 +23,9 @@ from sched_core import (
     Room,
     Scheduler,
     Status,
-    quarantine,
 )
 from sched_core._rules import operate
+from sched_core._runtime import quarantine
 from sched_core.testing import EPOCH, FakeClock
 
 LEASE = seconds(30)

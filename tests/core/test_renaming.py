@@ -25,8 +25,8 @@ from sched_core import (
     Scheduler,
     State,
     Status,
-    definitions,
 )
+from sched_core._service import definitions
 from sched_core.testing import FakeClock, RecordingHandler, history
 
 HOURLY = Interval(hours=1)

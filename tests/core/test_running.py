@@ -46,9 +46,9 @@ from sched_core import (
     SchedulerNotStarted,
     SchedulerRunning,
     Status,
-    engine,
 )
-from sched_core import settler as settler_module
+from sched_core._runtime import completion as settler_module
+from sched_core._runtime import loop as runtime_loop
 from sched_core.clock import pause
 from sched_core.testing import FakeClock, RecordingHandler
 
@@ -781,7 +781,7 @@ def test_what_was_claimed_ahead_is_handed_back_when_a_handler_waits_after_all(
         turns += 1
         await checkpoint()
 
-    monkeypatch.setattr(engine, "checkpoint", counted)
+    monkeypatch.setattr(runtime_loop, "checkpoint", counted)
 
     async def main() -> None:
         gate, begun, other = anyio.Event(), anyio.Event(), RecordingHandler()

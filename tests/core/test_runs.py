@@ -22,7 +22,16 @@ from sched_core import (
     Status,
 )
 from sched_core._model.claim import SUCCESS, Decision, Ended, Start
-from sched_core.runs import TABLE, Phase, Postponed, Run, Step, Worker, failure, told_to_stop
+from sched_core._runtime.runs import (
+    TABLE,
+    Phase,
+    Postponed,
+    Run,
+    Step,
+    Worker,
+    failure,
+    told_to_stop,
+)
 
 NOW = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
 

@@ -36,8 +36,8 @@ from sched_core import (
     Retry,
     Scheduler,
     Status,
-    maintenance,
 )
+from sched_core._runtime import maintenance
 from sched_core.testing import FakeClock
 
 # -- mistakes around a job
@@ -424,7 +424,7 @@ class SteppedClock:
 def test_a_clock_that_is_far_ahead_for_a_moment_deletes_nothing(
     loop: str, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sched_core.maintenance.RETENTION_BEGINS", seconds(0.2))
+    monkeypatch.setattr("sched_core._runtime.maintenance.RETENTION_BEGINS", seconds(0.2))
     pruned = threading.Event()
 
     async def main() -> None:
@@ -455,7 +455,7 @@ def test_a_clock_that_is_far_ahead_for_a_moment_deletes_nothing(
 def test_a_clock_that_is_far_ahead_when_retention_begins_deletes_nothing(
     loop: str, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sched_core.maintenance.RETENTION_BEGINS", seconds(0.2))
+    monkeypatch.setattr("sched_core._runtime.maintenance.RETENTION_BEGINS", seconds(0.2))
 
     async def main() -> None:
         clock = SteppedClock()

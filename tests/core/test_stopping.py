@@ -29,8 +29,8 @@ from sched_core import (
     MemoryBackend,
     Scheduler,
     Status,
-    engine,
 )
+from sched_core._runtime import loop as runtime_loop
 
 
 @pytest.mark.parametrize("kind", ["async", "plain", "routed", "plain and routed"])
@@ -76,7 +76,7 @@ def test_a_job_may_stop_its_own_service(kind: str, loop: str, make: Make) -> Non
 def test_a_stop_has_one_deadline_whatever_the_store_does(
     call: str, loop: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "FLUSH", 1.0)
+    monkeypatch.setattr(runtime_loop, "FLUSH", 1.0)
 
     async def main() -> None:
         begun = anyio.Event()

@@ -25,9 +25,9 @@ from tests.core.running import (
 from sched_core import Interval, JobEvent, MemoryBackend, Scheduler, SchedulerStopped, Status
 
 FRAME = {
-    "sched_core.engine.Engine._serve",
-    "sched_core.engine.Engine._watch_deadline",
-    "sched_core.engine._do",
+    "sched_core._runtime.loop.Engine._serve",
+    "sched_core._runtime.loop.Engine._watch_deadline",
+    "sched_core._runtime.loop._do",
 }
 """What holds the scheduler's tasks together; without it the run ends, and says so."""
 

@@ -39,7 +39,7 @@ from sched_core import (
     Undecodable,
 )
 from sched_core._rules.define import announce
-from sched_core.syncing import Syncing, marker_id, version_of
+from sched_core._service.sync import Syncing, marker_id, version_of
 from sched_core.testing import FakeClock, RecordingHandler, history
 
 HOUR = timedelta(hours=1)

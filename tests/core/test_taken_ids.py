@@ -8,15 +8,8 @@ import anyio
 import pytest
 from tests.core.running import Faulty
 
-from sched_core import (
-    Interval,
-    JobAlreadyExists,
-    JobSpec,
-    JobUndecodable,
-    MemoryBackend,
-    Scheduler,
-    definitions,
-)
+from sched_core import Interval, JobAlreadyExists, JobSpec, JobUndecodable, MemoryBackend, Scheduler
+from sched_core._service import definitions
 from sched_core.testing import FakeClock
 
 HOURLY = Interval(hours=1)

@@ -13,8 +13,8 @@ import pytest
 from attrs.exceptions import FrozenInstanceError
 
 from sched_core import Execution, Hold, JobEvent, Kind, Pending, Standing, Status
+from sched_core._support.values import evolve, quick
 from sched_core.schedule import Once
-from sched_core.values import evolve, quick
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -17,7 +17,7 @@ from sched_core.errors import BackendUnavailable
 from sched_core.row import current
 from sched_jetstream import JetStreamBackend
 from sched_jetstream.batch import Mismatch
-from sched_jetstream.claiming import Claiming
+from sched_jetstream.claims import Claiming
 from sched_jetstream.errors import OutcomeUnknown
 from sched_jetstream.hint import Hint
 from sched_jetstream.layout import Step

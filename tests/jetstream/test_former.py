@@ -34,7 +34,7 @@ from sched_core import (
 )
 from sched_core.codec import read_execution
 from sched_core.testing import FakeClock
-from sched_jetstream import JetStreamBackend, former
+from sched_jetstream import JetStreamBackend, old_format
 from sched_jetstream.record import Record, apart_of, decode, encode
 from sched_jetstream.subjects import token_of
 
@@ -202,7 +202,7 @@ def test_a_trigger_that_took_the_number_of_a_claimed_run_gets_another_one() -> N
     moment = body["standing"]["next_run"]
     body["standing"] |= {"triggered_at": body["hold"]["at"], "manual": True}
     body["hold"]["was"] = [body["uid"], 1, 0, moment, False, None]
-    standing = former.standing_of(body)
+    standing = old_format.standing_of(body)
     assert standing.scheduled is not None
     assert [standing.scheduled.number, standing.requests[0].number] == [1, 2]
     assert standing.last_number == 2
@@ -254,7 +254,7 @@ def test_what_makes_no_sense_is_undecodable(changed: dict[str, Any]) -> None:
 def executions() -> Iterator[Execution]:
     for line in MESSAGES:
         if ".run." in line["subject"]:
-            found = read_execution(former.execution_of(line["body"].encode()), "x")
+            found = read_execution(old_format.execution_of(line["body"].encode()), "x")
             assert isinstance(found, Execution), found
             yield found
 
@@ -269,7 +269,7 @@ def test_executions_of_all_kinds_are_read() -> None:
 
 def test_what_is_no_execution_of_then_is_left_as_it_is() -> None:
     for body in (b"", b'"manual":', b'{"manual":1}', b'{"manual":true,"kind":"x"}', b"[]"):
-        assert former.execution_of(body) == body
+        assert old_format.execution_of(body) == body
 
 
 # -- on a server -------------------------------------------------------------

@@ -30,7 +30,7 @@ from sched_core import (
 from sched_core.row import current
 from sched_jetstream import JetStreamBackend
 from sched_jetstream.wire import Wire
-from sched_testkit.bench import Bench
+from sched_testkit._suite.bench import Bench
 
 BUCKET = "late"
 RUNS = 30

@@ -20,7 +20,7 @@ from tests.nats_server import Server, running
 from tests.postgres_server import free_port
 
 from sched_core import BackendUnavailable, InvalidDefinition, Once, Scheduler
-from sched_jetstream import JetStreamBackend, NatsRefused, dialing
+from sched_jetstream import JetStreamBackend, NatsRefused, dialer
 from sched_jetstream.errors import PermissionDenied
 
 RIGHTS = ("$KV.jobs.>", "sched.jobs.>", "$JS.ACK.KV_jobs.>", "$JS.API.>")
@@ -228,7 +228,7 @@ asyncio.run(store.open(SystemClock(), worker="w"))
 def test_the_package_that_speaks_over_websockets_is_named_where_it_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(dialing, "find_spec", lambda name: None)
+    monkeypatch.setattr(dialer, "find_spec", lambda name: None)
     refused("ws://127.0.0.1:1", "need the package aiohttp: pip install aiohttp")
 
 

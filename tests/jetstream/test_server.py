@@ -48,7 +48,7 @@ from sched_jetstream import (
 )
 from sched_jetstream.hints import Hints
 from sched_jetstream.provision import check_version
-from sched_jetstream.reading import Reader
+from sched_jetstream.reader import Reader
 
 BUCKET = "accidents"
 STREAM, LINES = f"KV_{BUCKET}", f"KV_{BUCKET}-lines"

@@ -22,9 +22,9 @@ from sched_sql import SqlBackend
 from sched_sql.postgres.claims import Claims
 from sched_sql.postgres.definitions import Definitions
 from sched_sql.postgres.executions import Executions
-from sched_sql.postgres.names import Names
 from sched_sql.postgres.records import Records
 from sched_sql.postgres.session import run
+from sched_sql.postgres.sql import Names
 
 LEASE = timedelta(seconds=0.5)
 """By a clock that is moved by hand; what is waited for in earnest is a part of it."""

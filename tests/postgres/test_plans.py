@@ -13,14 +13,14 @@ import pytest
 from tests.postgres.places import Place, place, renewals, settlement
 
 from sched_core import Claim, ExecutionQuery
-from sched_sql.postgres import listing
+from sched_sql.postgres import queries
 from sched_sql.postgres.claims import EVER, Asked, Claims
 from sched_sql.postgres.definitions import Definitions
 from sched_sql.postgres.executions import Executions
-from sched_sql.postgres.names import Names, Query, Steps
 from sched_sql.postgres.records import Records
 from sched_sql.postgres.session import SETTINGS
-from sched_sql.postgres.settling import Settling
+from sched_sql.postgres.settlements import Settling
+from sched_sql.postgres.sql import Names, Query, Steps
 from sched_sql.rows import JOB_COLUMNS, read_job
 
 LEASE = 30_000_000
@@ -187,9 +187,9 @@ def test_pruning_and_listing(planner: Planner) -> None:
     old = planner.used(planner.executions.prune_old(1, 0), after=1)
     assert old == ({"execution_seq_idx", "ctid"}, set())
     assert planner.used(planner.claims.prune(None)) == ({"job_expires"}, set())
-    page = listing.executions(planner.names, ExecutionQuery(job_id="job-7"), None, 10)
+    page = queries.executions(planner.names, ExecutionQuery(job_id="job-7"), None, 10)
     assert planner.used(page) == ({"execution_job_id_seq_idx"}, set())
-    page = listing.executions(planner.names, ExecutionQuery(), None, 10)
+    page = queries.executions(planner.names, ExecutionQuery(), None, 10)
     assert planner.used(page) == ({"execution_seq_idx"}, set())
 
 

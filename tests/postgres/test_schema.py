@@ -24,7 +24,7 @@ from sched_core import (
     SystemClock,
 )
 from sched_sql import SqlBackend
-from sched_sql.postgres import migrating
+from sched_sql.postgres import migration
 
 NEW = "fresh"
 COLUMNS = """
@@ -72,15 +72,15 @@ def test_what_is_printed_makes_the_same_schema(fresh: Place, here: Place) -> Non
 
 
 def test_what_has_been_applied_is_not_printed_again() -> None:
-    assert "CREATE" not in migrating.migration_sql(after=migrating.newest())
+    assert "CREATE" not in migration.migration_sql(after=migration.newest())
 
 
 @pytest.fixture
 def newer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A version of this package that may have one migration more."""
-    shutil.copytree(migrating._MIGRATIONS, tmp_path, dirs_exist_ok=True)
-    known = migrating.migrations
-    monkeypatch.setattr(migrating, "migrations", lambda after=0: known(after, tmp_path))
+    shutil.copytree(migration._MIGRATIONS, tmp_path, dirs_exist_ok=True)
+    known = migration.migrations
+    monkeypatch.setattr(migration, "migrations", lambda after=0: known(after, tmp_path))
     return tmp_path
 
 
@@ -94,7 +94,7 @@ def test_a_replica_runs_on_while_a_newer_one_upgrades(here: Place, newer: Path) 
         async with here.scheduler(handle) as old:
             await old.submit_job("before", Once(past()))
             await old.run_due()
-            more = newer / f"{migrating.newest() + 1:04}_more.sql"
+            more = newer / f"{migration.newest() + 1:04}_more.sql"
             more.write_text(
                 "ALTER TABLE @schema@.job ADD COLUMN more text; "
                 "ALTER TABLE @schema@.execution ADD COLUMN more text;",
@@ -128,8 +128,8 @@ def test_a_schema_that_older_versions_cannot_work_with_is_refused(here: Place) -
             anyio.run(opened, here.backend())
         assert here.rows("SELECT value FROM @meta WHERE key = 'checks'") != [(0,)]
     finally:
-        here.rows("UPDATE @meta SET value = %s WHERE key = 'oldest'", (migrating.BASE,))
-        here.rows("UPDATE @meta SET value = %s WHERE key = 'schema'", (migrating.newest(),))
+        here.rows("UPDATE @meta SET value = %s WHERE key = 'oldest'", (migration.BASE,))
+        here.rows("UPDATE @meta SET value = %s WHERE key = 'schema'", (migration.newest(),))
 
 
 def behind(here: Place) -> int:

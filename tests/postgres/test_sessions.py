@@ -21,7 +21,7 @@ from tests.postgres_server import Server
 from tests.proxy import Proxy
 
 from sched_core import BackendUnavailable, Execution, JobEvent, Once, Renewal, Room, Scheduler
-from sched_sql.postgres import listening
+from sched_sql.postgres import notifications
 
 
 @pytest.fixture(scope="module")
@@ -285,8 +285,8 @@ async def began(here: Place, scheduler: Scheduler, ran: list[str], name: str) ->
 def test_a_listener_that_hears_nothing_any_more_is_replaced(
     server: Server, trouble: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listening, "ASK_EVERY", 0.5)
-    monkeypatch.setattr(listening, "ANSWER", 0.5)
+    monkeypatch.setattr(notifications, "ASK_EVERY", 0.5)
+    monkeypatch.setattr(notifications, "ANSWER", 0.5)
 
     async def main() -> None:
         ran: list[str] = []
@@ -327,7 +327,7 @@ def test_a_listener_is_asked_in_its_time_however_short_the_waits(here: Place) ->
         table: Any = backend._table
         table.listen()
         before = table._listening._asked
-        table._listening._asked -= listening.ASK_EVERY - 0.2
+        table._listening._asked -= notifications.ASK_EVERY - 0.2
         assert 0 < table.silence() <= 0.2
         with anyio.fail_after(20):
             while table._listening._asked <= before:

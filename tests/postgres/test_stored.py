@@ -37,7 +37,7 @@ from sched_core.testing import FakeClock, history
 from sched_sql import SqlBackend
 from sched_sql.holds import RECORD_COLUMNS, read_record
 from sched_sql.moments import EPOCH
-from sched_sql.postgres import migrating
+from sched_sql.postgres import migration
 from sched_sql.upgrade import OLD_COLUMNS, upgraded
 
 STORED = Path(__file__).parent / "stored"
@@ -54,7 +54,7 @@ OBJECTS = """
 @pytest.fixture
 def stored(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     """The store as it was left."""
-    monkeypatch.setattr(migrating, "PATIENCE", 0.0)
+    monkeypatch.setattr(migration, "PATIENCE", 0.0)
     here = Place(postgres_server.shared().address(), SCHEMA)
     here.rows(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE")
     load(here, "1996364.sql")
@@ -116,7 +116,7 @@ def test_a_lease_that_was_renewed_beside_its_row_is_waited_for(stored: Place) ->
 def test_a_worker_that_lets_go_is_waited_for(
     stored: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(migrating, "PATIENCE", 20.0)
+    monkeypatch.setattr(migration, "PATIENCE", 20.0)
     with ThreadPoolExecutor(1) as thread:
         opening = thread.submit(opened, stored, STOPPED)
         anyio.run(anyio.sleep, 1.0)
@@ -325,7 +325,7 @@ def test_what_is_printed_brings_it_up_to_date(stored: Place) -> None:
     with pytest.raises(BackendError, match=r"has version 1, 3 is needed.*--after 1"):
         opened(stored, migrate=False)
     with stored.connect(autocommit=True) as connection:
-        connection.execute(migrating.migration_sql(SCHEMA, after=1))
+        connection.execute(migration.migration_sql(SCHEMA, after=1))
     opened(stored, migrate=False)
 
 
@@ -386,8 +386,8 @@ def test_who_may_use_the_tables_may_still(stored: Place) -> None:
 
 def statements() -> list[str]:
     """Return the statements of the migration, one by one."""
-    (number, text), *_ = migrating.migrations(1)
-    assert number == migrating.BASE
+    (number, text), *_ = migration.migrations(1)
+    assert number == migration.BASE
     found, open_ends, statement = list[str](), Counter[str](), ""
     for line in text.splitlines(keepends=True):
         statement += line
@@ -406,12 +406,12 @@ def test_a_migration_that_is_killed_at_any_statement_begins_again(
     stored: Place, monkeypatch: pytest.MonkeyPatch, deep: bool
 ) -> None:
     assert COUNT > 30
-    before, parts, whole = contents(stored), statements(), migrating.migrations
+    before, parts, whole = contents(stored), statements(), migration.migrations
     for place in range(1, COUNT + 1, 1 if deep else 5):
         killed = [*parts[:place], "SELECT pg_terminate_backend(pg_backend_pid());", *parts[place:]]
-        monkeypatch.setattr(migrating, "migrations", lambda after=0, t=killed: [(3, "\n".join(t))])
+        monkeypatch.setattr(migration, "migrations", lambda after=0, t=killed: [(3, "\n".join(t))])
         with pytest.raises((BackendUnavailable, psycopg.Error)):
             opened(stored)
         assert contents(stored) == before
-    monkeypatch.setattr(migrating, "migrations", whole)
+    monkeypatch.setattr(migration, "migrations", whole)
     opened(stored)

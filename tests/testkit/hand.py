@@ -19,10 +19,10 @@ from sched_core import (
     Standing,
     Status,
 )
-from sched_testkit.bench import START
-from sched_testkit.chronicle import Call
-from sched_testkit.entry import next_of
-from sched_testkit.witness import Witness
+from sched_testkit._oracle.chronicle import Call
+from sched_testkit._oracle.witness import Witness
+from sched_testkit._stories.entry import next_of
+from sched_testkit._suite.bench import START
 
 MINUTE = timedelta(seconds=60)
 SPEC = JobSpec("a", Interval(seconds=60))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sched_testkit.certificate import read_verdicts, verdict
+from sched_testkit._suite.certificate import read_verdicts, verdict
 
 FILE = '''
 from contextlib import contextmanager

@@ -13,9 +13,9 @@ from tests.conformance.harnesses.sqlite import SqliteHarness
 
 from sched_core import CatchUp, FixedDelay, Interval, JobSpec, Once, Policy, Retry
 from sched_testkit import Harness
-from sched_testkit.failure import innermost
+from sched_testkit._histories.world import Act, World
+from sched_testkit._suite.failure import innermost
 from sched_testkit.harness import fresh
-from sched_testkit.world import Act, World
 
 MINUTELY = JobSpec("a", Interval(seconds=60))
 HOURLY = JobSpec("a", Interval(hours=1))

@@ -31,16 +31,16 @@ from sched_core import (
     Standing,
     Status,
     row,
-    settler,
 )
 from sched_core._model.claim import Asked, Start
 from sched_core._rules import begin, define, finish, operate, request
-from sched_core.leases import Deadlines
-from sched_core.threads import HandlerThread
-from sched_testkit import world as worlds
-from sched_testkit.annals import Wrong
-from sched_testkit.machine import run_histories
-from sched_testkit.world import Act, World
+from sched_core._runtime import completion
+from sched_core._runtime.leases import Deadlines
+from sched_core._runtime.threads import HandlerThread
+from sched_testkit._histories import world as worlds
+from sched_testkit._histories.machine import run_histories
+from sched_testkit._histories.world import Act, World
+from sched_testkit._oracle.annals import Wrong
 
 begins, finishes, lapses = begin.begin, finish.finish, row.lapse
 lapses_in_store = row.Row.lapse
@@ -211,10 +211,10 @@ async def a_slow_run(world: World) -> None:
 @pytest.mark.parametrize(
     ("place", "name", "mutant", "history", "message"),
     [
-        (settler, "begin", stands_for_one_less, a_late_run, "stands for 3 more"),
-        (settler, "finish", retries_forget_failures, retries_that_all_fail, "must be the last"),
+        (completion, "begin", stands_for_one_less, a_late_run, "stands for 3 more"),
+        (completion, "finish", retries_forget_failures, retries_that_all_fail, "must be the last"),
         (
-            settler,
+            completion,
             "finish",
             interruptions_forget_the_attempt,
             an_interruption_before_the_clock_was_set_back,
@@ -235,14 +235,14 @@ async def a_slow_run(world: World) -> None:
             "starts attempt 2 after 0",
         ),
         (
-            settler,
+            completion,
             "begin",
             attempts_jump,
             what_one_took_over_before_it_was_cut_off_is_attempted_again,
             "starts attempt 3 after 1",
         ),
         (
-            settler,
+            completion,
             "begin",
             first_attempts_are_second_ones,
             a_late_run,

@@ -23,7 +23,7 @@ from sched_core import (
     Retry,
     Status,
 )
-from sched_testkit.annals import Wrong
+from sched_testkit._oracle.annals import Wrong
 
 
 def test_a_right_history_is_accepted() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sched_core import Execution, Gap, Job, JobSpec, Pause, Pending, Policy, Standing
 from sched_testkit import strategies
-from sched_testkit.bench import START
+from sched_testkit._suite.bench import START
 from sched_testkit.laws.definitions import every_field
 
 GIVEN_BY_BACKENDS = {(Job, "revision"), (Job, "held"), (Job, "held_at")}

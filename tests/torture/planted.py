@@ -29,8 +29,8 @@ from sched_core import (
     Settlement,
     Status,
     Undecodable,
-    engine,
 )
+from sched_core._runtime import loop as runtime_loop
 from sched_core.memory import MemoryBackend, MemoryStore, _Row
 from sched_core.row import CLAIM_LOST, WRITTEN, History, is_held_by
 from sched_testkit.simulation import Setup
@@ -438,7 +438,7 @@ class Planted(Sqlite):
 
     def scheduler(self, backend: Backend, **options: Any) -> Scheduler:
         if not self.patient:
-            vars(engine)["DEFAULT_GRACE"] = timedelta(0)
+            vars(runtime_loop)["DEFAULT_GRACE"] = timedelta(0)
         return self.kind(backend, **options)
 
 

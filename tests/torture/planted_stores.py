@@ -23,12 +23,12 @@ from sched_core.row import History, is_held_by
 from sched_sql import SqlBackend
 from sched_sql.moments import micros
 from sched_sql.postgres import claims as postgres_claims
-from sched_sql.postgres.names import HASTY, Steps
 from sched_sql.postgres.renewals import Renewals, Renewed
+from sched_sql.postgres.sql import HASTY, Steps
 from sched_sql.sqlite import records, table
 from sched_sql.sqlite.database import Serial
 from sched_sql.sqlite.records import Record
-from sched_sql.sqlite.settling import Settling
+from sched_sql.sqlite.settlements import Settling
 from sched_sql.sqlite.table import SqliteTable
 from sched_sql.table import Asked, Now
 from sched_testkit.torture import Fault

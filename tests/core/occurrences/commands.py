@@ -13,7 +13,7 @@ from sched_core._model.job import Job
 from sched_core._rules import define as defines
 from sched_core._rules import operate, request
 from sched_core.errors import RevisionConflict
-from sched_testkit.annals import Request
+from sched_testkit._oracle.annals import Request
 
 if TYPE_CHECKING:
     from tests.core.occurrences.world import World

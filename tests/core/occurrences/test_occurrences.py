@@ -6,7 +6,7 @@ import pytest
 from tests.core.occurrences.planted import FAULTS, Planted, plant
 from tests.core.occurrences.search import ALPHABETS, SCENARIOS, Search, randomly, replay
 
-from sched_testkit.annals import Wrong
+from sched_testkit._oracle.annals import Wrong
 
 BEGUN_AHEAD = (
     "edit edit t:10 policy t:10 t:7 t:10 back:12 t:7 t:10 policy back:12 t:10 claim:A policy "

@@ -23,9 +23,9 @@ from sched_core._rules import operate
 from sched_core._rules.standing import current
 from sched_core.errors import InvalidDefinition, NothingToSkip, RevisionConflict
 from sched_core.schedule import Once
-from sched_testkit import oracle
-from sched_testkit.annals import Wrong
-from sched_testkit.oracle import Oracle
+from sched_testkit._oracle import oracle
+from sched_testkit._oracle.annals import Wrong
+from sched_testkit._oracle.oracle import Oracle
 
 LEASE = 4 * M
 REFUSED = (NothingToSkip, InvalidDefinition, operate.NothingToCancel)

@@ -10,7 +10,7 @@ from attrs import field, frozen
 
 from sched_cli.health import OVERDUE, due_since
 from sched_core import ExecutionQuery, Job, Scheduler, Status, UndecodableExecution
-from sched_core.lint import far_ahead, lint
+from sched_core.advice import advise, far_ahead
 
 RECENT = timedelta(days=1)
 
@@ -58,7 +58,7 @@ async def examine(scheduler: Scheduler) -> Findings:
                 found.notices.append(f"{said}: its run is long")
         if (odd := far_ahead(job, now=now)) is not None:
             found.problems.append(f"job {job.id!r}: {odd}")
-        found.advice.extend(f"job {job.id!r}: {each}" for each in lint(job.spec, now=now))
+        found.advice.extend(f"job {job.id!r}: {each}" for each in advise(job.spec, now=now))
     statuses: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     newest: UndecodableExecution | None = None

@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from sched_cli.shared import store_of
+from sched_cli.application import store_of
 from sched_core import Scheduler
 from sched_core.ports import Backend, Probed, Undecodable
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sched_cli import looking, operating, running
-from sched_cli.shared import app
+from sched_cli import inspection, operations, service
+from sched_cli.application import app
 
-__all__ = ["looking", "main", "operating", "running"]
+__all__ = ["inspection", "main", "operations", "service"]
 
 
 def main() -> None:

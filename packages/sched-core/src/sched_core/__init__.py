@@ -12,6 +12,8 @@ from sched_core._model.execution import Execution, Kind, Status
 from sched_core._model.job import Job, JobSpec
 from sched_core._model.occurrence import Gap, Pause, Pending, Standing, State
 from sched_core._model.policy import CatchUp, Coalesce, Drop, Overlap, Policy, Retry
+from sched_core._runtime.observers import Health, HealthChange, Observer
+from sched_core._service.sync import Synced
 from sched_core.clock import Clock, SystemClock
 from sched_core.codec import ScheduleKind
 from sched_core.config import open_scheduler
@@ -39,14 +41,12 @@ from sched_core.errors import (
     StoreNotFound,
     WrongEventLoop,
 )
+from sched_core.handlers import Dispatcher, Handler
 from sched_core.memory import MemoryBackend, MemoryStore
-from sched_core.observing import Health, HealthChange, Observer
 from sched_core.ports import (
     Backend,
     Capabilities,
-    Dispatcher,
     ExecutionQuery,
-    Handler,
     JobQuery,
     JobStore,
     Page,
@@ -70,7 +70,6 @@ from sched_core.schedule import (
     upcoming,
 )
 from sched_core.scheduler import Scheduler
-from sched_core.syncing import Synced
 
 __all__ = [
     "AnyOf",

@@ -89,7 +89,7 @@ class SystemClock:
             before = now
 
 
-def cpu_seconds() -> float:
+def monotonic_seconds() -> float:
     """Return monotonic seconds for measuring one's own pauses; deaf to steps of the wall clock."""
     return time.monotonic()
 

@@ -26,8 +26,8 @@ from sched_core._model.execution import Execution
 from sched_core._model.job import Job, JobSpec
 from sched_core._model.occurrence import Standing
 from sched_core._model.policy import DEFAULT, CatchUp, Coalesce, Drop, Policy
+from sched_core._support.logger import Logger
 from sched_core.errors import InvalidDefinition, SchedError
-from sched_core.logger import Logger
 from sched_core.ports import UndecodableExecution
 from sched_core.schedule import (
     AnyOf,

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
 
+from sched_core._runtime.observers import Observer
+from sched_core._support.redaction import without_password
 from sched_core.clock import Clock
 from sched_core.errors import InvalidDefinition, ModeNotConfigured, StoreNotFound
+from sched_core.handlers import Handler
 from sched_core.memory import MemoryBackend
-from sched_core.observing import Observer
-from sched_core.ports import Backend, Handler
-from sched_core.redaction import without_password
+from sched_core.ports import Backend
 from sched_core.scheduler import Scheduler
 from sched_core.settings import Section, nearest, plain
 

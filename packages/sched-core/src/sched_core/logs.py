@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sched_core._model.execution import Execution, Status
-from sched_core.observing import HealthChange
+from sched_core._runtime.observers import HealthChange
 
 LEVELS = {
     Status.FAILED: logging.ERROR,

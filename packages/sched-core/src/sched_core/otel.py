@@ -39,10 +39,9 @@ from opentelemetry.util.types import AttributeValue
 
 from sched_core._model.event import JobEvent
 from sched_core._model.execution import Execution, Status
-from sched_core.calls import is_async
+from sched_core._runtime.observers import Health, HealthChange
 from sched_core.errors import InvalidDefinition, NoRoute
-from sched_core.observing import Health, HealthChange
-from sched_core.ports import Dispatcher, Handler
+from sched_core.handlers import Dispatcher, Handler, is_async
 
 OTHER = "_other"
 """Stands for the jobs beyond the first hundred."""

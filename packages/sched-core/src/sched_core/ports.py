@@ -10,73 +10,19 @@ any way, ``is_held_by`` whose it is.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
-import anyio.to_thread
 from attrs import field, frozen
 
 from sched_core._model.claim import Claim, Claimed, Renewal, Room, Settled, Settlement
-from sched_core._model.event import JobEvent
 from sched_core._model.execution import Execution, Status
-from sched_core._model.job import Job, JobSpec
+from sched_core._model.job import Job
 from sched_core._model.occurrence import State
 from sched_core.clock import Clock
 
 T = TypeVar("T")
-
-Handler = Callable[[JobEvent], Awaitable[Any] | Any]
-"""A function of one event: ``async`` runs in the loop, a plain one in a thread."""
-
-InThread = Callable[[Handler, JobEvent], Awaitable[Any]]
-"""Calls a plain function in a thread of the worker's, and waits for it."""
-
-
-class Dispatcher:
-    """A handler that finds the function to call by itself, and may declare jobs.
-
-    To be inherited, unlike the ports: a handler is told from others by it, and a stand-in that has
-    every attribute is a plain handler still.
-    """
-
-    group: str | None = None
-    """With a group, the declared jobs are synced as one set; else each is ensured."""
-    version: int | str | None = None
-    """Of the deployment, with a group."""
-    declares: bool = True
-    """Whether the scheduler stores the declared jobs."""
-
-    @property
-    def specs(self) -> Sequence[JobSpec]:
-        """The jobs that it declares."""
-        return ()
-
-    @property
-    def renamed_from(self) -> Mapping[str, str]:
-        """With a group: earlier ids of the jobs that it declares, by their present ones."""
-        return {}
-
-    async def dispatch(self, event: JobEvent, in_thread: InThread) -> Any:
-        """Handle the event.
-
-        Args:
-            event: As any handler gets it.
-            in_thread: Use it for functions that are not ``async``: they keep their claim until
-                they return, and a stop waits for them no longer than its grace.
-        """
-        raise NotImplementedError
-
-    async def __call__(self, event: JobEvent) -> Any:
-        """Handle the event outside a scheduler, as in a test."""
-        return await self.dispatch(event, _in_any_thread)
-
-
-async def _in_any_thread(handler: Handler, event: JobEvent) -> Any:
-    # In a tuple: trio refuses functions that return coroutines.
-    (result,) = await anyio.to_thread.run_sync(lambda: (handler(event),))
-    return result
-
 
 MAX_POLL = timedelta(seconds=5)
 """A backend looks for due jobs at least this often, whatever notification got lost."""

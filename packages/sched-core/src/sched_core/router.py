@@ -17,9 +17,8 @@ from attrs import frozen
 from sched_core._model.event import JobEvent
 from sched_core._model.job import JobSpec, check_text
 from sched_core._model.policy import Policy
-from sched_core.calls import is_async
 from sched_core.errors import InvalidDefinition, NoRoute
-from sched_core.ports import Dispatcher, Handler, InThread
+from sched_core.handlers import Dispatcher, Handler, InThread, is_async
 from sched_core.schedule import Schedule
 
 F = TypeVar("F", bound=Handler)

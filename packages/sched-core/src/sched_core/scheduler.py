@@ -11,13 +11,14 @@ from typing import Any, Self
 import anyio
 from attrs import frozen
 
-from sched_core import effects
 from sched_core._model.execution import Execution
 from sched_core._model.job import RESERVED, Job, JobSpec, check_text
 from sched_core._model.policy import Policy
-from sched_core.affinity import Affinity
-from sched_core.clock import Clock, SystemClock
-from sched_core.definitions import (
+from sched_core._runtime import transactions
+from sched_core._runtime.loop import DEFAULT_GRACE, FLUSH, Engine
+from sched_core._runtime.observers import Health, Observer, Observers
+from sched_core._runtime.workers import Workers
+from sched_core._service.definitions import (
     UNSET,
     Definitions,
     JobsInTransaction,
@@ -25,7 +26,10 @@ from sched_core.definitions import (
     changes_of,
     spec_of,
 )
-from sched_core.engine import DEFAULT_GRACE, FLUSH, Engine
+from sched_core._service.sync import Synced, Syncing, version_of
+from sched_core._support.logger import Logger
+from sched_core.affinity import Affinity
+from sched_core.clock import Clock, SystemClock
 from sched_core.errors import (
     HandlerNotSet,
     InvalidDefinition,
@@ -33,20 +37,15 @@ from sched_core.errors import (
     SchedulerNotStarted,
     SchedulerRunning,
 )
-from sched_core.logger import Logger
-from sched_core.observing import Health, Observer, Observers
+from sched_core.handlers import Dispatcher, Handler
 from sched_core.ports import (
     Backend,
-    Dispatcher,
     ExecutionQuery,
-    Handler,
     JobQuery,
     Undecodable,
     UndecodableExecution,
 )
 from sched_core.schedule import Schedule
-from sched_core.syncing import Synced, Syncing, version_of
-from sched_core.workers import Workers
 
 PAGE = 200
 
@@ -420,7 +419,7 @@ class Scheduler:
             InvalidDefinition: The connection is none of its driver's, or commits each statement.
         """
         opened = self._open(any_loop=True)  # what runs on the caller's connection is the caller's
-        store = effects.within(self._backend, connection)
+        store = transactions.within(self._backend, connection)
         return JobsInTransaction(store, opened.clock, new_id=self._new_id)
 
     async def get_job(self, id: str) -> Job:  # noqa: A002 -- see ensure_job

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import attrs
 
+from sched_core._support.redaction import without_password
 from sched_core.errors import InvalidDefinition
-from sched_core.redaction import without_password
 
 if TYPE_CHECKING:
     from cattrs import Converter

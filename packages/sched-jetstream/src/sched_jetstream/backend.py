@@ -12,10 +12,11 @@ import anyio.lowlevel
 from nats.aio.client import Client
 
 from sched_core import Claim, Claimed, Execution, Job, Renewal, Room, Settled, Settlement
+from sched_core._support.logger import Logger
+from sched_core._support.redaction import shown_address
 from sched_core.affinity import Affinity
 from sched_core.clock import Clock
 from sched_core.errors import BackendError, InvalidDefinition
-from sched_core.logger import Logger
 from sched_core.ports import (
     MAX_POLL,
     Capabilities,
@@ -25,21 +26,20 @@ from sched_core.ports import (
     Undecodable,
     UndecodableExecution,
 )
-from sched_core.redaction import shown_address
 from sched_jetstream.addresses import addresses
 from sched_jetstream.batch import Mismatch
-from sched_jetstream.claiming import Claiming
-from sched_jetstream.dialing import must_be_known
-from sched_jetstream.editing import Editing
+from sched_jetstream.claims import Claiming
+from sched_jetstream.definitions import Editing
+from sched_jetstream.dialer import must_be_known
 from sched_jetstream.layout import TTL, Message, Step
-from sched_jetstream.leaving import take_leave
+from sched_jetstream.older_workers import take_leave
 from sched_jetstream.options import Options, Servers
 from sched_jetstream.permissions import probes, words
 from sched_jetstream.protocol import Write
 from sched_jetstream.provision import provision
 from sched_jetstream.record import Record
 from sched_jetstream.session import SAMPLES, Session, measure, measure_on, reconcile_on
-from sched_jetstream.settling import Settling
+from sched_jetstream.settlements import Settling
 from sched_jetstream.subjects import token_of
 from sched_jetstream.wire import Wire
 

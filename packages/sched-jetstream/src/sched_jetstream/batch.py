@@ -14,12 +14,12 @@ from collections.abc import Sequence
 
 from attrs import define, field
 
-from sched_core.clock import backoff_pause, cpu_seconds
+from sched_core._support.logger import Logger
+from sched_core.clock import backoff_pause, monotonic_seconds
 from sched_core.errors import BackendError
-from sched_core.logger import Logger
 from sched_jetstream.errors import NotSent, OutcomeUnknown, PermissionDenied
 from sched_jetstream.layout import EXPECTED, Message, Step
-from sched_jetstream.reading import NO_STREAM, Reader
+from sched_jetstream.reader import NO_STREAM, Reader
 from sched_jetstream.wire import ApiError, sequence_of
 
 logger = Logger("sched_jetstream")
@@ -180,7 +180,7 @@ class Committer:
                 raise
 
     async def _try(self, jobs: list[_Job]) -> None:
-        until = cpu_seconds() + self._budget
+        until = monotonic_seconds() + self._budget
         failures = 0
         while jobs:
             messages = [message for job in jobs for step in job.steps for message in step.messages]
@@ -205,7 +205,7 @@ class Committer:
                 if denied is not None:
                     raise denied from error
                 failures += 1
-                if cpu_seconds() > until:
+                if monotonic_seconds() > until:
                     raise NotSent(f"the server does not take writes: {error}") from error
                 if error.err_code == IN_FLIGHT_ELSEWHERE and len(jobs) > 1 and failures >= 2:
                     await self._apart(jobs)
@@ -215,7 +215,7 @@ class Committer:
                 raise
             except NotSent as error:
                 failures += 1
-                if cpu_seconds() > until:
+                if monotonic_seconds() > until:
                     await self._reader.stream_exists(self._reader.names.stream)
                     raise NotSent(str(error)) from error
                 await backoff_pause(failures)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from sched_core import clock
+from sched_core._support.logger import Logger
 from sched_core.clock import Clock, boot_seconds
-from sched_core.logger import Logger
 
 logger = Logger("sched_jetstream")
 

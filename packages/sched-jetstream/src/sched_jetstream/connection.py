@@ -16,11 +16,11 @@ from nats.errors import (
     Error,
 )
 
-from sched_core.clock import cpu_seconds, pause
+from sched_core._support.logger import Logger
+from sched_core.clock import monotonic_seconds, pause
 from sched_core.errors import BackendError, BackendUnavailable
-from sched_core.logger import Logger
 from sched_jetstream.addresses import Address
-from sched_jetstream.dialing import HANG_UP, dial, hang_up
+from sched_jetstream.dialer import HANG_UP, dial, hang_up
 from sched_jetstream.errors import NotSent, PermissionDenied
 from sched_jetstream.refusals import family, forbidden, refusal, spelt
 
@@ -195,7 +195,7 @@ class Connection:
             logger.error("%s", denied)
         if len(self._denials) >= MOST_DENIALS:
             self._denials.pop(next(iter(self._denials)))
-        self._denials[key] = (denied, cpu_seconds())
+        self._denials[key] = (denied, monotonic_seconds())
         for future in self._awaited.get(missing.subject, ()):
             if not future.done():
                 future.set_exception(denied)
@@ -205,7 +205,7 @@ class Connection:
         if self._given is not None and self._given.last_error is not None:
             # Whoever made the connection has its callback; it keeps the last error, too.
             self._notice_once(self._given.last_error)
-        since = cpu_seconds() - DENIED_FOR
+        since = monotonic_seconds() - DENIED_FOR
         for subject, (_, at) in list(self._denials.items()):
             if at < since:
                 del self._denials[subject]
@@ -280,13 +280,13 @@ class Connection:
         if nc is not None and nc.is_connected and not self._deaf:
             self._lost_at = 0.0
             return nc
-        began = cpu_seconds()
+        began = monotonic_seconds()
         until = began + min(self.timeout, RECONNECTS)
         self._lost_at = self._lost_at or began
         while not (nc := self.client).is_connected:
-            if nc.is_closed or cpu_seconds() - self._lost_at > GIVES_UP:
+            if nc.is_closed or monotonic_seconds() - self._lost_at > GIVES_UP:
                 self._reopen(nc)
-            if cpu_seconds() > until:
+            if monotonic_seconds() > until:
                 raise NotSent(self._lost(nc))
             await pause(POLL)
         self._lost_at, self._problem = 0.0, None
@@ -303,8 +303,8 @@ class Connection:
         async with self._subscribing:
             if not self._deaf:
                 return
-            if cpu_seconds() >= self._listen_at:
-                self._listen_at = cpu_seconds() + RECONNECTS
+            if monotonic_seconds() >= self._listen_at:
+                self._listen_at = monotonic_seconds() + RECONNECTS
                 self._deaf = False
                 await self._subscribe(nc)
             if self._deaf:
@@ -362,7 +362,7 @@ class Connection:
             self._problem = refusal(error).text
         else:
             await hang_up(dead, self.timeout)
-        self._lost_at = cpu_seconds()
+        self._lost_at = monotonic_seconds()
 
     async def _receive(self, msg: Msg) -> None:
         handler = self._handlers.get(msg.subject[len(self._inbox) + 1 :])

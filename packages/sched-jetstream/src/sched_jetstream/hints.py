@@ -17,16 +17,16 @@ from datetime import datetime, timedelta
 
 from nats.aio.msg import Msg
 
-from sched_core.clock import Alarm, cpu_seconds, pause
+from sched_core._support.logger import Logger
+from sched_core.clock import Alarm, monotonic_seconds, pause
 from sched_core.errors import BackendError, BackendUnavailable
-from sched_core.logger import Logger
 from sched_jetstream.connection import Channel, status_of
 from sched_jetstream.errors import NotSent, OutcomeUnknown, StreamLost
 from sched_jetstream.hint import Hint, Upcoming
 from sched_jetstream.options import Options
 from sched_jetstream.protocol import Found, Verdict, judge
 from sched_jetstream.provision import make_consumer
-from sched_jetstream.reading import Reader
+from sched_jetstream.reader import Reader
 from sched_jetstream.wire import NoResponders, answered
 
 logger = Logger("sched_jetstream")
@@ -78,7 +78,7 @@ class Hints:
         self._give_back: asyncio.TimerHandle | None = None
         self._to_say: deque[tuple[str, bytes, float]] = deque()
         self._saying: asyncio.Task[None] | None = None
-        self._looked_at = cpu_seconds()
+        self._looked_at = monotonic_seconds()
         self.failure: BackendError | None = None
         """Why nothing can come any more."""
         self.dropped = 0
@@ -149,7 +149,7 @@ class Hints:
 
     def look(self) -> None:
         """Note that somebody looks at what is here, and whether more is wanted."""
-        self._looked_at = cpu_seconds()
+        self._looked_at = monotonic_seconds()
         self._see_to_asking()
 
     def _see_to_asking(self) -> None:
@@ -161,7 +161,7 @@ class Hints:
     def _give_surplus_back(self) -> None:
         """Hand what is due and not claimed here to whoever has the time."""
         self._give_back = None
-        idle = cpu_seconds() - self._looked_at
+        idle = monotonic_seconds() - self._looked_at
         if idle >= IDLE and not self._demand:
             now = self._now()
             for hint in (*self.take_ended(now), *self.take(now, MOST)):
@@ -353,7 +353,7 @@ class Hints:
     def _say(self, reply: str, what: bytes) -> None:
         if not reply:
             return
-        self._to_say.append((reply, what, cpu_seconds()))
+        self._to_say.append((reply, what, monotonic_seconds()))
         if self._saying is None or self._saying.done():
             self._saying = asyncio.get_running_loop().create_task(self._say_all())
 
@@ -363,7 +363,7 @@ class Hints:
         while self._to_say:
             reply, what, since = self._to_say[0]
             try:
-                if cpu_seconds() - since < known_for:
+                if monotonic_seconds() - since < known_for:
                     await self._wire.send(reply, what)
             except NotSent:
                 await pause(0.1)

@@ -18,14 +18,14 @@ from attrs import evolve, frozen
 from nats.aio.msg import Msg
 
 from sched_core import Execution, codec
-from sched_core.clock import FIRST, cpu_seconds, pause
+from sched_core.clock import FIRST, monotonic_seconds, pause
 from sched_core.codec import encode_moment
 from sched_core.errors import BackendError
 from sched_core.ports import ExecutionQuery, Page, UndecodableExecution
-from sched_jetstream import former
+from sched_jetstream import old_format
 from sched_jetstream.errors import StreamLost
 from sched_jetstream.layout import FOR_EVER, KEEPS, OPERATION, REMOVED
-from sched_jetstream.reading import NO_MESSAGE, NO_STREAM, Reader
+from sched_jetstream.reader import NO_MESSAGE, NO_STREAM, Reader
 from sched_jetstream.subjects import Names, id_of, token_of
 from sched_jetstream.wire import ApiError, NoResponders
 
@@ -347,8 +347,8 @@ class History:
         written = int(message.get("seq", 0))
         if not written:
             return
-        until = cpu_seconds() + patience
-        while (copied := await self._copied()) < written and cpu_seconds() < until:
+        until = monotonic_seconds() + patience
+        while (copied := await self._copied()) < written and monotonic_seconds() < until:
             await pause(0.01)
         if copied:
             body = {"filter": self._names.runs, "seq": min(copied, written) + 1}
@@ -380,5 +380,5 @@ def _origin_of(message: Mapping[str, Any]) -> int:
 def _read(msg: Msg, name: str, token: str) -> Execution | UndecodableExecution | None:
     if not msg.data and (msg.headers or {}).get(OPERATION) in {REMOVED, "PURGE"}:
         return None
-    found = codec.read_execution(former.execution_of(msg.data), name, id_of(token) or "")
+    found = codec.read_execution(old_format.execution_of(msg.data), name, id_of(token) or "")
     return evolve(found, record=msg.data) if isinstance(found, UndecodableExecution) else found

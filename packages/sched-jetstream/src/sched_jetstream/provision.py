@@ -10,9 +10,9 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from sched_core.clock import cpu_seconds, pause
+from sched_core._support.logger import Logger
+from sched_core.clock import monotonic_seconds, pause
 from sched_core.errors import BackendError, BackendUnavailable, SchemaTooNew, StoreNotFound
-from sched_core.logger import Logger
 from sched_jetstream.errors import (
     NatsRefused,
     NatsServerTooOld,
@@ -22,7 +22,7 @@ from sched_jetstream.errors import (
 from sched_jetstream.layout import LAYOUT
 from sched_jetstream.options import Options
 from sched_jetstream.permissions import probes
-from sched_jetstream.reading import NO_STREAM
+from sched_jetstream.reader import NO_STREAM
 from sched_jetstream.subjects import Names
 from sched_jetstream.wire import ApiError, NoLeader, NoResponders, Wire
 
@@ -91,7 +91,7 @@ async def provision(wire: Wire, options: Options, *, create: bool = True) -> boo
     if warning is not None:
         logger.warning("%s", warning)
     _check_server(wire)
-    until = cpu_seconds() + options.startup_timeout.total_seconds()
+    until = monotonic_seconds() + options.startup_timeout.total_seconds()
     if not create:
         await _patiently(wire, lambda: _require(wire, names), until)
         return False
@@ -134,7 +134,7 @@ async def _permissions(wire: Wire, names: Names, _: Options) -> bool:
 
 async def _patiently(wire: Wire, step: Callable[[], Awaitable[T]], until: float) -> T:
     """Try on while the cluster elects."""
-    began = cpu_seconds()
+    began = monotonic_seconds()
     told_at = began + TOLD_AFTER
     while True:
         try:
@@ -153,7 +153,7 @@ async def _patiently(wire: Wire, step: Callable[[], Awaitable[T]], until: float)
             problem = error
         except BackendUnavailable as error:
             problem = error
-        now = cpu_seconds()
+        now = monotonic_seconds()
         nobody = isinstance(problem, NoResponders) and not wire.may_have_jetstream
         if nobody and now > began + LISTENS_AFTER:
             raise NatsRefused(

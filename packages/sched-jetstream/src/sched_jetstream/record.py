@@ -20,7 +20,7 @@ from sched_core import Hold, Job, JobSpec, Policy, codec
 from sched_core.codec import Malformed
 from sched_core.ports import Undecodable
 from sched_core.row import with_hold
-from sched_jetstream import former
+from sched_jetstream import old_format
 from sched_jetstream.standing import (
     checked,
     count,
@@ -229,7 +229,7 @@ def decode(
     except ValueError as error:
         return Undecodable(job_id or "", f"the record's header is malformed: {error}", 0, body)
     # Of the format before, only the standing and the hold are told otherwise.
-    as_now = codec.FORMAT if number == former.FORMAT else number
+    as_now = codec.FORMAT if number == old_format.FORMAT else number
     reason = codec.readable(as_now, "" if tag == "gone" else tag)
     if reason is not None:
         return Undecodable(named, reason, number, body, tag)
@@ -255,8 +255,8 @@ def _decode(
 ) -> Record:
     first, _, text = body.partition(b"\n")
     fields = json.loads(first)
-    is_former = number == former.FORMAT
-    checked(fields, former.KNOWN if is_former else _KNOWN)
+    is_former = number == old_format.FORMAT
+    checked(fields, old_format.KNOWN if is_former else _KNOWN)
     job = definition = None
     if tag != "gone":
         if "apart" in fields:
@@ -268,12 +268,14 @@ def _decode(
             exactly(str, fields["uid"]),
             exactly(bool, fields.get("declared", False)),
             codec.decode_moment(fields["anchor"]),
-            former.standing_of(fields) if is_former else decode_standing(standing),
+            old_format.standing_of(fields) if is_former else decode_standing(standing),
             exactly(int, fields.get("revision", sequence)),
         )
     hold, ended = fields.get("hold"), fields.get("ended")
     if hold is not None:
-        read = former.hold_of(fields, job_id, job) if is_former else decode_hold(hold, job_id, job)
+        read = (
+            old_format.hold_of(fields, job_id, job) if is_former else decode_hold(hold, job_id, job)
+        )
     return Record(
         job_id,
         job,
@@ -281,7 +283,7 @@ def _decode(
         None if hold is None else read,
         None if ended is None else (exactly(int, ended[0]), exactly(str, ended[1])),
         maybe(str, fields.get("schedule")),
-        former.doubtful_of(fields) if is_former else count(fields.get("doubtful", 0)),
+        old_format.doubtful_of(fields) if is_former else count(fields.get("doubtful", 0)),
         number,
     )
 

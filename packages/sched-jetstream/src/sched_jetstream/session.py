@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 from attrs import define
 
 from sched_core import Claim, Execution, Hold
-from sched_core.clock import Alarm, Clock, boot_seconds, cpu_seconds, pause
+from sched_core._support.logger import Logger
+from sched_core.clock import Alarm, Clock, boot_seconds, monotonic_seconds, pause
 from sched_core.codec import decode_moment
 from sched_core.errors import BackendError, BackendUnavailable
-from sched_core.logger import Logger
 from sched_core.row import is_held_by
 from sched_jetstream import layout
 from sched_jetstream.batch import Committer, Mismatch
@@ -24,11 +24,11 @@ from sched_jetstream.hint import Hint
 from sched_jetstream.hints import NEAR, Hints
 from sched_jetstream.history import History
 from sched_jetstream.layout import Step
-from sched_jetstream.listing import Listing
 from sched_jetstream.options import Options
 from sched_jetstream.protocol import Found, Write
-from sched_jetstream.reading import Reader
-from sched_jetstream.reconcile import Reconciler
+from sched_jetstream.queries import Listing
+from sched_jetstream.reader import Reader
+from sched_jetstream.reconciler import Reconciler
 from sched_jetstream.record import Record, with_revision
 from sched_jetstream.wire import Wire
 
@@ -212,7 +212,7 @@ class Session:
         Returns:
             What stands now, and what was decided if it was no write.
         """
-        until = cpu_seconds() + (budget or timedelta(0)).total_seconds()
+        until = monotonic_seconds() + (budget or timedelta(0)).total_seconds()
         unsure = False
         while True:
             try:
@@ -227,12 +227,12 @@ class Session:
                 continue
             except OutcomeUnknown:
                 unsure = True
-                if cpu_seconds() > until:
+                if monotonic_seconds() > until:
                     raise
             except PermissionDenied:
                 raise
             except BackendUnavailable:
-                if cpu_seconds() > until:
+                if monotonic_seconds() > until:
                     raise
                 await pause(0.1)
 

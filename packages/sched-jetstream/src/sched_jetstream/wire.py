@@ -19,8 +19,8 @@ from nats.errors import (
     OutboundBufferLimitError,
 )
 
+from sched_core._support.logger import Logger
 from sched_core.errors import BackendError, InvalidDefinition
-from sched_core.logger import Logger
 from sched_jetstream.connection import Connection, Handler, status_of
 from sched_jetstream.errors import NotSent, OutcomeUnknown
 from sched_jetstream.layout import Message

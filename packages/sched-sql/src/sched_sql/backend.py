@@ -34,10 +34,10 @@ from sched_core import (
     Undecodable,
     UndecodableExecution,
 )
+from sched_core._support.logger import Logger
 from sched_core.affinity import Affinity
-from sched_core.clock import Alarm, Clock, cpu_seconds, pause
+from sched_core.clock import Alarm, Clock, monotonic_seconds, pause
 from sched_core.errors import BackendError, InvalidDefinition, SchedError
-from sched_core.logger import Logger
 from sched_core.ports import MAX_POLL, Transaction
 from sched_core.row import check_text
 from sched_sql.address import Postgres, address_of
@@ -216,7 +216,7 @@ class SqlBackend:
             await self._shut(LINGER if isinstance(error, Exception) else WIND_UP)
             raise
         self._clock = decides
-        self._buried = cpu_seconds()
+        self._buried = monotonic_seconds()
         _OPEN.add(self)
         return decides
 
@@ -342,7 +342,7 @@ class SqlBackend:
     async def wait_due(self, room: Room) -> None:
         now, clock = self._now(), self._clock
         seen, horizon = self._alarm.count, now + MAX_POLL
-        if cpu_seconds() - self._buried > BURY_EVERY:
+        if monotonic_seconds() - self._buried > BURY_EVERY:
             await self._bury()
         # Until it is known how long to sleep, every job that is written counts.
         self._sleeps_until = None
@@ -370,7 +370,7 @@ class SqlBackend:
         try:
             while True:
                 await self._until_changed()
-                freed = cpu_seconds() - self._buried > BURY_EVERY and await self._bury()
+                freed = monotonic_seconds() - self._buried > BURY_EVERY and await self._bury()
                 if await self._call(self._table.changed) or freed:
                     earliest = await self._call(self._table.earliest, self._now, until)
                     if earliest is not None and earliest < until:
@@ -398,7 +398,7 @@ class SqlBackend:
             await self._call(self._table.listen)
 
     async def _bury(self) -> bool:
-        self._buried = cpu_seconds()
+        self._buried = monotonic_seconds()
         return await self._call(self._table.free_dead, self._now)
 
     # -- claims

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import anyio
 
-from sched_core.logger import Logger
+from sched_core._support.logger import Logger
 
 T = TypeVar("T")
 

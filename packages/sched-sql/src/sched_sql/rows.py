@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import lru_cache
 
 from sched_core import Job, JobSpec, Kind, Pause, Pending, Standing, Undecodable, codec
-from sched_core.values import evolve
+from sched_core._support.values import evolve
 from sched_sql.moments import (
     EPOCH,
     MICROSECOND,

@@ -19,16 +19,23 @@ import pytest
 from attrs import evolve
 from hypothesis import HealthCheck, Phase, given, settings
 
-from sched_core.clock import cpu_seconds
-from sched_testkit.bench import Bench
-from sched_testkit.certificate import UNSEEN
-from sched_testkit.elsewhere import elsewhere
-from sched_testkit.failure import broken
-from sched_testkit.fitness import HURRY, declared, examine_fitness, first_loop, loops, progress
+from sched_core.clock import monotonic_seconds
+from sched_testkit._histories.machine import run_histories
+from sched_testkit._suite.bench import Bench
+from sched_testkit._suite.certificate import UNSEEN
+from sched_testkit._suite.failure import broken
+from sched_testkit._suite.fitness import (
+    HURRY,
+    declared,
+    examine_fitness,
+    first_loop,
+    loops,
+    progress,
+)
+from sched_testkit._suite.processes import elsewhere
+from sched_testkit._suite.watchdog import HeldUp, watchdog
 from sched_testkit.harness import LOOPS, Harness, Unfit, fresh
 from sched_testkit.laws import GENERATED_LAWS, LAWS, SEEDED_LAWS, GeneratedLaw, Law, SeededLaw
-from sched_testkit.machine import run_histories
-from sched_testkit.watchdog import HeldUp, watchdog
 
 DEEP = os.environ.get("SCHED_DEEP", "") not in {"", "0"}
 EXAMPLES = 400 if DEEP else 60
@@ -247,7 +254,7 @@ def run_seeded_law(
         more: How many seeds there are at most.
     """
     __tracebackhide__ = True
-    until = cpu_seconds() + seconds
+    until = monotonic_seconds() + seconds
 
     def failure(value: Any) -> BaseException | None:
         try:
@@ -260,7 +267,7 @@ def run_seeded_law(
         return type(failure(value)) is kind
 
     for seed in range(-len(law.found), max(seeds, more)):
-        if seed >= seeds and cpu_seconds() > until:
+        if seed >= seeds and monotonic_seconds() > until:
             return
         value = law.values(seed) if seed >= 0 else law.found[seed]
         error = failure(value)

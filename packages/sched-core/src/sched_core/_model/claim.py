@@ -11,7 +11,7 @@ from attrs import frozen
 from sched_core._model.execution import Execution, Kind, Status
 from sched_core._model.job import Job
 from sched_core._model.occurrence import Pending, Standing
-from sched_core.values import quick
+from sched_core._support.values import quick
 
 
 @quick

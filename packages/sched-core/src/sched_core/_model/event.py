@@ -10,9 +10,9 @@ from attrs import field, frozen
 
 from sched_core._model.execution import Kind
 from sched_core._model.job import NOTHING
+from sched_core._support.values import quick
 from sched_core.errors import BackendError
 from sched_core.schedule import Schedule
-from sched_core.values import quick
 
 
 class Effects(Protocol):

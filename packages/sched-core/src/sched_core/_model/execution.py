@@ -8,8 +8,8 @@ from datetime import datetime
 
 from attrs import frozen
 
-from sched_core.logger import type_name
-from sched_core.values import quick
+from sched_core._support.logger import type_name
+from sched_core._support.values import quick
 
 LONGEST_REASON = 2048
 """Bytes of UTF-8 in the reason of an execution."""

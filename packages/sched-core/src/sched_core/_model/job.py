@@ -11,9 +11,9 @@ from attrs import field, frozen
 
 from sched_core._model.occurrence import Standing, State
 from sched_core._model.policy import DEFAULT, Policy
+from sched_core._support.values import quick
 from sched_core.errors import InvalidDefinition, shown
 from sched_core.schedule import Schedule
-from sched_core.values import quick
 
 LONGEST_TEXT = 255
 """Characters in an id, a name or a group."""

@@ -9,7 +9,7 @@ from datetime import datetime
 from attrs import frozen
 
 from sched_core._model.execution import Kind, Status
-from sched_core.values import quick
+from sched_core._support.values import quick
 
 MOST_REQUESTS = 16
 """Requests that may wait in one job."""

@@ -29,9 +29,9 @@ from sched_core._rules.standing import (
     requests_with,
     scheduled,
 )
+from sched_core._support.values import evolve
 from sched_core.clock import instant_after
 from sched_core.schedule import next_occurrence
-from sched_core.values import evolve
 
 _SUCCEEDED, _SNOOZED = Status.SUCCEEDED, Status.SNOOZED
 _CANCELLED, _INTERRUPTED = Status.CANCELLED, Status.INTERRUPTED

@@ -12,8 +12,8 @@ from sched_core._model.occurrence import MOST_REQUESTS, Pending
 from sched_core._rules.grid import TICK, asked_grid, counts_from_end
 from sched_core._rules.operate import activated, is_announced
 from sched_core._rules.standing import has_begun, is_held_back, placed
+from sched_core._support.values import evolve
 from sched_core.errors import InvalidDefinition
-from sched_core.values import evolve
 
 
 class TooManyRequests(InvalidDefinition):

@@ -9,9 +9,9 @@ from sched_core._model.occurrence import Gap, Pause, Pending, Standing
 from sched_core._model.policy import share
 from sched_core._rules.grid import content
 from sched_core._rules.record import expiry
+from sched_core._support.values import evolve
 from sched_core.clock import instant_after
 from sched_core.schedule.derivation import fingerprint, trail_of
-from sched_core.values import evolve
 
 
 def current(standing: Standing) -> Pending | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from sched_sql.postgres.migrating import migration_sql
+from sched_sql.postgres.migration import migration_sql
 
 
 def main() -> None:

@@ -22,7 +22,9 @@ from sched_core import row as core
 from sched_sql.holds import RECORD_COLUMNS, read_record
 from sched_sql.moments import moment
 from sched_sql.postgres.executions import CHUNK, Executions, Found
-from sched_sql.postgres.names import (
+from sched_sql.postgres.records import Freed, Records
+from sched_sql.postgres.renewals import Fence, Places, Renewals, arrays
+from sched_sql.postgres.sql import (
     DURABLE,
     HASTY,
     JOBS,
@@ -35,8 +37,6 @@ from sched_sql.postgres.names import (
     texts,
     type_of,
 )
-from sched_sql.postgres.records import Freed, Records
-from sched_sql.postgres.renewals import Fence, Places, Renewals, arrays
 from sched_sql.rows import JOB_COLUMNS, QUEUE, read_job, read_job_or_undecodable
 
 EVER = -(2**62)

@@ -12,7 +12,7 @@ from sched_core.ports import MAX_POLL
 from sched_sql.holds import RECORD_COLUMNS, held_text, read_record
 from sched_sql.moments import micros_or_none
 from sched_sql.postgres.executions import Executions, Found
-from sched_sql.postgres.names import DURABLE, JOBS, NOW, Names, Query, Steps, texts
+from sched_sql.postgres.sql import DURABLE, JOBS, NOW, Names, Query, Steps, texts
 from sched_sql.rows import JOB_COLUMNS, job_values
 from sched_sql.rules import refuse_twins, revised
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from sched_core import Execution, UndecodableExecution
 from sched_sql.history import EXECUTION_COLUMNS, execution_values, named, read_execution
 from sched_sql.moments import EARLIEST, Row
-from sched_sql.postgres.names import EXECUTIONS, NOW, Names, Query, Steps, numbers, of, texts
 from sched_sql.postgres.partitions import Partitions, drop_at
+from sched_sql.postgres.sql import EXECUTIONS, NOW, Names, Query, Steps, numbers, of, texts
 
 CHUNK = 5_000
 """Rows that one transaction of a prune deletes at most."""

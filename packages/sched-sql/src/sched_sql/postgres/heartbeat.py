@@ -13,8 +13,8 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from sched_core import Claim, Renewal
+from sched_core._support.logger import Logger
 from sched_core.clock import boot_seconds
-from sched_core.logger import Logger
 
 logger = Logger("sched_sql")
 

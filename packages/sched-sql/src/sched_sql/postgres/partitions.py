@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sched_sql.postgres.names import NOW, Names, Query, Steps, numbers
+from sched_sql.postgres.sql import NOW, Names, Query, Steps, numbers
 
 DAY = 86_400_000_000
 """Microseconds."""

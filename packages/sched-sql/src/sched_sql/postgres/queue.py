@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from sched_core import Settlement
+from sched_core._support.logger import Logger
 from sched_core.clock import boot_seconds
-from sched_core.logger import Logger
 from sched_core.ports import MAX_POLL
 from sched_sql.moments import micros
 from sched_sql.postgres.claims import EVER, Asked, Claimed, Look, micros_of

@@ -21,7 +21,7 @@ from sched_core import Claim, Hold, Job, Renewal
 from sched_core.row import is_held_by, is_to_be_cancelled
 from sched_sql.holds import RECORD_COLUMNS, read_record
 from sched_sql.moments import moment
-from sched_sql.postgres.names import HASTY, NOW, Names, Query, Steps, numbers, texts
+from sched_sql.postgres.sql import HASTY, NOW, Names, Query, Steps, numbers, texts
 
 REMEMBERED = 3_600_000_000
 """Microseconds for which a renewal beside its row stays after its end."""

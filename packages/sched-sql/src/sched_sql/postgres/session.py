@@ -23,7 +23,7 @@ from psycopg.rows import tuple_row
 from sched_core.errors import InvalidDefinition
 from sched_sql.moments import Row
 from sched_sql.postgres.failures import ends_sessions
-from sched_sql.postgres.names import Query, Steps
+from sched_sql.postgres.sql import Query, Steps
 
 T = TypeVar("T")
 

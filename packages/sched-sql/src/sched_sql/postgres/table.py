@@ -25,20 +25,19 @@ from sched_core import (
     Undecodable,
     UndecodableExecution,
 )
+from sched_core._support.logger import Logger
 from sched_core.clock import FIRST, Clock, StoreClock, boot_seconds
 from sched_core.errors import BackendError, BackendUnavailable, StoreNotFound
-from sched_core.logger import Logger
 from sched_core.ports import MAX_POLL, Transaction
 from sched_core.row import WRITTEN
 from sched_sql.moments import micros, micros_or_none, moment, nearest_moment
-from sched_sql.postgres import listing, migrating
+from sched_sql.postgres import migration, queries
 from sched_sql.postgres.claims import ENDED, EVER, Claims, micros_of
 from sched_sql.postgres.definitions import Definitions
 from sched_sql.postgres.executions import CHUNK, Executions
 from sched_sql.postgres.failures import MORE_SLOTS, first_line, is_full, translate
 from sched_sql.postgres.heartbeat import Heartbeat
-from sched_sql.postgres.listening import Listening
-from sched_sql.postgres.names import DURABLE, NOW, Names, Query, Steps
+from sched_sql.postgres.notifications import Listening
 from sched_sql.postgres.partitions import drop_at
 from sched_sql.postgres.pool import Connections
 from sched_sql.postgres.pooler import shares_sessions
@@ -46,7 +45,8 @@ from sched_sql.postgres.queue import Queue
 from sched_sql.postgres.records import Records
 from sched_sql.postgres.renewals import Fence, fence_of
 from sched_sql.postgres.session import BUSY, SETTINGS, Address, Epoch, Lane
-from sched_sql.postgres.settling import Settling, is_run
+from sched_sql.postgres.settlements import Settling, is_run
+from sched_sql.postgres.sql import DURABLE, NOW, Names, Query, Steps
 from sched_sql.postgres.transactions import CallersStore, HandlersTransaction
 from sched_sql.rows import QUEUE
 from sched_sql.table import Asked, Now
@@ -168,13 +168,13 @@ class PostgresTable:
         edit = self._lanes["edit"]
         for _ in range(2):  # the first one also waits for the connection
             self._observe(self._told)
-        found = edit.run(lambda: migrating.version(self._names, self._schema))
+        found = edit.run(lambda: migration.version(self._names, self._schema))
         if not self._create and not found[0]:
             raise StoreNotFound(f"{self._address}: there is no schema {self._schema} in it")
-        if migrating.check(self._schema, found, migrate=self._migrate, create=self._create):
-            migrating.bring_up_to_date(edit, self._names, self._schema, lambda: self._fixed(now))
-        if edit.run(lambda: migrating.is_behind(self._names), transaction=False):
-            edit.run(lambda: migrating.set_forward(self._names, self._schema))
+        if migration.check(self._schema, found, migrate=self._migrate, create=self._create):
+            migration.bring_up_to_date(edit, self._names, self._schema, lambda: self._fixed(now))
+        if edit.run(lambda: migration.is_behind(self._names), transaction=False):
+            edit.run(lambda: migration.set_forward(self._names, self._schema))
         if self._create:
             seen = micros(now())
             edit.run(lambda: self._executions.partitions.make_usual(seen))
@@ -321,7 +321,7 @@ class PostgresTable:
         self._queue.disturb()  # the end of a hold that is left is to be looked for
 
     def jobs(self, query: JobQuery, after: str | None, limit: int) -> Page[Job | Undecodable]:
-        return self._lanes["edit"].run(lambda: listing.jobs(self._names, query, after, limit))
+        return self._lanes["edit"].run(lambda: queries.jobs(self._names, query, after, limit))
 
     # -- transactions of others
 
@@ -613,7 +613,7 @@ class PostgresTable:
     def executions(
         self, query: ExecutionQuery, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
-        return self._lanes["edit"].run(lambda: listing.executions(self._names, query, after, limit))
+        return self._lanes["edit"].run(lambda: queries.executions(self._names, query, after, limit))
 
     def prune(self, before: datetime, now: Now, cursor: int) -> tuple[int, int | None]:
         edit, executions, at = self._lanes["edit"], self._executions, self._fixed(now)

@@ -25,10 +25,10 @@ from sched_core.errors import (
 )
 from sched_sql.postgres.definitions import Definitions
 from sched_sql.postgres.failures import ends_sessions
-from sched_sql.postgres.names import Query, Steps
 from sched_sql.postgres.pool import Connections
 from sched_sql.postgres.session import Session, borrowed, run, run_async
-from sched_sql.postgres.settling import Settling
+from sched_sql.postgres.settlements import Settling
+from sched_sql.postgres.sql import Query, Steps
 
 T = TypeVar("T")
 

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from sched_core.clock import cpu_seconds
+from sched_core._support.logger import Logger
+from sched_core.clock import monotonic_seconds
 from sched_core.errors import BackendError, BackendUnavailable
-from sched_core.logger import Logger
 from sched_sql.sqlite import files
 from sched_sql.sqlite.failures import is_busy
 from sched_sql.sqlite.files import Fate, Seen
@@ -127,7 +127,7 @@ class Database:
                 "use a Python that is built with a newer one"
             )
         self.lock.open()
-        deadline = cpu_seconds() + self._timeout
+        deadline = monotonic_seconds() + self._timeout
         while True:
             try:
                 with self.lock:
@@ -135,7 +135,7 @@ class Database:
                 break
             except StillClaimed:
                 # Without the lock, or these claims could not end.
-                if cpu_seconds() > deadline:
+                if monotonic_seconds() > deadline:
                     raise
                 self.lock.pause(0.05)
         self._is_open = True
@@ -197,12 +197,12 @@ class Database:
         """Have the file keep a write-ahead log; SQLite itself does not wait for others here."""
         if connection.execute("PRAGMA journal_mode").fetchone() == ("wal",):
             return
-        deadline = cpu_seconds() + self._timeout
+        deadline = monotonic_seconds() + self._timeout
         while True:
             try:
                 (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
             except sqlite3.OperationalError as error:
-                if not is_busy(error) or cpu_seconds() > deadline:
+                if not is_busy(error) or monotonic_seconds() > deadline:
                     raise
                 self.lock.pause(0.01)
                 continue
@@ -291,10 +291,10 @@ class Database:
             self._mend(self._connection)
 
     def _is_as_it_was(self) -> bool:
-        return cpu_seconds() - self._looked < LOOK_EVERY or self._find_out() is Fate.AS_IT_WAS
+        return monotonic_seconds() - self._looked < LOOK_EVERY or self._find_out() is Fate.AS_IT_WAS
 
     def _find_out(self) -> Fate:
-        looked, before = cpu_seconds(), self._files
+        looked, before = monotonic_seconds(), self._files
         if before is None:
             return Fate.AS_IT_WAS
         seen = files.see(self.path, self._guard, before)
@@ -388,7 +388,7 @@ class Database:
 
     def _wait_until_still(self) -> None:
         """Wait until nobody copies into the file any more."""
-        deadline = cpu_seconds() + max(self._timeout, 2 * STILL)
+        deadline = monotonic_seconds() + max(self._timeout, 2 * STILL)
         while True:
             try:
                 changed = os.stat(self.path).st_mtime_ns  # noqa: PTH116
@@ -399,7 +399,7 @@ class Database:
                 ) from None
             if abs(self.lock.now() - changed) > STILL * 1e9:
                 return
-            if cpu_seconds() > deadline:
+            if monotonic_seconds() > deadline:
                 raise BackendUnavailable(f"{self.path}: another program writes into the file")
             self.lock.pause(0.05)
 

@@ -6,7 +6,7 @@ import fcntl
 import os
 import threading
 
-from sched_core.clock import cpu_seconds
+from sched_core.clock import monotonic_seconds
 from sched_core.errors import BackendUnavailable
 from sched_sql.table import Locked
 
@@ -65,7 +65,7 @@ class Lock:
     def _wait(self) -> None:
         # A blocking flock would be fairer, but would hang with a process that hangs in its
         # transaction; with pauses this short the worst wait is a few milliseconds.
-        deadline, pause = cpu_seconds() + self._timeout, 0.0002
+        deadline, pause = monotonic_seconds() + self._timeout, 0.0002
         while True:
             if self._pause.wait(pause):
                 raise BackendUnavailable(
@@ -76,7 +76,7 @@ class Lock:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
-                if cpu_seconds() > deadline:
+                if monotonic_seconds() > deadline:
                     raise Locked(
                         f"{self._path}: another process has held the lock for "
                         f"{self._timeout:g} s; see which with `fuser {self._path}`"

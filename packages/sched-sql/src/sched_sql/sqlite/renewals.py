@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from attrs import evolve
 
 from sched_core import Claim, Hold, Renewal
-from sched_core.clock import cpu_seconds
+from sched_core.clock import monotonic_seconds
 from sched_core.errors import BackendUnavailable
 from sched_core.row import renewed
 from sched_sql.moments import EARLIEST, LATEST, micros, micros_or_none, moment, moment_or_none
@@ -143,12 +143,12 @@ class Renewals:
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
-        deadline, pause = cpu_seconds() + PATIENCE, threading.Event()
+        deadline, pause = monotonic_seconds() + PATIENCE, threading.Event()
         while True:
             file = _open(self._path)
             try:
                 while not _lock(file):
-                    if cpu_seconds() > deadline:
+                    if monotonic_seconds() > deadline:
                         raise BackendUnavailable(
                             f"{self._path}: another process has held it for {PATIENCE:g} s; see "
                             f"which with `fuser {self._path}`"

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from sched_core._support.logger import Logger
 from sched_core.errors import BackendError, BackendUnavailable, SchemaTooNew
-from sched_core.logger import Logger
 from sched_sql.holds import RECORD_COLUMNS
 from sched_sql.upgrade import OLD_COLUMNS, upgraded
 

@@ -30,7 +30,7 @@ from sched_sql.holds import RECORD_COLUMNS
 from sched_sql.moments import Row, micros
 from sched_sql.rows import job_values
 from sched_sql.rules import refuse_twins, revised
-from sched_sql.sqlite import listing, nulls
+from sched_sql.sqlite import nulls, queries
 from sched_sql.sqlite.claims import Claims
 from sched_sql.sqlite.database import Database
 from sched_sql.sqlite.existing import require
@@ -38,7 +38,7 @@ from sched_sql.sqlite.failures import translate
 from sched_sql.sqlite.history import CHUNK, History
 from sched_sql.sqlite.records import INSERT, Record, Records, read_record
 from sched_sql.sqlite.renewals import Renewals
-from sched_sql.sqlite.settling import Settling
+from sched_sql.sqlite.settlements import Settling
 from sched_sql.sqlite.workers import WorkerFiles, is_locked, worker_of
 from sched_sql.table import Asked, Now, Renew
 
@@ -189,7 +189,7 @@ class SqliteTable:
             return Record()
 
     def jobs(self, query: JobQuery, after: str | None, limit: int) -> Page[Job | Undecodable]:
-        return listing.jobs(self._database, query, after, limit)
+        return queries.jobs(self._database, query, after, limit)
 
     # -- what is due
 
@@ -279,7 +279,7 @@ class SqliteTable:
     def executions(
         self, query: ExecutionQuery, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
-        return listing.executions(self._database, query, after, limit)
+        return queries.executions(self._database, query, after, limit)
 
     def prune(self, before: datetime, now: Now, cursor: int) -> tuple[int, int | None]:
         if cursor >= 0:

@@ -21,7 +21,7 @@ from sched_core import (
     Settlement,
     Status,
 )
-from sched_testkit.bench import SECOND, Bench
+from sched_testkit._suite.bench import SECOND, Bench
 from sched_testkit.harness import Harness
 from sched_testkit.laws.law import law
 

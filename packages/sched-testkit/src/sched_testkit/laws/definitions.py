@@ -31,7 +31,7 @@ from sched_core import (
     Status,
 )
 from sched_core.clock import FIRST, LAST
-from sched_testkit.bench import Bench
+from sched_testkit._suite.bench import Bench
 from sched_testkit.laws.law import TICK, law
 
 

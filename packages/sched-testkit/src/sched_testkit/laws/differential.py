@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sched_testkit.bench import Bench
-from sched_testkit.found import FOUND
+from sched_testkit._stories.regressions import FOUND
+from sched_testkit._stories.stories import Story, shortened, story
+from sched_testkit._stories.teller import Teller
+from sched_testkit._suite.bench import Bench
 from sched_testkit.laws.law import SeededLaw
-from sched_testkit.stories import Story, shortened, story
-from sched_testkit.teller import Teller
 
 
 async def the_model_agrees(bench: Bench, told: Story) -> None:

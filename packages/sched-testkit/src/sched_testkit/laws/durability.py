@@ -23,8 +23,8 @@ from sched_core import (
     Status,
 )
 from sched_core.ports import MAX_POLL
-from sched_testkit.bench import SECOND, Bench
-from sched_testkit.elsewhere import (
+from sched_testkit._suite.bench import SECOND, Bench
+from sched_testkit._suite.processes import (
     Elsewhere,
     advance_there,
     call_there,
@@ -38,7 +38,7 @@ from sched_testkit.laws.law import (
     outlives_processes,
     several_processes,
 )
-from sched_testkit.laws.waking import a_wait
+from sched_testkit.laws.wakeups import a_wait
 
 THERE = "worker-elsewhere"
 

@@ -6,7 +6,7 @@ from attrs import evolve
 
 from sched_core import Execution, Job, Kind, Pending, Room, Status
 from sched_testkit import strategies
-from sched_testkit.bench import Bench
+from sched_testkit._suite.bench import Bench
 from sched_testkit.laws.law import GeneratedLaw
 
 

@@ -12,10 +12,10 @@ from attrs import define, evolve, field
 
 from sched_core import Backend, Claim, ClaimLost, Job, SchedError, Settlement, Status
 from sched_core.ports import JobStore, Transactional
-from sched_testkit.bench import Bench
+from sched_testkit._suite.bench import Bench
 from sched_testkit.laws.law import law, transactional
 from sched_testkit.laws.transactions import RolledBack, refused, rolled_back
-from sched_testkit.laws.waking import a_wait
+from sched_testkit.laws.wakeups import a_wait
 
 
 @define

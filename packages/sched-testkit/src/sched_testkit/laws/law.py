@@ -11,9 +11,9 @@ from attrs import frozen
 from hypothesis.strategies import SearchStrategy
 
 from sched_core import Backend, Capabilities
-from sched_testkit.bench import Bench
+from sched_testkit._suite.bench import Bench
+from sched_testkit._suite.overlap import Round, sweep
 from sched_testkit.harness import OFFERS, Harness, fresh
-from sched_testkit.overlap import Round, sweep
 
 LawFunction = Callable[[Bench], Awaitable[None]]
 Needs = Callable[[Capabilities, Harness], str | None]

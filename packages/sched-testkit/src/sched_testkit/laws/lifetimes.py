@@ -29,7 +29,7 @@ from sched_core import (
 )
 from sched_core.clock import FIRST, LAST, pause
 from sched_core.testing import FakeClock
-from sched_testkit.bench import Bench
+from sched_testkit._suite.bench import Bench
 from sched_testkit.laws.law import TICK, law
 
 

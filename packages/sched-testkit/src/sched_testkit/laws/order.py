@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from types import CodeType, FunctionType
 from typing import Any
 
-from sched_testkit.bench import Bench
+from sched_testkit._suite.bench import Bench
 
 STEPS: tuple[tuple[str, ...], ...] = (
     ("open", "close", "check"),

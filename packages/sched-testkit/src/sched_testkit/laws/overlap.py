@@ -1,6 +1,7 @@
 """Overlap of definitions: two callers write at once, and one of them comes first.
 
-Each law is one round; :mod:`sched_testkit.overlap` says in which constellations it is played.
+Each law is one round; :mod:`sched_testkit._suite.overlap` says in which constellations it is
+played.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from sched_core import (
     Room,
     Status,
 )
+from sched_testkit._suite.overlap import Answer, Call, Overlap
 from sched_testkit.laws.law import law_of_overlap
-from sched_testkit.overlap import Answer, Call, Overlap
 
 
 def won(first: Answer, second: Answer, *refusals: type[Exception]) -> Answer:

@@ -1,6 +1,7 @@
 """Overlap around runs: claims, renewals, settlements and edits at once, and takeovers beside them.
 
-Each law is one round; :mod:`sched_testkit.overlap` says in which constellations it is played.
+Each law is one round; :mod:`sched_testkit._suite.overlap` says in which constellations it is
+played.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import anyio
 from attrs import evolve
 
 from sched_core import Backend, Claim, RevisionConflict, Settlement, Status
-from sched_testkit.bench import Bench
+from sched_testkit._suite.bench import Bench
+from sched_testkit._suite.overlap import Overlap, settled
 from sched_testkit.laws.law import law, law_of_overlap
-from sched_testkit.overlap import Overlap, settled
 
 MANY = 24
 

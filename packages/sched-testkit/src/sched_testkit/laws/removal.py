@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import evolve
 
 from sched_core import Backend, Job, JobAlreadyExists, JobNotFound, Settlement, Status
-from sched_testkit.bench import Bench
+from sched_testkit._suite.bench import Bench
 from sched_testkit.laws.law import law
 
 

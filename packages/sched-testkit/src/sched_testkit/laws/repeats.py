@@ -7,7 +7,7 @@ from datetime import timedelta
 from attrs import evolve
 
 from sched_core import Settlement, Status
-from sched_testkit.bench import Bench
+from sched_testkit._suite.bench import Bench
 from sched_testkit.laws.law import law
 
 

@@ -7,8 +7,8 @@ from datetime import timedelta
 from attrs import evolve
 
 from sched_core import Kind, Settlement, Status
-from sched_testkit.bench import SECOND, Bench
-from sched_testkit.entry import without
+from sched_testkit._stories.entry import without
+from sched_testkit._suite.bench import SECOND, Bench
 from sched_testkit.laws.law import law
 
 

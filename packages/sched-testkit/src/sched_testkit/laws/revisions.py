@@ -19,7 +19,7 @@ from sched_core import (
     State,
     Status,
 )
-from sched_testkit.bench import Bench
+from sched_testkit._suite.bench import Bench
 from sched_testkit.laws.law import law
 
 Edit = Callable[[Backend, Job, list[Execution]], Awaitable[object]]

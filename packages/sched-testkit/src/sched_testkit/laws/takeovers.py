@@ -18,8 +18,8 @@ from sched_core import (
     Settlement,
     Status,
 )
-from sched_testkit.bench import SECOND, Bench
-from sched_testkit.entry import QUARANTINE, due_of, wait_after
+from sched_testkit._stories.entry import QUARANTINE, due_of, wait_after
+from sched_testkit._suite.bench import SECOND, Bench
 from sched_testkit.laws.law import granular, law
 
 KEPT = timedelta(days=3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import evolve
 
 from sched_core import Job, Pause, Status
-from sched_testkit.bench import Bench
+from sched_testkit._suite.bench import Bench
 from sched_testkit.laws.law import law
 from sched_testkit.laws.revisions import unrun
 

@@ -26,9 +26,9 @@ from sched_core import (
     Status,
 )
 from sched_core.ports import MAX_POLL, JobStore, Transactional
-from sched_testkit.bench import Bench
+from sched_testkit._suite.bench import Bench
 from sched_testkit.laws.law import law, transactional
-from sched_testkit.laws.waking import a_wait
+from sched_testkit.laws.wakeups import a_wait
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from sched_core import Backend, Execution, Status, UndecodableExecution
-from sched_testkit.bench import Bench
+from sched_testkit._suite.bench import Bench
 from sched_testkit.laws.law import law, spoilable_execution
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from attrs import evolve
 
 from sched_core import Execution, ExecutionQuery, Interval, Job, Kind, Pause, Status
-from sched_testkit.bench import SECOND, Bench, whole
+from sched_testkit._suite.bench import SECOND, Bench, whole
 from sched_testkit.laws.law import granular, law
 
 FIRST = datetime(1, 1, 1, tzinfo=UTC)

@@ -9,9 +9,9 @@ from datetime import timedelta
 from sched_core import Room
 from sched_core.clock import pause
 from sched_core.ports import MAX_POLL
-from sched_testkit.bench import SECOND, Bench
+from sched_testkit._suite.bench import SECOND, Bench
 from sched_testkit.laws.law import law
-from sched_testkit.laws.waking import POLLS, a_wait
+from sched_testkit.laws.wakeups import POLLS, a_wait
 
 
 @law

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 
-from sched_testkit.numbers import above_zero
+from sched_testkit._numbers import above_zero
 from sched_testkit.simulation.world import Outcome, play
 
 CHUNK = 250

@@ -12,11 +12,11 @@ from attrs import define, evolve, field, frozen
 
 from sched_core import Claim, Claimed, Execution, Job, Renewal, Status
 from sched_core.memory import MemoryStore
-from sched_testkit.annals import Wrong
-from sched_testkit.chronicle import Call
+from sched_testkit._oracle.annals import Wrong
+from sched_testkit._oracle.chronicle import Call
+from sched_testkit._oracle.witness import Witness
 from sched_testkit.simulation.clock import Process, SimulatedClock
 from sched_testkit.simulation.loop import SimulatedLoop
-from sched_testkit.witness import Witness
 
 OWN = "sched:"
 """Ids that begin with it are the package's own records."""

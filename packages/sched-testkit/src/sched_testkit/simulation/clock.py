@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import anyio
 
-from sched_testkit.bench import START
+from sched_testkit._suite.bench import START
 from sched_testkit.simulation.loop import SimulatedLoop
 
 TICK = 1e-6

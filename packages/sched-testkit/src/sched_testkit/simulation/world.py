@@ -37,17 +37,17 @@ from sched_core import (
     Schedule,
     Scheduler,
 )
-from sched_core.engine import STANDS
+from sched_core._runtime.loop import AFTER_STEP
 from sched_core.memory import MemoryStore
-from sched_testkit.annals import Wrong
-from sched_testkit.bench import START
-from sched_testkit.chronicle import Call
-from sched_testkit.entry import pendings
+from sched_testkit._oracle.annals import Wrong
+from sched_testkit._oracle.chronicle import Call
+from sched_testkit._oracle.narration import describe, show
+from sched_testkit._stories.entry import pendings
+from sched_testkit._suite.bench import START
 from sched_testkit.simulation.account import Account, Command, Outcome, commanded
 from sched_testkit.simulation.clock import Process, ProcessClock, SimulatedClock
 from sched_testkit.simulation.loop import SimulatedLoop, Stuck
 from sched_testkit.simulation.network import CALM, Network, Weather, remote
-from sched_testkit.words import describe, show
 
 S = timedelta(seconds=1)
 IDS = ("a", "b", "c", "d")
@@ -366,7 +366,7 @@ class World:
             self._account.noted(None, "the clock is set forward by", by)
             self._clock.step(by)
             self._account.harmed.add("")
-            self._calm = CALM_SECONDS + 2 * STANDS.total_seconds()
+            self._calm = CALM_SECONDS + 2 * AFTER_STEP.total_seconds()
         else:
             await self._start(network)
 

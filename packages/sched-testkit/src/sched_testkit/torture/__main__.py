@@ -7,8 +7,8 @@ import logging
 import sys
 from pathlib import Path
 
-from sched_testkit.certificate import verdict
-from sched_testkit.numbers import above_zero
+from sched_testkit._numbers import above_zero
+from sched_testkit._suite.certificate import verdict
 from sched_testkit.torture.processes import NotReady
 from sched_testkit.torture.run import Run
 from sched_testkit.torture.timeline import timeline

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sched_core import Execution, FixedDelay, Interval, Job, Kind, Once, Status
-from sched_testkit.torture import causes, commanded
+from sched_testkit.torture import acceptance, causes
 from sched_testkit.torture.evidence import Evidence, Report, moment
 from sched_testkit.torture.finding import Finding
 from sched_testkit.torture.journal import ENDS
@@ -32,7 +32,7 @@ def check(evidence: Evidence) -> Report:
         _runs,
         _chains,
         _early,
-        *commanded.PARTS,
+        *acceptance.PARTS,
         *causes.PARTS,
         _vacuous,
     ):

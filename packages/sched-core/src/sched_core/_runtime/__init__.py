@@ -1,0 +1,1 @@
+"""The runtime: claims what is due, calls handlers, writes how their runs end."""

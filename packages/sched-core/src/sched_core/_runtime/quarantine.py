@@ -1,0 +1,140 @@
+"""Runs that may kill their process: nothing begins beside one, so that a loss shows whose it was.
+
+An occurrence that has lost all claims but one may have killed every process that ran it, or was
+beside what did. The rules say so (``Start.alone``); here its last attempt is made:
+
+1. Nothing more is claimed. What runs has half a minute to end.
+2. If it has, the store is told that the run is alone, and the handler is called. A claim that is
+   lost now was this one's fault, and was its last. If it has not, the handler is called all the
+   same: the loss of its claim would not count.
+3. When it has ended, or half a minute has passed and the store was told that it is not alone any
+   more, others begin again, for at least as long as they were held up. Then comes the next one.
+
+So others are held up for a minute at most, and longer only while the store cannot be told.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import anyio.abc
+
+from sched_core._rules.hold import QUARANTINE
+from sched_core._runtime.in_flight import Holdings
+from sched_core._runtime.leases import Leases
+from sched_core._runtime.runs import Run
+from sched_core._runtime.supervision import keep_up, until
+from sched_core._support.logger import Logger
+from sched_core.clock import backoff_pause, loop_seconds, pause
+
+logger = Logger("sched_core")
+
+
+class Quarantine:
+    """Has runs begin alone, one after the other.
+
+    Args:
+        holdings: What is held.
+        leases: By which the store is told.
+        call: Queues a run, so that its handler is called.
+        others: Tells how many runs are queued or under way, but those that wait here.
+    """
+
+    def __init__(
+        self,
+        holdings: Holdings,
+        leases: Leases,
+        *,
+        call: Callable[[Run], None],
+        others: Callable[[], int],
+    ) -> None:
+        self._holdings = holdings
+        self._leases = leases
+        self._call = call
+        self._others = others
+        self._waiting: deque[Run] = deque()
+        self._at_work = False
+        self.closed = False
+        """Whether nothing else may begin."""
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def admit(self, run: Run, tasks: anyio.abc.TaskGroup, host: Any) -> None:
+        """Have a run begin alone, once it may."""
+        self._waiting.append(run)
+        if not self._at_work:
+            self._at_work = self.closed = True
+            tasks.start_soon(keep_up, "the quarantine", host, self._serve)
+
+    def take_all(self) -> list[Run]:
+        """Return the runs that have not begun; they do not wait here any more."""
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        return waiting
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._waiting.clear()
+        self._at_work = self.closed = False
+
+    async def _serve(self) -> None:
+        try:
+            while self._waiting:
+                began = loop_seconds()
+                self.closed = True
+                await self._wait(lambda: not self._others())
+                if self._waiting:
+                    await self._isolate(self._waiting[0])
+                self._reopen()
+                if self._waiting:
+                    await pause(loop_seconds() - began)
+        finally:
+            self._at_work = False
+            self._reopen()
+
+    def _reopen(self) -> None:
+        self.closed = False
+        self._holdings.signal()
+
+    async def _isolate(self, run: Run) -> None:
+        if not self._others():
+            run.alone = True
+            await self._leases.renew_one(run)
+        if not self._waiting or self._waiting[0] is not run:
+            return  # given back meanwhile
+        self._waiting.popleft()
+        if run.why is not None:
+            run.alone = False
+        job_id = run.claim.job.id
+        logger.warning(
+            "job %r: %s claims were lost in a row: %s", job_id, run.lost, _how(alone=run.alone)
+        )
+        self._call(run)
+        await self._wait(lambda: run.has_returned or not run.is_open)
+        failures = 0
+        while run.alone and run.is_open and not run.has_returned:
+            # It must be known before anything begins beside it: the loss would count as its own.
+            run.alone = False
+            if not await self._leases.renew_one(run):
+                run.alone = True
+                failures += 1
+                await backoff_pause(failures)
+
+    async def _wait(self, is_over: Callable[[], bool]) -> None:
+        """Wait until something is over, for half a minute at most."""
+        ends = loop_seconds() + QUARANTINE.total_seconds()
+
+        async def over() -> None:
+            while not is_over():
+                await self._holdings.changed.wait()
+
+        await until(over, lambda: ends - loop_seconds())
+
+
+def _how(*, alone: bool) -> str:
+    if alone:
+        return f"its last attempt is made while nothing else begins, for {QUARANTINE}"
+    return "another run has not ended, so this attempt is not its last"

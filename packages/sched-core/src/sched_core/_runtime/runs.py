@@ -1,0 +1,298 @@
+"""A run: one claim, from the moment it was made until it is settled or let go.
+
+Everything that changes the state of a run is a method here, and what may follow what is
+:data:`TABLE`. A step that the table does not allow raises, and changes nothing.
+
+====================  ==============================================================================
+phase                 meaning
+====================  ==============================================================================
+``claimed``           Nothing is decided yet, or an earlier run of the job has to end here first.
+``queued``            The handler is to be called.
+``running``           The handler was called, in the loop or in a thread, and has not returned.
+``committed``         The handler's own transaction has settled the occurrence; it has not returned.
+``ended``             What it ends with is decided, and being written.
+``over``              Written, given back, lost, or left to its lease. The claim is not held here.
+====================  ==============================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Literal
+
+import anyio
+from attrs import frozen
+
+from sched_core._model.claim import Claim, Decision, Ended, Settlement, Start
+from sched_core._model.event import Cancellation
+from sched_core._model.execution import Status, describe
+from sched_core._rules.standing import current
+from sched_core._runtime.threads import HandlerThread
+from sched_core._support.logger import attribute
+from sched_core.errors import BackendUnavailable
+
+Phase = Literal["claimed", "queued", "running", "committed", "ended", "over"]
+Step = Literal["queue", "call", "commit", "decide", "let go"]
+
+
+class _Steps(dict[Step, Phase]):
+    """The steps out of one phase, each with the phase that follows; any other step raises."""
+
+    def __missing__(self, step: Step) -> Phase:
+        phase = next(phase for phase, steps in TABLE.items() if steps is self)
+        raise RuntimeError(f"a run that is {phase} cannot {step}: a fault of sched_core")
+
+
+TABLE: Mapping[Phase, Mapping[Step, Phase]] = {
+    "claimed": _Steps({"queue": "queued", "decide": "ended", "let go": "over"}),
+    "queued": _Steps({"call": "running", "decide": "ended", "let go": "over"}),
+    "running": _Steps({"commit": "committed", "decide": "ended", "let go": "over"}),
+    "committed": _Steps({"let go": "over"}),
+    # Decided again where the job was edited meanwhile. What a handler left behind in a thread may
+    # commit after it has returned, or was given up: the store says which of the two was written.
+    "ended": _Steps({"decide": "ended", "commit": "ended", "let go": "over"}),
+    "over": _Steps({"commit": "over", "let go": "over"}),
+}
+
+Why = Literal["stop", "timeout", "overlap", "cancel", "lost"]
+_STRENGTH: Mapping[Why | None, int] = {
+    None: 0,
+    "stop": 1,
+    "timeout": 1,
+    "overlap": 1,
+    "cancel": 1,
+    "lost": 2,
+}
+"""Of reasons for cancelling: the first one stays, but a lost claim outweighs all others."""
+
+
+@frozen
+class Postponed:
+    """The handler does not know the job, or was not called: the claim is handed back.
+
+    Attributes:
+        until: When the job is handed out again.
+    """
+
+    until: datetime
+
+
+Outcome = Ended | Postponed
+
+
+def failure(error: BaseException) -> Ended:
+    """Say whose failure it is: the handler's, or the store's that failed inside it."""
+    if _is_by_store(error):
+        return Ended(Status.INTERRUPTED, describe(error), by_store=True)
+    return Ended(Status.FAILED, describe(error))
+
+
+def _is_by_store(error: BaseException) -> bool:
+    """Whether an error is the store's, or was deliberately raised from one that is.
+
+    A group is the store's if all that it holds is. The errors are asked for nothing that their
+    classes may have made fail, and may be chained and grouped to any depth.
+    """
+    found, seen = False, set[int]()
+    branches: list[BaseException | None] = [error]
+    while branches:
+        cause = branches.pop()
+        if cause is None:
+            return False
+        if id(cause) in seen:
+            continue  # two tasks that awaited the same failure, or a circle
+        seen.add(id(cause))
+        if issubclass(type(cause), BackendUnavailable):
+            found = True
+        elif issubclass(type(cause), BaseExceptionGroup):
+            branches += attribute(BaseExceptionGroup, "exceptions", cause)
+        else:
+            branches.append(attribute(BaseException, "__cause__", cause))
+    return found
+
+
+def told_to_stop(why: Why | None, outcome: Outcome, timeout: timedelta | None) -> Outcome:
+    """Say what the end of a handler means that was told to stop."""
+    if why is None or isinstance(outcome, Postponed) or outcome.by_store:
+        return outcome
+    if why == "timeout":
+        return Ended(Status.FAILED, f"timeout: cancelled after {timeout}")
+    if why == "overlap":
+        return Ended(Status.CANCELLED, "the next occurrence's moment has come")
+    if why == "cancel":
+        return Ended(Status.CANCELLED, "cancelled")
+    return Ended(Status.INTERRUPTED, "the worker stopped before the handler had ended")
+
+
+class Worker:
+    """A standing task that calls handlers."""
+
+    __slots__ = ("scope", "thread", "woken")
+
+    def __init__(self) -> None:
+        self.scope = anyio.CancelScope()
+        self.thread: HandlerThread | None = None
+        self.woken = anyio.Event()
+
+
+class Run:
+    """One claim, and how far it has come.
+
+    Attributes:
+        claim: As it was made, with the lease that it has now.
+        phase: See the table above.
+        start: What the rules said when it was claimed; ``None`` where the handler is not called.
+        started_at: When the handler was called.
+        finished_at: When it returned, or was found to have nothing to do.
+        worker: The task that the handler runs in, while it does.
+        in_thread: Whether it runs in a thread, where it can be told to stop and not be cancelled.
+        why: Why it was told to stop.
+        cancellation: By which the handler is told.
+        outcome: How it ended.
+        error: What the handler raised.
+        decision: What is to be written.
+        expected: The revision that the decision was made on.
+        conflicts: How often the decision had to be made again.
+        refusals: How often the store refused to write its end.
+        offered: What the handler's own transaction was about to commit, whatever came of it.
+        overdue: Whether its handler is past its time and goes on.
+        alone: Whether nothing else runs or begins beside it.
+    """
+
+    __slots__ = (
+        "alone",
+        "cancellation",
+        "claim",
+        "conflicts",
+        "decision",
+        "error",
+        "expected",
+        "finished_at",
+        "in_thread",
+        "offered",
+        "outcome",
+        "overdue",
+        "phase",
+        "refusals",
+        "start",
+        "started_at",
+        "why",
+        "worker",
+    )
+
+    def __init__(self, claim: Claim) -> None:
+        self.claim = claim
+        self.phase: Phase = "claimed"
+        self.start: Start | None = None
+        self.started_at: datetime | None = None
+        self.finished_at: datetime | None = None
+        self.worker: Worker | None = None
+        self.in_thread = False
+        self.why: Why | None = None
+        self.cancellation = Cancellation()
+        self.outcome: Outcome | None = None
+        self.error: BaseException | None = None
+        self.decision: Decision | None = None
+        self.expected: int | None = claim.job.revision
+        self.conflicts = self.refusals = 0
+        self.offered: Settlement | None = None
+        self.overdue = self.alone = False
+
+    # -- what it says
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing is decided yet: it can be told to stop, and its claim be lost."""
+        return self.phase in {"claimed", "queued", "running"}
+
+    @property
+    def lost(self) -> int:
+        """How many claims of its occurrence were lost in a row before this one."""
+        one = current(self.claim.job.standing)
+        return 0 if one is None else one.lost
+
+    @property
+    def has_returned(self) -> bool:
+        """Whether the handler has returned, or will not be called."""
+        return self.finished_at is not None
+
+    # -- steps
+
+    def queue(self, start: Start) -> None:
+        """Have the handler called."""
+        self.phase = TABLE[self.phase]["queue"]
+        self.start = start
+
+    def call(self, worker: Worker, now: datetime, *, in_thread: bool) -> None:
+        """Note that the handler is being called."""
+        self.phase = TABLE[self.phase]["call"]
+        self.started_at, self.worker, self.in_thread = now, worker, in_thread
+
+    def enter_thread(self) -> None:
+        """Note that it goes on in a thread."""
+        self.in_thread = True
+
+    def leave_thread(self) -> None:
+        """Note that it goes on in the loop; a cancellation that could not reach it comes now."""
+        self.in_thread = False
+        if self.why is not None and self.worker is not None and self.is_open:
+            self.worker.scope.cancel()
+
+    def cancel(self, why: Why) -> None:
+        """Tell the handler to stop, and cancel it where it can be."""
+        if not self.is_open:
+            return
+        if _STRENGTH[why] > _STRENGTH[self.why]:
+            self.why = why
+        self.cancellation.requested = True
+        if self.worker is not None and not self.in_thread:
+            self.worker.scope.cancel()
+
+    def abandon(self) -> None:
+        """Stop waiting for the handler, whatever it is doing."""
+        if self.worker is not None:
+            self.worker.scope.cancel()
+
+    def renew(self, claim: Claim) -> None:
+        """Hold it with a new lease."""
+        self.claim = claim
+
+    def miss_renewal(self) -> None:
+        """Note that the claim was not renewed although what it ends with is decided.
+
+        Written meanwhile, or lost: what becomes of the settlement tells.
+        """
+        if self.phase == "ended":
+            self.why = "lost"
+
+    def offer(self, settlement: Settlement) -> Settlement:
+        """Note what the handler's own transaction is about to commit. From any thread."""
+        self.offered = settlement
+        return settlement
+
+    def commit(self, settlement: Settlement) -> None:
+        """Note that the handler's own transaction was committed. From any thread."""
+        phase = TABLE[self.phase]["commit"]
+        self.offered = settlement  # before the phase, which other threads look at
+        self.phase = phase
+
+    def finish(self, outcome: Outcome | None, error: BaseException | None, now: datetime) -> None:
+        """Note how the handler ended; what that means is decided next.
+
+        Args:
+            outcome: ``None`` where nothing may be written.
+            error: What it raised.
+            now: The present moment.
+        """
+        self.worker, self.finished_at, self.error = None, now, error
+        self.outcome = outcome
+
+    def decide(self, decision: Decision, expected: int | None) -> None:
+        """Note what is to be written, on which revision."""
+        self.phase = TABLE[self.phase]["decide"]
+        self.decision, self.expected = decision, expected
+
+    def let_go(self) -> None:
+        """Note that the claim is not held here any more."""
+        self.phase = TABLE[self.phase]["let go"]

@@ -1,0 +1,1 @@
+"""The application service: what callers declare, change and ask, over any store of jobs."""

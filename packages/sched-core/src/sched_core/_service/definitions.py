@@ -1,0 +1,377 @@
+"""Jobs as users declare, change and operate them: read, decide, write if nobody else did.
+
+It needs no more than the port's :class:`~sched_core.ports.JobStore`, so that the same code serves a
+whole backend and one transaction of the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from attrs import evolve
+
+from sched_core._model.claim import Asked, Change
+from sched_core._model.execution import Execution, occurrence_key
+from sched_core._model.job import RESERVED, Job, JobSpec
+from sched_core._model.policy import Policy
+from sched_core._rules import define, moment, operate, request
+from sched_core._support.logger import Logger
+from sched_core.advice import advise
+from sched_core.clock import Clock, backoff_pause
+from sched_core.errors import (
+    InvalidDefinition,
+    JobAlreadyExists,
+    JobNotFound,
+    JobUndecodable,
+    RevisionConflict,
+)
+from sched_core.ports import JobStore, Undecodable
+from sched_core.schedule import Schedule
+
+logger = Logger("sched_core")
+
+TRIES = 8
+"""Of adding a job whose id is taken though nothing is found under it, and of changing one that is
+on its way from another id; some seconds."""
+
+Edited = Callable[[str, Sequence[Execution]], Awaitable[None]]
+"""Told which executions an edit wrote, with the job's id."""
+
+
+class Unset:
+    """Stands for what is not to be changed."""
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final = Unset()
+
+
+class Definitions:
+    """Jobs in a store.
+
+    Args:
+        store: Where they are kept.
+        clock: The one that decides.
+        new_id: Makes the incarnations of jobs.
+        edited: Told of the executions that edits write.
+    """
+
+    def __init__(
+        self, store: JobStore, clock: Clock, *, new_id: Callable[[], str], edited: Edited
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._new_id = new_id
+        self._edited = edited
+
+    def admit(self, spec: JobSpec, *, declared: bool) -> Job:
+        """Return the job as it would be stored.
+
+        Raises:
+            InvalidDefinition: Its id is reserved.
+        """
+        unreserved(spec)
+        return define.admit(spec, uid=self._new_id(), declared=declared, now=self._clock.now())
+
+    async def submit(self, specs: Sequence[JobSpec]) -> list[Job]:
+        """Add jobs, all or none."""
+        jobs = [self.admit(spec, declared=False) for spec in specs]
+        stored = list(await self._store.add(jobs)) if jobs else []
+        for spec in specs:
+            self.advise(spec)
+        return stored
+
+    def advise(self, spec: JobSpec) -> None:
+        """Log what may surprise whoever wrote a definition that is new or has changed."""
+        try:
+            sentences = advise(spec, now=self._clock.now())
+        except Exception:
+            # A third party's schedule may raise anything; where that harms, it is seen elsewhere.
+            logger.debug("job %r: its definition cannot be examined", spec.id, exc_info=True)
+            return
+        for sentence in sentences:
+            logger.warning("job %r: %s", spec.id, sentence)
+
+    async def ensure(self, spec: JobSpec) -> Job:
+        """Add a job, or change it where its definition differs."""
+        unreserved(spec)
+        tries = moving = 0
+        while True:
+            stored = await self._store.get(spec.id)
+            if stored is None:
+                try:
+                    (added,) = await self._store.add([self.admit(spec, declared=True)])
+                except JobAlreadyExists:
+                    tries += 1
+                    await taken(spec.id, tries)
+                    continue  # somebody else was faster: compare with theirs
+                self.advise(spec)
+                return added
+            job = _readable(stored)
+            if await self._is_copy(job):
+                moving += 1
+                if moving > TRIES:
+                    raise JobNotFound(spec.id)
+                await backoff_pause(moving)
+                continue
+            change = define.redefine(job, spec, declared=True, now=self._clock.now())
+            if change is None:
+                return job
+            try:
+                replaced = await self._replace(change)
+            except (RevisionConflict, JobNotFound):
+                continue
+            self._advise_of_change(job.spec, spec)
+            return replaced
+
+    def _advise_of_change(self, before: JobSpec, after: JobSpec) -> None:
+        if before.schedule != after.schedule or before.policy != after.policy:
+            self.advise(after)
+
+    async def update(self, job_id: str, changes: Mapping[str, Any]) -> Job:
+        """Change some fields of a definition."""
+        before: list[JobSpec] = []
+
+        def edit(job: Job) -> Change | None:
+            before[:] = [job.spec]
+            return define.redefine(job, evolve(job.spec, **changes), now=self._clock.now())
+
+        updated = await self._edit(job_id, edit)
+        self._advise_of_change(before[0], updated.spec)
+        return updated
+
+    async def remove(self, job_id: str) -> None:
+        """Remove a job, with the executions of what was due or begun."""
+        while True:
+            job = await self._arrived(job_id)
+            executions = define.retire(job, now=self._clock.now())
+            try:
+                await self._store.remove(job, executions)
+            except RevisionConflict:
+                continue
+            await self._edited(job_id, executions)
+            return
+
+    async def get(self, job_id: str) -> Job:
+        """Return a job as it is stored."""
+        stored = None if str(job_id).startswith(RESERVED) else await self._store.get(job_id)
+        if stored is None:
+            raise JobNotFound(job_id)
+        return _readable(stored)
+
+    # -- operating
+
+    async def pause(self, job_id: str, *, until: datetime | None, reason: str | None) -> Job:
+        """Pause a job."""
+        return await self._operate(
+            job_id, lambda job, now: operate.pause(job, until=until, reason=reason, now=now)
+        )
+
+    async def resume(self, job_id: str) -> Job:
+        """End a pause. What a wrong clock left behind is put right: looks pass over paused jobs."""
+
+        def resume(job: Job, now: datetime) -> Job:
+            resumed = operate.resume(job, at=now)
+            return moment.corrected(resumed, now=now) or resumed
+
+        return await self._operate(job_id, resume)
+
+    async def trigger(self, job_id: str) -> str:
+        """Run a job once now, besides its schedule; return the key of the occurrence."""
+        asked: list[Asked] = []
+
+        def ask(job: Job, now: datetime) -> Job:
+            asked[:] = [request.trigger(job, now=now)]
+            return asked[0].job
+
+        job = await self._operate(job_id, ask)
+        return occurrence_key(job.uid, asked[0].number)
+
+    async def reanchor(self, job_id: str) -> Job:
+        """Have a job's next moment be its schedule's next, where a clock has put it far away."""
+
+        def mend(job: Job) -> Change | None:
+            mended = moment.corrected(job, now=self._clock.now())
+            return None if mended is None else Change(mended)
+
+        return await self._edit(job_id, mend)
+
+    async def skip_next(self, job_id: str) -> Job:
+        """Skip the first occurrence after now."""
+        return await self._operate(job_id, lambda job, now: operate.skip_next(job, now=now))
+
+    async def unskip(self, job_id: str) -> Job:
+        """Take a skip back."""
+        return await self._operate(job_id, lambda job, _: operate.unskip(job))
+
+    async def _operate(self, job_id: str, act: Callable[[Job, datetime], Job]) -> Job:
+        def edit(job: Job) -> Change:
+            now = self._clock.now()
+            return Change(act(operate.woken(job, now=now), now))
+
+        return await self._edit(job_id, edit)
+
+    async def _edit(self, job_id: str, edit: Callable[[Job], Change | None]) -> Job:
+        while True:
+            job = await self._arrived(job_id)
+            change = edit(job)
+            if change is None or change.job == job:
+                return job
+            try:
+                return await self._replace(change)
+            except RevisionConflict:
+                continue
+
+    async def _arrived(self, job_id: str) -> Job:
+        """Return a job; wait where it is on its way from another id.
+
+        Raises:
+            JobNotFound: It has not arrived for some seconds: the sync that renames it was cut off.
+        """
+        for tries in range(1, TRIES + 1):
+            job = await self.get(job_id)
+            if not define.is_moving(job, now=self._clock.now()):
+                return job
+            await backoff_pause(tries)
+        raise JobNotFound(job_id)
+
+    async def _is_copy(self, job: Job) -> bool:
+        """Whether a job is on its way from another id, under which it is still there."""
+        old = define.moved_from(job)
+        original = None if old is None else await self._store.get(old)
+        return isinstance(original, Job) and original.uid == job.uid
+
+    async def _replace(self, change: Change) -> Job:
+        stored = await self._store.replace(change.job, change.executions)
+        await self._edited(stored.id, change.executions)
+        return stored
+
+
+async def taken(job_id: str, tries: int) -> None:
+    """Wait, longer each time, where an id is taken and nothing is found under it.
+
+    Raises:
+        JobUndecodable: That has been so for some seconds, and is no race with others.
+    """
+    if tries > TRIES:
+        raise JobUndecodable(job_id, "it was removed, and what is left of its last run is unknown")
+    if tries > 1:
+        await backoff_pause(tries - 1)
+
+
+def unreserved(spec: JobSpec) -> JobSpec:
+    """Refuse ids of this package's own records.
+
+    Raises:
+        InvalidDefinition: It begins as those do.
+    """
+    if spec.id.startswith(RESERVED):
+        raise InvalidDefinition(
+            "id", f"must not begin with {RESERVED!r}, which is reserved, as {spec.id!r} does"
+        )
+    return spec
+
+
+def _readable(stored: Job | Undecodable) -> Job:
+    if isinstance(stored, Undecodable):
+        raise JobUndecodable(stored.id, stored.reason)
+    return stored
+
+
+class JobsInTransaction:
+    """Jobs declared and removed inside a transaction of the caller's.
+
+    Every method means what the scheduler's method of the same name does, once that transaction
+    commits. Observers are not told.
+    """
+
+    def __init__(self, store: JobStore, clock: Clock, *, new_id: Callable[[], str]) -> None:
+        self._definitions = Definitions(store, clock, new_id=new_id, edited=_nobody)
+
+    async def ensure_job(
+        self,
+        id: str,  # noqa: A002 -- the word that users know the job by
+        schedule: Schedule,
+        *,
+        name: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        policy: Policy | None = None,
+        group: str | None = None,
+    ) -> Job:
+        """Declare a job: add it, or change it where its definition differs."""
+        spec = spec_of(id, schedule, name, metadata, policy, group)
+        return await self._definitions.ensure(spec)
+
+    async def submit_job(
+        self,
+        id: str,  # noqa: A002 -- the word that users know the job by
+        schedule: Schedule,
+        *,
+        name: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        policy: Policy | None = None,
+        group: str | None = None,
+    ) -> Job:
+        """Add a job. Raises JobAlreadyExists; the transaction can go on all the same."""
+        spec = spec_of(id, schedule, name, metadata, policy, group)
+        return (await self._definitions.submit([spec]))[0]
+
+    async def update_job(
+        self,
+        id: str,  # noqa: A002 -- the word that users know the job by
+        schedule: Schedule | Unset = UNSET,
+        *,
+        name: str | Unset | None = UNSET,
+        metadata: Mapping[str, str] | Unset = UNSET,
+        policy: Policy | Unset = UNSET,
+        group: str | Unset | None = UNSET,
+    ) -> Job:
+        """Change what is given and keep the rest. Raises JobNotFound."""
+        return await self._definitions.update(
+            id, changes_of(schedule, name, metadata, policy, group)
+        )
+
+    async def remove_job(self, id: str) -> None:  # noqa: A002 -- as above
+        """Remove a job. Raises JobNotFound."""
+        await self._definitions.remove(id)
+
+
+async def _nobody(job_id: str, executions: Sequence[Execution]) -> None:
+    """Tell nobody: the caller may still roll back."""
+
+
+def changes_of(
+    schedule: object, name: object, metadata: object, policy: object, group: object
+) -> dict[str, Any]:
+    """Return the fields that are to be changed."""
+    given = {
+        "schedule": schedule,
+        "name": name,
+        "metadata": metadata,
+        "policy": policy,
+        "group": group,
+    }
+    return {field: value for field, value in given.items() if value is not UNSET}
+
+
+def spec_of(
+    job_id: str,
+    schedule: Schedule,
+    name: str | None,
+    metadata: Mapping[str, str] | None,
+    policy: Policy | None,
+    group: str | None,
+) -> JobSpec:
+    """Return a definition of what the methods of a scheduler are given."""
+    return JobSpec(
+        job_id,
+        schedule,
+        name,
+        {} if metadata is None else metadata,
+        Policy() if policy is None else policy,
+        group,
+    )

@@ -1,0 +1,1 @@
+"""What all files of the package may use, and that knows nothing of jobs."""

@@ -1,0 +1,93 @@
+"""Workers of the layout before this one, which leave while those of this one come."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import datetime
+
+from sched_core import codec
+from sched_core._support.logger import Logger
+from sched_core.clock import monotonic_seconds, pause
+from sched_jetstream.protocol import Found
+from sched_jetstream.provision import NO_CONSUMER
+from sched_jetstream.record import Record
+from sched_jetstream.session import Session
+from sched_jetstream.wire import ApiError
+
+logger = Logger("sched_jetstream")
+
+LOOKS = 0.5
+"""Seconds between two looks."""
+
+
+async def take_leave(session: Session) -> None:
+    """Wait until no worker of an older version holds a claim, for ``startup_timeout`` at the most.
+
+    None can be opened any more, by the mark of the layout. One that goes on all the same does
+    little harm: what it claims is free for it, and what this version has written it leaves alone.
+    But a job that is edited while it runs there is run again, for that worker cannot settle it.
+    """
+    until = monotonic_seconds() + session.options.startup_timeout.total_seconds()
+    told: set[str] = set()
+    while held := await _held_by_former(session):
+        workers = _named(held)
+        if not told.issuperset(workers):
+            told.update(workers)
+            logger.warning("waiting for workers of an older version: %s", _shown(workers))
+        while held and monotonic_seconds() < until:
+            await pause(LOOKS)
+            found = await session.reader.now([each.token for each in held])
+            held = [each for each in found.values() if _is_held(each, session.clock.now())]
+        if held:
+            logger.warning(
+                "workers of an older version go on: %s; stop them, or a job that is edited while "
+                "they run it is run again",
+                _shown(_named(held)),
+            )
+            return
+    await _delete_their_consumer(session)
+
+
+async def _held_by_former(session: Session) -> list[Found]:
+    held: list[Found] = []
+    async for page in session.reader.all():
+        held += [found for found in page if _is_held(found, session.clock.now())]
+    return held
+
+
+def _is_held(found: Found, now: datetime) -> bool:
+    record = found.content
+    return (
+        isinstance(record, Record)
+        and record.format < codec.FORMAT
+        and record.hold is not None
+        and record.hold.expires_at > now
+    )
+
+
+def _named(held: list[Found]) -> dict[str, list[str]]:
+    """Return the ids of the jobs that each worker holds."""
+    workers: dict[str, list[str]] = defaultdict(list)
+    for found in held:
+        record = found.content
+        if isinstance(record, Record) and record.hold is not None:
+            workers[record.hold.worker].append(record.id)
+    return workers
+
+
+def _shown(workers: dict[str, list[str]]) -> str:
+    shown = []
+    for worker, ids in sorted(workers.items()):
+        rest = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
+        shown.append(f"{worker} (runs {', '.join(sorted(ids)[:3])}{rest})")
+    return "; ".join(shown)
+
+
+async def _delete_their_consumer(session: Session) -> None:
+    """Delete the consumer that older versions had: nobody asks it any more."""
+    names = session.names
+    try:
+        await session.wire.call(f"CONSUMER.DELETE.{names.stream}.{names.workers}", {})
+    except ApiError as error:
+        if error.err_code != NO_CONSUMER:
+            raise

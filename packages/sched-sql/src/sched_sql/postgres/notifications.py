@@ -1,0 +1,124 @@
+"""Hearing that others have written something that is due soon."""
+
+from __future__ import annotations
+
+import os
+import secrets
+
+from psycopg import Notify
+
+from sched_core._support.logger import Logger
+from sched_core.clock import boot_seconds
+from sched_sql.postgres.session import IS_READ_ONLY, Lane
+from sched_sql.postgres.sql import Names
+
+logger = Logger("sched_sql")
+
+LONGEST_PAUSE = 10.0
+"""Seconds between attempts to listen again, at most."""
+
+ASK_EVERY = 10.0
+"""Seconds after which the connection is asked for a sign of life: nobody may ever announce anything
+on it, because its packets vanish, or because its server is the primary no more."""
+
+ANSWER = 4.0
+"""Seconds to wait for the answer."""
+
+
+class Listening:
+    """One connection that listens; without it, waiting falls back to looking.
+
+    Args:
+        lane: Its connection.
+        names: Of the schema: it has a channel of its own.
+        enabled: False behind a pooler, where nothing would arrive.
+    """
+
+    def __init__(self, lane: Lane, names: Names, *, enabled: bool) -> None:
+        self._lane = lane
+        self._names = names
+        self._enabled = enabled
+        self.worker = ""
+        """Who listens: what it has announced by its name is no news."""
+        self._heard = 0
+        self._failures = 0
+        self._try_at = 0.0
+        self._asked = 0.0
+        self._descriptor: int | None = None
+        """Of its own, so that no thread closes what the event loop waits for."""
+        self._listens = False
+        self._question = f'LISTEN "{names.channel}"; {IS_READ_ONLY}'
+
+    @property
+    def descriptor(self) -> int | None:
+        """What becomes readable when something is announced; ``None`` while nobody listens."""
+        return self._descriptor if self._listens and self._lane.is_current else None
+
+    def silence(self) -> float:
+        """Seconds for which nothing may be announced before :meth:`heard` is to be asked."""
+        return max(0.0, self._asked + ASK_EVERY - boot_seconds())
+
+    def may_start(self) -> bool:
+        """Whether it is time to try."""
+        return self._enabled and not (self._failures and boot_seconds() < self._try_at)
+
+    def start(self) -> bool:
+        """Listen, unless it was tried just now; return whether it has begun.
+
+        Never raises: whoever does not hear must look.
+        """
+        if not self.may_start():
+            return False
+        try:
+            self._let_go()  # nobody waits for it: whoever would, starts this
+            self._descriptor = self._lane.listen(self._names.channel, self._on_notice)
+        except Exception as error:  # noqa: BLE001 -- as the docstring says; looking raises, too
+            self._failed(error)
+            return False
+        self._listens, self._asked = True, boot_seconds()
+        if self._failures:
+            logger.info("listening again")
+            self._failures = 0
+        return True
+
+    def _failed(self, error: Exception) -> None:
+        self._listens = False
+        self._failures += 1
+        pause = min(LONGEST_PAUSE, 0.25 * 2 ** min(self._failures, 10))
+        self._try_at = boot_seconds() + pause * (0.5 + secrets.randbelow(1000) / 2000)
+        if self._failures == 1:
+            logger.warning("not listening, others' jobs are looked for: %s", error)
+
+    def _on_notice(self, notice: Notify) -> None:
+        if notice.payload != self.worker:
+            self._heard += 1
+
+    def heard(self) -> bool:
+        """Return whether something may have been announced since the last call."""
+        before, now = self._heard, boot_seconds()
+        try:
+            if now - self._asked < ASK_EVERY:
+                self._lane.ask("SELECT", ANSWER)  # which also brings what was announced
+            else:
+                self._asked = now
+                self._lane.ask(self._question, ANSWER)
+        except Exception as error:  # noqa: BLE001 -- what was missed is looked for
+            self._failed(error)
+            return True
+        return self._heard != before
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._listens = False
+        self._lane.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def forget(self) -> None:
+        """Let go of the parent's connection in a forked child."""
+        self._listens = False
+        self._lane.forget()

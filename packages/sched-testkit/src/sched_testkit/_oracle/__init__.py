@@ -1,0 +1,1 @@
+"""The oracle: judges whole histories, and shares no code with what it judges."""
