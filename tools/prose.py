@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 LONGEST = 35
@@ -128,7 +129,7 @@ def _of_code(text: str) -> Iterator[tuple[int, str]]:
 def _docstrings(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """Return docstrings, and the strings below assignments that document attributes."""
     for node in ast.walk(tree):
-        body: list[ast.stmt] = getattr(node, "body", None) or []
+        body: Any = getattr(node, "body", None)
         if not isinstance(body, list):
             continue
         for place, each in enumerate(body):
