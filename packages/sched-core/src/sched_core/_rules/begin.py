@@ -15,7 +15,6 @@ from sched_core._rules.grid import (
     TICK,
     Behind,
     content,
-    counts_from_end,
     following,
     grid_of,
     passed,
@@ -26,6 +25,7 @@ from sched_core._rules.moment import rederived
 from sched_core._rules.operate import woken
 from sched_core._rules.record import ended
 from sched_core._rules.standing import current, placed, replaced, scheduled
+from sched_core.schedule import counts_from_end
 from sched_core.schedule.derivation import fingerprint
 
 
@@ -52,7 +52,7 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
         mended = rederived(job, now=now)
         if mended is not None and mended.standing.find(one.number) is None:
             return Decision(mended.standing)
-    mark, fixed = standing.skip, counts_from_end(job)
+    mark, fixed = standing.skip, counts_from_end(job.spec.schedule)
     if mark is not None and is_scheduled and (mark == moment or (fixed and mark < moment)):
         return _ends(claim, one, Status.SKIPPED, now, None, Behind())
     if one.lost >= policy.max_lost:
@@ -139,7 +139,7 @@ def _newest(job: Job, moment: datetime, until: datetime, limit: int) -> datetime
     grid, oldest = grid_of(job), moment
     pause = job.standing.pause
     until = until if pause is None else min(until, pause.since)
-    if counts_from_end(job) or grid.count(moment, until) < limit:
+    if counts_from_end(job.spec.schedule) or grid.count(moment, until) < limit:
         return moment
     if limit > _STEPS:
         return _newest_by_halving(job, moment, until, limit)

@@ -18,7 +18,6 @@ from sched_core._rules.grid import (
     cancelled_ahead,
     content,
     following,
-    has_calendar_moments,
     passed,
     rest_of_backfill,
 )
@@ -35,7 +34,7 @@ from sched_core._rules.standing import (
     scheduled,
     with_fixed_content,
 )
-from sched_core.schedule import first_occurrence
+from sched_core.schedule import counts_from_anchor, first_occurrence
 
 EDITED = "edited or removed"
 MOVED_FROM = f"{RESERVED}moved-from"
@@ -205,7 +204,7 @@ def _newest(number: int, executions: tuple[Execution, ...]) -> int:
 def _is_kept(edited: Job, one: Pending) -> bool:
     """Whether the new schedule takes over what was due or begun by the one before."""
     schedule, moment = edited.spec.schedule, one.scheduled_at
-    if not has_calendar_moments(schedule):
+    if counts_from_anchor(schedule):
         return True
     return asked_grid(edited, moment - TICK).after(moment - TICK) == moment
 

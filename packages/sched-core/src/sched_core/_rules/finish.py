@@ -14,7 +14,6 @@ from sched_core._rules.grid import (
     Behind,
     Grid,
     asked_grid,
-    counts_from_end,
     of_moment,
     rest_of_backfill,
     still_ahead,
@@ -31,7 +30,7 @@ from sched_core._rules.standing import (
 )
 from sched_core._support.values import evolve
 from sched_core.clock import instant_after
-from sched_core.schedule import next_occurrence
+from sched_core.schedule import counts_from_end, next_occurrence
 
 _SUCCEEDED, _SNOOZED = Status.SUCCEEDED, Status.SNOOZED
 _CANCELLED, _INTERRUPTED = Status.CANCELLED, Status.INTERRUPTED
@@ -76,7 +75,7 @@ def finish(
     next_one, gap = start.following, None
     if next_one is not None:
         gap = next_one - (start.coalesced_until or start.scheduled_at)
-    elif job is not None and one is not None and counts_from_end(job):
+    elif job is not None and one is not None and counts_from_end(job.spec.schedule):
         gap = gap_after(job, one, None, now)
     behind = NOTHING
     if final and start.coalesced:
@@ -238,7 +237,7 @@ def after(
     is_ahead = execution.status is _CANCELLED and began_at is None and past > now
     if is_ahead:
         gaps = with_gap(gaps, of_moment(one.scheduled_at))
-    if counts_from_end(job):
+    if counts_from_end(job.spec.schedule):
         next_one = next_occurrence(job.spec.schedule, now, job.anchor)
     elif known is not None:
         (next_one,) = known

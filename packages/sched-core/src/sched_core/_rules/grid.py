@@ -12,14 +12,14 @@ from sched_core._model.job import Job
 from sched_core._model.occurrence import MOST_GAPS, Gap, Pending
 from sched_core._model.policy import Coalesce
 from sched_core.schedule import (
-    FixedDelay,
     Schedule,
     count_occurrences,
+    counts_from_anchor,
+    counts_from_end,
     first_occurrence,
     last_occurrence,
     next_occurrence,
 )
-from sched_core.schedule.combined import parts
 
 TICK = timedelta(microseconds=1)
 
@@ -101,11 +101,6 @@ class Grid:
             yield after, until
 
 
-def counts_from_end(job: Job) -> bool:
-    """Whether the schedule's next moment is not known before a run has ended."""
-    return isinstance(job.spec.schedule, FixedDelay)
-
-
 def grid_of(job: Job) -> Grid:
     """Return the moments of a job's schedule."""
     return Grid(job.spec.schedule, job.anchor, job.standing.gaps)
@@ -122,7 +117,7 @@ def passed(job: Job, since: datetime, now: datetime) -> Behind:
     """Return the moments after the first that were due by the second: none is inside a pause."""
     pause = job.standing.pause
     until = now if pause is None else min(now, pause.since)
-    if until <= since or counts_from_end(job):
+    if until <= since or counts_from_end(job.spec.schedule):
         return Behind()
     first = following(job, since)
     return Behind() if first is None or first > until else grid_of(job).between(since, until)
@@ -149,21 +144,7 @@ def rest_of_backfill(job: Job, one: Pending) -> Behind:
 def asked_grid(job: Job, since: datetime) -> Grid:
     """Return the moments that can be asked for: calendar moments also from before the anchor."""
     schedule, anchor = job.spec.schedule, job.anchor
-    return Grid(schedule, min(anchor, since - TICK) if has_calendar_moments(schedule) else anchor)
-
-
-def has_calendar_moments(schedule: Schedule) -> bool:
-    """Whether a moment is one of the schedule's wherever it is anchored, or none."""
-    anchors = getattr(schedule, "counts_from_anchor", None)
-    if anchors is not None:
-        return not anchors
-    if not all(has_calendar_moments(part) for part in parts(schedule)):
-        return False
-    return not isinstance(schedule, FixedDelay) and not _is_measured(schedule)
-
-
-def _is_measured(schedule: Schedule) -> bool:
-    return hasattr(schedule, "every") and getattr(schedule, "start", None) is None
+    return Grid(schedule, anchor if counts_from_anchor(schedule) else min(anchor, since - TICK))
 
 
 # -- gaps

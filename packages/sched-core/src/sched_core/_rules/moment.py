@@ -12,9 +12,9 @@ from attrs import evolve
 
 from sched_core._model.job import Job
 from sched_core._model.occurrence import Pending
-from sched_core._rules.grid import TICK, Grid, cancelled_ahead, counts_from_end, grid_of
+from sched_core._rules.grid import TICK, Grid, cancelled_ahead, grid_of
 from sched_core._rules.standing import began_at, has_begun, placed, replaced, scheduled
-from sched_core.schedule import Schedule, next_occurrence
+from sched_core.schedule import Schedule, counts_from_end, next_occurrence
 from sched_core.schedule.derivation import fingerprint, knows_better, trail_of
 
 BELIEVED = timedelta(hours=1)
@@ -136,7 +136,7 @@ def stray(job: Job, *, now: datetime) -> datetime | None:
     moment = grid.after(now)
     if moment is None or one.scheduled_at - moment <= BELIEVED:
         return None
-    if counts_from_end(job):
+    if counts_from_end(job.spec.schedule):
         return moment if one.scheduled_at - moment > moment - now else None
     past = standing.last_scheduled_at
     if past is not None and moment <= past and is_believed(job.spec.schedule, past, now, anchor):

@@ -10,7 +10,6 @@ from sched_core._model.job import Job
 from sched_core._model.occurrence import Gap, Pause, Pending, Standing
 from sched_core._rules.grid import (
     TICK,
-    counts_from_end,
     following,
     grid_of,
     still_ahead,
@@ -25,7 +24,7 @@ from sched_core._rules.standing import (
     with_fixed_content,
 )
 from sched_core.errors import InvalidDefinition, NothingToSkip, SchedError
-from sched_core.schedule import first_occurrence, utc
+from sched_core.schedule import counts_from_end, first_occurrence, utc
 
 
 class NothingToCancel(SchedError):
@@ -99,7 +98,7 @@ def _without(
     job: Job, standing: Standing, one: Pending, since: datetime, end: datetime
 ) -> Standing:
     """Return the standing after a pause, without the moments inside it."""
-    if counts_from_end(job):
+    if counts_from_end(job.spec.schedule):
         return standing
     marked = one.number in standing.cancels
     owed = one.scheduled_at <= since or has_begun(job, one) or marked

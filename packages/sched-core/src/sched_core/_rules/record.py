@@ -9,8 +9,9 @@ from sched_core._model.execution import Execution, Status
 from sched_core._model.job import Job
 from sched_core._model.occurrence import Pending
 from sched_core._model.policy import KEPT, KEPT_GAPS, Policy
-from sched_core._rules.grid import Behind, counts_from_end, following, passed
+from sched_core._rules.grid import Behind, following, passed
 from sched_core.clock import LAST, instant_after
+from sched_core.schedule import counts_from_end
 
 _SHORT = KEPT / KEPT_GAPS
 
@@ -47,7 +48,7 @@ def gap_after(job: Job, one: Pending, last: datetime | None, now: datetime) -> t
     """
     if not one.is_scheduled or job.spec.policy.keep_executions != "default":
         return None
-    since = now if counts_from_end(job) else last or one.scheduled_at
+    since = now if counts_from_end(job.spec.schedule) else last or one.scheduled_at
     next_one = following(job, since)
     return None if next_one is None else next_one - since
 

@@ -9,11 +9,12 @@ from sched_core._model.claim import Asked
 from sched_core._model.execution import Kind
 from sched_core._model.job import Job
 from sched_core._model.occurrence import MOST_REQUESTS, Pending
-from sched_core._rules.grid import TICK, asked_grid, counts_from_end
+from sched_core._rules.grid import TICK, asked_grid
 from sched_core._rules.operate import activated, is_announced
 from sched_core._rules.standing import has_begun, is_held_back, placed
 from sched_core._support.values import evolve
 from sched_core.errors import InvalidDefinition
+from sched_core.schedule import counts_from_end
 
 
 class TooManyRequests(InvalidDefinition):
@@ -70,7 +71,9 @@ def backfill(job: Job, *, since: datetime, until: datetime, now: datetime) -> As
         InvalidDefinition: There is no such moment up to now.
         TooManyRequests: 16 wait already.
     """
-    first = None if counts_from_end(job) else asked_grid(job, since).after(since - TICK)
+    first = (
+        None if counts_from_end(job.spec.schedule) else asked_grid(job, since).after(since - TICK)
+    )
     if first is None or first > until or until > now:
         raise InvalidDefinition("since", "the schedule has no moment from it to `until`, up to now")
     key = f"{since.isoformat()}/{until.isoformat()}"

@@ -1,7 +1,7 @@
 """Schedules made of other schedules: a union, a span of time, days left out.
 
-They count as exactly as their parts do. A :class:`~sched_core.schedule.interval.FixedDelay` can be
-no part: its occurrences depend on when runs end, so there is nothing to combine.
+They count as exactly as their parts do. A schedule that counts from the end of a run, such as
+:class:`~sched_core.schedule.interval.FixedDelay`, can be no part: there is nothing to combine.
 
 Combined schedules come from outside, and are asked in the event loop in which every other job
 waits. So what a question can cost is bounded twice. A definition that could need too many questions
@@ -27,6 +27,8 @@ from sched_core.schedule.base import (
     Newest,
     Schedule,
     count_occurrences,
+    counts_from_anchor,
+    counts_from_end,
     first_occurrence,
     is_stepped,
     last_occurrence,
@@ -44,7 +46,6 @@ from sched_core.schedule.cron_dst import (
     transitions,
     zone_named,
 )
-from sched_core.schedule.interval import FixedDelay
 
 MOST_PARTS = 100
 """Schedules in a combined one, over all levels; one that is used twice counts twice. More than
@@ -144,6 +145,11 @@ class _Combined(BuiltIn):
     __slots__ = ()
     extent: _Extent
 
+    @property
+    def counts_from_anchor(self) -> bool:
+        """Whether one of the parts does."""
+        return any(map(counts_from_anchor, self._parts()))
+
     def next_after(self, moment: datetime, anchor: datetime) -> datetime | None:
         """Return the first occurrence strictly after ``moment``."""
         return self._following(moment, anchor, _Effort())
@@ -155,6 +161,9 @@ class _Combined(BuiltIn):
     def newest(self, after: datetime, until: datetime, anchor: datetime) -> Newest:
         """Return the newest occurrence in ``(after, until]``."""
         return self._newest(after, until, anchor, _Effort())
+
+    def _parts(self) -> tuple[Schedule, ...]:
+        raise NotImplementedError
 
     def _following(self, moment: datetime, anchor: datetime, effort: _Effort) -> datetime | None:
         raise NotImplementedError
@@ -248,6 +257,9 @@ class AnyOf(_Combined):
     def first(self, anchor: datetime) -> datetime | None:
         """Return the earliest of the parts' first occurrences."""
         return _earliest(first_occurrence(schedule, anchor) for schedule in self.schedules)
+
+    def _parts(self) -> tuple[Schedule, ...]:
+        return self.schedules
 
     def _following(self, moment: datetime, anchor: datetime, effort: _Effort) -> datetime | None:
         return _earliest(
@@ -347,6 +359,9 @@ class Between(_Combined):
             return self.next_after(moment, anchor)
         return self._before_end(moment)
 
+    def _parts(self) -> tuple[Schedule, ...]:
+        return (self.schedule,)
+
     def _following(self, moment: datetime, anchor: datetime, effort: _Effort) -> datetime | None:
         if self.start is not None:
             moment = max(moment, _just_before(self.start))
@@ -433,6 +448,9 @@ class Excluding(_Combined):
     def first(self, anchor: datetime) -> datetime | None:
         """Return the first occurrence that is not on one of the dates."""
         return self._outside(first_occurrence(self.schedule, anchor), anchor, _Effort())
+
+    def _parts(self) -> tuple[Schedule, ...]:
+        return (self.schedule,)
 
     def _following(self, moment: datetime, anchor: datetime, effort: _Effort) -> datetime | None:
         following = _following(self.schedule, moment, anchor, effort)
@@ -567,23 +585,22 @@ def _dates(dates: object) -> tuple[date, ...]:
 
 
 def _check_part(name: str, schedule: object) -> None:
-    if isinstance(schedule, FixedDelay):
-        raise InvalidDefinition(
-            name,
-            "FixedDelay cannot be combined, its occurrences depend on when runs end: use Interval",
-        )
     if isinstance(schedule, type) or not isinstance(schedule, Schedule):
         raise InvalidDefinition(
             name, f"must be a schedule such as Cron('0 3 * * *'), not {shown(schedule)}"
+        )
+    if counts_from_end(schedule):
+        raise InvalidDefinition(
+            name,
+            f"{type(schedule).__name__} cannot be combined, its occurrences depend on when runs "
+            "end: use Interval",
         )
 
 
 def parts(schedule: Schedule) -> tuple[Schedule, ...]:
     """Return the schedules that a combined one is made of; none for any other."""
-    if isinstance(schedule, AnyOf):
-        return schedule.schedules
-    if isinstance(schedule, Between | Excluding):
-        return (schedule.schedule,)
+    if isinstance(schedule, _Combined):
+        return schedule._parts()  # noqa: SLF001 -- one family
     return ()
 
 

@@ -6,6 +6,7 @@ None of them knows about time zones: a day here is 24 hours. Use ``Cron`` for a 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import ClassVar
 
 from attrs import field, frozen
 
@@ -36,6 +37,11 @@ class Interval(BuiltIn):
 
     every: timedelta
     start: datetime | None
+
+    @property
+    def counts_from_anchor(self) -> bool:
+        """Whether the grid has no start of its own."""
+        return self.start is None
 
     def __init__(
         self,
@@ -136,6 +142,8 @@ class FixedDelay(BuiltIn):
         InvalidDefinition: The pause is missing, given twice, of another type or out of bounds.
     """
 
+    counts_from_end: ClassVar[bool] = True
+    counts_from_anchor: ClassVar[bool] = True
     every: timedelta
 
     def __init__(
