@@ -301,9 +301,8 @@ class Lunar:
         return None
 
 
-def test_other_kinds_can_be_registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codec, "_KINDS", dict(codec._KINDS))
-    monkeypatch.setattr(codec, "_TAGS", dict(codec._TAGS))
+@pytest.mark.usefixtures("own_kinds")
+def test_other_kinds_can_be_registered() -> None:
     with pytest.raises(InvalidDefinition, match="register"):
         codec.tag_of(Lunar("full"))
     codec.register("lunar", Lunar, lambda one: one.phase, Lunar)
@@ -317,7 +316,6 @@ def test_other_kinds_can_be_registered(monkeypatch: pytest.MonkeyPatch) -> None:
         codec.register("cron", Lunar, lambda one: one.phase, Lunar)
     with pytest.raises(InvalidDefinition, match="registered already"):
         codec.register("other", Cron, lambda one: one.expression, Cron)
-    codec.known_tags.cache_clear()
 
 
 def test_the_usual_way_needs_no_converter() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 from attrs import field, frozen
 
@@ -28,6 +28,7 @@ from sched_core.schedule.cron_dst import (
     zone_named,
 )
 from sched_core.schedule.cron_fields import bounded, parse
+from sched_core.schedule.encoding import fields_of
 
 _ELAPSED = DstRule(gap="skip", fold="both")
 _FIXED = DstRule(gap="once-after", fold="first")
@@ -333,3 +334,21 @@ def _local(second: int) -> datetime:
 
 def _clock(second: int) -> str:
     return f"{_local(second):%H:%M}"
+
+
+def encode_cron(cron: Cron) -> dict[str, Any]:
+    """Return how the schedule is stored: what ``json`` can write."""
+    body: dict[str, Any] = {"expression": cron.expression}
+    if cron.tz != "UTC":
+        body["tz"] = cron.tz
+    if isinstance(cron.dst, DstRule):
+        body["dst"] = {"gap": cron.dst.gap, "fold": cron.dst.fold}
+    return body
+
+
+def decode_cron(value: Any) -> Cron:
+    """Return the schedule that is stored so; raise an error if none is."""
+    body = fields_of(value, "expression", "tz dst")
+    rule = fields_of(body["dst"], "gap fold") if "dst" in body else None
+    dst: Literal["debian"] | DstRule = DstRule(rule["gap"], rule["fold"]) if rule else "debian"
+    return Cron(body["expression"], body.get("tz", "UTC"), dst)

@@ -23,8 +23,9 @@ from importlib import resources
 from pathlib import Path
 
 from sched_core.schedule.base import Schedule
-from sched_core.schedule.combined import Excluding, parts
+from sched_core.schedule.combined import parts
 from sched_core.schedule.cron import Cron
+from sched_core.schedule.excluding import Excluding
 from sched_core.schedule.interval import FixedDelay, Interval, Once
 
 LONGEST_TRAIL = 6
