@@ -1,4 +1,4 @@
-"""What a claim means: run this attempt, or settle with an outcome."""
+"""The decision about a new claim: run an attempt, or settle without one."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ from sched_core.schedule.derivation import fingerprint
 
 
 def begin(claim: Claim, *, now: datetime) -> Start | Decision:
-    """Say what a claim means.
+    """Return what to do with a claim: call the handler, or settle without a call.
 
-    What an occurrence stands for is fixed when it is first claimed. ``Drop`` and the window of
-    ``CatchUp`` judge it again after a lost or an interrupted claim, and never between retries.
+    The moments that an occurrence covers are fixed when it is first claimed. ``Drop`` and the
+    window of ``CatchUp`` judge it again after a lost or an interrupted claim, and never between
+    retries.
     """
     job, standing, policy = claim.job, claim.job.standing, claim.job.spec.policy
     due_at, one = standing.due_at, current(standing)
@@ -124,7 +125,7 @@ def _missed(claim: Claim, one: Pending, now: datetime) -> Decision | None:
 
 
 def _caught_up(job: Job, one: Pending, misfire: CatchUp, judged: datetime) -> tuple[datetime, str]:
-    """Return from which moment on late ones run, and what is said of those before it."""
+    """Return the first late moment that runs, and the reason why those before it do not."""
     moment = runs_from = one.scheduled_at
     if one.began_at is None:
         runs_from = _newest(job, moment, judged, misfire.limit)
@@ -152,7 +153,7 @@ def _newest(job: Job, moment: datetime, until: datetime, limit: int) -> datetime
 
 
 _STEPS = 64
-"""Moments that are stepped over one by one; halving a century takes about as many questions."""
+"""The most moments to step over one by one; halving a century takes about as many questions."""
 
 
 def _newest_by_halving(job: Job, moment: datetime, until: datetime, limit: int) -> datetime:

@@ -1,4 +1,4 @@
-"""Admit, edit, remove: what a definition makes of occurrences that are there."""
+"""Admit, edit, rename, remove: what a new definition does to the occurrences that are there."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from sched_core.schedule import counts_from_anchor, first_occurrence
 
 EDITED = "edited or removed"
 MOVED_FROM = f"{RESERVED}moved-from"
-"""In the metadata of a copy under another id: the id of its original."""
+"""The metadata key under which a copy with another id has the id of its original."""
 _EMPTY = Standing(1, None, None)
 
 
@@ -63,14 +63,15 @@ def redefine(
 ) -> Change | None:
     """Return the edited job; ``None`` where the definition is the stored one, and its moment right.
 
-    Only a changed schedule moves anything. What is due or begun is kept, once, unless the new
-    schedule is one of calendar moments and lacks it: then it is ``superseded``. Requests stay.
+    Only a changed schedule moves anything. What is due or has begun is kept, as one occurrence,
+    unless the new schedule follows the calendar and lacks that moment: then it is ``superseded``.
+    Requests stay.
 
     Args:
-        job: As it is stored, with what is held.
+        job: The job as it is stored, with what is held of it.
         spec: The new definition; its id is the job's.
         declared: Whether the job is declared from now on; ``None`` leaves that as it is.
-        now: By the clock that decides.
+        now: The present moment, by the clock that decides.
     """
     declared = job.declared if declared is None else declared
     if is_announced(job.standing):
@@ -94,8 +95,8 @@ def redefine(
 def renamed(job: Job, job_id: str, *, now: datetime) -> Job:
     """Return the job under another id, with the names of its occurrences, and not due yet.
 
-    What is held stays with the old record: its claim ends it. The copy is due once
-    :func:`redefine` has had it, which is to be after the old record was removed.
+    What is held stays with the old record: its claim ends it. The copy becomes due when
+    :func:`redefine` edits it; call that after the old record was removed.
     """
     standing = job.standing
     held = None if job.held is None else standing.find(job.held)
@@ -116,7 +117,7 @@ def renamed(job: Job, job_id: str, *, now: datetime) -> Job:
 def is_moving(job: Job, *, now: datetime) -> bool:
     """Whether a job is a copy by :func:`renamed` that is not due yet: the original may be there.
 
-    Nothing may be done to it but to :func:`redefine` it. It has the names and numbers of the
+    The only permitted change is :func:`redefine`. The copy has the names and numbers of the
     original: what became due here would run twice, and what was asked for would be written over.
     """
     standing = job.standing
@@ -146,7 +147,7 @@ def retire(job: Job, *, now: datetime) -> tuple[Execution, ...]:
 def _withdrawn(job: Job, one: Pending, number: int, now: datetime) -> tuple[Execution, ...]:
     """Return the executions of a request that ends; of a backfill, also of its rest.
 
-    Where it is held, its claim writes its end: the rest has an execution with the number.
+    Where it is held, its claim writes its final execution, and the rest has one with the number.
     """
     rest = rest_of_backfill(job, one)
     if job.held != one.number or not rest.number:
@@ -202,7 +203,7 @@ def _newest(number: int, executions: tuple[Execution, ...]) -> int:
 
 
 def _is_kept(edited: Job, one: Pending) -> bool:
-    """Whether the new schedule takes over what was due or begun by the one before."""
+    """Whether the new schedule takes over what was due or had begun under the old one."""
     schedule, moment = edited.spec.schedule, one.scheduled_at
     if counts_from_anchor(schedule):
         return True
@@ -212,9 +213,9 @@ def _is_kept(edited: Job, one: Pending) -> bool:
 def _kept(
     job: Job, one: Pending, standing: Standing, now: datetime
 ) -> tuple[Pending, Standing, tuple[Execution, ...]]:
-    """Return what is kept, for all that was due behind it; what it cannot stand for is superseded.
+    """Return the kept occurrence, which covers what was due behind it; the rest is superseded.
 
-    What an occurrence stands for is fixed when it begins.
+    The moments that an occurrence covers are fixed when it begins.
     """
     at = began_at(job, one)
     if at is None:
@@ -230,7 +231,7 @@ def _kept(
 def _superseded(job: Job, one: Pending, now: datetime) -> tuple[Execution, ...]:
     """Return the executions of a scheduled occurrence that ends, and of all that was due behind it.
 
-    Where it is held, its claim writes its end: what was due behind it has an execution of its own.
+    Where it is held, its claim writes its final execution, and what was due behind it has its own.
     """
     if not is_owed(job, one, now):
         return ()

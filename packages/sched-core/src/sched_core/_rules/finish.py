@@ -1,4 +1,4 @@
-"""What the end of a run means, and what comes next: computed from the occurrence, not its run."""
+"""The decision at the end of a run: what is written, and which occurrence comes next."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _SUCCEEDED, _SNOOZED = Status.SUCCEEDED, Status.SNOOZED
 _CANCELLED, _INTERRUPTED = Status.CANCELLED, Status.INTERRUPTED
 # Members of an enumeration take ten times as long to look up, and this is on the way of every run.
 LONGEST_WAIT = timedelta(minutes=1)
-"""Before an attempt that follows one which a failure of the store has interrupted."""
+"""The longest wait before the next attempt, after a failure of the store interrupted one."""
 _STORE_FAILED = Retry(backoff=timedelta(seconds=1), factor=2, maximum=LONGEST_WAIT, jitter=0.5)
 
 
@@ -49,13 +49,13 @@ def finish(
     now: datetime,
     stored: Job | None,
 ) -> Decision:
-    """Say what the end of a run means for what is stored.
+    """Return what to store at the end of a run.
 
     The occurrence is found by its number. Where it is gone, it was edited or removed away: the run
     has its execution all the same, and no worker attempts it again.
 
     Args:
-        claim: That the run belongs to.
+        claim: The claim that the run belongs to.
         start: What ``begin`` said.
         ended: How the run ended.
         started_at: When the handler was called.
@@ -117,7 +117,7 @@ def finish(
 
 
 def postpone(claim: Claim, *, until: datetime, now: datetime, stored: Job | None) -> Decision:
-    """Hand the claim back unrun, and the job out again at ``until``: it was no attempt."""
+    """Return what to store for a claim that did not run: the job is due again at ``until``."""
     one = current(claim.job.standing)
     there = None if stored is None or stored.uid != claim.job.uid else stored.standing
     later = None if one is None or there is None else there.find(one.number)
@@ -130,7 +130,7 @@ def postpone(claim: Claim, *, until: datetime, now: datetime, stored: Job | None
 def _outcome(
     job: Job | None, one: Pending | None, start: Start, ended: Ended, policy: Policy
 ) -> tuple[Status, str | None]:
-    """Return how a run ended without success: a mark or a bound may have a say in it."""
+    """Return how a run ended without success; a mark to cancel or a limit may change it."""
     status, reason = ended.status, ended.reason
     if status is _SNOOZED and one is not None and one.snoozes >= policy.max_snoozes:
         status, reason = Status.FAILED, f"snoozed more than {policy.max_snoozes} times"
@@ -140,12 +140,12 @@ def _outcome(
 
 
 def _noted(standing: Standing, start: Start, status: Status, now: datetime) -> Standing:
-    """Return the standing of a job that went on without the occurrence that has run."""
+    """Return the standing of a job that was edited while the occurrence ran, with that noted."""
     last, past = standing.last_scheduled_at, start.coalesced_until or start.scheduled_at
     if start.kind is Kind.SCHEDULED and (last is None or last < past):
         last = past
     if status is _SNOOZED:
-        status = Status.SUPERSEDED  # whoever frees the claim writes that: no execution is snoozed
+        status = Status.SUPERSEDED  # the backend writes that as it frees the claim
     return evolve(standing, last_scheduled_at=last, last_finished_at=now, last_status=status)
 
 
@@ -188,7 +188,7 @@ def _again(
 def waiting(one: Pending, until: datetime, deadline: datetime | None) -> Pending:
     """Return an occurrence that waits for its next attempt, or for the deadline if that is first.
 
-    A pause or an edit may take the deadline away meanwhile: the attempt is no earlier for that.
+    A pause or an edit may take the deadline away: the attempt is then due no earlier.
     """
     if deadline is None or deadline >= until:
         return evolve(one, due_at=until, retry_at=None)
@@ -211,9 +211,9 @@ def after(
     """Return what comes after the final execution of a pending occurrence.
 
     Args:
-        job: As it is stored.
-        one: That has ended.
-        execution: Its final one.
+        job: The job as it is stored.
+        one: The occurrence that has ended.
+        execution: The occurrence's final execution.
         now: When it ended.
         began_at: When it was first claimed; ``None`` if it never began.
         ran: Whether its handler was called just now.
@@ -272,7 +272,7 @@ def after(
         execution.status,
         forgotten_at(job, now) if is_over else None,
     )
-    # What waits beside, or is held by a pause, may be due first.
+    # A request that waits, or the end of a pause, may be due first.
     is_placed = is_over or (pause is None and not standing.requests)
     return Decision(found if is_placed else placed(job, found, now), executions)
 
@@ -308,7 +308,7 @@ def _failing(
 
 
 def _marks(standing: Standing, ended: Pending) -> tuple[int, ...]:
-    """Return the numbers to be cancelled of what is still there."""
+    """Return the marks to cancel of occurrences that are still there."""
     return tuple(one for one in standing.cancels if one != ended.number and standing.find(one))
 
 

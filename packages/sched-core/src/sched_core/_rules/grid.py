@@ -25,7 +25,7 @@ TICK = timedelta(microseconds=1)
 
 
 class Behind(NamedTuple):
-    """Moments that lie behind another one: how many, and the last of them."""
+    """The moments of a schedule that follow another one: how many, and the last of them."""
 
     number: int = 0
     last: datetime | None = None
@@ -74,8 +74,8 @@ class Grid:
     def between(self, after: datetime, until: datetime) -> Behind:
         """Return the moments in ``(after, until]``.
 
-        Of a schedule that can only be stepped through, the first of them where there are many:
-        their number and the last of them belong together, and the rest is late once more.
+        Where a schedule can only be stepped through and there are many, these are the first of
+        them: their number and the last of them belong together, and the rest is late once more.
         """
         number, newest = 0, None
         for since, end in self._stretches(after, until):
@@ -88,9 +88,9 @@ class Grid:
         return Behind(number, newest)
 
     def _stretches(self, after: datetime, until: datetime) -> Iterator[tuple[datetime, datetime]]:
-        """Give what lies outside the gaps in ``(after, until]``, in order.
+        """Yield the stretches of ``(after, until]`` that lie outside the gaps, in order.
 
-        Each is counted by itself: a schedule that is stepped through says "at least", and a
+        Each is counted separately: a schedule that is stepped through says "at least", and a
         difference of two such numbers says nothing.
         """
         for gap in self.gaps:
@@ -107,14 +107,14 @@ def grid_of(job: Job) -> Grid:
 
 
 def following(job: Job, moment: datetime) -> datetime | None:
-    """Return the first moment after this one; asked in every run, so without a grid if possible."""
+    """Return the first moment after this one. Every run asks, so no grid is made without need."""
     if job.standing.gaps:
         return grid_of(job).after(moment)
     return next_occurrence(job.spec.schedule, moment, job.anchor)
 
 
 def passed(job: Job, since: datetime, now: datetime) -> Behind:
-    """Return the moments after the first that were due by the second: none is inside a pause."""
+    """Return the moments after ``since`` that were due by ``now``; none is inside a pause."""
     pause = job.standing.pause
     until = now if pause is None else min(now, pause.since)
     if until <= since or counts_from_end(job.spec.schedule):
@@ -124,7 +124,7 @@ def passed(job: Job, since: datetime, now: datetime) -> Behind:
 
 
 def content(job: Job, one: Pending, at: datetime | None) -> Behind:
-    """Return what an occurrence stands for besides itself, if it began at the moment."""
+    """Return the further moments that an occurrence covers if it began at the moment."""
     added = Behind(one.coalesced, one.coalesced_until)
     if at is None or not one.is_scheduled or type(job.spec.policy.misfire) is not Coalesce:
         return added
@@ -151,7 +151,7 @@ def asked_grid(job: Job, since: datetime) -> Grid:
 
 
 def with_gap(gaps: tuple[Gap, ...], gap: Gap) -> tuple[Gap, ...]:
-    """Return the gaps with one more, in order; a clock that was set back may lay it over others."""
+    """Return the gaps with one more, in order. After a clock was set back it may overlap others."""
     if gap.end <= gap.since:
         return gaps
     apart = [one for one in gaps if one.end < gap.since or gap.end < one.since]

@@ -32,7 +32,7 @@ class NothingToCancel(SchedError):
 
 
 def is_announced(standing: Standing) -> bool:
-    """Whether the job is only being declared: nothing but this is paused without an occurrence."""
+    """Whether the job is only being declared: no other job is paused without an occurrence."""
     return standing.pause is not None and standing.scheduled is None and not standing.requests
 
 
@@ -47,7 +47,7 @@ def activated(job: Job, now: datetime) -> Job:
 
 
 def pause(job: Job, *, until: datetime | None, reason: str | None, now: datetime) -> Job:
-    """Return the job paused; a finished one as it is; one that is paused with a new end and reason.
+    """Return the job paused, or a paused one with the new end and reason; a finished one as it is.
 
     Raises:
         InvalidDefinition: ``until`` is naive or not after ``now``.
@@ -64,7 +64,7 @@ def pause(job: Job, *, until: datetime | None, reason: str | None, now: datetime
     one = standing.scheduled
     at = None if one is None else began_at(job, one)
     if at is not None and at > now:
-        # The clock was set back: the gap of this pause lies over what it began to stand for.
+        # The clock was set back: the gap of this pause overlaps the moments that it covers.
         standing = with_fixed_content(job)
     begun = standing.pause or Pause(now, standing.last_number)
     paused = evolve(standing, pause=evolve(begun, until=until, reason=reason))
@@ -72,14 +72,14 @@ def pause(job: Job, *, until: datetime | None, reason: str | None, now: datetime
 
 
 def resume(job: Job, *, at: datetime) -> Job:
-    """Return the job with its pause ended; it had ended by itself where its time was up.
+    """Return the job with its pause ended.
 
-    Moments inside it are none of the schedule's any more. What was due before it, or had begun,
-    goes on. Where the schedule has nothing left after it, its last moment inside it runs.
+    Moments inside the pause do not run any more. What was due before it, or had begun, continues.
+    Where the schedule has no moment after the pause, its last moment inside it runs.
 
     Args:
-        job: As it is stored, with what is held.
-        at: When the pause ended, unless it had ended by itself before.
+        job: The job as it is stored, with what is held of it.
+        at: When the pause ended, unless its ``until`` came before.
     """
     standing, paused = job.standing, job.standing.pause
     if paused is None:
@@ -127,10 +127,10 @@ def woken(job: Job, *, now: datetime) -> Job:
 
 
 def skip_next(job: Job, *, now: datetime) -> Job:
-    """Return the job with its first scheduled occurrence after now marked; twice is once.
+    """Return the job with its first scheduled occurrence after now marked to be skipped.
 
     Raises:
-        NothingToSkip: There is none.
+        NothingToSkip: There is no such occurrence.
     """
     one = job.standing.scheduled
     moment = None if one is None else one.scheduled_at
@@ -143,20 +143,20 @@ def skip_next(job: Job, *, now: datetime) -> Job:
 
 
 def unskip(job: Job) -> Job:
-    """Return the job without a mark."""
+    """Return the job without the mark of :func:`skip_next`."""
     return evolve(job, standing=evolve(job.standing, skip=None))
 
 
 def cancel(job: Job, *, now: datetime, number: int | None = None) -> Job:
     """Return the job with one occurrence marked: it ends ``cancelled``.
 
-    Its holder sees the mark at a renewal. One that waits is due at once, also inside a pause, and
-    ends when a worker claims it.
+    The worker that runs it sees the mark at a renewal. One that waits is due at once, also inside a
+    pause, and ends when a worker claims it.
 
     Args:
-        job: As it is stored, with what is held.
-        now: By the clock that decides.
-        number: Of the occurrence; ``None``: the one that is held.
+        job: The job as it is stored, with what is held of it.
+        now: The present moment, by the clock that decides.
+        number: The occurrence's number; ``None`` for the one that is held.
 
     Raises:
         NothingToCancel: There is no such occurrence.
@@ -174,7 +174,7 @@ def cancel(job: Job, *, now: datetime, number: int | None = None) -> Job:
 
 
 def retry_now(job: Job, *, now: datetime) -> Job:
-    """Return the job with all that waits for its next attempt due now."""
+    """Return the job with every occurrence due now that waits for its next attempt."""
     standing = job.standing
     for one in (standing.scheduled, *standing.requests):
         if one is not None and one.began_at is not None and (one.retry_at or one.due_at) > now:

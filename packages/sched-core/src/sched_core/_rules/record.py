@@ -1,4 +1,4 @@
-"""What the history says: executions of attempts, and of occurrences that no attempt decided."""
+"""The executions of occurrences that no attempt decided, and how long executions are kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHORT = KEPT / KEPT_GAPS
 
 
 def expiry(keep: timedelta | None, now: datetime) -> datetime | None:
-    """Return from when on what is kept for so long may be deleted; ``None`` for never."""
+    """Return the moment from which on a record may be deleted; ``None`` for never."""
     if keep is None:
         return None
     found = instant_after(now, keep)
@@ -28,8 +28,8 @@ def kept(policy: Policy, gap: timedelta | None = None) -> timedelta | None:
     """Return how long an execution is kept.
 
     Args:
-        policy: Of the job.
-        gap: From its moment to the schedule's next one, where that is known.
+        policy: The job's policy.
+        gap: The time from its moment to the schedule's next one, where that is known.
     """
     if policy.keep_executions != "default":
         return policy.keep_executions
@@ -42,9 +42,9 @@ def kept(policy: Policy, gap: timedelta | None = None) -> timedelta | None:
 
 
 def gap_after(job: Job, one: Pending, last: datetime | None, now: datetime) -> timedelta | None:
-    """Return how long after an occurrence, or the last that it stands for, the next one is due.
+    """Return how long after an occurrence, or the last that it covers, the next one is due.
 
-    ``None`` where nothing of the kind is known, or the policy says itself how long to keep.
+    ``None`` where that is unknown or of no use: the policy itself says how long to keep.
     """
     if not one.is_scheduled or job.spec.policy.keep_executions != "default":
         return None
@@ -73,7 +73,7 @@ def of_passed(
 ) -> Execution | None:
     """Return one final execution, under a number of its own, for all that was due after a moment.
 
-    ``None`` where nothing was.
+    ``None`` where nothing was due.
     """
     behind, first = passed(job, since, now), following(job, since)
     if not behind.number or first is None:
@@ -83,7 +83,7 @@ def of_passed(
 
 
 def of_hold(hold: Hold, one: Pending, attempt: int, status: Status, now: datetime) -> Execution:
-    """Return an execution about what a hold is for, whatever became of its job."""
+    """Return an execution of a stored claim's occurrence, even where its job is gone."""
     behind = Behind() if attempt else Behind(one.coalesced, one.coalesced_until)
     return _record(hold.job_id, hold.uid, one, attempt, status, now, hold, hold.keep, None, behind)
 

@@ -1,4 +1,4 @@
-"""Requests: a trigger, a rerun, a backfill is one more occurrence, beside the schedule."""
+"""Requests: a trigger, a rerun and a backfill add occurrences to those of the schedule."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from sched_core.schedule import counts_from_end
 
 
 class TooManyRequests(InvalidDefinition):
-    """The job has as many requests waiting as it may."""
+    """The job has as many waiting requests as it may have."""
 
 
 def trigger(
     job: Job, *, now: datetime, args: Mapping[str, str] | None = None, key: str | None = None
 ) -> Asked:
-    """Return the job with one more occurrence, now.
+    """Return the job with one more occurrence, due now.
 
-    A plain one that has not begun, and may run, is the same one; with a key, the one that has it.
+    An earlier request answers this one, too, if it has the same key; without key and arguments, if
+    it is as plain, may run and has not begun.
 
     Raises:
         TooManyRequests: 16 wait already.
@@ -50,11 +51,11 @@ def rerun(
     """Return the job with one more occurrence for a moment that has had one.
 
     Args:
-        job: As it is stored, with what is held.
-        moment: The nominal one of the execution that is repeated.
-        now: By the clock that decides.
+        job: The job as it is stored, with what is held of it.
+        moment: The nominal moment of the execution that is repeated.
+        now: The present moment, by the clock that decides.
         key: The execution's id: while it is repeated, repeating it again is the same.
-        args: Those of the execution.
+        args: The arguments of the execution.
 
     Raises:
         TooManyRequests: 16 wait already.

@@ -30,9 +30,9 @@ def current(standing: Standing) -> Pending | None:
 
 
 def is_held_back(standing: Standing, one: Pending) -> bool:
-    """Whether a pause holds a pending occurrence: what was there when it began.
+    """Whether a pause holds a pending occurrence: it holds what was there when it began.
 
-    A request that came later runs, and so does what is to be cancelled: its end is not a run.
+    A request that came later is claimed, and so is what is to be cancelled: its end is no run.
     """
     pause = standing.pause
     if pause is None or one.number in standing.cancels:
@@ -50,7 +50,7 @@ def placed(job: Job, standing: Standing, now: datetime) -> Standing:
 
 
 def forgotten_at(job: Job, now: datetime) -> datetime | None:
-    """Return when a job that has nothing left is forgotten; ``None``: never by itself."""
+    """Return when a job that has nothing left may be deleted; ``None`` for never."""
     return expiry(None if job.declared else job.spec.policy.keep_finished, now)
 
 
@@ -107,10 +107,10 @@ def began_at(job: Job, one: Pending) -> datetime | None:
 
 
 def with_fixed_content(job: Job) -> Standing:
-    """Return the standing in which what has begun keeps what it stands for.
+    """Return the standing in which an occurrence that has begun keeps the moments that it covers.
 
-    Otherwise that is counted at each attempt, by the policy, the schedule and the pauses of then:
-    of these, one is about to change.
+    Otherwise these are counted at each attempt, by the policy, the schedule and the pauses of that
+    time: one of these is about to change.
     """
     one = job.standing.scheduled
     at = None if one is None else began_at(job, one)
@@ -120,16 +120,16 @@ def with_fixed_content(job: Job) -> Standing:
 
 
 def fixed(job: Job, one: Pending, at: datetime) -> Pending:
-    """Return an occurrence that began at the moment, with what it stands for written into it."""
+    """Return an occurrence that began at the moment, with the moments that it covers fixed."""
     behind = content(job, one, at)
     last = behind.last or one.scheduled_at
     return evolve(one, coalesced=behind.number, coalesced_until=behind.last, until=last)
 
 
 def is_owed(job: Job, one: Pending, now: datetime) -> bool:
-    """Whether an occurrence must have its end: it was asked for, has begun, or was due.
+    """Whether an occurrence must have a final execution: it was asked for, has begun, or was due.
 
-    One that is to be cancelled must: its end is what was asked for.
+    One that is to be cancelled must have it: that is what the caller asked for.
     """
     pause = job.standing.pause
     due = not one.is_scheduled or one.scheduled_at <= (now if pause is None else pause.since)
