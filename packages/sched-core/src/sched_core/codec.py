@@ -1,14 +1,15 @@
-"""Values ⇄ versioned JSON, through one cattrs converter. No pickle, ever.
+"""Values as versioned JSON, and back. Nothing is pickled.
 
-What is stored has a header, ``format`` and ``tag`` (the kind of schedule), that lies outside the
-body: :func:`readable` says from the header alone whether this version can read the body, so nothing
-is parsed to find out. Moments are ISO 8601 in UTC, durations numbers of seconds, both exact to the
-microsecond. A field that has its default is left out, and a field that is not known is refused: a
-record that uses nothing new stays readable by older versions, and nothing is read by halves.
+A stored value has a header outside its body: ``format``, and ``tag`` for the kind of schedule.
+:func:`readable` says from the header alone whether this version can read the body, so nothing is
+parsed to find out. A field that has its default is left out, so a record that uses nothing new
+stays readable by older versions. A field that is not known is refused, so no record is read in
+part.
 
-On the way of every run lie only the cached :func:`decode_schedule` and :func:`decode_policy`, and
-``Once``, which is cheap to read and would only thrash a cache. To import cattrs takes as long as to
-import all the rest, so that is done when something first needs it.
+A schedule is encoded by its kind (``sched_core.schedule``), everything else by one cattrs
+converter. A run needs only :func:`decode_schedule` and :func:`decode_policy`, which are cached.
+``Once`` is not, because it is cheap to read and would fill the cache. To import cattrs takes as
+long as to import all the rest, so it is imported when it is first needed.
 """
 
 from __future__ import annotations
@@ -91,8 +92,8 @@ FORMAT = 2
 """The format of whole jobs and holds that this version writes, and the only one that it reads."""
 
 LARGEST_SCHEDULE = 256 * 1024
-"""Characters of a stored schedule: more than the largest built-in one takes, and little enough to
-be read again and again where it cannot be understood."""
+"""The most characters of a stored schedule: more than the largest built-in one takes, and few
+enough to read again and again if it cannot be understood."""
 
 
 class Record(NamedTuple):
@@ -107,8 +108,8 @@ def readable(format: int, tag: str) -> str | None:  # noqa: A002 -- the header's
     """Return why a body with this header cannot be read here, ``None`` if it can.
 
     Args:
-        format: Of the record.
-        tag: The kind of its schedule; empty where there is none in it.
+        format: The record's format.
+        tag: The kind of its schedule; empty where the record has none.
     """
     if format > FORMAT:
         return f"format {format} is newer than {FORMAT}, the newest that this version reads"
@@ -141,7 +142,7 @@ def encode_schedule(schedule: Schedule) -> str:
     """Return the body of a schedule as compact JSON; its kind is :func:`tag_of`'s.
 
     Raises:
-        InvalidDefinition: It is of no kind that can be stored, or too large.
+        InvalidDefinition: Its kind cannot be stored, or it is too large.
     """
     if type(schedule) is Once:
         return _ONCE_START + encode_moment(schedule.at) + _ONCE_END
@@ -158,7 +159,7 @@ def decode_schedule(tag: str, text: str) -> Schedule:
     """Return the schedule of a body.
 
     Raises:
-        Malformed: It is none of this kind.
+        Malformed: The text is no schedule of this kind.
     """
     if tag == "once" and text[:7] == _ONCE_START:
         try:
@@ -171,7 +172,7 @@ def decode_schedule(tag: str, text: str) -> Schedule:
 
 
 def encode_policy(policy: Policy) -> str:
-    """Return a policy as compact JSON; the default one is empty."""
+    """Return a policy as compact JSON; the default policy as an empty text."""
     if policy == DEFAULT:
         return ""
     return _dump(_converter().unstructure(policy))
@@ -181,7 +182,7 @@ def decode_policy(text: str | None) -> Policy:
     """Return the policy of a body.
 
     Raises:
-        Malformed: It is none.
+        Malformed: The text is no policy.
     """
     return _policy(text) if text else DEFAULT
 
@@ -193,7 +194,7 @@ def _policy(text: str) -> Policy:
 
 
 def encode_metadata(metadata: Mapping[str, str]) -> str:
-    """Return metadata as compact JSON; none is empty."""
+    """Return metadata as compact JSON; no metadata as an empty text."""
     return _dump(dict(metadata)) if metadata else ""
 
 
@@ -201,7 +202,7 @@ def decode_metadata(text: str | None) -> dict[str, str]:
     """Return the metadata of a body.
 
     Raises:
-        Malformed: It maps something else than strings to strings.
+        Malformed: The text does not map strings to strings.
     """
     if not text:
         return {}
@@ -216,7 +217,7 @@ def decode_metadata(text: str | None) -> dict[str, str]:
 
 
 def encode_job(job: Job) -> Record:
-    """Return a whole job."""
+    """Return a whole job as a record."""
     spec = job.spec
     body = {
         "id": spec.id,
@@ -268,7 +269,7 @@ def decode_job(record: Record) -> Job:
 
 
 def encode_hold(hold: Hold) -> Record:
-    """Return a stored claim. There is no schedule in it, so its header has no tag."""
+    """Return a stored claim as a record; it has no schedule, so its header has no tag."""
     return Record(FORMAT, "", _dump(_converter().unstructure(hold)).encode())
 
 
@@ -286,7 +287,7 @@ def decode_hold(record: Record) -> Hold:
 
 
 def encode_value(value: Any) -> str:
-    """Return a part of a standing as compact JSON: for stores that keep a job in columns."""
+    """Return a part of a standing as compact JSON, for stores that keep a job in columns."""
     return _dump(_converter().unstructure(value))
 
 
@@ -294,26 +295,26 @@ def decode_value(text: str, kind: type[T]) -> T:
     """Return the part of a standing that a text holds.
 
     Args:
-        text: As :func:`encode_value` made it.
-        kind: What it is: a class of fields, or a tuple of such.
+        text: The text that :func:`encode_value` made.
+        kind: The part's type: a class of fields, or a tuple of such.
 
     Raises:
-        Malformed: The text is none.
+        Malformed: The text is no such part.
     """
     with Reading("standing"):
         return _converter().structure(json.loads(text), kind)
 
 
 def encode_execution(execution: Execution) -> bytes:
-    """Return an execution."""
+    """Return an execution as JSON."""
     return _dump(_converter().unstructure(execution)).encode()
 
 
 def decode_execution(body: bytes) -> Execution:
-    """Return an execution.
+    """Return the execution of a body.
 
     Raises:
-        Malformed: The body is none.
+        Malformed: The body is no execution.
     """
     with Reading("execution"):
         return _converter().structure(json.loads(body), Execution)
@@ -323,9 +324,9 @@ def read_execution(body: bytes, name: str, job_id: str = "") -> Execution | Unde
     """Return a record of the history, or what can be told of one that cannot be read here.
 
     Args:
-        body: Of the record.
-        name: Names it within its store, where it does not say its id.
-        job_id: As the store tells it; empty where only the body knows.
+        body: The record's body.
+        name: Its name within its store, for a body that does not tell its id.
+        job_id: The job's id if the store knows it apart from the body; else empty.
     """
     try:
         return decode_execution(body)
@@ -373,7 +374,7 @@ _MISFIRES: dict[str, type[Coalesce | CatchUp | Drop]] = {
 
 @cache
 def _converter() -> Converter:
-    """Return the converter of everything that is a record of fields."""
+    """Return the converter of all classes of fields."""
     from cattrs import Converter
 
     converter = Converter(omit_if_default=True, forbid_extra_keys=True, detailed_validation=False)
@@ -418,7 +419,7 @@ def _decode_kept(value: Any) -> timedelta | Literal["default"] | None:
 
 
 def _exactly(value: Any, kind: type[T]) -> Any:
-    """Refuse what a lenient reader would bend into shape."""
+    """Refuse a value of another type, which a lenient converter would convert."""
     if type(value) is not kind:
         raise TypeError(f"must be {kind.__name__}, not {value!r}")
     return value

@@ -34,9 +34,9 @@ class Between(Combined):
     ``Between(Interval(hours=1, start=noon), noon, midnight)``.
 
     Args:
-        schedule: What is limited.
-        start: From this moment on; ``None`` for no lower bound.
-        end: Before this moment; ``None`` for no upper bound.
+        schedule: The schedule that is limited.
+        start: The first moment of the span; ``None`` for no lower bound.
+        end: The moment before which the span ends; ``None`` for no upper bound.
 
     Raises:
         InvalidDefinition: A moment is naive, both are missing, they are in the wrong order, or the

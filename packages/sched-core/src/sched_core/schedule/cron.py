@@ -268,7 +268,7 @@ class Cron(BuiltIn):
 
 
 def dst_warnings(cron: Cron, after: datetime, years: int = 1) -> list[str]:
-    """Say in which nights a schedule meets local times that are missing or come twice.
+    """Return a warning for each night in which a schedule meets missing or repeated local times.
 
     A schedule that follows elapsed time in all 24 hours meets nothing odd and gets no warning.
 
@@ -298,16 +298,16 @@ def dst_warnings(cron: Cron, after: datetime, years: int = 1) -> list[str]:
         span = f"{_clock(low)} to {_clock(high)}"
 
         if later > before:
-            fate = (
+            effect = (
                 f"what is due then runs once, at {_clock(high)}"
                 if plan.rule.gap == "once-after"
                 else "what is due then does not run"
             )
-            night = f"{span} does not exist; {fate}"
+            night = f"{span} does not exist; {effect}"
         else:
             which = {"first": "only the first time", "last": "only the second time"}
-            fate = which.get(plan.rule.fold, "both times")
-            night = f"{span} comes twice; what is due then runs {fate}"
+            times = which.get(plan.rule.fold, "both times")
+            night = f"{span} comes twice; what is due then runs {times}"
 
         warnings.append(f"{_local(low):%Y-%m-%d}: in {cron.tz} {night} ({cron.expression})")
 
@@ -328,7 +328,7 @@ def _moment(second: int) -> datetime | None:
 
 
 def _local(second: int) -> datetime:
-    """Return local seconds as a datetime; its UTC is a stand-in for a wall clock."""
+    """Return local seconds as a datetime whose fields show the wall clock; it is not UTC."""
     return EPOCH + timedelta(0, second)
 
 

@@ -46,7 +46,7 @@ class Excluding(Combined):
     """The occurrences of a schedule, without those on some local dates.
 
     Args:
-        schedule: What is limited.
+        schedule: The schedule that is limited.
         dates: Up to 5,000 dates; their order does not matter.
         tz: The zone that says when a date begins and ends. Unless given, it is that of the ``Cron``
             inside, and UTC where there is none.

@@ -23,18 +23,18 @@ T = TypeVar("T")
 logger = Logger("sched_core")
 
 ENTRY_POINTS = "sched.schedules"
-"""Group of entry points by which installed packages add kinds: the name is the tag, the object a
-:class:`ScheduleKind`."""
+"""The group of entry points by which installed packages add kinds: the name is the tag, the object
+a :class:`ScheduleKind`."""
 
 
 @frozen
 class ScheduleKind:
-    """How one kind of schedule is stored; what an entry point of ``sched.schedules`` names.
+    """How one kind of schedule is stored; an entry point of ``sched.schedules`` names one.
 
     Args:
         cls: The class; subclasses are other kinds.
-        encode: Returns what ``json`` can write. Equal schedules must give equal values.
-        decode: The reverse; raises whatever it likes for what it cannot read.
+        encode: A function that returns what ``json`` can write, equal for equal schedules.
+        decode: The reverse; it may raise any error for a value that it cannot read.
     """
 
     cls: type
@@ -55,13 +55,13 @@ def register(
     """Make a kind of schedule storable.
 
     Args:
-        tag: Names the kind in what is stored; it never changes.
+        tag: The kind's name in stored records; it never changes.
         cls: The class; subclasses are other kinds.
-        encode: Returns what ``json`` can write. Equal schedules must give equal values.
-        decode: The reverse; raises whatever it likes for what it cannot read.
+        encode: A function that returns what ``json`` can write, equal for equal schedules.
+        decode: The reverse; it may raise any error for a value that it cannot read.
 
     Raises:
-        InvalidDefinition: The tag, or the class, stands for something else already; or the class
+        InvalidDefinition: The tag or the class is registered with another partner, or the class
             does not compare by value.
     """
     if TAGS.get(cls, tag) != tag or (tag in KINDS and TAGS.get(cls) != tag):
@@ -82,9 +82,9 @@ def register(
 def load_installed() -> None:
     """Register the kinds that installed packages offer; once for each process.
 
-    One that cannot be loaded is logged, and stays unknown: its jobs are left alone here.
+    A kind that cannot be loaded is logged and stays unknown: its jobs are left alone here.
     """
-    # Here and not at the top: only whoever meets a kind that is not built in has to look.
+    # Here and not at the top: a process looks only if it meets a kind that is not built in.
     from importlib.metadata import entry_points
 
     for point in entry_points(group=ENTRY_POINTS):
@@ -99,16 +99,16 @@ def load_installed() -> None:
 
 @cache
 def known_tags() -> tuple[str, ...]:
-    """Return the kinds of schedules that this process can read."""
+    """Return the tags of the kinds of schedules that this process can read."""
     load_installed()
     return tuple(sorted(KINDS))
 
 
 def tag_of(schedule: Schedule) -> str:
-    """Return the kind of a schedule.
+    """Return the tag of a schedule's kind.
 
     Raises:
-        InvalidDefinition: It is none that :func:`register` knows.
+        InvalidDefinition: The kind is not registered.
     """
     tag = TAGS.get(type(schedule))
     if tag is None:
