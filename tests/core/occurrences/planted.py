@@ -109,7 +109,7 @@ FAULTS = (
     Planted(
         "whoever frees a claim forgets what was edited away",
         "hold",
-        "return (*executions, of_hold(hold, one, 0, Status.SUPERSEDED, now))",
+        "return (*executions, execution_of_hold(hold, one, 0, Status.SUPERSEDED, now))",
         "return executions",
         "drop+cancel+5",
         "trigger:key cancel|claim release:A remove|claim ok:A",
@@ -397,7 +397,7 @@ FAULTS = (
     Planted(
         "an edit keeps what the new calendar lacks",
         "define",
-        "return asked_grid(edited, moment - TICK).after(moment - TICK) == moment",
+        "return requestable_grid(edited, moment - TICK).after(moment - TICK) == moment",
         "return True",
         "calendar",
         "claim:A ok:A t:10 edit",
@@ -421,7 +421,7 @@ FAULTS = (
     Planted(
         "another misfire policy counts again what has begun",
         "define",
-        "            edited = evolve(edited, standing=with_fixed_content(job))",
+        "            edited = evolve(edited, standing=with_fixed_coverage(job))",
         "            pass",
         "catchup",
         "t:35 claim:A ok:A claim:A policy fail:A t:35 claim:A",
@@ -429,7 +429,7 @@ FAULTS = (
     Planted(
         "a pause takes away what has begun, where the clock was set back",
         "operate",
-        "        standing = with_fixed_content(job)",
+        "        standing = with_fixed_coverage(job)",
         "        pass",
         "plain",
         "t:35 claim:A fail:A back:12 back:12 pause t:10 resume t:35 claim:A",

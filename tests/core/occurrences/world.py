@@ -11,7 +11,7 @@ from tests.core.occurrences.clock import T0, M, at
 from tests.core.occurrences.commands import COMMANDS
 from tests.core.occurrences.stored import Stored
 
-from sched_core._model.claim import Asked, Claim, Decision, Ended, Renewal, Settlement, Start
+from sched_core._model.claim import Claim, Decision, Ended, Renewal, Requested, Settlement, Start
 from sched_core._model.execution import Execution, Kind, Status
 from sched_core._model.job import Job, JobSpec
 from sched_core._model.occurrence import Pause, Pending, Standing
@@ -406,7 +406,7 @@ class World:
         """Write what an operator has made of the job."""
         self.row.replace(job, found, self.next(), self.judge)
 
-    def ask(self, job: Job, asked: Asked) -> int:
+    def ask(self, job: Job, asked: Requested) -> int:
         """Write a request, unless it was there; return its number."""
         if asked.job is not job:
             self.replace(asked.job)

@@ -309,7 +309,7 @@ class TestWhatIsLeftToAClaim:
             change = edit(job, self.NOW, schedule=Cron("15 * * * *"))
             left, executions = change.job, change.executions
         else:
-            left, executions = None, define.retire(job, now=self.NOW)
+            left, executions = None, define.final_executions(job, now=self.NOW)
         after = as_left(hold, executions)
         assert after is not None
         _, lost = lapse(left, after, now=after.expires_at)
@@ -325,7 +325,7 @@ class TestWhatIsLeftToAClaim:
         job = request.backfill(admit(HOURLY), since=T0, until=now, now=now).job
         job, _ = run(job, now)
         claim, start = begun(job, now)
-        removed = define.retire(running(job, now), now=now)
+        removed = define.final_executions(running(job, now), now=now)
         hold = as_left(held_by_worker(job, now), removed)
         assert hold is not None
         decision = finish(claim, start, SUCCESS, started_at=now, now=now, stored=None)

@@ -124,9 +124,12 @@ class TestPause:
 
     def test_it_ends_by_itself_at_its_end_however_late_that_is_noticed(self) -> None:
         job = pause(admit(HOURLY), T0, until=T0 + 150 * MINUTE)
-        for noticed in (resume(job, at=T0 + 5 * HOUR), operate.woken(job, now=T0 + 5 * HOUR)):
+        for noticed in (
+            resume(job, at=T0 + 5 * HOUR),
+            operate.resumed_if_over(job, now=T0 + 5 * HOUR),
+        ):
             assert noticed.next_run == T0 + 3 * HOUR
-        assert operate.woken(job, now=T0 + 149 * MINUTE) is job
+        assert operate.resumed_if_over(job, now=T0 + 149 * MINUTE) is job
 
     @pytest.mark.parametrize("until", [T0, T0 - DAY, datetime(2027, 1, 1)])  # noqa: DTZ001
     def test_its_end_must_be_aware_and_ahead(self, until: datetime) -> None:

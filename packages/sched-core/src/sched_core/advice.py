@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from sched_core._model.job import Job, JobSpec
 from sched_core._model.policy import Drop
-from sched_core._rules.moment import hurried, stray
+from sched_core._rules.moment import stray, without_future_waits
 from sched_core.schedule import Cron, Schedule, dst_warnings, first_occurrence, parts, upcoming
 
 MOST = 3
@@ -62,7 +62,7 @@ def far_ahead(job: Job, *, now: datetime) -> str | None:
             f"its next moment is {one.scheduled_at:%Y-%m-%d %H:%M:%S}Z, and that of its schedule "
             f"{moment:%Y-%m-%d %H:%M:%S}Z: a clock was far ahead; scheduler.reanchor_job mends it"
         )
-    if hurried(job, now=now) is not job:
+    if without_future_waits(job, now=now) is not job:
         return (
             "it has a retry or a request that waits for a moment as far ahead as a clock was; "
             "scheduler.reanchor_job mends it"

@@ -144,7 +144,7 @@ class Change:
 
 
 @frozen
-class Asked:
+class Requested:
     """A job with a request in it, and the number of the request's occurrence."""
 
     job: Job

@@ -31,7 +31,7 @@ class Behind(NamedTuple):
     last: datetime | None = None
 
 
-NOTHING = Behind()
+NONE_BEHIND = Behind()
 
 
 @frozen
@@ -123,7 +123,7 @@ def passed(job: Job, since: datetime, now: datetime) -> Behind:
     return Behind() if first is None or first > until else grid_of(job).between(since, until)
 
 
-def content(job: Job, one: Pending, at: datetime | None) -> Behind:
+def coverage(job: Job, one: Pending, at: datetime | None) -> Behind:
     """Return the further moments that an occurrence covers if it began at the moment."""
     added = Behind(one.coalesced, one.coalesced_until)
     if at is None or not one.is_scheduled or type(job.spec.policy.misfire) is not Coalesce:
@@ -138,10 +138,10 @@ def rest_of_backfill(job: Job, one: Pending) -> Behind:
     """Return what is left of a backfill behind its pending occurrence."""
     if one.until is None or one.is_scheduled:
         return Behind()
-    return asked_grid(job, one.scheduled_at).between(one.scheduled_at, one.until)
+    return requestable_grid(job, one.scheduled_at).between(one.scheduled_at, one.until)
 
 
-def asked_grid(job: Job, since: datetime) -> Grid:
+def requestable_grid(job: Job, since: datetime) -> Grid:
     """Return the moments that can be asked for: calendar moments also from before the anchor."""
     schedule, anchor = job.spec.schedule, job.anchor
     return Grid(schedule, anchor if counts_from_anchor(schedule) else min(anchor, since - TICK))
@@ -163,14 +163,14 @@ def with_gap(gaps: tuple[Gap, ...], gap: Gap) -> tuple[Gap, ...]:
     return tuple(found)
 
 
-def of_moment(moment: datetime) -> Gap:
+def gap_of_moment(moment: datetime) -> Gap:
     """Return the gap that takes out one moment: it was cancelled before it came."""
     return Gap(moment - TICK, moment)
 
 
 def cancelled_ahead(gaps: tuple[Gap, ...], now: datetime) -> tuple[Gap, ...]:
     """Return the gaps of moments that were cancelled, and have not come."""
-    return tuple(gap for gap in gaps if gap.end > now and gap == of_moment(gap.end))
+    return tuple(gap for gap in gaps if gap.end > now and gap == gap_of_moment(gap.end))
 
 
 def still_ahead(gaps: tuple[Gap, ...], moment: datetime) -> tuple[Gap, ...]:

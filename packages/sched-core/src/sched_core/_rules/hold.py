@@ -12,8 +12,8 @@ from sched_core._model.execution import Execution, Status
 from sched_core._model.job import Job
 from sched_core._model.occurrence import Pending
 from sched_core._model.policy import share
-from sched_core._rules.record import kept, of_hold
-from sched_core._rules.standing import placed, replaced
+from sched_core._rules.record import execution_of_hold, kept
+from sched_core._rules.standing import replaced, with_due_at
 from sched_core.clock import instant_after
 
 QUARANTINE = timedelta(seconds=30)
@@ -99,7 +99,7 @@ def lapse(
     if one is None:
         return job, ()
     attempt = one.attempts + 1
-    lost = (of_hold(hold, one, attempt, Status.ABANDONED, now),)
+    lost = (execution_of_hold(hold, one, attempt, Status.ABANDONED, now),)
     executions = freed(job, hold, lost, now=now)
     if job is None or stored is None:
         return job, executions
@@ -121,7 +121,7 @@ def lapse(
         due_at=max(stored.due_at, instant_after(now, wait)) if wait else stored.due_at,
     )
     return evolve(
-        job, standing=placed(job, replaced(job.standing, stored, lapsed), now)
+        job, standing=with_due_at(job, replaced(job.standing, stored, lapsed), now)
     ), executions
 
 
@@ -150,7 +150,7 @@ def freed(
     one = hold.pending
     if one is None or _stored(job, hold) is not None:
         return executions
-    return (*executions, of_hold(hold, one, 0, Status.SUPERSEDED, now))
+    return (*executions, execution_of_hold(hold, one, 0, Status.SUPERSEDED, now))
 
 
 def leaves_pending(job: Job | None, hold: Hold, settlement: Settlement) -> bool:

@@ -13,7 +13,7 @@ from attrs import evolve
 from sched_core._model.job import Job
 from sched_core._model.occurrence import Pending
 from sched_core._rules.grid import TICK, Grid, cancelled_ahead, grid_of
-from sched_core._rules.standing import began_at, has_begun, placed, replaced, scheduled
+from sched_core._rules.standing import began_at, has_begun, replaced, scheduled, with_due_at
 from sched_core.schedule import Schedule, counts_from_end, next_occurrence
 from sched_core.schedule.derivation import fingerprint, knows_better, trail_of
 
@@ -24,13 +24,13 @@ back by more than that, and by more than a period, it was wrong before."""
 
 def corrected(job: Job, *, now: datetime) -> Job | None:
     """Return the job with what is pending put right; ``None`` where it is."""
-    found = hurried(job, now=now)
+    found = without_future_waits(job, now=now)
     found = rederived(found, now=now) or found
     found = reanchored(found, now=now) or found
     return None if found is job else found
 
 
-def hurried(job: Job, *, now: datetime) -> Job:
+def without_future_waits(job: Job, *, now: datetime) -> Job:
     """Return the job with those occurrences due now that began while a clock was far ahead.
 
     So are requests that were made then. Their waits were counted from that clock: by a clock that
@@ -45,7 +45,7 @@ def hurried(job: Job, *, now: datetime) -> Job:
             standing = replaced(standing, one, at_once)
     if standing is job.standing:
         return job
-    return evolve(job, standing=placed(job, standing, now))
+    return evolve(job, standing=with_due_at(job, standing, now))
 
 
 def is_from_ahead(job: Job, one: Pending, now: datetime) -> bool:
@@ -74,7 +74,7 @@ def rederived(job: Job, *, now: datetime) -> Job | None:
     fresh = None if moment is None else scheduled(job, number, moment)
     skip = moment if job.standing.skip == one.scheduled_at else job.standing.skip
     standing = evolve(job.standing, last_number=number, scheduled=fresh, skip=skip)
-    return evolve(job, standing=placed(job, standing, now))
+    return evolve(job, standing=with_due_at(job, standing, now))
 
 
 def is_outdated(job: Job) -> bool:
@@ -117,7 +117,7 @@ def reanchored(job: Job, *, now: datetime) -> Job | None:
         skip=moment if is_marked else job.standing.skip,
         last_scheduled_at=None,
     )
-    return evolve(anchored, standing=placed(anchored, fresh, now))
+    return evolve(anchored, standing=with_due_at(anchored, fresh, now))
 
 
 def stray(job: Job, *, now: datetime) -> datetime | None:

@@ -18,10 +18,10 @@ from sched_core._rules.grid import (
 from sched_core._rules.standing import (
     began_at,
     has_begun,
-    placed,
     replaced,
     scheduled,
-    with_fixed_content,
+    with_due_at,
+    with_fixed_coverage,
 )
 from sched_core.errors import InvalidDefinition, NothingToSkip, SchedError
 from sched_core.schedule import counts_from_end, first_occurrence, utc
@@ -31,19 +31,19 @@ class NothingToCancel(SchedError):
     """No such occurrence runs, waits for a retry, or was asked for."""
 
 
-def is_announced(standing: Standing) -> bool:
-    """Whether the job is only being declared: no other job is paused without an occurrence."""
+def is_placeholder(standing: Standing) -> bool:
+    """Whether the job is a placeholder: no other job is paused without an occurrence."""
     return standing.pause is not None and standing.scheduled is None and not standing.requests
 
 
 def activated(job: Job, now: datetime) -> Job:
-    """Return a job that was only announced as one that was just admitted."""
+    """Return a placeholder as a job that was just admitted."""
     job = evolve(job, anchor=now)
     first = first_occurrence(job.spec.schedule, now)
     number = job.standing.last_number + 1
     one = None if first is None else scheduled(job, number, first)
     standing = evolve(job.standing, last_number=number, scheduled=one, pause=None)
-    return evolve(job, standing=placed(job, standing, now))
+    return evolve(job, standing=with_due_at(job, standing, now))
 
 
 def pause(job: Job, *, until: datetime | None, reason: str | None, now: datetime) -> Job:
@@ -57,7 +57,7 @@ def pause(job: Job, *, until: datetime | None, reason: str | None, now: datetime
         raise InvalidDefinition(
             "until", f"must be after the present moment, not {until.isoformat()}"
         )
-    job = woken(job, now=now)
+    job = resumed_if_over(job, now=now)
     standing = job.standing
     if standing.scheduled is None and not standing.requests:
         return job
@@ -65,10 +65,10 @@ def pause(job: Job, *, until: datetime | None, reason: str | None, now: datetime
     at = None if one is None else began_at(job, one)
     if at is not None and at > now:
         # The clock was set back: the gap of this pause overlaps the moments that it covers.
-        standing = with_fixed_content(job)
+        standing = with_fixed_coverage(job)
     begun = standing.pause or Pause(now, standing.last_number)
     paused = evolve(standing, pause=evolve(begun, until=until, reason=reason))
-    return evolve(job, standing=placed(job, paused, now))
+    return evolve(job, standing=with_due_at(job, paused, now))
 
 
 def resume(job: Job, *, at: datetime) -> Job:
@@ -84,17 +84,17 @@ def resume(job: Job, *, at: datetime) -> Job:
     standing, paused = job.standing, job.standing.pause
     if paused is None:
         return job
-    if is_announced(standing):
+    if is_placeholder(standing):
         return activated(job, at)
     end = at if paused.until is None else min(at, paused.until)
     active = evolve(standing, pause=None)
     one = standing.scheduled
     if one is not None and one.scheduled_at <= end and paused.since < end:
-        active = _without(job, active, one, paused.since, end)
-    return evolve(job, standing=placed(job, active, at))
+        active = _without_paused_moments(job, active, one, paused.since, end)
+    return evolve(job, standing=with_due_at(job, active, at))
 
 
-def _without(
+def _without_paused_moments(
     job: Job, standing: Standing, one: Pending, since: datetime, end: datetime
 ) -> Standing:
     """Return the standing after a pause, without the moments inside it."""
@@ -119,7 +119,7 @@ def _without(
     return evolve(standing, last_number=number + 1, scheduled=fresh, gaps=gaps, spare=spare)
 
 
-def woken(job: Job, *, now: datetime) -> Job:
+def resumed_if_over(job: Job, *, now: datetime) -> Job:
     """Return the job resumed where the end of its pause has come, and no worker has seen it."""
     paused = job.standing.pause
     ends = None if paused is None else paused.until
@@ -170,7 +170,7 @@ def cancel(job: Job, *, now: datetime, number: int | None = None) -> Job:
         standing = replaced(standing, one, evolve(one, due_at=min(one.due_at, now)))
     marks = {mark for mark in standing.cancels if standing.find(mark) or mark == job.held}
     marked = evolve(standing, cancels=tuple(sorted(marks | {number})))
-    return evolve(job, standing=placed(job, marked, now))
+    return evolve(job, standing=with_due_at(job, marked, now))
 
 
 def retry_now(job: Job, *, now: datetime) -> Job:
@@ -180,4 +180,4 @@ def retry_now(job: Job, *, now: datetime) -> Job:
         if one is not None and one.began_at is not None and (one.retry_at or one.due_at) > now:
             at_once = evolve(one, due_at=min(one.due_at, now), retry_at=None)
             standing = replaced(standing, one, at_once)
-    return evolve(job, standing=placed(job, standing, now))
+    return evolve(job, standing=with_due_at(job, standing, now))

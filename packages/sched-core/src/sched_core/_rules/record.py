@@ -53,7 +53,7 @@ def gap_after(job: Job, one: Pending, last: datetime | None, now: datetime) -> t
     return None if next_one is None else next_one - since
 
 
-def ended(
+def final_execution(
     job: Job,
     one: Pending,
     status: Status,
@@ -68,7 +68,7 @@ def ended(
     return _record(job.spec.id, job.uid, one, 0, status, now, claim, keep, reason, behind)
 
 
-def of_passed(
+def execution_of_passed(
     job: Job, since: datetime, number: int, status: Status, now: datetime, *, reason: str
 ) -> Execution | None:
     """Return one final execution, under a number of its own, for all that was due after a moment.
@@ -79,10 +79,14 @@ def of_passed(
     if not behind.number or first is None:
         return None
     rest = Behind(behind.number - 1, behind.last if behind.number > 1 else None)
-    return ended(job, Pending(number, first, first), status, now, reason=reason, behind=rest)
+    return final_execution(
+        job, Pending(number, first, first), status, now, reason=reason, behind=rest
+    )
 
 
-def of_hold(hold: Hold, one: Pending, attempt: int, status: Status, now: datetime) -> Execution:
+def execution_of_hold(
+    hold: Hold, one: Pending, attempt: int, status: Status, now: datetime
+) -> Execution:
     """Return an execution of a stored claim's occurrence, even where its job is gone."""
     behind = Behind() if attempt else Behind(one.coalesced, one.coalesced_until)
     return _record(hold.job_id, hold.uid, one, attempt, status, now, hold, hold.keep, None, behind)

@@ -78,7 +78,7 @@ def test_nor_to_what_a_lost_claim_has_begun(misfire: CatchUp | Drop) -> None:
     stored = edit(running(job, LATE), LATE + MINUTE, policy=Policy(max_lost=1)).job
     job, executions = lose(job, LATE, stored=stored)
     assert told(executions) == [("abandoned", 1, 0)]
-    decision = define.retire(job, now=LATE + MINUTE)
+    decision = define.final_executions(job, now=LATE + MINUTE)
     assert told(decision) == [("superseded", 1, 0), ("superseded", 2, 3)]
 
 
