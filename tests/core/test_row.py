@@ -275,7 +275,7 @@ class TestRenew:
             assert row.hold is not None
             assert row.hold.alone_at == since
 
-    def test_a_claim_whose_lease_has_ended_and_that_nobody_has_ended_is_held(self) -> None:
+    def test_a_claim_whose_lease_has_ended_is_held_until_a_call_ends_it(self) -> None:
         row = Row(job())
         claim = claimed(row)
         assert row.renew(Renewal(claim), LATER + LEASE, LEASE) is not None

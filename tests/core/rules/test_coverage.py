@@ -1,4 +1,4 @@
-"""What an occurrence stands for: fixed when it begins, whatever is edited or paused afterwards."""
+"""What an occurrence covers: fixed when it begins, whatever is edited or paused afterwards."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from sched_core.schedule import Interval
 
 RETRY = Retry(attempts=3, backoff=10 * MINUTE)
 LATE = T0 + 5 * HOUR + 30 * MINUTE
-"""When the occurrence of 1:00 begins; four more have passed."""
+"""The occurrence of 1:00 begins then; four more have passed."""
 SINGLE = pytest.mark.parametrize("misfire", [CatchUp(), Drop(DAY)])
 TO_COALESCE = Policy(misfire=Coalesce(), retry=RETRY)
 

@@ -101,7 +101,7 @@ class TestAnnounced:
     def announced(self) -> Job:
         return define.placeholder(admit(HOURLY).spec, uid="uid", now=T0)
 
-    def test_it_is_not_due_and_whoever_declares_it_finishes_the_work(self) -> None:
+    def test_it_is_not_due_and_the_next_process_to_declare_it_finishes_the_work(self) -> None:
         job = self.announced()
         assert (job.state, job.standing.due_at) == (State.PAUSED, None)
         change = define.redefine(job, job.spec, declared=True, now=T0 + DAY)
@@ -185,7 +185,7 @@ class TestRedefine:
         assert (one.number, one.attempts, one.failures) == (2, 0, 0)
 
     def test_what_is_held_is_kept_and_what_was_due_behind_it_has_its_end(self) -> None:
-        """What an occurrence stands for is fixed at its claim, also while only that shows it."""
+        """What an occurrence covers is fixed at its claim, also while only that shows it."""
         claim, start = begun(admit(HOURLY, RETRY), T0 + HOUR)
         change = edit(running(claim.job, T0 + HOUR), T0 + 3 * HOUR, schedule=Interval(hours=9))
         assert told(change.executions) == [("superseded", 2, 1)]
@@ -265,7 +265,7 @@ class TestRetire:
         assert (execution.scheduled_at, execution.coalesced) == (T0 + HOUR, 4)
         assert execution.coalesced_until == T0 + 5 * HOUR
 
-    def test_what_has_begun_ends_by_itself_and_what_was_due_behind_it_in_another(self) -> None:
+    def test_what_has_begun_ends_alone_and_what_was_due_behind_it_in_another(self) -> None:
         job, _ = run(admit(HOURLY, RETRY), T0 + HOUR, FAILURE)
         executions = define.final_executions(job, now=T0 + 3 * HOUR)
         assert told(executions) == [("superseded", 1, 0), ("superseded", 2, 1)]

@@ -281,7 +281,7 @@ class TestOnWhatIsStoredNow:
         claim, start = begun(admit(HOURLY, Policy(retry=Retry(attempts=5))), T0 + HOUR)
         decision = finish(claim, start, ended, started_at=T0 + HOUR, now=T0 + HOUR, stored=stored)
         assert decision.standing is None
-        if ended is SNOOZE:  # whoever frees the claim writes how it ended
+        if ended is SNOOZE:  # the backend writes how it ended as it frees the claim
             assert decision.executions == ()
             return
         (execution,) = decision.executions
@@ -300,7 +300,7 @@ class TestOnWhatIsStoredNow:
             last_status=Status.SUCCEEDED,
         )
 
-    def test_a_job_that_went_on_without_it_repeats_nothing_that_it_stood_for(self) -> None:
+    def test_a_job_that_was_edited_meanwhile_repeats_nothing_that_it_covered(self) -> None:
         claim, start = begun(admit(HOURLY), T0 + 5 * HOUR)
         stored = edit(running(claim.job, T0 + 5 * HOUR), T0 + 5 * HOUR, schedule=AT_QUARTER).job
         job, executions = end(claim, start, T0 + 5 * HOUR + MINUTE, stored=stored)
@@ -372,7 +372,9 @@ class TestPostpone:
         assert start.kind is Kind.TRIGGERED
 
     @pytest.mark.parametrize("stored", ["edited", "removed", "added again"])
-    def test_what_was_edited_away_is_left_to_whoever_frees_the_claim(self, stored: str) -> None:
+    def test_what_was_edited_away_is_left_to_the_call_that_frees_the_claim(
+        self, stored: str
+    ) -> None:
         job, now = admit(HOURLY), T0 + HOUR
         there = {
             "edited": edit(job, now, schedule=Cron("30 * * * *")).job,
