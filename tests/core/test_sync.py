@@ -38,7 +38,7 @@ from sched_core import (
     Synced,
     Undecodable,
 )
-from sched_core._rules.define import announce
+from sched_core._rules.define import placeholder
 from sched_core._service.sync import Syncing, marker_id, version_of
 from sched_core.testing import FakeClock, RecordingHandler, history
 
@@ -220,7 +220,7 @@ def test_an_announced_job_is_not_due_and_whoever_declares_it_finishes_the_work()
     async def main() -> None:
         async with Scheduler(backend, handler=handler, clock=clock) as scheduler:
             for job_id in ("ensured", "synced", "resumed", "triggered", "left"):
-                announced = announce(spec(job_id, group="g"), uid=job_id, now=clock.now())
+                announced = placeholder(spec(job_id, group="g"), uid=job_id, now=clock.now())
                 await backend.add([announced])
             clock.advance(hours=5)
             assert await scheduler.run_due() == 0

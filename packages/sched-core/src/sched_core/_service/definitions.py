@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from attrs import evolve
 
-from sched_core._model.claim import Asked, Change
+from sched_core._model.claim import Change, Requested
 from sched_core._model.execution import Execution, occurrence_key
 from sched_core._model.job import RESERVED, Job, JobSpec
 from sched_core._model.policy import Policy
@@ -148,7 +148,7 @@ class Definitions:
         """Remove a job, with the executions of what was due or begun."""
         while True:
             job = await self._arrived(job_id)
-            executions = define.retire(job, now=self._clock.now())
+            executions = define.final_executions(job, now=self._clock.now())
             try:
                 await self._store.remove(job, executions)
             except RevisionConflict:
@@ -182,7 +182,7 @@ class Definitions:
 
     async def trigger(self, job_id: str) -> str:
         """Run a job once now, besides its schedule; return the key of the occurrence."""
-        asked: list[Asked] = []
+        asked: list[Requested] = []
 
         def ask(job: Job, now: datetime) -> Job:
             asked[:] = [request.trigger(job, now=now)]
@@ -211,7 +211,7 @@ class Definitions:
     async def _operate(self, job_id: str, act: Callable[[Job, datetime], Job]) -> Job:
         def edit(job: Job) -> Change:
             now = self._clock.now()
-            return Change(act(operate.woken(job, now=now), now))
+            return Change(act(operate.resumed_if_over(job, now=now), now))
 
         return await self._edit(job_id, edit)
 

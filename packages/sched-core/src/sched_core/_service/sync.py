@@ -388,7 +388,7 @@ class Syncing:
 
     async def _add(self, specs: Sequence[JobSpec], tries: int = 1) -> None:
         now = self._clock.now()
-        jobs = [define.announce(spec, uid=self._new_id(), now=now) for spec in specs]
+        jobs = [define.placeholder(spec, uid=self._new_id(), now=now) for spec in specs]
         try:
             announced = list(await self._backend.add(jobs))
         except JobAlreadyExists:
@@ -419,7 +419,7 @@ class Syncing:
 
     async def _remove(self, job: Job) -> None:
         while True:
-            executions = define.retire(job, now=self._clock.now())
+            executions = define.final_executions(job, now=self._clock.now())
             try:
                 await self._backend.remove(job, executions)
             except (JobNotFound, RevisionConflict):
