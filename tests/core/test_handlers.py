@@ -890,10 +890,10 @@ HANGING_PROCESS = """
 import sys, threading, anyio
 from datetime import datetime, timezone
 from sched_core import Scheduler, Once, Policy, MemoryBackend
-from sched_core._runtime import loop
+from sched_core._runtime import shutdown
 from sched_sql import SqlBackend
 
-loop.FLUSH = 0.5
+shutdown.FLUSH = 0.5
 begun = threading.Event()
 
 def handler(event):

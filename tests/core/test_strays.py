@@ -25,8 +25,8 @@ from tests.core.running import (
 from sched_core import Interval, JobEvent, MemoryBackend, Scheduler, SchedulerStopped, Status
 
 FRAME = {
-    "sched_core._runtime.loop.Engine._serve",
-    "sched_core._runtime.loop.Engine._watch_deadline",
+    "sched_core._runtime.loop.Loop._serve",
+    "sched_core._runtime.loop.Loop._watch_deadline",
     "sched_core._runtime.loop._do",
 }
 """What holds the scheduler's tasks together; without it the run ends, and says so."""
@@ -154,7 +154,7 @@ def test_a_loop_that_is_torn_down_raises() -> None:
         async with Scheduler(MemoryBackend(), handler=lambda event: None) as scheduler:
             run = asyncio.create_task(scheduler.run_forever(signals=False))
             await scheduler.wait_until_running()
-            (frame,) = [task for task in asyncio.all_tasks() if "Engine._serve" in task.get_name()]
+            (frame,) = [task for task in asyncio.all_tasks() if "Loop._serve" in task.get_name()]
             frame.cancel()
             with pytest.raises(SchedulerStopped):
                 await run
@@ -182,7 +182,7 @@ def test_a_claim_ends_only_after_its_thread_although_its_task_was_cancelled() ->
                 kept.extend(
                     task
                     for task in asyncio.all_tasks() - loop_tasks
-                    if "Workers._work" in task.get_name()
+                    if "TaskPool._work" in task.get_name()
                 )
                 for _ in range(3):
                     for task in kept:

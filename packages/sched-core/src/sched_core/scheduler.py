@@ -15,8 +15,9 @@ from sched_core._model.execution import Execution
 from sched_core._model.job import RESERVED, Job, JobSpec, check_text
 from sched_core._model.policy import Policy
 from sched_core._runtime import transactions
-from sched_core._runtime.loop import DEFAULT_GRACE, FLUSH, Engine
+from sched_core._runtime.loop import Loop
 from sched_core._runtime.observers import Health, Observer, Observers
+from sched_core._runtime.shutdown import DEFAULT_GRACE, FLUSH
 from sched_core._runtime.workers import Workers
 from sched_core._service.definitions import (
     UNSET,
@@ -176,7 +177,7 @@ class Scheduler:
         return _Opened(
             clock=clock,
             workers=workers,
-            engine=Engine(self._backend, clock, workers, self._observers, self._handler_set),
+            loop=Loop(self._backend, clock, workers, self._observers, self._handler_set),
             definitions=self._definitions(clock),
             affinity=Affinity("this scheduler"),
         )
@@ -197,7 +198,7 @@ class Scheduler:
 
     async def _close(self) -> None:
         opened, self._opened = self._opened, None
-        seconds = FLUSH if opened is None else opened.engine.left_to_stop()
+        seconds = FLUSH if opened is None else opened.loop.left_to_close()
         with anyio.CancelScope(shield=True), anyio.move_on_after(seconds) as limit:
             await self._backend.close()
         if limit.cancelled_caught:
@@ -555,7 +556,7 @@ class Scheduler:
     @property
     def is_running(self) -> bool:
         """Whether ``run_forever`` is running."""
-        return self._opened is not None and self._opened.engine.running
+        return self._opened is not None and self._opened.loop.running
 
     async def wait_until_running(self) -> None:
         """Wait until ``run_forever`` has begun to look for work."""
@@ -581,7 +582,7 @@ class Scheduler:
         before = opened.workers.completed
         try:
             await self._declare()
-            await opened.engine.run_due(opened.clock.now())
+            await opened.loop.run_due(opened.clock.now())
         finally:
             self._busy = False
         return opened.workers.completed - before
@@ -598,13 +599,13 @@ class Scheduler:
             SchedulerRunning: It is running already.
             SchedulerStopped: It has ended although nothing asked it to.
         """
-        engine = self._open().engine
+        loop = self._open().loop
         if self._busy:
             raise SchedulerRunning("run_forever is running already, or run_due is")
         self._busy = True
         try:
             await self._declare()
-            await engine.run_forever(signals=bool(signals), running=self._running_event.set)
+            await loop.run_forever(signals=bool(signals), running=self._running_event.set)
         finally:
             self._busy = False
             self._running_event = anyio.Event()
@@ -628,7 +629,7 @@ class Scheduler:
             raise InvalidDefinition("grace", f"must be seconds, 0 or more, not {grace!r}")
         if self._opened is not None:
             self._opened.affinity.check()
-            await self._opened.engine.stop(float(seconds))
+            await self._opened.loop.stop(float(seconds))
 
     # -- health
 
@@ -647,8 +648,8 @@ class Scheduler:
             trouble("backend", f"{type(error).__name__}: {error}")
         missing = "no handler is set: nothing is claimed" if self._handler is None else None
         trouble("handler", missing)
-        engine = opened.engine
-        stalled = f"has not looked for work since {engine.looked_at}" if engine.stalled() else None
+        loop = opened.loop
+        stalled = f"has not looked for work since {loop.looked_at}" if loop.stalled() else None
         trouble("loop", stalled)
         return self._health(opened)
 
@@ -662,21 +663,21 @@ class Scheduler:
         return None if opened is None else self._health(opened)
 
     def _health(self, opened: _Opened) -> Health:
-        engine, workers, problems = opened.engine, opened.workers, self._observers.problems
+        loop, workers, problems = opened.loop, opened.workers, self._observers.problems
         return Health(
             healthy=not problems,
             problems=problems,
             notices=self._observers.notices,
-            running=engine.running,
+            running=loop.running,
             executing=workers.active,
-            unsettled=len(workers.holdings.runs),
+            unsettled=len(workers.in_flight.runs),
             completed=workers.completed,
-            looked_at=engine.looked_at,
-            full_since=engine.full_since,
-            oldest_due=workers.holdings.oldest_due(),
+            looked_at=loop.looked_at,
+            full_since=loop.full_since,
+            oldest_due=workers.in_flight.oldest_due(),
             lateness=workers.lateness,
-            claims_lost=workers.holdings.claims_lost,
-            backend_errors=workers.holdings.backend_errors,
+            claims_lost=workers.in_flight.claims_lost,
+            backend_errors=workers.in_flight.backend_errors,
             at=opened.clock.now(),
         )
 
@@ -687,6 +688,6 @@ class _Opened:
 
     clock: Clock
     workers: Workers
-    engine: Engine
+    loop: Loop
     definitions: Definitions
     affinity: Affinity

@@ -10,7 +10,7 @@ import anyio
 import anyio.to_thread
 
 from sched_core._model.event import JobEvent
-from sched_core._runtime.runs import Run, Worker
+from sched_core._runtime.runs import Run, WorkerTask
 from sched_core._runtime.threads import HandlerThread
 from sched_core.handlers import Dispatcher, Handler, is_async
 
@@ -50,7 +50,7 @@ class Caller:
             thread.end()
         self._threads.clear()
 
-    def call(self, run: Run, handler: Handler, event: JobEvent, worker: Worker) -> Any:
+    def call(self, run: Run, handler: Handler, event: JobEvent, worker: WorkerTask) -> Any:
         """Call the handler; raises what it raises.
 
         Returns:
@@ -65,16 +65,18 @@ class Caller:
         return handler(event)
 
     async def _call_plain(
-        self, run: Run, handler: Handler, event: JobEvent, worker: Worker
+        self, run: Run, handler: Handler, event: JobEvent, worker: WorkerTask
     ) -> None:
         result = _ran(await self._call_in_thread(handler, event, worker))
         run.in_thread = False
         if inspect.isawaitable(result):
-            if run.why:
+            if run.cancel_reason:
                 worker.scope.cancel()
             await result
 
-    async def _in_thread(self, run: Run, worker: Worker, handler: Handler, event: JobEvent) -> Any:
+    async def _in_thread(
+        self, run: Run, worker: WorkerTask, handler: Handler, event: JobEvent
+    ) -> Any:
         """Call a function that a dispatcher chose; what waits for it here can go on afterwards."""
         run.enter_thread()
         try:
@@ -85,7 +87,7 @@ class Caller:
         run.leave_thread()
         return result
 
-    async def _call_in_thread(self, handler: Handler, event: JobEvent, worker: Worker) -> Any:
+    async def _call_in_thread(self, handler: Handler, event: JobEvent, worker: WorkerTask) -> Any:
         if self._host is None:
             # In a tuple: trio refuses functions that return coroutines.
             (result,) = await anyio.to_thread.run_sync(

@@ -17,7 +17,7 @@ from sched_core._model.job import Job
 from sched_core._rules.begin import begin
 from sched_core._rules.finish import LONGEST_WAIT, finish, postpone
 from sched_core._rules.standing import current
-from sched_core._runtime.in_flight import Holdings
+from sched_core._runtime.in_flight import InFlight
 from sched_core._runtime.runs import Postponed, Run
 from sched_core._support.logger import Logger, from_user_code
 from sched_core.clock import backoff_pause, monotonic_seconds
@@ -40,23 +40,23 @@ INTERRUPTIONS = 5
 """After so many attempts that failures of the store ended, health names the job."""
 
 
-class Settler:
+class Completer:
     """Decides what the ends of runs mean, and writes it.
 
     Args:
-        holdings: What is held; a run leaves it when it is written.
+        in_flight: What is held; a run leaves it when it is written.
         forget: Called with a run that is over, unless that is written and nobody waits for it.
         on_execution: Called with each execution once it is written.
     """
 
     def __init__(
         self,
-        holdings: Holdings,
+        in_flight: InFlight,
         *,
         forget: Callable[[Run], None],
         on_execution: Callable[[Execution], None] | None,
     ) -> None:
-        self._holdings = holdings
+        self._in_flight = in_flight
         self._forget = forget
         self._on_execution = on_execution
         self._waiting: list[Run] = []
@@ -132,30 +132,30 @@ class Settler:
             return
         topic = f"job {job.spec.id}"
         text = f"attempt {start.attempt} was interrupted, and is made again: {outcome.reason}"
-        self._holdings.backend_errors += 1
-        self._holdings.on_notice(topic, text)
+        self._in_flight.backend_errors += 1
+        self._in_flight.on_notice(topic, text)
         one = current(job.standing)
         if one is not None and start.attempt - one.failures >= INTERRUPTIONS:
-            self._holdings.on_trouble(topic, text)
+            self._in_flight.on_trouble(topic, text)
         self._until[job.spec.id] = now + 2 * UNDECIDED + LONGEST_WAIT
 
     def _cannot_decide(self, run: Run, error: Exception, now: datetime) -> None:
         job_id = run.claim.job.spec.id
         logger.error("job %r: what comes next cannot be decided", job_id, exc_info=error)
         problem = f"cannot be decided: {describe(error)}"
-        self._holdings.on_trouble(f"job {job_id}", problem)
+        self._in_flight.on_trouble(f"job {job_id}", problem)
         self._until[job_id] = now + 2 * UNDECIDED
 
     def tick(self) -> None:
         """Turn healthy again where the trouble of a job did not come back."""
-        now = self._holdings.clock.now()
+        now = self._in_flight.clock.now()
         for job_id in [job_id for job_id, until in self._until.items() if until <= now]:
             self._settled_well(job_id)
 
     def _settled_well(self, job_id: str) -> None:
         del self._until[job_id]
-        self._holdings.on_trouble(f"job {job_id}", None)
-        self._holdings.on_notice(f"job {job_id}", None)
+        self._in_flight.on_trouble(f"job {job_id}", None)
+        self._in_flight.on_notice(f"job {job_id}", None)
 
     # -- writing
 
@@ -213,15 +213,15 @@ class Settler:
         failures = 0
         while True:
             try:
-                outcomes = await self._holdings.backend.settle(settlements)
+                outcomes = await self._in_flight.backend.settle(settlements)
                 break
             except BackendUnavailable as error:
                 # The outcome is unknown. The same settlement again is harmless.
                 failures += 1
-                self._holdings.trouble("settling", error)
+                self._in_flight.trouble("settling", error)
                 await backoff_pause(failures)
             except Exception as error:  # noqa: BLE001 -- a third party's backend may raise anything
-                self._holdings.trouble("settling", error)
+                self._in_flight.trouble("settling", error)
                 if len(batch) > 1:
                     middle = len(batch) // 2
                     await self._write(batch[:middle])
@@ -229,7 +229,7 @@ class Settler:
                     return
                 self._refuse(batch[0], error)
                 return
-        self._holdings.on_trouble("settling", None)
+        self._in_flight.on_trouble("settling", None)
         for run, settled in zip(batch, outcomes, strict=True):
             if run.offered is not None and settled.outcome in {"written", "claim_lost"}:
                 await self._look_up(run)
@@ -237,7 +237,7 @@ class Settler:
         for run, settlement, settled in zip(batch, settlements, outcomes, strict=True):
             if run.phase == "ended":
                 busy += self._written(run, settlement, settled)
-        self._holdings.signal()
+        self._in_flight.signal()
         if busy == len(batch):
             await backoff_pause(1)
 
@@ -257,8 +257,8 @@ class Settler:
         told = f"the store refuses to write its end, its claim is kept: {describe(error)}"
         if run.refusals == 1:
             logger.error("job %r: %s", job_id, told)
-        self._holdings.on_trouble(f"job {job_id}", told)
-        self._until[job_id] = self._holdings.clock.now() + 2 * UNDECIDED
+        self._in_flight.on_trouble(f"job {job_id}", told)
+        self._until[job_id] = self._in_flight.clock.now() + 2 * UNDECIDED
 
     def _try_refused_again(self) -> None:
         now = monotonic_seconds()
@@ -279,11 +279,11 @@ class Settler:
             return
         execution_id = f"{job.uid}:{start.number}:{start.attempt}"
         try:
-            page = await self._holdings.backend.executions(
+            page = await self._in_flight.backend.executions(
                 ExecutionQuery(job_id=job.spec.id), after=None, limit=RECENT
             )
         except Exception as error:  # noqa: BLE001 -- it is stored, whatever this raises
-            self._holdings.trouble("reading what a handler has committed", error)
+            self._in_flight.trouble("reading what a handler has committed", error)
             return
         for each in page.items:
             if (
@@ -301,10 +301,10 @@ class Settler:
         """Act on what became of a settlement; return whether it has to be tried again later."""
         outcome = settled.outcome
         if outcome == "written":
-            if self._holdings.successors:
+            if self._in_flight.successors:
                 self._forget(run)
             else:
-                self._holdings.forget(run)
+                self._in_flight.forget(run)
             if self._on_execution is not None:
                 self.tell(settlement.executions)
             if self._until and run.claim.job.spec.id in self._until and _ended_well(run):
@@ -315,7 +315,7 @@ class Settler:
         elif outcome == "conflict":
             self._conflict(run, settled.job)
         else:
-            self._holdings.claims_lost += 1
+            self._in_flight.claims_lost += 1
             logger.warning(
                 "job %r: claim %s was taken over by another worker; its end was not written",
                 run.claim.job.id,
@@ -333,7 +333,7 @@ class Settler:
     def _conflict(self, run: Run, stored: Job | None) -> None:
         """Decide again on what is stored now: the edit stands."""
         run.conflicts += 1
-        now = self._holdings.clock.now()
+        now = self._in_flight.clock.now()
         if run.conflicts > CONFLICTS:
             logger.error("job %r: conflicts without end; its lease must run out", run.claim.job.id)
             self._forget(run)

@@ -17,7 +17,7 @@ from sched_core.ports import Backend
 logger = Logger("sched_core")
 
 
-class Holdings:
+class InFlight:
     """The claims that this process holds, one for each job id, and what went wrong with them.
 
     Args:
@@ -72,7 +72,7 @@ class Holdings:
 
     def lose(self, run: Run) -> None:
         """Note that a run's claim belongs to somebody else, and tell it to stop."""
-        if run.why == "lost":
+        if run.is_lost:
             return
         self.claims_lost += 1
         logger.warning("job %r: claim %s was lost", run.claim.job.id, run.claim.token)

@@ -1,12 +1,10 @@
-"""The loop that runs what is due, and how it ends."""
+"""The loop that claims due jobs and has them run."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context, ContextVar, copy_context
 from datetime import datetime, timedelta
-from typing import TypeVar, TypeVarTuple, Unpack
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -15,6 +13,7 @@ from sched_core._model.claim import Claim, Room
 from sched_core._model.execution import describe
 from sched_core._runtime.maintenance import Moments, Retention, Unreadable
 from sched_core._runtime.observers import Observers
+from sched_core._runtime.shutdown import Shutdown, wind_down
 from sched_core._runtime.signals import stop_signals
 from sched_core._runtime.supervision import first_of, keep_up, until
 from sched_core._runtime.workers import Workers
@@ -25,24 +24,14 @@ from sched_core.clock import (
     backoff_pause,
     elapsed,
     instant_after,
-    loop_seconds,
 )
 from sched_core.errors import SchedulerStopped
 from sched_core.ports import Backend
 
-T = TypeVar("T")
-Arguments = TypeVarTuple("Arguments")
-
 logger = Logger("sched_core")
 
-DEFAULT_GRACE = timedelta(seconds=20)
-"""Below the 30 seconds that Kubernetes waits before it kills."""
-FLUSH = 5.0
-"""Seconds after the grace in which what was cancelled ends and is written, all in all."""
-CLOSING = 0.5
-"""The last of them: for leaving behind what has not ended."""
-AT_ONCE = 1.0
-"""The same after a second signal."""
+RELEASE_TIMEOUT = 5.0
+"""Seconds that the store has to take claims back."""
 STALLED = timedelta(seconds=30)
 """A loop that has not looked for work for so long is reported as stalled."""
 
@@ -56,80 +45,7 @@ IDLE_TURNS = 3
 """After so many turns of the event loop without a beginning, all handlers are waiting."""
 
 
-class Stop:
-    """A request to stop, and what ended.
-
-    A stop has one deadline, grace plus :data:`FLUSH` after it was asked for, whatever the store
-    does.
-    """
-
-    def __init__(self) -> None:
-        self.requested = anyio.Event()
-        self.at_once = anyio.Event()
-        self.ended = anyio.Event()
-        """Set when the engine has ended, or its deadline has passed."""
-        self.served = anyio.Event()
-        """Set when the engine has ended."""
-        self.grace = DEFAULT_GRACE.total_seconds()
-        self._asked_at = 0.0
-        self._deadline = math.inf
-        self._waiting: anyio.CancelScope | None = None
-
-    def request(self, grace: float | None) -> None:
-        """Ask for the end.
-
-        Args:
-            grace: Seconds that handlers have to end; ``None``: as it stands.
-        """
-        now = loop_seconds()
-        if grace is not None:
-            self.grace = grace
-        if not self.requested.is_set():
-            self._asked_at = now
-        if self.grace <= 0:
-            self.at_once.set()
-        self._deadline = min(self._deadline, now + max(self.grace, 0) + FLUSH)
-        self.requested.set()
-        if self._waiting is not None:
-            self._waiting.cancel()
-
-    def on_signal(self) -> None:
-        """Ask for the end; a second time, for the end at once."""
-        if self.requested.is_set():
-            logger.warning("second signal: stopping at once")
-            self._deadline = min(self._deadline, loop_seconds() + AT_ONCE)
-            self.request(0)
-        else:
-            logger.info("signal: stopping within %s s", self.grace)
-            self.request(None)
-
-    def grace_left(self) -> float:
-        """Return for how many seconds handlers may go on."""
-        if self.at_once.is_set():
-            return 0.0
-        return max(0.0, self._asked_at + self.grace - loop_seconds())
-
-    def left(self) -> float:
-        """Return for how many seconds anything may go on."""
-        return max(0.0, self._deadline - CLOSING - loop_seconds())
-
-    def patience(self) -> float:
-        """Return for how many seconds those who wait for the end wait at most."""
-        return max(0.0, self._deadline - loop_seconds())
-
-    async def wait(
-        self, wait: Callable[[Unpack[Arguments]], Awaitable[T]], *arguments: *Arguments
-    ) -> T | None:
-        """Wait for something in a way that a request ends; return what came of it, if anything."""
-        result: T | None = None
-        with anyio.CancelScope() as self._waiting:
-            if not self.requested.is_set():
-                result = await wait(*arguments)
-        self._waiting = None
-        return result
-
-
-class Engine:
+class Loop:
     """Claims what is due and has it run, for as long as one call of ``run`` lasts.
 
     Args:
@@ -153,10 +69,10 @@ class Engine:
         self._workers = workers
         self._observers = observers
         self._handler_set = handler_set
-        self._stop = Stop()
+        self._shutdown = Shutdown()
         self._stopped = anyio.Event()
         self._steps = StepWatch(clock)
-        self._retention = Retention(backend, clock, observers, step=workers.holdings.lease / 4)
+        self._retention = Retention(backend, clock, observers, step=workers.in_flight.lease / 4)
         self._unreadable = Unreadable(backend, clock, observers)
         self._moments = Moments(backend, clock, observers)
         self._inside: ContextVar[bool] = ContextVar("sched_core.inside", default=False)
@@ -173,13 +89,13 @@ class Engine:
         Asked by a handler of its own, it returns at once: it would wait for its own caller.
         """
         if self.running:
-            self._stop.request(grace)
+            self._shutdown.request(grace)
             if not self._inside.get():
                 await self._stopped.wait()
 
-    def left_to_stop(self) -> float:
-        """Return the seconds that are left of a stop, a few where none was asked for."""
-        return max(AT_ONCE, min(self._stop.patience(), FLUSH))
+    def left_to_close(self) -> float:
+        """Return the seconds that the backend has to close; a few where no stop was requested."""
+        return self._shutdown.left_to_close()
 
     def stalled(self) -> bool:
         """Whether the loop has not looked for work for too long."""
@@ -213,33 +129,33 @@ class Engine:
         await self._retention.sometimes()
 
     async def _run(self, work: Callable[[], Awaitable[None]], *, signals: bool) -> None:
-        stop = self._stop = Stop()
+        shutdown = self._shutdown = Shutdown()
         failure: list[Exception] = []
         async with anyio.create_task_group() as host:
-            host.start_soon(self._serve, stop, work, failure)
-            host.start_soon(self._watch_deadline, stop)
+            host.start_soon(self._serve, shutdown, work, failure)
+            host.start_soon(self._watch_deadline, shutdown)
             try:
-                async with stop_signals(enabled=signals, on_signal=stop.on_signal):
-                    await stop.ended.wait()
+                async with stop_signals(enabled=signals, on_signal=shutdown.on_signal):
+                    await shutdown.done.wait()
             except BaseException:
-                stop.request(0)
+                shutdown.request(0)
                 raise
         if failure:
             raise failure[0]
 
-    async def _watch_deadline(self, stop: Stop) -> None:
+    async def _watch_deadline(self, shutdown: Shutdown) -> None:
         """Let those who wait for the end go on at the deadline, whatever still hangs then."""
         with anyio.CancelScope(shield=True):
-            await first_of(stop.requested.wait, stop.served.wait)
-            await until(stop.served.wait, stop.patience)
-        if not stop.served.is_set():
+            await first_of(shutdown.requested.wait, shutdown.finished.wait)
+            await until(shutdown.finished.wait, shutdown.patience)
+        if not shutdown.finished.is_set():
             logger.error("the scheduler has stopped, and something that it called still hangs")
-            stop.ended.set()
+            shutdown.done.set()
             self._stopped.set()
 
     async def _serve(
         self,
-        stop: Stop,
+        shutdown: Shutdown,
         work: Callable[[], Awaitable[None]],
         failure: list[Exception],
     ) -> None:
@@ -251,8 +167,8 @@ class Engine:
                     self._workers.start(tasks, self._handlers_context(), insists=self.running)
                     over = anyio.Event()
                     tasks.start_soon(_do, work, failure, over)
-                    await first_of(over.wait, stop.requested.wait)
-                    await self._wind_down(stop, over)
+                    await first_of(over.wait, shutdown.requested.wait)
+                    await self._wind_down(shutdown, over)
                     done = True
             except Exception as error:
                 logger.exception("the scheduler's loop failed")
@@ -261,8 +177,8 @@ class Engine:
                 if not done and not failure:
                     failure.append(SchedulerStopped("its loop was cancelled from outside"))
                     logger.error("the scheduler's loop was cancelled from outside: no job runs")
-                stop.served.set()
-                stop.ended.set()
+                shutdown.finished.set()
+                shutdown.done.set()
 
     def _handlers_context(self) -> Context:
         context = copy_context()
@@ -272,15 +188,15 @@ class Engine:
     # -- until nothing is due
 
     async def _run_until(self, moment: datetime) -> None:
-        workers, stop = self._workers, self._stop
+        workers, shutdown = self._workers, self._shutdown
         moment, claims = await self._claim_first(moment)
         while claims:
-            if stop.requested.is_set():
+            if shutdown.requested.is_set():
                 await self._release(claims)
                 return
             workers.accept(claims)
-            await stop.wait(workers.until_idle)
-            await stop.wait(workers.until_settled)
+            await shutdown.wait(workers.until_idle)
+            await shutdown.wait(workers.until_settled)
             claims = await self._claim_until(moment)
 
     async def _claim_first(self, moment: datetime) -> tuple[datetime, Sequence[Claim]]:
@@ -304,19 +220,19 @@ class Engine:
     async def _claim_some(self) -> Sequence[Claim]:
         claims: Sequence[Claim] = ()
         slow = True
-        while slow and not claims and not self._stop.requested.is_set():
-            changed, room = self._workers.holdings.changed, self._workers.room()
+        while slow and not claims and not self._shutdown.requested.is_set():
+            changed, room = self._workers.in_flight.changed, self._workers.room()
             if room <= 0:  # what may begin alone has just ended, and others may not begin yet
-                await self._stop.wait(changed.wait)
+                await self._shutdown.wait(changed.wait)
                 continue
             # A backend that had to wait long claims nothing, so that what is held is renewed first.
             self.looked_at = self._clock.now()
             claims = await self._claim(room)
-            slow = self._clock.now() - self.looked_at > self._workers.holdings.lease / 10
+            slow = self._clock.now() - self.looked_at > self._workers.in_flight.lease / 10
         return claims
 
     async def _claim(self, limit: int) -> Sequence[Claim]:
-        claimed = await self._stop.wait(self._backend.claim_due, Room(limit))
+        claimed = await self._shutdown.wait(self._backend.claim_due, Room(limit))
         if claimed is None:
             return ()
         for execution in claimed.lapsed:
@@ -336,57 +252,59 @@ class Engine:
             tasks.cancel_scope.cancel()
 
     async def _claim_and_run(self) -> None:
-        workers, stop, failures = self._workers, self._stop, 0
-        while not stop.requested.is_set():
+        workers, shutdown, failures = self._workers, self._shutdown, 0
+        while not shutdown.requested.is_set():
             self.looked_at = self._clock.now()
             try:
                 if workers.caller.handler is None:
                     self._observers.trouble("handler", "no handler is set: nothing is claimed")
-                    await stop.wait(self._handler_set.wait)
+                    await shutdown.wait(self._handler_set.wait)
                     continue
                 self._observers.trouble("handler", None)
-                changed = workers.holdings.changed
+                changed = workers.in_flight.changed
                 free = workers.room()
                 if free <= 0:
                     self.full_since = self.full_since or self.looked_at
-                    await stop.wait(changed.wait)
+                    await shutdown.wait(changed.wait)
                     continue
                 self.full_since = None
-                if self._steps.step() > workers.holdings.lease / 4:
+                if self._steps.step() > workers.in_flight.lease / 4:
                     await self._wait_out_step()
                     continue
-                if workers.holdings.runs:
-                    await stop.wait(workers.leases.renew_expiring)
+                if workers.in_flight.runs:
+                    await shutdown.wait(workers.leases.renew_expiring)
                 claims = await self._claim(free)
-                if claims and stop.requested.is_set():
+                if claims and shutdown.requested.is_set():
                     await self._release(claims)
                 elif claims:
                     workers.accept(claims)
                     await self._let_workers_start()
                 else:
-                    await stop.wait(self._backend.wait_due, Room(free))
+                    await shutdown.wait(self._backend.wait_due, Room(free))
                 if failures:
                     failures = 0
                     self._observers.trouble("claiming", None)
             except Exception as error:  # noqa: BLE001 -- a third party's backend may raise anything
                 failures += 1
-                workers.holdings.trouble("claiming", error)
-                await stop.wait(backoff_pause, failures)
+                workers.in_flight.trouble("claiming", error)
+                await shutdown.wait(backoff_pause, failures)
 
     async def _wait_out_step(self) -> None:
         """Wait whether the clock, which was set forward, stays so; set back, wait no more."""
         self._observers.trouble("clock", f"was set forward: nothing is claimed for {AFTER_STEP}")
         logger.warning("the clock was set forward: nothing is claimed for %s", AFTER_STEP)
-        await self._stop.wait(self._workers.leases.renew)
+        await self._shutdown.wait(self._workers.leases.renew)
         ends = elapsed(self._clock) + AFTER_STEP.total_seconds()
-        while (remaining := ends - elapsed(self._clock)) > 0 and not self._stop.requested.is_set():
+        while (
+            remaining := ends - elapsed(self._clock)
+        ) > 0 and not self._shutdown.requested.is_set():
             until = instant_after(self._clock.now(), timedelta(seconds=remaining))
-            await self._stop.wait(self._clock.sleep_until, until)
+            await self._shutdown.wait(self._clock.sleep_until, until)
             self.looked_at = self._clock.now()
             step = self._steps.step()
-            if step < -self._workers.holdings.lease / 4:
+            if step < -self._workers.in_flight.lease / 4:
                 break
-            if step > self._workers.holdings.lease / 4:
+            if step > self._workers.in_flight.lease / 4:
                 ends = elapsed(self._clock) + AFTER_STEP.total_seconds()
         self._observers.trouble("clock", None)
 
@@ -397,53 +315,23 @@ class Engine:
         another process may have nothing to do.
         """
         queued, unchanged = self._workers.queued, 0
-        while queued and unchanged < IDLE_TURNS and not self._stop.requested.is_set():
+        while queued and unchanged < IDLE_TURNS and not self._shutdown.requested.is_set():
             await checkpoint()
             unchanged = unchanged + 1 if self._workers.queued == queued else 0
             queued = self._workers.queued
-        if queued and not self._stop.requested.is_set():
+        if queued and not self._shutdown.requested.is_set():
             await self._release(self._workers.take_queued())
 
     # -- the end
 
-    async def _wind_down(self, stop: Stop, over: anyio.Event) -> None:
-        """End what is running.
-
-        Args:
-            stop: That was requested, or the work has ended without one.
-            over: Set once nothing more is claimed.
-        """
-        workers = self._workers
-        stop.request(None)
-
-        async def give_back() -> None:
-            await self._release(workers.take_all_unbegun())
-            await over.wait()
-            await self._release(workers.take_all_unbegun())
-
-        held = workers.holdings.runs
-        if held or not over.is_set():  # there is something to wait for
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(until, give_back, stop.left)
-                await until(workers.until_idle, stop.grace_left)
-                if workers.active:
-                    workers.cancel_all()
-                    await until(workers.until_idle, stop.left)
-        if workers.active:
-            hanging = sorted(run.claim.job.id for run in held.values())
-            logger.error("handlers did not end, their leases must run out: %s", hanging)
-            workers.abandon_threads()
-        if held:
-            await until(workers.until_settled, stop.left)
-        if held:
-            logger.error("%s runs were not written", len(held))
-        workers.close()
+    async def _wind_down(self, shutdown: Shutdown, over: anyio.Event) -> None:
+        await wind_down(self._workers, shutdown, over, self._release)
 
     async def _release(self, claims: Sequence[Claim]) -> None:
         if not claims:
             return
         try:
-            with anyio.fail_after(FLUSH):
+            with anyio.fail_after(RELEASE_TIMEOUT):
                 await self._backend.release(claims)
             self._observers.trouble("releasing", None)
         except Exception as error:
@@ -456,7 +344,7 @@ async def _do(
 ) -> None:
     try:
         await work()
-    except Exception as error:  # noqa: BLE001 -- raised by Engine._run
+    except Exception as error:  # noqa: BLE001 -- raised by Loop._run
         failure.append(error)
     finally:
         over.set()

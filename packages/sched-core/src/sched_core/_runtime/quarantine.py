@@ -22,7 +22,7 @@ from typing import Any
 import anyio.abc
 
 from sched_core._rules.hold import QUARANTINE
-from sched_core._runtime.in_flight import Holdings
+from sched_core._runtime.in_flight import InFlight
 from sched_core._runtime.leases import Leases
 from sched_core._runtime.runs import Run
 from sched_core._runtime.supervision import keep_up, until
@@ -36,7 +36,7 @@ class Quarantine:
     """Has runs begin alone, one after the other.
 
     Args:
-        holdings: What is held.
+        in_flight: What is held.
         leases: By which the store is told.
         call: Queues a run, so that its handler is called.
         others: Tells how many runs are queued or under way, but those that wait here.
@@ -44,13 +44,13 @@ class Quarantine:
 
     def __init__(
         self,
-        holdings: Holdings,
+        in_flight: InFlight,
         leases: Leases,
         *,
         call: Callable[[Run], None],
         others: Callable[[], int],
     ) -> None:
-        self._holdings = holdings
+        self._in_flight = in_flight
         self._leases = leases
         self._call = call
         self._others = others
@@ -97,7 +97,7 @@ class Quarantine:
 
     def _reopen(self) -> None:
         self.closed = False
-        self._holdings.signal()
+        self._in_flight.signal()
 
     async def _isolate(self, run: Run) -> None:
         if not self._others():
@@ -106,16 +106,19 @@ class Quarantine:
         if not self._waiting or self._waiting[0] is not run:
             return  # given back meanwhile
         self._waiting.popleft()
-        if run.why is not None:
+        if run.cancel_reason is not None:
             run.alone = False
         job_id = run.claim.job.id
         logger.warning(
-            "job %r: %s claims were lost in a row: %s", job_id, run.lost, _how(alone=run.alone)
+            "job %r: %s claims were lost in a row: %s",
+            job_id,
+            run.claims_lost,
+            _how(alone=run.alone),
         )
         self._call(run)
-        await self._wait(lambda: run.has_returned or not run.is_open)
+        await self._wait(lambda: not run.is_under_way)
         failures = 0
-        while run.alone and run.is_open and not run.has_returned:
+        while run.alone and run.is_under_way:
             # It must be known before anything begins beside it: the loss would count as its own.
             run.alone = False
             if not await self._leases.renew_one(run):
@@ -129,7 +132,7 @@ class Quarantine:
 
         async def over() -> None:
             while not is_over():
-                await self._holdings.changed.wait()
+                await self._in_flight.changed.wait()
 
         await until(over, lambda: ends - loop_seconds())
 

@@ -55,8 +55,8 @@ TABLE: Mapping[Phase, Mapping[Step, Phase]] = {
     "over": _Steps({"commit": "over", "let go": "over"}),
 }
 
-Why = Literal["stop", "timeout", "overlap", "cancel", "lost"]
-_STRENGTH: Mapping[Why | None, int] = {
+CancelReason = Literal["stop", "timeout", "overlap", "cancel", "lost"]
+_STRENGTH: Mapping[CancelReason | None, int] = {
     None: 0,
     "stop": 1,
     "timeout": 1,
@@ -112,20 +112,22 @@ def _is_by_store(error: BaseException) -> bool:
     return found
 
 
-def told_to_stop(why: Why | None, outcome: Outcome, timeout: timedelta | None) -> Outcome:
-    """Say what the end of a handler means that was told to stop."""
-    if why is None or isinstance(outcome, Postponed) or outcome.by_store:
+def cancelled_outcome(
+    reason: CancelReason | None, outcome: Outcome, timeout: timedelta | None
+) -> Outcome:
+    """Return the outcome to record for a handler that was told to stop, or the one given."""
+    if reason is None or isinstance(outcome, Postponed) or outcome.by_store:
         return outcome
-    if why == "timeout":
+    if reason == "timeout":
         return Ended(Status.FAILED, f"timeout: cancelled after {timeout}")
-    if why == "overlap":
+    if reason == "overlap":
         return Ended(Status.CANCELLED, "the next occurrence's moment has come")
-    if why == "cancel":
+    if reason == "cancel":
         return Ended(Status.CANCELLED, "cancelled")
     return Ended(Status.INTERRUPTED, "the worker stopped before the handler had ended")
 
 
-class Worker:
+class WorkerTask:
     """A standing task that calls handlers."""
 
     __slots__ = ("scope", "thread", "woken")
@@ -147,7 +149,7 @@ class Run:
         finished_at: When it returned, or was found to have nothing to do.
         worker: The task that the handler runs in, while it does.
         in_thread: Whether it runs in a thread, where it can be told to stop and not be cancelled.
-        why: Why it was told to stop.
+        cancel_reason: CancelReason it was told to stop.
         cancellation: By which the handler is told.
         outcome: How it ended.
         error: What the handler raised.
@@ -162,6 +164,7 @@ class Run:
 
     __slots__ = (
         "alone",
+        "cancel_reason",
         "cancellation",
         "claim",
         "conflicts",
@@ -177,7 +180,6 @@ class Run:
         "refusals",
         "start",
         "started_at",
-        "why",
         "worker",
     )
 
@@ -187,9 +189,9 @@ class Run:
         self.start: Start | None = None
         self.started_at: datetime | None = None
         self.finished_at: datetime | None = None
-        self.worker: Worker | None = None
+        self.worker: WorkerTask | None = None
         self.in_thread = False
-        self.why: Why | None = None
+        self.cancel_reason: CancelReason | None = None
         self.cancellation = Cancellation()
         self.outcome: Outcome | None = None
         self.error: BaseException | None = None
@@ -207,7 +209,22 @@ class Run:
         return self.phase in {"claimed", "queued", "running"}
 
     @property
-    def lost(self) -> int:
+    def is_under_way(self) -> bool:
+        """Whether it is open, and the handler has not returned."""
+        return self.is_open and not self.has_returned
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the claim is known to be another worker's, or to have ended."""
+        return self.cancel_reason == "lost"
+
+    @property
+    def needs_lease(self) -> bool:
+        """Whether the claim has to be renewed before its lease ends."""
+        return self.is_open and not self.is_lost
+
+    @property
+    def claims_lost(self) -> int:
         """How many claims of its occurrence were lost in a row before this one."""
         one = current(self.claim.job.standing)
         return 0 if one is None else one.lost
@@ -224,7 +241,7 @@ class Run:
         self.phase = TABLE[self.phase]["queue"]
         self.start = start
 
-    def call(self, worker: Worker, now: datetime, *, in_thread: bool) -> None:
+    def call(self, worker: WorkerTask, now: datetime, *, in_thread: bool) -> None:
         """Note that the handler is being called."""
         self.phase = TABLE[self.phase]["call"]
         self.started_at, self.worker, self.in_thread = now, worker, in_thread
@@ -236,15 +253,15 @@ class Run:
     def leave_thread(self) -> None:
         """Note that it goes on in the loop; a cancellation that could not reach it comes now."""
         self.in_thread = False
-        if self.why is not None and self.worker is not None and self.is_open:
+        if self.cancel_reason is not None and self.worker is not None and self.is_open:
             self.worker.scope.cancel()
 
-    def cancel(self, why: Why) -> None:
+    def cancel(self, reason: CancelReason) -> None:
         """Tell the handler to stop, and cancel it where it can be."""
         if not self.is_open:
             return
-        if _STRENGTH[why] > _STRENGTH[self.why]:
-            self.why = why
+        if _STRENGTH[reason] > _STRENGTH[self.cancel_reason]:
+            self.cancel_reason = reason
         self.cancellation.requested = True
         if self.worker is not None and not self.in_thread:
             self.worker.scope.cancel()
@@ -264,7 +281,7 @@ class Run:
         Written meanwhile, or lost: what becomes of the settlement tells.
         """
         if self.phase == "ended":
-            self.why = "lost"
+            self.cancel_reason = "lost"
 
     def offer(self, settlement: Settlement) -> Settlement:
         """Note what the handler's own transaction is about to commit. From any thread."""

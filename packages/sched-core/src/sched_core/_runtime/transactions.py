@@ -10,28 +10,28 @@ from sched_core._model.claim import SUCCESS, Settlement
 from sched_core._model.event import JobEvent
 from sched_core._model.job import Job
 from sched_core._rules.finish import finish
-from sched_core._runtime.in_flight import Holdings
+from sched_core._runtime.in_flight import InFlight
 from sched_core._runtime.runs import Run
 from sched_core.errors import BackendError, ClaimLost
 from sched_core.ports import Backend, JobStore, Transaction, Transactional
 
 
-class Transactions:
+class HandlerTransactions:
     """Makes them for the runs that this process holds.
 
     Args:
-        holdings: What is held.
+        in_flight: What is held.
         backend: That it is held on.
     """
 
-    def __init__(self, holdings: Holdings, backend: Backend) -> None:
-        self._holdings = holdings
+    def __init__(self, in_flight: InFlight, backend: Backend) -> None:
+        self._in_flight = in_flight
         self._backend = backend
 
     def begin(self, event: JobEvent) -> Transaction:
         """Return a transaction that settles the event's occurrence; from any thread."""
-        run = self._holdings.runs.get(event.id)
-        if run is None or run.claim.token != event.token or run.why == "lost":
+        run = self._in_flight.runs.get(event.id)
+        if run is None or run.claim.token != event.token or run.is_lost:
             raise ClaimLost(event.id)
         if run.phase == "committed":
             raise BackendError(
@@ -53,7 +53,7 @@ class Transactions:
             raise BackendError(f"this occurrence of job {run.claim.job.id!r} is settled already")
         if start is None or not run.is_open:
             raise ClaimLost(run.claim.job.id)
-        now = self._holdings.clock.now()
+        now = self._in_flight.clock.now()
         decision = finish(
             run.claim, start, SUCCESS, started_at=run.started_at or now, now=now, stored=stored
         )

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
-from collections import deque
 from collections.abc import Callable, Sequence
-from contextvars import Context, copy_context
+from contextvars import Context
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -27,13 +25,22 @@ from sched_core._model.claim import SUCCESS, Claim
 from sched_core._model.event import JobEvent
 from sched_core._model.execution import Execution, describe, occurrence_key
 from sched_core._runtime.caller import Caller
-from sched_core._runtime.completion import BATCH, UNDECIDED, Settler
-from sched_core._runtime.in_flight import Holdings
+from sched_core._runtime.completion import BATCH, UNDECIDED, Completer
+from sched_core._runtime.in_flight import InFlight
 from sched_core._runtime.leases import Deadlines, Leases
+from sched_core._runtime.pool import TaskPool
 from sched_core._runtime.quarantine import Quarantine
-from sched_core._runtime.runs import Outcome, Postponed, Run, Why, Worker, failure, told_to_stop
-from sched_core._runtime.supervision import absorb, asyncio_task, is_stray, keep_up, uncancel
-from sched_core._runtime.transactions import Transactions
+from sched_core._runtime.runs import (
+    CancelReason,
+    Outcome,
+    Postponed,
+    Run,
+    WorkerTask,
+    cancelled_outcome,
+    failure,
+)
+from sched_core._runtime.supervision import asyncio_task, keep_up, uncancel
+from sched_core._runtime.transactions import HandlerTransactions
 from sched_core._support.logger import Logger, from_user_code
 from sched_core.clock import Clock, instant_after
 from sched_core.errors import NoRoute
@@ -71,36 +78,34 @@ class Workers:
     ) -> None:
         self.clock = clock
         self.max_concurrency = max_concurrency
-        self.holdings = Holdings(backend, clock, on_trouble, on_notice)
-        self.leases = Leases(self.holdings)
+        self.in_flight = InFlight(backend, clock, on_trouble, on_notice)
+        self.leases = Leases(self.in_flight)
         self.caller = Caller(slots=max_concurrency)
         self.active = 0
         """Runs queued or under way; those that only wait to be settled do not count."""
         self.completed = 0
         self.lateness: timedelta | None = None
-        self._settler = Settler(self.holdings, forget=self._forget, on_execution=on_execution)
-        self._deadlines = Deadlines(self.holdings, slots=max_concurrency)
+        self._completer = Completer(self.in_flight, forget=self._forget, on_execution=on_execution)
+        self._deadlines = Deadlines(self.in_flight, slots=max_concurrency)
         self._quarantine = Quarantine(
-            self.holdings, self.leases, call=self._queue_one, others=self._others
+            self.in_flight, self.leases, call=self._queue_one, others=self._others
         )
-        self._effects = (
-            Transactions(self.holdings, backend) if backend.capabilities.transactions else None
+        self._transactions = (
+            HandlerTransactions(self.in_flight, backend)
+            if backend.capabilities.transactions
+            else None
         )
-        self._third_of_lease = self.holdings.lease / 3
+        self._third_of_lease = self.in_flight.lease / 3
         self._limit = max_concurrency
         self._accepted_at = clock.now()
         self._called = 0
         self._overlapped = True
-        self._queue: deque[Run] = deque()
-        self._idle: list[Worker] = []
-        self._workers = 0
-        self._waking = 0
-        self._closing = False
+        self._pool = TaskPool(self._call, size=max_concurrency)
+        self._queue = self._pool.queue
         self._tasks: anyio.abc.TaskGroup | None = None
+        """The group that everything runs in, ``None`` once that is to end."""
         self.host: Any = None
         """The task of asyncio that runs the group, ``None`` on trio."""
-        self._context = copy_context()
-        """That every worker begins with."""
 
     # -- the tasks
 
@@ -113,39 +118,35 @@ class Workers:
             insists: Whether an end that the store refuses is written again and again.
         """
         self._tasks = tasks
-        self._context = context
         self.host = asyncio_task()
-        self._closing = False
         self.active = 0
         self._called = 0
         self.caller.start(self.host)
-        self.holdings.changed = anyio.Event()
-        self._settler.start(insists=insists)
+        self._pool.start(tasks, context, self.host)
+        self.in_flight.changed = anyio.Event()
+        self._completer.start(insists=insists)
         tasks.start_soon(keep_up, "the task that settles", self.host, self._settle_all)
-        keep = functools.partial(self.leases.keep, tasks, host=self.host, tick=self._settler.tick)
+        keep = functools.partial(self.leases.keep, tasks, host=self.host, tick=self._completer.tick)
         tasks.start_soon(keep_up, "the task that renews", self.host, keep)
 
     async def _settle_all(self) -> None:
-        await self._settler.write_all(begun=self._room_again)
+        await self._completer.write_all(begun=self._room_again)
 
     def _room_again(self) -> None:
         if self.active < self.max_concurrency:
-            self.holdings.signal()
+            self.in_flight.signal()
 
     def close(self) -> None:
         """End the standing tasks. What is still running is left to its lease."""
-        self._closing = True
-        if self._tasks is not None:
-            self._tasks.cancel_scope.cancel()
-        self._tasks = self.host = None
+        tasks, self._tasks, self.host = self._tasks, None, None
+        self._pool.close()
+        if tasks is not None:
+            tasks.cancel_scope.cancel()
         self.caller.close()
-        self._idle.clear()
-        self._workers = self._waking = 0
         self._deadlines.clear()
-        self._queue.clear()
         self._quarantine.clear()
-        self._settler.clear()
-        self.holdings.clear()
+        self._completer.clear()
+        self.in_flight.clear()
         self.active = 0
 
     def room(self) -> int:
@@ -154,7 +155,7 @@ class Workers:
         As many as handlers may run beside each other. More only while handlers never wait and
         whole batches end at once: what is claimed and queued here, nobody else can take.
         """
-        if self._quarantine.closed or len(self.holdings.runs) >= 10 * self.max_concurrency + 100:
+        if self._quarantine.closed or len(self.in_flight.runs) >= 10 * self.max_concurrency + 100:
             return 0
         if self.active == 0:
             quick = not self._overlapped and self.clock.now() - self._accepted_at < AT_ONCE
@@ -168,23 +169,23 @@ class Workers:
         """Take over claims: run them, or settle them without one."""
         now = self._accepted_at = self.clock.now()
         self._overlapped = self._called > 0
-        holdings = self.holdings
+        in_flight = self.in_flight
         for claim in claims:
             run = Run(claim)
             job_id = claim.job.spec.id
-            earlier = holdings.runs.get(job_id)
+            earlier = in_flight.runs.get(job_id)
             if earlier is not None:
                 # Our own lease ran out unrenewed and we got the job again. One at a time all the
                 # same: the new run waits until the old handler has returned.
-                holdings.successors[job_id] = run
+                in_flight.successors[job_id] = run
                 earlier.cancel("lost")
                 continue
-            holdings.runs[job_id] = run
+            in_flight.runs[job_id] = run
             self._begin(run, now)
-        self._wake()
+        self._pool.wake()
 
     def _begin(self, run: Run, now: datetime) -> None:
-        if not self._settler.begin(run, now):
+        if not self._completer.begin(run, now):
             return
         self.active += 1
         if run.start is not None and run.start.alone and self._tasks is not None:
@@ -194,102 +195,17 @@ class Workers:
 
     def _queue_one(self, run: Run) -> None:
         self._queue.append(run)
-        self._wake()
+        self._pool.wake()
 
     def _others(self) -> int:
         """Return how many runs are queued or under way, without those that are to begin alone."""
         return self.active - len(self._quarantine)
 
-    def _wake(self) -> None:
-        """See to it that somebody is going to look at the queue."""
-        if not self._queue or self._waking:
-            return
-        if self._idle:
-            self._waking += 1
-            self._idle.pop().woken.set()
-        elif self._workers < self.max_concurrency:
-            self._workers += 1
-            self._begin_work(Worker())
-
-    def _begin_work(self, worker: Worker) -> None:
-        if self._tasks is not None:
-            self._waking += 1
-            self._context.run(self._tasks.start_soon, self._work, worker)
-
-    async def _work(self, worker: Worker) -> None:
-        self._waking -= 1
-        try:
-            await self._serve(worker)
-        except BaseException as error:
-            if self._closing or worker.scope.cancel_called:
-                raise
-            if isinstance(error, Exception):
-                # Of a run that made this fail. All others go on.
-                logger.error("calling a handler failed", exc_info=error)
-            elif is_stray(error, self.host):
-                uncancel(asyncio_task())
-                logger.warning("a worker's task was cancelled from outside; another takes over")
-            else:
-                raise
-            self._replace(worker)
-
-    def _replace(self, worker: Worker) -> None:
-        """Have another task call handlers in the place of this one."""
-        successor = Worker()
-        successor.thread = worker.thread
-        self._begin_work(successor)
-
-    async def _serve(self, worker: Worker) -> None:
-        queue, context, task = self._queue, copy_context(), asyncio_task()
-        while not self._closing:
-            with anyio.CancelScope() as worker.scope:
-                while not worker.scope.cancel_called:
-                    if _differ(copy_context(), context):
-                        # No job finds what another one left in context variables.
-                        self._replace(worker)
-                        return
-                    if not queue:
-                        await self._sleep(worker)
-                        continue
-                    run = queue.popleft()
-                    if queue:
-                        self._wake()
-                    references = _references(task)
-                    await self._call(run, worker)
-                    # No other job's handler may be called in a task that was cancelled when the
-                    # handler had returned, or is kept by someone who may cancel it.
-                    kept = _references(task) > references
-                    if (
-                        task is not None
-                        and (kept or task.cancelling())
-                        and not self._is_ending(worker)
-                    ):
-                        await absorb(task)
-                        self._replace(worker)
-                        return
-
-    def _is_ending(self, worker: Worker) -> bool:
-        """Whether the worker's task was cancelled by the scheduler, or by the program's end."""
-        return worker.scope.cancel_called or self._closing or self.host.cancelling() > 0
-
-    async def _sleep(self, worker: Worker) -> None:
-        worker.woken = anyio.Event()
-        self._idle.append(worker)
-        try:
-            await worker.woken.wait()
-        except BaseException:
-            if worker in self._idle:
-                self._idle.remove(worker)
-            elif not self._closing:
-                self._waking -= 1
-            raise
-        self._waking -= 1
-
-    async def _call(self, run: Run, worker: Worker) -> None:
+    async def _call(self, run: Run, worker: WorkerTask) -> None:
         claim, start, handler = run.claim, run.start, self.caller.handler
         if start is None or handler is None or run.cancellation.requested:
             # Told to stop before it began: it was no attempt. A mark to cancel ends the next claim.
-            self._ended(run, Postponed(self.clock.now()) if run.why else None, None)
+            self._ended(run, Postponed(self.clock.now()) if run.cancel_reason else None, None)
             return
         job = claim.job
         spec = job.spec
@@ -298,15 +214,15 @@ class Workers:
             # Something blocked the loop, or the clock was moved: make sure that it is still ours.
             await self.leases.renew()
             claim, now = run.claim, self.clock.now()
-            if run.why:
+            if run.cancel_reason:
                 self._ended(run, Postponed(now), None)
                 return
         run.call(worker, now, in_thread=self.caller.threaded)
         self.lateness = now - start.scheduled_at
         timeout, deadline = spec.policy.timeout, start.deadline
         if (timeout is not None or deadline is not None) and self._tasks is not None:
-            why, after = _limit(timeout, deadline, now)
-            self._deadlines.add(run, why, after, self._tasks, self.host)
+            reason, after = _limit(timeout, deadline, now)
+            self._deadlines.add(run, reason, after, self._tasks, self.host)
         event = JobEvent(
             spec.id,
             spec.schedule,
@@ -322,7 +238,7 @@ class Workers:
             start.coalesced_until,
             job.standing.last_finished_at,
             run.cancellation,
-            self._effects,
+            self._transactions,
         )
         outcome: Outcome | None = None  # where the loop ends: left to its lease
         raised: BaseException | None = None
@@ -337,12 +253,12 @@ class Workers:
         except NoRoute as error:
             outcome = Postponed(_later(self.clock.now(), error.delay))
             logger.info("job %r: %s; tried again in %s s", spec.id, describe(error), error.delay)
-        except (Exception, BaseExceptionGroup, SystemExit) as error:  # noqa: BLE001 -- the settler logs it
+        except (Exception, BaseExceptionGroup, SystemExit) as error:  # noqa: BLE001 -- the completer logs it
             outcome, raised = failure(error), error
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) and not run.in_thread:
                 raise
-            if worker.scope.cancel_called or self._closing:
+            if worker.scope.cancel_called or self._tasks is None:
                 # A thread goes on when its worker is cancelled: its claim is left to its lease.
                 outcome = None if run.in_thread else failure(error)
                 raise
@@ -358,7 +274,7 @@ class Workers:
 
     def _ended(self, run: Run, outcome: Outcome | None, error: BaseException | None) -> None:
         """Note how a run ended; ``None`` where nothing may be written."""
-        if self._closing:
+        if self._tasks is None:
             return
         self.active -= 1
         now = self.clock.now()
@@ -368,7 +284,7 @@ class Workers:
             run.finish(SUCCESS, error, now)
             self.completed += 1
             self._forget(run)
-            self._settler.tell(run.offered.executions)
+            self._completer.tell(run.offered.executions)
             if error is not None:
                 logger.warning(
                     "job %r: its handler failed after it had committed; the run has succeeded: %s",
@@ -377,23 +293,25 @@ class Workers:
                     exc_info=from_user_code(error),
                 )
             return
-        if run.why == "lost" or outcome is None:
+        if run.cancel_reason == "lost" or outcome is None:
             run.finish(None, error, now)
             self._forget(run)
             return
-        if run.why is not None:
-            outcome = told_to_stop(run.why, outcome, run.claim.job.spec.policy.timeout)
+        if run.cancel_reason is not None:
+            outcome = cancelled_outcome(
+                run.cancel_reason, outcome, run.claim.job.spec.policy.timeout
+            )
         run.finish(outcome, None if run.cancellation.requested else error, now)
         self.completed += 1
-        self._settler.finish(run, run.claim.job, now)
+        self._completer.finish(run, run.claim.job, now)
 
     def _forget(self, run: Run) -> None:
         """Let go of a claim; a run of the same job that waited for it may begin."""
-        successor = self.holdings.forget(run)
+        successor = self.in_flight.forget(run)
         if successor is not None:
             self._begin(successor, self.clock.now())
-            self._wake()
-        self.holdings.signal()
+            self._pool.wake()
+        self.in_flight.signal()
 
     # -- stopping
 
@@ -411,14 +329,14 @@ class Workers:
     def _take(self, queued: list[Run]) -> list[Claim]:
         self.active -= len(queued)
         for run in queued:
-            self.holdings.runs.pop(run.claim.job.spec.id, None)
+            self.in_flight.runs.pop(run.claim.job.spec.id, None)
             run.let_go()
         return [run.claim for run in queued]
 
     def take_all_unbegun(self) -> list[Claim]:
         """Return those as well that wait for an earlier run of their job."""
-        successors = list(self.holdings.successors.values())
-        self.holdings.successors.clear()
+        successors = list(self.in_flight.successors.values())
+        self.in_flight.successors.clear()
         for run in successors:
             run.let_go()
         suspects = self._take(self._quarantine.take_all())
@@ -426,44 +344,28 @@ class Workers:
 
     def cancel_all(self) -> None:
         """Tell every run to stop."""
-        for run in list(self.holdings.runs.values()):
+        for run in list(self.in_flight.runs.values()):
             run.cancel("stop")
 
     def abandon_threads(self) -> None:
         """Stop waiting for handlers in threads: they cannot be ended, only left behind."""
-        for run in list(self.holdings.runs.values()):
+        for run in list(self.in_flight.runs.values()):
             run.abandon()
-
-    def hanging(self) -> bool:
-        """Whether coroutines are left that the task group must wait for."""
-        runs = self.holdings.runs.values()
-        return any(run.worker is not None and not run.in_thread for run in runs)
 
     async def until_idle(self) -> None:
         """Wait until no handler is under way."""
         while self.active:
-            await self.holdings.changed.wait()
+            await self.in_flight.changed.wait()
 
     async def until_settled(self) -> None:
         """Wait until everything that ended is written."""
-        while len(self.holdings.runs) > self.active:
-            await self.holdings.changed.wait()
-
-
-_references: Callable[[Any], int] = getattr(sys, "getrefcount", lambda _: 0)
-"""Interpreters other than CPython do not count: there a task that was kept is not noticed."""
-
-
-def _differ(one: Context, other: Context) -> bool:
-    try:
-        return one != other
-    except Exception:  # noqa: BLE001 -- compares what handlers left there, if they left anything
-        return True
+        while len(self.in_flight.runs) > self.active:
+            await self.in_flight.changed.wait()
 
 
 def _limit(
     timeout: timedelta | None, deadline: datetime | None, now: datetime
-) -> tuple[Why, timedelta]:
+) -> tuple[CancelReason, timedelta]:
     """Return what ends a run first, and after how long."""
     left = timedelta.max if deadline is None else max(deadline - now, timedelta(0))
     return ("timeout", timeout) if timeout is not None and timeout <= left else ("overlap", left)
