@@ -39,7 +39,8 @@ from sched_core import (
     Undecodable,
 )
 from sched_core._rules.define import announce
-from sched_core._service.sync import Syncing, marker_id, version_of
+from sched_core._service.marker import marker_id, version_of
+from sched_core._service.sync import Sync
 from sched_core.testing import FakeClock, RecordingHandler, history
 
 HOUR = timedelta(hours=1)
@@ -473,7 +474,7 @@ async def play(
     sets = {1: OLD, 2: NEW}
 
     async def sync(through: Any, wanted: Mapping[str, Schedule], version: int | None) -> Synced:
-        syncing = Syncing(
+        sync = Sync(
             through,
             clock,
             new_id=lambda: f"u{next(uids)}",
@@ -483,7 +484,7 @@ async def play(
             version=version_of(version),
             renamed_from={},
         )
-        return await syncing.run(specs_of(wanted), prune=True, dry_run=False)
+        return await sync.run(specs_of(wanted), prune=True, dry_run=False)
 
     async def pod(number: int) -> None:
         with scopes[number]:

@@ -28,9 +28,9 @@ from sched_core import (
     StoreNotFound,
     SystemClock,
 )
-from sched_core._support.redaction import without_password
 from sched_core.config import Config, open_backend, read_config
 from sched_core.ports import Backend
+from sched_core.settings import without_password
 
 FILES = ("scheduler.toml", "pyproject.toml")
 FAILED, WRONG, INTERRUPTED, UNHEARD = 1, 2, 130, 141

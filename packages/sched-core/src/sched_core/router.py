@@ -121,7 +121,7 @@ class JobRouter(Dispatcher):
 
     def job(
         self,
-        id: str,  # noqa: A002 -- the word that users know the job by
+        id: str,
         schedule: Schedule,
         *,
         name: str | None = None,

@@ -22,12 +22,13 @@ from sched_core._runtime.workers import Workers
 from sched_core._service.definitions import (
     UNSET,
     Definitions,
-    JobsInTransaction,
     Unset,
     changes_of,
     spec_of,
 )
-from sched_core._service.sync import Synced, Syncing, version_of
+from sched_core._service.in_transaction import JobsInTransaction
+from sched_core._service.marker import version_of
+from sched_core._service.sync import Sync, Synced
 from sched_core._support.logger import Logger
 from sched_core.affinity import Affinity
 from sched_core.clock import Clock, SystemClock
@@ -234,7 +235,7 @@ class Scheduler:
 
     async def ensure_job(
         self,
-        id: str,  # noqa: A002 -- the word that users know the job by
+        id: str,
         schedule: Schedule,
         *,
         name: str | None = None,
@@ -265,7 +266,7 @@ class Scheduler:
 
     async def submit_job(
         self,
-        id: str,  # noqa: A002 -- the word that users know the job by
+        id: str,
         schedule: Schedule,
         *,
         name: str | None = None,
@@ -364,7 +365,7 @@ class Scheduler:
             BackendUnavailable: A part may have been done: call it again.
         """
         opened = self._open()
-        syncing = Syncing(
+        sync = Sync(
             self._backend,
             opened.clock,
             new_id=self._new_id,
@@ -374,11 +375,11 @@ class Scheduler:
             version=version_of(version),
             renamed_from={} if renamed_from is None else renamed_from,
         )
-        return await syncing.run(specs, prune=prune, dry_run=dry_run)
+        return await sync.run(specs, prune=prune, dry_run=dry_run)
 
     async def update_job(
         self,
-        id: str,  # noqa: A002 -- the word that users know the job by
+        id: str,
         schedule: Schedule | Unset = UNSET,
         *,
         name: str | Unset | None = UNSET,
@@ -396,7 +397,7 @@ class Scheduler:
         changes = changes_of(schedule, name, metadata, policy, group)
         return await self._open().definitions.update(id, changes)
 
-    async def remove_job(self, id: str) -> None:  # noqa: A002 -- see ensure_job
+    async def remove_job(self, id: str) -> None:
         """Remove a job. A run in flight is not interrupted, and cannot bring the job back.
 
         Raises:
@@ -423,7 +424,7 @@ class Scheduler:
         store = transactions.within(self._backend, connection)
         return JobsInTransaction(store, opened.clock, new_id=self._new_id)
 
-    async def get_job(self, id: str) -> Job:  # noqa: A002 -- see ensure_job
+    async def get_job(self, id: str) -> Job:
         """Return a job as it is stored.
 
         Raises:
@@ -466,7 +467,7 @@ class Scheduler:
 
     async def pause_job(
         self,
-        id: str,  # noqa: A002 -- see ensure_job
+        id: str,
         *,
         until: datetime | None = None,
         reason: str | None = None,
@@ -486,7 +487,7 @@ class Scheduler:
         """
         return await self._open().definitions.pause(id, until=until, reason=reason)
 
-    async def resume_job(self, id: str) -> Job:  # noqa: A002 -- see ensure_job
+    async def resume_job(self, id: str) -> Job:
         """End a pause. A one-shot whose moment passed meanwhile runs now.
 
         Raises:
@@ -494,7 +495,7 @@ class Scheduler:
         """
         return await self._open().definitions.resume(id)
 
-    async def trigger_job(self, id: str) -> str:  # noqa: A002 -- see ensure_job
+    async def trigger_job(self, id: str) -> str:
         """Run a job once more, now, besides its schedule; also a paused or finished one.
 
         It waits for nothing but a run of the job that is under way, and ends and hurries no retry.
@@ -510,7 +511,7 @@ class Scheduler:
         """
         return await self._open().definitions.trigger(id)
 
-    async def reanchor_job(self, id: str) -> Job:  # noqa: A002 -- see ensure_job
+    async def reanchor_job(self, id: str) -> Job:
         """Have a job run at its schedule's next moment, where its stored one lies far after that.
 
         A clock that was far ahead for a while leaves such moments behind; retries and requests that
@@ -524,7 +525,7 @@ class Scheduler:
         """
         return await self._open().definitions.reanchor(id)
 
-    async def skip_next(self, id: str) -> Job:  # noqa: A002 -- see ensure_job
+    async def skip_next(self, id: str) -> Job:
         """Skip the first occurrence after now; twice is once.
 
         Raises:
@@ -532,7 +533,7 @@ class Scheduler:
         """
         return await self._open().definitions.skip_next(id)
 
-    async def unskip(self, id: str) -> Job:  # noqa: A002 -- see ensure_job
+    async def unskip(self, id: str) -> Job:
         """Take ``skip_next`` back.
 
         Raises:

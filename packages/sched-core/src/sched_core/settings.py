@@ -21,6 +21,8 @@ from sched_core.errors import InvalidDefinition
 if TYPE_CHECKING:
     from cattrs import Converter
 
+__all__ = ["Section", "duration", "nearest", "plain", "setting", "without_password"]
+
 T = TypeVar("T")
 
 _ALIASES, _SECRET = "sched_core.aliases", "sched_core.secret"

@@ -282,68 +282,6 @@ def _readable(stored: Job | Undecodable) -> Job:
     return stored
 
 
-class JobsInTransaction:
-    """Jobs declared and removed inside a transaction of the caller's.
-
-    Every method means what the scheduler's method of the same name does, once that transaction
-    commits. Observers are not told.
-    """
-
-    def __init__(self, store: JobStore, clock: Clock, *, new_id: Callable[[], str]) -> None:
-        self._definitions = Definitions(store, clock, new_id=new_id, edited=_nobody)
-
-    async def ensure_job(
-        self,
-        id: str,  # noqa: A002 -- the word that users know the job by
-        schedule: Schedule,
-        *,
-        name: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        policy: Policy | None = None,
-        group: str | None = None,
-    ) -> Job:
-        """Declare a job: add it, or change it where its definition differs."""
-        spec = spec_of(id, schedule, name, metadata, policy, group)
-        return await self._definitions.ensure(spec)
-
-    async def submit_job(
-        self,
-        id: str,  # noqa: A002 -- the word that users know the job by
-        schedule: Schedule,
-        *,
-        name: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        policy: Policy | None = None,
-        group: str | None = None,
-    ) -> Job:
-        """Add a job. Raises JobAlreadyExists; the transaction can go on all the same."""
-        spec = spec_of(id, schedule, name, metadata, policy, group)
-        return (await self._definitions.submit([spec]))[0]
-
-    async def update_job(
-        self,
-        id: str,  # noqa: A002 -- the word that users know the job by
-        schedule: Schedule | Unset = UNSET,
-        *,
-        name: str | Unset | None = UNSET,
-        metadata: Mapping[str, str] | Unset = UNSET,
-        policy: Policy | Unset = UNSET,
-        group: str | Unset | None = UNSET,
-    ) -> Job:
-        """Change what is given and keep the rest. Raises JobNotFound."""
-        return await self._definitions.update(
-            id, changes_of(schedule, name, metadata, policy, group)
-        )
-
-    async def remove_job(self, id: str) -> None:  # noqa: A002 -- as above
-        """Remove a job. Raises JobNotFound."""
-        await self._definitions.remove(id)
-
-
-async def _nobody(job_id: str, executions: Sequence[Execution]) -> None:
-    """Tell nobody: the caller may still roll back."""
-
-
 def changes_of(
     schedule: object, name: object, metadata: object, policy: object, group: object
 ) -> dict[str, Any]:

@@ -1,36 +1,34 @@
 """Declares a whole set of jobs, in a way that an older deployment cannot undo.
 
-Every write is a compare-and-set of one record, as everywhere; there is no transaction over several.
-What orders deployments is a *marker*: one record for each group that is never due and never listed,
-and holds the newest version that has synced. The order of the steps makes that enough:
+Every write compares and sets one record; no transaction covers several. The *marker* of the group
+(see ``marker``) holds the newest version that has synced, and so orders deployments. These steps
+make that enough:
 
-1. Refuse if the marker is newer. Move it to the own version.
-2. Read the group, then the marker again: it must still not be newer. So whatever a newer deployment
-   wrote after it had moved the marker has another revision than what was read here, and the
-   compare-and-sets of an older one that was held up in between fail.
+1. The sync refuses to go on if the marker is newer. Otherwise it moves the marker to its own
+   version.
+2. The sync reads the group, then the marker again, which must still not be newer. Whatever a newer
+   deployment wrote after it had moved the marker has another revision than the one read here. So
+   the writes of an older deployment that was held up in between fail.
 3. Therefore the first sync of a version writes every record of its set, changed or not.
-4. A job that is added has no revision to compare. It is *announced* first: stored without being
-   due. Then the marker is read, and only if it is not newer the job is activated by a
-   compare-and-set. A newer deployment that moved the marker in between finds the announced job, and
-   removes it; one that is left over by a crash never runs.
+4. A job that is added has no revision to compare. The sync *announces* it first: it stores the job
+   without a due moment. Then it reads the marker, and only if that is not newer it activates the
+   job, by a compare-and-set. A newer deployment that moved the marker in between finds the
+   announced job and removes it. An announced job that a crash leaves behind never runs.
 
-Without versions nobody is older, and the last sync wins.
+Without versions no deployment is older than another, and the last sync wins.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from hashlib import blake2b
 
 from attrs import evolve, field, frozen
 
 from sched_core._model.claim import Change
-from sched_core._model.job import RESERVED, Job, JobSpec, check_text
-from sched_core._model.occurrence import Standing
+from sched_core._model.job import Job, JobSpec, check_text
 from sched_core._rules import define
 from sched_core._service.definitions import Edited, taken, unreserved
+from sched_core._service.marker import GroupMarker, Superseded, Version, version_text
 from sched_core._support.logger import Logger
 from sched_core.clock import Clock
 from sched_core.errors import (
@@ -41,17 +39,12 @@ from sched_core.errors import (
     RevisionConflict,
 )
 from sched_core.ports import Backend, JobQuery, Undecodable
-from sched_core.schedule import Once
 
 logger = Logger("sched_core")
 
 PAGE = 200
 CHUNK = 500
 """Most jobs added in one call."""
-
-Version = tuple[int, ...]
-
-_DOTTED = re.compile(r"\d+(\.\d+)*", re.ASCII)
 
 
 @frozen
@@ -76,26 +69,6 @@ class Synced:
     superseded_by: str | None = None
 
 
-class _Superseded(Exception):
-    """A newer deployment has moved the marker."""
-
-
-@frozen
-class _Marker:
-    """What a group's marker says."""
-
-    version: Version = ()
-    complete: bool = True
-    job: Job | None = None
-
-    @property
-    def text(self) -> str:
-        return "unreadable" if self.version == _UNREADABLE else ".".join(map(str, self.version))
-
-
-_UNREADABLE: Version = (2**63,)
-
-
 @frozen
 class _Plan:
     """The set and what is stored, side by side."""
@@ -113,7 +86,7 @@ class _Done:
     removed: list[str] = field(factory=list)
 
 
-class Syncing:
+class Sync:
     """One sync of one group.
 
     Args:
@@ -141,6 +114,7 @@ class Syncing:
     ) -> None:
         self._backend = backend
         self._clock = clock
+        self._marker = GroupMarker(backend, clock, new_id=new_id, group=group, version=version)
         self._new_id = new_id
         self._edited = edited
         self._advise = advise
@@ -158,21 +132,21 @@ class Syncing:
         wanted = _checked(specs, self._group)
         _check_renames(self._renamed_from, wanted)
         try:
-            complete = await self._lead(dry_run=dry_run)
+            complete = await self._marker.take_lead(dry_run=dry_run)
             plan = await self._read(wanted)
-            await self._check()
+            await self._marker.check()
             if dry_run:
-                self._foresee(plan, prune=prune)
+                self._preview(plan, prune=prune)
             else:
                 await self._apply(plan, prune=prune, touch=not complete)
                 if not complete:
-                    await self._complete()
-        except _Superseded as error:
+                    await self._marker.complete()
+        except Superseded as error:
             logger.warning(
                 "group %r was synced by version %s: version %s changes nothing",
                 self._group,
                 error,
-                ".".join(map(str, self._version)) or "(none)",
+                version_text(self._version) or "(none)",
             )
             return self._report(superseded_by=str(error))
         return self._report(plan.unreadable)
@@ -187,54 +161,6 @@ class Syncing:
             unreadable=unreadable,
             superseded_by=superseded_by,
         )
-
-    # -- the marker
-
-    async def _marker(self) -> _Marker:
-        stored = await self._backend.get(marker_id(self._group))
-        if stored is None:
-            return _Marker()
-        if isinstance(stored, Undecodable):
-            return _Marker(_UNREADABLE)
-        text = stored.spec.metadata.get("version", "")
-        version = version_of(text) if _DOTTED.fullmatch(text) else _UNREADABLE
-        return _Marker(version, "complete" in stored.spec.metadata, stored)
-
-    async def _check(self) -> _Marker:
-        marker = await self._marker()
-        if marker.version > self._version:
-            raise _Superseded(marker.text)
-        return marker
-
-    async def _lead(self, *, dry_run: bool) -> bool:
-        """Move the marker to the own version; return whether a sync of it has been completed."""
-        while True:
-            marker = await self._check()
-            if marker.version == self._version or dry_run:
-                return marker.complete
-            if await self._mark(marker, complete=False):
-                return False
-
-    async def _complete(self) -> None:
-        marker = await self._check()
-        if not marker.complete:
-            await self._mark(marker, complete=True)
-
-    async def _mark(self, marker: _Marker, *, complete: bool) -> bool:
-        metadata = {"group": self._group, "version": ".".join(map(str, self._version))}
-        if complete:
-            metadata["complete"] = "yes"
-        spec = JobSpec(marker_id(self._group), _NEVER, name="marker", metadata=metadata)
-        standing = Standing(1, None, None)
-        try:
-            if marker.job is None:
-                now = self._clock.now()
-                await self._backend.add([Job(spec, self._new_id(), True, now, standing)])
-            else:
-                await self._backend.replace(evolve(marker.job, spec=spec))
-        except (JobAlreadyExists, JobNotFound, RevisionConflict):
-            return False
-        return True
 
     # -- reading
 
@@ -267,7 +193,7 @@ class Syncing:
         if group != self._group and (group is not None or not job.declared):
             raise GroupConflict(job.id, self._group, group)
 
-    def _foresee(self, plan: _Plan, *, prune: bool) -> None:
+    def _preview(self, plan: _Plan, *, prune: bool) -> None:
         done, now = self._done, self._clock.now()
         for job_id, spec in plan.wanted.items():
             job = plan.stored.get(job_id)
@@ -337,8 +263,8 @@ class Syncing:
                 await taken(spec.id, tries)
                 continue
             try:
-                await self._check()
-            except _Superseded:
+                await self._marker.check()
+            except Superseded:
                 await self._withdraw(copy)
                 raise
             try:
@@ -403,8 +329,8 @@ class Syncing:
                     await self._add([spec], tries + 1)
             return
         try:
-            await self._check()
-        except _Superseded:
+            await self._marker.check()
+        except Superseded:
             for job in announced:
                 await self._withdraw(job)
             raise
@@ -437,41 +363,11 @@ class Syncing:
     async def _again(self, job_id: str) -> Job | None:
         """Read a record again, and the marker after it."""
         found = await self._backend.get(job_id)
-        await self._check()
+        await self._marker.check()
         if isinstance(found, Undecodable):
             # A newer version of this package wrote it, without a version of the group.
-            raise _Superseded("unreadable")
+            raise Superseded("unreadable")
         return found
-
-
-_NEVER = Once(datetime(1970, 1, 1, tzinfo=UTC))
-
-
-def marker_id(group: str) -> str:
-    """Return the id of a group's marker: reserved, and of a length that fits any group."""
-    return f"{RESERVED}group:{blake2b(group.encode(), digest_size=16).hexdigest()}"
-
-
-def version_of(version: int | str | None) -> Version:
-    """Return a version as numbers that compare; ``None`` is below all.
-
-    Raises:
-        InvalidDefinition: It is neither a whole number nor dotted numbers.
-    """
-    if version is None:
-        return ()
-    if isinstance(version, int) and not isinstance(version, bool) and version >= 0:
-        return (version,)
-    if isinstance(version, str) and len(version) <= 100 and _DOTTED.fullmatch(version):
-        numbers = [int(number) for number in version.split(".")]
-        while len(numbers) > 1 and numbers[-1] == 0:
-            numbers.pop()  # 1.4 is 1.4.0
-        return tuple(numbers)
-    raise InvalidDefinition(
-        "version",
-        f"must be a whole number or dotted numbers such as '1.4.10', which grow with every "
-        f"deployment, not {version!r}: a build number, or the time of the commit in seconds",
-    )
 
 
 def _check_renames(renamed_from: Mapping[str, str], wanted: Mapping[str, JobSpec]) -> None:
