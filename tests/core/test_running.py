@@ -659,7 +659,7 @@ class Fickle:
 def test_a_schedule_that_fails_is_set_aside_and_turns_health_red(
     loop: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(completion, "UNDECIDED", seconds(0.1))
+    monkeypatch.setattr(completion, "SCHEDULE_ERROR_DELAY", seconds(0.1))
 
     async def main() -> None:
         schedule = Fickle()

@@ -169,9 +169,9 @@ class Scheduler:
             self._backend,
             clock,
             max_concurrency=self._max_concurrency,
-            on_execution=self._observers.tell if self._observers else None,
-            on_trouble=self._observers.trouble,
-            on_notice=self._observers.notice,
+            on_execution=self._observers.notify if self._observers else None,
+            set_problem=self._observers.set_problem,
+            set_notice=self._observers.set_notice,
         )
         if self._handler is not None:
             workers.caller.set_handler(self._handler)
@@ -641,17 +641,17 @@ class Scheduler:
             SchedulerNotStarted: Outside ``async with``.
         """
         opened = self._open()
-        trouble = self._observers.trouble
+        set_problem = self._observers.set_problem
         try:
             await self._backend.check()
-            trouble("backend", None)
+            set_problem("backend", None)
         except Exception as error:  # noqa: BLE001 -- whatever it is, it is what health is asked for
-            trouble("backend", f"{type(error).__name__}: {error}")
+            set_problem("backend", f"{type(error).__name__}: {error}")
         missing = "no handler is set: nothing is claimed" if self._handler is None else None
-        trouble("handler", missing)
+        set_problem("handler", missing)
         loop = opened.loop
         stalled = f"has not looked for work since {loop.looked_at}" if loop.stalled() else None
-        trouble("loop", stalled)
+        set_problem("loop", stalled)
         return self._health(opened)
 
     def snapshot(self) -> Health | None:

@@ -16,10 +16,10 @@ from sched_core.handlers import Dispatcher, Handler, is_async
 
 
 class Caller:
-    """Calls the handler that is set.
+    """Calls the scheduler's handler.
 
     Args:
-        slots: Most threads on trio. On asyncio each standing task has one, once it needs it.
+        slots: The most threads on trio. On asyncio each worker task has one, once it needs it.
     """
 
     def __init__(self, *, slots: int) -> None:
@@ -40,7 +40,11 @@ class Caller:
         self.threaded = self._dispatcher is None and not is_async(handler)
 
     def start(self, host: Any) -> None:
-        """Get ready to call; *host* is the task of asyncio that runs everything, or ``None``."""
+        """Get ready to call handlers.
+
+        Args:
+            host: The asyncio task that runs the scheduler; ``None`` on trio.
+        """
         self._host = host
         self._limiter = anyio.CapacityLimiter(self._slots)
 
@@ -51,11 +55,11 @@ class Caller:
         self._threads.clear()
 
     def call(self, run: Run, handler: Handler, event: JobEvent, worker: WorkerTask) -> Any:
-        """Call the handler; raises what it raises.
+        """Call the handler, and let its exceptions through.
 
         Returns:
-            What the handler returns or, where it runs in a thread, a coroutine for that: to be
-            awaited if it can be.
+            What the handler returns or, if it runs in a thread, a coroutine that returns that. The
+            caller awaits it if it is awaitable.
         """
         if run.in_thread:
             return self._call_plain(run, handler, event, worker)
@@ -77,7 +81,7 @@ class Caller:
     async def _in_thread(
         self, run: Run, worker: WorkerTask, handler: Handler, event: JobEvent
     ) -> Any:
-        """Call a function that a dispatcher chose; what waits for it here can go on afterwards."""
+        """Call a function that a dispatcher has chosen, in a thread."""
         run.enter_thread()
         try:
             result = _ran(await self._call_in_thread(handler, event, worker))
@@ -101,7 +105,7 @@ class Caller:
         try:
             return await thread.call(handler, event)
         except BaseException:
-            if thread.busy:  # left behind
+            if thread.busy:  # the handler was left running
                 thread.end()
                 worker.thread = None
             raise

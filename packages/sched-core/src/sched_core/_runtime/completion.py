@@ -1,6 +1,6 @@
-"""How runs become executions: decided one by one, written in batches.
+"""Turns runs into executions: decides one by one, and writes in batches.
 
-What ends while a batch is being written goes into the next one; nobody waits for a write.
+What ends while a batch is being written goes into the next one. No handler waits for a write.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from sched_core.ports import ExecutionQuery
 logger = Logger("sched_core")
 
 BATCH = 500
-"""Most settlements written at once."""
-UNDECIDED = timedelta(seconds=60)
-"""For how long a job is set aside whose schedule raised an exception."""
-CONFLICTS = 100
-"""After so many conflicts in a row something is wrong with the backend, not with the timing."""
+"""The most settlements in one write."""
+SCHEDULE_ERROR_DELAY = timedelta(seconds=60)
+"""How long a job is set aside after its schedule has raised an exception."""
+MOST_CONFLICTS = 100
+"""More conflicts in a row than this are a fault of the backend, not of the timing."""
 RECENT = 20
-"""Executions of one job that are looked through for that of a claim which has just ended."""
+"""How many of a job's newest executions are searched for that of a claim which has just ended."""
 LONGEST_REFUSAL = 30.0
-"""Seconds between two tries to write what the store refuses."""
+"""The most seconds between two attempts to write what the store refuses."""
 INTERRUPTIONS = 5
-"""After so many attempts that failures of the store ended, health names the job."""
+"""After so many attempts that failures of the store have ended, health names the job."""
 
 
 class Completer:
-    """Decides what the ends of runs mean, and writes it.
+    """Decides what the end of each run means, and has the backend write that.
 
     Args:
-        in_flight: What is held; a run leaves it when it is written.
-        forget: Called with a run that is over, unless that is written and nobody waits for it.
+        in_flight: The runs in flight; a run leaves them once it is written.
+        forget: Called with a run that is over, unless it was written and no successor waits for it.
         on_execution: Called with each execution once it is written.
     """
 
@@ -62,10 +62,10 @@ class Completer:
         self._waiting: list[Run] = []
         self._wanted = anyio.Event()
         self._until: dict[str, datetime] = {}
-        """Until when the trouble of a job is shown, unless it comes back."""
-        self._insists = False
+        """The time, by job id, when health stops naming a job unless its problem comes back."""
+        self._retry_refused = False
         self._refused: list[tuple[float, Run]] = []
-        """What the store has refused to write, and from when on to try it again."""
+        """Runs that the store has refused to write, each with the time of the next try."""
 
     # -- deciding
 
@@ -75,7 +75,7 @@ class Completer:
             what = begin(run.claim, now=now)
         except Exception as error:  # noqa: BLE001 -- a third party's schedule may raise anything
             self._cannot_decide(run, error, now)
-            stored, until = run.claim.job, now + UNDECIDED
+            stored, until = run.claim.job, now + SCHEDULE_ERROR_DELAY
             what = postpone(run.claim, until=until, now=now, stored=stored)
         if isinstance(what, Decision):
             self._enqueue(run, what, run.expected)
@@ -85,7 +85,7 @@ class Completer:
         return True
 
     def finish(self, run: Run, stored: Job | None, now: datetime) -> None:
-        """Decide what the end of a run means for what is stored, and write it soon."""
+        """Decide what the end of a run means for the stored job, and write that soon."""
         claim, start, outcome = run.claim, run.start, run.outcome
         try:
             if start is None or outcome is None or isinstance(outcome, Postponed):
@@ -97,7 +97,7 @@ class Completer:
                 )
         except Exception as error:  # noqa: BLE001 -- as above
             self._cannot_decide(run, error, now)
-            decision = postpone(claim, until=now + UNDECIDED, now=now, stored=stored)
+            decision = postpone(claim, until=now + SCHEDULE_ERROR_DELAY, now=now, stored=stored)
         if run.phase != "ended" and outcome is not SUCCESS:
             self._log(run, decision, run.error)
             self._watch_interruptions(run, now)
@@ -105,7 +105,7 @@ class Completer:
 
     @staticmethod
     def _log(run: Run, decision: Decision, error: BaseException | None) -> None:
-        """Log a failure: as an error where it ends the occurrence, else as a warning."""
+        """Log a failure: as an error if it ends the occurrence, else as a warning."""
         failed = [each for each in decision.executions if each.status is Status.FAILED]
         if not failed and error is None:
             return
@@ -126,51 +126,51 @@ class Completer:
         )
 
     def _watch_interruptions(self, run: Run, now: datetime) -> None:
-        """Tell of a job that failures of the store keep from ending, while they do."""
+        """Note a job whose occurrence cannot end because of failures of the store."""
         outcome, start, job = run.outcome, run.start, run.claim.job
         if start is None or not isinstance(outcome, Ended) or not outcome.by_store:
             return
         topic = f"job {job.spec.id}"
         text = f"attempt {start.attempt} was interrupted, and is made again: {outcome.reason}"
         self._in_flight.backend_errors += 1
-        self._in_flight.on_notice(topic, text)
+        self._in_flight.set_notice(topic, text)
         one = current(job.standing)
         if one is not None and start.attempt - one.failures >= INTERRUPTIONS:
-            self._in_flight.on_trouble(topic, text)
-        self._until[job.spec.id] = now + 2 * UNDECIDED + LONGEST_WAIT
+            self._in_flight.set_problem(topic, text)
+        self._until[job.spec.id] = now + 2 * SCHEDULE_ERROR_DELAY + LONGEST_WAIT
 
     def _cannot_decide(self, run: Run, error: Exception, now: datetime) -> None:
         job_id = run.claim.job.spec.id
         logger.error("job %r: what comes next cannot be decided", job_id, exc_info=error)
         problem = f"cannot be decided: {describe(error)}"
-        self._in_flight.on_trouble(f"job {job_id}", problem)
-        self._until[job_id] = now + 2 * UNDECIDED
+        self._in_flight.set_problem(f"job {job_id}", problem)
+        self._until[job_id] = now + 2 * SCHEDULE_ERROR_DELAY
 
     def tick(self) -> None:
-        """Turn healthy again where the trouble of a job did not come back."""
+        """Clear the problems of jobs that did not come back."""
         now = self._in_flight.clock.now()
         for job_id in [job_id for job_id, until in self._until.items() if until <= now]:
             self._settled_well(job_id)
 
     def _settled_well(self, job_id: str) -> None:
         del self._until[job_id]
-        self._in_flight.on_trouble(f"job {job_id}", None)
-        self._in_flight.on_notice(f"job {job_id}", None)
+        self._in_flight.set_problem(f"job {job_id}", None)
+        self._in_flight.set_notice(f"job {job_id}", None)
 
     # -- writing
 
-    def start(self, *, insists: bool) -> None:
-        """Begin.
+    def start(self, *, retry_refused: bool) -> None:
+        """Get ready to write.
 
         Args:
-            insists: Whether the end of a run that the store refuses keeps its claim, and is written
-                again: otherwise its lease runs out, and the job runs twice.
+            retry_refused: Whether a run that the store refuses to write keeps its claim, and is
+                written again later. Otherwise its lease runs out, and the job runs twice.
         """
         self._wanted = anyio.Event()
-        self._insists = insists
+        self._retry_refused = retry_refused
 
     def clear(self) -> None:
-        """Forget what is not written: it is left to its leases."""
+        """Forget what is not written. The leases of those claims run out."""
         self._waiting.clear()
         self._refused.clear()
 
@@ -184,7 +184,7 @@ class Completer:
         self._waiting.append(run)
 
     async def write_all(self, *, begun: Callable[[], None]) -> None:
-        """Write what was decided until cancelled.
+        """Write what was decided, in batches, until cancelled.
 
         Args:
             begun: Called before each batch is written.
@@ -201,7 +201,7 @@ class Completer:
             try:
                 await self._write(batch)
             except BaseException:
-                # Cancelled. What was not told of is written once more, which is harmless.
+                # Cancelled. What was not acted on is written once more, which is harmless.
                 waiting = set(map(id, self._waiting))
                 self._waiting[:0] = [
                     run for run in batch if run.phase == "ended" and id(run) not in waiting
@@ -218,10 +218,10 @@ class Completer:
             except BackendUnavailable as error:
                 # The outcome is unknown. The same settlement again is harmless.
                 failures += 1
-                self._in_flight.trouble("settling", error)
+                self._in_flight.backend_failed("settling", error)
                 await backoff_pause(failures)
             except Exception as error:  # noqa: BLE001 -- a third party's backend may raise anything
-                self._in_flight.trouble("settling", error)
+                self._in_flight.backend_failed("settling", error)
                 if len(batch) > 1:
                     middle = len(batch) // 2
                     await self._write(batch[:middle])
@@ -229,7 +229,7 @@ class Completer:
                     return
                 self._refuse(batch[0], error)
                 return
-        self._in_flight.on_trouble("settling", None)
+        self._in_flight.set_problem("settling", None)
         for run, settled in zip(batch, outcomes, strict=True):
             if run.offered is not None and settled.outcome in {"written", "claim_lost"}:
                 await self._look_up(run)
@@ -242,23 +242,23 @@ class Completer:
             await backoff_pause(1)
 
     def _refuse(self, run: Run, error: Exception) -> None:
-        """Keep the claim of a run whose end the store refuses, and try again later.
+        """Keep the claim of a run that the store refuses to write, and try again later.
 
-        What fails by a fault of the backend's own is left to its lease: it would fail each time.
+        A fault of the backend's own would come back each time: then the lease runs out.
         """
         job_id = run.claim.job.spec.id
-        if not (self._insists and isinstance(error, BackendError)):
+        if not (self._retry_refused and isinstance(error, BackendError)):
             logger.error("job %r: its end cannot be written, its lease must run out", job_id)
             self._forget(run)
             return
         run.refusals += 1
         wait = min(2.0 ** (run.refusals - 1), LONGEST_REFUSAL)
         self._refused.append((monotonic_seconds() + wait, run))
-        told = f"the store refuses to write its end, its claim is kept: {describe(error)}"
+        problem = f"the store refuses to write its end, its claim is kept: {describe(error)}"
         if run.refusals == 1:
-            logger.error("job %r: %s", job_id, told)
-        self._in_flight.on_trouble(f"job {job_id}", told)
-        self._until[job_id] = self._in_flight.clock.now() + 2 * UNDECIDED
+            logger.error("job %r: %s", job_id, problem)
+        self._in_flight.set_problem(f"job {job_id}", problem)
+        self._until[job_id] = self._in_flight.clock.now() + 2 * SCHEDULE_ERROR_DELAY
 
     def _try_refused_again(self) -> None:
         now = monotonic_seconds()
@@ -267,13 +267,13 @@ class Completer:
         self._waiting += [run for run in due if run.phase == "ended"]
 
     def _until_next_try(self) -> float | None:
-        """Return the seconds until what was refused is tried again, ``None`` where nothing was."""
+        """Return the seconds until a refused run is tried again; ``None`` if there is none."""
         if not self._refused:
             return None
         return max(min(at for at, _ in self._refused) - monotonic_seconds(), 0.0)
 
     async def _look_up(self, run: Run) -> None:
-        """Tell of the execution that is stored, where the handler's commit may have been made."""
+        """Look for an execution that the handler's own transaction has written, and act on it."""
         start, job = run.start, run.claim.job
         if start is None:
             return
@@ -282,8 +282,8 @@ class Completer:
             page = await self._in_flight.backend.executions(
                 ExecutionQuery(job_id=job.spec.id), after=None, limit=RECENT
             )
-        except Exception as error:  # noqa: BLE001 -- it is stored, whatever this raises
-            self._in_flight.trouble("reading what a handler has committed", error)
+        except Exception as error:  # noqa: BLE001 -- the execution is stored, whatever this raises
+            self._in_flight.backend_failed("reading what a handler has committed", error)
             return
         for each in page.items:
             if (
@@ -292,13 +292,13 @@ class Completer:
                 and each.token == run.claim.token
             ):
                 self._forget(run)
-                self.tell([each])
+                self.notify([each])
                 if each.status is Status.SUCCEEDED:
                     logger.warning("job %r: the store had committed it; it succeeded", job.spec.id)
                 return
 
     def _written(self, run: Run, settlement: Settlement, settled: Settled) -> bool:
-        """Act on what became of a settlement; return whether it has to be tried again later."""
+        """Act on the answer to a settlement; return whether it has to be written again later."""
         outcome = settled.outcome
         if outcome == "written":
             if self._in_flight.successors:
@@ -306,7 +306,7 @@ class Completer:
             else:
                 self._in_flight.forget(run)
             if self._on_execution is not None:
-                self.tell(settlement.executions)
+                self.notify(settlement.executions)
             if self._until and run.claim.job.spec.id in self._until and _ended_well(run):
                 self._settled_well(run.claim.job.spec.id)
         elif outcome == "busy":
@@ -324,21 +324,21 @@ class Completer:
             self._forget(run)
         return False
 
-    def tell(self, executions: Sequence[Execution]) -> None:
-        """Tell of executions that are stored."""
+    def notify(self, executions: Sequence[Execution]) -> None:
+        """Call ``on_execution`` with executions that are stored."""
         if self._on_execution is not None:
             for each in executions:
                 self._on_execution(each)
 
     def _conflict(self, run: Run, stored: Job | None) -> None:
-        """Decide again on what is stored now: the edit stands."""
+        """Decide again on the job that is stored now: the edit that came first is kept."""
         run.conflicts += 1
         now = self._in_flight.clock.now()
-        if run.conflicts > CONFLICTS:
+        if run.conflicts > MOST_CONFLICTS:
             logger.error("job %r: conflicts without end; its lease must run out", run.claim.job.id)
             self._forget(run)
         elif run.outcome is None:
-            # It was decided without a run, on a definition that is no more: hand back, claim again.
+            # The decision was made without a run, on an old definition: give the claim back.
             decision = postpone(run.claim, until=now, now=now, stored=stored)
             self._enqueue(run, decision, None if stored is None else stored.revision)
         else:

@@ -1,4 +1,4 @@
-"""Time limits of what is held: leases that are renewed, and handlers whose time is up."""
+"""The time limits of runs: leases that are renewed, and handlers whose time is up."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ logger = Logger("sched_core")
 
 MICROSECOND = 1e-6
 LONGEST_NAP = 86_400.0
-"""Seconds after which deadlines are looked at again; a timedelta holds no arbitrary float."""
+"""The most seconds between two looks at deadlines; a timedelta cannot hold any float."""
 PATIENCE = 1.0
-"""Seconds that a cancelled coroutine has to return before it counts as one that goes on."""
+"""Seconds that a cancelled coroutine has to return before a notice names it."""
 
 
 class Leases:
@@ -31,17 +31,17 @@ class Leases:
     def __init__(self, in_flight: InFlight) -> None:
         self._in_flight = in_flight
         self._renewals: list[float] = []
-        """When those began that have not returned, by a clock that nobody sets."""
+        """The start times of renewals that have not returned, by the event loop's clock."""
 
     async def keep(
         self, tasks: anyio.abc.TaskGroup, *, host: Any, tick: Callable[[], None]
     ) -> None:
-        """Renew until cancelled, at every third of a lease.
+        """Renew claims until cancelled, three times per lease.
 
         Args:
-            tasks: Where renewals run, so that one that hangs does not stop the next.
+            tasks: The task group that renewals run in: one that hangs does not stop the next.
             host: The task that the group belongs to; see ``supervision``.
-            tick: Called each time.
+            tick: Called before each renewal.
         """
         in_flight = self._in_flight
         self._renewals = []
@@ -53,13 +53,13 @@ class Leases:
             if began is None:
                 tasks.start_soon(keep_up, "a renewal", host, self.renew)
             elif began == seen and loop_seconds() - began >= patience:
-                # A renewal that neither returns nor fails saves nothing. It was seen before:
-                # what only waits for a loop that was blocked comes back at once.
+                # A renewal that neither returns nor fails saves no claim. It hung at the last look,
+                # too: one that only waited for a blocked loop would have returned since.
                 self._give_up(list(in_flight.runs.values()))
             seen = began
 
     def _renew_at(self) -> datetime:
-        """Return when to renew: every third of a lease, and once more where one is about to end."""
+        """Return when to renew: each third of a lease, and before the earliest lease ends."""
         now, lease = self._in_flight.clock.now(), self._in_flight.lease
         ends = min(
             (run.claim.expires_at for run in self._in_flight.runs.values() if run.needs_lease),
@@ -74,7 +74,7 @@ class Leases:
                 self._in_flight.lose(run)
 
     async def renew(self) -> bool:
-        """Renew what has less than two thirds of its lease left; give up what is lost.
+        """Renew claims with less than two thirds of their lease left; give up lost ones.
 
         Returns:
             Whether the backend answered.
@@ -83,12 +83,12 @@ class Leases:
         soon = in_flight.clock.now() + in_flight.lease * 2 / 3
         runs = [run for run in in_flight.runs.values() if run.claim.expires_at <= soon]
         if not runs:
-            in_flight.on_trouble("renewing", None)  # nothing depends on it any more
+            in_flight.set_problem("renewing", None)  # no claim depends on it any more
             return True
         return await self._renew(runs)
 
     async def renew_one(self, run: Run) -> bool:
-        """Renew a claim whatever is left of its lease; return whether the backend answered."""
+        """Renew a claim, however long its lease still is; return whether the backend answered."""
         return await self._renew([run])
 
     async def _renew(self, runs: Sequence[Run]) -> bool:
@@ -98,12 +98,12 @@ class Leases:
         try:
             renewed = await in_flight.backend.renew([Renewal(run.claim, run.alone) for run in runs])
         except Exception as error:  # noqa: BLE001 -- a third party's backend may raise anything
-            in_flight.trouble("renewing", error)
+            in_flight.backend_failed("renewing", error)
             self._give_up(runs)
             return False
         finally:
             renewals.remove(began)
-        in_flight.on_trouble("renewing", None)
+        in_flight.set_problem("renewing", None)
         held = {claim.job.spec.id: claim for claim in renewed}
         for run in runs:
             claim = held.get(run.claim.job.spec.id)
@@ -118,9 +118,9 @@ class Leases:
         return True
 
     async def renew_expiring(self) -> None:
-        """Renew before claiming where a lease is about to end, or we would take over ourselves."""
+        """Renew leases that are about to end, or the next claim would take over our own runs."""
         in_flight = self._in_flight
-        for _ in range(10):  # what runs meanwhile may block the loop as well
+        for _ in range(10):  # handlers may block the loop during a renewal as well
             soon = in_flight.clock.now() + in_flight.lease / 10
             if not any(
                 run.claim.expires_at <= soon and not run.is_lost for run in in_flight.runs.values()
@@ -131,13 +131,13 @@ class Leases:
 
 
 class Deadlines:
-    """Cancels handlers whose time is up: one heap for all of them, not a timer for each.
+    """Cancels handlers whose time is up, with one heap for all instead of a timer for each.
 
-    What has elapsed is measured on a scale that nobody sets: a clock that is set ends no run. A
-    handler that cannot be cancelled, or goes on all the same, is told of while it does.
+    Time is measured by ``elapsed``, so setting the clock ends no run. A notice names each handler
+    that cannot be cancelled, or still runs although it was cancelled.
 
     Args:
-        in_flight: What is held.
+        in_flight: The runs in flight.
         slots: How many handlers may run at a time.
     """
 
@@ -157,7 +157,7 @@ class Deadlines:
         tasks: anyio.abc.TaskGroup,
         host: Any,
     ) -> None:
-        """Cancel the run after so long unless it has ended by then."""
+        """Cancel the run after a while, unless it has ended by then."""
         heap = self._heap
         deadline = elapsed(self._in_flight.clock) + after.total_seconds()
         if not heap:
@@ -174,16 +174,16 @@ class Deadlines:
         heapq.heappush(self._heap, (deadline, self._serial, run, reason))
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Forget all deadlines."""
         self._heap.clear()
         self._overdue = 0
 
     def returned(self, run: Run) -> None:
-        """Take back what was told of an overdue handler: it has returned."""
+        """Clear the notice of an overdue handler, which has returned."""
         if run.overdue:
             run.overdue = False
             self._overdue -= 1
-            self._in_flight.on_notice(_topic(run), None)
+            self._in_flight.set_notice(_topic(run), None)
             self._tell_of_slots()
 
     async def _watch(self) -> None:
@@ -223,12 +223,12 @@ class Deadlines:
         logger.warning(
             "job %r: %s; %s", spec.id, text, how, extra={"job_id": spec.id, "since": run.started_at}
         )
-        self._in_flight.on_notice(_topic(run), f"{text}; {how}")
+        self._in_flight.set_notice(_topic(run), f"{text}; {how}")
         self._tell_of_slots()
 
     def _tell_of_slots(self) -> None:
         full = self._overdue >= self._slots
-        self._in_flight.on_trouble(
+        self._in_flight.set_problem(
             "handlers",
             f"all {self._slots} slots are taken by handlers past their timeout: nothing runs"
             if full

@@ -11,7 +11,7 @@ from anyio.lowlevel import checkpoint
 
 from sched_core._model.claim import Claim, Room
 from sched_core._model.execution import describe
-from sched_core._runtime.maintenance import Moments, Retention, Unreadable
+from sched_core._runtime.maintenance import MomentsCheck, Retention, UnreadableCheck
 from sched_core._runtime.observers import Observers
 from sched_core._runtime.shutdown import Shutdown, wind_down
 from sched_core._runtime.signals import stop_signals
@@ -33,27 +33,33 @@ logger = Logger("sched_core")
 RELEASE_TIMEOUT = 5.0
 """Seconds that the store has to take claims back."""
 STALLED = timedelta(seconds=30)
-"""A loop that has not looked for work for so long is reported as stalled."""
+"""A loop that has not looked for work for longer than this is reported as stalled."""
 
 AFTER_STEP = timedelta(seconds=10)
-"""How long nothing is claimed after the clock was set forward.
+"""How long the loop claims nothing after the clock was set forward.
 
-Whoever holds something renews it first, or others would take over what is running; and a clock that
-is put right at once must not have made one run of a day's occurrences.
+Workers renew their claims first, or others would take over what is running. And if the clock is put
+right at once, a day's occurrences must not have been coalesced into one run.
 """
 IDLE_TURNS = 3
-"""After so many turns of the event loop without a beginning, all handlers are waiting."""
+"""After so many turns of the event loop in which no handler was called, all of them wait."""
 
 
 class Loop:
-    """Claims what is due and has it run, for as long as one call of ``run`` lasts.
+    """Claims due jobs and has them run, while ``run_forever`` or ``run_due`` is under way.
 
     Args:
-        backend: Where jobs live.
-        clock: The one that decides.
-        workers: Run what was claimed.
-        observers: Told of lost claims and troubles.
-        handler_set: Set once there is a handler.
+        backend: The backend that hands out claims.
+        clock: The clock that decides.
+        workers: The tasks that run the claims.
+        observers: They learn of lost claims, and keep the problems for health.
+        handler_set: Set once the scheduler has a handler.
+
+    Attributes:
+        running: Whether ``run_forever`` is running.
+        full_since: The time since which all handlers are busy and the loop claims nothing more;
+            ``None`` while there is room.
+        looked_at: The time when the loop last looked for work.
     """
 
     def __init__(
@@ -73,20 +79,18 @@ class Loop:
         self._stopped = anyio.Event()
         self._steps = StepWatch(clock)
         self._retention = Retention(backend, clock, observers, step=workers.in_flight.lease / 4)
-        self._unreadable = Unreadable(backend, clock, observers)
-        self._moments = Moments(backend, clock, observers)
+        self._unreadable = UnreadableCheck(backend, clock, observers)
+        self._moments = MomentsCheck(backend, clock, observers)
         self._inside: ContextVar[bool] = ContextVar("sched_core.inside", default=False)
         self.running = False
-        """Whether ``run_forever`` is running."""
         self.full_since: datetime | None = None
-        """Since when all handlers are busy, while nothing more can be claimed."""
         self.looked_at: datetime | None = None
-        """When the loop last looked for work."""
 
     async def stop(self, grace: float) -> None:
-        """End ``run_forever``; return once it has ended, or refuses to.
+        """Stop ``run_forever``; return once it has ended, or its deadline has passed.
 
-        Asked by a handler of its own, it returns at once: it would wait for its own caller.
+        Called by a handler of this scheduler, it returns at once: else it would wait for its own
+        caller.
         """
         if self.running:
             self._shutdown.request(grace)
@@ -110,10 +114,10 @@ class Loop:
     # -- the frame
 
     async def run_forever(self, *, signals: bool, running: Callable[[], None]) -> None:
-        """Run what is due until a stop is requested; cancelled, stop with no grace.
+        """Run due jobs until a stop is requested; if cancelled, stop without grace.
 
         Args:
-            signals: Whether SIGINT and SIGTERM stop it, where nobody else has taken them.
+            signals: Whether SIGINT and SIGTERM stop it, if their handlers are the default ones.
             running: Called once the loop begins to look for work.
         """
         self.running, self._stopped = True, anyio.Event()
@@ -124,7 +128,7 @@ class Loop:
             self._stopped.set()
 
     async def run_due(self, moment: datetime) -> None:
-        """Run until nothing is left that was due at the moment."""
+        """Run until no job is left that was due at the moment."""
         await self._run(lambda: self._run_until(moment), signals=False)
         await self._retention.sometimes()
 
@@ -144,7 +148,7 @@ class Loop:
             raise failure[0]
 
     async def _watch_deadline(self, shutdown: Shutdown) -> None:
-        """Let those who wait for the end go on at the deadline, whatever still hangs then."""
+        """Let ``run_forever`` and ``stop`` return at the deadline, whatever still hangs then."""
         with anyio.CancelScope(shield=True):
             await first_of(shutdown.requested.wait, shutdown.finished.wait)
             await until(shutdown.finished.wait, shutdown.patience)
@@ -159,12 +163,12 @@ class Loop:
         work: Callable[[], Awaitable[None]],
         failure: list[Exception],
     ) -> None:
-        # Nothing in here is cancelled from outside: the end is decided by the request alone.
+        # No cancellation from outside reaches this: the request alone decides when it ends.
         done = False
         with anyio.CancelScope(shield=True):
             try:
                 async with anyio.create_task_group() as tasks:
-                    self._workers.start(tasks, self._handlers_context(), insists=self.running)
+                    self._workers.start(tasks, self._handlers_context(), retry_refused=self.running)
                     over = anyio.Event()
                     tasks.start_soon(_do, work, failure, over)
                     await first_of(over.wait, shutdown.requested.wait)
@@ -200,10 +204,10 @@ class Loop:
             claims = await self._claim_until(moment)
 
     async def _claim_first(self, moment: datetime) -> tuple[datetime, Sequence[Claim]]:
-        """Claim what is due; return by which moment, and the claims.
+        """Claim due jobs; return the moment up to which ``run_due`` runs, and the claims.
 
-        What is known here of a store's clock may lag behind it, by as long as its first answers
-        took. What the store hands out is due: then it is later there than was believed here.
+        This process's estimate of the store's clock may lag, by as long as the store's first
+        answers took. What the store hands out is due, so the moment is the latest of the claims.
         """
         claims = await self._claim_some()
         latest = max((claim.job.standing.due_at or moment for claim in claims), default=moment)
@@ -222,10 +226,10 @@ class Loop:
         slow = True
         while slow and not claims and not self._shutdown.requested.is_set():
             changed, room = self._workers.in_flight.changed, self._workers.room()
-            if room <= 0:  # what may begin alone has just ended, and others may not begin yet
+            if room <= 0:  # a run that was alone has just ended, and others may not begin yet
                 await self._shutdown.wait(changed.wait)
                 continue
-            # A backend that had to wait long claims nothing, so that what is held is renewed first.
+            # A backend that had to wait long claims nothing, so that claims are renewed first.
             self.looked_at = self._clock.now()
             claims = await self._claim(room)
             slow = self._clock.now() - self.looked_at > self._workers.in_flight.lease / 10
@@ -236,7 +240,7 @@ class Loop:
         if claimed is None:
             return ()
         for execution in claimed.lapsed:
-            self._observers.tell(execution)
+            self._observers.notify(execution)
         return claimed.claims
 
     # -- until it is stopped
@@ -245,8 +249,8 @@ class Loop:
         host = self._workers.host
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(keep_up, "retention", host, self._retention.run)
-            tasks.start_soon(keep_up, "the look for unreadable jobs", host, self._unreadable.run)
-            tasks.start_soon(keep_up, "the look for wrong moments", host, self._moments.run)
+            tasks.start_soon(keep_up, "the check for unreadable jobs", host, self._unreadable.run)
+            tasks.start_soon(keep_up, "the check for wrong moments", host, self._moments.run)
             running()
             await keep_up("the loop", host, self._claim_and_run)
             tasks.cancel_scope.cancel()
@@ -257,10 +261,10 @@ class Loop:
             self.looked_at = self._clock.now()
             try:
                 if workers.caller.handler is None:
-                    self._observers.trouble("handler", "no handler is set: nothing is claimed")
+                    self._observers.set_problem("handler", "no handler is set: nothing is claimed")
                     await shutdown.wait(self._handler_set.wait)
                     continue
-                self._observers.trouble("handler", None)
+                self._observers.set_problem("handler", None)
                 changed = workers.in_flight.changed
                 free = workers.room()
                 if free <= 0:
@@ -283,15 +287,17 @@ class Loop:
                     await shutdown.wait(self._backend.wait_due, Room(free))
                 if failures:
                     failures = 0
-                    self._observers.trouble("claiming", None)
+                    self._observers.set_problem("claiming", None)
             except Exception as error:  # noqa: BLE001 -- a third party's backend may raise anything
                 failures += 1
-                workers.in_flight.trouble("claiming", error)
+                workers.in_flight.backend_failed("claiming", error)
                 await shutdown.wait(backoff_pause, failures)
 
     async def _wait_out_step(self) -> None:
-        """Wait whether the clock, which was set forward, stays so; set back, wait no more."""
-        self._observers.trouble("clock", f"was set forward: nothing is claimed for {AFTER_STEP}")
+        """Wait after the clock was set forward, until it has stayed so or was set back."""
+        self._observers.set_problem(
+            "clock", f"was set forward: nothing is claimed for {AFTER_STEP}"
+        )
         logger.warning("the clock was set forward: nothing is claimed for %s", AFTER_STEP)
         await self._shutdown.wait(self._workers.leases.renew)
         ends = elapsed(self._clock) + AFTER_STEP.total_seconds()
@@ -306,12 +312,12 @@ class Loop:
                 break
             if step > self._workers.in_flight.lease / 4:
                 ends = elapsed(self._clock) + AFTER_STEP.total_seconds()
-        self._observers.trouble("clock", None)
+        self._observers.set_problem("clock", None)
 
     async def _let_workers_start(self) -> None:
-        """Give what was accepted its turn: what then blocks the loop is renewed before a claim.
+        """Let handlers begin, so that leases are renewed before the next claim if one blocks.
 
-        What was claimed ahead and cannot begin, because handlers wait after all, is handed back:
+        Claims beyond the concurrency cannot begin if handlers wait after all. They are given back:
         another process may have nothing to do.
         """
         queued, unchanged = self._workers.queued, 0
@@ -333,10 +339,10 @@ class Loop:
         try:
             with anyio.fail_after(RELEASE_TIMEOUT):
                 await self._backend.release(claims)
-            self._observers.trouble("releasing", None)
+            self._observers.set_problem("releasing", None)
         except Exception as error:
             logger.exception("claims could not be released, their leases must run out")
-            self._observers.trouble("releasing", describe(error))
+            self._observers.set_problem("releasing", describe(error))
 
 
 async def _do(

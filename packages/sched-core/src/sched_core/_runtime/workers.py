@@ -1,12 +1,10 @@
-"""From claims to ends of runs: calls handlers.
+"""Runs claimed jobs: calls their handlers, at most ``max_concurrency`` at a time.
 
-The hot path: standing worker tasks instead of one task for each run, one heap of deadlines instead
-of a timeout for each run, settlements written in batches. A worker that is about to call a handler
-wakes another one first if more runs are queued: handlers that never wait are run by one task
-without a switch, handlers that wait are overtaken.
+This is the hot path. So lasting tasks call handlers, instead of one task for each run; one heap
+holds all deadlines, instead of a timeout for each run; and settlements are written in batches.
 
-A claim ends only after its handler has returned. What cannot be stopped (a thread, a coroutine
-that swallows cancellation) keeps its claim, renewed, and its execution is written when it returns.
+A claim ends only after its handler has returned. A handler that cannot be stopped (it runs in a
+thread, or swallows cancellation) keeps its claim, which is renewed until the handler returns.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from sched_core._model.claim import SUCCESS, Claim
 from sched_core._model.event import JobEvent
 from sched_core._model.execution import Execution, describe, occurrence_key
 from sched_core._runtime.caller import Caller
-from sched_core._runtime.completion import BATCH, UNDECIDED, Completer
+from sched_core._runtime.completion import BATCH, SCHEDULE_ERROR_DELAY, Completer
 from sched_core._runtime.in_flight import InFlight
 from sched_core._runtime.leases import Deadlines, Leases
 from sched_core._runtime.pool import TaskPool
@@ -48,22 +46,30 @@ from sched_core.ports import Backend
 
 logger = Logger("sched_core")
 
-AHEAD = 5
-"""While handlers end at once, claims go this many times beyond the concurrency."""
-AT_ONCE = timedelta(milliseconds=50)
-"""What ending at once means, for a whole batch."""
+PREFETCH_FACTOR = 5
+"""While whole batches end at once, the worker claims up to this many times the concurrency."""
+INSTANT_BATCH = timedelta(milliseconds=50)
+"""A batch that takes less than this ends at once."""
 
 
 class Workers:
     """Runs claims on a task group, at most ``max_concurrency`` at a time.
 
     Args:
-        backend: Where claims are renewed and settled.
-        clock: The one that decides.
-        max_concurrency: Handlers at a time, and threads for sync ones.
+        backend: The backend that renews and settles claims.
+        clock: The clock that decides.
+        max_concurrency: The most handlers at a time, and the most threads for plain functions.
         on_execution: Called with each execution once it is written.
-        on_trouble: Called with a topic and what is wrong with it, or ``None`` when it is right.
-        on_notice: The same for what people should know.
+        set_problem: Called with a topic of health and its problem, ``None`` once that is over.
+        set_notice: Called with a topic and what people should know of it, ``None`` once that is
+            over.
+
+    Attributes:
+        active: How many runs are queued or under way. Runs that only wait to be settled do not
+            count.
+        completed: How many runs have ended.
+        lateness: How late the newest run began.
+        host: The asyncio task that runs the group, ``None`` on trio.
     """
 
     def __init__(
@@ -73,16 +79,15 @@ class Workers:
         *,
         max_concurrency: int,
         on_execution: Callable[[Execution], None] | None,
-        on_trouble: Callable[[str, str | None], None],
-        on_notice: Callable[[str, str | None], None],
+        set_problem: Callable[[str, str | None], None],
+        set_notice: Callable[[str, str | None], None],
     ) -> None:
         self.clock = clock
         self.max_concurrency = max_concurrency
-        self.in_flight = InFlight(backend, clock, on_trouble, on_notice)
+        self.in_flight = InFlight(backend, clock, set_problem, set_notice)
         self.leases = Leases(self.in_flight)
         self.caller = Caller(slots=max_concurrency)
         self.active = 0
-        """Runs queued or under way; those that only wait to be settled do not count."""
         self.completed = 0
         self.lateness: timedelta | None = None
         self._completer = Completer(self.in_flight, forget=self._forget, on_execution=on_execution)
@@ -103,19 +108,20 @@ class Workers:
         self._pool = TaskPool(self._call, size=max_concurrency)
         self._queue = self._pool.queue
         self._tasks: anyio.abc.TaskGroup | None = None
-        """The group that everything runs in, ``None`` once that is to end."""
+        """The task group of all that runs here; ``None`` once that is to end."""
         self.host: Any = None
-        """The task of asyncio that runs the group, ``None`` on trio."""
 
     # -- the tasks
 
-    def start(self, tasks: anyio.abc.TaskGroup, context: Context, *, insists: bool = False) -> None:
-        """Start the standing tasks in the group; :meth:`close` ends them.
+    def start(
+        self, tasks: anyio.abc.TaskGroup, context: Context, *, retry_refused: bool = False
+    ) -> None:
+        """Start the lasting tasks in a task group; :meth:`close` ends them.
 
         Args:
-            tasks: Where they run.
-            context: That every handler begins with.
-            insists: Whether an end that the store refuses is written again and again.
+            tasks: The task group.
+            context: The context variables that every handler begins with.
+            retry_refused: Whether a run that the store refuses to write is written again later.
         """
         self._tasks = tasks
         self.host = asyncio_task()
@@ -124,7 +130,7 @@ class Workers:
         self.caller.start(self.host)
         self._pool.start(tasks, context, self.host)
         self.in_flight.changed = anyio.Event()
-        self._completer.start(insists=insists)
+        self._completer.start(retry_refused=retry_refused)
         tasks.start_soon(keep_up, "the task that settles", self.host, self._settle_all)
         keep = functools.partial(self.leases.keep, tasks, host=self.host, tick=self._completer.tick)
         tasks.start_soon(keep_up, "the task that renews", self.host, keep)
@@ -137,7 +143,7 @@ class Workers:
             self.in_flight.signal()
 
     def close(self) -> None:
-        """End the standing tasks. What is still running is left to its lease."""
+        """End the lasting tasks. The leases of handlers that still run will run out."""
         tasks, self._tasks, self.host = self._tasks, None, None
         self._pool.close()
         if tasks is not None:
@@ -152,21 +158,21 @@ class Workers:
     def room(self) -> int:
         """Return how many further claims to ask for.
 
-        As many as handlers may run beside each other. More only while handlers never wait and
-        whole batches end at once: what is claimed and queued here, nobody else can take.
+        Usually that is as many as handlers may run at a time. It is more only while handlers never
+        wait and whole batches end at once: no other worker can take the claims that are queued.
         """
         if self._quarantine.closed or len(self.in_flight.runs) >= 10 * self.max_concurrency + 100:
             return 0
         if self.active == 0:
-            quick = not self._overlapped and self.clock.now() - self._accepted_at < AT_ONCE
-            most = max(min(AHEAD * self.max_concurrency, BATCH), self.max_concurrency)
+            quick = not self._overlapped and self.clock.now() - self._accepted_at < INSTANT_BATCH
+            most = max(min(PREFETCH_FACTOR * self.max_concurrency, BATCH), self.max_concurrency)
             self._limit = min(2 * self._limit, most) if quick else self.max_concurrency
         elif self._overlapped:
             self._limit = self.max_concurrency
         return self._limit - self.active
 
     def accept(self, claims: Sequence[Claim]) -> None:
-        """Take over claims: run them, or settle them without one."""
+        """Run claims, or settle those for which no handler is to be called."""
         now = self._accepted_at = self.clock.now()
         self._overlapped = self._called > 0
         in_flight = self.in_flight
@@ -175,8 +181,8 @@ class Workers:
             job_id = claim.job.spec.id
             earlier = in_flight.runs.get(job_id)
             if earlier is not None:
-                # Our own lease ran out unrenewed and we got the job again. One at a time all the
-                # same: the new run waits until the old handler has returned.
+                # The lease of an earlier claim ran out here, and this worker claimed the job again.
+                # The new run waits until the old handler has returned.
                 in_flight.successors[job_id] = run
                 earlier.cancel("lost")
                 continue
@@ -204,14 +210,14 @@ class Workers:
     async def _call(self, run: Run, worker: WorkerTask) -> None:
         claim, start, handler = run.claim, run.start, self.caller.handler
         if start is None or handler is None or run.cancellation.requested:
-            # Told to stop before it began: it was no attempt. A mark to cancel ends the next claim.
+            # It was told to stop before it began: no attempt. A mark to cancel ends the next claim.
             self._ended(run, Postponed(self.clock.now()) if run.cancel_reason else None, None)
             return
         job = claim.job
         spec = job.spec
         now = self.clock.now()
         if claim.expires_at - now < self._third_of_lease:
-            # Something blocked the loop, or the clock was moved: make sure that it is still ours.
+            # Something blocked the loop, or the clock was set: is the claim still ours?
             await self.leases.renew()
             claim, now = run.claim, self.clock.now()
             if run.cancel_reason:
@@ -240,7 +246,7 @@ class Workers:
             run.cancellation,
             self._transactions,
         )
-        outcome: Outcome | None = None  # where the loop ends: left to its lease
+        outcome: Outcome | None = None  # if the loop ends: the lease runs out
         raised: BaseException | None = None
         if self._called:
             self._overlapped = True
@@ -259,7 +265,7 @@ class Workers:
             if isinstance(error, KeyboardInterrupt) and not run.in_thread:
                 raise
             if worker.scope.cancel_called or self._tasks is None:
-                # A thread goes on when its worker is cancelled: its claim is left to its lease.
+                # A thread still runs after its task was cancelled: the lease of its claim runs out.
                 outcome = None if run.in_thread else failure(error)
                 raise
             if self.host is not None and self.host.cancelling() and not run.in_thread:
@@ -273,7 +279,7 @@ class Workers:
             self._ended(run, outcome, raised)
 
     def _ended(self, run: Run, outcome: Outcome | None, error: BaseException | None) -> None:
-        """Note how a run ended; ``None`` where nothing may be written."""
+        """Note how a run ended; an outcome of ``None`` writes nothing."""
         if self._tasks is None:
             return
         self.active -= 1
@@ -284,7 +290,7 @@ class Workers:
             run.finish(SUCCESS, error, now)
             self.completed += 1
             self._forget(run)
-            self._completer.tell(run.offered.executions)
+            self._completer.notify(run.offered.executions)
             if error is not None:
                 logger.warning(
                     "job %r: its handler failed after it had committed; the run has succeeded: %s",
@@ -306,7 +312,7 @@ class Workers:
         self._completer.finish(run, run.claim.job, now)
 
     def _forget(self, run: Run) -> None:
-        """Let go of a claim; a run of the same job that waited for it may begin."""
+        """Let go of a claim, and begin the run of the same job that waited for it, if any."""
         successor = self.in_flight.forget(run)
         if successor is not None:
             self._begin(successor, self.clock.now())
@@ -317,11 +323,11 @@ class Workers:
 
     @property
     def queued(self) -> int:
-        """Runs that have not begun."""
+        """How many queued runs have not begun."""
         return len(self._queue)
 
     def take_queued(self) -> list[Claim]:
-        """Return the claims whose handlers were never called; they are no longer held here."""
+        """Take out and return the claims whose handlers were not called."""
         queued = list(self._queue)
         self._queue.clear()
         return self._take(queued)
@@ -334,7 +340,7 @@ class Workers:
         return [run.claim for run in queued]
 
     def take_all_unbegun(self) -> list[Claim]:
-        """Return those as well that wait for an earlier run of their job."""
+        """Take out and return all claims whose handlers were not called, waiting ones included."""
         successors = list(self.in_flight.successors.values())
         self.in_flight.successors.clear()
         for run in successors:
@@ -348,7 +354,7 @@ class Workers:
             run.cancel("stop")
 
     def abandon_threads(self) -> None:
-        """Stop waiting for handlers in threads: they cannot be ended, only left behind."""
+        """Stop waiting for handlers in threads, which cannot be ended."""
         for run in list(self.in_flight.runs.values()):
             run.abandon()
 
@@ -366,7 +372,7 @@ class Workers:
 def _limit(
     timeout: timedelta | None, deadline: datetime | None, now: datetime
 ) -> tuple[CancelReason, timedelta]:
-    """Return what ends a run first, and after how long."""
+    """Return which limit ends a run first, and after how long."""
     left = timedelta.max if deadline is None else max(deadline - now, timedelta(0))
     return ("timeout", timeout) if timeout is not None and timeout <= left else ("overlap", left)
 
@@ -375,4 +381,4 @@ def _later(now: datetime, seconds: float) -> datetime:
     try:
         return instant_after(now, timedelta(seconds=max(seconds, 0)))
     except (OverflowError, TypeError, ValueError):
-        return now + UNDECIDED
+        return now + SCHEDULE_ERROR_DELAY
