@@ -14,10 +14,10 @@ from sched_core.schedule import Schedule
 
 
 class JobsInTransaction:
-    """Jobs declared and removed inside a transaction of the caller's.
+    """Declares and removes jobs inside a transaction of the caller's.
 
-    Every method means what the scheduler's method of the same name does, once that transaction
-    commits. Observers are not told.
+    Every method does the same as the scheduler's method of that name, once the transaction commits.
+    Observers are not notified.
     """
 
     def __init__(self, store: JobStore, clock: Clock, *, new_id: Callable[[], str]) -> None:
@@ -33,7 +33,7 @@ class JobsInTransaction:
         policy: Policy | None = None,
         group: str | None = None,
     ) -> Job:
-        """Declare a job: add it, or change it where its definition differs."""
+        """Declare a job: add it, or change it if its definition differs."""
         spec = spec_of(id, schedule, name, metadata, policy, group)
         return await self._definitions.ensure(spec)
 
@@ -47,7 +47,11 @@ class JobsInTransaction:
         policy: Policy | None = None,
         group: str | None = None,
     ) -> Job:
-        """Add a job. Raises JobAlreadyExists; the transaction can go on all the same."""
+        """Add a job.
+
+        Raises:
+            JobAlreadyExists: The id is taken. The transaction can continue.
+        """
         spec = spec_of(id, schedule, name, metadata, policy, group)
         return (await self._definitions.submit([spec]))[0]
 
@@ -61,13 +65,21 @@ class JobsInTransaction:
         policy: Policy | Unset = UNSET,
         group: str | Unset | None = UNSET,
     ) -> Job:
-        """Change what is given and keep the rest. Raises JobNotFound."""
+        """Change the given fields and keep the others.
+
+        Raises:
+            JobNotFound: There is no such job.
+        """
         return await self._definitions.update(
             id, changes_of(schedule, name, metadata, policy, group)
         )
 
     async def remove_job(self, id: str) -> None:
-        """Remove a job. Raises JobNotFound."""
+        """Remove a job.
+
+        Raises:
+            JobNotFound: There is no such job.
+        """
         await self._definitions.remove(id)
 
 

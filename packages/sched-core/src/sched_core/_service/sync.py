@@ -44,21 +44,21 @@ logger = Logger("sched_core")
 
 PAGE = 200
 CHUNK = 500
-"""Most jobs added in one call."""
+"""The most jobs that one call adds."""
 
 
 @frozen
 class Synced:
-    """What ``sync_jobs`` did, or with ``dry_run`` would do; ids in order.
+    """The ids of the jobs that ``sync_jobs`` changed, or with ``dry_run`` would change, in order.
 
     Attributes:
-        added: Jobs that were not there.
+        added: Jobs that were not stored before.
         changed: Jobs whose definition differed.
-        kept: Jobs that are as they were, with their next occurrence.
+        kept: Jobs that stay as they were, with their next occurrence.
         removed: Jobs of the group that are not in the set.
-        unreadable: Jobs of the set whose record this version cannot read: they were left alone.
+        unreadable: Jobs of the set whose record this version cannot read; they were left alone.
         superseded_by: The version of a newer deployment that has synced the group: from then on
-            nothing was changed. ``None`` where there is none.
+            this sync changed nothing. ``None`` if there is no newer deployment.
     """
 
     added: tuple[str, ...] = ()
@@ -71,7 +71,7 @@ class Synced:
 
 @frozen
 class _Plan:
-    """The set and what is stored, side by side."""
+    """The wanted set, and the jobs that are stored."""
 
     wanted: dict[str, JobSpec]
     stored: dict[str, Job]
@@ -90,14 +90,14 @@ class Sync:
     """One sync of one group.
 
     Args:
-        backend: Where jobs live.
-        clock: The one that decides.
-        new_id: Makes the incarnations of jobs.
-        edited: Told of the executions that edits write.
-        advise: Told of definitions that are new or changed.
-        group: Its name.
-        version: Of the deployment, from :func:`version_of`.
-        renamed_from: Earlier ids of jobs of the set, by their present ones.
+        backend: The backend that stores the jobs.
+        clock: The clock that decides.
+        new_id: Makes the uids of jobs.
+        edited: Called with the executions that edits have written.
+        advise: Called with definitions that are new or changed.
+        group: The group's name.
+        version: The deployment's version, from ``marker.version_of``.
+        renamed_from: The earlier ids of jobs of the set, by their present ids.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Sync:
         """Make the group what the specs say.
 
         Raises:
-            GroupConflict: One of the ids is another group's; nothing was written.
+            GroupConflict: An id is another group's; nothing was written.
         """
         wanted = _checked(specs, self._group)
         _check_renames(self._renamed_from, wanted)
@@ -188,7 +188,7 @@ class Sync:
         return _Plan(wanted, stored, tuple(sorted(unreadable)))
 
     def _refuse_others(self, job: Job) -> None:
-        """Refuse a job that belongs to somebody else; one that ``ensure_job`` declared joins."""
+        """Refuse another group's job, and a submitted one; a declared one without group joins."""
         group = job.spec.group
         if group != self._group and (group is not None or not job.declared):
             raise GroupConflict(job.id, self._group, group)
@@ -225,27 +225,28 @@ class Sync:
         if prune:
             for job_id in sorted(plan.stored.keys() - plan.wanted.keys()):
                 if self._is_copy(plan, job_id):
-                    # A move that was cut off is taken back: its work is under the old id.
+                    # A move was interrupted, and is taken back: the work is under the old id.
                     await self._withdraw(plan.stored[job_id])
                     self._done.removed.append(job_id)
                 else:
                     await self._remove(plan.stored[job_id])
 
     def _earlier(self, plan: _Plan, job_id: str) -> Job | None:
-        """Return the stored job that one of the set was, under another id, before."""
+        """Return the stored job, of an earlier id, that a job of the set is renamed from."""
         old = plan.stored.get(self._renamed_from.get(job_id, ""))
         return None if old is None or old.spec.group != self._group else old
 
     def _is_copy(self, plan: _Plan, job_id: str) -> bool:
-        """Whether a job is on its way from another id, under which it is still there."""
+        """Whether a job is the copy of a move from another id, where it is still stored."""
         job = plan.stored[job_id]
         names = [each.id for each in plan.stored.values() if each.uid == job.uid]
         return len(names) > 1 and define.is_moving(job, now=self._clock.now())
 
     async def _rename(self, old: Job, spec: JobSpec) -> None:
-        """Move a job's work to another id: a copy that is not due, then no original, then due.
+        """Move a job's work to another id.
 
-        Where it is interrupted, the next sync of the set goes on: the copy has the original's uid.
+        This adds a copy that is not due, removes the original, and makes the copy due. If it is
+        interrupted, the next sync of the set continues: the copy has the original's uid.
         """
         tries = 0
         while True:
@@ -255,7 +256,7 @@ class Sync:
             except JobAlreadyExists:
                 found = await self._again(spec.id)
                 if found is not None:
-                    # It was declared meanwhile, without what was due under the old id.
+                    # It was declared in the meantime, without the work under the old id.
                     await self._define(found, spec, touch=False)
                     await self._remove(old)
                     return
@@ -282,7 +283,7 @@ class Sync:
             await self._define(stored, spec, touch=True)
 
     async def _define(self, job: Job, spec: JobSpec, *, touch: bool, new: bool = False) -> None:
-        """Write a definition over what was read before the marker was checked."""
+        """Write a definition over a job that was read before the marker was checked."""
         while True:
             change = define.redefine(job, spec, declared=True, now=self._clock.now())
             if change is None and not touch:
@@ -297,7 +298,7 @@ class Sync:
                     await self._add([spec])
                     return
                 self._refuse_others(found)
-                # Whoever wrote it did so after the marker had been moved.
+                # Another process wrote it, after the marker had been moved.
                 job, touch = found, False
                 continue
             await self._edited(spec.id, changed.executions)
@@ -318,7 +319,7 @@ class Sync:
         try:
             announced = list(await self._backend.add(jobs))
         except JobAlreadyExists:
-            # Somebody was faster with some of them. One by one it is known with which.
+            # Another process has added some of them. One by one, this finds out which.
             for spec in specs:
                 found = await self._again(spec.id)
                 if found is not None:
@@ -341,7 +342,7 @@ class Sync:
         try:
             await self._backend.remove(job)
         except (JobNotFound, RevisionConflict):
-            pass  # somebody has made it theirs, or removed it
+            pass  # another process has changed or removed it
 
     async def _remove(self, job: Job) -> None:
         while True:
@@ -365,7 +366,7 @@ class Sync:
         found = await self._backend.get(job_id)
         await self._marker.check()
         if isinstance(found, Undecodable):
-            # A newer version of this package wrote it, without a version of the group.
+            # A newer version of this package wrote it, in a sync without a version.
             raise Superseded("unreadable")
         return found
 
