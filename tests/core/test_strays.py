@@ -144,7 +144,7 @@ def test_idle_workers_and_all_other_tasks_of_the_scheduler_may_be_cancelled(
             }
 
     asyncio_run(main)
-    assert "goes on" in caplog.text
+    assert "continues" in caplog.text
 
 
 def test_a_loop_that_is_torn_down_raises() -> None:

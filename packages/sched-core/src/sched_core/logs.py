@@ -47,7 +47,7 @@ class LogExecutions:
                 level = logging.WARNING
             text = "healthy" if what.healthy else "unhealthy: " + "; ".join(what.problems)
             if what.notices:
-                text += "; to be known: " + "; ".join(what.notices)
+                text += "; notices: " + "; ".join(what.notices)
             fields = {
                 "event": "health",
                 "healthy": what.healthy,

@@ -207,7 +207,9 @@ class Scheduler:
         with anyio.CancelScope(shield=True), anyio.move_on_after(seconds) as limit:
             await self._backend.close()
         if limit.cancelled_caught:
-            logger.error("the backend was not closed within %.1f s: it is left as it is", seconds)
+            logger.error(
+                "the backend did not close within %.1f s; the scheduler waits no longer", seconds
+            )
 
     def _open(self, *, any_loop: bool = False) -> _Opened:
         if self._opened is None:

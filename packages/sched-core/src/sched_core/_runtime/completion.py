@@ -114,7 +114,7 @@ class Completer:
         job, one = run.claim.job, current(run.claim.job.standing)
         logger.log(
             logging.ERROR if final else logging.WARNING,
-            "job %r failed: %s" if final else "job %r failed, and is attempted again: %s",
+            "job %r failed: %s" if final else "job %r failed, and will be attempted again: %s",
             job.spec.id,
             reason,
             exc_info=None if error is None else from_user_code(error),
@@ -131,7 +131,7 @@ class Completer:
         if start is None or not isinstance(outcome, Ended) or not outcome.by_store:
             return
         topic = f"job {job.spec.id}"
-        text = f"attempt {start.attempt} was interrupted, and is made again: {outcome.reason}"
+        text = f"attempt {start.attempt} was interrupted, and will be made again: {outcome.reason}"
         self._in_flight.backend_errors += 1
         self._in_flight.set_notice(topic, text)
         one = current(job.standing)
@@ -141,8 +141,8 @@ class Completer:
 
     def _cannot_decide(self, run: Run, error: Exception, now: datetime) -> None:
         job_id = run.claim.job.spec.id
-        logger.error("job %r: what comes next cannot be decided", job_id, exc_info=error)
-        problem = f"cannot be decided: {describe(error)}"
+        logger.error("job %r: the scheduler cannot decide what comes next", job_id, exc_info=error)
+        problem = f"the scheduler cannot decide what comes next: {describe(error)}"
         self._in_flight.set_problem(f"job {job_id}", problem)
         self._until[job_id] = now + 2 * SCHEDULE_ERROR_DELAY
 
@@ -248,13 +248,15 @@ class Completer:
         """
         job_id = run.claim.job.spec.id
         if not (self._retry_refused and isinstance(error, BackendError)):
-            logger.error("job %r: its end cannot be written, its lease must run out", job_id)
+            logger.error(
+                "job %r: its outcome cannot be written; it runs again when its lease ends", job_id
+            )
             self._forget(run)
             return
         run.refusals += 1
         wait = min(2.0 ** (run.refusals - 1), LONGEST_REFUSAL)
         self._refused.append((monotonic_seconds() + wait, run))
-        problem = f"the store refuses to write its end, its claim is kept: {describe(error)}"
+        problem = f"the store refuses to write its outcome, its claim is kept: {describe(error)}"
         if run.refusals == 1:
             logger.error("job %r: %s", job_id, problem)
         self._in_flight.set_problem(f"job {job_id}", problem)
@@ -294,7 +296,10 @@ class Completer:
                 self._forget(run)
                 self.notify([each])
                 if each.status is Status.SUCCEEDED:
-                    logger.warning("job %r: the store had committed it; it succeeded", job.spec.id)
+                    logger.warning(
+                        "job %r: the store had committed its transaction; it has succeeded",
+                        job.spec.id,
+                    )
                 return
 
     def _written(self, run: Run, settlement: Settlement, settled: Settled) -> bool:
@@ -317,7 +322,7 @@ class Completer:
         else:
             self._in_flight.claims_lost += 1
             logger.warning(
-                "job %r: claim %s was taken over by another worker; its end was not written",
+                "job %r: claim %s was taken over by another worker; its outcome was not written",
                 run.claim.job.id,
                 run.claim.token,
             )
@@ -335,7 +340,9 @@ class Completer:
         run.conflicts += 1
         now = self._in_flight.clock.now()
         if run.conflicts > MOST_CONFLICTS:
-            logger.error("job %r: conflicts without end; its lease must run out", run.claim.job.id)
+            logger.error(
+                "job %r: conflicts without end; it runs again when its lease ends", run.claim.job.id
+            )
             self._forget(run)
         elif run.outcome is None:
             # The decision was made without a run, on an old definition: give the claim back.

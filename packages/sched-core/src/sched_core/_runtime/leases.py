@@ -212,7 +212,7 @@ class Deadlines:
         how = (
             "it runs in a thread, which cannot be stopped: let it look at event.cancelled"
             if run.in_thread
-            else "it goes on although it was cancelled"
+            else "it still runs although it was cancelled"
         )
         past = (
             "the next occurrence's moment"

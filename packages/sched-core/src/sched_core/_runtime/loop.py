@@ -153,7 +153,9 @@ class Loop:
             await first_of(shutdown.requested.wait, shutdown.finished.wait)
             await until(shutdown.finished.wait, shutdown.patience)
         if not shutdown.finished.is_set():
-            logger.error("the scheduler has stopped, and something that it called still hangs")
+            logger.error(
+                "the scheduler has stopped, although a handler or a call of the store still hangs"
+            )
             shutdown.done.set()
             self._stopped.set()
 
@@ -341,7 +343,9 @@ class Loop:
                 await self._backend.release(claims)
             self._observers.set_problem("releasing", None)
         except Exception as error:
-            logger.exception("claims could not be released, their leases must run out")
+            logger.exception(
+                "claims could not be released; their jobs run again when the leases end"
+            )
             self._observers.set_problem("releasing", describe(error))
 
 

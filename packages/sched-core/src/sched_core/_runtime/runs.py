@@ -116,7 +116,7 @@ def _is_by_store(error: BaseException) -> bool:
 def cancelled_outcome(
     reason: CancelReason | None, outcome: Outcome, timeout: timedelta | None
 ) -> Outcome:
-    """Return the outcome to record for a handler that was told to stop, or the one given."""
+    """Return the outcome to record for a handler that was told to stop, or else the given one."""
     if reason is None or isinstance(outcome, Postponed) or outcome.by_store:
         return outcome
     if reason == "timeout":

@@ -141,10 +141,10 @@ async def wind_down(
                 await until(workers.until_idle, shutdown.left)
     if workers.active:
         hanging = sorted(run.claim.job.id for run in held.values())
-        logger.error("handlers did not end, their leases must run out: %s", hanging)
+        logger.error("handlers did not end; their jobs run again when the leases end: %s", hanging)
         workers.abandon_threads()
     if held:
         await until(workers.until_settled, shutdown.left)
     if held:
-        logger.error("%s runs were not written", len(held))
+        logger.error("the outcomes of %s runs were not written", len(held))
     workers.close()

@@ -1,7 +1,7 @@
 """Lasting tasks that survive a cancellation which reaches them by mistake.
 
 On asyncio, any code that has a task may cancel it: an abort button that kept the task of a handler,
-or a library's timeout that fires too late. A task group then ends all its other tasks in silence.
+or a library's timeout that fires too late. A task group then ends all its other tasks silently.
 This module logs such a cancellation, and begins the work again.
 """
 
@@ -80,7 +80,7 @@ async def keep_up(name: str, host: Any, work: Callable[[], Awaitable[object]]) -
             if not is_stray(error, host):
                 raise
             uncancel(asyncio_task())
-            logger.warning("%s was cancelled from outside the scheduler; it goes on", name)
+            logger.warning("%s was cancelled from outside the scheduler; it continues", name)
 
 
 LOOK_EVERY = 0.1

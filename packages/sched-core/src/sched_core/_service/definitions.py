@@ -33,7 +33,7 @@ from sched_core.schedule import Schedule
 logger = Logger("sched_core")
 
 TRIES = 8
-"""How often to try again, in some seconds altogether.
+"""How often to try again, within some seconds.
 
 This is for adding a job whose id is taken although no job is found under it, and for changing a job
 that a sync moves from another id.

@@ -4,7 +4,7 @@ Every write compares and sets one record; no transaction covers several. The *ma
 (see ``marker``) holds the newest version that has synced, and so orders deployments. These steps
 make that enough:
 
-1. The sync refuses to go on if the marker is newer. Otherwise it moves the marker to its own
+1. The sync ends if the marker is newer. Otherwise it moves the marker to its own
    version.
 2. The sync reads the group, then the marker again, which must still not be newer. Whatever a newer
    deployment wrote after it had moved the marker has another revision than the one read here. So
