@@ -688,7 +688,7 @@ def test_a_schedule_that_fails_is_set_aside_and_turns_health_red(
     run(loop, main)
 
 
-def test_an_observer_that_fails_is_logged_and_harms_nobody(
+def test_an_observer_that_fails_is_logged_and_harms_nothing(
     loop: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:

@@ -1,4 +1,4 @@
-"""Nothing is silent, and nobody's mistake around a job ends the run of all others."""
+"""Nothing fails in silence, and no mistake around one job ends the runs of all others."""
 
 from __future__ import annotations
 

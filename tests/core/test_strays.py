@@ -94,7 +94,7 @@ def test_an_abort_button_that_is_pressed_too_late_hits_no_other_job(waits: bool)
 
 
 @pytest.mark.parametrize("waits", [False, True], ids=["at-once", "after-waiting"])
-def test_a_task_that_nobody_keeps_calls_the_next_handler_too(waits: bool) -> None:
+def test_a_task_that_no_code_keeps_calls_the_next_handler_too(waits: bool) -> None:
     """A task for each run would cost more than the run."""
     tasks: list[weakref.ref[asyncio.Task[Any]]] = []
 

@@ -236,7 +236,7 @@ class Completer:
         busy = 0
         for run, settlement, settled in zip(batch, settlements, outcomes, strict=True):
             if run.phase == "ended":
-                busy += self._written(run, settlement, settled)
+                busy += self._act_on(run, settlement, settled)
         self._in_flight.signal()
         if busy == len(batch):
             await backoff_pause(1)
@@ -302,7 +302,7 @@ class Completer:
                     )
                 return
 
-    def _written(self, run: Run, settlement: Settlement, settled: Settled) -> bool:
+    def _act_on(self, run: Run, settlement: Settlement, settled: Settled) -> bool:
         """Act on the answer to a settlement; return whether it has to be written again later."""
         outcome = settled.outcome
         if outcome == "written":

@@ -211,7 +211,7 @@ class Workers:
         claim, start, handler = run.claim, run.start, self.caller.handler
         if start is None or handler is None or run.cancellation.requested:
             # It was told to stop before it began: no attempt. A mark to cancel ends the next claim.
-            self._ended(run, Postponed(self.clock.now()) if run.cancel_reason else None, None)
+            self._on_return(run, Postponed(self.clock.now()) if run.cancel_reason else None, None)
             return
         job = claim.job
         spec = job.spec
@@ -221,7 +221,7 @@ class Workers:
             await self.leases.renew()
             claim, now = run.claim, self.clock.now()
             if run.cancel_reason:
-                self._ended(run, Postponed(now), None)
+                self._on_return(run, Postponed(now), None)
                 return
         run.call(worker, now, in_thread=self.caller.threaded)
         self.lateness = now - start.scheduled_at
@@ -276,9 +276,9 @@ class Workers:
             outcome, raised = failure(error), error
         finally:
             self._called -= 1
-            self._ended(run, outcome, raised)
+            self._on_return(run, outcome, raised)
 
-    def _ended(self, run: Run, outcome: Outcome | None, error: BaseException | None) -> None:
+    def _on_return(self, run: Run, outcome: Outcome | None, error: BaseException | None) -> None:
         """Note how a run ended; an outcome of ``None`` writes nothing."""
         if self._tasks is None:
             return
