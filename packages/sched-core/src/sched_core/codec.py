@@ -104,7 +104,7 @@ class Record(NamedTuple):
     body: bytes
 
 
-def readable(format: int, tag: str) -> str | None:  # noqa: A002 -- the header's name for it
+def readable(format: int, tag: str) -> str | None:
     """Return why a body with this header cannot be read here, ``None`` if it can.
 
     Args:
