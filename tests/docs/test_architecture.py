@@ -36,7 +36,7 @@ def modules(source: Path) -> set[str]:
 
 
 def named(package: str) -> Iterator[str]:
-    """The modules that a package's table names: files, and in a folder's row the lower-case names."""
+    """The modules that a package's table names: files, and names in the row of a folder."""
     for where, what in rows(f"### {package}"):
         for each in CODE.findall(where):
             if each.endswith("/"):
@@ -76,7 +76,9 @@ def test_where_a_change_goes_names_files_that_are_there() -> None:
 
 
 def test_each_kind_of_change_names_a_test_that_tells() -> None:
-    silent = [row[0] for row in rows("## Where a change goes") if not re.search("test|conf", row[2])]
+    silent = [
+        row[0] for row in rows("## Where a change goes") if not re.search("test|conf", row[2])
+    ]
     assert silent == []
 
 
