@@ -1,6 +1,6 @@
 """A backend made of another: every change of a definition is told to a function, with what it was.
 
-A backend inherits nothing, so one can wrap another and hand on what it does not care
+A backend inherits nothing, so one can be in front of another and hand on what it does not care
 about. It takes the same conformance suite: ``pytest test_audited_backend.py``.
 """
 
@@ -21,8 +21,8 @@ class Change:
     Attributes:
         what: Added, replaced or removed.
         job_id: The job's id.
-        before: The definition until then; ``None`` if there was none.
-        after: The definition from then on; ``None`` if it was removed.
+        before: The job before the change, ``None`` where there was none.
+        after: The job after the change, ``None`` where it was removed.
     """
 
     what: Literal["added", "replaced", "removed"]
@@ -35,9 +35,8 @@ class AuditedBackend:
     """Hands everything on to a backend, and tells of changes once they are stored.
 
     Args:
-        backend: The backend that does the work.
-        tell: A function that is called in the event loop, and must not wait. What it raises goes to
-            the caller.
+        backend: The backend that stores the jobs.
+        tell: Called in the event loop, and must not wait; what it raises goes to the caller.
     """
 
     def __init__(self, backend: Backend, tell: Callable[[Change], object]) -> None:

@@ -109,7 +109,7 @@ class JsonBackend:
     """Jobs in one JSON file.
 
     Args:
-        path: The file's path; the file is made if it is missing.
+        path: The file; made if it is missing.
         lease: How long a claim lives unless it is renewed.
     """
 

@@ -23,8 +23,8 @@ class Sunrise:
     """Every sunrise at a place, to about a minute; days without one are left out.
 
     Args:
-        latitude: Degrees from -90 to 90, north is positive.
-        longitude: Degrees from -180 to 180, east is positive.
+        latitude: Degrees, north is positive; from -90 to 90.
+        longitude: Degrees, east is positive; from -180 to 180.
     """
 
     latitude: float
