@@ -89,7 +89,8 @@ def test_what_the_table_allows_and_nothing_else(phase: Phase, step: Step) -> Non
 
 
 def test_the_page_on_architecture_shows_the_table() -> None:
-    page = Path(__file__).parents[2].joinpath("docs/architecture.md").read_text(encoding="utf-8")
+    folder = Path(__file__).parents[2] / "docs" / "explanation"
+    page = folder.joinpath("architecture.md").read_text(encoding="utf-8")
     shown = {
         tuple(cell.strip() for cell in line.strip("|\n").split("|"))
         for line in page.splitlines()
