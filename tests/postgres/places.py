@@ -26,7 +26,7 @@ from sched_core import (
     Status,
 )
 from sched_core.row import current
-from sched_sql import SqlBackend
+from sched_sql import PostgresBackend
 
 
 class Place:
@@ -35,8 +35,8 @@ class Place:
     def __init__(self, address: str, schema: str) -> None:
         self.address, self.schema = address, schema
 
-    def backend(self, **options: Any) -> SqlBackend:
-        return SqlBackend(self.address, schema=self.schema, **options)
+    def backend(self, **options: Any) -> PostgresBackend:
+        return PostgresBackend(self.address, schema=self.schema, **options)
 
     def scheduler(self, handler: Any = None, *, clock: Any = None, **options: Any) -> Scheduler:
         return Scheduler(self.backend(**options), handler=handler, clock=clock)

@@ -26,12 +26,12 @@ from sched_core import (
     Undecodable,
 )
 from sched_core.testing import history
-from sched_sql import SqlBackend
+from sched_sql import PostgresBackend
 
 LEASE = timedelta(seconds=1)
 
 
-async def opened(here: Place, **options: Any) -> SqlBackend:
+async def opened(here: Place, **options: Any) -> PostgresBackend:
     backend = here.backend(**{"lease": LEASE, **options})
     await backend.open(SystemClock(), worker=f"worker-{os.urandom(4).hex()}")
     return backend
@@ -40,7 +40,7 @@ async def opened(here: Place, **options: Any) -> SqlBackend:
 async def take_over(here: Place, seconds: float) -> list[Claim]:
     """Try to claim for a while, as a replica that has been there for a lease."""
     rival = await opened(here)
-    rival._table._queue._ends_from = 0.0  # type: ignore[attr-defined]  # ours
+    rival._table._queue._ends_from = 0.0
     until, claims = time.monotonic() + seconds, list[Claim]()
     while not claims and time.monotonic() < until:
         await anyio.sleep(0.05)
@@ -105,12 +105,12 @@ def test_a_claim_that_the_loop_has_given_up_is_not_kept_for_ever(here: Place) ->
 def test_an_idle_scheduler_has_no_leases_to_keep(here: Place) -> None:
     async def main() -> None:
         backend = await opened(here)
-        heartbeat = backend._table._heartbeat  # type: ignore[attr-defined]  # ours
+        heartbeat = backend._table._heartbeat
         await backend.add([job("a")])
         (claim,) = (await backend.claim_due(Room(1))).claims
         assert len(heartbeat._held) == 1
         await backend.settle([settlement(claim)])
-        assert (len(heartbeat._held), len(backend._table._claims.places)) == (0, 0)  # type: ignore[attr-defined]
+        assert (len(heartbeat._held), len(backend._table._claims.places)) == (0, 0)
         await backend.close()
         assert not [thread for thread in _threads() if thread.startswith("sched heartbeat")]
 
@@ -195,7 +195,7 @@ def test_a_process_that_freezes_inside_a_transaction_lets_go(here: Place) -> Non
     async def main() -> None:
         backend = await opened(here)
         await backend.add([job("a")])
-        lane = backend._table._lanes["edit"]  # type: ignore[attr-defined]  # ours
+        lane = backend._table._lanes["edit"]
         session = lane._connected()
         session.execute("SET idle_in_transaction_session_timeout = '300ms'")
         session.execute("BEGIN")
@@ -262,7 +262,8 @@ def test_a_commit_whose_reply_is_lost_is_repeated_without_harm(here: Place) -> N
         await backend.add([job("a")])
         (claim,) = (await backend.claim_due(Room(1))).claims
         first = await backend.settle([settlement(claim)])
-        lane = backend._table._lanes["settle"]  # type: ignore[attr-defined]  # ours
+        lane = backend._table._lanes["settle"]
+        assert lane._session is not None
         lane._session.pgconn.finish()  # the connection is gone, and with it the reply
         again = await backend.settle([settlement(claim), settlement(claim)])
         assert [one.outcome for one in (*first, *again)] == ["written"] * 3
@@ -275,26 +276,26 @@ def test_a_commit_whose_reply_is_lost_is_repeated_without_harm(here: Place) -> N
 def test_writes_are_durable_where_the_roles_default_is_not(here: Place) -> None:
     async def main() -> None:
         backend = await opened(here)
-        for lane in backend._table._lanes.values():  # type: ignore[attr-defined]  # ours
+        for lane in backend._table._lanes.values():
             lane._connected().execute("SET synchronous_commit = off")
-        seen: list[str] = []
-        settling = backend._table._settling  # type: ignore[attr-defined]
+        settling = backend._table._settling
         for name in ("_runs", "_rows"):
             statement = getattr(settling, name)
             assert "set_config('synchronous_commit', 'on', true)" in statement
-        definitions = backend._table._definitions  # type: ignore[attr-defined]
+        definitions = backend._table._definitions
         assert "set_config('synchronous_commit', 'on', true)" in definitions._add_one
         await backend.add([job("a")])
         (claim,) = (await backend.claim_due(Room(1))).claims
         await backend.settle([settlement(claim)])
-        session = backend._table._lanes["settle"]._session  # type: ignore[attr-defined]
+        session = backend._table._lanes["settle"]._session
+        assert session is not None
         with session.transaction():
             session.execute(
                 "SELECT CASE current_setting('synchronous_commit') WHEN 'off' "
                 "THEN set_config('synchronous_commit', 'on', true) END"
             )
-            seen += session.execute("SHOW synchronous_commit").fetchone()
-        assert seen == ["on"]
+            seen = session.execute("SHOW synchronous_commit").fetchone()
+        assert seen == ("on",)
         await backend.close()
 
     anyio.run(main)

@@ -31,7 +31,7 @@ from sched_core import (
     Scheduler,
     SystemClock,
 )
-from sched_sql import SqlBackend
+from sched_sql import PostgresBackend, SqlBackend
 from sched_sql.postgres import pool
 from sched_sql.postgres.slots import Slots
 
@@ -60,7 +60,7 @@ def end(session: Any) -> None:
     postgres_server.shared().admin(f"SELECT pg_terminate_backend({session.info.backend_pid})")
 
 
-async def one_claim(backend: SqlBackend) -> Claim:
+async def one_claim(backend: PostgresBackend) -> Claim:
     """Claim after an outage: a call that waited for a tenth of a lease may claim nothing."""
     for _ in range(20):
         for claim in (await backend.claim_due(Room(1))).claims:
@@ -117,7 +117,7 @@ def test_nothing_is_claimed_while_nothing_can_be_renewed(narrow: Place) -> None:
         backend = await opened(narrow)
         await backend.add([job("a")])
         limit(4)
-        end(backend._table._lanes["renew"]._session)  # type: ignore[attr-defined]  # ours
+        end(backend._table._lanes["renew"]._session)
         await until_gone(4)
         with pytest.raises(BackendUnavailable, match="CONNECTION LIMIT"):
             await backend.claim_due(Room(1))
@@ -133,9 +133,9 @@ def test_after_an_outage_the_first_connection_is_for_renewals(narrow: Place) -> 
         backend = await opened(narrow)
         await backend.add([job("a"), job("b")])
         (claim,) = (await backend.claim_due(Room(1))).claims
-        lanes = backend._table._lanes  # type: ignore[attr-defined]  # ours
+        lanes = backend._table._lanes
         limit(1)
-        for lane in backend._table._all:  # type: ignore[attr-defined]  # ours
+        for lane in backend._table._all:
             end(lane._session)
         await until_gone(0)
         with pytest.raises(BackendUnavailable):
@@ -156,7 +156,7 @@ def test_a_renewal_that_fails_stops_claiming_until_one_succeeds(here: Place) -> 
         backend = await opened(here)
         await backend.add([job("a"), job("b")])
         (held,) = (await backend.claim_due(Room(1))).claims
-        renew = backend._table._lanes["renew"]  # type: ignore[attr-defined]  # ours
+        renew = backend._table._lanes["renew"]
         renew._connected().execute("SET default_transaction_read_only = on")
         with pytest.raises(BackendUnavailable):
             await backend.renew([Renewal(held)])
@@ -176,7 +176,7 @@ def test_a_renewal_that_fails_stops_claiming_until_one_succeeds(here: Place) -> 
 @pytest.mark.parametrize("value", [0, -1, True, 2.0, "3"])
 def test_a_number_of_connections_that_cannot_be(value: Any) -> None:
     with pytest.raises(InvalidDefinition, match="handler_connections: must be a whole number"):
-        SqlBackend("postgresql://", handler_connections=value)
+        PostgresBackend("postgresql://", handler_connections=value)
     with pytest.raises(InvalidDefinition, match="handler_connections: is no option for SQLite"):
         SqlBackend("sqlite:///x.db", handler_connections=value)
 
@@ -254,7 +254,7 @@ def test_a_waiting_handler_can_be_cancelled(here: Place) -> None:
 
     async def main() -> None:
         backend = await opened(here, handler_connections=1)
-        connections = backend._table._connections  # type: ignore[attr-defined]  # ours
+        connections = backend._table._connections
         first = await connections.take_async()
         with anyio.move_on_after(0.1) as scope:
             await connections.take_async()

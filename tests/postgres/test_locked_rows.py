@@ -18,7 +18,7 @@ from tests.postgres.places import Place, past, renewals, settlement
 
 from sched_core import Claim, JobEvent, JobSpec, Once, Room, Status
 from sched_core.testing import FakeClock
-from sched_sql import SqlBackend
+from sched_sql import PostgresBackend
 from sched_sql.postgres.claims import Claims
 from sched_sql.postgres.definitions import Definitions
 from sched_sql.postgres.executions import Executions
@@ -40,7 +40,7 @@ def locked(here: Place, statement: str) -> Iterator[None]:
         connection.rollback()
 
 
-async def two_workers(here: Place, clock: FakeClock, **options: Any) -> list[SqlBackend]:
+async def two_workers(here: Place, clock: FakeClock, **options: Any) -> list[PostgresBackend]:
     made = [here.backend(time="clock", lease=LEASE, **options) for _ in range(2)]
     for number, backend in enumerate(made):
         await backend.open(clock, worker=f"w{number}")

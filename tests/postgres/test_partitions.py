@@ -16,7 +16,7 @@ from tests.postgres.places import Place, pending, settlement
 
 from sched_core import Claim, Execution, Interval, Job, JobEvent, Policy, Room
 from sched_core.testing import FakeClock, history
-from sched_sql import SqlBackend
+from sched_sql import PostgresBackend
 from sched_sql.moments import EPOCH, micros
 from sched_sql.postgres import partitions
 from sched_sql.postgres.partitions import DAY, NEVER, drop_at
@@ -47,7 +47,7 @@ async def open_and_close(here: Place) -> None:
     await backend.close()
 
 
-async def opened(here: Place, clock: FakeClock, worker: str = "w") -> SqlBackend:
+async def opened(here: Place, clock: FakeClock, worker: str = "w") -> PostgresBackend:
     backend = here.backend(time="clock", lease=timedelta(minutes=1))
     await backend.open(clock, worker=worker)
     return backend
@@ -249,7 +249,7 @@ def test_a_callers_long_transaction_keeps_nobody_from_a_new_partition(empty: Pla
         assert empty.rows("SELECT job_id FROM @execution") == [("other",), ("other",)]
         await backend.close()
 
-    async def read(backend: SqlBackend, job_id: str) -> Job:
+    async def read(backend: PostgresBackend, job_id: str) -> Job:
         found = await backend.get(job_id)
         assert isinstance(found, Job)
         return found

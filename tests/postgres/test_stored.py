@@ -34,7 +34,7 @@ from sched_core import (
     Undecodable,
 )
 from sched_core.testing import FakeClock, history
-from sched_sql import SqlBackend
+from sched_sql import PostgresBackend
 from sched_sql.holds import RECORD_COLUMNS, read_record
 from sched_sql.moments import EPOCH
 from sched_sql.postgres import migration
@@ -69,7 +69,7 @@ def load(here: Place, name: str) -> None:
         )
 
 
-def backend(here: Place, **options: Any) -> SqlBackend:
+def backend(here: Place, **options: Any) -> PostgresBackend:
     return here.backend(time="clock", lease=LEASE, **options)
 
 

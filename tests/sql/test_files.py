@@ -27,7 +27,7 @@ from sched_core import Room
 from sched_core.clock import SystemClock
 from sched_core.errors import BackendError, BackendUnavailable
 from sched_core.ports import JobQuery
-from sched_sql import SqlBackend
+from sched_sql import DatabaseBackend, SqlBackend
 from sched_sql.sqlite import guard
 from sched_sql.sqlite.database import LOOK_EVERY
 
@@ -70,13 +70,13 @@ def others_see(path: Path, script: str = LOOKER) -> list[str]:
     return said.stdout.split()
 
 
-async def opened(path: Path, **options: Any) -> SqlBackend:
+async def opened(path: Path, **options: Any) -> DatabaseBackend:
     backend = SqlBackend(path, **options)
     await backend.open(SystemClock(), worker=f"worker-{os.urandom(4).hex()}")
     return backend
 
 
-async def ids(backend: SqlBackend) -> list[str]:
+async def ids(backend: DatabaseBackend) -> list[str]:
     page = await backend.jobs(JobQuery(), after=None, limit=999)
     return [one.id for one in page.items]
 
@@ -608,7 +608,7 @@ def test_opening_waits_for_who_writes_to_a_file_without_a_log(tmp_path: Path, ho
             other.execute("INSERT INTO customer VALUES ('a')")
             with pytest.raises(BackendUnavailable, match=r"application\.db: database is locked"):
                 await opened(path, timeout=timedelta(milliseconds=100))
-            backends: list[SqlBackend] = []
+            backends: list[DatabaseBackend] = []
 
             async def patient() -> None:
                 backends.append(await opened(path))

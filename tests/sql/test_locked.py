@@ -23,7 +23,7 @@ from tests.sql.stores import NOW, done, job, renewals
 from sched_core import Claim, Once, Renewal, Room, Scheduler
 from sched_core.errors import BackendUnavailable
 from sched_core.testing import FakeClock, history
-from sched_sql import SqlBackend
+from sched_sql import DatabaseBackend, SqlBackend
 from sched_sql.moments import micros
 from sched_sql.sqlite.renewals import REMEMBERED, Beside, Renewals
 
@@ -56,7 +56,7 @@ LOCKS: dict[str, Callable[[Path], AbstractContextManager[None]]] = {
 
 async def workers(
     path: Path, clock: FakeClock, wait: timedelta = timedelta(milliseconds=10)
-) -> list[SqlBackend]:
+) -> list[DatabaseBackend]:
     """Open two, and make a job that is due; the first one waits for locks so long."""
     made = [SqlBackend(path, lease=LEASE, timeout=wait), SqlBackend(path, lease=LEASE)]
     for number, backend in enumerate(made):
@@ -65,7 +65,7 @@ async def workers(
     return made
 
 
-async def lost(backend: SqlBackend, worker: str) -> bool:
+async def lost(backend: DatabaseBackend, worker: str) -> bool:
     """Look for what is due; return whether the claim of a worker was found to be lost."""
     claimed = await backend.claim_due(Room(1))
     assert not claimed.claims, "what was lost waits"

@@ -45,7 +45,7 @@ from sched_core.errors import (
     JobUndecodable,
     SchemaTooNew,
 )
-from sched_sql import SqlBackend
+from sched_sql import DatabaseBackend, SqlBackend
 
 
 def on_file(test: Any, folder: Path, loop: str = "asyncio") -> None:
@@ -58,7 +58,7 @@ def by_hand(path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-async def opened(path: Path, **options: Any) -> SqlBackend:
+async def opened(path: Path, **options: Any) -> DatabaseBackend:
     backend = SqlBackend(path, **options)
     await backend.open(SystemClock(), worker=f"worker-{os.urandom(4).hex()}")
     return backend
@@ -218,7 +218,7 @@ import anyio, anyio._backends._asyncio
 from sched_core.clock import SystemClock
 from sched_core.errors import BackendError
 from sched_sql import SqlBackend
-import sched_sql.sqlite  # while the interpreter's own files can be read
+import sched_sql.sqlite.backend  # while the interpreter's own files can be read
 
 if os.getuid() == 0:  # who may write everywhere
     os.setuid(65534)

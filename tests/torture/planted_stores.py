@@ -20,7 +20,7 @@ from sched_core import Backend, Claim, Execution, Hold, Job, Settled, Settlement
 from sched_core import row as core_row
 from sched_core._rules import hold as hold_rules
 from sched_core.row import History, is_held_by
-from sched_sql import SqlBackend
+from sched_sql import DatabaseBackend, SqlBackend
 from sched_sql.moments import micros
 from sched_sql.postgres import claims as postgres_claims
 from sched_sql.postgres.renewals import Renewals, Renewed
@@ -194,7 +194,7 @@ class Spoiled(Sqlite):
     spoil: Callable[[SqliteTable], None]
 
     def backend(self, address: str) -> Backend:
-        backend = cast("SqlBackend", super().backend(address))
+        backend = cast("DatabaseBackend", super().backend(address))
         inside = backend._table
         assert isinstance(inside, SqliteTable)
         type(self).spoil(inside)

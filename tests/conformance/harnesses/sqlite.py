@@ -15,7 +15,7 @@ from typing import Any
 from tests.conformance.harnesses import LEASE
 
 from sched_core import BackendError
-from sched_sql import SqlBackend
+from sched_sql import DatabaseBackend, SqlBackend
 from sched_testkit import Harness
 
 
@@ -25,14 +25,14 @@ class SqliteHarness(Harness):
     can_stall = can_refuse_writes = can_make_newer = True
 
     def __init__(self) -> None:
-        self._made: weakref.WeakSet[SqlBackend] = weakref.WeakSet()
+        self._made: weakref.WeakSet[DatabaseBackend] = weakref.WeakSet()
 
     @contextmanager
     def place(self) -> Iterator[Path]:
         with TemporaryDirectory() as folder:
             yield Path(folder) / "jobs.db"
 
-    def backend(self, place: Any) -> SqlBackend:
+    def backend(self, place: Any) -> DatabaseBackend:
         backend = SqlBackend(place, lease=LEASE)
         self._made.add(backend)
         return backend

@@ -10,7 +10,8 @@ from attrs import asdict, frozen
 from sched_core._support.redaction import without_password
 from sched_core.errors import BackendError, InvalidDefinition, ModeNotConfigured
 from sched_core.settings import Section, setting
-from sched_sql.backend import SqlBackend
+from sched_sql.backend import DatabaseBackend
+from sched_sql.dialects import SqlBackend
 
 DEFAULT = "sqlite:///scheduler.db"
 """The database where none is named: a file in the working directory."""
@@ -37,7 +38,7 @@ class SqlSettings:
     handler_connections: int | None = None
 
 
-def open_sql(section: Section) -> SqlBackend:
+def open_sql(section: Section) -> DatabaseBackend:
     """Return the backend that the section describes, not open yet.
 
     Raises:

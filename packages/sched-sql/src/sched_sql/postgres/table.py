@@ -57,17 +57,6 @@ T = TypeVar("T")
 ANNOUNCE_EVERY = 0.1
 """Seconds between announcements of what has been settled, at least."""
 
-_LANES = {
-    "claim": "claim",
-    "earliest": "claim",
-    "release": "claim",  # after a claim that was cancelled under way
-    "settle": "settle",
-    "renew": "renew",
-    "changed": "listen",
-    "listen": "listen",
-    "close": "close",  # whatever hangs in the others
-}
-
 
 class PostgresTable:
     """Jobs and their history in one schema; see :class:`sched_sql.table.Table`.
@@ -148,10 +137,8 @@ class PostgresTable:
     def failure(self, error: Exception) -> Exception:
         return translate(error, str(self._address), self._schema)
 
-    def lane(self, method: str) -> str:
-        return _LANES.get(method, "edit")
-
     def clock(self, clock: Clock) -> Clock:
+        """Return the clock that decides: the given one, or the server's."""
         if self._time == "clock":
             return clock
         self._clock = StoreClock(clock)
@@ -244,7 +231,8 @@ class PostgresTable:
         for lane in self._lanes.values():
             lane.close()
 
-    async def leave(self) -> None:
+    def leave_loop(self) -> None:
+        """Close what belongs to the event loop, before :meth:`close`."""
         self._connections.close()
 
     def forked(self) -> None:
@@ -276,9 +264,6 @@ class PostgresTable:
 
         found = self._lanes["edit"].run(steps)
         return None if found is None else moment(found)
-
-    def live_workers(self) -> Sequence[str] | None:
-        return None
 
     # -- definitions
 
@@ -326,6 +311,7 @@ class PostgresTable:
     # -- transactions of others
 
     def within(self, connection: object) -> JobStore:
+        """Return definitions inside a transaction of the caller's."""
         return CallersStore(connection, self._definitions, self._make_room, self.failure)
 
     def _make_room(self, executions: Sequence[Execution], *, again: bool) -> None:
@@ -346,6 +332,8 @@ class PostgresTable:
         decide: Callable[[Job | None], Settlement],
         committed: Callable[[Settlement], None],
     ) -> Transaction:
+        """Return a transaction that ends with a settlement."""
+
         def done(settlement: Settlement) -> None:
             self._drop([claim])
             committed(settlement)
@@ -368,15 +356,19 @@ class PostgresTable:
 
     @property
     def descriptor(self) -> int | None:
+        """What becomes readable when another process has written; ``None``: none listens."""
         return self._listening.descriptor
 
     def silence(self) -> float:
+        """Seconds for which the descriptor may stay silent before :meth:`changed` is called."""
         return self._listening.silence()
 
     def may_listen(self) -> bool:
+        """Whether :meth:`listen` is worth a call now."""
         return self._listening.may_start()
 
     def listen(self) -> None:
+        """Listen to other processes, where the server lets it."""
         if self._listening.start():
             self._queue.disturb()
 
@@ -494,10 +486,6 @@ class PostgresTable:
     def renew(self, renewals: Sequence[Renewal], lease: timedelta, now: Now) -> Sequence[Claim]:
         return self._renew(renewals, self._fixed(now), named=True)
 
-    @property
-    def beside(self) -> None:
-        return None  # renewing waits for no row
-
     def _beat(self, renewals: Sequence[Renewal]) -> None:
         self._renew(renewals, None, named=False)
 
@@ -604,9 +592,6 @@ class PostgresTable:
             # A partition is gone: the rules make it again.
             self._executions.partitions.forget()
             return set()
-
-    def free_dead(self, now: Now) -> bool:
-        return False  # nobody tells when a process on another machine is gone: its leases run out
 
     # -- the history
 

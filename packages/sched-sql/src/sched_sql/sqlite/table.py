@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sched_core import (
@@ -15,7 +15,6 @@ from sched_core import (
     ExecutionQuery,
     Job,
     JobQuery,
-    JobStore,
     Page,
     Renewal,
     Settled,
@@ -23,9 +22,7 @@ from sched_core import (
     Undecodable,
     UndecodableExecution,
 )
-from sched_core.clock import FIRST, Clock
-from sched_core.errors import BackendError
-from sched_core.ports import Transaction
+from sched_core.clock import FIRST
 from sched_sql.holds import RECORD_COLUMNS
 from sched_sql.moments import Row, micros
 from sched_sql.rows import job_values
@@ -40,7 +37,7 @@ from sched_sql.sqlite.records import INSERT, Record, Records, read_record
 from sched_sql.sqlite.renewals import Renewals
 from sched_sql.sqlite.settlements import Settling
 from sched_sql.sqlite.workers import WorkerFiles, is_locked, worker_of
-from sched_sql.table import Asked, Now, Renew
+from sched_sql.table import Asked, Now
 
 _GET = f"SELECT {RECORD_COLUMNS} FROM sched_job WHERE id = ? AND removed <> 1"
 
@@ -77,25 +74,6 @@ class SqliteTable:
     def failure(self, error: Exception) -> Exception:
         return translate(error, self._path)
 
-    def lane(self, method: str) -> str:
-        return "beside" if method == "renew_beside" else ""
-
-    def clock(self, clock: Clock) -> Clock:
-        return clock
-
-    @property
-    def descriptor(self) -> int | None:
-        return None
-
-    def silence(self) -> float:
-        return 0.0  # there is no descriptor
-
-    def may_listen(self) -> bool:
-        return False
-
-    def listen(self) -> None:
-        return
-
     def open(self, worker: str, now: Now) -> None:
         self._claims.worker = worker
         if not self._create:
@@ -103,7 +81,7 @@ class SqliteTable:
         self._database.open()
         with self._database.lock:
             self._workers.register(worker)
-        self.free_dead(now)
+        self.release_dead(now)
         self.changed()
 
     def close(self) -> None:
@@ -112,9 +90,6 @@ class SqliteTable:
 
     def cut_off(self) -> None:
         self._database.lock.cut_off()
-
-    async def leave(self) -> None:
-        return
 
     def forked(self) -> None:
         self._workers.let_go()
@@ -130,7 +105,8 @@ class SqliteTable:
     def due_since(self, now: Now) -> datetime | None:
         return self._claims.due_since(now())
 
-    def live_workers(self) -> Sequence[str] | None:
+    def live_workers(self) -> Sequence[str]:
+        """Return the other workers that are alive."""
         alive = [path for path in self._workers.others() if is_locked(path)]
         return [worker for path in alive if (worker := worker_of(path))]
 
@@ -211,11 +187,7 @@ class SqliteTable:
     def renew(self, renewals: Sequence[Renewal], lease: timedelta, now: Now) -> Sequence[Claim]:
         return self._claims.renew(renewals, lease, now)
 
-    @property
-    def beside(self) -> Renew:
-        return self.renew_beside
-
-    def renew_beside(
+    def renew_unlocked(
         self, renewals: Sequence[Renewal], lease: timedelta, now: Now
     ) -> Sequence[Claim]:
         """Extend leases without the database."""
@@ -230,7 +202,8 @@ class SqliteTable:
             settling = Settling(connection, self._records, self._history, serial)
             return settling.settle(settlements, now())
 
-    def free_dead(self, now: Now) -> bool:
+    def release_dead(self, now: Now) -> bool:
+        """End the leases of workers whose processes are gone; return whether there were any."""
         suspects = [path for path in self._workers.others() if not is_locked(path)]
         if not suspects:
             return False
@@ -260,19 +233,6 @@ class SqliteTable:
             "SELECT rowid, worker FROM sched_job WHERE worker = ? AND lease_until IS NOT NULL",
             (worker,),
         )
-
-    # -- transactions of others
-
-    def within(self, connection: object) -> JobStore:
-        raise _no_transactions()
-
-    def transaction(
-        self,
-        claim: Claim,
-        decide: Callable[[Job | None], Settlement],
-        committed: Callable[[Settlement], None],
-    ) -> Transaction:
-        raise _no_transactions()
 
     # -- the history
 
@@ -304,7 +264,3 @@ class SqliteTable:
             "LIMIT ?)",
             (at, *values, CHUNK),
         ).rowcount
-
-
-def _no_transactions() -> BackendError:
-    return BackendError("jobs in SQLite cannot be written in transactions of others")

@@ -1,4 +1,4 @@
-"""Calls that block, made in threads which nothing waits for in vain.
+"""Threads for calls that block: a database that does not answer delays no exit and no cancellation.
 
 anyio's worker threads are not for a store that may stop answering: a cancelled caller waits for
 them, and the interpreter joins them when it exits.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from enum import StrEnum
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
@@ -39,8 +40,29 @@ def running_soon() -> Soon:
     return soon
 
 
+class Lane(StrEnum):
+    """The lanes of calls to a database: calls in one lane take turns, lanes run at the same time.
+
+    Each lane has a thread of its own unless a dialect joins it with another one, so a call that
+    hangs delays only its own lane.
+    """
+
+    EDIT = "edit"
+    """Definitions, listings, probes: whatever is in no other lane."""
+    CLAIM = "claim"
+    """Claims, the look for the next due moment, and the release of cancelled claims."""
+    SETTLE = "settle"
+    RENEW = "renew"
+    RENEW_UNLOCKED = "renew unlocked"
+    """Renewals while another program has the whole database locked."""
+    LISTEN = "listen"
+    """Whether another process has written."""
+    CLOSE = "close"
+    """Closing must not wait for a call that hangs."""
+
+
 class Call(Generic[T]):
-    """One call, and what came of it."""
+    """One call and its outcome."""
 
     __slots__ = ("ended", "error", "function", "given_up", "result")
 
@@ -69,12 +91,12 @@ class Call(Generic[T]):
             logger.info("a call that was cancelled meanwhile failed: %s", error)
 
 
-class Calls:
-    """Makes calls one after the other, in the order of asking, in a thread of its own.
+class CallThread:
+    """Makes calls one after the other, in the order in which they were asked for.
 
     Args:
-        name: Of the thread.
-        soon: Of the event loop that the callers run in.
+        name: The thread's name.
+        soon: Has the event loop of the callers call something.
     """
 
     def __init__(self, name: str, soon: Soon) -> None:
