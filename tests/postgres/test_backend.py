@@ -40,7 +40,7 @@ async def opened(here: Place, **options: Any) -> PostgresBackend:
 async def take_over(here: Place, seconds: float) -> list[Claim]:
     """Try to claim for a while, as a replica that has been there for a lease."""
     rival = await opened(here)
-    rival._table._queue._ends_from = 0.0
+    rival._table._due_index._ends_from = 0.0
     until, claims = time.monotonic() + seconds, list[Claim]()
     while not claims and time.monotonic() < until:
         await anyio.sleep(0.05)
@@ -110,7 +110,7 @@ def test_an_idle_scheduler_has_no_leases_to_keep(here: Place) -> None:
         (claim,) = (await backend.claim_due(Room(1))).claims
         assert len(heartbeat._held) == 1
         await backend.settle([settlement(claim)])
-        assert (len(heartbeat._held), len(backend._table._claims.places)) == (0, 0)
+        assert (len(heartbeat._held), len(backend._table._claims.locations)) == (0, 0)
         await backend.close()
         assert not [thread for thread in _threads() if thread.startswith("sched heartbeat")]
 
@@ -278,7 +278,7 @@ def test_writes_are_durable_where_the_roles_default_is_not(here: Place) -> None:
         backend = await opened(here)
         for lane in backend._table._lanes.values():
             lane._connected().execute("SET synchronous_commit = off")
-        settling = backend._table._settling
+        settling = backend._table._settler
         for name in ("_runs", "_rows"):
             statement = getattr(settling, name)
             assert "set_config('synchronous_commit', 'on', true)" in statement

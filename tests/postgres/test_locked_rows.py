@@ -121,8 +121,8 @@ class Actor:
     def end(self, now: int) -> int:
         return run(self.connection, self.claims.lapse(["job"], now))[1]
 
-    def renew_beside(self, claim: Claim, now: int) -> int:
-        extending = self.claims.renewals.renew_beside(renewals([claim]), MICROS, now)
+    def renew_unlocked(self, claim: Claim, now: int) -> int:
+        extending = self.claims.renewals.renew_unlocked(renewals([claim]), MICROS, now)
         return len(run(self.connection, extending).claims)
 
 
@@ -162,7 +162,7 @@ def test_only_one_of_owner_and_successor(
     claim, now = expired(here)
     owner, successor = actors
     calls: dict[str, Callable[[], int]] = {
-        "owner": lambda: owner.renew_beside(claim, now),
+        "owner": lambda: owner.renew_unlocked(claim, now),
         "successor": lambda: successor.end(now),
     }
     second = "successor" if first == "owner" else "owner"

@@ -25,7 +25,7 @@ from sched_core.errors import BackendUnavailable
 from sched_core.testing import FakeClock, history
 from sched_sql import DatabaseBackend, SqlBackend
 from sched_sql.moments import micros
-from sched_sql.sqlite.renewals import REMEMBERED, Beside, Renewals
+from sched_sql.sqlite.renewals import REMEMBERED, Renewals, UnlockedRenewal
 
 LEASE = timedelta(seconds=1)
 """By a clock that is moved by hand; what is waited for in earnest is a quarter of it."""
@@ -229,10 +229,10 @@ def test_what_is_dead_is_not_waited_for(tmp_path: Path, claims: list[Claim]) -> 
     for claim in (living, dying):
         assert renewals_in(tmp_path).renew([Renewal(claim)], LEASE, lambda: at)
     assert renewals_in(tmp_path).end([fence(living)], at) == {
-        fence(living): Beside(micros(at + LEASE), micros(at), None)
+        fence(living): UnlockedRenewal(micros(at + LEASE), micros(at), None)
     }
     assert renewals_in(tmp_path, "w").end([fence(dying)], at) == {
-        fence(dying): Beside(micros(at), micros(at), None)
+        fence(dying): UnlockedRenewal(micros(at), micros(at), None)
     }
     with pytest.raises(BackendUnavailable, match="worker 'w' is gone"):
         renewals_in(tmp_path, "w").renew([Renewal(living)], LEASE, lambda: at)
@@ -261,7 +261,7 @@ def test_a_process_killed_while_it_writes_leaves_what_was_there(
     assert renewals_in(tmp_path).renew([Renewal(claim)], LEASE, lambda: at)
     (tmp_path / "renewals.new").write_bytes(b"[{")
     assert renewals_in(tmp_path).end([fence(claim)], at) == {
-        fence(claim): Beside(micros(at + LEASE), micros(at), None)
+        fence(claim): UnlockedRenewal(micros(at + LEASE), micros(at), None)
     }
 
 

@@ -38,7 +38,7 @@ from sched_core.affinity import Affinity
 from sched_core.clock import Alarm, Clock, pause
 from sched_core.errors import BackendError, InvalidDefinition, SchedError
 from sched_core.ports import MAX_POLL
-from sched_sql.table import Asked, Table
+from sched_sql.table import ClaimBatch, Table
 from sched_sql.threads import WIND_UP, CallThread, Lane, Soon, running_soon
 
 logger = Logger("sched_sql")
@@ -289,18 +289,18 @@ class DatabaseBackend:
     # -- claims
 
     async def claim_due(self, room: Room) -> Claimed:
-        asked, thread = Asked(room.limit, self._now()), self._thread(Lane.CLAIM)
-        arguments = (asked, self._lease, self._now)
+        batch, thread = ClaimBatch(room.limit, self._now()), self._thread(Lane.CLAIM)
+        arguments = (batch, self._lease, self._now)
         try:
             await thread.call(functools.partial(self._translated, self._table.claim, arguments))
             await checkpoint_if_cancelled()
         except BaseException:
             # Behind the claim in its lane, which may go on without its caller, if it was cancelled.
-            back = thread.post(functools.partial(self._give_back, asked.claims, self._now))
+            back = thread.post(functools.partial(self._give_back, batch.claims, self._now))
             with anyio.move_on_after(WIND_UP, shield=True):
                 await back.ended.wait()
             raise
-        return Claimed(asked.claims, asked.lapsed)
+        return Claimed(batch.claims, batch.lapsed)
 
     def _give_back(self, claims: Sequence[Claim], now: Callable[[], datetime]) -> None:
         """Free what was claimed for a caller that does not get it; from the lane's thread."""

@@ -159,7 +159,7 @@ def _marks(standing: Standing) -> str | None:
     return codec.encode_value(Marks(gaps, spare, skip, cancels, None if is_whole else one))
 
 
-def differ_by_a_run(before: Standing, after: Standing) -> bool:
+def only_run_fields_differ(before: Standing, after: Standing) -> bool:
     """Whether two standings agree in all but ``RUN_COLUMNS``."""
     return (
         after.requests is before.requests

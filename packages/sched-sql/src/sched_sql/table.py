@@ -34,7 +34,7 @@ Now = Callable[[], datetime]
 
 
 @frozen
-class Asked:
+class ClaimBatch:
     """What a call of ``claim_due`` asks for, and what it gets.
 
     Attributes:
@@ -120,8 +120,8 @@ class Table(Protocol):
         """Return when to claim next; what lies after the horizon may be left out."""
         ...
 
-    def claim(self, asked: Asked, lease: timedelta, now: Now) -> None:
-        """End claims whose leases have ended, then claim; both go into the lists of ``asked``."""
+    def claim(self, batch: ClaimBatch, lease: timedelta, now: Now) -> None:
+        """End claims whose leases have ended, then claim; both go into the lists of ``batch``."""
         ...
 
     def renew(self, renewals: Sequence[Renewal], lease: timedelta, now: Now) -> Sequence[Claim]:

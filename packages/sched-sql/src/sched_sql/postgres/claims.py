@@ -23,23 +23,23 @@ from sched_sql.holds import RECORD_COLUMNS, read_record
 from sched_sql.moments import moment
 from sched_sql.postgres.executions import CHUNK, Executions, Found
 from sched_sql.postgres.records import Freed, Records
-from sched_sql.postgres.renewals import Fence, Places, Renewals, arrays
+from sched_sql.postgres.renewals import Fence, Renewals, RowLocations, arrays
 from sched_sql.postgres.sql import (
-    DURABLE,
-    HASTY,
+    ASYNC_COMMIT,
     JOBS,
     NOW,
+    SYNC_COMMIT,
     Announce,
     Names,
     Query,
     Steps,
-    of,
+    qualified,
     texts,
     type_of,
 )
 from sched_sql.rows import JOB_COLUMNS, QUEUE, read_job, read_job_or_undecodable
 
-EVER = -(2**62)
+BEGINNING = -(2**62)
 """Before all moments."""
 
 MOMENT = "250ms"
@@ -49,7 +49,7 @@ ENDED = 500
 """Claims whose leases have ended that one statement tells of, at most."""
 
 
-class Asked(NamedTuple):
+class ClaimRequest(NamedTuple):
     """What a claim asks for.
 
     Attributes:
@@ -69,27 +69,27 @@ class Asked(NamedTuple):
     ends: bool
 
 
-class Claimed(NamedTuple):
+class ClaimResult(NamedTuple):
     """What a claim found besides what it claimed.
 
     Attributes:
         at: The moment.
         ended: Ids of jobs whose claims' leases have ended.
-        broken: What was claimed and cannot be read; to be given back.
+        undecodable: What was claimed and cannot be read; to be given back.
         last: When the newest row is due, if there were as many as were asked for.
     """
 
     at: int
     ended: list[str]
-    broken: list[Fence]
+    undecodable: list[Fence]
     last: int | None
 
 
-class Look(NamedTuple):
+class DueProbe(NamedTuple):
     """What is due next.
 
     Attributes:
-        at: The moment of the look.
+        at: The moment of the probe.
         free: When the next job is due that nobody holds, of those after ``above``.
         passed_over: Whether there are any at or before it.
         held: When the first lease ends.
@@ -114,19 +114,19 @@ class Claims:
     def __init__(
         self, names: Names, executions: Executions, records: Records, announce: Announce
     ) -> None:
-        self.places = Places()
+        self.locations = RowLocations()
         self._executions = executions
         self._records = records
         self._announce = announce
-        self.renewals = Renewals(names, self.places)
+        self.renewals = Renewals(names, self.locations)
         self.worker = ""
         self._malformed: set[str] = set()
         """``id:revision`` of rows whose header was fine and whose body was not."""
         job, renewal, now = names.job, names.renewal, f"coalesce(%(now)s::bigint, {NOW})"
-        hasty = f"clk AS MATERIALIZED (SELECT {now} AS t, {HASTY})"
+        clk_async = f"clk AS MATERIALIZED (SELECT {now} AS t, {ASYNC_COMMIT})"
         # What a handler begins with must not be taken back by a crash of the server: the same
         # attempt would run again, perhaps with a token that was handed out before.
-        durable = f"clk AS MATERIALIZED (SELECT {now} AS t, {DURABLE})"
+        clk_sync = f"clk AS MATERIALIZED (SELECT {now} AS t, {SYNC_COMMIT})"
         readable = (
             "format = %(format)s AND tag = ANY(%(tags)s::text[]) "
             "AND (%(malformed)s::text[] IS NULL "
@@ -144,7 +144,7 @@ class Claims:
         # Of the claims whose leases have ended, those are told, too, that come after what is
         # claimed here: ``due`` has as many rows as there is room. Only a sweep looks for them.
         self._claim = f"""
-            WITH {durable}, due AS MATERIALIZED (
+            WITH {clk_sync}, due AS MATERIALIZED (
                 SELECT ctid AS place, id, due_at, lease_until IS NULL AS free
                 FROM {job}
                 WHERE queue = '{QUEUE}' AND due_at >= %(floor)s AND {reached}
@@ -156,19 +156,19 @@ class Claims:
                     ended_token = CASE WHEN worker IS NULL THEN ended_token ELSE token END,
                     ended_worker = coalesce(worker, ended_worker)
                 FROM due, clk WHERE j.ctid = due.place AND due.free
-                RETURNING {of("j", JOB_COLUMNS)}, j.ctid::text AS place, j.token
+                RETURNING {qualified("j", JOB_COLUMNS)}, j.ctid::text AS place, j.token
             )
             SELECT clk.t, taken.due_at AS due_at, taken.* FROM clk, taken
             UNION ALL
             SELECT clk.t, due.due_at, due.id, {nothing} FROM clk, due WHERE NOT due.free
             UNION ALL
-            SELECT clk.t, {EVER}, edited.id, {nothing} FROM clk, (
+            SELECT clk.t, {BEGINNING}, edited.id, {nothing} FROM clk, (
                 SELECT id FROM {job} WHERE held IS NOT NULL AND {ended} AND {readable}
                 ORDER BY id LIMIT {ENDED}) edited
             UNION ALL
-            SELECT clk.t, {EVER}, later.id, {nothing} FROM clk, (
+            SELECT clk.t, {BEGINNING}, later.id, {nothing} FROM clk, (
                 SELECT id FROM {job}
-                WHERE %(floor)s = {EVER} AND %(limit)s <= (SELECT count(*) FROM due)
+                WHERE %(floor)s = {BEGINNING} AND %(limit)s <= (SELECT count(*) FROM due)
                     AND queue = '{QUEUE}' AND {reached} AND {ended} AND {readable}
                 ORDER BY due_at LIMIT {ENDED}) later
             UNION ALL
@@ -176,8 +176,8 @@ class Claims:
             ORDER BY 2 NULLS FIRST
         """
         self._ended = f"""
-            WITH {durable}
-            SELECT clk.t, {of("j", RECORD_COLUMNS)} FROM clk, {job} j
+            WITH {clk_sync}
+            SELECT clk.t, {qualified("j", RECORD_COLUMNS)} FROM clk, {job} j
             WHERE j.id = ANY(%(ids)s::text[]) AND j.lease_until <= clk.t
             ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
         """
@@ -186,8 +186,8 @@ class Claims:
                 ELSE greatest(lease_until, (SELECT r.lease_until FROM {renewal} r
                     WHERE r.token = job.token AND r.worker = job.worker)) END
         """
-        self._look = f"""
-            WITH {hasty}
+        self._probe = f"""
+            WITH {clk_async}
             SELECT clk.t,
                 (SELECT due_at FROM {job} WHERE queue = '{QUEUE}' AND due_at > %(above)s
                     AND lease_until IS NULL AND {readable} ORDER BY due_at LIMIT 1),
@@ -207,13 +207,13 @@ class Claims:
             WHERE j.token = i.token AND j.worker = i.worker AND j.lease_until IS NOT NULL
         """
         self._lock_mine = f"""
-            WITH {durable}
-            SELECT clk.t, {of("j", RECORD_COLUMNS)}
+            WITH {clk_sync}
+            SELECT clk.t, {qualified("j", RECORD_COLUMNS)}
             FROM clk, {mine} ORDER BY j.id FOR NO KEY UPDATE OF j
         """
         self._still_mine = f"SELECT j.id, j.token, j.worker FROM {mine}"
         self._expired_jobs = f"""
-            WITH {hasty}, old AS MATERIALIZED (
+            WITH {clk_async}, old AS MATERIALIZED (
                 SELECT {JOB_COLUMNS} FROM {job}
                 WHERE expires_at <= (SELECT t FROM clk) AND lease_until IS NULL AND NOT removed
                     AND {readable}
@@ -234,51 +234,51 @@ class Claims:
 
     # -- what is due
 
-    def look(
+    def probe(
         self, now: int | None, horizon: int, *, floor: int, above: int, sweep: bool
-    ) -> Steps[Look]:
+    ) -> Steps[DueProbe]:
         """Return what is due next."""
         values = {"now": now, "horizon": horizon, "floor": floor, "above": above, "sweep": sweep}
-        ((at, free, passed_over, held),) = yield Query(self._look, values | self.readable())
-        return Look(at, free, passed_over, held)
+        ((at, free, passed_over, held),) = yield Query(self._probe, values | self.readable())
+        return DueProbe(at, free, passed_over, held)
 
     # -- claiming
 
-    def claim(self, claims: list[Claim], asked: Asked) -> Steps[Claimed]:
+    def claim(self, claims: list[Claim], request: ClaimRequest) -> Steps[ClaimResult]:
         """Append claims to the list."""
-        places = self.places
-        least, most = asked.within
+        locations = self.locations
+        least, most = request.within
         values = {
-            "now": asked.now,
+            "now": request.now,
             "least": least,
             "most": most,
-            "floor": asked.floor,
-            "ends": asked.ends,
-            "limit": asked.limit,
+            "floor": request.floor,
+            "ends": request.ends,
+            "limit": request.limit,
             "worker": self.worker,
-            "lease": asked.lease,
+            "lease": request.lease,
         }
         rows = yield Query(self._claim, values | self.readable())
         at: int = rows[0][0]
-        claimed_at, expires_at = moment(at), moment(at + asked.lease)
+        claimed_at, expires_at = moment(at), moment(at + request.lease)
         ended: dict[str, None] = {}
         others = 0
-        broken: list[Fence] = []
+        undecodable: list[Fence] = []
         for row in rows[1:]:
             if row[3] is None:
-                others += row[1] == EVER
+                others += row[1] == BEGINNING
                 ended[row[2]] = None
                 continue
             try:
                 job = read_job(row[2:])
             except codec.Malformed:
                 self._malformed.add(f"{row[2]}:{row[3]}")
-                broken.append((row[2], row[-1], self.worker))
+                undecodable.append((row[2], row[-1], self.worker))
                 continue
             claims.append(Claim(job, row[-1], self.worker, claimed_at, expires_at))
-            places[row[-1]] = row[-2]
-        full = len(rows) - 1 - others >= asked.limit
-        return Claimed(at, list(ended), broken, rows[-1][1] if full else None)
+            locations[row[-1]] = row[-2]
+        full = len(rows) - 1 - others >= request.limit
+        return ClaimResult(at, list(ended), undecodable, rows[-1][1] if full else None)
 
     def lapse(self, ids: Sequence[str], now: int | None) -> Steps[tuple[list[Execution], int]]:
         """End claims whose leases have ended.

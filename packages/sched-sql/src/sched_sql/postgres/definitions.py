@@ -12,9 +12,9 @@ from sched_core.ports import MAX_POLL
 from sched_sql.holds import RECORD_COLUMNS, held_text, read_record
 from sched_sql.moments import micros_or_none
 from sched_sql.postgres.executions import Executions, Found
-from sched_sql.postgres.sql import DURABLE, JOBS, NOW, Names, Query, Steps, texts
+from sched_sql.postgres.sql import JOBS, NOW, SYNC_COMMIT, Names, Query, Steps, texts
 from sched_sql.rows import JOB_COLUMNS, job_values
-from sched_sql.rules import refuse_twins, revised
+from sched_sql.rules import reject_duplicate_ids, revised
 
 BULK = 2_000
 """Jobs that one statement of an ``add`` inserts."""
@@ -60,7 +60,7 @@ class Definitions:
         self._add_one = f"""
             WITH added AS ({self._insert})
             SELECT revision, CASE WHEN {is_soon} THEN {notify} END
-            FROM added, (SELECT {DURABLE}) durable
+            FROM added, (SELECT {SYNC_COMMIT}) durable
         """
         self.fixed: Callable[[], int | None] = lambda: None
         """Tells the moment where the clock decides, and not the server's."""
@@ -72,7 +72,7 @@ class Definitions:
 
     def add(self, jobs: Sequence[Job]) -> Steps[list[Job]]:
         """Store new jobs, all or none: whoever runs this takes it back if it raises."""
-        refuse_twins(jobs)
+        reject_duplicate_ids(jobs)
         # Everybody inserts in the order of ids, so that nobody waits for each other.
         waiting = sorted(jobs, key=lambda job: job.id.encode())
         stored: dict[str, Job] = {}

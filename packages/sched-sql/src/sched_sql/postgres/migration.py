@@ -10,7 +10,7 @@ from psycopg.errors import LockNotAvailable, ObjectInUse
 from sched_core._support.logger import Logger
 from sched_core.clock import boot_seconds
 from sched_core.errors import BackendError, SchemaTooNew
-from sched_sql.postgres.session import MEANING, Lane
+from sched_sql.postgres.session import MEANING, LaneConnection
 from sched_sql.postgres.sql import Names, Query, Steps
 
 logger = Logger("sched_sql")
@@ -181,7 +181,7 @@ def _drawn_and_highest(names: Names, limit: str = "") -> Query:
 
 
 def bring_up_to_date(
-    lane: Lane, names: Names, schema: str, fixed: Callable[[], int | None]
+    lane: LaneConnection, names: Names, schema: str, fixed: Callable[[], int | None]
 ) -> None:
     """Make the schema, or bring it up to date; safe where many begin at once.
 

@@ -9,7 +9,7 @@ from psycopg import Notify
 
 from sched_core._support.logger import Logger
 from sched_core.clock import boot_seconds
-from sched_sql.postgres.session import IS_READ_ONLY, Lane
+from sched_sql.postgres.session import IS_READ_ONLY, LaneConnection
 from sched_sql.postgres.sql import Names
 
 logger = Logger("sched_sql")
@@ -25,7 +25,7 @@ ANSWER = 4.0
 """Seconds to wait for the answer."""
 
 
-class Listening:
+class Listener:
     """One connection that listens; without it, waiting falls back to looking.
 
     Args:
@@ -34,7 +34,7 @@ class Listening:
         enabled: False behind a pooler, where nothing would arrive.
     """
 
-    def __init__(self, lane: Lane, names: Names, *, enabled: bool) -> None:
+    def __init__(self, lane: LaneConnection, names: Names, *, enabled: bool) -> None:
         self._lane = lane
         self._names = names
         self._enabled = enabled

@@ -19,9 +19,9 @@ from sched_sql.postgres.session import (
     IS_READ_ONLY,
     Address,
     Epoch,
-    Lane,
-    Line,
+    LaneConnection,
     Session,
+    SocketHandle,
     is_stale,
 )
 from sched_sql.postgres.slots import Slots
@@ -82,7 +82,7 @@ class Connections:
     """
 
     def __init__(
-        self, address: Address, epoch: Epoch, *, size: int, first: Lane, pooled: bool
+        self, address: Address, epoch: Epoch, *, size: int, first: LaneConnection, pooled: bool
     ) -> None:
         self._address = address
         self._epoch = epoch
@@ -91,7 +91,7 @@ class Connections:
         self._slots = Slots(size)
         self._lock = threading.Lock()
         self._idle: list[_Idle] = []
-        self._made: dict[Any, tuple[int, Line]] = {}
+        self._made: dict[Any, tuple[int, SocketHandle]] = {}
         """All there are, and the epochs in which they were made."""
         self._ended = threading.Event()
 
@@ -264,7 +264,7 @@ class Connections:
         return bool(others or self._made or self._slots.taken > 1)
 
     def _note(self, connection: Any, epoch: int) -> None:
-        line = Line(connection.fileno())
+        line = SocketHandle(connection.fileno())
         with self._lock:
             self._made[connection] = (epoch, line)
         if self._ended.is_set():

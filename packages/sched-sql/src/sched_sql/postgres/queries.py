@@ -16,11 +16,11 @@ from sched_core import (
     UndecodableExecution,
     codec,
 )
-from sched_sql.history import EXECUTION_COLUMNS, no_age, odd_execution
+from sched_sql.history import EXECUTION_COLUMNS, no_age, unsound_execution
 from sched_sql.holds import RECORD_COLUMNS, read_record
 from sched_sql.pages import ExecutionPage, Filter, JobPage
 from sched_sql.postgres.sql import Names, Query, Steps, texts
-from sched_sql.rows import odd_job
+from sched_sql.rows import unsound_job
 
 
 def jobs(
@@ -44,7 +44,7 @@ def _job_rows(names: Names, query: JobQuery, after: str | None, limit: int) -> Q
     wanted = _wanted(query)
     if wanted.conditions:
         # What cannot be judged is let through, and looked at again after reading.
-        unreadable = f"format <> ? OR NOT tag = ANY(?::text[]) OR {odd_job()}"
+        unreadable = f"format <> ? OR NOT tag = ANY(?::text[]) OR {unsound_job()}"
         where.add(
             f"({unreadable} OR ({wanted}))",
             codec.FORMAT,
@@ -95,7 +95,7 @@ def _execution_rows(names: Names, query: ExecutionQuery, after: str | None, limi
     wanted.add_final(query)
     if wanted.conditions:
         # What cannot be judged is let through, and looked at again after reading.
-        where.add(f"({wanted} OR {odd_execution()})", *wanted.values)
+        where.add(f"({wanted} OR {unsound_execution()})", *wanted.values)
     return Query(
         f"SELECT {EXECUTION_COLUMNS}, seq FROM {names.execution} WHERE {where} "
         "ORDER BY seq DESC LIMIT %s",

@@ -21,7 +21,7 @@ from sched_core import Claim, Hold, Job, Renewal
 from sched_core.row import is_held_by, is_to_be_cancelled
 from sched_sql.holds import RECORD_COLUMNS, read_record
 from sched_sql.moments import moment
-from sched_sql.postgres.sql import HASTY, NOW, Names, Query, Steps, numbers, texts
+from sched_sql.postgres.sql import ASYNC_COMMIT, NOW, Names, Query, Steps, numbers, texts
 
 REMEMBERED = 3_600_000_000
 """Microseconds for which a renewal beside its row stays after its end."""
@@ -30,14 +30,14 @@ Fence = tuple[str, int, str]
 """Id, token and worker of a claim."""
 
 
-class Places(dict[int, str]):
+class RowLocations(dict[int, str]):
     """Where the rows of claims are, by token: what a settle need not look up.
 
     While an old snapshot is open, an index leads to every version of a row that there was since.
     A row that has moved meanwhile is found by its id all the same, only slower.
     """
 
-    def of(self, token: int) -> str:
+    def find(self, token: int) -> str:
         """Return where a claim's row was last seen, or where no row is."""
         return self.get(token, "(0,0)")
 
@@ -64,15 +64,15 @@ class Renewals:
 
     Args:
         names: Of the schema.
-        places: Where rows are; what is renewed has moved.
+        locations: Where rows are; what is renewed has moved.
     """
 
-    def __init__(self, names: Names, places: Places) -> None:
-        self._places = places
+    def __init__(self, names: Names, locations: RowLocations) -> None:
+        self._locations = locations
         job, renewal, now = names.job, names.renewal, f"coalesce(%(now)s::bigint, {NOW})"
-        hasty = f"clk AS MATERIALIZED (SELECT {now} AS t, {HASTY})"
+        clk_async = f"clk AS MATERIALIZED (SELECT {now} AS t, {ASYNC_COMMIT})"
         self._renew = f"""
-            WITH {hasty},
+            WITH {clk_async},
             i AS MATERIALIZED (SELECT * FROM unnest(%(ids)s::text[], %(tokens)s::bigint[],
                 %(workers)s::text[], %(alone)s::boolean[])
                 WITH ORDINALITY AS i(id, token, worker, alone, n)),
@@ -95,8 +95,8 @@ class Renewals:
             FROM clk, i JOIN {job} j ON j.id = i.id
             WHERE j.token = i.token AND j.worker = i.worker AND j.lease_until IS NOT NULL
         """
-        self._renew_beside = f"""
-            WITH {hasty}, renewed AS (
+        self._renew_unlocked = f"""
+            WITH {clk_async}, renewed AS (
                 INSERT INTO {renewal} AS r (token, worker, renewed_at, lease_until, alone_at)
                 SELECT i.token, i.worker, clk.t, clk.t + %(lease)s, CASE WHEN i.alone THEN clk.t END
                 FROM unnest(%(tokens)s::bigint[], %(workers)s::text[], %(alone)s::boolean[])
@@ -134,19 +134,19 @@ class Renewals:
         at: int = rows[0][0]
         until = {n: (place, ends) for _, n, place, ends, _ in rows if place is not None}
         for n, (place, _) in until.items():
-            self._places[renewals[n - 1].claim.token] = place
+            self._locations[renewals[n - 1].claim.token] = place
         held = {row[1] for row in rows}
         marked = {renewals[row[1] - 1].claim.job.spec.id for row in rows if row[4]}
         cancelled = (yield from self._cancelled(renewals, marked)) if marked else set()
-        beside = yield from self.renew_beside(
+        unlocked = yield from self.renew_unlocked(
             [renewals[n - 1] for n in sorted(held - until.keys())], lease, now, cancelled
         )
         in_rows = [
             _renewed(renewals[n - 1].claim, moment(until[n][1]), cancelled) for n in sorted(until)
         ]
-        return Renewed(at, in_rows + beside.claims)
+        return Renewed(at, in_rows + unlocked.claims)
 
-    def renew_beside(
+    def renew_unlocked(
         self,
         renewals: Sequence[Renewal],
         lease: int,
@@ -164,7 +164,7 @@ class Renewals:
         if not renewals:
             return Renewed(None, [])
         values = {"now": now, "lease": lease, **_values(renewals)}
-        rows = yield Query(self._renew_beside, values)
+        rows = yield Query(self._renew_unlocked, values)
         if not rows:
             return Renewed(None, [])
         at: int = rows[0][0]

@@ -147,7 +147,7 @@ class Epoch:
             self._ended()
 
 
-class Line:
+class SocketHandle:
     """A second handle of a connection's socket, by which another thread cuts it off.
 
     Not the first one: whoever closes that might have its number given to another file.
@@ -189,7 +189,7 @@ BUSY = 1.0
 """Seconds to wait for a lane that is in use, before going on without it."""
 
 
-class Lane:
+class LaneConnection:
     """One connection to an address, for one caller at a time.
 
     Args:
@@ -201,14 +201,14 @@ class Lane:
     """
 
     def __init__(
-        self, address: Address, epoch: Epoch, *, pooled: bool, first: Lane | None = None
+        self, address: Address, epoch: Epoch, *, pooled: bool, first: LaneConnection | None = None
     ) -> None:
         self._address = address
         self._epoch = epoch
         self._pooled = pooled
         self._first = first
         self._session: Session | None = None
-        self._line: Line | None = None
+        self._handle: SocketHandle | None = None
         self._made_in = 0
         self._is_set = False
         self._closed = threading.Event()
@@ -364,14 +364,14 @@ class Lane:
         )
         session.patience = self._address.timeout
         self._session, self._made_in, self._is_set = session, made_in, False
-        self._line = Line(session.fileno())
+        self._handle = SocketHandle(session.fileno())
         if self._closed.is_set():  # meanwhile
             self._drop()
             raise psycopg.OperationalError("the backend is being closed")
         return session
 
     def _drop(self) -> None:
-        line, self._line = self._line, None
+        line, self._handle = self._handle, None
         session, self._session = self._session, None
         if session is not None:
             session.close()
@@ -399,7 +399,7 @@ class Lane:
     def cut_off(self) -> None:
         """Make what hangs in the connection fail, and do without one; from any thread."""
         self._closed.set()
-        line = self._line
+        line = self._handle
         if line is not None:
             line.cut()
 
@@ -415,13 +415,13 @@ class Lane:
     def forget(self) -> None:
         """Let go of the parent's connection in a forked child, without a word to the server."""
         self._turn = threading.Lock()
-        _INHERITED.append((self._session, self._line))
-        self._session = self._line = None
+        _INHERITED.append((self._session, self._handle))
+        self._session = self._handle = None
 
 
 _PROCESS = "SELECT pg_catalog.pg_backend_pid()"
 
-_INHERITED: list[tuple[Session | None, Line | None]] = []
+_INHERITED: list[tuple[Session | None, SocketHandle | None]] = []
 """Connections of parent processes: closing them would end the parent's sessions."""
 
 

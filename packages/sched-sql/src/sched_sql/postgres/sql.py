@@ -63,10 +63,10 @@ class Names:
 NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 """The server's clock in microseconds; not ``now()``, which stands still in a transaction."""
 
-HASTY = "set_config('synchronous_commit', 'off', true)"
+ASYNC_COMMIT = "set_config('synchronous_commit', 'off', true)"
 """For looks and renewals: a crash of the server that takes one back ends a lease earlier."""
 
-DURABLE = (
+SYNC_COMMIT = (
     "CASE current_setting('synchronous_commit') WHEN 'off' "
     "THEN set_config('synchronous_commit', 'on', true) END"
 )
@@ -128,7 +128,7 @@ def _text(value: str | None) -> str:
     return f'"{value}"'
 
 
-def of(table: str, columns: str) -> str:
+def qualified(table: str, columns: str) -> str:
     """Return columns with the name of their table before them."""
     return ", ".join(f"{table}.{column.strip()}" for column in columns.split(","))
 

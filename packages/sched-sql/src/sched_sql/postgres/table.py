@@ -32,24 +32,24 @@ from sched_core.ports import MAX_POLL, Transaction
 from sched_core.row import WRITTEN
 from sched_sql.moments import micros, micros_or_none, moment, nearest_moment
 from sched_sql.postgres import migration, queries
-from sched_sql.postgres.claims import ENDED, EVER, Claims, micros_of
+from sched_sql.postgres.claims import BEGINNING, ENDED, Claims, micros_of
 from sched_sql.postgres.definitions import Definitions
+from sched_sql.postgres.due_index import DueIndex
 from sched_sql.postgres.executions import CHUNK, Executions
 from sched_sql.postgres.failures import MORE_SLOTS, first_line, is_full, translate
 from sched_sql.postgres.heartbeat import Heartbeat
-from sched_sql.postgres.notifications import Listening
+from sched_sql.postgres.notifications import Listener
 from sched_sql.postgres.partitions import drop_at
 from sched_sql.postgres.pool import Connections
 from sched_sql.postgres.pooler import shares_sessions
-from sched_sql.postgres.queue import Queue
 from sched_sql.postgres.records import Records
 from sched_sql.postgres.renewals import Fence, fence_of
-from sched_sql.postgres.session import BUSY, SETTINGS, Address, Epoch, Lane
-from sched_sql.postgres.settlements import Settling, is_run
-from sched_sql.postgres.sql import DURABLE, NOW, Names, Query, Steps
-from sched_sql.postgres.transactions import CallersStore, HandlersTransaction
+from sched_sql.postgres.session import BUSY, SETTINGS, Address, Epoch, LaneConnection
+from sched_sql.postgres.settlements import Settler, is_common_run
+from sched_sql.postgres.sql import NOW, SYNC_COMMIT, Names, Query, Steps
+from sched_sql.postgres.transactions import CallerStore, HandlerTransaction
 from sched_sql.rows import QUEUE
-from sched_sql.table import Asked, Now
+from sched_sql.table import ClaimBatch, Now
 
 logger = Logger("sched_sql")
 T = TypeVar("T")
@@ -102,30 +102,32 @@ class PostgresTable:
         self._definitions = Definitions(names, executions)
         announce = self._definitions.announce
         self._claims = Claims(names, executions, records, announce)
-        self._settling = Settling(names, executions, records, announce)
+        self._settler = Settler(names, executions, records, announce)
         epoch = Epoch(self._leave_old)
         # A renewal must have time left to be made beside what it cannot lock.
         patient = max(1, min(round(timeout * 900), micros_of(lease) // 4000))
         renewing = {**settings, "lock_timeout": f"{patient}ms"}
         # And to be made again on another connection, where this one gets no answer.
         patience = max(1.0, min(timeout, lease.total_seconds() / 6))
-        renew = Lane(Address(where, timeout=patience, settings=renewing), epoch, pooled=pooled)
+        renew = LaneConnection(
+            Address(where, timeout=patience, settings=renewing), epoch, pooled=pooled
+        )
         self._renewal_takes = patience
         # Without the first of them, what is claimed would be lost: it is made first, and again.
         self._lanes = {"renew": renew} | {
-            name: Lane(self._address, epoch, pooled=pooled, first=renew)
+            name: LaneConnection(self._address, epoch, pooled=pooled, first=renew)
             for name in ("settle", "claim", "edit")
         }
-        listening = Lane(self._address, epoch, pooled=pooled, first=renew)
+        listening = LaneConnection(self._address, epoch, pooled=pooled, first=renew)
         self._all = [*self._lanes.values(), *([] if pooled else [listening])]
-        self._listening = Listening(listening, names, enabled=not pooled)
+        self._listening = Listener(listening, names, enabled=not pooled)
         self._connections = Connections(
             self._address, epoch, size=handler_connections, first=renew, pooled=pooled
         )
         self._handler_connections = handler_connections
         self._renewing_failed: Exception | None = None
         self._heartbeat = Heartbeat(self._beat)
-        self._queue = Queue(lease)
+        self._due_index = DueIndex(lease)
         self._clock: StoreClock | None = None
         self._announced_at = 0.0
         self._unannounced: int | None = None
@@ -149,7 +151,7 @@ class PostgresTable:
     def open(self, worker: str, now: Now) -> None:
         self._claims.worker = self._listening.worker = worker
         self._definitions.fixed = lambda: self._fixed(now)
-        self._queue = Queue(self._lease)
+        self._due_index = DueIndex(self._lease)
         self._renewing_failed = None
         self._connect()
         edit = self._lanes["edit"]
@@ -211,7 +213,7 @@ class PostgresTable:
         at = ask()
         received = boot_seconds()
         if at is not None and self._clock is not None:
-            self._queue.stepped(self._clock.observe(moment(at), sent, received))
+            self._due_index.clock_stepped(self._clock.observe(moment(at), sent, received))
 
     def _leave_old(self) -> None:
         """Drop all connections that nobody uses, because one has led to the wrong server."""
@@ -269,7 +271,7 @@ class PostgresTable:
 
     def _edit(self, steps: Callable[[], Steps[T]]) -> T:
         def durable() -> Steps[T]:
-            yield Query(f"SELECT {DURABLE}")
+            yield Query(f"SELECT {SYNC_COMMIT}")
             return (yield from steps())
 
         return self._writing(lambda: self._lanes["edit"].run(durable))
@@ -285,7 +287,7 @@ class PostgresTable:
     def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
         added = self._added_alone(jobs[0]) if len(jobs) == 1 else None
         stored = self._edit(lambda: self._definitions.add(jobs)) if added is None else [added]
-        self._queue.disturb()
+        self._due_index.invalidate()
         return stored
 
     def _added_alone(self, job: Job) -> Job | None:
@@ -298,12 +300,12 @@ class PostgresTable:
 
     def replace(self, job: Job, executions: Sequence[Execution]) -> Job:
         replaced = self._edit(lambda: self._definitions.replace(job, executions))
-        self._queue.disturb()
+        self._due_index.invalidate()
         return replaced
 
     def remove(self, job: Job, executions: Sequence[Execution]) -> None:
         self._edit(lambda: self._definitions.remove(job, executions))
-        self._queue.disturb()  # the end of a hold that is left is to be looked for
+        self._due_index.invalidate()  # the end of a hold that is left is to be looked for
 
     def jobs(self, query: JobQuery, after: str | None, limit: int) -> Page[Job | Undecodable]:
         return self._lanes["edit"].run(lambda: queries.jobs(self._names, query, after, limit))
@@ -312,7 +314,7 @@ class PostgresTable:
 
     def within(self, connection: object) -> JobStore:
         """Return definitions inside a transaction of the caller's."""
-        return CallersStore(connection, self._definitions, self._make_room, self.failure)
+        return CallerStore(connection, self._definitions, self._make_room, self.failure)
 
     def _make_room(self, executions: Sequence[Execution], *, again: bool) -> None:
         """Make the partitions for executions, before others' transactions write them.
@@ -337,12 +339,12 @@ class PostgresTable:
         def done(settlement: Settlement) -> None:
             self._drop([claim])
             committed(settlement)
-            self._queue.settled([settlement])
+            self._due_index.settled([settlement])
 
         lease = max(1, micros_of(self._lease) // 1000)
-        return HandlersTransaction(
+        return HandlerTransaction(
             self._connections,
-            self._settling,
+            self._settler,
             claim,
             decide,
             done,
@@ -370,12 +372,12 @@ class PostgresTable:
     def listen(self) -> None:
         """Listen to other processes, where the server lets it."""
         if self._listening.start():
-            self._queue.disturb()
+            self._due_index.invalidate()
 
     def changed(self) -> bool:
         changed = self._listening.descriptor is None or self._listening.heard()
         if changed:
-            self._queue.disturb()
+            self._due_index.invalidate()
         return changed
 
     def _fixed(self, now: Now) -> int | None:
@@ -384,42 +386,42 @@ class PostgresTable:
 
     def earliest(self, now: Now, horizon: datetime) -> datetime | None:
         self._announce("claim")
-        queue, at = self._queue, self._fixed(now)
-        sweep = at is not None or queue.looks_everywhere(micros(now()))
-        floor = EVER if sweep else queue.floor
-        above = queue.empty_at if at is None else EVER
+        index, at = self._due_index, self._fixed(now)
+        sweep = at is not None or index.looks_everywhere(micros(now()))
+        floor = BEGINNING if sweep else index.floor
+        above = index.empty_at if at is None else BEGINNING
         until = micros(horizon)
-        looks = []
+        probes = []
 
         def ask() -> int:
-            looks.append(
+            probes.append(
                 self._lanes["claim"].run(
-                    lambda: self._claims.look(
+                    lambda: self._claims.probe(
                         at, until, floor=floor, above=max(above, floor), sweep=sweep
                     ),
                     transaction=False,
                 )
             )
-            return looks[0].at
+            return probes[0].at
 
         if at is not None:
             ask()
-            moments = [found for found in (looks[0].free, looks[0].held) if found is not None]
+            moments = [found for found in (probes[0].free, probes[0].held) if found is not None]
         else:
             began = boot_seconds()
             self._observe(ask)
-            moments = queue.looked(looks[0], sweep=sweep, cost=boot_seconds() - began)
+            moments = index.probed(probes[0], sweep=sweep, cost=boot_seconds() - began)
         return nearest_moment(min(moments)) if moments else None
 
     # -- claims
 
-    def claim(self, asked: Asked, lease: timedelta, now: Now) -> None:
-        if now() - asked.at > lease / 10:
+    def claim(self, batch: ClaimBatch, lease: timedelta, now: Now) -> None:
+        if now() - batch.at > lease / 10:
             # The loop was blocked or the clock set: the caller renews first, or what it holds
             # itself would be ended.
             return
         self._assure_renewals(now)
-        while self._claim(asked, micros_of(lease), self._fixed(now), micros(now())):
+        while self._claim(batch, micros_of(lease), self._fixed(now), micros(now())):
             # As many rows as were asked for, and some of them were only cleared away.
             pass
 
@@ -442,45 +444,45 @@ class PostgresTable:
                 renew.processes()
                 self._renewing_failed = None
 
-    def _claim(self, asked: Asked, lease: int, at: int | None, believed: int) -> bool:
+    def _claim(self, batch: ClaimBatch, lease: int, at: int | None, believed: int) -> bool:
         """Append claims; return whether there may be more, and something has moved."""
-        queue, lane, claims = self._queue, self._lanes["claim"], asked.claims
-        begun, limit = len(claims), asked.limit - len(claims)
-        ask = queue.ask(limit, lease, at, believed)
-        if ask is None:
+        index, lane, claims = self._due_index, self._lanes["claim"], batch.claims
+        begun, limit = len(claims), batch.limit - len(claims)
+        request = index.ask(limit, lease, at, believed)
+        if request is None:
             self._observe(self._told)
             return False
         sent = boot_seconds()
-        claimed = lane.run(lambda: self._claims.claim(claims, ask), transaction=False)
+        claimed = lane.run(lambda: self._claims.claim(claims, request), transaction=False)
         received = boot_seconds()
         self._heartbeat.hold(claims[begun:], sent, named=True)
         if self._clock is not None:
-            queue.stepped(self._clock.observe(moment(claimed.at), sent, received))
-        queue.claimed(ask, claimed, received - sent)
-        if claimed.broken:
-            self._free(claimed.broken, at)
-        moved = len(claimed.broken)
+            index.clock_stepped(self._clock.observe(moment(claimed.at), sent, received))
+        index.claimed(request, claimed, received - sent)
+        if claimed.undecodable:
+            self._free(claimed.undecodable, at)
+        moved = len(claimed.undecodable)
         if claimed.ended:
-            moved += self._lapse(asked, claimed.ended, at)
-        more = len(claims) < asked.limit or len(claimed.ended) >= ENDED
+            moved += self._lapse(batch, claimed.ended, at)
+        more = len(claims) < batch.limit or len(claimed.ended) >= ENDED
         if 0 < begun < len(claims):
             claims.sort(key=lambda claim: claim.job.standing.due_at or FIRST)
-        if not queue.is_conclusive(ask):
+        if not index.is_conclusive(request):
             return more
         return more and moved > 0
 
-    def _lapse(self, asked: Asked, ids: list[str], at: int | None) -> int:
+    def _lapse(self, batch: ClaimBatch, ids: list[str], at: int | None) -> int:
         """End claims whose leases have ended; return how many."""
         lane, claims = self._lanes["claim"], self._claims
         try:
             executions, ended = self._writing(lambda: lane.run(lambda: claims.lapse(ids, at)))
         except Exception as error:
-            if not asked.claims:
+            if not batch.claims:
                 raise
             # What is claimed already must not be lost with it; this is tried again.
             logger.warning("lost claims could not be ended: %s", self.failure(error))
             return 0
-        asked.lapsed.extend(executions)
+        batch.lapsed.extend(executions)
         return ended
 
     def renew(self, renewals: Sequence[Renewal], lease: timedelta, now: Now) -> Sequence[Claim]:
@@ -501,7 +503,7 @@ class PostgresTable:
             except LockNotAvailable:
                 # The table as a whole is locked: for CREATE INDEX, say.
                 found = lane.run(
-                    lambda: extending.renew_beside(renewals, lease, at), transaction=False
+                    lambda: extending.renew_unlocked(renewals, lease, at), transaction=False
                 )
             renewed.extend(found.claims)
             return found.at
@@ -522,14 +524,14 @@ class PostgresTable:
     def _drop(self, claims: Sequence[Claim]) -> None:
         """Forget claims that have ended."""
         self._heartbeat.drop(claims)
-        self._claims.places.forget(claims)
+        self._claims.locations.forget(claims)
 
     def release(self, claims: Sequence[Claim], now: Now) -> None:
         if claims:
             self._drop(claims)
             fences = [fence_of(claim) for claim in claims]
             self._free(fences, self._fixed(now))
-            self._queue.disturb()
+            self._due_index.invalidate()
 
     def _free(self, fences: Sequence[Fence], at: int | None) -> None:
         lane = self._lanes["claim"]
@@ -541,7 +543,7 @@ class PostgresTable:
                 lane.run(functools.partial(self._claims.release, [fence], at, wait=True))
 
     def settle(self, settlements: Sequence[Settlement], now: Now) -> Sequence[Settled]:
-        lane, settling, at = self._lanes["settle"], self._settling, self._fixed(now)
+        lane, settler, at = self._lanes["settle"], self._settler, self._fixed(now)
         answers: dict[int, Settled] = {}
         for runs in _by_worker(settlements).values():
             written = self._settle_runs([settlements[index] for index in runs])
@@ -550,7 +552,7 @@ class PostgresTable:
         rest = [index for index in range(len(settlements)) if index not in answers]
         if rest:
             batch = [settlements[index] for index in rest]
-            settled = self._writing(lambda: lane.run(lambda: settling.settle(batch, at)))
+            settled = self._writing(lambda: lane.run(lambda: settler.settle(batch, at)))
             answers |= dict(zip(rest, settled, strict=True))
         ended = [
             one.claim
@@ -558,7 +560,7 @@ class PostgresTable:
             if answers[index].outcome in {"written", "claim_lost"}
         ]
         self._drop(ended)
-        self._queue.settled(settlements)
+        self._due_index.settled(settlements)
         return [answers[index] for index in range(len(settlements))]
 
     def _announce(self, lane: str, runs: Iterable[Settlement] = ()) -> None:
@@ -579,10 +581,10 @@ class PostgresTable:
             )
 
     def _settle_runs(self, batch: Sequence[Settlement]) -> set[int]:
-        settling, places = self._settling, self._claims.places.of
+        settler, locations = self._settler, self._claims.locations.find
         try:
             return self._lanes["settle"].run(
-                lambda: settling.settle_runs(batch, places), transaction=False
+                lambda: settler.settle_runs(batch, locations), transaction=False
             )
         except UniqueViolation:
             # Somebody's hand has written or copied one of the executions: the rules say what
@@ -630,6 +632,6 @@ def _by_worker(settlements: Sequence[Settlement]) -> dict[str, list[int]]:
     """Return where the common cases are, by worker; there is hardly ever more than one."""
     found: dict[str, list[int]] = {}
     for index, settlement in enumerate(settlements):
-        if is_run(settlement):
+        if is_common_run(settlement):
             found.setdefault(settlement.claim.worker, []).append(index)
     return found

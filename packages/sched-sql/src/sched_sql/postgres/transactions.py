@@ -27,19 +27,19 @@ from sched_sql.postgres.definitions import Definitions
 from sched_sql.postgres.failures import ends_sessions
 from sched_sql.postgres.pool import Connections
 from sched_sql.postgres.session import Session, borrowed, run, run_async
-from sched_sql.postgres.settlements import Settling
+from sched_sql.postgres.settlements import Settler
 from sched_sql.postgres.sql import Query, Steps
 
 T = TypeVar("T")
 
-LAST_WORDS = 2.0
+CANCELLED_GRACE = 2.0
 """Seconds that the end of a transaction may still take when its handler was cancelled."""
 
 Translate = Callable[[Exception], Exception]
 
 
 class MakeRoom(Protocol):
-    """Makes the partitions for executions; see :class:`CallersStore`."""
+    """Makes the partitions for executions; see :class:`CallerStore`."""
 
     def __call__(self, executions: Sequence[Execution], *, again: bool) -> None:
         """Make what is missing."""
@@ -49,7 +49,7 @@ class MakeRoom(Protocol):
 # -- the caller's ------------------------------------------------------------
 
 
-class CallersStore:
+class CallerStore:
     """Definitions inside a transaction of the caller's; see :class:`sched_core.ports.JobStore`.
 
     Each call is a savepoint: one that raises leaves the caller's transaction as it was.
@@ -148,12 +148,12 @@ def _in_savepoint(connection: Connection[Any], steps: Callable[[], Steps[T]]) ->
 # -- a handler's -------------------------------------------------------------
 
 
-class HandlersTransaction:
+class HandlerTransaction:
     """One transaction of a handler, which also settles its occurrence.
 
     Args:
         connections: Where its connection comes from.
-        settling: Of the schema.
+        settler: Of the schema.
         claim: That it ends.
         decide: What is to be written, once the job is locked and read.
         committed: Told what was.
@@ -166,7 +166,7 @@ class HandlersTransaction:
     def __init__(
         self,
         connections: Connections,
-        settling: Settling,
+        settler: Settler,
         claim: Claim,
         decide: Callable[[Job | None], Settlement],
         committed: Callable[[Settlement], None],
@@ -176,7 +176,7 @@ class HandlersTransaction:
         timeout: float,
     ) -> None:
         self._connections = connections
-        self._settling = settling
+        self._settler = settler
         self._claim = claim
         self._decide = decide
         self._committed = committed
@@ -203,11 +203,11 @@ class HandlersTransaction:
             (f"{self._lease}ms", f"{max(1, round(self._timeout * 900))}ms"),
         )
         now = self._fixed()
-        holds, stored = yield from self._settling.lock(self._claim, now)
+        holds, stored = yield from self._settler.lock(self._claim, now)
         if not holds:
             raise ClaimLost(job_id)
         settlement = self._decide(stored)
-        (settled,) = yield from self._settling.settle([settlement], now, wait=True)
+        (settled,) = yield from self._settler.settle([settlement], now, wait=True)
         if settled.outcome == "claim_lost":
             raise ClaimLost(job_id)
         if settled.outcome != "written":
@@ -436,4 +436,4 @@ async def _hurry(scope: anyio.CancelScope) -> None:
     try:
         await anyio.sleep_forever()
     finally:
-        scope.deadline = min(scope.deadline, loop_seconds() + LAST_WORDS)
+        scope.deadline = min(scope.deadline, loop_seconds() + CANCELLED_GRACE)

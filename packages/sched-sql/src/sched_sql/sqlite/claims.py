@@ -20,7 +20,7 @@ from sched_sql.sqlite.database import Database, Serial
 from sched_sql.sqlite.history import History
 from sched_sql.sqlite.records import Record, Records, read_record, read_sound
 from sched_sql.sqlite.renewals import Renewals
-from sched_sql.table import Asked, Now
+from sched_sql.table import ClaimBatch, Now
 
 _DUE = f"""
 SELECT {JOB_COLUMNS}, rowid FROM sched_job INDEXED BY sched_job_due
@@ -125,18 +125,18 @@ class Claims:
 
     # -- claiming
 
-    def claim(self, asked: Asked, lease: timedelta, now: Now) -> None:
+    def claim(self, batch: ClaimBatch, lease: timedelta, now: Now) -> None:
         """End claims whose leases have ended, then claim what is due and free."""
-        claims, lapsed = asked.claims, asked.lapsed
+        claims, lapsed = batch.claims, batch.lapsed
         try:
             with self._database.write(durable=False) as serial:
                 at = now()
-                if at - asked.at > lease / 10:
+                if at - batch.at > lease / 10:
                     # The loop was blocked or the clock set: the caller renews first, or what it
                     # holds itself would be ended.
                     return
                 self._lapse(lapsed, at, serial)
-                while (wanted := asked.limit - len(claims)) > 0:
+                while (wanted := batch.limit - len(claims)) > 0:
                     rows = self._due(at, wanted)
                     self._take(rows, claims, at, at + lease, serial)
                     if len(rows) < wanted:
@@ -189,9 +189,9 @@ class Claims:
                     self._pass_over(row[-1])
                 else:
                     ended.append((row[0], record, record.hold))
-            beside = self._renewals.end([(hold.token, hold.worker) for _, _, hold in ended], at)
+            unlocked = self._renewals.end([(hold.token, hold.worker) for _, _, hold in ended], at)
             for job_id, record, hold in ended:
-                renewal = beside.get((hold.token, hold.worker))
+                renewal = unlocked.get((hold.token, hold.worker))
                 record.hold = hold if renewal is None else renewal.of(hold)
                 # Nothing happens where it was renewed beside its row, which says so from now on.
                 lapsed += record.lapse(at, serial.next(), history)

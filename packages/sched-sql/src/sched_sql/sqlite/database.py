@@ -19,7 +19,7 @@ from sched_core.clock import monotonic_seconds
 from sched_core.errors import BackendError, BackendUnavailable
 from sched_sql.sqlite import files
 from sched_sql.sqlite.failures import is_busy
-from sched_sql.sqlite.files import Fate, Seen
+from sched_sql.sqlite.files import FileChange, Seen
 from sched_sql.sqlite.guard import Guard, Held, identity_of
 from sched_sql.sqlite.lock import Lock
 from sched_sql.sqlite.schema import StillClaimed, migrate, refuse_old, roll_back, version_of
@@ -242,16 +242,16 @@ class Database:
 
     def _disconnect(self, connection: sqlite3.Connection, *, alone: bool) -> None:
         what = self._find_out()
-        if what is Fate.AS_IT_WAS and alone:
+        if what is FileChange.AS_IT_WAS and alone:
             self._guard.let_go()
             connection.close()
             if identity_of(f"{self.path}-wal") is None:
                 self.lock.write_note("")
             return
-        if what is Fate.LOG_LOST:
+        if what is FileChange.LOG_LOST:
             self._rescue(connection)
         self._close_quietly(connection)
-        if what in {Fate.REPLACED, Fate.OVERWRITTEN}:
+        if what in {FileChange.REPLACED, FileChange.OVERWRITTEN}:
             self._set_aside(what)
 
     @staticmethod
@@ -291,15 +291,18 @@ class Database:
             self._mend(self._connection)
 
     def _is_as_it_was(self) -> bool:
-        return monotonic_seconds() - self._looked < LOOK_EVERY or self._find_out() is Fate.AS_IT_WAS
+        return (
+            monotonic_seconds() - self._looked < LOOK_EVERY
+            or self._find_out() is FileChange.AS_IT_WAS
+        )
 
-    def _find_out(self) -> Fate:
+    def _find_out(self) -> FileChange:
         looked, before = monotonic_seconds(), self._files
         if before is None:
-            return Fate.AS_IT_WAS
+            return FileChange.AS_IT_WAS
         seen = files.see(self.path, self._guard, before)
-        what = files.fate(before, seen)
-        if what is Fate.AS_IT_WAS:
+        what = files.file_change(before, seen)
+        if what is FileChange.AS_IT_WAS:
             self._remember(seen, looked)
         return what
 
@@ -309,19 +312,19 @@ class Database:
     def _mend(self, connection: sqlite3.Connection) -> None:
         """Leave files that no longer belong together; called under the lock."""
         what = self._find_out()
-        if what is Fate.AS_IT_WAS:
+        if what is FileChange.AS_IT_WAS:
             return
-        if what is Fate.REMOVED:
+        if what is FileChange.REMOVED:
             raise BackendError(
                 f"{self.path}: the file was removed under the scheduler: put it back, or restart"
             )
-        if what in {Fate.REPLACED, Fate.OVERWRITTEN} and files.is_empty(self.path):
+        if what in {FileChange.REPLACED, FileChange.OVERWRITTEN} and files.is_empty(self.path):
             # Perhaps a backup is being copied into it: then that is what there is in a moment.
             raise BackendUnavailable(
                 f"{self.path}: the file was emptied under the scheduler: put a backup in its "
                 "place, or restart to begin without any job"
             )
-        if what is Fate.LOG_LOST:
+        if what is FileChange.LOG_LOST:
             whole = self._rescue(connection)
             logger.warning(
                 "%s: its write-ahead log was deleted under the scheduler; %s",
@@ -329,9 +332,9 @@ class Database:
                 "all of it was written back" if whole else "the newest commits are lost",
             )
         self._connection = None
-        self._left = None if what is Fate.REPLACED else self._guard.index
+        self._left = None if what is FileChange.REPLACED else self._guard.index
         self._close_quietly(connection)
-        if what is Fate.LOG_LOST:
+        if what is FileChange.LOG_LOST:
             files.remove(f"{self.path}-shm", self._guard.index)
         else:
             self._is_new = True
@@ -351,7 +354,7 @@ class Database:
                 )
         return self._guard.is_written_back()
 
-    def _set_aside(self, what: Fate) -> None:
+    def _set_aside(self, what: FileChange) -> None:
         log = None if self._files is None else self._files.log
         kept = files.set_aside(self.path, log, self._guard.index)
         logger.warning(
@@ -483,7 +486,7 @@ class Database:
 
     def _checkpoint(self, connection: sqlite3.Connection) -> None:
         """Write the WAL back, and guess after how many changed rows it is due again."""
-        if self._find_out() is not Fate.AS_IT_WAS:
+        if self._find_out() is not FileChange.AS_IT_WAS:
             return  # the next write finds out more
         changes = connection.total_changes
         try:

@@ -19,20 +19,20 @@ from sched_core import (
     UndecodableExecution,
     codec,
 )
-from sched_sql.history import EXECUTION_COLUMNS, no_age, odd_execution
+from sched_sql.history import EXECUTION_COLUMNS, no_age, unsound_execution
 from sched_sql.holds import RECORD_COLUMNS
 from sched_sql.moments import Row
 from sched_sql.pages import ExecutionPage, Filter, JobPage
-from sched_sql.rows import odd_job
+from sched_sql.rows import unsound_job
 from sched_sql.sqlite.database import Database
 from sched_sql.sqlite.records import read_record
 
 IS_WHOLE = "typeof({}) = 'integer'"
-_ODD_JOB, _NO_AGE = odd_job(IS_WHOLE), no_age(IS_WHOLE)
+_UNSOUND_JOB, _NO_AGE = unsound_job(IS_WHOLE), no_age(IS_WHOLE)
 # Any column may hold a value of any type.
-_ODD_EXECUTION = " OR ".join(
+_UNSOUND_EXECUTION = " OR ".join(
     [
-        odd_execution(IS_WHOLE),
+        unsound_execution(IS_WHOLE),
         *(f"typeof({name}) <> 'text'" for name in ("job_id", "uid", "kind", "status", "worker")),
         "typeof(reason) NOT IN ('text', 'null')",
         "final NOT IN (0, 1)",
@@ -49,7 +49,7 @@ def jobs(
         rows = _job_rows(database, query, page.after, page.wanted)
         # The query judges again: SQLite's JSON functions end texts at a NUL.
         read = (read_record(row).read() for row in rows)
-        complete = page.take(rows, read, lambda: _with_odd_ids(database, query))
+        complete = page.take(rows, read, lambda: _without_text_ids(database, query))
         if complete is not None:
             return complete
 
@@ -69,7 +69,7 @@ def _job_rows(database: Database, query: JobQuery, after: str | None, limit: int
     wanted = _wanted(query)
     if wanted.conditions:
         tags = codec.known_tags()
-        unreadable = f"format <> ? OR tag NOT IN ({', '.join('?' * len(tags))}) OR {_ODD_JOB}"
+        unreadable = f"format <> ? OR tag NOT IN ({', '.join('?' * len(tags))}) OR {_UNSOUND_JOB}"
         where.add(f"({unreadable} OR ({wanted}))", codec.FORMAT, *tags, *wanted.values)
     return database.read(
         f"SELECT {RECORD_COLUMNS} FROM sched_job WHERE {where} ORDER BY id LIMIT ?",
@@ -77,7 +77,7 @@ def _job_rows(database: Database, query: JobQuery, after: str | None, limit: int
     )
 
 
-def _with_odd_ids(database: Database, query: JobQuery) -> list[Job | Undecodable]:
+def _without_text_ids(database: Database, query: JobQuery) -> list[Job | Undecodable]:
     """Return rows whose id is no text: no page can begin after one, so the last one has them."""
     if query.id_prefix:
         return []
@@ -126,7 +126,7 @@ def _execution_rows(
     wanted.add_final(query)
     if wanted.conditions:
         # What cannot be judged is let through, and looked at again after reading.
-        where.add(f"({wanted} OR {_ODD_EXECUTION})", *wanted.values)
+        where.add(f"({wanted} OR {_UNSOUND_EXECUTION})", *wanted.values)
     if query.job_id is None:
         return _rows(database, str(where), where.values, limit)
     # What is not indexed yet is looked through: it is not much. Bytes in place of an id come after

@@ -26,7 +26,7 @@ from sched_core.clock import FIRST
 from sched_sql.holds import RECORD_COLUMNS
 from sched_sql.moments import Row, micros
 from sched_sql.rows import job_values
-from sched_sql.rules import refuse_twins, revised
+from sched_sql.rules import reject_duplicate_ids, revised
 from sched_sql.sqlite import nulls, queries
 from sched_sql.sqlite.claims import Claims
 from sched_sql.sqlite.database import Database
@@ -35,9 +35,9 @@ from sched_sql.sqlite.failures import translate
 from sched_sql.sqlite.history import CHUNK, History
 from sched_sql.sqlite.records import INSERT, Record, Records, read_record
 from sched_sql.sqlite.renewals import Renewals
-from sched_sql.sqlite.settlements import Settling
+from sched_sql.sqlite.settlements import Settler
 from sched_sql.sqlite.workers import WorkerFiles, is_locked, worker_of
-from sched_sql.table import Asked, Now
+from sched_sql.table import ClaimBatch, Now
 
 _GET = f"SELECT {RECORD_COLUMNS} FROM sched_job WHERE id = ? AND removed <> 1"
 
@@ -114,7 +114,7 @@ class SqliteTable:
 
     def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
         values = [job_values(job, 0) for job in jobs]
-        refuse_twins(jobs)
+        reject_duplicate_ids(jobs)
         with self._database.write() as serial:
             connection = self._database.connection
             stored = {
@@ -181,8 +181,8 @@ class SqliteTable:
     def earliest(self, now: Now, horizon: datetime) -> datetime | None:
         return self._claims.earliest(horizon)
 
-    def claim(self, asked: Asked, lease: timedelta, now: Now) -> None:
-        self._claims.claim(asked, lease, now)
+    def claim(self, batch: ClaimBatch, lease: timedelta, now: Now) -> None:
+        self._claims.claim(batch, lease, now)
 
     def renew(self, renewals: Sequence[Renewal], lease: timedelta, now: Now) -> Sequence[Claim]:
         return self._claims.renew(renewals, lease, now)
@@ -199,8 +199,8 @@ class SqliteTable:
     def settle(self, settlements: Sequence[Settlement], now: Now) -> Sequence[Settled]:
         with self._database.write() as serial:
             connection = self._database.connection
-            settling = Settling(connection, self._records, self._history, serial)
-            return settling.settle(settlements, now())
+            settler = Settler(connection, self._records, self._history, serial)
+            return settler.settle(settlements, now())
 
     def release_dead(self, now: Now) -> bool:
         """End the leases of workers whose processes are gone; return whether there were any."""
