@@ -202,7 +202,7 @@ class DatabaseBackend:
         return closed.error
 
     def forked(self) -> None:
-        """Let go of the parent's locks; called in a forked child."""
+        """Let go of the parent's locks; called in a forked child process."""
         self._table.forked()
 
     async def check(self) -> None:
@@ -242,7 +242,7 @@ class DatabaseBackend:
     # -- waking up
 
     def _nudge(self, jobs: Sequence[Job]) -> None:
-        """Wake the sleeper if one of the jobs is due before it would wake by itself."""
+        """Wake the sleeper if one of the jobs is due before the end of its sleep."""
         until = self._sleeps_until
         for job in jobs:
             due_at = job.standing.due_at
@@ -254,11 +254,11 @@ class DatabaseBackend:
         now, clock = self._now(), self._clock
         seen, horizon = self._alarm.count, now + MAX_POLL
         await self._before_wait()
-        # Until it is known how long to sleep, every job that is written counts.
+        # Until the length of the sleep is known, every job that is written wakes the worker.
         self._sleeps_until = None
         earliest = await self._call(Lane.CLAIM, self._table.earliest, self._now, horizon)
         until = horizon if earliest is None else min(earliest, horizon)
-        until = min(until, self._now() + MAX_POLL)  # the clock may have been set back meanwhile
+        until = min(until, self._now() + MAX_POLL)  # the clock may have been set back
         if clock is None or until <= now:
             return
         self._sleeps_until = until
@@ -295,7 +295,7 @@ class DatabaseBackend:
             await thread.call(functools.partial(self._translated, self._table.claim, arguments))
             await checkpoint_if_cancelled()
         except BaseException:
-            # Behind the claim in its lane, which may go on without its caller, if it was cancelled.
+            # The release follows the claim in its lane, where a cancelled claim goes on.
             back = thread.post(functools.partial(self._give_back, batch.claims, self._now))
             with anyio.move_on_after(WIND_UP, shield=True):
                 await back.ended.wait()
@@ -303,7 +303,7 @@ class DatabaseBackend:
         return Claimed(batch.claims, batch.lapsed)
 
     def _give_back(self, claims: Sequence[Claim], now: Callable[[], datetime]) -> None:
-        """Free what was claimed for a caller that does not get it; from the lane's thread."""
+        """Release what was claimed for a caller that does not get it; from the lane's thread."""
         try:
             if claims:
                 self._translated(self._table.release, (claims, now))
@@ -319,11 +319,11 @@ class DatabaseBackend:
         return settled
 
     def _after(self, settlements: Sequence[Settlement]) -> None:
-        """Wake the sleeper if something is due again before it would wake by itself."""
+        """Wake the sleeper if a settled job is due again before the end of its sleep."""
         until = self._sleeps_until
         for settlement in settlements:
             standing = settlement.standing
-            # Where it leaves the job alone, only the store knows when that is due.
+            # Where a settlement leaves the job alone, only the store knows when that is due.
             due_at = until if standing is None else standing.due_at
             if standing is None or (due_at is not None and (until is None or due_at < until)):
                 self._alarm.nudge()
@@ -362,7 +362,7 @@ def check_duration(name: str, value: object, *, least: timedelta) -> None:
 
 
 def _nothing() -> None:
-    """Wait for one's turn."""
+    """Return at once: a call of this tells that the calls before it are done."""
 
 
 _OPEN: weakref.WeakSet[DatabaseBackend] = weakref.WeakSet()

@@ -19,13 +19,14 @@ DEFAULT = "sqlite:///scheduler.db"
 
 @frozen
 class SqlSettings:
-    """The section ``scheduler.sql``, also ``scheduler.gorm``. What is unset is the backend's own.
+    """The section ``scheduler.sql`` or ``scheduler.gorm``; what is unset has the backend's default.
 
     Attributes:
-        url: The database's address, as :class:`~sched_sql.SqlBackend` takes it.
-        lease, timeout: As there.
-        synchronous: As there, for SQLite.
-        schema, migrate, pooled, handler_connections: As there, for PostgreSQL.
+        url: The database's address, as :func:`~sched_sql.SqlBackend` takes it.
+        lease, timeout: Options of both backends.
+        synchronous: An option of :class:`~sched_sql.SqliteBackend`.
+        schema, migrate, pooled, handler_connections: Options of
+            :class:`~sched_sql.PostgresBackend`.
     """
 
     url: str = setting(DEFAULT, aliases=("dsn", "database"), secret=True)

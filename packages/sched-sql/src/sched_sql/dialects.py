@@ -1,4 +1,4 @@
-"""Which backend an address needs; only its database's driver is imported."""
+"""The choice of a backend by its address; only that database's driver is imported."""
 
 from __future__ import annotations
 

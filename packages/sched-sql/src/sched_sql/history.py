@@ -156,5 +156,5 @@ def unsound_execution(is_whole: str = "true") -> str:
 
 
 def no_age(is_whole: str = "true") -> str:
-    """Return a condition that nobody can tell when a record ended."""
+    """Return a condition that a record does not tell when its execution finished."""
     return f"(finished_at IS NULL OR {no_moment('finished_at', is_whole)})"

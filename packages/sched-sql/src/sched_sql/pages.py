@@ -29,7 +29,7 @@ class JobPage:
     """Collects a page of jobs from the rows of one or more statements.
 
     Args:
-        query: Which jobs the page shows.
+        query: The filter of the jobs.
         after: The id after which the page begins.
         limit: The most jobs on the page.
     """
@@ -72,7 +72,7 @@ class ExecutionPage:
     """Collects a page of the history, as :class:`JobPage` one of jobs; the last column is ``seq``.
 
     Args:
-        query: Which executions the page shows.
+        query: The filter of the executions.
         after: The ``seq``, as text, after which the page begins.
         limit: The most executions on the page.
     """
@@ -80,7 +80,7 @@ class ExecutionPage:
     def __init__(self, query: ExecutionQuery, after: str | None, limit: int) -> None:
         self._query, self._limit = query, limit
         self.after = after
-        """Where the next statement begins."""
+        """The ``seq`` after which the next statement begins."""
         self._items: list[tuple[int, Execution | UndecodableExecution]] = []
 
     @property

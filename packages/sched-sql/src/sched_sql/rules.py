@@ -36,7 +36,7 @@ def is_plain_run(settlement: Settlement) -> bool:
 
 
 def revised(job: Job, revision: int) -> Job:
-    """Return the job with the revision that the store gave it, and as nobody holds it."""
+    """Return the job with the revision that the store gave it, and without a claim."""
     return Job(job.spec, job.uid, job.declared, job.anchor, job.standing, revision)
 
 

@@ -20,11 +20,11 @@ RUN_COLUMNS = (
     "derived_from, last_number, failing, last_scheduled_at, last_finished_at, last_status, "
     "expires_at"
 )
-"""Those of the standing that a run of a plain job changes."""
+"""The columns of the standing that a run of a plain job changes."""
 STEADY_COLUMNS = "number, next_run, due_at, last_scheduled_at, last_finished_at, last_status"
-"""Those that a success changes which goes on to the next occurrence: nearly every run."""
+"""The columns that a success changes which goes on to the next occurrence: nearly every run."""
 RARE_COLUMNS = "paused_at, paused_until, pause_reason, pause_number, requests, marks"
-"""Of what few jobs have: a pause, requests, and :class:`Marks`."""
+"""The columns of what few jobs have: a pause, requests, and :class:`Marks`."""
 STANDING_COLUMNS = f"{RUN_COLUMNS}, {RARE_COLUMNS}"
 
 STATE = (

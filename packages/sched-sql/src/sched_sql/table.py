@@ -51,7 +51,7 @@ class ClaimBatch:
 
 
 class Locked(BackendUnavailable):
-    """Somebody else has the whole database locked."""
+    """Another program has the whole database locked."""
 
 
 class Table(Protocol):
@@ -146,8 +146,8 @@ class Table(Protocol):
         """Delete a part of what ``prune`` of the port deletes.
 
         Args:
-            before: As in the port.
-            now: Tells what has expired.
+            before: The moment before which executions must have finished.
+            now: Tells the time at which records have expired.
             cursor: 0, then what the call before returned.
 
         Returns:

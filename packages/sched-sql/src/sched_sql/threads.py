@@ -71,7 +71,7 @@ class Call(Generic[T]):
         self.ended = anyio.Event()
         """Set in the event loop."""
         self.given_up = False
-        """Whether the caller was cancelled: not begun yet, it is not made."""
+        """Whether the caller was cancelled: a call that has not begun is not made."""
         self.result: T | None = None
         self.error: BaseException | None = None
 
@@ -138,7 +138,7 @@ class CallThread:
         return _result(call)
 
     def post(self, function: Callable[[], T]) -> Call[T]:
-        """Ask for a call that nobody need wait for; it is made even if its caller is cancelled."""
+        """Ask for a call without waiting for it; it is made even if its caller is cancelled."""
         call = Call(function)
         self._queue.put(call)
         return call
@@ -153,7 +153,7 @@ class CallThread:
             try:
                 self._soon(call.ended.set)
             except RuntimeError:
-                pass  # the event loop has ended, and everybody who waited
+                pass  # the event loop has ended, and with it the tasks that waited
             del call
 
 

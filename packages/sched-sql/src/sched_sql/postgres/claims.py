@@ -1,12 +1,13 @@
-"""How claims begin in PostgreSQL, end without a word, and are released.
+"""Claims in PostgreSQL: how a worker gets them, loses them and gives them back.
 
-A claim is one statement: no lock outlives it, so a process that freezes at any moment keeps nobody
-from a row. It also tells of claims whose leases have ended. To end these needs executions to be
-written and is rare: that is a transaction of its own.
+A claim is one statement. No lock outlives it, so a process that freezes at any moment blocks no
+row. The statement also tells of claims whose leases have ended. Ending those writes executions and
+is rare, so it is a transaction of its own.
 
-Rows that others have locked are passed over everywhere, so nothing that locks many rows ever
-waits, and what never waits cannot deadlock. A release that passed over a row comes back for it, and
-waits for a moment with nothing else locked: its claim would keep the job until the lease ends.
+Every statement passes over rows that other transactions have locked. So nothing that locks many
+rows ever waits, and what never waits cannot deadlock. A release comes back for the rows that it
+passed over, and waits a moment for each with nothing else locked: the claim would keep the job
+until its lease ends.
 """
 
 # ruff: noqa: S608 -- statements are made of constants; values are bound
@@ -40,24 +41,24 @@ from sched_sql.postgres.sql import (
 from sched_sql.rows import JOB_COLUMNS, QUEUE, read_job, read_job_or_undecodable
 
 BEGINNING = -(2**62)
-"""Before all moments."""
+"""A number of microseconds before all moments."""
 
 MOMENT = "250ms"
-"""How long a release waits for a row that another call writes."""
+"""The time for which a release waits for a row that another call writes."""
 
 ENDED = 500
-"""Claims whose leases have ended that one statement tells of, at most."""
+"""The most claims with ended leases that one statement tells of."""
 
 
 class ClaimRequest(NamedTuple):
-    """What a claim asks for.
+    """The bounds of one claim.
 
     Attributes:
-        limit: Most jobs.
-        lease: In microseconds.
+        limit: The most jobs to claim.
+        lease: The lease in microseconds.
         now: The moment, where the clock decides; ``None`` where the server's does.
-        within: The server's clock must lie between these, or nothing is claimed.
-        floor: Nothing that is due before is looked at.
+        within: The moments between which the server's clock must lie, or nothing is claimed.
+        floor: The moment before which the claim looks at nothing.
         ends: Whether claims whose leases have ended are ended.
     """
 
@@ -70,13 +71,13 @@ class ClaimRequest(NamedTuple):
 
 
 class ClaimResult(NamedTuple):
-    """What a claim found besides what it claimed.
+    """What a claim found apart from the jobs that it claimed.
 
     Attributes:
-        at: The moment.
+        at: The moment of the claim.
         ended: Ids of jobs whose claims' leases have ended.
-        undecodable: What was claimed and cannot be read; to be given back.
-        last: When the newest row is due, if there were as many as were asked for.
+        undecodable: Claims of rows that this process cannot read; the caller releases them.
+        last: The moment at which the last row is due, if the claim found as many as it asked for.
     """
 
     at: int
@@ -86,13 +87,13 @@ class ClaimResult(NamedTuple):
 
 
 class DueProbe(NamedTuple):
-    """What is due next.
+    """A look at what is due next.
 
     Attributes:
         at: The moment of the probe.
-        free: When the next job is due that nobody holds, of those after ``above``.
-        passed_over: Whether there are any at or before it.
-        held: When the first lease ends.
+        free: The moment at which the next free job is due, of those after ``above``.
+        passed_over: Whether there are free jobs at or before ``above``.
+        held: The moment at which the first lease ends.
     """
 
     at: int
@@ -102,13 +103,13 @@ class DueProbe(NamedTuple):
 
 
 class Claims:
-    """The claims on the jobs of a schema, and on behalf of one worker.
+    """Claims jobs of a schema for one worker.
 
     Args:
-        names: Of the schema.
-        executions: In it.
-        records: In it.
-        announce: Wakes others, if one of the moments is near.
+        names: The schema's names.
+        executions: The history in the schema.
+        records: The stored jobs in the schema.
+        announce: Wakes other workers if one of the moments is near.
     """
 
     def __init__(
@@ -311,7 +312,7 @@ class Claims:
         return history.written, len(freed)
 
     def prune(self, now: int | None) -> Steps[tuple[int, bool]]:
-        """Delete a chunk of the jobs that have expired, but for what turns out to be unreadable.
+        """Delete a chunk of the expired jobs; what turns out to be unreadable stays.
 
         Returns:
             How many were deleted, and whether there may be more.
@@ -332,12 +333,12 @@ class Claims:
     def release(
         self, fences: Sequence[Fence], now: int | None, *, wait: bool = False
     ) -> Steps[list[Fence]]:
-        """Free claims whose handlers were never called; return those that others have locked.
+        """Release claims whose handlers were never called; return those whose rows are locked.
 
         Args:
-            fences: Of the claims.
+            fences: The claims.
             now: The moment, where the store's clock does not decide.
-            wait: For locked rows, for a moment.
+            wait: Whether to wait a moment for locked rows.
         """
         if wait:
             yield Query("SELECT set_config('lock_timeout', %s, true)", (MOMENT,))

@@ -71,9 +71,9 @@ class Definitions:
         return read_record(rows[0]).read() if rows else None
 
     def add(self, jobs: Sequence[Job]) -> Steps[list[Job]]:
-        """Store new jobs, all or none: whoever runs this takes it back if it raises."""
+        """Store new jobs, all or none: the caller rolls back if this raises."""
         reject_duplicate_ids(jobs)
-        # Everybody inserts in the order of ids, so that nobody waits for each other.
+        # Every worker inserts in the order of ids, so no two workers wait for each other.
         waiting = sorted(jobs, key=lambda job: job.id.encode())
         stored: dict[str, Job] = {}
         for start in range(0, len(waiting), BULK):

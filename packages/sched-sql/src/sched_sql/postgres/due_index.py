@@ -1,10 +1,10 @@
-"""What a process remembers of the head of the queue, so that looking there stays cheap.
+"""What a process remembers of the index of due moments, so that a look there stays cheap.
 
-Whatever runs leaves a dead entry at the head of the index of due moments. While somebody's
-transaction holds an old snapshot, none of them can be cleared away, and every scan from the
-beginning walks through all of them. So scans begin at a *floor* below which nothing was left to
-claim. What appears below it all the same (a lease that ends, a late edit) is announced, known here,
-or found by the next *sweep*: a scan from the beginning, as often as its cost allows.
+Every run leaves a dead entry at the head of the index. While a transaction of any program holds an
+old snapshot, the server cannot clear them away, and every scan from the beginning walks through all
+of them. So scans begin at a *floor* below which nothing was left to claim. What appears below the
+floor all the same (a lease that ends, a late edit) is announced, known here, or found by the next
+*sweep*: a scan from the beginning, as often as its cost allows.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ SHARE = 20
 MARGIN = 200_000
 """Microseconds by which the floor stays behind: for what others are committing just now."""
 LOCKED = 0.1
-"""Seconds between looks at a row that is due and that somebody has locked, at least."""
+"""The least seconds between looks at a row that is due and that another transaction has locked."""
 JUMP = timedelta(seconds=60)
 """A server's clock that was set forward by more is not believed at once."""
 SETTLING = 10.0
-"""Seconds for which it must stand."""
+"""Seconds for which the new time must last before it is believed."""
 
 _END = 2**62
 
 
 class DueIndex:
-    """The head of the queue as one process knows it; only where the server's clock decides.
+    """The index of due moments as one process knows it; only where the server's clock decides.
 
     Args:
-        lease: How long claims live.
+        lease: The time for which claims live.
     """
 
     def __init__(self, lease: timedelta) -> None:
@@ -49,7 +49,7 @@ class DueIndex:
         self._tolerance = max(micros_of(lease) // 4, 250_000)
         self.floor = BEGINNING
         self.empty_at = BEGINNING
-        """When a claim last found nothing more: what was due by then is locked, or new."""
+        """The moment of the last claim that found all: what was due by then is locked or new."""
         self._held: int | None = None
         self._invalid = True
         self._swept = 0.0
@@ -59,7 +59,7 @@ class DueIndex:
         self._locked_until = 0.0
         self._cost = 0.0
         self._unlooked = False
-        """Whether a sweep has claimed, and nobody has looked yet what it had to pass over."""
+        """Whether a sweep has claimed, and no probe has found yet what it had to pass over."""
         self._ends_from = boot_seconds() + self._lease
         self._claims_from = 0.0
         self.steps = 0
@@ -103,7 +103,7 @@ class DueIndex:
         )
 
     def looks_everywhere(self, now: int) -> bool:
-        """Whether the next look begins at the beginning, too: after each sweep, one does."""
+        """Whether the next probe begins at the beginning, too: one does after each sweep."""
         return self._unlooked or self.wants_sweep(now)
 
     def ask(self, limit: int, lease: int, at: int | None, now: int) -> ClaimRequest | None:
@@ -111,7 +111,7 @@ class DueIndex:
 
         Args:
             limit: Most claims.
-            lease: In microseconds.
+            lease: The lease in microseconds.
             at: The moment, where not the server decides.
             now: The moment, as far as it is known.
         """

@@ -22,7 +22,7 @@ WHERE n.nspname = %s AND c.relname = 'meta'
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 BASE = 3
-"""The version that ``0003_schema.sql`` makes; what was before, scripts beside it take over."""
+"""The version that ``0003_schema.sql`` makes; the scripts next to it take over older schemas."""
 
 PATIENCE = 60.0
 """Seconds to wait for workers of an older version to let go of what they hold."""
@@ -187,7 +187,7 @@ def bring_up_to_date(
 
     Args:
         lane: Where to do it.
-        names: Of the schema.
+        names: The schema's names.
         schema: Its name.
         fixed: Tells the moment where not the server's clock decides.
 
@@ -222,7 +222,7 @@ def bring_up_to_date(
 
 def apply(names: Names, schema: str, at: int | None = None) -> Steps[None]:
     """Bring the schema up to date in one transaction; who comes second finds it done."""
-    # As long as it takes: the copy of a long history, and the wait for whoever makes it.
+    # As long as it takes: the copy of a long history, and the wait for the worker that makes it.
     patient = "set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true)"
     # The plans of a copy, not those of a look-up.
     planned = ", ".join(f"set_config('enable_{kind}', 'on', true)" for kind in _BULK)

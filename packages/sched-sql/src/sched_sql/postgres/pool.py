@@ -1,4 +1,4 @@
-"""Connections for handlers: so many and no more, given in order, each tested before it is used."""
+"""Connections for handlers: a bounded number, given in order, each tested before use."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Patience:
 
 
 class _Idle:
-    """A connection that nobody uses, and since when."""
+    """An idle connection, and the moment since which it is idle."""
 
     __slots__ = ("connection", "since")
 
@@ -75,7 +75,7 @@ class Connections:
 
     Args:
         address: Where to connect.
-        epoch: Of all connections.
+        epoch: The epoch that all connections of the backend share.
         size: How many there may be.
         first: What is connected before any of them: without it, no claim is renewed.
         pooled: Whether a pooler may give each transaction another session.
@@ -352,7 +352,7 @@ class Connections:
         self._ended.clear()
 
     def close(self) -> None:
-        """Close what nobody uses, and cut off what handlers that do not end still use."""
+        """Close idle connections, and cut off those of handlers that do not finish."""
         self._ended.set()
         with self._lock:
             idle, self._idle = self._idle, []

@@ -1,10 +1,10 @@
-"""How leases are extended in PostgreSQL, also where somebody else has locked the row.
+"""Leases that are extended in PostgreSQL, also while another transaction has the row locked.
 
-A row that others have locked is not waited for: what cannot be renewed in its row is renewed
-*beside* it, in a table that only such renewals write, and whoever ends claims whose leases have
-ended. A lease lasts until the later of the two moments, so a row that was locked past its lease is
-no reason to end the claim. Who ends it ends its renewals first, in the same transaction: where an
-owner renews at the same moment, the key of that table lets one of them win.
+A renewal does not wait for a locked row. It is *unlocked* instead: it goes into a table of its own,
+which only such renewals write, and the workers that end claims with ended leases. A lease lasts
+until the later of the two moments, so a row that was locked past its lease is no reason to end the
+claim. A worker that ends it ends its renewals first, in the same transaction: where the owner
+renews at the same moment, the key of that table lets one of them win.
 """
 
 # ruff: noqa: S608 -- statements are made of constants; values are bound
@@ -24,17 +24,17 @@ from sched_sql.moments import moment
 from sched_sql.postgres.sql import ASYNC_COMMIT, NOW, Names, Query, Steps, numbers, texts
 
 REMEMBERED = 3_600_000_000
-"""Microseconds for which a renewal beside its row stays after its end."""
+"""Microseconds for which an unlocked renewal stays after its end."""
 
 Fence = tuple[str, int, str]
 """Id, token and worker of a claim."""
 
 
 class RowLocations(dict[int, str]):
-    """Where the rows of claims are, by token: what a settle need not look up.
+    """The places of claims' rows in the table, by token: a settle need not look them up.
 
     While an old snapshot is open, an index leads to every version of a row that there was since.
-    A row that has moved meanwhile is found by its id all the same, only slower.
+    A row that has moved since is found by its id all the same, only slower.
     """
 
     def find(self, token: int) -> str:
@@ -48,11 +48,11 @@ class RowLocations(dict[int, str]):
 
 
 class Renewed(NamedTuple):
-    """What is held still.
+    """The claims that a renewal found to be held.
 
     Attributes:
         at: The moment, if anything is held.
-        claims: With their new leases.
+        claims: The claims, with their new leases.
     """
 
     at: int | None
@@ -63,8 +63,8 @@ class Renewals:
     """Extends leases in one schema, and ends what was extended.
 
     Args:
-        names: Of the schema.
-        locations: Where rows are; what is renewed has moved.
+        names: The schema's names.
+        locations: The places of rows; a renewed row has moved.
     """
 
     def __init__(self, names: Names, locations: RowLocations) -> None:
@@ -127,7 +127,7 @@ class Renewals:
         """
 
     def renew(self, renewals: Sequence[Renewal], lease: int, now: int | None) -> Steps[Renewed]:
-        """Extend leases: in their rows, or beside those that others have locked."""
+        """Extend leases: in their rows, or unlocked where others have locked the row."""
         rows = yield Query(self._renew, {"now": now, "lease": lease, **_values(renewals)})
         if not rows:
             return Renewed(None, [])
@@ -157,9 +157,9 @@ class Renewals:
 
         Args:
             renewals: What is to be extended.
-            lease: In microseconds.
+            lease: The lease in microseconds.
             now: The moment, where the clock decides; ``None`` where the server's does.
-            cancelled: Of which claims the runs are to be cancelled, where that is known.
+            cancelled: The claims whose runs are to be cancelled, where that is known.
         """
         if not renewals:
             return Renewed(None, [])
@@ -193,14 +193,14 @@ class Renewals:
         return found
 
     def end(self, holds: Sequence[Hold], at: int) -> Steps[dict[tuple[int, str], Hold]]:
-        """End renewals beside locked rows of ended leases; return what may be ended, by its fence.
+        """End the unlocked renewals of ended leases; return the claims that may be ended, by fence.
 
         Args:
-            holds: Of rows that are locked here.
+            holds: The holds of rows that this transaction has locked.
             at: The moment.
 
         Returns:
-            The holds, with what was renewed beside their rows.
+            The holds, with their unlocked renewals.
         """
         mine = {(hold.token, hold.worker): hold for hold in holds}
         if not mine:

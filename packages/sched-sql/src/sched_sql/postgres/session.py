@@ -1,7 +1,7 @@
 """Connections to PostgreSQL: made again when they fail, dropped together, bounded in time.
 
-Each lane has a connection of its own, so that an edit that waits for a row, or a long listing,
-keeps nobody from claiming, settling and renewing.
+Each lane has a connection of its own, so an edit that waits for a row, or a long listing, does not
+delay claims, settlements and renewals.
 """
 
 from __future__ import annotations
@@ -63,20 +63,20 @@ SETTINGS: Mapping[str, str] = {
     "default_table_access_method": "heap",  # a claim names the place of its row
     **MEANING,
 }
-"""Of every session of ours, whatever the role's and the database's defaults are.
+"""The settings of this package's sessions, whatever the role's and the database's defaults are.
 
 Not among them: default_transaction_read_only, by which a DBA fences a server off.
 """
 
 
 class Address:
-    """Where the server is, and as whom to connect.
+    """The address of the server, and the user to connect as.
 
     Args:
-        where: As libpq understands it: a URI or ``key=value`` pairs; what it leaves out comes from
+        where: The address for libpq: a URI or ``key=value`` pairs; what it leaves out comes from
             a service file and the environment.
         timeout: Seconds after which a server that does not answer counts as unreachable.
-        settings: Of every session.
+        settings: The settings of every session.
 
     Raises:
         InvalidDefinition: libpq does not understand it.
@@ -130,7 +130,7 @@ class Epoch:
     A connection belongs to the epoch in which it was made: in a later one it is not used any more.
 
     Args:
-        ended: Called when one has ended, to drop what nobody uses at that moment.
+        ended: Called when an epoch has ended, to drop idle connections.
     """
 
     def __init__(self, ended: Callable[[], object]) -> None:
@@ -150,7 +150,7 @@ class Epoch:
 class SocketHandle:
     """A second handle of a connection's socket, by which another thread cuts it off.
 
-    Not the first one: whoever closes that might have its number given to another file.
+    It does not use the first handle: its number may belong to another file once that is closed.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -194,7 +194,7 @@ class LaneConnection:
 
     Args:
         address: Where to connect.
-        epoch: Of all connections.
+        epoch: The epoch that all connections of the backend share.
         pooled: Whether a pooler may give each transaction another session: nothing is prepared,
             and the settings go into every transaction.
         first: A lane that is connected before this one.
@@ -231,7 +231,7 @@ class LaneConnection:
 
         Args:
             steps: Makes them.
-            transaction: False where they are one statement, which is atomic by itself.
+            transaction: False where they are one statement, which is atomic.
             patience: Seconds for each answer; ``None`` for any number, 0 for the address's.
         """
         with self._turn:
@@ -404,7 +404,7 @@ class LaneConnection:
             line.cut()
 
     def close(self) -> None:
-        """Disconnect. Where the lane is in use, whoever uses it does."""
+        """Disconnect; where the lane is in use, the thread that uses it does."""
         self._closed.set()
         if self._turn.acquire(timeout=BUSY):
             try:
@@ -445,7 +445,7 @@ def _flat(settings: Mapping[str, str]) -> list[str]:
 
 
 def borrowed(steps: Steps[T]) -> Steps[T]:
-    """Run steps in a session of somebody else's: its settings are put back afterwards.
+    """Run steps in a session of the caller's: its settings are put back afterwards.
 
     Inside a savepoint or at the end of a transaction: what raises takes the settings back with it.
     """

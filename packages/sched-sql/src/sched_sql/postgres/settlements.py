@@ -1,4 +1,4 @@
-"""How claims end in PostgreSQL: in the common case one statement for a whole batch.
+"""Settlements in PostgreSQL: in the common case one statement for a whole batch.
 
 The common case is that a claim still holds its job, the job was not edited, and the occurrence got
 its one execution. All conditions are in the statement, row by row: those that meet them are
@@ -69,9 +69,9 @@ class Settler:
     """Ends claims in one schema.
 
     Args:
-        names: Of the schema.
-        executions: In it.
-        records: In it.
+        names: The schema's names.
+        executions: The history in the schema.
+        records: The stored jobs in the schema.
         announce: Wakes others, if one of the moments is near. What :meth:`settle_runs` has written
             is left to its caller: to announce each batch would cost more than to write it.
     """
@@ -157,9 +157,9 @@ class Settler:
         """Write settlements by the rules; return one answer for each.
 
         Args:
-            settlements: Of whatever kind.
+            settlements: The settlements, of any kind.
             now: The moment, where the clock decides; ``None`` where the server's does.
-            wait: For locked rows; else these are answered as busy.
+            wait: Whether to wait for locked rows; else their settlements are answered as busy.
         """
         ids = sorted({one.claim.job.spec.id for one in settlements})
         statement = self._rows_waiting if wait else self._rows

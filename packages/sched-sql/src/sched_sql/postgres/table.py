@@ -104,7 +104,7 @@ class PostgresTable:
         self._claims = Claims(names, executions, records, announce)
         self._settler = Settler(names, executions, records, announce)
         epoch = Epoch(self._leave_old)
-        # A renewal must have time left to be made beside what it cannot lock.
+        # A renewal needs time left to be made unlocked, where it gets no lock.
         patient = max(1, min(round(timeout * 900), micros_of(lease) // 4000))
         renewing = {**settings, "lock_timeout": f"{patient}ms"}
         # And to be made again on another connection, where this one gets no answer.
@@ -131,7 +131,7 @@ class PostgresTable:
         self._clock: StoreClock | None = None
         self._announced_at = 0.0
         self._unannounced: int | None = None
-        """When the first is due of what has been settled and not been announced."""
+        """The moment at which the first job is due that was settled and not announced."""
 
     def __str__(self) -> str:
         return f"{self._address}, schema {self._schema}"
@@ -216,7 +216,7 @@ class PostgresTable:
             self._due_index.clock_stepped(self._clock.observe(moment(at), sent, received))
 
     def _leave_old(self) -> None:
-        """Drop all connections that nobody uses, because one has led to the wrong server."""
+        """Drop all idle connections, because one has led to the wrong server."""
         logger.info("all connections to the database are made again")
         for lane in self._all:
             lane.leave_old()
@@ -536,8 +536,8 @@ class PostgresTable:
     def _free(self, fences: Sequence[Fence], at: int | None) -> None:
         lane = self._lanes["claim"]
         left = self._writing(lambda: lane.run(lambda: self._claims.release(fences, at)))
-        # Another call writes there, and is done in a moment. What somebody has locked for longer
-        # stays claimed until its lease ends.
+        # Another call writes there, and is done in a moment. A row that is locked for longer stays
+        # claimed until its lease ends.
         with suppress(LockNotAvailable):
             for fence in left:
                 lane.run(functools.partial(self._claims.release, [fence], at, wait=True))
@@ -587,8 +587,8 @@ class PostgresTable:
                 lambda: settler.settle_runs(batch, locations), transaction=False
             )
         except UniqueViolation:
-            # Somebody's hand has written or copied one of the executions: the rules say what
-            # becomes of that one, and of the others.
+            # One of the executions was written or copied by hand: the rules decide about that one,
+            # and about the others.
             return set()
         except CheckViolation:
             # A partition is gone: the rules make it again.

@@ -56,7 +56,7 @@ class CallerStore:
 
     Args:
         connection: The caller's.
-        definitions: Of the schema.
+        definitions: The definitions in the schema.
         make_room: Makes the partitions for executions, where they are missing, in a transaction of
             its own; ``again``: one that was there is gone.
         translate: Turns the driver's errors into the port's.
@@ -153,8 +153,8 @@ class HandlerTransaction:
 
     Args:
         connections: Where its connection comes from.
-        settler: Of the schema.
-        claim: That it ends.
+        settler: Settles claims in the schema.
+        claim: The claim that the transaction settles.
         decide: What is to be written, once the job is locked and read.
         committed: Told what was.
         fixed: Tells the moment where the clock decides, and not the server's.

@@ -2,7 +2,7 @@
 
 SQLite before 3.51.3 can corrupt a WAL when two connections write and checkpoint at the same
 instant, and its busy handler is unfair. So every write transaction, every checkpoint, opening and
-closing hold one ``flock`` on a file beside the database; nobody but us checkpoints.
+closing hold one ``flock`` on a file next to the database; only this package checkpoints.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Serial:
         self.value = value
 
     def next(self) -> int:
-        """Return one."""
+        """Return the next number."""
         self.value += 1
         return self.value
 
@@ -67,7 +67,7 @@ class Database:
     """A connection to one file.
 
     Args:
-        path: Of the file, without links in it; made if it is missing.
+        path: The file's path, without links in it; the file is made if it is missing.
         synchronous: ``FULL``: what a commit wrote survives a power loss. ``NORMAL``: it survives
             the death of every process.
         timeout: Seconds to wait for a lock, and for workers of an older version.
@@ -106,7 +106,7 @@ class Database:
         self._checkpointed = 0
         self._checkpoint_at = 0
         self._pages_each = 0.0
-        """Of the WAL, for each row that is changed."""
+        """Pages of the WAL for each changed row, as measured."""
         self._syncing: threading.Thread | None = None
         """Syncs the WAL, or has synced it for the next checkpoint."""
 
@@ -144,7 +144,7 @@ class Database:
         note = self.lock.note()
         if files.is_log_of_another(self.path, note):
             raise BackendError(
-                f"{self.path}: it was replaced, and beside it lies the log of the file that was "
+                f"{self.path}: it was replaced, and next to it lies the log of the file that was "
                 f"there before. To go on with what it holds: stop all processes, delete "
                 f"{self.path}-wal and {self.path}-shm, start. Nothing was changed"
             )
@@ -350,7 +350,7 @@ class Database:
             if not self._guard.is_written_back():
                 raise BackendUnavailable(
                     f"{self.path}: its write-ahead log was deleted, and cannot be written back "
-                    "while somebody reads: end long reads"
+                    "while another program reads: end long reads"
                 )
         return self._guard.is_written_back()
 
@@ -365,8 +365,8 @@ class Database:
         )
 
     def _attach(self) -> None:
-        """Connect anew, once that cannot mix anything."""
-        # Meanwhile all others have stopped to believe that the files are still the same.
+        """Connect again, once that cannot mix the files."""
+        # After this pause no other connection believes any more that the files are the same.
         self.lock.pause(2 * LOOK_EVERY)
         if self._left is not None and self._left.holders:
             raise BackendUnavailable(
@@ -390,7 +390,7 @@ class Database:
         self._left, self._is_new = None, False
 
     def _wait_until_still(self) -> None:
-        """Wait until nobody copies into the file any more."""
+        """Wait until no program copies into the file any more."""
         deadline = monotonic_seconds() + max(self._timeout, 2 * STILL)
         while True:
             try:
@@ -466,7 +466,7 @@ class Database:
     def _have_log_synced(self) -> bool:
         """Return whether a checkpoint may begin; first, have a thread sync what commits did not.
 
-        A checkpoint begins with that, under the lock: everybody would wait for thousands of pages.
+        A checkpoint begins with that, under the lock: all would wait for thousands of pages.
         """
         if self._durable == "FULL":
             return True
@@ -502,7 +502,7 @@ class Database:
 
 
 _LEFT: list[object] = []
-"""Connections that could not be closed under the lock: without it, they would write beside others.
+"""Connections that could not be closed under the lock: without it, they would disturb a writer.
 They end with the process, which does not write the log back."""
 
 

@@ -26,7 +26,7 @@ class Seen(NamedTuple):
 
 
 class FileChange(enum.Enum):
-    """What became of files."""
+    """A change of a database's files."""
 
     AS_IT_WAS = "as it was"
     REMOVED = "the database is gone"

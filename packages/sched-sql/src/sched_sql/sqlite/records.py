@@ -1,7 +1,7 @@
 """Rows as SQLite hands them out, and as they are written back.
 
 SQLite keeps text in a column for numbers, and a repair by hand may leave half of a hold. Such a row
-is reported and left alone: it must not stop those beside it.
+is reported and left alone: it must not stop the others.
 """
 
 # ruff: noqa: S608 -- statements are made of constants; values are bound

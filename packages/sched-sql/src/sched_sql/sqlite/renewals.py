@@ -1,9 +1,9 @@
-"""Leases that are extended beside the database, while others have it locked.
+"""Leases that are extended while another program has the database locked.
 
-They are in a small file that only such renewals and the ends of leases touch, each under its lock.
-A lease lasts until the later of the two moments, so a database that was locked past it is no reason
-to end the claim. Who ends it ends its renewals before that is committed: where an owner and another
-worker come at the same moment, that lock lets one of them win.
+Such *unlocked* renewals are in a small file that only they and the ends of leases touch, each under
+the file's own lock. A lease lasts until the later of the two moments, so a database that was locked
+past it is no reason to end the claim. A worker that ends the claim ends its renewals before it
+commits: where the owner renews at the same moment, the file's lock lets one of them win.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ class UnlockedRenewal(NamedTuple):
 
 
 class Renewals:
-    """The renewals beside one database; usable from several threads.
+    """The unlocked renewals of one database; usable from several threads.
 
     Args:
         database: Its path.
-        folder: Of the file, which is made when it is first needed.
+        folder: The folder of the file, which is made when it is first needed.
         lives: Tells whether a worker is alive. Nothing is renewed for one that is not.
     """
 
@@ -99,7 +99,7 @@ class Renewals:
         """End the renewals of claims that are about to be ended.
 
         Args:
-            fences: Of claims whose leases have ended in the database, which is locked by us.
+            fences: Claims whose leases have ended in the database, which the caller has locked.
             at: The moment.
 
         Returns:
@@ -131,7 +131,7 @@ class Renewals:
         return found
 
     def _made(self) -> dict[str, UnlockedRenewal]:
-        """Return all renewals, of workers that make no more."""
+        """Return all renewals; for workers that are dead, and make no more."""
         try:
             file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
@@ -154,16 +154,16 @@ class Renewals:
                             f"which with `fuser {self._path}`"
                         )
                     pause.wait(0.001)
-                if os.fstat(file).st_nlink:  # else it was replaced meanwhile
+                if os.fstat(file).st_nlink:  # else it was replaced
                     yield file
                     return
             finally:
-                # A child that was forked meanwhile has the file open, too, and keeps no lock.
+                # A child that was forked in the meantime has the file open, too, and keeps no lock.
                 fcntl.flock(file, fcntl.LOCK_UN)
                 os.close(file)
 
     def _write(self, made: dict[str, UnlockedRenewal], ended: dict[str, int], oldest: int) -> None:
-        """Replace the file: a process that is killed meanwhile leaves the old one."""
+        """Replace the file: a process that is killed before the end leaves the old one."""
         content = [
             {key: each for key, each in made.items() if each.until > oldest},
             {key: at for key, at in ended.items() if at > oldest},

@@ -1,4 +1,4 @@
-"""How claims end in SQLite: in the common case two statements for a whole batch.
+"""Settlements in SQLite: in the common case two statements for a whole batch.
 
 The common case is that every claim still holds its job, no job was edited, and each occurrence got
 its one execution. It is tried for the whole batch, with all conditions in the statement; where a

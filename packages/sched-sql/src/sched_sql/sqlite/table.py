@@ -1,4 +1,4 @@
-"""The SQLite dialect: definitions and claims. Every rule is the one of ``sched_core.memory``."""
+"""Jobs and their history in one SQLite file. Every rule is that of :mod:`sched_core.row`."""
 
 # ruff: noqa: S608 -- statements are made of constants; values are bound
 
@@ -46,8 +46,8 @@ class SqliteTable:
     """Jobs and their history in one SQLite file; see :class:`sched_sql.table.Table`.
 
     Args:
-        path: Of the file.
-        synchronous: Of adds, edits and settles: ``FULL`` or ``NORMAL``.
+        path: The file's path.
+        synchronous: SQLite's setting for adds, edits and settles: ``FULL`` or ``NORMAL``.
         timeout: Seconds to wait for a lock.
         create: Whether to make the file if it is missing.
     """

@@ -1,4 +1,4 @@
-"""Which workers are alive: a file per worker, locked by its process for as long as it lives.
+"""The workers that are alive: a file per worker, locked by its process as long as it lives.
 
 The operating system lets go of the lock however the process ends, so no worker has to wait for a
 lease to find out. What else lies in the directory is not ours, and is passed over.
