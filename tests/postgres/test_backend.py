@@ -40,7 +40,7 @@ async def opened(here: Place, **options: Any) -> PostgresBackend:
 async def take_over(here: Place, seconds: float) -> list[Claim]:
     """Try to claim for a while, as a replica that has been there for a lease."""
     rival = await opened(here)
-    rival._table._due_index._ends_from = 0.0
+    rival._table._claimant.due_index._ends_from = 0.0
     until, claims = time.monotonic() + seconds, list[Claim]()
     while not claims and time.monotonic() < until:
         await anyio.sleep(0.05)
@@ -105,7 +105,7 @@ def test_a_claim_that_the_loop_has_given_up_is_not_kept_for_ever(here: Place) ->
 def test_an_idle_scheduler_has_no_leases_to_keep(here: Place) -> None:
     async def main() -> None:
         backend = await opened(here)
-        heartbeat = backend._table._heartbeat
+        heartbeat = backend._table._claimant.heartbeat
         await backend.add([job("a")])
         (claim,) = (await backend.claim_due(Room(1))).claims
         assert len(heartbeat._held) == 1

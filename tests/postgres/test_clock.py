@@ -245,7 +245,7 @@ def test_a_claim_outside_of_its_bounds_takes_nothing(here: Place) -> None:
             hour = 3600 * SECOND
             now = int(datetime.now(UTC).timestamp() * SECOND)
             for off in (-hour, hour):
-                asked = table._due_index.ask(10, 30 * SECOND, None, now + off)
+                asked = table._claimant.due_index.ask(10, 30 * SECOND, None, now + off)
                 table._lanes["claim"].run(lambda asked=asked: table._claims.claim(claims, asked))
                 assert claims == []
             assert len((await backend.claim_due(Room(10))).claims) == 1

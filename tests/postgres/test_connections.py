@@ -135,7 +135,7 @@ def test_after_an_outage_the_first_connection_is_for_renewals(narrow: Place) -> 
         (claim,) = (await backend.claim_due(Room(1))).claims
         lanes = backend._table._lanes
         limit(1)
-        for lane in backend._table._all:
+        for lane in backend._table._connections.all:
             end(lane._session)
         await until_gone(0)
         with pytest.raises(BackendUnavailable):
@@ -218,7 +218,7 @@ def test_handlers_wait_for_a_connection(here: Place, kind: str) -> None:
             assert await scheduler.run_due() == 30
             lines = await lines_of(scheduler)
             assert lines == ["succeeded"] * 30
-            made = scheduler._backend._table._connections._made  # type: ignore[attr-defined]
+            made = scheduler._backend._table._connections.pool._made  # type: ignore[attr-defined]
             assert len(made) <= 3
 
     anyio.run(main)
@@ -254,7 +254,7 @@ def test_a_waiting_handler_can_be_cancelled(here: Place) -> None:
 
     async def main() -> None:
         backend = await opened(here, handler_connections=1)
-        connections = backend._table._connections
+        connections = backend._table._connections.pool
         first = await connections.take_async()
         with anyio.move_on_after(0.1) as scope:
             await connections.take_async()
@@ -327,7 +327,7 @@ def test_an_idle_connection_is_tested_before_it_is_used(
     async def main() -> None:
         handler = handle if kind == "async" else plain
         async with here.scheduler(handler) as scheduler:
-            connections = scheduler._backend._table._connections  # type: ignore[attr-defined]
+            connections = scheduler._backend._table._connections.pool  # type: ignore[attr-defined]
 
             async def run(name: str) -> None:
                 await scheduler.submit_job(name, Once(past()))

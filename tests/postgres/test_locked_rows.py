@@ -23,8 +23,8 @@ from sched_sql.postgres.claims import Claims
 from sched_sql.postgres.definitions import Definitions
 from sched_sql.postgres.executions import Executions
 from sched_sql.postgres.records import Records
-from sched_sql.postgres.session import run
 from sched_sql.postgres.sql import Names
+from sched_sql.postgres.steps import run
 
 LEASE = timedelta(seconds=0.5)
 """By a clock that is moved by hand; what is waited for in earnest is a part of it."""

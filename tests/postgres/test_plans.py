@@ -18,7 +18,7 @@ from sched_sql.postgres.claims import BEGINNING, ClaimRequest, Claims
 from sched_sql.postgres.definitions import Definitions
 from sched_sql.postgres.executions import Executions
 from sched_sql.postgres.records import Records
-from sched_sql.postgres.session import SETTINGS
+from sched_sql.postgres.server import SETTINGS
 from sched_sql.postgres.settlements import Settler
 from sched_sql.postgres.sql import Names, Query, Steps
 from sched_sql.rows import JOB_COLUMNS, read_job

@@ -46,7 +46,7 @@ class Marks:
     """What few standings have besides a pause and requests.
 
     Attributes:
-        gaps, spare, skip, cancels: Of the standing.
+        gaps, spare, skip, cancels: The standing's values of these names.
         scheduled: Its scheduled occurrence, where that has what no column is for.
     """
 

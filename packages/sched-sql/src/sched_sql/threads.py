@@ -48,7 +48,7 @@ class Lane(StrEnum):
     """
 
     EDIT = "edit"
-    """Definitions, listings, probes: whatever is in no other lane."""
+    """Definitions, listings, probes: every call that is in no other lane."""
     CLAIM = "claim"
     """Claims, the look for the next due moment, and the release of cancelled claims."""
     SETTLE = "settle"
@@ -88,7 +88,7 @@ class Call(Generic[T]):
     def _failed(self, error: BaseException) -> None:
         self.error = error
         if self.given_up:
-            logger.info("a call that was cancelled meanwhile failed: %s", error)
+            logger.info("a call whose caller was cancelled failed: %s", error)
 
 
 class CallThread:

@@ -24,7 +24,7 @@ LONGEST_NAME = 63
 """Bytes in a name of PostgreSQL's."""
 
 HANDLER_CONNECTIONS = 10
-"""Connections for handlers unless told otherwise: a small server has a hundred for everybody."""
+"""Connections for handlers unless told otherwise: a small server has a hundred in all."""
 
 
 class PostgresBackend(DatabaseBackend):

@@ -47,7 +47,7 @@ class Definitions:
             SELECT {RECORD_COLUMNS} FROM {names.job} WHERE id = ANY(%s::text[])
             ORDER BY id FOR NO KEY UPDATE
         """
-        self._bury = f"""
+        self._make_tombstone = f"""
             UPDATE {names.job}
             SET removed = true, revision = {names.next}, due_at = NULL, held = %s
             WHERE id = %s
@@ -88,14 +88,14 @@ class Definitions:
         return [stored[job.id] for job in jobs]
 
     def add_one(self, job: Job) -> Steps[Job | None]:
-        """Store a new job, and wake everybody, in one statement; ``None`` if the id is taken."""
+        """Store a new job and wake all workers, in one statement; ``None`` if the id is taken."""
         values = JOBS.values([job_values(job, 0)])
         due_at = micros_or_none(job.standing.due_at)
         rows = yield Query(self._add_one, (*values, due_at, self.fixed(), ""))
         return revised(job, rows[0][0]) if rows else None
 
     def _meet(self, part: dict[str, Job], stored: dict[str, Job]) -> Steps[None]:
-        """Deal with ids that are taken; what is gone meanwhile stays in the part."""
+        """Deal with ids that are taken; a job that is gone by now stays in the part."""
         for row in (yield Query(self._lock, (texts(part),))):
             record = read_record(row)
             job = part.pop(row[0])
@@ -130,7 +130,7 @@ class Definitions:
         if record.hold is None:
             yield Query(self._delete, (job.spec.id,))
         else:
-            yield Query(self._bury, (held_text(record.hold), job.spec.id))
+            yield Query(self._make_tombstone, (held_text(record.hold), job.spec.id))
 
     def _locked(self, job_id: str) -> Steps[core.Row]:
         rows = yield Query(self._lock, (texts([job_id]),))

@@ -10,7 +10,8 @@ from psycopg.errors import LockNotAvailable, ObjectInUse
 from sched_core._support.logger import Logger
 from sched_core.clock import boot_seconds
 from sched_core.errors import BackendError, SchemaTooNew
-from sched_sql.postgres.session import MEANING, LaneConnection
+from sched_sql.postgres.server import MEANING
+from sched_sql.postgres.session import LaneConnection
 from sched_sql.postgres.sql import Names, Query, Steps
 
 logger = Logger("sched_sql")
@@ -156,7 +157,7 @@ def set_forward(names: Names, schema: str) -> Steps[None]:
             "logical replication and partial restores leave it, and this role may not set it: run "
             f"SELECT setval({names.serial.replace('%%', '%')}, {target})"
         )
-    # In one statement: what others draw meanwhile is not taken back.
+    # In one statement: a number that another worker draws at the same time is not taken back.
     yield Query(
         f"SELECT setval({names.serial}, %s) WHERE {_drawn(names)} < %s",
         (target, highest),

@@ -14,9 +14,14 @@ missing; a worker that prunes makes those that come next, and drops those that a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from psycopg.errors import CheckViolation
 
 from sched_sql.postgres.sql import NOW, Names, Query, Steps, numbers
+
+T = TypeVar("T")
 
 DAY = 86_400_000_000
 """Microseconds."""
@@ -72,6 +77,14 @@ class Partitions:
     def forget(self) -> None:
         """Believe nothing: a partition that was believed to be there is not."""
         self._known = {NEVER}
+
+    def retry(self, write: Callable[[], T]) -> T:
+        """Call something that writes executions: again where a partition was gone."""
+        try:
+            return write()
+        except CheckViolation:
+            self.forget()
+            return write()
 
     def make(self, written: Iterable[tuple[int, int | None]]) -> Steps[None]:
         """Make the partitions that are not known to be there.

@@ -15,9 +15,9 @@ from psycopg.rows import tuple_row
 from sched_core.clock import boot_seconds, pause
 from sched_core.errors import BackendUnavailable
 from sched_sql.postgres.failures import ends_sessions, is_full
+from sched_sql.postgres.server import Address
 from sched_sql.postgres.session import (
     IS_READ_ONLY,
-    Address,
     Epoch,
     LaneConnection,
     Session,
@@ -70,7 +70,7 @@ class _Idle:
         self.since = since
 
 
-class Connections:
+class HandlerConnections:
     """Connections for handlers, with nothing set that their own statements might notice.
 
     Args:

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from sched_core._support.logger import Logger
 from sched_core.clock import monotonic_seconds
 from sched_core.errors import BackendError, BackendUnavailable
 from sched_sql.sqlite import files
-from sched_sql.sqlite.failures import is_busy
+from sched_sql.sqlite.checkpoints import Checkpoints
+from sched_sql.sqlite.connection import close_quietly, connect, lenient_text, prepare
 from sched_sql.sqlite.files import FileChange, Seen
 from sched_sql.sqlite.guard import Guard, Held, identity_of
 from sched_sql.sqlite.lock import Lock
@@ -28,9 +28,6 @@ Row = tuple[Any, ...]
 
 OLDEST_SQLITE = (3, 35, 0)
 """The first with RETURNING."""
-
-WAL_PAGES = 2_000
-"""After about as many pages in the WAL there is a checkpoint."""
 
 LOOK_EVERY = 0.01
 """Seconds for which it is believed that the files are still the same."""
@@ -42,9 +39,6 @@ _NUMBERS = """
 SELECT value, (SELECT value FROM sched_meta WHERE key = 'schema') FROM sched_meta
 WHERE key = 'serial'
 """
-
-_NO_CHECKPOINT_ON_CLOSE = 1006
-"""``SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE``."""
 
 logger = Logger("sched_sql")
 
@@ -103,12 +97,7 @@ class Database:
         """The index of a deleted log that other connections of this process may have open."""
         self._schema = 0
         self._seen = 0
-        self._checkpointed = 0
-        self._checkpoint_at = 0
-        self._pages_each = 0.0
-        """Pages of the WAL for each changed row, as measured."""
-        self._syncing: threading.Thread | None = None
-        """Syncs the WAL, or has synced it for the next checkpoint."""
+        self._checkpoints = Checkpoints(path, commits_are_synced=synchronous == "FULL")
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -148,19 +137,10 @@ class Database:
                 f"there before. To go on with what it holds: stop all processes, delete "
                 f"{self.path}-wal and {self.path}-shm, start. Nothing was changed"
             )
-        connection = sqlite3.connect(
-            self.path,
-            timeout=self._timeout,
-            isolation_level=None,
-            check_same_thread=False,
-            cached_statements=256,
-        )
+        connection = connect(self.path, self._timeout)
         try:
             version, newest = version_of(connection, self.path)
-            self._into_wal(connection)
-            connection.execute("PRAGMA wal_autocheckpoint = 0")
-            connection.execute("PRAGMA fullfsync = ON")
-            connection.execute("PRAGMA cache_size = -8000")  # kilobytes
+            prepare(connection, self.path, self._timeout, self.lock.pause)
             self._bring_up_to_date(connection, version, newest)
             connection.execute("SELECT value FROM sched_meta").fetchone()  # opens the log
             self._guard.take(self.path)
@@ -172,8 +152,7 @@ class Database:
         self._connection, self._level = connection, ""
         if note != (note := files.note_of(self.path)):
             self.lock.write_note(note)
-        self._checkpointed = connection.total_changes
-        self._checkpoint_at = self._checkpointed + WAL_PAGES // 2
+        self._checkpoints.begin(connection)
 
     def _bring_up_to_date(self, connection: sqlite3.Connection, version: int, newest: int) -> None:
         if version < newest:
@@ -193,26 +172,6 @@ class Database:
         self._bring_up_to_date(connection, version, newest)
         return True
 
-    def _into_wal(self, connection: sqlite3.Connection) -> None:
-        """Have the file keep a write-ahead log; SQLite itself does not wait for others here."""
-        if connection.execute("PRAGMA journal_mode").fetchone() == ("wal",):
-            return
-        deadline = monotonic_seconds() + self._timeout
-        while True:
-            try:
-                (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-            except sqlite3.OperationalError as error:
-                if not is_busy(error) or monotonic_seconds() > deadline:
-                    raise
-                self.lock.pause(0.01)
-                continue
-            if mode != "wal":
-                raise BackendError(
-                    f"{self.path}: a write-ahead log is not possible here (its journal is "
-                    f"{mode!r}): put the database on a local disk"
-                )
-            return
-
     def close(self, *, alone: bool) -> None:
         """Disconnect, under the lock: the last one to close writes the WAL back.
 
@@ -231,7 +190,7 @@ class Database:
             raise
         except BaseException:
             if connection is not None:
-                self._close_quietly(connection)
+                close_quietly(connection)
             self._guard.let_go()
             raise
         else:
@@ -250,18 +209,9 @@ class Database:
             return
         if what is FileChange.LOG_LOST:
             self._rescue(connection)
-        self._close_quietly(connection)
+        close_quietly(connection)
         if what in {FileChange.REPLACED, FileChange.OVERWRITTEN}:
             self._set_aside(what)
-
-    @staticmethod
-    def _close_quietly(connection: sqlite3.Connection) -> None:
-        """Close without touching any file: while our locks are held, SQLite cannot either."""
-        configure = getattr(connection, "setconfig", None)  # of Python 3.12
-        if configure is not None:
-            with suppress(sqlite3.ProgrammingError):  # closed already
-                configure(_NO_CHECKPOINT_ON_CLOSE, True)
-        connection.close()
 
     # -- what others do to the files
 
@@ -333,7 +283,7 @@ class Database:
             )
         self._connection = None
         self._left = None if what is FileChange.REPLACED else self._guard.index
-        self._close_quietly(connection)
+        close_quietly(connection)
         if what is FileChange.LOG_LOST:
             files.remove(f"{self.path}-shm", self._guard.index)
         else:
@@ -380,7 +330,7 @@ class Database:
             files.has_deleted_index_open(self.path) or identity_of(f"{self.path}-shm") is None
         ):
             connection, self._connection = self.connection, None
-            self._close_quietly(connection)
+            close_quietly(connection)
             self._guard.let_go()
             self._files = None
             raise BackendError(
@@ -422,7 +372,7 @@ class Database:
                     if not self._is_of_another_schema(connection):
                         raise
                 return connection.execute(statement, values).fetchall()
-            connection.text_factory = _lenient_text
+            connection.text_factory = lenient_text
             return connection.execute(statement, values).fetchall()
 
     @contextmanager
@@ -460,61 +410,19 @@ class Database:
             except BaseException:
                 roll_back(connection)
                 raise
-            if connection.total_changes >= self._checkpoint_at and self._have_log_synced():
+            if (
+                connection.total_changes >= self._checkpoints.due_at
+                and self._checkpoints.may_begin()
+            ):
                 self._checkpoint(connection)
 
-    def _have_log_synced(self) -> bool:
-        """Return whether a checkpoint may begin; first, have a thread sync what commits did not.
-
-        A checkpoint begins with that, under the lock: all would wait for thousands of pages.
-        """
-        if self._durable == "FULL":
-            return True
-        if self._syncing is None:
-            syncing = threading.Thread(
-                target=_sync, args=(f"{self.path}-wal",), name="sched-sync", daemon=True
-            )
-            try:
-                syncing.start()
-            except RuntimeError:
-                return True  # no thread can be had: the checkpoint does it
-            self._syncing = syncing
-        if self._syncing.is_alive():
-            return False
-        self._syncing = None
-        return True
-
     def _checkpoint(self, connection: sqlite3.Connection) -> None:
-        """Write the WAL back, and guess after how many changed rows it is due again."""
         if self._find_out() is not FileChange.AS_IT_WAS:
             return  # the next write finds out more
-        changes = connection.total_changes
-        try:
-            _, pages, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        except sqlite3.Error:
-            pages = WAL_PAGES  # what was committed is safe in the WAL: this can wait
+        self._checkpoints.make(connection)
         self._find_out()
-        # Deletions in bulk change many rows and few pages: what comes next is not as cheap.
-        found = max(pages, 1) / max(changes - self._checkpointed, 1)
-        self._pages_each = max(found, 0.9 * self._pages_each)
-        self._checkpointed = changes
-        self._checkpoint_at = changes + min(max(int(WAL_PAGES / self._pages_each), 200), 50_000)
 
 
 _LEFT: list[object] = []
 """Connections that could not be closed under the lock: without it, they would disturb a writer.
 They end with the process, which does not write the log back."""
-
-
-def _sync(path: str) -> None:
-    # SQLite has no POSIX lock on its log, which closing another descriptor would take away.
-    with suppress(OSError):  # the checkpoint finds the same trouble
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(file)
-        finally:
-            os.close(file)
-
-
-def _lenient_text(text: bytes) -> str:
-    return text.decode(errors="surrogateescape")

@@ -98,7 +98,7 @@ def is_locked(path: Path) -> bool:
     try:
         file = _open(path)
     except OSError:
-        return True  # gone meanwhile, or not ours to judge
+        return True  # it is gone by now, or not readable
     try:
         # Shared, so that of two that look at a dead worker's file none takes it for alive.
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
