@@ -23,7 +23,7 @@ from tests.sql.stores import NOW, done, job, renewals
 from sched_core import Claim, Once, Renewal, Room, Scheduler
 from sched_core.errors import BackendUnavailable
 from sched_core.testing import FakeClock, history
-from sched_sql import DatabaseBackend, SqlBackend
+from sched_sql import SqlBackend, SqliteBackend
 from sched_sql.moments import micros
 from sched_sql.sqlite.renewals import REMEMBERED, Renewals, UnlockedRenewal
 
@@ -56,16 +56,16 @@ LOCKS: dict[str, Callable[[Path], AbstractContextManager[None]]] = {
 
 async def workers(
     path: Path, clock: FakeClock, wait: timedelta = timedelta(milliseconds=10)
-) -> list[DatabaseBackend]:
+) -> list[SqliteBackend]:
     """Open two, and make a job that is due; the first one waits for locks so long."""
-    made = [SqlBackend(path, lease=LEASE, timeout=wait), SqlBackend(path, lease=LEASE)]
+    made = [SqliteBackend(path, lease=LEASE, timeout=wait), SqliteBackend(path, lease=LEASE)]
     for number, backend in enumerate(made):
         await backend.open(clock, worker=f"w{number}")
     await made[0].add([job("a", clock.now())])
     return made
 
 
-async def lost(backend: DatabaseBackend, worker: str) -> bool:
+async def lost(backend: SqliteBackend, worker: str) -> bool:
     """Look for what is due; return whether the claim of a worker was found to be lost."""
     claimed = await backend.claim_due(Room(1))
     assert not claimed.claims, "what was lost waits"
@@ -172,7 +172,7 @@ def test_a_dead_owner_is_not_waited_for(tmp_path: Path) -> None:
             clock.advance(LEASE * 0.9)
             assert await owner.renew(renewals(held))
             clock.advance(LEASE * 0.2)
-        owner._table._database.connection.close()  # type: ignore[attr-defined]  # ours
+        owner._table._database.connection.close()
         owner.forked()  # lets go of what the system takes from a process that is killed
         assert await lost(other, "w0")
         await other.close()

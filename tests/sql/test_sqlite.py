@@ -45,7 +45,7 @@ from sched_core.errors import (
     JobUndecodable,
     SchemaTooNew,
 )
-from sched_sql import DatabaseBackend, SqlBackend
+from sched_sql import SqlBackend, SqliteBackend
 
 
 def on_file(test: Any, folder: Path, loop: str = "asyncio") -> None:
@@ -58,8 +58,8 @@ def by_hand(path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-async def opened(path: Path, **options: Any) -> DatabaseBackend:
-    backend = SqlBackend(path, **options)
+async def opened(path: Path, **options: Any) -> SqliteBackend:
+    backend = SqliteBackend(path, **options)
     await backend.open(SystemClock(), worker=f"worker-{os.urandom(4).hex()}")
     return backend
 

@@ -15,7 +15,7 @@ from typing import Any
 from tests.conformance.harnesses import LEASE
 
 from sched_core import BackendError
-from sched_sql import DatabaseBackend, SqlBackend
+from sched_sql import SqliteBackend
 from sched_testkit import Harness
 
 
@@ -25,21 +25,21 @@ class SqliteHarness(Harness):
     can_stall = can_refuse_writes = can_make_newer = True
 
     def __init__(self) -> None:
-        self._made: weakref.WeakSet[DatabaseBackend] = weakref.WeakSet()
+        self._made: weakref.WeakSet[SqliteBackend] = weakref.WeakSet()
 
     @contextmanager
     def place(self) -> Iterator[Path]:
         with TemporaryDirectory() as folder:
             yield Path(folder) / "jobs.db"
 
-    def backend(self, place: Any) -> DatabaseBackend:
-        backend = SqlBackend(place, lease=LEASE)
+    def backend(self, place: Any) -> SqliteBackend:
+        backend = SqliteBackend(place, lease=LEASE)
         self._made.add(backend)
         return backend
 
     def _wait_for_locks(self, seconds: float) -> None:
         for backend in self._made:
-            database = backend._table._database  # type: ignore[attr-defined]  # ours
+            database = backend._table._database
             database.lock._timeout = seconds
             with contextlib.suppress(BackendError, sqlite3.ProgrammingError):  # closed, crashed
                 database.connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
@@ -101,7 +101,7 @@ class SqliteHarness(Harness):
     def _query_only(self, state: str) -> None:
         for backend in self._made:
             with contextlib.suppress(BackendError, sqlite3.ProgrammingError):  # closed, crashed
-                database = backend._table._database  # type: ignore[attr-defined]  # ours
+                database = backend._table._database
                 database.connection.execute(f"PRAGMA query_only = {state}")
 
     @contextmanager
