@@ -30,7 +30,7 @@ from sched_sql import PostgresBackend
 
 
 class Place:
-    """An empty schema on the shared server, and a table of the user's beside it."""
+    """An empty schema on the shared server, and a table of the user's next to it."""
 
     def __init__(self, address: str, schema: str) -> None:
         self.address, self.schema = address, schema
@@ -45,7 +45,7 @@ class Place:
         return psycopg.connect(self.address, **options)
 
     def rows(self, statement: str, values: Any = None) -> list[tuple[Any, ...]]:
-        """Run a statement, in which ``@`` stands for the schema, and return its rows."""
+        """Run a statement, in which ``@`` is the schema, and return its rows."""
         with self.connect(autocommit=True) as connection:
             cursor = connection.execute(statement.replace("@", f"{self.schema}."), values)
             return cursor.fetchall() if cursor.description else []

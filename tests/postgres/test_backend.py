@@ -84,8 +84,8 @@ def test_a_loop_that_is_blocked_for_good_loses_them(here: Place) -> None:
     assert block(here, 4.5)[:2] == ["taken over", "abandoned"]
 
 
-def test_a_claim_that_the_loop_has_given_up_is_not_kept_for_ever(here: Place) -> None:
-    """As after a freeze: nobody runs it here any more, and nobody has taken it over yet."""
+def test_a_claim_that_the_loop_has_given_up_is_not_kept_without_end(here: Place) -> None:
+    """After a freeze, this process runs it no more, and no other has taken it over yet."""
 
     async def main() -> None:
         backend = await opened(here)
@@ -190,7 +190,7 @@ def test_asyncios_own_cancellation_leaves_nothing_claimed(here: Place) -> None:
 
 
 def test_a_process_that_freezes_inside_a_transaction_lets_go(here: Place) -> None:
-    """The server ends it: nobody is kept from the row for longer than that."""
+    """The server ends it: no other worker is kept from the row for longer than that."""
 
     async def main() -> None:
         backend = await opened(here)
@@ -229,7 +229,7 @@ def test_a_body_that_cannot_be_read_is_left_alone_and_stops_nothing(
         assert found.record == b"{oops"
         with anyio.move_on_after(0.4) as scope:
             await backend.wait_due(Room(1))
-        assert scope.cancelled_caught, "it keeps waking whoever waits"
+        assert scope.cancelled_caught, "it keeps waking the worker that waits"
         await backend.close()
 
     anyio.run(main)

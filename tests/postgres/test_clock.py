@@ -136,7 +136,7 @@ def estimate() -> tuple[StoreClock, float]:
 
 
 def read(clock: StoreClock, at: float) -> float:
-    """Return how far the estimate is from where the store's clock stood at that time."""
+    """Return how far the estimate is from what the store's clock said at that time."""
     return (clock.now() - NOW).total_seconds() - (boot_seconds() - at)
 
 
@@ -280,7 +280,7 @@ def test_a_cheap_scan_begins_at_the_beginning_and_a_costly_one_at_the_floor() ->
 
 
 def test_who_never_looks_always_begins_at_the_beginning() -> None:
-    """As ``run_due`` does: nobody listens, so anything may have appeared anywhere."""
+    """No loop listens under ``run_due``, so anything may have appeared anywhere."""
     queue = queue_with_history()
     first = queue.ask(10, 30 * SECOND, None, 1000 * SECOND)
     assert first is not None

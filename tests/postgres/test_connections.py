@@ -96,7 +96,7 @@ def test_with_too_few_slots_opening_says_how_many_are_needed(narrow: Place, slot
 
 
 def test_what_was_opened_has_all_its_connections(narrow: Place) -> None:
-    """Whoever comes later and takes the rest of the slots takes nothing from it."""
+    """A backend that comes later and takes the rest of the slots takes nothing from it."""
 
     async def main() -> None:
         backend = await opened(narrow)
@@ -183,7 +183,7 @@ def test_a_number_of_connections_that_cannot_be(value: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["async", "sync", "both"])
 def test_handlers_wait_for_a_connection(here: Place, kind: str) -> None:
-    """As many at a time as were allowed, and all of them come to their turn."""
+    """No more run at a time than are allowed, and all of them come to their turn."""
     at_once, most, lock = 0, 0, threading.Lock()
 
     def enter(by: int) -> None:
@@ -269,7 +269,7 @@ def test_a_waiting_handler_can_be_cancelled(here: Place) -> None:
 
 
 def test_handlers_share_what_a_full_server_gives(narrow: Place) -> None:
-    """With slots for two of them, all wait for these; nothing fails."""
+    """Two of them have slots, and the others wait for these; nothing fails."""
 
     async def handle(event: JobEvent) -> None:
         async with event.transaction() as connection:
@@ -353,7 +353,7 @@ def test_an_idle_connection_is_tested_before_it_is_used(
 
 
 def test_slots_are_given_in_the_order_of_asking() -> None:
-    """To threads and to tasks; who leaves is passed over."""
+    """Threads and tasks take turns; one that leaves is passed over."""
     order: list[str] = []
 
     async def main() -> None:
@@ -396,8 +396,8 @@ def test_slots_are_given_in_the_order_of_asking() -> None:
 
 
 def test_a_wrong_password_stays_an_error_that_does_not_pass(here: Place) -> None:
-    """Only a lack of slots is told as one."""
-    wrong = here.address.replace("//sched:", "//nobody_of_that_name:")
+    """The message tells of missing slots only where slots are missing."""
+    wrong = here.address.replace("//sched:", "//no_such_user:")
     with pytest.raises(BackendError) as caught:
         anyio.run(opened, Place(wrong, here.schema))
     assert "needs 5 connections" not in str(caught.value)

@@ -62,7 +62,7 @@ def test_a_cancelled_call_returns_and_closing_is_bounded(
 
 
 def test_what_a_cancelled_claim_gets_later_is_given_back(here: Place, proxy: Proxy) -> None:
-    """By the thread, which nobody waits for any more."""
+    """The thread closes it; no task waits for the thread any more."""
 
     async def main() -> None:
         backend = await opened(through(here, proxy), timeout=FOR_LONG, lease=FOR_LONG)
@@ -171,7 +171,7 @@ def test_a_process_ends_although_calls_hang(here: Place, proxy: Proxy, how: str)
 
 
 def test_closing_lets_a_call_under_way_come_to_its_end(here: Place) -> None:
-    """Only what hangs is cut off."""
+    """Nothing is cut off but what hangs."""
 
     async def main() -> None:
         backend = await opened(here)

@@ -1,4 +1,4 @@
-"""Rows and tables that others lock for longer than a lease: no second run beside the first."""
+"""Rows and tables that others lock for longer than a lease: no second run alongside the first."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from sched_sql.postgres.sql import Names
 from sched_sql.postgres.steps import run
 
 LEASE = timedelta(seconds=0.5)
-"""By a clock that is moved by hand; what is waited for in earnest is a part of it."""
+"""The lease by a clock that is moved by hand; tests really wait for a part of it."""
 MICROS = LEASE // timedelta(microseconds=1)
 
 
 @contextmanager
 def locked(here: Place, statement: str) -> Iterator[None]:
-    """Hold what a statement locks; ``@`` stands for the schema."""
+    """Hold what a statement locks; ``@`` is the schema."""
     with here.connect() as connection:
         connection.execute(statement.replace("@", f"{here.schema}."))
         yield
@@ -158,7 +158,7 @@ def expired(here: Place) -> tuple[Claim, int]:
 def test_only_one_of_owner_and_successor(
     here: Place, actors: tuple[Actor, Actor], first: str, end: str
 ) -> None:
-    """Whoever comes second waits for the first one's commit, and gives way to it."""
+    """The second one waits for the first one's commit, and gives way to it."""
     claim, now = expired(here)
     owner, successor = actors
     calls: dict[str, Callable[[], int]] = {

@@ -230,7 +230,7 @@ def test_a_way_to_the_server_that_fails(server: Server, trouble: Trouble, deep: 
 
 
 def test_without_announcements_jobs_are_found_all_the_same(server: Server) -> None:
-    """Behind a pooler, and while the listening connection is gone."""
+    """Nothing is announced behind a pooler, or while the listening connection is gone."""
     here = Place(server.address(), "unannounced")
 
     async def main() -> None:

@@ -62,7 +62,7 @@ def full(deep: bool) -> Iterator[Place]:
 
 
 _PART = re.compile(r"execution_(\d+|never)_")
-"""Of the name of a partition's index: each has those of the whole."""
+"""The prefix of a partition's index: each partition has the indexes of the whole."""
 
 
 class Planner:
@@ -203,8 +203,8 @@ def test_a_claim_reads_no_more_than_it_claims(planner: Planner, full: Place) -> 
     scan = next(line for line in lines if "job_due" in line)
     assert "rows=5 " in scan.replace(".00", ""), scan
     # What was never held costs no look at renewals.
-    beside = next(line for line in lines if "renewal_pkey" in line)
-    assert "never executed" in beside, beside
+    unlocked = next(line for line in lines if "renewal_pkey" in line)
+    assert "never executed" in unlocked, unlocked
 
 
 def test_the_explained_statements_are_those_that_run(full: Place) -> None:

@@ -171,7 +171,7 @@ def test_a_sequence_behind_its_rows_is_set_forward(here: Place, lost: str) -> No
     assert here.rows("SELECT min(token) > %s FROM @execution WHERE job_id = 'new'", (highest,))[0][
         0
     ]
-    # Set once, and not again by those that opened beside it or later.
+    # Set once, and not again by those that opened at the same time or later.
     anyio.run(opened, here.backend())
     ((last,),) = here.rows("SELECT last_value FROM @serial")
     assert first <= last < first + 100

@@ -42,7 +42,7 @@ from sched_sql.upgrade import OLD_COLUMNS, upgraded
 
 STORED = Path(__file__).parent / "stored"
 STOPPED = datetime(2026, 1, 1, 8, 12, 1, tzinfo=UTC)
-"""Where the clock stood."""
+"""The time of the clock when the store was written."""
 LEASE = timedelta(minutes=5)
 SCHEMA = "stored"
 OBJECTS = """
@@ -101,7 +101,7 @@ def test_workers_of_the_older_version_are_waited_for_and_named(stored: Place) ->
     opened(stored, STOPPED)
 
 
-def test_a_lease_that_was_renewed_beside_its_row_is_waited_for(stored: Place) -> None:
+def test_a_lease_with_an_unlocked_renewal_is_waited_for(stored: Place) -> None:
     load(stored, "renewals.sql")
     stored.rows("UPDATE @meta SET value = 2 WHERE key = 'schema'")
     ((token, until),) = stored.rows("SELECT token, lease_until FROM @job WHERE id = 'claimed'")

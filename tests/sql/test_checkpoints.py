@@ -1,4 +1,4 @@
-"""SQLite's write-ahead log: that it stays short, and that nobody waits long for that."""
+"""SQLite's write-ahead log: it stays short, and no worker waits long for that."""
 
 # ruff: noqa: ASYNC240 -- the files are what is tested
 

@@ -347,7 +347,7 @@ def test_a_restore_under_a_running_service_mixes_nothing(
 
 @pytest.mark.parametrize("how", ["truncated", "replaced"])
 def test_a_file_that_was_emptied_is_no_store_without_jobs(tmp_path: Path, how: str) -> None:
-    """A service that went on with no job at all would be green, and silent for ever."""
+    """A service that went on with no job at all would be green, and silent without end."""
     path, copy = tmp_path / "jobs.db", tmp_path / "backup.db"
 
     async def main() -> None:
@@ -566,11 +566,11 @@ def test_a_deleted_lock_file_is_made_again(tmp_path: Path) -> None:
     anyio.run(main)
 
 
-def test_foreign_files_beside_the_workers_are_left_alone(tmp_path: Path) -> None:
+def test_foreign_files_next_to_the_workers_are_left_alone(tmp_path: Path) -> None:
     workers = tmp_path / "jobs.db-workers"
     workers.mkdir()
     (workers / ".DS_Store").write_bytes(b"\x00\x00\x00\x01Bud1\xff\xd8")
-    (workers / "notes.txt").write_text("of somebody")
+    (workers / "notes.txt").write_text("of another program")
     (workers / ("0" * 32)).write_text("as long as a name of ours")
     (workers / ("1" * 32)).write_bytes(b"\xff\xfe")
     (workers / "folder").mkdir()

@@ -1,4 +1,4 @@
-"""A SQLite file that others lock for longer than a lease: no second run beside the first."""
+"""A SQLite file that others lock for longer than a lease: no second run alongside the first."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from sched_sql.moments import micros
 from sched_sql.sqlite.renewals import REMEMBERED, Renewals, UnlockedRenewal
 
 LEASE = timedelta(seconds=1)
-"""By a clock that is moved by hand; what is waited for in earnest is a quarter of it."""
+"""The lease by a clock that is moved by hand; tests really wait for a quarter of it."""
 
 
 @contextmanager

@@ -194,7 +194,7 @@ def test_it_goes_on(path: Path) -> None:
     async def main() -> None:
         clock = FakeClock(MADE)
         async with Scheduler(SqlBackend(path), handler=handle, clock=clock) as scheduler:
-            clock.advance(minutes=1)  # the leases have ended: nobody holds a claim any more
+            clock.advance(minutes=1)  # the leases have ended: no worker holds a claim any more
             for _ in range(40):
                 await scheduler.run_due()
                 clock.advance(minutes=1)

@@ -1,4 +1,4 @@
-"""Everything that a job, an occurrence or a claim says is in columns, or beside them."""
+"""Everything that a job, an occurrence or a claim says is in columns, or in the marks."""
 
 from __future__ import annotations
 
