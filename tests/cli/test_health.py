@@ -30,7 +30,7 @@ from sched_core import (
 from sched_core.config import open_backend, read_config
 from sched_core.ports import Backend
 from sched_core.testing import FakeClock
-from sched_sql import SqlBackend
+from sched_sql import SqlBackend, SqliteBackend
 
 AGO = timedelta(minutes=2)
 
@@ -219,8 +219,8 @@ def test_a_million_records_would_not_be_read(tmp_path: Path) -> None:
         async with open_scheduler({"mode": "sql", "sql": {"url": str(path)}}, environ={}) as opened:
             statements: list[str] = []
             backend = opened.backend
-            assert isinstance(backend, SqlBackend)
-            connection = backend._table._database.connection  # type: ignore[attr-defined]
+            assert isinstance(backend, SqliteBackend)
+            connection = backend._table._database.connection
             connection.set_trace_callback(statements.append)
             found = await probe(opened, own="sched-cli")
             assert found.problems == []

@@ -26,7 +26,7 @@ from sched_core._support.redaction import without_password
 from sched_core.config import open_backend, read_config
 from sched_core.settings import Section, duration, setting
 from sched_core.testing import FakeClock, RecordingHandler
-from sched_sql import SqlBackend
+from sched_sql import SqlBackend, SqliteBackend
 from sched_sql.configuration import SqlSettings
 
 # The configuration of the original project, unchanged; the tests insert the mode.
@@ -430,7 +430,7 @@ def test_sql_options_reach_the_backend(tmp_path: Path) -> None:
         "sql": {"dsn": f"{tmp_path}/x.db", "lease": "1m", "timeout": 5, "synchronous": "NORMAL"},
     }
     backend = open_backend(read_config(config, environ={}))
-    assert isinstance(backend, SqlBackend)
+    assert isinstance(backend, SqliteBackend)
     assert backend.capabilities.lease == timedelta(minutes=1)
 
 

@@ -26,17 +26,17 @@ from sched_core import (
     Status,
 )
 from sched_core.row import current
-from sched_sql import SqlBackend
+from sched_sql import PostgresBackend
 
 
 class Place:
-    """An empty schema on the shared server, and a table of the user's beside it."""
+    """An empty schema on the shared server, and a table of the user's next to it."""
 
     def __init__(self, address: str, schema: str) -> None:
         self.address, self.schema = address, schema
 
-    def backend(self, **options: Any) -> SqlBackend:
-        return SqlBackend(self.address, schema=self.schema, **options)
+    def backend(self, **options: Any) -> PostgresBackend:
+        return PostgresBackend(self.address, schema=self.schema, **options)
 
     def scheduler(self, handler: Any = None, *, clock: Any = None, **options: Any) -> Scheduler:
         return Scheduler(self.backend(**options), handler=handler, clock=clock)
@@ -45,7 +45,7 @@ class Place:
         return psycopg.connect(self.address, **options)
 
     def rows(self, statement: str, values: Any = None) -> list[tuple[Any, ...]]:
-        """Run a statement, in which ``@`` stands for the schema, and return its rows."""
+        """Run a statement, in which ``@`` is the schema, and return its rows."""
         with self.connect(autocommit=True) as connection:
             cursor = connection.execute(statement.replace("@", f"{self.schema}."), values)
             return cursor.fetchall() if cursor.description else []

@@ -22,12 +22,12 @@ from sched_core import (
     Room,
     SystemClock,
 )
-from sched_sql import SqlBackend
+from sched_sql import DatabaseBackend, SqlBackend
 
 SECRET = "hunter2-hunter2"
 
 
-async def use(backend: SqlBackend) -> None:
+async def use(backend: DatabaseBackend) -> None:
     try:
         await backend.open(SystemClock(), worker="w")
         await backend.check()

@@ -127,7 +127,7 @@ def test_connections_that_cannot_be_joined(here: Place) -> None:
 
 
 class InFront:
-    """Stands in front of a backend, and knows nothing of transactions."""
+    """Wraps a backend, and knows nothing of transactions."""
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend
@@ -136,7 +136,7 @@ class InFront:
         return getattr(self._backend, name)
 
 
-def test_nothing_is_written_past_a_backend_that_stands_in_front(here: Place) -> None:
+def test_nothing_is_written_past_a_backend_in_front(here: Place) -> None:
     async def handle(event: JobEvent) -> None:
         async with event.transaction():
             pytest.fail("it began")
@@ -196,7 +196,7 @@ def test_effect_line_and_next_moment_commit_together(here: Place, kind: str) -> 
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(scheduler.run_forever)
                 with anyio.fail_after(10):
-                    while len(effects(here)) < 4:  # noqa: ASYNC110 -- nobody announces a row
+                    while len(effects(here)) < 4:  # noqa: ASYNC110 -- no program announces a row
                         await anyio.sleep(0.02)
                 await scheduler.stop()
             assert set(await statuses(scheduler)) == {"succeeded"}
@@ -345,5 +345,5 @@ def test_a_connection_is_clean_for_the_next_handler(here: Place) -> None:
                 await scheduler.run_due()
 
     anyio.run(main)
-    assert len({pid for pid, *_ in seen}) == 1  # kept, not made anew
+    assert len({pid for pid, *_ in seen}) == 1  # kept, not made again
     assert {tuple(rest) for _, *rest in seen} == {("on", "public")}

@@ -173,7 +173,7 @@ PLACES = (
     "user:{}@127.0.0.1/jobs",
 )
 MARK = "hunter2"
-"""Stands in every password, so that a part of one is known when it is seen."""
+"""A part of every password, so that a leaked part is recognised."""
 
 
 @settings(max_examples=50)  # each one opens a scheduler

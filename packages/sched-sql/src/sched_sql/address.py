@@ -39,7 +39,7 @@ class Sqlite:
     """A file.
 
     Attributes:
-        path: As it was written, not made absolute.
+        path: The path as the caller wrote it, not made absolute.
     """
 
     path: str
@@ -50,7 +50,7 @@ class Postgres:
     """A server.
 
     Attributes:
-        uri: As libpq takes it; whether libpq understands it is not known yet.
+        uri: The address for libpq, which has not judged it yet.
     """
 
     uri: str = field(repr=False)
@@ -60,7 +60,7 @@ def address_of(where: str | os.PathLike[str]) -> Sqlite | Postgres:
     """Return what an address names.
 
     Args:
-        where: As :class:`~sched_sql.SqlBackend` takes it.
+        where: The address that the caller gave to :func:`~sched_sql.SqlBackend`.
 
     Raises:
         InvalidDefinition: It is no address of a database that is known here. The message holds
@@ -86,7 +86,7 @@ def address_of(where: str | os.PathLike[str]) -> Sqlite | Postgres:
 
 def _postgres(text: str) -> Postgres:
     rest = text.partition("://")[2]
-    # As libpq reads it: what stands before the first "@" are user and password, unless a "/" comes
+    # As libpq reads it: what comes before the first "@" are user and password, unless a "/" comes
     # first. Any other "@" is part of a password, and the rest of that would be taken for the host.
     credentials, at, rest = rest.partition("@")
     if at and ("/" in credentials or "@" in rest):

@@ -144,8 +144,8 @@ def _in_words(value: object) -> object:
     return {"hex": value.hex()} if isinstance(value, bytes) else repr(value)
 
 
-def odd_execution(is_whole: str = "true") -> str:
-    """Return a condition that most rows meet that cannot be read; see ``rows.odd_job``."""
+def unsound_execution(is_whole: str = "true") -> str:
+    """Return a condition that most rows meet that cannot be read; see ``rows.unsound_job``."""
     strange = [
         f"status NOT IN ({quoted(_STATUS_TEXTS.values())})",
         f"kind NOT IN ({quoted(_KIND_TEXTS.values())})",
@@ -156,5 +156,5 @@ def odd_execution(is_whole: str = "true") -> str:
 
 
 def no_age(is_whole: str = "true") -> str:
-    """Return a condition that nobody can tell when a record ended."""
+    """Return a condition that a record does not tell when its execution finished."""
     return f"(finished_at IS NULL OR {no_moment('finished_at', is_whole)})"

@@ -73,7 +73,7 @@ def read_record(row: Row) -> core.Row:
     removed, hold = row[JOB_WIDTH], row[JOB_WIDTH + 1 : JOB_WIDTH + 1 + HOLD_WIDTH]
     token, worker, lease_until = hold[0], hold[1], hold[4]
     fence = row[-2:] if lease_until is not None or worker is None else (token, worker)
-    # What makes no sense is nobody's fence.
+    # What makes no sense is the fence of no claim.
     ended = fence if isinstance(fence[0], int) and isinstance(fence[1], str) else None
     job = None if removed == 1 else read_job_or_undecodable(row)
     if isinstance(job, Undecodable):

@@ -13,9 +13,9 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 EARLIEST = (datetime.min.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 LATEST = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
-"""What lies before or after is no moment: nobody knows what was meant."""
+"""The first and last moments that a column may hold."""
 MOST = 2**60
-"""Numbers that only grow stay below it, in whatever time; what is above was not written here."""
+"""The most that a number which only grows can reach; this package writes nothing above it."""
 
 
 def micros(moment: datetime) -> int:

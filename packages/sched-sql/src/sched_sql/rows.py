@@ -242,7 +242,7 @@ def _bytes(column: object) -> bytes:
     return column if isinstance(column, bytes) else str(column).encode(errors="surrogateescape")
 
 
-def odd_job(is_whole: str = "true") -> str:
+def unsound_job(is_whole: str = "true") -> str:
     """Return a condition that most rows meet that cannot be read, and few others.
 
     By it a filter lets through what it cannot judge.

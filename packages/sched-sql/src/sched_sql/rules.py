@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from sched_core import Job, Settlement
 from sched_core.errors import JobAlreadyExists
-from sched_sql.standings import differ_by_a_run
+from sched_sql.standings import only_run_fields_differ
 
 
-def is_plain(settlement: Settlement) -> bool:
+def is_plain_run(settlement: Settlement) -> bool:
     """Whether it ends a plain run, whose execution is new if the row is as it was claimed.
 
     Such a settlement changes nothing but ``RUN_COLUMNS`` and appends its execution; the row's
@@ -29,18 +29,18 @@ def is_plain(settlement: Settlement) -> bool:
     left = standing.scheduled
     return (
         settlement.expected == job.revision
-        and differ_by_a_run(job.standing, standing)
+        and only_run_fields_differ(job.standing, standing)
         and (execution.attempt == 0 or execution.attempt == one.attempts + 1)
         and (left is None or left.number != one.number or 0 < execution.attempt <= left.attempts)
     )
 
 
 def revised(job: Job, revision: int) -> Job:
-    """Return the job with the revision that the store gave it, and as nobody holds it."""
+    """Return the job with the revision that the store gave it, and without a claim."""
     return Job(job.spec, job.uid, job.declared, job.anchor, job.standing, revision)
 
 
-def refuse_twins(jobs: Sequence[Job]) -> None:
+def reject_duplicate_ids(jobs: Sequence[Job]) -> None:
     """Refuse jobs of which two have the same id.
 
     Raises:

@@ -20,11 +20,11 @@ RUN_COLUMNS = (
     "derived_from, last_number, failing, last_scheduled_at, last_finished_at, last_status, "
     "expires_at"
 )
-"""Those of the standing that a run of a plain job changes."""
+"""The columns of the standing that a run of a plain job changes."""
 STEADY_COLUMNS = "number, next_run, due_at, last_scheduled_at, last_finished_at, last_status"
-"""Those that a success changes which goes on to the next occurrence: nearly every run."""
+"""The columns that a success changes which goes on to the next occurrence: nearly every run."""
 RARE_COLUMNS = "paused_at, paused_until, pause_reason, pause_number, requests, marks"
-"""Of what few jobs have: a pause, requests, and :class:`Marks`."""
+"""The columns of what few jobs have: a pause, requests, and :class:`Marks`."""
 STANDING_COLUMNS = f"{RUN_COLUMNS}, {RARE_COLUMNS}"
 
 STATE = (
@@ -46,7 +46,7 @@ class Marks:
     """What few standings have besides a pause and requests.
 
     Attributes:
-        gaps, spare, skip, cancels: Of the standing.
+        gaps, spare, skip, cancels: The standing's values of these names.
         scheduled: Its scheduled occurrence, where that has what no column is for.
     """
 
@@ -159,7 +159,7 @@ def _marks(standing: Standing) -> str | None:
     return codec.encode_value(Marks(gaps, spare, skip, cancels, None if is_whole else one))
 
 
-def differ_by_a_run(before: Standing, after: Standing) -> bool:
+def only_run_fields_differ(before: Standing, after: Standing) -> bool:
     """Whether two standings agree in all but ``RUN_COLUMNS``."""
     return (
         after.requests is before.requests

@@ -1,8 +1,9 @@
 """The small synchronous port that a database dialect implements.
 
-:class:`~sched_sql.backend.SqlBackend` calls it from threads, one at a time for each
-:meth:`~Table.lane`. Values come in, values go out; each method is one transaction. What a method
-means is said by the method of the same name in :class:`sched_core.ports.Backend`.
+:class:`~sched_sql.backend.DatabaseBackend` calls it from threads, one at a time for each
+:class:`~sched_sql.threads.Lane`. Values come in, values go out; each method is one transaction.
+What a method means is said by the method of the same name in :class:`sched_core.ports.Backend`.
+What only one database can do is no method of this port: it is in the backend of its dialect.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from sched_core import (
     ExecutionQuery,
     Job,
     JobQuery,
-    JobStore,
     Page,
     Renewal,
     Settled,
@@ -27,20 +27,14 @@ from sched_core import (
     Undecodable,
     UndecodableExecution,
 )
-from sched_core.clock import Clock
 from sched_core.errors import BackendUnavailable
-from sched_core.ports import Transaction
 
 Now = Callable[[], datetime]
 """Tells the time; called after the transaction has its lock, so that no wait makes it stale."""
 
 
-Renew = Callable[[Sequence[Renewal], timedelta, Now], Sequence[Claim]]
-"""Extends leases; returns what is still held."""
-
-
 @frozen
-class Asked:
+class ClaimBatch:
     """What a call of ``claim_due`` asks for, and what it gets.
 
     Attributes:
@@ -57,7 +51,7 @@ class Asked:
 
 
 class Locked(BackendUnavailable):
-    """Somebody else has the whole database locked."""
+    """Another program has the whole database locked."""
 
 
 class Table(Protocol):
@@ -69,14 +63,6 @@ class Table(Protocol):
 
     def failure(self, error: Exception) -> Exception:
         """Return the port's error for one that a method raised: what is wrong, and the remedy."""
-        ...
-
-    def lane(self, method: str) -> str:
-        """Name the lane of a method: calls in one lane take turns, lanes go beside each other."""
-        ...
-
-    def clock(self, clock: Clock) -> Clock:
-        """Return the clock that decides: the given one, or the database's own."""
         ...
 
     def open(self, worker: str, now: Now) -> None:
@@ -94,10 +80,6 @@ class Table(Protocol):
         """
         ...
 
-    async def leave(self) -> None:
-        """Close what belongs to the event loop, before :meth:`close`."""
-        ...
-
     def forked(self) -> None:
         """Let go, in a forked child, of what would keep the parent's process looking alive."""
         ...
@@ -108,10 +90,6 @@ class Table(Protocol):
 
     def due_since(self, now: Now) -> datetime | None:
         """Return since when a job is due that no claim holds."""
-        ...
-
-    def live_workers(self) -> Sequence[str] | None:
-        """Return the other workers that are alive, ``None`` where nobody can tell."""
         ...
 
     def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
@@ -134,23 +112,6 @@ class Table(Protocol):
         """List jobs by id."""
         ...
 
-    @property
-    def descriptor(self) -> int | None:
-        """What becomes readable when another connection has written; ``None``: ask ``changed``."""
-        ...
-
-    def silence(self) -> float:
-        """Seconds for which the descriptor may say nothing before ``changed`` is to be called."""
-        ...
-
-    def may_listen(self) -> bool:
-        """Whether :meth:`listen` is worth a call now."""
-        ...
-
-    def listen(self) -> None:
-        """See to it that there is a descriptor, where the database can have one."""
-        ...
-
     def changed(self) -> bool:
         """Whether another connection may have written since the last call. Cheap."""
         ...
@@ -159,8 +120,8 @@ class Table(Protocol):
         """Return when to claim next; what lies after the horizon may be left out."""
         ...
 
-    def claim(self, asked: Asked, lease: timedelta, now: Now) -> None:
-        """End claims whose leases have ended, then claim; both go into the lists of ``asked``."""
+    def claim(self, batch: ClaimBatch, lease: timedelta, now: Now) -> None:
+        """End claims whose leases have ended, then claim; both go into the lists of ``batch``."""
         ...
 
     def renew(self, renewals: Sequence[Renewal], lease: timedelta, now: Now) -> Sequence[Claim]:
@@ -171,33 +132,8 @@ class Table(Protocol):
         """End claims; one answer for each."""
         ...
 
-    @property
-    def beside(self) -> Renew | None:
-        """Where to extend leases while :meth:`renew` has to wait or raises :class:`Locked`.
-
-        A method with a lane of its own; ``None`` where ``renew`` waits for no lock.
-        """
-        ...
-
     def release(self, claims: Sequence[Claim], now: Now) -> None:
         """Free claims whose handlers were never called."""
-        ...
-
-    def free_dead(self, now: Now) -> bool:
-        """End the leases of workers whose processes are known to be gone; return whether any."""
-        ...
-
-    def within(self, connection: object) -> JobStore:
-        """Return definitions inside a transaction of the caller's."""
-        ...
-
-    def transaction(
-        self,
-        claim: Claim,
-        decide: Callable[[Job | None], Settlement],
-        committed: Callable[[Settlement], None],
-    ) -> Transaction:
-        """Return a transaction that ends with a settlement."""
         ...
 
     def executions(
@@ -210,8 +146,8 @@ class Table(Protocol):
         """Delete a part of what ``prune`` of the port deletes.
 
         Args:
-            before: As in the port.
-            now: Tells what has expired.
+            before: The moment before which executions must have finished.
+            now: Tells the time at which records have expired.
             cursor: 0, then what the call before returned.
 
         Returns:

@@ -1,7 +1,7 @@
 """Rows of the first schema → rows of this one: for the migrations of both dialects.
 
-In the first schema one counter named a scheduled and a manual occurrence by turns, lost claims were
-counted beside the attempts, and a pause left a backlog. Nothing else in this package knows that.
+In the first schema one counter named a scheduled and a manual occurrence by turns, lost claims had
+a counter apart from the attempts, and a pause left a backlog. No other module here knows that.
 """
 
 from __future__ import annotations

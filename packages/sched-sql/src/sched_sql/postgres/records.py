@@ -20,7 +20,7 @@ class Freed(NamedTuple):
     """A row whose claim has ended.
 
     Attributes:
-        id: Of the job.
+        id: The job's id.
         before: The job as it was stored.
         row: What is to be stored now.
         settled: Whether the claim was settled: by its token and worker a repeat is known then.

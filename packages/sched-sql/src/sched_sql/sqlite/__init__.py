@@ -1,5 +1,1 @@
 """The SQLite dialect."""
-
-from sched_sql.sqlite.table import SqliteTable
-
-__all__ = ["SqliteTable"]

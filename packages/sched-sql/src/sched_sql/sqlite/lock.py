@@ -15,7 +15,7 @@ class Lock:
     """An ``flock`` that several processes, and several backends of one, take in turn.
 
     Args:
-        path: Of its file. A note of a few bytes may be kept in it.
+        path: The lock file's path. The file may keep a note of a few bytes.
         timeout: Seconds to wait for it.
     """
 

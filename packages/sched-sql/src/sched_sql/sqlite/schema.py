@@ -68,9 +68,9 @@ def migrate(
     """Apply, in one transaction, all migrations after a version.
 
     Args:
-        connection: To the database, under its lock: no worker of any version writes.
-        version: That it has.
-        path: Of the database.
+        connection: A connection to the database, under its lock: no worker of any version writes.
+        version: The version of the schema.
+        path: The database's path.
         lives: Tells whether a worker is alive.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A database and memory answer the same calls alike; see ``beside``."""
+"""A database and memory answer the same calls alike; see ``twins``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from tests.sql.beside import LEASE, Twins
+from tests.sql.twins import LEASE, Twins
 
 from sched_core.ports import Backend
 from sched_core.testing import FakeClock

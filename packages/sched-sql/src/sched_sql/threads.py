@@ -1,4 +1,4 @@
-"""Calls that block, made in threads which nothing waits for in vain.
+"""Threads for calls that block: a database that does not answer delays no exit and no cancellation.
 
 anyio's worker threads are not for a store that may stop answering: a cancelled caller waits for
 them, and the interpreter joins them when it exits.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from enum import StrEnum
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
@@ -39,8 +40,29 @@ def running_soon() -> Soon:
     return soon
 
 
+class Lane(StrEnum):
+    """The lanes of calls to a database: calls in one lane take turns, lanes run at the same time.
+
+    Each lane has a thread of its own unless a dialect joins it with another one, so a call that
+    hangs delays only its own lane.
+    """
+
+    EDIT = "edit"
+    """Definitions, listings, probes: every call that is in no other lane."""
+    CLAIM = "claim"
+    """Claims, the look for the next due moment, and the release of cancelled claims."""
+    SETTLE = "settle"
+    RENEW = "renew"
+    RENEW_UNLOCKED = "renew unlocked"
+    """Renewals while another program has the whole database locked."""
+    LISTEN = "listen"
+    """Whether another process has written."""
+    CLOSE = "close"
+    """Closing must not wait for a call that hangs."""
+
+
 class Call(Generic[T]):
-    """One call, and what came of it."""
+    """One call and its outcome."""
 
     __slots__ = ("ended", "error", "function", "given_up", "result")
 
@@ -49,7 +71,7 @@ class Call(Generic[T]):
         self.ended = anyio.Event()
         """Set in the event loop."""
         self.given_up = False
-        """Whether the caller was cancelled: not begun yet, it is not made."""
+        """Whether the caller was cancelled: a call that has not begun is not made."""
         self.result: T | None = None
         self.error: BaseException | None = None
 
@@ -66,15 +88,15 @@ class Call(Generic[T]):
     def _failed(self, error: BaseException) -> None:
         self.error = error
         if self.given_up:
-            logger.info("a call that was cancelled meanwhile failed: %s", error)
+            logger.info("a call whose caller was cancelled failed: %s", error)
 
 
-class Calls:
-    """Makes calls one after the other, in the order of asking, in a thread of its own.
+class CallThread:
+    """Makes calls one after the other, in the order in which they were asked for.
 
     Args:
-        name: Of the thread.
-        soon: Of the event loop that the callers run in.
+        name: The thread's name.
+        soon: Has the event loop of the callers call something.
     """
 
     def __init__(self, name: str, soon: Soon) -> None:
@@ -116,7 +138,7 @@ class Calls:
         return _result(call)
 
     def post(self, function: Callable[[], T]) -> Call[T]:
-        """Ask for a call that nobody need wait for; it is made even if its caller is cancelled."""
+        """Ask for a call without waiting for it; it is made even if its caller is cancelled."""
         call = Call(function)
         self._queue.put(call)
         return call
@@ -131,7 +153,7 @@ class Calls:
             try:
                 self._soon(call.ended.set)
             except RuntimeError:
-                pass  # the event loop has ended, and everybody who waited
+                pass  # the event loop has ended, and with it the tasks that waited
             del call
 
 

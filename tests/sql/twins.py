@@ -56,9 +56,9 @@ class Side:
     """One of the two stores, with two workers on it.
 
     Attributes:
-        backends: Of the workers.
+        backends: The backends of the two workers.
         reads: Jobs as they were read, to be written later.
-        claims: That have not ended, for all that is known here.
+        claims: Claims that have not ended, as far as the test knows.
         over: Settlements and claims that have ended, to be sent again.
     """
 
@@ -72,8 +72,8 @@ class Twins:
     """The two stores, and what is done to both.
 
     Args:
-        seed: Of the calls.
-        clock: Of both.
+        seed: The seed by which calls are chosen.
+        clock: The clock of both stores.
         open_other: Opens a backend on the store in the database.
     """
 
@@ -84,7 +84,7 @@ class Twins:
         self.clock, self._open_other = clock, open_other
         self.sides: list[Side] = []
         self.numbers: list[dict[int, int]] = [{}, {}]
-        """Of tokens and revisions: what the first store calls them, what the second does."""
+        """Tokens and revisions: the numbers of the first store, and those of the second."""
         self.lives = 0
 
     async def open(self) -> None:

@@ -1,160 +1,46 @@
-"""Transactions that are not this package's alone: the caller's, and those of handlers."""
+"""The transaction of a handler, which also settles its occurrence: both commit, or neither does."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import anyio
 import psycopg
-from anyio import to_thread
-from psycopg import AsyncConnection, Connection, IsolationLevel, errors
+from psycopg import AsyncConnection, Connection, IsolationLevel
 from psycopg.pq import TransactionStatus
 
-from sched_core import Claim, Execution, Job, Settlement, Undecodable
+from sched_core import Claim, Job, Settlement
 from sched_core.clock import loop_seconds
 from sched_core.errors import (
     BackendError,
     BackendUnavailable,
     ClaimLost,
-    InvalidDefinition,
     RevisionConflict,
     SchedError,
 )
-from sched_sql.postgres.definitions import Definitions
 from sched_sql.postgres.failures import ends_sessions
-from sched_sql.postgres.pool import Connections
-from sched_sql.postgres.session import Session, borrowed, run, run_async
-from sched_sql.postgres.settlements import Settling
+from sched_sql.postgres.pool import HandlerConnections
+from sched_sql.postgres.session import Session
+from sched_sql.postgres.settlements import Settler
 from sched_sql.postgres.sql import Query, Steps
+from sched_sql.postgres.steps import borrowed, run, run_async
 
-T = TypeVar("T")
-
-LAST_WORDS = 2.0
+CANCELLED_GRACE = 2.0
 """Seconds that the end of a transaction may still take when its handler was cancelled."""
 
 Translate = Callable[[Exception], Exception]
+"""Turns the driver's errors into the port's."""
 
 
-class MakeRoom(Protocol):
-    """Makes the partitions for executions; see :class:`CallersStore`."""
-
-    def __call__(self, executions: Sequence[Execution], *, again: bool) -> None:
-        """Make what is missing."""
-        ...
-
-
-# -- the caller's ------------------------------------------------------------
-
-
-class CallersStore:
-    """Definitions inside a transaction of the caller's; see :class:`sched_core.ports.JobStore`.
-
-    Each call is a savepoint: one that raises leaves the caller's transaction as it was.
-
-    Args:
-        connection: The caller's.
-        definitions: Of the schema.
-        make_room: Makes the partitions for executions, where they are missing, in a transaction of
-            its own; ``again``: one that was there is gone.
-        translate: Turns the driver's errors into the port's.
-
-    Raises:
-        InvalidDefinition: It is no connection of psycopg's, or commits each statement.
-    """
-
-    def __init__(
-        self,
-        connection: object,
-        definitions: Definitions,
-        make_room: MakeRoom,
-        translate: Translate,
-    ) -> None:
-        if not isinstance(connection, (Connection, AsyncConnection)):
-            raise InvalidDefinition(
-                "connection",
-                f"must be a psycopg.Connection or AsyncConnection, not {type(connection).__name__}",
-            )
-        idle = connection.info.transaction_status == TransactionStatus.IDLE
-        if connection.autocommit and idle:
-            raise InvalidDefinition(
-                "connection",
-                "commits each statement: begin a transaction first: connection.transaction()",
-            )
-        self._connection: Connection[Any] | AsyncConnection[Any] = connection
-        self._definitions = definitions
-        self._make_room = make_room
-        self._translate = translate
-
-    async def _run(self, steps: Callable[[], Steps[T]]) -> T:
-        connection = self._connection
-        try:
-            if isinstance(connection, AsyncConnection):
-                if connection.info.transaction_status == TransactionStatus.IDLE:
-                    await connection.execute(_BEGIN)
-                async with connection.transaction():
-                    return await run_async(connection, borrowed(steps()))
-            return await to_thread.run_sync(_in_savepoint, connection, steps)
-        except Exception as error:
-            failure = self._translate(error)
-            if failure is error:
-                raise
-            raise failure from error
-
-    async def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
-        return await self._run(lambda: self._definitions.add(jobs))
-
-    async def get(self, job_id: str) -> Job | Undecodable | None:
-        return await self._run(lambda: self._definitions.get(job_id))
-
-    async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
-        return await self._write(executions, lambda: self._definitions.replace(job, executions))
-
-    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
-        await self._write(executions, lambda: self._definitions.remove(job, executions))
-
-    async def _write(self, executions: Sequence[Execution], steps: Callable[[], Steps[T]]) -> T:
-        if not executions:
-            return await self._run(steps)
-        await self._room(executions, again=False)
-        try:
-            return await self._run(steps)
-        except BackendError as error:
-            if not isinstance(error.__cause__, errors.CheckViolation):
-                raise
-        await self._room(executions, again=True)
-        return await self._run(steps)
-
-    async def _room(self, executions: Sequence[Execution], *, again: bool) -> None:
-        try:
-            await to_thread.run_sync(functools.partial(self._make_room, executions, again=again))
-        except psycopg.Error as error:
-            raise self._translate(error) from error
-
-
-_BEGIN = "SELECT"
-"""Begins the caller's transaction, or the savepoint would be one of its own, and commit."""
-
-
-def _in_savepoint(connection: Connection[Any], steps: Callable[[], Steps[T]]) -> T:
-    if connection.info.transaction_status == TransactionStatus.IDLE:
-        connection.execute(_BEGIN)
-    with connection.transaction():
-        return run(connection, borrowed(steps()))
-
-
-# -- a handler's -------------------------------------------------------------
-
-
-class HandlersTransaction:
+class HandlerTransaction:
     """One transaction of a handler, which also settles its occurrence.
 
     Args:
         connections: Where its connection comes from.
-        settling: Of the schema.
-        claim: That it ends.
+        settler: Settles claims in the schema.
+        claim: The claim that the transaction settles.
         decide: What is to be written, once the job is locked and read.
         committed: Told what was.
         fixed: Tells the moment where the clock decides, and not the server's.
@@ -165,8 +51,8 @@ class HandlersTransaction:
 
     def __init__(
         self,
-        connections: Connections,
-        settling: Settling,
+        connections: HandlerConnections,
+        settler: Settler,
         claim: Claim,
         decide: Callable[[Job | None], Settlement],
         committed: Callable[[Settlement], None],
@@ -176,7 +62,7 @@ class HandlersTransaction:
         timeout: float,
     ) -> None:
         self._connections = connections
-        self._settling = settling
+        self._settler = settler
         self._claim = claim
         self._decide = decide
         self._committed = committed
@@ -203,11 +89,11 @@ class HandlersTransaction:
             (f"{self._lease}ms", f"{max(1, round(self._timeout * 900))}ms"),
         )
         now = self._fixed()
-        holds, stored = yield from self._settling.lock(self._claim, now)
+        holds, stored = yield from self._settler.lock(self._claim, now)
         if not holds:
             raise ClaimLost(job_id)
         settlement = self._decide(stored)
-        (settled,) = yield from self._settling.settle([settlement], now, wait=True)
+        (settled,) = yield from self._settler.settle([settlement], now, wait=True)
         if settled.outcome == "claim_lost":
             raise ClaimLost(job_id)
         if settled.outcome != "written":
@@ -436,4 +322,4 @@ async def _hurry(scope: anyio.CancelScope) -> None:
     try:
         await anyio.sleep_forever()
     finally:
-        scope.deadline = min(scope.deadline, loop_seconds() + LAST_WORDS)
+        scope.deadline = min(scope.deadline, loop_seconds() + CANCELLED_GRACE)
