@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
-
-from tests import nats_server, postgres_server  # noqa: E402 -- the path comes first
+from tests.servers import nats_server, postgres_server
 
 POSTGRES = {
     "fsync": "on",

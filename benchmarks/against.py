@@ -28,14 +28,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from benchmarks._processes import Failed, Figures, figures
+from benchmarks._servers import Places
+from benchmarks._systems import SYSTEMS, WORKLOADS, System, Workload
+from benchmarks._tables import times
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from benchmarks._processes import Failed, Figures, figures  # noqa: E402 -- the path comes first
-from benchmarks._servers import Places  # noqa: E402
-from benchmarks._systems import SYSTEMS, WORKLOADS, System, Workload  # noqa: E402
-from benchmarks._tables import times  # noqa: E402
-
 ROUNDS = 5
 ENOUGH = 3
 """With fewer rounds nothing is called slower."""

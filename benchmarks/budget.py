@@ -25,9 +25,6 @@ from functools import partial
 from pathlib import Path
 
 import anyio
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from benchmarks import _yardstick as yardstick
 from benchmarks._processes import figures as measure
 

@@ -14,23 +14,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import nats
+from benchmarks._peers import raw_jetstream
+from benchmarks._processes import figures
+from nats.aio.client import Client
+from tests.servers.nats_server import Cluster, Server
 
-import nats  # noqa: E402 -- after the path
-from benchmarks._peers import raw_jetstream  # noqa: E402 -- as above
-from benchmarks._processes import figures  # noqa: E402 -- as above
-from nats.aio.client import Client  # noqa: E402
-from tests.nats_server import Cluster, Server  # noqa: E402
-
-from sched_core import (  # noqa: E402
+from sched_core import (
     Execution,
     ExecutionQuery,
     Interval,
@@ -39,7 +35,7 @@ from sched_core import (  # noqa: E402
     Once,
     Scheduler,
 )
-from sched_jetstream import JetStreamBackend  # noqa: E402
+from sched_jetstream import JetStreamBackend
 
 ROUNDS = 3
 

@@ -35,13 +35,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from benchmarks import _tables  # noqa: E402 -- the path comes first
-from benchmarks._processes import OWN, Failed, Figures, interpreter  # noqa: E402
-from benchmarks._servers import Places  # noqa: E402
-from benchmarks._systems import (  # noqa: E402
+from benchmarks import _tables
+from benchmarks._processes import OWN, Failed, Figures, interpreter
+from benchmarks._servers import Places
+from benchmarks._systems import (
     ENVIRONMENTS,
     SYSTEMS,
     WORKLOADS,
@@ -51,6 +48,7 @@ from benchmarks._systems import (  # noqa: E402
     takes_part,
 )
 
+ROOT = Path(__file__).resolve().parent.parent
 OUT = OWN / "side_by_side"
 STORES = ("memory", "sqlite", "postgres", "jetstream")
 ROUNDS, SECONDS, RUNS = 3, 8.0, 100

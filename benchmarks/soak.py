@@ -22,13 +22,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio
+from benchmarks._stores import STORES, Store, store
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from benchmarks._stores import STORES, Store, store  # noqa: E402 -- the path comes first
-
-from sched_core import Interval, JobEvent, JobSpec, Policy, Scheduler  # noqa: E402
+from sched_core import Interval, JobEvent, JobSpec, Policy, Scheduler
 
 JOBS = 200
 ROWS = 15

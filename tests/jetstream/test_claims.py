@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.jetstream.servers import delete_streams, shared_server
+from tests.servers.nats_shared import delete_streams, shared_server
 
 from sched_core import Claim, JobSpec, Once, Renewal, Room, Scheduler, SystemClock
 from sched_core.errors import BackendUnavailable

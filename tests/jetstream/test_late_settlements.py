@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import pytest
 from tests.conformance.harnesses.jetstream import JetStreamHarness
-from tests.jetstream.servers import delete_streams, shared_server
+from tests.servers.nats_shared import delete_streams, shared_server
 
 from sched_core import (
     Claim,

@@ -17,9 +17,9 @@ import nats
 import pytest
 from attrs import evolve
 from nats.js import api
-from tests.jetstream.servers import delete_streams, shared_server
-from tests.nats_server import find_old, running
-from tests.proxy import Proxy
+from tests.servers.nats_server import find_old, running
+from tests.servers.nats_shared import delete_streams, shared_server
+from tests.servers.proxy import Proxy
 
 from sched_core import (
     BackendError,

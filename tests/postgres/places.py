@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 from attrs import evolve
-from tests import postgres_server
+from tests.servers import postgres_server
 
 from sched_core import (
     Claim,

@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 from attrs import evolve
-from tests import postgres_server
+from tests.servers import postgres_server
 
 from sched_core import (
     Backend,
