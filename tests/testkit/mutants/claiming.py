@@ -276,7 +276,7 @@ class RenewalIsANewClaim(Sound):
         return renewed
 
 
-@breaks("an_expired_claim_nobody_took_is_still_held")
+@breaks("an_expired_claim_that_is_not_taken_over_is_still_held")
 class SettleLooksAtTheClock(Sound):
     """Settle refuses a claim whose lease has ended, though nobody took it."""
 
@@ -288,7 +288,7 @@ class SettleLooksAtTheClock(Sound):
         return super()._settle(settlement, now)
 
 
-@breaks("an_expired_claim_nobody_took_is_still_held")
+@breaks("an_expired_claim_that_is_not_taken_over_is_still_held")
 class RenewLooksAtTheClock(Sound):
     """Renew refuses a claim whose lease has ended, though nobody took it."""
 

@@ -10,7 +10,7 @@ from tests.testkit.mutants.base import AFTER, Sound, breaks
 from sched_core import Clock, Job, Room
 
 
-@breaks("due_since_tells_of_what_nobody_holds")
+@breaks("due_since_tells_of_what_no_claim_holds")
 class DueSinceCountsWhatIsHeld(Sound):
     """SELECT min(due_at), whoever holds the job."""
 
@@ -21,7 +21,7 @@ class DueSinceCountsWhatIsHeld(Sound):
         return earliest if earliest <= now else None
 
 
-@breaks("due_since_tells_of_what_nobody_holds")
+@breaks("due_since_tells_of_what_no_claim_holds")
 class DueSinceClaims(Sound):
     """Claims what is due to see what it is."""
 

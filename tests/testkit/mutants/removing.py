@@ -149,7 +149,7 @@ class WhatHasRunIsSupersededToo(Sound):
         return settled
 
 
-@breaks("an_end_says_what_the_occurrence_stood_for")
+@breaks("a_last_execution_says_what_the_occurrence_covered")
 class EndsStandForThemselves(Sound):
     """The end of what was edited away stands for itself, whatever an edit had added to it."""
 
@@ -162,7 +162,7 @@ class EndsStandForThemselves(Sound):
     makes = Alone
 
 
-@breaks("an_end_says_what_the_occurrence_stood_for")
+@breaks("a_last_execution_says_what_the_occurrence_covered")
 class EndsAreScheduled(Sound):
     """The end of a request that was edited away says that it was the schedule's."""
 

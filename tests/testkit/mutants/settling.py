@@ -303,7 +303,7 @@ class SettlesInTwoSteps(Sound):
         return await super().settle(settlements)
 
 
-@breaks("a_settlement_writes_what_ended_beside_its_run")
+@breaks("a_settlement_writes_what_ended_during_its_run")
 class OneLineForASettlement(Sound):
     """A settlement writes its first execution."""
 

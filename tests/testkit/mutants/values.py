@@ -338,7 +338,7 @@ class TextsAreCut(Keeps):
         return evolve(job, spec=evolve(job.spec, metadata=short))
 
 
-@breaks("filters_stand_when_the_clock_stands")
+@breaks("filters_hold_when_the_clock_does_not_move")
 class PagesGoOnAfterTheMoment(Sound):
     """The next page of the history begins below the moment at which the last one ended."""
 

@@ -39,9 +39,9 @@ from sched_testkit.laws import GENERATED_LAWS, LAWS, SEEDED_LAWS, GeneratedLaw, 
 
 DEEP = os.environ.get("SCHED_DEEP", "") not in {"", "0"}
 EXAMPLES = 400 if DEEP else 60
-"""Of each law that is examined with generated values."""
+"""The number of examples of each law that is examined with generated values."""
 SEEDS, MORE_SEEDS = (300, 5000) if DEEP else (40, 400)
-"""Of each law that is examined with values made of seeds: at least, and at most."""
+"""The number of seeds of each law that is examined with seeds: at least, and at most."""
 SEEDING = 60.0 if DEEP else 4.0
 """Seconds after which there are no more of them than at least."""
 SOON = 2.0
@@ -174,7 +174,7 @@ def _run(
                 await check(bench)
                 await bench.expect_neighbours()
             if scope.cancelled_caught:
-                progress(harness).patience = HURRY  # nobody waits so long for each law
+                progress(harness).patience = HURRY  # the other laws do not wait so long again
                 raise AssertionError(f"a call did not return within {3 * patience:g} seconds")
         finally:
             with anyio.move_on_after(patience, shield=True):
@@ -247,7 +247,7 @@ def run_seeded_law(
     """Hold a backend to one law with what was found and with seeds; what fails is simplified.
 
     Args:
-        harness: Of the backend.
+        harness: The harness of the backend.
         law: The law.
         seeds: How many.
         seconds: A store that has done them earlier goes on with further seeds until then.

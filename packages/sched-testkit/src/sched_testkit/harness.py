@@ -66,7 +66,7 @@ class Harness(ABC):
     """Seconds of real time after which a call that should have returned has failed."""
 
     share: float = 1.0
-    """Which part of examples, stories, histories and batches is run: less for a slow store."""
+    """The share of examples, stories, histories and batches that is run: less for a slow store."""
 
     @abstractmethod
     def place(self) -> AbstractContextManager[Any]:
@@ -88,7 +88,7 @@ class Harness(ABC):
 
     can_fork: bool = hasattr(os, "fork")
     """Whether the suite may fork a process that opens backends on the place, too. It does so before
-    it opens any itself. Without, nobody sees whether data is durable and shared."""
+    it opens any itself. Without, the suite cannot see whether data is durable and shared."""
 
     can_connect: bool = False
     """Whether :meth:`connect` does something, where ``capabilities.transactions``."""
@@ -123,7 +123,7 @@ class Harness(ABC):
     """Whether :meth:`lock` does something: whether the store lets others lock single records."""
 
     def lock(self, place: Any, job_id: str) -> AbstractContextManager[Any]:
-        """Return a context in which somebody else keeps a stored job's record locked.
+        """Return a context in which another client keeps a stored job's record locked.
 
         Where that locks all records, ``claim_due`` may raise ``BackendUnavailable`` meanwhile, and
         should do so soon.
@@ -141,9 +141,9 @@ class Harness(ABC):
     """Whether :meth:`stall` does something."""
 
     def stall(self, place: Any) -> AbstractContextManager[Any]:
-        """Return a context in which the store is silent: to whoever writes, at least.
+        """Return a context in which the store is silent: to clients that write, at least.
 
-        What it was asked meanwhile it does and answers afterwards, unless nobody waits any more.
+        What it was asked meanwhile it does and answers afterwards, unless the client waits no more.
         """
         raise NotImplementedError
 
@@ -163,7 +163,7 @@ class Harness(ABC):
     def make_newer(self, place: Any) -> AbstractContextManager[Any]:
         """Return a context in which the store is one that a newer version of the backend wrote.
 
-        It does so to a store that nobody has open. At the end it takes back what it has done, and
+        It does so to a store that no one has open. At the end it takes back what it has done, and
         raises if that has been changed meanwhile.
         """
         raise NotImplementedError

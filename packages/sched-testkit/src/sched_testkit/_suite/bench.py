@@ -260,10 +260,10 @@ class Bench(Values):
             if after is None:
                 break
             assert page.items, "an empty page must be the last one"
-        beside = sorted(job.id for job in found if job.id in self.neighbours)
+        others = sorted(job.id for job in found if job.id in self.neighbours)
         expected = sorted(job.id for job in self.neighbours.values() if selects(asked, job))
-        assert beside == expected, (
-            f"of the other jobs expected {expected} for {asked}, got {beside}"
+        assert others == expected, (
+            f"of the other jobs expected {expected} for {asked}, got {others}"
         )
         return self.apart(found)
 

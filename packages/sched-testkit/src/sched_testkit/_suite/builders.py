@@ -1,4 +1,4 @@
-"""Values that laws build by hand, and what may stand in them.
+"""Values that laws build by hand, and the values that their fields may have.
 
 Nothing here asks the core's rules: a law that used the code it judges would agree with its
 mistakes.
@@ -37,7 +37,7 @@ FIELDS: dict[str, Any] = {
     "metadata": {"tenant": "7", "note": "ünï ✓"},
     "policy": Policy(timeout=timedelta(minutes=5), max_lost=3),
 }
-"""Of a job, unless a law says otherwise."""
+"""The fields of a job, unless a law says otherwise."""
 START = datetime(2031, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
 """Far from the present: what reads the machine's clock instead of the given one shows."""
 KEEP = timedelta(days=30)
@@ -179,9 +179,9 @@ class Values:
         """Return the job with another occurrence of the schedule in the place of its present one.
 
         Args:
-            job: As it was read.
+            job: The job as it was read.
             due: When the new one is; the moment of the other one unless given.
-            changes: Of the new one.
+            changes: Other fields of the new occurrence.
         """
         standing, number = job.standing, job.standing.last_number + 1
         moment = due or standing.due_at or self.clock.now()

@@ -92,7 +92,7 @@ LAWS: tuple[Law, ...] = (
     ),
     *(law for module in _OFFERED for law in laws_of(module, Law)),
 )
-"""By the last method that a law calls; overlap comes before large batches, which take long."""
+"""Sorted by the last method they call; overlap comes before large batches, which take long."""
 
 GENERATED_LAWS: tuple[GeneratedLaw, ...] = tuple(laws_of(generated, GeneratedLaw))
 SEEDED_LAWS: tuple[SeededLaw, ...] = tuple(laws_of(differential, SeededLaw))

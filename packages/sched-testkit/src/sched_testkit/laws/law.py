@@ -28,7 +28,7 @@ class Law:
     """One law.
 
     Attributes:
-        name: Of its function.
+        name: The name of its function.
         text: The law in one sentence.
         check: Asserts it.
         needs: Why it does not apply to a backend, or ``None`` if it does.
@@ -49,7 +49,7 @@ class GeneratedLaw:
     """A law that is examined with many generated values.
 
     Attributes:
-        name: Of its function.
+        name: The name of its function.
         text: The law in one sentence.
         check: Asserts it for one value.
         values: Returns the strategy.
@@ -66,7 +66,7 @@ class SeededLaw:
     """A law that is examined with the same long values on every machine.
 
     Attributes:
-        name: Of its function.
+        name: The name of its function.
         text: The law in one sentence.
         check: Asserts it for one value.
         values: Returns the value of a seed.
