@@ -1,4 +1,4 @@
-"""Where the measured processes keep their jobs: folders, databases and servers, fresh each time."""
+"""Places where the measured processes keep their jobs: folders, databases, servers; always new."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POSTGRES = {
     "autovacuum_naptime": "1min",
     "max_connections": "100",
 }
-"""As durable as PostgreSQL is without a word; tests turn it off."""
+"""PostgreSQL is as durable as with its defaults; tests turn that off."""
 
 
 class Place(NamedTuple):

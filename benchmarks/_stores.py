@@ -39,7 +39,7 @@ class Memory:
 
 
 class Sqlite:
-    """A file, the log of what is written to it, and those beside them."""
+    """A file, the log of what is written to it, and its other side files."""
 
     def __init__(self, folder: Path) -> None:
         from sched_sql import SqlBackend

@@ -1,4 +1,4 @@
-"""This checkout beside another revision of itself, in one run: whether something got slower.
+"""This checkout compared with another revision of itself, in one run: whether something got slower.
 
     ./dev bench against REVISION                         burst on each store
     ./dev bench against REVISION postgres jetstream      on these stores only
@@ -36,7 +36,7 @@ from benchmarks._tables import times
 ROOT = Path(__file__).resolve().parent.parent
 ROUNDS = 5
 ENOUGH = 3
-"""With fewer rounds nothing is called slower."""
+"""The number of rounds from which something may be called slower."""
 SLOWER = 0.95
 """The ratio below which a difference is not called noise, if no round contradicts."""
 OURS = {system.store: system for system in SYSTEMS if system.is_ours}
@@ -72,7 +72,7 @@ class Comparison:
         pythons: The interpreters of the earlier and of the later revision.
         places: Where jobs are kept.
         rounds: How often each figure is made.
-        seconds: For how long to look where time is what is measured.
+        seconds: How long to measure where time is what is measured.
         jobs: How many, where it is not the workload's own number.
     """
 

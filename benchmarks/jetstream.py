@@ -1,4 +1,4 @@
-"""Jobs on NATS JetStream, beside what its client can do at all, on a server of its own.
+"""Jobs on NATS JetStream, next to what its client can do at all, on a server of its own.
 
     ./dev bench jetstream                    everything, one node
     ./dev bench jetstream limits drain       only some: limits, register, drain, steady, late,
@@ -54,10 +54,10 @@ class Bench:
         )
 
     def say(self, what: str, value: float, unit: str, limit: str | None = None) -> None:
-        beside = ""
+        ratio = ""
         if limit is not None and limit in self.limits:
-            beside = f"   {value / self.limits[limit]:5.2f} of {limit}"
-        print(f"{what:<58} {value:>10,.1f} {unit}{beside}", flush=True)
+            ratio = f"   {value / self.limits[limit]:5.2f} of {limit}"
+        print(f"{what:<58} {value:>10,.1f} {unit}{ratio}", flush=True)
 
     # -- what the client can do
 

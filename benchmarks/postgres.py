@@ -1,4 +1,4 @@
-"""PostgreSQL beside what users would pick instead, on the same server in the same run.
+"""PostgreSQL next to what users would pick instead, on the same server in the same run.
 
     ./dev bench postgres            everything
     ./dev bench postgres burst      only one of: burst, steady, growth, bulk, start

@@ -32,7 +32,7 @@ FIFTH = ROWS // 5
 KEEP = timedelta(seconds=10)
 PRUNE = 5.0
 LEAST = 0.95
-"""Of the runs: what is not held is no soak."""
+"""How many of the runs must be made: with fewer it is no soak."""
 
 ALLOWED = {
     "memory MB": 2.0,

@@ -48,7 +48,7 @@ def test_killed_and_restarted(deep: bool, tmp_path: Path) -> None:
         assert host.integrity() == "ok"
         check(host, jobs, lines, drained, killed_at, stopped_at)
 
-        # It went on at once: nobody waited for the lease of what had been killed.
+        # It went on at once: no worker waited for the lease of what had been killed.
         lost = [line for line in lines if line.status is Status.ABANDONED]
         assert lost, "not one kill hit a run: the test shows nothing"
         for line in lost:
@@ -130,7 +130,7 @@ def check_attempts(
 
 
 def check_chain(job: Job, finals: list[Execution], drained: datetime) -> None:
-    """From the first occurrence to the pending one: none missing, none twice, none invented."""
+    """No occurrence from the first to the pending one is missing, twice there or invented."""
     standing, schedule = job.standing, job.spec.schedule
     waiting = 0 if standing.scheduled is None else 1
     assert [line.number for line in finals] == list(range(1, standing.last_number + 1 - waiting))

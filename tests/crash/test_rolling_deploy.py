@@ -84,7 +84,7 @@ def test_the_new_set_wins_and_stays_and_nothing_is_lost(deep: bool, tmp_path: Pa
         deployed: datetime | None = None
         for number, pod in enumerate(old):
             new = pods.begin(2)
-            if number in {1, 3}:  # an old one that starts again, beside a new one
+            if number in {1, 3}:  # an old one that starts again, next to a new one
                 pods.end(pod, kill=True)
                 pod = pods.begin(1)  # noqa: PLW2901 -- it is that pod's successor
                 pods.ready(pod)
@@ -110,7 +110,7 @@ def test_the_new_set_wins_and_stays_and_nothing_is_lost(deep: bool, tmp_path: Pa
     assert [line.number for line in final] == list(range(1, len(final) + 1))
     assert {line.status for line in final} == {Status.SUCCEEDED}
     moment = kept.anchor
-    for line in final:  # each point of the grid ran, or the one before stands for it
+    for line in final:  # each point of the grid ran, or the one before covers it
         moment += HALF
         assert line.scheduled_at == moment
         moment += line.coalesced * HALF

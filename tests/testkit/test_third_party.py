@@ -51,7 +51,7 @@ def bare() -> Iterator[Path]:
 
 @contextmanager
 def environment(name: str, *more: str) -> Iterator[Path]:
-    """Make it anew, where an earlier one was: there Python finds what that one compiled."""
+    """Make a new one where an earlier one was: there Python finds what that one compiled."""
     folder = ROOT / ".dev" / "third-party" / name
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:

@@ -276,8 +276,8 @@ class StopBeforeSettling(Scheduler):
         return parts
 
 
-class EndsByItself(Scheduler):
-    """After a while it stops, though nobody has told it to."""
+class EndsUnasked(Scheduler):
+    """After a while it stops, though it was not told to."""
 
     async def run_forever(self, *args: Any, **options: Any) -> None:
         async with anyio.create_task_group() as tasks:
@@ -461,7 +461,7 @@ class BadEnd(Planted):
         return {}
 
 
-for _name, _kind in (SCHEDULERS | {"ends by itself": EndsByItself}).items():
+for _name, _kind in (SCHEDULERS | {"ends unasked": EndsUnasked}).items():
     globals()[harness_name(_name)] = type(
         harness_name(_name), (BadEnd,), {"name": _name, "kind": _kind}
     )

@@ -188,7 +188,7 @@ def commanded(*more: Command, job: Job | None = B, runs: Sequence[Execution] = (
 
 
 VERSIONS = {1: "4", 2: "5"}
-"""By token: which version of ``b`` its run was given."""
+"""The version of ``b`` that a run was given, by token."""
 
 
 def standing(number: int = 4, due: float = 40) -> Job:
@@ -448,7 +448,7 @@ CASES: list[tuple[str, Change, Change]] = [
         same,
     ),
     (
-        "taken over without a fault",  # by a stop of somebody else
+        "taken over without a fault",  # by a stop of another process
         lambda evidence: evolve(evidence, harms=[evidence.harms[1], STOPPED]),
         both(
             lambda evidence: evolve(evidence, harms=[evidence.harms[1], STOPPED]),
@@ -515,7 +515,7 @@ CASES: list[tuple[str, Change, Change]] = [
         ),
     ),
     (
-        "late",  # a handler that meddles keeps nobody waiting
+        "late",  # a handler that meddles keeps no other waiting
         both(
             executions(FIRST, LOST, AGAIN, late),
             entries(*ran(FIRST), entry("start", LOST, 20.001), *ran(AGAIN), *ran(late)),
@@ -529,7 +529,7 @@ CASES: list[tuple[str, Change, Change]] = [
     ),
     ("slow to recover", harmed(SLOW), harmed(evolve(SLOW, ended=at(25.5)))),
     (
-        "slow to recover",  # and somebody was there who could have run something
+        "slow to recover",  # and a process was there that could have run something
         both(harmed(SLOW), harmed(harm(ABSENT, 0, 23, 24.4))),
         both(harmed(SLOW), harmed(harm(ABSENT, 0, 24, 26, costly=False))),
     ),
@@ -548,13 +548,13 @@ CASES: list[tuple[str, Change, Change]] = [
         resting(standing(4, 32)),
         resting(standing(4, 34)),
     ),
-    ("died by itself", exits(Exit(3, 1, at(15), "")), exits(Exit(3, 0, at(39.1), ""))),
+    ("died on its own", exits(Exit(3, 1, at(15), "")), exits(Exit(3, 0, at(39.1), ""))),
     (
-        "died by itself",  # before anybody told it to
+        "died on its own",  # before it was told to
         exits(Exit(3, 0, at(15), "")),
         both(exits(Exit(3, 0, at(15), "")), harmed(harm("terminate", 3, 14.9, 15.4))),
     ),
-    ("died by itself", exits(Exit(3, -9, at(15), "")), exits(Exit(1, -9, at(20.2), ""))),
+    ("died on its own", exits(Exit(3, -9, at(15), "")), exits(Exit(1, -9, at(20.2), ""))),
     ("does not stop", lambda evidence: evolve(evidence, hanging=[2]), same),
     ("vacuous", rules(store_faults=True), both(rules(store_faults=True), harmed(SLOW))),
     ("vacuous", executions(FIRST, AGAIN, THIRD), same),

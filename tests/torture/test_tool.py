@@ -181,7 +181,7 @@ class Sleeping(Processes):
         return self.workers[-1]
 
 
-def test_whoever_a_cancellation_left_out_is_started_later(tmp_path: Path) -> None:
+def test_a_worker_that_a_cancellation_left_out_is_started_later(tmp_path: Path) -> None:
     async def play(processes: Processes) -> None:
         with anyio.move_on_after(1.5):
             await processes.replace_dead()

@@ -122,7 +122,7 @@ class PostgresHarness(Harness):
 
 
 class BehindPgBouncer(PostgresHarness):
-    """Behind a real PgBouncer."""
+    """A PostgreSQL behind a real PgBouncer."""
 
     mode: str
     sessions: int

@@ -93,7 +93,7 @@ class SqliteHarness(Harness):
 
     @contextmanager
     def refuse_writes(self, place: Any) -> Iterator[None]:
-        """As on a disk that was mounted read-only."""
+        """Refuse writes as on a disk that was mounted read-only."""
         self._query_only("ON")
         yield
         self._query_only("OFF")
@@ -118,6 +118,6 @@ class SqliteHarness(Harness):
 
 @contextmanager
 def written_by_others(place: Path) -> Iterator[sqlite3.Connection]:
-    """Write to a file, as somebody else."""
+    """Write to a file, as another program."""
     with closing(sqlite3.connect(place)) as connection, connection:
         yield connection

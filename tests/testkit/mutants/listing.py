@@ -215,7 +215,7 @@ class LedgerJobByJob(LedgerOtherwise):
 
 @breaks("the_history_is_filtered")
 class SinceIsExclusive(LedgerOtherwise):
-    """Since is compared with >."""
+    """The query's since is compared with >."""
 
     def selected(self, execution: Execution, query: ExecutionQuery) -> bool:
         return execution.finished_at != query.since and query.matches(execution)
@@ -223,7 +223,7 @@ class SinceIsExclusive(LedgerOtherwise):
 
 @breaks("the_history_is_filtered")
 class UntilIsInclusive(LedgerOtherwise):
-    """Until is compared with <=."""
+    """The query's until is compared with <=."""
 
     def selected(self, execution: Execution, query: ExecutionQuery) -> bool:
         inside = query.until is None or execution.finished_at <= query.until

@@ -84,7 +84,7 @@ class ClaimsWithoutComparing(ClaimsCopies):
 
 @breaks("many_claimers_share_what_is_due")
 class ClaimsWithoutComparingFarAway(ClaimsWithoutComparing):
-    """As ClaimsWithoutComparing, with a network in between."""
+    """The same as ClaimsWithoutComparing, with a network in between."""
 
     async def others_work(self) -> None:
         await sleep(0.002)
@@ -191,7 +191,7 @@ class SettleComparesTheFenceFirst(SettlesLater):
 
 @breaks("the_end_of_a_lease_or_a_settlement_ends_a_claim")
 class SettleComparesTheFenceFarAway(SettleComparesTheFenceFirst):
-    """As SettleComparesTheFenceFirst, with a network before it compares, and before it writes."""
+    """SettleComparesTheFenceFirst with a network before it compares, and before it writes."""
 
     async def others_work(self) -> None:
         await sleep(0.002)
@@ -349,7 +349,7 @@ class RenewBringsTheJobBack(RenewsLater):
 
 @breaks("a_renewal_during_an_edit_keeps_both")
 class RenewsInAThread(RenewTakesBackAnEdit):
-    """As RenewTakesBackAnEdit: what a thread of its own reads, the next one writes."""
+    """RenewTakesBackAnEdit in two steps: what a thread of its own reads, the next one writes."""
 
     async def others_work(self) -> None:
         await to_thread.run_sync(lambda: None)

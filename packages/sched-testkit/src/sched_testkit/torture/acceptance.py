@@ -24,7 +24,7 @@ S = timedelta(seconds=1)
 SOON = 30 * S
 """A trigger runs within so much, with faults of the store on the way, while processes can run."""
 CLOCKS = S / 10
-"""By so much the clock that decides may differ from that of who gives commands."""
+"""How much the clock that decides may differ from that of the run, which gives commands."""
 ENDS_A_PAUSE = frozenset({"resume", "remove", "pause", "submit", "ensure"})
 
 

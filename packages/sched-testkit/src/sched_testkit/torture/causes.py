@@ -26,7 +26,7 @@ S = timedelta(seconds=1)
 LATE = MAX_POLL + 1 * S
 """How late a first attempt may begin while nothing is wrong: a lost notification, and some more."""
 FLUSH = 5 * S
-"""For how long a process that stops tries to hand back what it holds."""
+"""The time for which a process that stops tries to hand back what it holds."""
 WORKER = re.compile(r"w(\d+)-")
 
 
@@ -96,10 +96,10 @@ def _cut_off(evidence: Evidence, stopped: datetime) -> bool:
 
 
 class Calm:
-    """When nothing was wrong.
+    """The times in which nothing was wrong.
 
     Args:
-        evidence: Of the run.
+        evidence: What the run left.
     """
 
     def __init__(self, evidence: Evidence) -> None:
@@ -180,7 +180,7 @@ def _locks_all(harm: Harm, rules: Rules) -> bool:
 
 
 def _held_up(evidence: Evidence, since: datetime, until: datetime) -> bool:
-    """Whether none can be blamed: all waited for one, or the machine let them stand, or begin."""
+    """Whether all waited for one process, or the machine held all up, so that none is to blame."""
     return any(
         (_locks_all(harm, evidence.rules) or harm.what in {STARVED, ABSENT})
         and harm.began < until
@@ -218,7 +218,7 @@ def _exits(evidence: Evidence, report: Report) -> Iterator[Finding]:
             codes |= {0, -15}
         if end.code not in codes and end.worker not in evidence.hanging:
             told = f"worker {end.worker} ended with {end.code}: ...{end.log}"
-            yield Finding("died by itself", told, end.at)
+            yield Finding("died on its own", told, end.at)
     for number in evidence.hanging:
         yield Finding("does not stop", f"worker {number}", evidence.rested)
 

@@ -77,7 +77,7 @@ def _executions(evidence: Evidence, report: Report) -> Iterator[Finding]:
 
 
 def _names(evidence: Evidence, report: Report) -> Iterator[Finding]:
-    """A number is one occurrence's for ever, and all its attempts stand for the same."""
+    """A number always names one occurrence, and all its attempts cover the same."""
     known: dict[tuple[str, int], tuple[Kind, datetime]] = {}
     for each in evidence.executions:
         key, name = (each.uid, each.number), (each.kind, each.scheduled_at)
@@ -92,12 +92,12 @@ def _names(evidence: Evidence, report: Report) -> Iterator[Finding]:
         found = entry.get("coalesced", 0), entry.get("coalesced_until") or ""
         before = content.setdefault(entry["key"], found)
         if before != found:
-            told = f"{entry['key']} stood for {before}, and then for {found}"
+            told = f"{entry['key']} covered {before}, and then {found}"
             yield Finding("content changed", told, moment(entry), entry["id"])
 
 
 def _runs(evidence: Evidence, report: Report) -> Iterator[Finding]:
-    """Runs and executions stand for each other; nothing runs twice or beside itself."""
+    """Each run has its execution and vice versa; no job runs twice, or twice at a time."""
     history = {(f"{each.uid}:{each.number}", each.attempt): each for each in evidence.executions}
     ends = {
         (entry["key"], entry["attempt"], entry["token"]): entry
@@ -124,7 +124,7 @@ def _runs(evidence: Evidence, report: Report) -> Iterator[Finding]:
         if entry["attempt"] > 1:
             report.counts["repeated runs"] += 1
         for earlier in by_job[job_id]:
-            yield from _beside(earlier, entry, history, ends)
+            yield from _one_after_the_other(earlier, entry, history, ends)
         by_job[job_id] = [*by_job[job_id][-3:], entry]
     for name, each in history.items():
         if each.attempt == 0 or each.status is Status.ABANDONED:
@@ -141,7 +141,7 @@ def _runs(evidence: Evidence, report: Report) -> Iterator[Finding]:
 
 
 def _died_last(evidence: Evidence) -> dict[int, datetime]:
-    """Return who died so late that nobody could take over yet what it held, and when."""
+    """Return the workers that died too late for a takeover of what they held, and when."""
     since = evidence.rested - evidence.rules.lease - causes.LATE
     return {
         harm.worker: harm.began
@@ -155,7 +155,7 @@ def _cut_off(end: dict[str, Any] | None, died: datetime | None, lease: timedelta
     return died is not None and (end is None or moment(end) > died - 2 * lease)
 
 
-def _beside(
+def _one_after_the_other(
     earlier: dict[str, Any],
     entry: dict[str, Any],
     history: dict[tuple[str, int], Execution],
@@ -175,7 +175,7 @@ def _beside(
 
 
 def _chains(evidence: Evidence, report: Report) -> Iterator[Finding]:
-    """Jobs that nobody touched: from the first occurrence to the pending one nothing is missing."""
+    """A job that no command touched misses no occurrence, from the first to the pending one."""
     touched = evidence.touched()
     finals: dict[str, list[Execution]] = defaultdict(list)
     for each in evidence.executions:

@@ -29,9 +29,9 @@ CLOCK, DISK, STARVED = "clock", "disk full", "machine overloaded"
 ABSENT = "no process there yet"
 """All had ended, and those in their places had not begun: on a busy machine that takes long."""
 MEDDLED = "store meddled with"
-"""By a handler, as its harness does it."""
+"""A handler does what its harness's ``meddle`` says."""
 KILL = "kill at work"
-"""Of a process that is running handlers; it counts as a kill, as those at any moment do."""
+"""The kill of a process that is running handlers; it counts as a kill like any other."""
 STEPS = (0, 3600, -3600)
 """Seconds by which a worker's clock is off."""
 ROOM = 16_384
@@ -78,12 +78,12 @@ class Harm:
 
 @frozen
 class Planned:
-    """A fault before it is made; whom it befalls depends on who is there then.
+    """A fault before it is made; which process it hits depends on which ones are there then.
 
     Attributes:
         after: Seconds since the one before was made.
-        kind: Of it.
-        lasts: Seconds, for a stop and for what befalls the store.
+        kind: The kind of the fault.
+        lasts: Seconds, for a stop and for a fault of the store.
         step: Seconds by which a clock is off then.
         again: Seconds until a termination is told a second time, ``None``: it is not.
     """
@@ -102,8 +102,8 @@ def plan(
 
     Args:
         seed: The same one draws the same faults.
-        kinds: To draw from.
-        special: Those of the kinds that befall the store.
+        kinds: The kinds to draw from.
+        special: The kinds that are faults of the store.
         each: Seconds between two, on average.
         lease: Seconds.
     """
@@ -123,20 +123,20 @@ def plan(
 
 
 class Faults:
-    """Makes them, one after the other; those that last go on beside the next.
+    """Makes the faults, one after the other; one that lasts continues during the next.
 
     Args:
-        harness: Supplies those of the store.
-        address: Of the place.
-        processes: Who has them.
-        seed: Of the run.
+        harness: The harness, which supplies the faults of the store.
+        address: The place of the run.
+        processes: The processes that have the faults.
+        seed: The seed of the run.
         each: Seconds between two, on average.
 
     Attributes:
         harms: What was done, and what the machine did.
-        special: Those of the store.
-        delays: Those of them that cost no claim.
-        broken: What raised instead of doing harm; after that none are made.
+        special: The kinds that are faults of the store.
+        delays: The special kinds that cost no claim.
+        broken: The faults that raised instead; after that none are made.
     """
 
     def __init__(
@@ -190,8 +190,8 @@ class Faults:
     async def watch_machine(self) -> None:
         """Note when this process is held up itself, or a byte on its way into a file.
 
-        Then so are the others, by nobody's fault: by too few processors, or by a file system that
-        lets all wait while somebody else's writes are synced.
+        Then so are the others, and no process is to blame: there are too few processors, or the
+        file system lets all wait while the writes of another are synced.
         """
         with (self._processes.folder / "watched").open("ab", buffering=0) as file:
             while True:

@@ -29,7 +29,7 @@ from sched_testkit.torture.worker import load
 
 Read = TypeVar("Read")
 TRIES = 30
-"""For reading what is stored, about a second each."""
+"""Tries to read what is stored, about a second each."""
 
 
 @define
@@ -38,10 +38,10 @@ class Run:
 
     Attributes:
         spec: Names the harness for the workers.
-        seed: Of workload and faults.
+        seed: The seed of workload and faults.
         seconds: How long faults are made.
         faults_each: Seconds between two faults, on average.
-        scale: Of the workload.
+        scale: The size of the workload.
         harness: Once it has played.
         evidence: Once it has played.
         kept: The folder with the journals and logs, if there was a finding, or no verdict at all.
