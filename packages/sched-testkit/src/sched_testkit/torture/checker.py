@@ -144,9 +144,9 @@ def _died_last(evidence: Evidence) -> dict[int, datetime]:
     """Return the workers that died too late for a takeover of what they held, and when."""
     since = evidence.rested - evidence.rules.lease - causes.LATE
     return {
-        harm.worker: harm.began
-        for harm in evidence.harms
-        if harm.what in {"kill", "suicide"} and harm.began > since
+        fault.worker: fault.began
+        for fault in evidence.injected
+        if fault.what in {"kill", "suicide"} and fault.began > since
     }
 
 

@@ -12,7 +12,7 @@ from attrs import define, field, frozen
 
 from sched_core import Execution, Job
 from sched_testkit.torture.commands import Command
-from sched_testkit.torture.faults import Harm
+from sched_testkit.torture.faults import InjectedFault
 from sched_testkit.torture.finding import Finding
 from sched_testkit.torture.processes import Exit
 
@@ -48,7 +48,7 @@ class Evidence:
         executions: The history, oldest execution first.
         entries: What the workers wrote, in order of time.
         commands: What was commanded, one after the other.
-        harms: What was done to whom.
+        injected: The faults that were injected, and which worker had each.
         exits: How the processes ended.
         hanging: The processes that did not end when asked to.
         rested: When everything had been well for a while.
@@ -61,7 +61,7 @@ class Evidence:
     executions: Sequence[Execution]
     entries: Sequence[dict[str, Any]]
     commands: Sequence[Command]
-    harms: Sequence[Harm]
+    injected: Sequence[InjectedFault]
     exits: Sequence[Exit]
     hanging: Sequence[int]
     rested: datetime

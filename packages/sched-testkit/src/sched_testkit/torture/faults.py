@@ -41,7 +41,7 @@ IMPATIENT = 0.5
 
 
 @define(eq=False)
-class Harm:
+class InjectedFault:
     """A fault that was made.
 
     Attributes:
@@ -49,7 +49,7 @@ class Harm:
         worker: The number of the one that had it, 0 where all of them may feel it.
         began: When it began.
         ended: When it was undone.
-        store: Whether it befell the store, or the way there.
+        store: Whether the store had it, or the way there.
         costly: Whether claims may be lost by it; otherwise it excuses lateness and nothing else.
     """
 
@@ -65,7 +65,7 @@ class Harm:
         """Whether anything may come of it. A clock that does not decide changes nothing."""
         return self.what not in {CLOCK, MEDDLED}
 
-    def befalls(self, other: Harm) -> bool:
+    def overlaps(self, other: InjectedFault) -> bool:
         """Whether it is of the same process, and at the same time, as the other."""
         overlap = self.began <= other.ended and other.began <= self.ended
         return self.worker == other.worker and overlap
@@ -133,7 +133,7 @@ class Faults:
         each: Seconds between two, on average.
 
     Attributes:
-        harms: What was done, and what the machine did.
+        injected: The faults that were made, and those of the machine.
         special: The kinds that are faults of the store.
         delays: The special kinds that cost no claim.
         broken: The faults that raised instead; after that none are made.
@@ -147,7 +147,7 @@ class Faults:
         seed: int,
         each: float,
     ) -> None:
-        self.harms: list[Harm] = []
+        self.injected: list[InjectedFault] = []
         self.broken: list[Finding] = []
         self._lease = harness.lease.total_seconds()
         self._processes, self._whom = processes, random.Random(seed)
@@ -163,16 +163,16 @@ class Faults:
         self._plan = plan(seed, kinds, special, each, self._lease)
 
     @contextmanager
-    def harm(
+    def noting(
         self, what: str, worker: int = 0, *, store: bool = False, costly: bool = True
-    ) -> Iterator[Harm]:
+    ) -> Iterator[InjectedFault]:
         """Note a fault for as long as it lasts."""
-        harm = Harm(what, worker, store=store, costly=costly)
-        self.harms.append(harm)
+        fault = InjectedFault(what, worker, store=store, costly=costly)
+        self.injected.append(fault)
         try:
-            yield harm
+            yield fault
         finally:
-            harm.ended = now()
+            fault.ended = now()
 
     async def make(self, tasks: anyio.abc.TaskGroup) -> None:
         """Make faults until cancelled; what has begun is undone in the task group."""
@@ -199,13 +199,13 @@ class Faults:
                 await anyio.sleep(0.1)
                 await anyio.to_thread.run_sync(file.write, b".")
                 if (after := now()) - before > self._lease / 4 * S:
-                    self.harms.append(Harm(STARVED, began=before, ended=after))
+                    self.injected.append(InjectedFault(STARVED, began=before, ended=after))
 
     async def _hurt_store(self, planned: Planned) -> bool:
         """Make a fault of the store; return whether it came to its end."""
         kind = planned.kind
         costly = kind not in self.delays
-        with self.harm(kind, store=True, costly=costly), anyio.CancelScope(shield=True):
+        with self.noting(kind, store=True, costly=costly), anyio.CancelScope(shield=True):
             try:
                 await anyio.to_thread.run_sync(self.special[kind], planned.lasts)
             except Exception as error:
@@ -221,7 +221,7 @@ class Faults:
         if kind == "stop":
             tasks.start_soon(self._stop, worker, planned.lasts)
             return
-        with self.harm(kind, worker.number):
+        with self.noting(kind, worker.number):
             if kind == CLOCK:
                 assert worker.clock is not None
                 set_clock(worker.clock, planned.step)
@@ -248,7 +248,7 @@ class Faults:
         return otherwise
 
     async def _stop(self, worker: Worker, seconds: float) -> None:
-        with self.harm("stop", worker.number), anyio.CancelScope(shield=True):
+        with self.noting("stop", worker.number), anyio.CancelScope(shield=True):
             worker.signal(signal.SIGSTOP)
             await anyio.sleep(seconds)
             if worker.alive:
@@ -272,22 +272,24 @@ class Faults:
             lasts = {"suicide": 2 * S, "block": 2 * self._lease * S, MEDDLED: 0 * S}.get(what)
             if lasts is not None:
                 at = datetime.fromisoformat(entry["at"])
-                self.harms.append(Harm(entry["what"], entry["worker"], at, at + lasts))
-        made = [harm for harm in self.harms if harm.what in {"stop", "block"}]
+                self.injected.append(InjectedFault(entry["what"], entry["worker"], at, at + lasts))
+        made = [fault for fault in self.injected if fault.what in {"stop", "block"}]
         for entry in entries:
             if entry["what"] == "held up":
                 until = datetime.fromisoformat(entry["at"])
-                starved = Harm(STARVED, entry["worker"], until - entry["seconds"] * S, until)
-                if not any(harm.befalls(starved) for harm in made):
-                    self.harms.append(starved)
-        self.harms += self._absences(entries)
+                starved = InjectedFault(
+                    STARVED, entry["worker"], until - entry["seconds"] * S, until
+                )
+                if not any(fault.overlaps(starved) for fault in made):
+                    self.injected.append(starved)
+        self.injected += self._absences(entries)
 
-    def _absences(self, entries: Sequence[dict[str, Any]]) -> Iterator[Harm]:
+    def _absences(self, entries: Sequence[dict[str, Any]]) -> Iterator[InjectedFault]:
         """Yield when no process was there, between two that were."""
         ended = {one.worker: one.at for one in self._processes.exits}
         ready = [(e["at"], e["worker"]) for e in entries if e["what"] == "ready"]
         present: datetime | None = None
         for at, number in sorted((datetime.fromisoformat(at), number) for at, number in ready):
             if present is not None and present < at:
-                yield Harm(ABSENT, 0, present, at, costly=False)
+                yield InjectedFault(ABSENT, 0, present, at, costly=False)
             present = max(present or at, ended.get(number, at + NEVER))

@@ -11,7 +11,7 @@ from typing import Any
 from sched_core import Backend, Scheduler
 
 Fault = Callable[[float], None]
-"""Does harm for so many seconds, and returns when the store is whole again; called in a thread."""
+"""Makes the fault for so many seconds; returns when the store is whole again. Runs in a thread."""
 
 
 class TortureHarness(ABC):

@@ -123,7 +123,7 @@ class Run:
                 watching.cancel_scope.cancel()
             resting = await _read(partial(_jobs, scheduler))
             rested = now()
-            with faults.harm("terminate"):
+            with faults.noting("terminate"):
                 hanging = await anyio.to_thread.run_sync(processes.stop)
             jobs = await _read(partial(_jobs, scheduler))
             executions = await _read(partial(_executions, scheduler))
@@ -144,7 +144,7 @@ class Run:
             executions,
             entries,
             commands.record,
-            faults.harms,
+            faults.injected,
             processes.exits,
             hanging,
             rested,
@@ -154,7 +154,7 @@ class Run:
 
     def faults(self) -> str:
         """Return how many faults of each kind there were."""
-        counted = Counter(harm.what for harm in self.evidence.harms)
+        counted = Counter(fault.what for fault in self.evidence.injected)
         overloads = counted.pop(STARVED, 0) + counted.pop(ABSENT, 0)
         made = ", ".join(f"{count} {what}" for what, count in sorted(counted.items()))
         told = f"{counted.total()} faults ({made})"
