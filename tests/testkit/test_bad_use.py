@@ -15,7 +15,7 @@ from attrs import evolve
 from sched_core import MemoryBackend, MemoryStore
 from sched_testkit import Harness, Unfit, conformance
 from sched_testkit._suite.fitness import check_fitness, declared
-from sched_testkit.harness import METHODS
+from sched_testkit._suite.port import METHODS
 
 
 class Mine(Harness):

@@ -12,8 +12,8 @@ from tests.testkit.mutants.joined import JoinedHarness
 from tests.wrappers import HandsOn
 
 from sched_testkit import Unfit
-from sched_testkit.conformance import run_law
-from sched_testkit.harness import inspect_backend
+from sched_testkit._suite.port import inspect_backend
+from sched_testkit._suite.runner import run_law
 from sched_testkit.laws import LAWS
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "audited_backend.py"

@@ -13,7 +13,7 @@ from tests.testkit.mutants import MutantHarness, Sound
 from sched_core import Claimed
 from sched_testkit import LawBroken
 from sched_testkit._suite.fitness import HURRY, progress
-from sched_testkit.conformance import run_law
+from sched_testkit._suite.runner import run_law
 from sched_testkit.laws import LAWS
 
 BY_NAME = {law.name: law for law in LAWS}

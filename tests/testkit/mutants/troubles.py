@@ -23,7 +23,7 @@ from sched_core import (
     Settlement,
     Undecodable,
 )
-from sched_testkit.harness import METHODS
+from sched_testkit._suite.port import METHODS
 
 
 class SilentStore(Store):

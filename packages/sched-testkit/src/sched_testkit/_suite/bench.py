@@ -39,7 +39,8 @@ from sched_core import (
 )
 from sched_testkit._stories.filters import selects
 from sched_testkit._suite.builders import FIELDS, KEEP, SECOND, START, Values, whole
-from sched_testkit.harness import Harness, Unfit, inspect_backend
+from sched_testkit._suite.port import inspect_backend
+from sched_testkit.harness import Harness, Unfit
 
 if TYPE_CHECKING:
     from sched_testkit._suite.processes import Elsewhere

@@ -10,7 +10,8 @@ from attrs import define
 
 from sched_core import Capabilities
 from sched_testkit._suite.bench import Bench
-from sched_testkit.harness import LOOPS, Harness, Unfit, fresh, inspect_backend
+from sched_testkit._suite.port import LOOPS, fresh, inspect_backend
+from sched_testkit.harness import Harness, Unfit
 
 HURRY = 0.1
 """The part of its patience that a run of the suite keeps once a call did not return."""

@@ -13,7 +13,8 @@ from hypothesis.strategies import SearchStrategy
 from sched_core import Backend, Capabilities
 from sched_testkit._suite.bench import Bench
 from sched_testkit._suite.overlap import Round, sweep
-from sched_testkit.harness import OFFERS, Harness, fresh
+from sched_testkit._suite.port import OFFERS, fresh
+from sched_testkit.harness import Harness
 
 LawFunction = Callable[[Bench], Awaitable[None]]
 ValueCheck = Callable[[Bench, Any], Awaitable[None]]
