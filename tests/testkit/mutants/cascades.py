@@ -62,7 +62,7 @@ class AddingAgainStartsAnEmptyHistory(Forgets):
 
 
 @breaks("the_history_of_a_removed_job_stays")
-class TheLedgerIsJoinedWithJobs(Sound):
+class TheHistoryIsJoinedWithJobs(Sound):
     """FROM history JOIN job: the executions of a job that is gone are not listed."""
 
     async def executions(

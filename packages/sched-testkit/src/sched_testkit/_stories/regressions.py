@@ -71,7 +71,7 @@ BY_OURS: tuple[Story, ...] = (
         _claim(most=1),
         _claim(1, most=1),
     ),
-    # SQLite and JetStream wrote a second line under the id of the lost attempt.
+    # SQLite and JetStream wrote a second execution under the id of the lost attempt.
     (_add(), _claim(), _pass(), _claim(), _settle("freed"), _claim(1), _settle()),
     # SQLite wrote a second execution of an attempt that had ended without its standing.
     (_add(), _claim(), _settle("interrupted only"), _claim(), _settle()),
