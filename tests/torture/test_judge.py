@@ -17,11 +17,11 @@ from attrs import evolve
 
 from sched_core import Execution, Interval, Job, JobSpec, Kind, Pending, Standing, Status
 from sched_testkit import torture
-from sched_testkit.torture.checker import check
 from sched_testkit.torture.commands import Command
 from sched_testkit.torture.evidence import Evidence, Rules
 from sched_testkit.torture.faults import ABSENT, MEDDLED, STARVED, InjectedFault
 from sched_testkit.torture.finding import Finding
+from sched_testkit.torture.invariants import check
 from sched_testkit.torture.processes import Exit
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -595,5 +595,5 @@ def test_each_invariant_can_be_broken(name: str, guilty: Change, innocent: Chang
 
 def test_none_is_left_out() -> None:
     """Every name by which the judge accuses is among the cases."""
-    source = "".join(path.read_text() for path in Path(torture.__path__[0]).glob("*.py"))
+    source = "".join(path.read_text() for path in Path(torture.__path__[0]).rglob("*.py"))
     assert set(re.findall(r'Finding\(\s*"([^"]+)"', source)) == {name for name, *_ in CASES}

@@ -18,11 +18,11 @@ from attrs import define, field
 from sched_core import BackendUnavailable, Execution, Job, Scheduler
 from sched_core.ports import MAX_POLL
 from sched_core.testing import history
-from sched_testkit.torture.checker import check
 from sched_testkit.torture.commands import Commands, S, workload
 from sched_testkit.torture.evidence import Evidence, Report, Rules
 from sched_testkit.torture.faults import ABSENT, CLOCK, DISK, STARVED, Faults
 from sched_testkit.torture.harness import TortureHarness
+from sched_testkit.torture.invariants import check
 from sched_testkit.torture.journal import now, read
 from sched_testkit.torture.processes import Processes, can_limit_files
 from sched_testkit.torture.worker import load

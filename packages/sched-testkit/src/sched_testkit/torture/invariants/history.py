@@ -1,9 +1,4 @@
-"""The verdict: reads the history, the stored jobs and the journals, and nothing else.
-
-Each invariant has a name, by which a finding is told and a planted fault is known to be caught.
-This file has those that hold whatever is done to processes and stores; ``causes`` those that ask
-what was done, ``commanded`` those that ask what was commanded.
-"""
+"""Invariants of the history and the handlers' journals, whatever faults are made."""
 
 from __future__ import annotations
 
@@ -14,31 +9,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sched_core import Execution, FixedDelay, Interval, Job, Kind, Once, Status
-from sched_testkit.torture import acceptance, causes
 from sched_testkit.torture.evidence import Evidence, Report, moment
 from sched_testkit.torture.finding import Finding
+from sched_testkit.torture.invariants.faults import LATE
 from sched_testkit.torture.journal import ENDS
 
 S = timedelta(seconds=1)
-
-
-def check(evidence: Evidence) -> Report:
-    """Judge a run."""
-    report = Report()
-    report.findings += evidence.broken
-    for part in (
-        _executions,
-        _names,
-        _runs,
-        _chains,
-        _early,
-        *acceptance.PARTS,
-        *causes.PARTS,
-        _vacuous,
-    ):
-        report.findings += part(evidence, report)
-    report.findings.sort(key=lambda finding: finding.at)
-    return report
 
 
 def _executions(evidence: Evidence, report: Report) -> Iterator[Finding]:
@@ -142,7 +118,7 @@ def _runs(evidence: Evidence, report: Report) -> Iterator[Finding]:
 
 def _died_last(evidence: Evidence) -> dict[int, datetime]:
     """Return the workers that died too late for a takeover of what they held, and when."""
-    since = evidence.rested - evidence.rules.lease - causes.LATE
+    since = evidence.rested - evidence.rules.lease - LATE
     return {
         fault.worker: fault.began
         for fault in evidence.injected
@@ -229,10 +205,4 @@ def _early(evidence: Evidence, report: Report) -> Iterator[Finding]:
             yield Finding("early", f"{entry['key']} by {scheduled - at}", at, entry["id"])
 
 
-def _vacuous(evidence: Evidence, report: Report) -> Iterator[Finding]:
-    needed = ["takeovers", "repeated runs", "runs", "commands ok", "chains"]
-    if evidence.rules.store_faults:
-        needed.append("faults of the store")
-    for name in needed:
-        if not report.counts[name]:
-            yield Finding("vacuous", f"no {name}: this run shows nothing", evidence.rested)
+PARTS = (_executions, _names, _runs, _chains, _early)
