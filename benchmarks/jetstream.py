@@ -132,7 +132,7 @@ class Bench:
         rate = statistics.median(rates)
         limit = "messages in atomic batches of 300"
         self.say("10,000 due one-shots, claimed, run and settled", rate, "runs/s", limit)
-        print(f"    {batches} writes for {count} runs: what sets the pace is said in docs/adr/0015")
+        print(f"    {batches} writes for {count} runs; the pace: docs/explanation/adr/0015")
 
     async def steady(self) -> None:
         bucket, jobs, seconds = f"s{next(self.names)}", 1000, 20

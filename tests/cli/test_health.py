@@ -79,7 +79,7 @@ def backend_at(url: str) -> Backend:
     return open_backend(read_config({"mode": mode, mode: {"url": url}}, environ={}))
 
 
-def test_what_is_overdue_and_run_by_nobody_is_unhealthy(address: str) -> None:
+def test_an_overdue_job_that_no_worker_runs_is_unhealthy(address: str) -> None:
     code, output = sched("--url", address, "health")
     assert (code, output.count("\n")) == (2, 1), "there is no store, and none is made"
     anyio.run(make, backend_at(address))
@@ -100,11 +100,11 @@ def test_what_is_overdue_and_run_by_nobody_is_unhealthy(address: str) -> None:
             while not claims:  # where hints tell what is due
                 await backend.wait_due(Room(5))
                 claims = (await backend.claim_due(Room(5))).claims
-            await anyio.to_thread.run_sync(probe_beside)
+            await anyio.to_thread.run_sync(probe_meanwhile)
         finally:
             await backend.close()
 
-    def probe_beside() -> None:
+    def probe_meanwhile() -> None:
         code, found = asked(address, "health")
         assert (code, found["problems"]) == (0, [])
         if address.startswith("sqlite"):

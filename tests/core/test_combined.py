@@ -122,7 +122,7 @@ def test_it_comes_back_from_the_codec_and_from_copies(schedule: Schedule) -> Non
     assert pickle.loads(pickle.dumps(schedule)) == copy.deepcopy(schedule) == schedule
 
 
-# -- each by itself ----------------------------------------------------------
+# -- each alone --------------------------------------------------------------
 
 
 def test_what_coincides_occurs_once() -> None:

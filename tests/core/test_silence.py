@@ -1,4 +1,4 @@
-"""Nothing is silent, and nobody's mistake around a job ends the run of all others."""
+"""Nothing fails in silence, and no mistake around one job ends the runs of all others."""
 
 from __future__ import annotations
 
@@ -334,7 +334,7 @@ def test_a_schedule_that_does_not_go_on_is_set_aside(schedule: Any) -> None:
 def test_jobs_that_cannot_be_read_are_told_of(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, make: Make, loop: str
 ) -> None:
-    monkeypatch.setattr(maintenance, "LOOK_BEGINS", timedelta(milliseconds=1))
+    monkeypatch.setattr(maintenance, "CHECKS_BEGIN", timedelta(milliseconds=1))
 
     async def main() -> None:
         backend: Backend = make()
@@ -354,7 +354,7 @@ def test_a_look_that_failed_is_made_again_soon(
     monkeypatch: pytest.MonkeyPatch, make: Make, loop: str
 ) -> None:
     """A store that was away for a moment must not look ill for an hour."""
-    monkeypatch.setattr(maintenance, "LOOK_BEGINS", timedelta(milliseconds=50))
+    monkeypatch.setattr(maintenance, "CHECKS_BEGIN", timedelta(milliseconds=50))
 
     async def main() -> None:
         backend = Faulty(make())

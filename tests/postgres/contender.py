@@ -119,7 +119,7 @@ class Contender:
                 await self.backend.add([new_job(job_id, self.now())])
                 self.counts["added"] += 1
             elif isinstance(stored, Job) and self.chance.random() < 0.5:
-                await self.backend.remove(stored, define.retire(stored, now=self.now()))
+                await self.backend.remove(stored, define.final_executions(stored, now=self.now()))
                 self.counts["removed"] += 1
             elif isinstance(stored, Job):
                 every = timedelta(milliseconds=self.chance.randint(10, 300))

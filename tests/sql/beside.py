@@ -285,7 +285,7 @@ class Twins:
                 return job
             side.reads = [*side.reads[-3:], job]
             if what == "remove":
-                return await side.backends[1].remove(job, defines.retire(job, now=now))
+                return await side.backends[1].remove(job, defines.final_executions(job, now=now))
             job, executions = edited(job)
             return await side.backends[1].replace(job, executions)
 

@@ -32,7 +32,7 @@ from sched_core import (
     Status,
     row,
 )
-from sched_core._model.claim import Asked, Start
+from sched_core._model.claim import Requested, Start
 from sched_core._rules import begin, define, finish, operate, request
 from sched_core._runtime import completion
 from sched_core._runtime.leases import Deadlines
@@ -84,8 +84,8 @@ def marks_are_ignored(job: Job, **options: Any) -> Job:
     return job
 
 
-def triggers_are_lost(job: Job, **options: Any) -> Asked:
-    return Asked(job, job.standing.last_number + 1)
+def triggers_are_lost(job: Job, **options: Any) -> Requested:
+    return Requested(job, job.standing.last_number + 1)
 
 
 def edits_move_the_schedule(job: Job, spec: Any, **options: Any) -> Any:
@@ -224,7 +224,7 @@ async def a_slow_run(world: World) -> None:
         (operate, "skip_next", marks_are_ignored, a_skip, "has marked nothing"),
         (request, "trigger", triggers_are_lost, a_trigger, "has no end|its end is scheduled"),
         (define, "redefine", edits_move_the_schedule, an_edit_of_metadata, "moved its standing"),
-        (define, "retire", removals_write_nothing, a_removal_of_what_is_due, "0 own"),
+        (define, "final_executions", removals_write_nothing, a_removal_of_what_is_due, "0 own"),
         (finish, "backoff", retries_do_not_wait, a_failure, "before its retry was due"),
         (row, "lapse", the_lost_do_not_wait, a_crash, "starts at once after a lost claim"),
         (

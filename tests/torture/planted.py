@@ -31,7 +31,7 @@ from sched_core import (
     Status,
     Undecodable,
 )
-from sched_core._runtime import loop as runtime_loop
+from sched_core._runtime import shutdown
 from sched_core.memory import MemoryBackend, MemoryStore, _Row
 from sched_core.row import CLAIM_LOST, WRITTEN, History, is_held_by
 from sched_testkit.simulation import Setup
@@ -253,7 +253,7 @@ class ReleaseOfWhatRuns(Scheduler):
         queued = workers.take_queued
 
         def everything() -> list[Claim]:
-            return queued() + [run.claim for run in workers.holdings.runs.values()]
+            return queued() + [run.claim for run in workers.in_flight.runs.values()]
 
         workers.take_queued = everything  # type: ignore[method-assign]
         return parts
@@ -264,15 +264,15 @@ class StopBeforeSettling(Scheduler):
 
     def _parts(self, clock: Clock) -> Any:
         parts = super()._parts(clock)
-        engine, workers = parts.engine, parts.workers
+        loop, workers = parts.loop, parts.workers
 
-        async def wind_down(stop: Any, over: Any) -> None:
+        async def wind_down(shutdown: Any, over: Any) -> None:
             claims = workers.take_all_unbegun()
             await workers.until_idle()
             workers.close()
-            await engine._release(claims)
+            await loop._release(claims)
 
-        engine._wind_down = wind_down  # type: ignore[method-assign]
+        loop._wind_down = wind_down  # type: ignore[method-assign]
         return parts
 
 
@@ -436,7 +436,7 @@ class Planted(Sqlite):
 
     def scheduler(self, backend: Backend, **options: Any) -> Scheduler:
         if not self.patient:
-            vars(runtime_loop)["DEFAULT_GRACE"] = timedelta(0)
+            vars(shutdown)["DEFAULT_GRACE"] = timedelta(0)
         return self.kind(backend, **options)
 
 

@@ -34,7 +34,7 @@ def edit(world: World, job: Job, argument: str) -> None:
     if schedule == job.spec.schedule and change.job.next_run == job.next_run:
         world.replace(change.job)  # only a request's wait was put right
         return
-    before = operate.woken(job, now=world.now).standing.last_number
+    before = operate.resumed_if_over(job, now=world.now).standing.last_number
     world.judge.edited(job.uid, schedule, world.now, job, before)
     world.replace(change.job, change.executions)
 
@@ -58,7 +58,7 @@ def policy(world: World, job: Job, argument: str) -> None:
 
 def remove(world: World, job: Job, argument: str) -> None:
     """Remove the job."""
-    found = defines.retire(job, now=world.now)
+    found = defines.final_executions(job, now=world.now)
     world.row.check(job)
     world.judge.removed(job.uid, world.now, job)
     world.row.remove(job, found, world.judge)

@@ -119,7 +119,7 @@ class Search:
 
     Attributes:
         histories: How many were judged.
-        faults: Of each kind the shortest history.
+        faults: The shortest history of each kind.
     """
 
     def __init__(self, scenario: Scenario, alphabet: Sequence[str], depth: int) -> None:

@@ -11,7 +11,7 @@ from tests.core.occurrences.clock import T0, M, at
 from tests.core.occurrences.commands import COMMANDS
 from tests.core.occurrences.stored import Stored
 
-from sched_core._model.claim import Asked, Claim, Decision, Ended, Renewal, Settlement, Start
+from sched_core._model.claim import Claim, Decision, Ended, Renewal, Requested, Settlement, Start
 from sched_core._model.execution import Execution, Kind, Status
 from sched_core._model.job import Job, JobSpec
 from sched_core._model.occurrence import Pause, Pending, Standing
@@ -61,7 +61,7 @@ class World:
         self.serial = self.lives = self.schedule = self.policy = self.read_at = 0
         self.highest: dict[str, int] = {}
         self.waits: dict[tuple[str, int], datetime] = {}
-        """Until when what has failed or was put off is not attempted again."""
+        """The moment until which what has failed or was put off is not attempted again."""
         self.told: tuple[str, ...] = ()
         self.do_add()
 
@@ -145,7 +145,7 @@ class World:
                 life.resume(self.judge.seq)
         elif pause is not None and pause.until is None and not life.paused_at(self.now):
             if job.spec.policy.pause_after is None:
-                raise Wrong("it is paused, and nobody asked for it")
+                raise Wrong("it is paused, and was not asked for")
             life.pause(pause.since, None, self.judge.seq, None)
         if standing.last_number < self.highest.get(job.uid, 0):
             raise Wrong("numbers go back")
@@ -208,11 +208,11 @@ class World:
                 self.row.renew(Renewal(claim, alone=True), self.now, LEASE)
 
     def do_die(self) -> None:
-        """Claim, and die beside others."""
+        """Claim, and die while others run."""
         self._die(alone=False)
 
     def do_die_alone(self) -> None:
-        """Claim, and die with nothing beside it, where that is what the worker is told to do."""
+        """Claim, and die while nothing else runs, where that is what the worker is told to do."""
         self._die(alone=True)
 
     def _die(self, *, alone: bool) -> None:
@@ -406,7 +406,7 @@ class World:
         """Write what an operator has made of the job."""
         self.row.replace(job, found, self.next(), self.judge)
 
-    def ask(self, job: Job, asked: Asked) -> int:
+    def ask(self, job: Job, asked: Requested) -> int:
         """Write a request, unless it was there; return its number."""
         if asked.job is not job:
             self.replace(asked.job)

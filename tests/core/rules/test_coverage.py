@@ -1,4 +1,4 @@
-"""What an occurrence stands for: fixed when it begins, whatever is edited or paused afterwards."""
+"""What an occurrence covers: fixed when it begins, whatever is edited or paused afterwards."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from sched_core.schedule import Interval
 
 RETRY = Retry(attempts=3, backoff=10 * MINUTE)
 LATE = T0 + 5 * HOUR + 30 * MINUTE
-"""When the occurrence of 1:00 begins; four more have passed."""
+"""The occurrence of 1:00 begins then; four more have passed."""
 SINGLE = pytest.mark.parametrize("misfire", [CatchUp(), Drop(DAY)])
 TO_COALESCE = Policy(misfire=Coalesce(), retry=RETRY)
 
@@ -78,7 +78,7 @@ def test_nor_to_what_a_lost_claim_has_begun(misfire: CatchUp | Drop) -> None:
     stored = edit(running(job, LATE), LATE + MINUTE, policy=Policy(max_lost=1)).job
     job, executions = lose(job, LATE, stored=stored)
     assert told(executions) == [("abandoned", 1, 0)]
-    decision = define.retire(job, now=LATE + MINUTE)
+    decision = define.final_executions(job, now=LATE + MINUTE)
     assert told(decision) == [("superseded", 1, 0), ("superseded", 2, 3)]
 
 
