@@ -42,9 +42,7 @@ TORTURING = (
     "packages/sched-testkit/src/sched_testkit/_numbers.py",
     "packages/sched-testkit/src/sched_testkit/torture",
     "tests/torture/harnesses.py",
-    "tests/nats_server.py",
-    "tests/postgres_server.py",
-    "tests/proxy.py",
+    "tests/servers",
 )
 """What a torture uses in addition to the backend; none of the testkit's laws and histories."""
 OCCURRENCES = "tests/core/occurrences"
@@ -165,7 +163,7 @@ def benchmark(script: str, *args: str) -> Part:
     """Return the part that runs a benchmark and needs its promises kept."""
     return Part(
         "-".join((script, *args)),
-        (("python", f"benchmarks/{script}.py", *args),),
+        (("python", "-m", f"benchmarks.{script}", *args),),
         (*CODE, HELPERS, "benchmarks"),
         figures=r"\d",
         alone=True,

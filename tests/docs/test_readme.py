@@ -12,8 +12,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from tests import postgres_server
-from tests.jetstream.servers import shared_server
+from tests.servers import postgres_server
+from tests.servers.nats_shared import shared_server
 
 from sched_core import open_scheduler
 

@@ -12,10 +12,10 @@ import anyio
 import anyio.to_thread
 import psycopg
 import pytest
-from tests import postgres_server
 from tests.postgres.places import Place, past
 from tests.postgres.test_backend import job, opened
-from tests.postgres_server import PASSWORD
+from tests.servers import postgres_server
+from tests.servers.postgres_server import PASSWORD
 
 from sched_core import (
     BackendError,

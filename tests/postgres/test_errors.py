@@ -10,9 +10,9 @@ from typing import Any
 import anyio
 import psycopg
 import pytest
-from tests import postgres_server
 from tests.postgres.places import Place, past
-from tests.postgres_server import PASSWORD, free_port
+from tests.servers import postgres_server
+from tests.servers.postgres_server import PASSWORD, free_port
 
 from sched_core import (
     BackendError,

@@ -11,10 +11,10 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from tests import postgres_server
 from tests.postgres.places import Place
 from tests.postgres.test_backend import job, opened
-from tests.proxy import Proxy
+from tests.servers import postgres_server
+from tests.servers.proxy import Proxy
 
 from sched_core import BackendUnavailable, Claim, JobEvent, Once, Room, Scheduler
 from sched_sql import PostgresBackend

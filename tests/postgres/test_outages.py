@@ -14,10 +14,10 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from tests import postgres_server
 from tests.postgres.places import Place, renewals
-from tests.postgres_server import Server
-from tests.proxy import Proxy
+from tests.servers import postgres_server
+from tests.servers.postgres_server import Server
+from tests.servers.proxy import Proxy
 
 from sched_core import Execution, JobEvent, JobSpec, Once, Room, Scheduler, Status
 from sched_core.clock import SystemClock

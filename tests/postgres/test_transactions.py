@@ -10,6 +10,7 @@ import anyio
 import psycopg
 import pytest
 from tests.postgres.places import Place, past
+from tests.wrappers import HandsOn
 
 from sched_core import (
     BackendError,
@@ -126,14 +127,8 @@ def test_connections_that_cannot_be_joined(here: Place) -> None:
     anyio.run(main)
 
 
-class InFront:
-    """Wraps a backend, and knows nothing of transactions."""
-
-    def __init__(self, backend: Any) -> None:
-        self._backend = backend
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
+class InFront(HandsOn):
+    """A wrapper that knows nothing of transactions, and hands them on like all else."""
 
 
 def test_nothing_is_written_past_a_backend_in_front(here: Place) -> None:

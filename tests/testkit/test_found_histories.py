@@ -15,7 +15,7 @@ from sched_core import CatchUp, FixedDelay, Interval, JobSpec, Once, Policy, Ret
 from sched_testkit import Harness
 from sched_testkit._histories.world import Act, World
 from sched_testkit._suite.failure import innermost
-from sched_testkit.harness import fresh
+from sched_testkit._suite.port import fresh
 
 MINUTELY = JobSpec("a", Interval(seconds=60))
 HOURLY = JobSpec("a", Interval(hours=1))

@@ -61,7 +61,7 @@ def holds(inside: SqliteTable, claim: Claim) -> bool:
 
 
 def token_not_checked(inside: SqliteTable) -> None:
-    """Whoever settles first is believed, whoever holds the job."""
+    """The worker that settles first is believed, whichever holds the job."""
     before = Record.settle
 
     def settle(
@@ -120,7 +120,7 @@ def freed_without_an_end(inside: SqliteTable) -> None:
         vars(module)["freed"] = freed
 
 
-def the_held_is_derived_anew(inside: SqliteTable) -> None:
+def the_held_is_derived_again(inside: SqliteTable) -> None:
     """What is held is what a claim of the stored job would be for, also after an edit."""
     vars(records)["_LEAVE"] = (
         "UPDATE sched_job SET held = NULL WHERE ? IS NOT NULL AND id = ? AND removed = 0"
@@ -166,7 +166,7 @@ def claim_by_what_was_read(inside: SqliteTable) -> None:
 
 
 def tokens_of_each_process(inside: SqliteTable) -> None:
-    """They grow in each process, and nobody asks the store where they stand."""
+    """They grow in each process, and no process asks the store for them."""
     counter, take = Serial(time.monotonic_ns() % 1000), inside._claims._take
 
     def own(rows: Any, claims: Any, at: Any, until: Any, serial: Serial) -> None:
@@ -182,7 +182,7 @@ SPOILED: dict[str, Callable[[SqliteTable], None]] = {
     "nothing of the lost": nothing_of_the_lost,
     "losses counted only": losses_counted_only,
     "freed without an end": freed_without_an_end,
-    "the held is derived anew": the_held_is_derived_anew,
+    "the held is derived again": the_held_is_derived_again,
     "takeover before the end": takeover_before_the_end,
     "the living taken for dead": the_living_taken_for_dead,
     "claim by what was read": claim_by_what_was_read,

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from tests import postgres_server
 from tests.conformance.harnesses import LEASE
-from tests.pgbouncer import find, pgbouncer
-from tests.proxy import Proxy
+from tests.servers import postgres_server
+from tests.servers.pgbouncer import find, pgbouncer
+from tests.servers.proxy import Proxy
 
 from sched_sql import DatabaseBackend, SqlBackend
 from sched_testkit import Harness
@@ -122,7 +122,7 @@ class PostgresHarness(Harness):
 
 
 class BehindPgBouncer(PostgresHarness):
-    """PostgreSQL behind a real PgBouncer."""
+    """A PostgreSQL behind a real PgBouncer."""
 
     mode: str
     sessions: int

@@ -93,7 +93,7 @@ class SqliteHarness(Harness):
 
     @contextmanager
     def refuse_writes(self, place: Any) -> Iterator[None]:
-        """Make the files read-only, as a disk that was mounted so."""
+        """Refuse writes as on a disk that was mounted read-only."""
         self._query_only("ON")
         yield
         self._query_only("OFF")

@@ -40,7 +40,8 @@ from sched_core import (
 from sched_testkit._histories.world import Act, World
 from sched_testkit._oracle.annals import Wrong
 from sched_testkit._suite.failure import innermost
-from sched_testkit.harness import Harness, fresh
+from sched_testkit._suite.port import fresh
+from sched_testkit.harness import Harness
 
 S = timedelta(seconds=1)
 IDS = ("a", "b", "c")

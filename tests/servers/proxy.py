@@ -105,7 +105,7 @@ class Proxy:
     def swallow(self, ports: Collection[int]) -> None:
         """Forward nothing any more on the connections that reach the target from these ports.
 
-        As where a firewall has forgotten them: nobody is told, and `heal` does not bring them back.
+        A firewall that forgot them does so: no side is told, and `heal` does not bring them back.
         """
         with self._lock:
             for one, other in list(self._peers.items()):

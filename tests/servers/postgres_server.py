@@ -29,7 +29,7 @@ from pathlib import Path
 import psycopg
 
 PASSWORD = "not-secret-5e1"
-"""Of the user ``sched`` that owns the database; the superuser needs none on the local socket."""
+"""The password of the user ``sched``, who owns the database; the superuser needs none locally."""
 
 QUICK = {
     "fsync": "off",  # tests kill processes, not machines
@@ -87,7 +87,7 @@ def _user() -> str | None:
 
 
 def free_port() -> int:
-    """Return a port of the loopback interface that nobody uses.
+    """Return a port of the loopback interface that is free.
 
     None of those that the system gives to outgoing connections: while a server is down, one of its
     clients could get its port, and be connected to itself.
@@ -99,7 +99,7 @@ def free_port() -> int:
             return port
 
 
-KEPT = Path(__file__).resolve().parent.parent / ".dev" / "postgres"
+KEPT = Path(__file__).resolve().parents[2] / ".dev" / "postgres"
 """Empty clusters, by version: to be copied."""
 
 
@@ -142,7 +142,7 @@ class Server:
         return done.stdout
 
     def create(self) -> None:
-        """Make an empty cluster, in which passwords count for whoever comes by TCP.
+        """Make an empty cluster, in which passwords count for clients over TCP.
 
         It is a copy of one that the checkout keeps: making one takes five times as long.
         """
@@ -315,7 +315,7 @@ def _emptying() -> psycopg.Connection[tuple[object, ...]]:
 
 
 def _guard() -> None:
-    """Run a server for as long as whoever started this process lives."""
+    """Run a server for as long as the process that started this one lives."""
     user, *command = sys.argv[1:]
     environment = {**os.environ, "LC_ALL": "C"}
     child = subprocess.Popen(command, user=user or None, env=environment, stdin=subprocess.DEVNULL)

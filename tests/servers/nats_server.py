@@ -2,8 +2,8 @@
 
 ``NATS_SERVER`` names one, else the one on PATH is taken; a too old one is refused with a sentence.
 On Debian and its kin a newer suite's package is unpacked into ``.dev/``, with the machine's own apt
-and its signatures, and without touching the system. ``python tests/nats_server.py`` prints where it
-lies.
+and its signatures, and without touching the system. ``python -m
+tests.servers.nats_server`` prints where it lies.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".dev" / "nats-server"
 NEEDED = (2, 12, 12)
 SUITE = "forky"
@@ -216,7 +216,7 @@ class Server:
         config: More lines of its configuration.
         synced: Whether each write is on the disk before it is acknowledged.
         cluster: Its name, the port for the other nodes, and theirs.
-        name: Of the node.
+        name: The node's name.
     """
 
     def __init__(
@@ -255,7 +255,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where clients connect."""
+        """The address to which clients connect."""
         return f"nats://127.0.0.1:{self.port}"
 
     def start(self, *, patience: float = 20.0) -> None:
@@ -297,7 +297,7 @@ class Server:
             process.wait(30)
 
     def freeze(self) -> None:
-        """Stop its process where it stands."""
+        """Stop its process at once, with all that it holds."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
 
@@ -360,7 +360,7 @@ class Cluster:
 
     @property
     def urls(self) -> list[str]:
-        """Where clients connect."""
+        """The addresses to which clients connect."""
         return [node.url for node in self.nodes]
 
     def start(self) -> None:

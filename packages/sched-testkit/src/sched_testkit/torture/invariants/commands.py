@@ -24,7 +24,7 @@ S = timedelta(seconds=1)
 SOON = 30 * S
 """A trigger runs within so much, with faults of the store on the way, while processes can run."""
 CLOCKS = S / 10
-"""By so much the clock that decides may differ from that of who gives commands."""
+"""How much the clock that decides may differ from that of the run, which gives commands."""
 ENDS_A_PAUSE = frozenset({"resume", "remove", "pause", "submit", "ensure"})
 
 
@@ -147,10 +147,10 @@ def _triggers(evidence: Evidence, report: Report) -> Iterator[Finding]:
 def _soon(evidence: Evidence, since: datetime) -> datetime:
     """Return when SOON has passed, without the time in which no process was there, or could run."""
     deadline, counted = since + SOON, since
-    for harm in sorted(evidence.harms, key=attrgetter("began")):
-        if harm.worker == 0 and harm.what in {ABSENT, STARVED} and harm.began < deadline:
-            deadline += max(harm.ended - max(harm.began, counted), timedelta(0))
-            counted = max(counted, harm.ended)
+    for fault in sorted(evidence.injected, key=attrgetter("began")):
+        if fault.worker == 0 and fault.what in {ABSENT, STARVED} and fault.began < deadline:
+            deadline += max(fault.ended - max(fault.began, counted), timedelta(0))
+            counted = max(counted, fault.ended)
     return deadline
 
 

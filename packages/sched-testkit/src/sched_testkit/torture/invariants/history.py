@@ -1,9 +1,4 @@
-"""The verdict: reads the history, the stored jobs and the journals, and nothing else.
-
-Each invariant has a name, by which a finding is told and a planted fault is known to be caught.
-This file has those that hold whatever is done to processes and stores; ``causes`` those that ask
-what was done, ``commanded`` those that ask what was commanded.
-"""
+"""Invariants of the history and the handlers' journals, whatever faults are made."""
 
 from __future__ import annotations
 
@@ -14,31 +9,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sched_core import Execution, FixedDelay, Interval, Job, Kind, Once, Status
-from sched_testkit.torture import acceptance, causes
 from sched_testkit.torture.evidence import Evidence, Report, moment
 from sched_testkit.torture.finding import Finding
+from sched_testkit.torture.invariants.faults import LATE
 from sched_testkit.torture.journal import ENDS
 
 S = timedelta(seconds=1)
-
-
-def check(evidence: Evidence) -> Report:
-    """Judge a run."""
-    report = Report()
-    report.findings += evidence.broken
-    for part in (
-        _executions,
-        _names,
-        _runs,
-        _chains,
-        _early,
-        *acceptance.PARTS,
-        *causes.PARTS,
-        _vacuous,
-    ):
-        report.findings += part(evidence, report)
-    report.findings.sort(key=lambda finding: finding.at)
-    return report
 
 
 def _executions(evidence: Evidence, report: Report) -> Iterator[Finding]:
@@ -77,7 +53,7 @@ def _executions(evidence: Evidence, report: Report) -> Iterator[Finding]:
 
 
 def _names(evidence: Evidence, report: Report) -> Iterator[Finding]:
-    """A number is one occurrence's for ever, and all its attempts stand for the same."""
+    """A number always names one occurrence, and all its attempts cover the same."""
     known: dict[tuple[str, int], tuple[Kind, datetime]] = {}
     for each in evidence.executions:
         key, name = (each.uid, each.number), (each.kind, each.scheduled_at)
@@ -92,12 +68,12 @@ def _names(evidence: Evidence, report: Report) -> Iterator[Finding]:
         found = entry.get("coalesced", 0), entry.get("coalesced_until") or ""
         before = content.setdefault(entry["key"], found)
         if before != found:
-            told = f"{entry['key']} stood for {before}, and then for {found}"
+            told = f"{entry['key']} covered {before}, and then {found}"
             yield Finding("content changed", told, moment(entry), entry["id"])
 
 
 def _runs(evidence: Evidence, report: Report) -> Iterator[Finding]:
-    """Runs and executions stand for each other; nothing runs twice or beside itself."""
+    """Each run has its execution and vice versa; no job runs twice, or twice at a time."""
     history = {(f"{each.uid}:{each.number}", each.attempt): each for each in evidence.executions}
     ends = {
         (entry["key"], entry["attempt"], entry["token"]): entry
@@ -124,7 +100,7 @@ def _runs(evidence: Evidence, report: Report) -> Iterator[Finding]:
         if entry["attempt"] > 1:
             report.counts["repeated runs"] += 1
         for earlier in by_job[job_id]:
-            yield from _beside(earlier, entry, history, ends)
+            yield from _one_after_the_other(earlier, entry, history, ends)
         by_job[job_id] = [*by_job[job_id][-3:], entry]
     for name, each in history.items():
         if each.attempt == 0 or each.status is Status.ABANDONED:
@@ -141,12 +117,12 @@ def _runs(evidence: Evidence, report: Report) -> Iterator[Finding]:
 
 
 def _died_last(evidence: Evidence) -> dict[int, datetime]:
-    """Return who died so late that nobody could take over yet what it held, and when."""
-    since = evidence.rested - evidence.rules.lease - causes.LATE
+    """Return the workers that died too late for a takeover of what they held, and when."""
+    since = evidence.rested - evidence.rules.lease - LATE
     return {
-        harm.worker: harm.began
-        for harm in evidence.harms
-        if harm.what in {"kill", "suicide"} and harm.began > since
+        fault.worker: fault.began
+        for fault in evidence.injected
+        if fault.what in {"kill", "suicide"} and fault.began > since
     }
 
 
@@ -155,7 +131,7 @@ def _cut_off(end: dict[str, Any] | None, died: datetime | None, lease: timedelta
     return died is not None and (end is None or moment(end) > died - 2 * lease)
 
 
-def _beside(
+def _one_after_the_other(
     earlier: dict[str, Any],
     entry: dict[str, Any],
     history: dict[tuple[str, int], Execution],
@@ -175,7 +151,7 @@ def _beside(
 
 
 def _chains(evidence: Evidence, report: Report) -> Iterator[Finding]:
-    """Jobs that nobody touched: from the first occurrence to the pending one nothing is missing."""
+    """A job that no command touched misses no occurrence, from the first to the pending one."""
     touched = evidence.touched()
     finals: dict[str, list[Execution]] = defaultdict(list)
     for each in evidence.executions:
@@ -229,10 +205,4 @@ def _early(evidence: Evidence, report: Report) -> Iterator[Finding]:
             yield Finding("early", f"{entry['key']} by {scheduled - at}", at, entry["id"])
 
 
-def _vacuous(evidence: Evidence, report: Report) -> Iterator[Finding]:
-    needed = ["takeovers", "repeated runs", "runs", "commands ok", "chains"]
-    if evidence.rules.store_faults:
-        needed.append("faults of the store")
-    for name in needed:
-        if not report.counts[name]:
-            yield Finding("vacuous", f"no {name}: this run shows nothing", evidence.rested)
+PARTS = (_executions, _names, _runs, _chains, _early)

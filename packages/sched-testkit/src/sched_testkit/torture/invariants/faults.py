@@ -19,14 +19,14 @@ from operator import itemgetter
 from sched_core import Execution, Status
 from sched_core.ports import MAX_POLL
 from sched_testkit.torture.evidence import Evidence, Report, Rules, moment
-from sched_testkit.torture.faults import ABSENT, STARVED, Harm
+from sched_testkit.torture.faults import ABSENT, STARVED, InjectedFault
 from sched_testkit.torture.finding import Finding
 
 S = timedelta(seconds=1)
 LATE = MAX_POLL + 1 * S
 """How late a first attempt may begin while nothing is wrong: a lost notification, and some more."""
 FLUSH = 5 * S
-"""For how long a process that stops tries to hand back what it holds."""
+"""The time for which a process that stops tries to hand back what it holds."""
 WORKER = re.compile(r"w(\d+)-")
 
 
@@ -47,29 +47,29 @@ def _takeovers(evidence: Evidence, report: Report) -> Iterator[Finding]:
         report.counts["takeovers"] += 1
         since, until = each.claimed_at - S, each.finished_at
         number = _number(each.worker)
-        harms = [
-            harm
-            for harm in evidence.harms
-            if harm.excuses
-            and harm.costly
-            and harm.began <= until
-            and harm.ended >= since
-            and (number is None or harm.worker in {0, number} or _locks_all(harm, rules))
+        injected = [
+            fault
+            for fault in evidence.injected
+            if fault.excuses
+            and fault.costly
+            and fault.began <= until
+            and fault.ended >= since
+            and (number is None or fault.worker in {0, number} or _locks_all(fault, rules))
         ]
-        if not harms:
+        if not injected:
             yield Finding("taken over without a fault", each.id, until, each.job_id)
-        deadly = [harm for harm in harms if harm.deadly]
+        deadly = [fault for fault in injected if fault.deadly]
         free = bool(deadly) and rules.dead_are_free
         if not free and until - each.claimed_at < rules.lease - S / 100:
             yield Finding("taken over early", each.id, until, each.job_id)
         left = stopped.get(number) if number is not None else None
         if left is not None and each.claimed_at < left < until and not _cut_off(evidence, left):
             yield Finding("left behind by a stop", each.id, until, each.job_id)
-        for harm in deadly:
-            killed = harm.what in {"kill", "suicide"} and harm.worker == number
-            if killed and each.claimed_at <= harm.began:
-                report.recovery["a kill"].append((until - harm.began).total_seconds())
-                waited = calm.between(harm.began + rules.lease, until)
+        for fault in deadly:
+            killed = fault.what in {"kill", "suicide"} and fault.worker == number
+            if killed and each.claimed_at <= fault.began:
+                report.recovery["a kill"].append((until - fault.began).total_seconds())
+                waited = calm.between(fault.began + rules.lease, until)
                 if waited > LATE:
                     told = f"{each.id}: {waited} of calm after its lease"
                     yield Finding("taken over late", told, until, each.job_id)
@@ -78,42 +78,42 @@ def _takeovers(evidence: Evidence, report: Report) -> Iterator[Finding]:
 def _was_told_to_stop(evidence: Evidence, each: Execution) -> bool:
     number = _number(each.worker)
     return any(
-        harm.what == "terminate"
-        and harm.worker in {0, number}
-        and harm.began <= each.finished_at <= harm.ended + 30 * S
-        for harm in evidence.harms
+        fault.what == "terminate"
+        and fault.worker in {0, number}
+        and fault.began <= each.finished_at <= fault.ended + 30 * S
+        for fault in evidence.injected
     )
 
 
 def _cut_off(evidence: Evidence, stopped: datetime) -> bool:
     """Whether a process that ended then could perhaps not reach the store to hand back claims."""
     return any(
-        (harm.store or harm.what == STARVED)
-        and harm.began <= stopped
-        and harm.ended >= stopped - evidence.rules.recovery - FLUSH
-        for harm in evidence.harms
+        (fault.store or fault.what == STARVED)
+        and fault.began <= stopped
+        and fault.ended >= stopped - evidence.rules.recovery - FLUSH
+        for fault in evidence.injected
     )
 
 
 class Calm:
-    """When nothing was wrong.
+    """The times in which nothing was wrong.
 
     Args:
-        evidence: Of the run.
+        evidence: What the run left.
     """
 
     def __init__(self, evidence: Evidence) -> None:
         self._begins: list[datetime] = []
         self._ends: list[datetime] = []
         rules = evidence.rules
-        for harm in sorted(evidence.harms, key=lambda harm: harm.began):
-            if not harm.excuses:
+        for fault in sorted(evidence.injected, key=lambda fault: fault.began):
+            if not fault.excuses:
                 continue
-            ended = harm.ended + (rules.recovery if harm.store else rules.lease)
-            if self._ends and harm.began <= self._ends[-1]:
+            ended = fault.ended + (rules.recovery if fault.store else rules.lease)
+            if self._ends and fault.began <= self._ends[-1]:
                 self._ends[-1] = max(ended, self._ends[-1])
             else:
-                self._begins.append(harm.began)
+                self._begins.append(fault.began)
                 self._ends.append(ended)
 
     def between(self, since: datetime, until: datetime) -> timedelta:
@@ -158,34 +158,36 @@ def _recovery(evidence: Evidence, report: Report) -> Iterator[Finding]:
         entry.get("errors", 0) for entry in evidence.entries
     )
     starts = sorted(moment(entry) for entry in evidence.starts())
-    store = sorted((harm for harm in evidence.harms if harm.store), key=lambda harm: harm.began)
-    for harm, following in zip(store, [*store[1:], None], strict=False):  # there may be none
+    store = sorted(
+        (fault for fault in evidence.injected if fault.store), key=lambda fault: fault.began
+    )
+    for fault, following in zip(store, [*store[1:], None], strict=False):  # there may be none
         report.counts["faults of the store"] += 1
-        place = bisect_right(starts, harm.ended)
+        place = bisect_right(starts, fault.ended)
         again = starts[place] if place < len(starts) else evidence.rested
         if following is not None and following.began < again:
             continue  # it was hurt again before it could be seen
-        took = again - harm.ended
-        report.recovery[harm.what].append(took.total_seconds())
-        during = [harm.began, *starts[bisect_left(starts, harm.began) : place], again]
+        took = again - fault.ended
+        report.recovery[fault.what].append(took.total_seconds())
+        during = [fault.began, *starts[bisect_left(starts, fault.began) : place], again]
         silence = max(after - before for before, after in pairwise(during))
-        report.silence[harm.what].append(silence.total_seconds())
-        if took > evidence.rules.recovery and not _held_up(evidence, harm.ended, again):
-            yield Finding("slow to recover", f"{harm.what}: {took}", again)
+        report.silence[fault.what].append(silence.total_seconds())
+        if took > evidence.rules.recovery and not _held_up(evidence, fault.ended, again):
+            yield Finding("slow to recover", f"{fault.what}: {took}", again)
 
 
-def _locks_all(harm: Harm, rules: Rules) -> bool:
+def _locks_all(fault: InjectedFault, rules: Rules) -> bool:
     """Whether a process was stopped that may then hold what all others need."""
-    return harm.what == "stop" and rules.stopped_may_lock
+    return fault.what == "stop" and rules.stopped_may_lock
 
 
 def _held_up(evidence: Evidence, since: datetime, until: datetime) -> bool:
-    """Whether none can be blamed: all waited for one, or the machine let them stand, or begin."""
+    """Whether all waited for one process, or the machine held all up, so that none is to blame."""
     return any(
-        (_locks_all(harm, evidence.rules) or harm.what in {STARVED, ABSENT})
-        and harm.began < until
-        and harm.ended > since
-        for harm in evidence.harms
+        (_locks_all(fault, evidence.rules) or fault.what in {STARVED, ABSENT})
+        and fault.began < until
+        and fault.ended > since
+        for fault in evidence.injected
     )
 
 
@@ -205,12 +207,12 @@ def _rest(evidence: Evidence, report: Report) -> Iterator[Finding]:
 
 def _exits(evidence: Evidence, report: Report) -> Iterator[Finding]:
     """Processes end when they are made to, and then they do."""
-    made_to: dict[int, list[Harm]] = defaultdict(list)
-    for harm in evidence.harms:
-        made_to[harm.worker].append(harm)
+    made_to: dict[int, list[InjectedFault]] = defaultdict(list)
+    for fault in evidence.injected:
+        made_to[fault.worker].append(fault)
     for end in evidence.exits:
-        befell = made_to[end.worker] + made_to[0]
-        made = {harm.what for harm in befell if harm.began <= end.at}
+        suffered = made_to[end.worker] + made_to[0]
+        made = {fault.what for fault in suffered if fault.began <= end.at}
         codes: set[int] = set()
         if made & {"kill", "suicide"}:
             codes.add(-9)
@@ -218,7 +220,7 @@ def _exits(evidence: Evidence, report: Report) -> Iterator[Finding]:
             codes |= {0, -15}
         if end.code not in codes and end.worker not in evidence.hanging:
             told = f"worker {end.worker} ended with {end.code}: ...{end.log}"
-            yield Finding("died by itself", told, end.at)
+            yield Finding("died on its own", told, end.at)
     for number in evidence.hanging:
         yield Finding("does not stop", f"worker {number}", evidence.rested)
 
