@@ -16,12 +16,12 @@ from sched_core import Claim, JobSpec, Once, Renewal, Room, Scheduler, SystemClo
 from sched_core.errors import BackendUnavailable
 from sched_core.row import current
 from sched_jetstream import JetStreamBackend
-from sched_jetstream.batch import Mismatch
+from sched_jetstream.batch import RevisionMismatch
 from sched_jetstream.claims import Claiming
 from sched_jetstream.errors import OutcomeUnknown
 from sched_jetstream.hint import Hint
-from sched_jetstream.layout import Step
-from sched_jetstream.protocol import Found
+from sched_jetstream.layout import AtomicWrite
+from sched_jetstream.protocol import StoredRecord
 from sched_jetstream.record import Record
 from sched_jetstream.subjects import token_of
 
@@ -64,18 +64,18 @@ def exchange(
 ) -> Callable[[], None]:
     """Have claims of the slow one written otherwise; return what puts that right."""
     assert backend._session is not None
-    committer = backend._session.committer
-    submit = committer.submit
+    writer = backend._session.writer
+    submit = writer.submit
 
-    def exchanged(*steps: Step) -> asyncio.Future[list[int]]:
+    def exchanged(*steps: AtomicWrite) -> asyncio.Future[list[int]]:
         if steps[0].record is not None and token_of(steps[0].record.id) == SLOW:
             return write(lambda: submit(*steps))
         return submit(*steps)
 
-    committer.submit = exchanged  # type: ignore[method-assign]
+    writer.submit = exchanged  # type: ignore[method-assign]
 
     def undo() -> None:
-        committer.submit = submit  # type: ignore[method-assign]
+        writer.submit = submit  # type: ignore[method-assign]
 
     return undo
 
@@ -202,14 +202,14 @@ def test_claims_do_not_wait_for_what_has_to_be_read_again() -> None:
         async with three_are_due() as backend:
             session = backend._session
             assert session is not None
-            one, free = session.reader.one, asyncio.Event()
+            one, free = session.reader.read_leader, asyncio.Event()
 
             async def stalled(token: str) -> Any:
                 await free.wait()
                 return await one(token)
 
-            undo = exchange(backend, lambda _: failed(Mismatch("somebody was faster")))
-            session.reader.one = stalled  # type: ignore[method-assign]
+            undo = exchange(backend, lambda _: failed(RevisionMismatch("somebody was faster")))
+            session.reader.read_leader = stalled  # type: ignore[method-assign]
             async with asyncio.timeout(LEASE.total_seconds() * 0.2):
                 assert await claimed(backend) == {"a", "z"}
             undo()
@@ -272,7 +272,7 @@ def test_a_claim_that_was_written_at_the_second_try_is_no_orphan() -> None:
                 return await claimed(backend) == {"slow"}
 
             await until(look)
-            stored = await backend._session.reader.one(SLOW)
+            stored = await backend._session.reader.read_leader(SLOW)
             assert isinstance(stored.content, Record)
             assert not backend._session.is_orphan(SLOW, stored.content.hold)
 
@@ -289,7 +289,9 @@ def test_a_claim_that_was_handed_out_is_no_orphan_when_its_first_try_is_given_up
             assert await claimed(backend) == {"a", "z"}
             undo()
             # Its hint is delivered again before the first try is decided.
-            session.hints.put(Hint(SLOW, session.clock.now(), await session.reader.one(SLOW)))
+            session.hints.put(
+                Hint(SLOW, session.clock.now(), await session.reader.read_leader(SLOW))
+            )
             (claim,) = await due(backend)
             assert claim.job.id == "slow"
             kept.give_up()
@@ -308,18 +310,18 @@ def test_claims_are_not_lost_with_one_that_cannot_be_read(
     async def main() -> None:
         async with three_are_due() as backend:
             assert backend._session is not None
-            one = backend._session.reader.one
+            one = backend._session.reader.read_leader
 
             def refuse(_: Callable[[], Any]) -> asyncio.Future[list[int]]:
-                return failed(Mismatch("a record has changed"))
+                return failed(RevisionMismatch("a record has changed"))
 
-            async def unreadable(token: str) -> Found:
+            async def unreadable(token: str) -> StoredRecord:
                 if token == SLOW:
                     raise BackendUnavailable("no answer")
                 return await one(token)
 
             undo = exchange(backend, refuse)
-            monkeypatch.setattr(backend._session.reader, "one", unreadable)
+            monkeypatch.setattr(backend._session.reader, "read_leader", unreadable)
             assert await claimed(backend) == {"a", "z"}
             undo()
             monkeypatch.undo()

@@ -27,11 +27,11 @@ from sched_core.ports import (
     UndecodableExecution,
 )
 from sched_jetstream.addresses import addresses
-from sched_jetstream.batch import Mismatch
+from sched_jetstream.batch import RevisionMismatch
 from sched_jetstream.claims import Claiming
 from sched_jetstream.definitions import Editing
 from sched_jetstream.dialer import must_be_known
-from sched_jetstream.layout import TTL, Message, Step
+from sched_jetstream.layout import TTL, AtomicWrite, Message
 from sched_jetstream.older_workers import take_leave
 from sched_jetstream.options import Options, Servers
 from sched_jetstream.permissions import probes, words
@@ -158,14 +158,14 @@ class JetStreamBackend:
             was_older = await provision(wire, options, create=self._create)
             session = Session(wire, options, clock, worker)
             for _ in range(SAMPLES):
-                if session.store_clock is not None and session.store_clock.vague:
+                if session.store_clock is not None and session.store_clock.imprecise:
                     await measure(session)
             if was_older:
                 await take_leave(session)
         except BaseException:
             await wire.close()
             raise
-        session.keep_up(session.hints.feed)
+        session.keep_up(session.hints.run)
         if session.store_clock is not None:
             session.keep_up(lambda: measure_on(session))
             session.keep_up(lambda: reconcile_on(session))
@@ -185,10 +185,10 @@ class JetStreamBackend:
         with anyio.move_on_after(FLUSH):
             if session.tasks or session.beside:
                 await asyncio.wait([*session.tasks, *session.beside])
-            await session.committer.close()
+            await session.writer.close()
             await Claiming(session).give_back(session.late)
             await session.hints.close()
-        session.committer.abandon()
+        session.writer.abandon()
         if session.beside:
             for task in session.beside:
                 task.cancel()
@@ -212,7 +212,7 @@ class JetStreamBackend:
             raise session.hints.failure
         await session.wire.allowed(probes(session.names))
         message = Message(session.names.check(session.worker), b"", {TTL: "60"})
-        await session.committer.write(Step([message], None, 0, 0))
+        await session.writer.write(AtomicWrite([message], None, 0, 0))
 
     # -- probes
 
@@ -236,7 +236,7 @@ class JetStreamBackend:
     async def get(self, job_id: str) -> Job | Undecodable | None:
         session = await self._calm()
         # From the leader: what an edit makes of an occurrence depends on whether it has begun.
-        return (await session.reader.one(token_of(job_id))).read()
+        return (await session.reader.read_leader(token_of(job_id))).read()
 
     async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         session = await self._calm()
@@ -320,8 +320,8 @@ class JetStreamBackend:
                 if isinstance(record, Record):
                     step = session.step(found, Write(record.id, None))
                     try:
-                        await session.committer.write(step)
-                    except Mismatch:
+                        await session.writer.write(step)
+                    except RevisionMismatch:
                         continue
                     deleted += 1
         return deleted + await session.history.prune(before, now)

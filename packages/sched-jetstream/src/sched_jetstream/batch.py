@@ -18,7 +18,7 @@ from sched_core._support.logger import Logger
 from sched_core.clock import backoff_pause, monotonic_seconds
 from sched_core.errors import BackendError
 from sched_jetstream.errors import NotSent, OutcomeUnknown, PermissionDenied
-from sched_jetstream.layout import EXPECTED, Message, Step
+from sched_jetstream.layout import EXPECTED, AtomicWrite, Message
 from sched_jetstream.reader import NO_STREAM, Reader
 from sched_jetstream.wire import ApiError, sequence_of
 
@@ -41,15 +41,15 @@ TRANSIENT = frozenset(
 on the way, too many batches at once."""
 
 
-class Mismatch(Exception):
+class RevisionMismatch(Exception):
     """A record was not what the step expected. Nothing of the step was stored."""
 
 
 @define(eq=False)
-class _Job:
+class _Submission:
     """Steps that are stored together or not at all, and who waits for it."""
 
-    steps: Sequence[Step]
+    steps: Sequence[AtomicWrite]
     done: asyncio.Future[list[int]]
     size: int = field(init=False)
     subjects: frozenset[str] = field(init=False)
@@ -61,7 +61,7 @@ class _Job:
         )
 
 
-class Committer:
+class GroupCommitWriter:
     """Writes steps.
 
     Args:
@@ -73,7 +73,7 @@ class Committer:
     def __init__(self, reader: Reader, *, budget: float, batch_all: bool = False) -> None:
         self._reader, self._wire = reader, reader.wire
         self._budget, self._batch_all = budget, batch_all
-        self._waiting: deque[_Job] = deque()
+        self._waiting: deque[_Submission] = deque()
         self._under_way: set[asyncio.Task[None]] = set()
         self._singles: set[asyncio.Task[None]] = set()
         self._starting = False
@@ -81,7 +81,7 @@ class Committer:
         self.conflicts = 0
         self.unknown = 0
 
-    async def write(self, *steps: Step) -> list[int]:
+    async def write(self, *steps: AtomicWrite) -> list[int]:
         """Store all of the steps or none; return the sequences of their records.
 
         A caller that is cancelled leaves at once, and all or none are stored all the same. Raises
@@ -91,18 +91,18 @@ class Committer:
         await asyncio.wait([future])
         return future.result()
 
-    def submit(self, *steps: Step) -> asyncio.Future[list[int]]:
+    def submit(self, *steps: AtomicWrite) -> asyncio.Future[list[int]]:
         """Hand steps over; the future has the sequences of their records.
 
         Raises:
-            Mismatch: One of the records has changed. Nothing was stored.
+            RevisionMismatch: One of the records has changed. Nothing was stored.
             OutcomeUnknown: It may have been stored. Read, and decide anew.
             NotSent: Nothing was stored, and the server was out of reach for too long.
             PermissionDenied: Nothing was stored, and the user may not write there.
             InvalidDefinition: It is too large.
         """
         done: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
-        job = _Job(steps, done)
+        job = _Submission(steps, done)
         if job.size > MESSAGES:
             raise BackendError(f"{job.size} messages in one step, and the server takes {MESSAGES}")
         for step in steps:
@@ -132,12 +132,12 @@ class Committer:
         self._under_way.discard(task)
         self._start()
 
-    def _next(self) -> list[_Job]:
+    def _next(self) -> list[_Submission]:
         """Take as many as go into one batch, no subject twice."""
-        chosen: list[_Job] = []
+        chosen: list[_Submission] = []
         steps = messages = 0
         subjects: set[str] = set()
-        passed: list[_Job] = []
+        passed: list[_Submission] = []
         while self._waiting:
             job = self._waiting[0]
             full = steps + len(job.steps) > STEPS or messages + job.size > MESSAGES
@@ -170,7 +170,7 @@ class Committer:
 
     # -- one batch
 
-    async def _commit(self, jobs: list[_Job]) -> None:
+    async def _commit(self, jobs: list[_Submission]) -> None:
         try:
             await self._try(jobs)
         except BaseException as error:
@@ -179,7 +179,7 @@ class Committer:
             if not isinstance(error, Exception):
                 raise
 
-    async def _try(self, jobs: list[_Job]) -> None:
+    async def _try(self, jobs: list[_Submission]) -> None:
         until = monotonic_seconds() + self._budget
         failures = 0
         while jobs:
@@ -193,7 +193,7 @@ class Committer:
                     jobs = await self._without_conflicts(jobs)
                     continue
                 if error.err_code == IN_FLIGHT_ELSEWHERE and len(jobs) == 1 and failures >= 3:
-                    raise Mismatch(str(error)) from error
+                    raise RevisionMismatch(str(error)) from error
                 if error.err_code not in TRANSIENT and error.code != 503:
                     if error.err_code == NO_STREAM:
                         await self._reader.stream_exists(self._reader.names.stream)
@@ -243,16 +243,16 @@ class Committer:
         last = messages[-1]
         return sequence_of(last.subject, await wire.request(last.subject, last.body, headers))
 
-    async def _apart(self, jobs: list[_Job]) -> None:
+    async def _apart(self, jobs: list[_Submission]) -> None:
         """Send halves, so that what is wrong with one does not stop the others."""
         middle = len(jobs) // 2
         await self._commit(jobs[:middle])
         await self._commit(jobs[middle:])
 
-    async def _without_conflicts(self, jobs: list[_Job]) -> list[_Job]:
+    async def _without_conflicts(self, jobs: list[_Submission]) -> list[_Submission]:
         """Tell those in conflict that they are; return the others."""
         if len(jobs) == 1:
-            _fail(jobs[0], Mismatch("a record has changed"))
+            _fail(jobs[0], RevisionMismatch("a record has changed"))
             return []
         subjects = [step.messages[0].subject for job in jobs for step in job.steps]
         stored = await self._reader.sequences(subjects)
@@ -260,21 +260,21 @@ class Committer:
         if len(rest) < len(jobs):
             for job in jobs:
                 if job not in rest:
-                    _fail(job, Mismatch("a record has changed"))
+                    _fail(job, RevisionMismatch("a record has changed"))
             return rest
         # It has changed once more, or what is in conflict is no record: find out by halves.
         await self._apart(jobs)
         return []
 
 
-def _in_conflict(job: _Job, stored: dict[str, int]) -> bool:
+def _in_conflict(job: _Submission, stored: dict[str, int]) -> bool:
     return any(
         int(step.messages[0].headers[EXPECTED]) != stored.get(step.messages[0].subject, 0)
         for step in job.steps
     )
 
 
-def _succeed(jobs: Sequence[_Job], first: int) -> None:
+def _succeed(jobs: Sequence[_Submission], first: int) -> None:
     for job in jobs:
         sequences = []
         for step in job.steps:
@@ -284,7 +284,7 @@ def _succeed(jobs: Sequence[_Job], first: int) -> None:
             job.done.set_result(sequences)
 
 
-def _fail(job: _Job, error: BaseException) -> None:
+def _fail(job: _Submission, error: BaseException) -> None:
     if not job.done.done():
         job.done.set_exception(error)
         job.done.exception()  # whoever waited may be gone: nothing to warn about

@@ -14,12 +14,12 @@ from sched_core._support.logger import Logger
 from sched_core.clock import monotonic_seconds, pause
 from sched_core.errors import BackendError
 from sched_jetstream import protocol
-from sched_jetstream.batch import Mismatch
+from sched_jetstream.batch import RevisionMismatch
 from sched_jetstream.errors import OutcomeUnknown
 from sched_jetstream.hint import Hint
 from sched_jetstream.hints import SHORTEST_NAK
-from sched_jetstream.layout import Step
-from sched_jetstream.protocol import Found, Write
+from sched_jetstream.layout import AtomicWrite
+from sched_jetstream.protocol import StoredRecord, Write
 from sched_jetstream.record import Record
 from sched_jetstream.session import Mine, Session, written
 from sched_jetstream.subjects import token_of
@@ -101,12 +101,12 @@ class Claiming:
         for hint in due:
             hints.put(hint)  # what is found now may be older
         await self._session.wire.ready()
-        await hints.sweep(most - len(due))
+        await hints.pull_available(most - len(due))
         return hints.take(clock.now(), most), True
 
     async def _claim(self, due: Sequence[Hint]) -> list[Claim]:
         now = self._session.clock.now()
-        taken: list[tuple[Hint, Claim, Step, asyncio.Future[list[int]]]] = []
+        taken: list[tuple[Hint, Claim, AtomicWrite, asyncio.Future[list[int]]]] = []
         again: list[Hint] = []
         for hint in due:
             decided = protocol.claim(
@@ -116,7 +116,7 @@ class Claiming:
                 again.append(hint)
                 continue
             step = self._session.step(hint.found, decided.write)
-            taken.append((hint, decided.claim, step, self._session.committer.submit(step)))
+            taken.append((hint, decided.claim, step, self._session.writer.submit(step)))
         claims: list[Claim] = []
         failure: BackendError | None = None
         if taken:
@@ -128,7 +128,7 @@ class Claiming:
                 continue
             try:
                 made = self._made(hint, claim, step, future)
-            except Mismatch:
+            except RevisionMismatch:
                 again.append(hint)
             except BackendError as error:
                 failure = error
@@ -145,13 +145,13 @@ class Claiming:
         self,
         hint: Hint,
         claim: Claim,
-        step: Step,
+        step: AtomicWrite,
         future: asyncio.Future[list[int]],
     ) -> list[Claim]:
         """Take in that a claim is decided; return it, now that it was written.
 
         Raises:
-            Mismatch, BackendError: As the committer's.
+            RevisionMismatch, BackendError: As the writer's.
         """
         try:
             (sequence,) = future.result()
@@ -172,7 +172,7 @@ class Claiming:
         self,
         hint: Hint,
         claim: Claim,
-        step: Step,
+        step: AtomicWrite,
         future: asyncio.Future[list[int]],
     ) -> None:
         try:
@@ -181,7 +181,7 @@ class Claiming:
             self._session.alarm.nudge()
             loop = asyncio.get_running_loop()
             loop.call_later(self._patience, self._give_back_unfetched, made)
-        except Mismatch:
+        except RevisionMismatch:
             self._session.hints.postpone(hint.reply, SHORTEST_NAK)
         except BackendError as error:
             self._not_made(hint, error)
@@ -202,7 +202,7 @@ class Claiming:
         ends = monotonic_seconds() + session.options.lease.total_seconds()
         while monotonic_seconds() < ends and not session.closing:
             try:
-                found = await session.reader.one(hint.token)
+                found = await session.reader.read_leader(hint.token)
             except BackendError:
                 await pause(LOOKS_AGAIN)
                 continue
@@ -257,10 +257,10 @@ class Claiming:
         write = decide(hint.found, session.clock.now())
         try:
             if write is None:
-                raise Mismatch("nothing is to be ended")  # noqa: TRY301 -- it is as if changed
+                raise RevisionMismatch("nothing is to be ended")  # noqa: TRY301 -- it is as if changed
             step = session.step(hint.found, write, await session.new_executions(write))
-            (sequence,) = await session.committer.write(step)
-        except Mismatch:
+            (sequence,) = await session.writer.write(step)
+        except RevisionMismatch:
             session.do_beside(self._judge_again([hint], self._patience))
             return ()
         except BackendError:
@@ -283,7 +283,7 @@ class Claiming:
         async def judge(hint: Hint) -> None:
             try:
                 with anyio.fail_after(patience):
-                    found = await self._session.reader.one(hint.token)
+                    found = await self._session.reader.read_leader(hint.token)
             except (BackendError, TimeoutError):
                 self._session.hints.postpone(hint.reply, timedelta(seconds=1))
             else:
@@ -294,7 +294,7 @@ class Claiming:
         self._session.alarm.nudge()
 
     def _may_take_over(self) -> bool:
-        return self._session.store_clock is None or self._session.store_clock.stands
+        return self._session.store_clock is None or self._session.store_clock.may_take_over
 
     # -- holding
 
@@ -306,16 +306,16 @@ class Claiming:
     async def _renew(self, renewal: Renewal) -> Claim | None:
         session, token = self._session, token_of(renewal.claim.job.id)
         mine = session.ours(token, renewal.claim)
-        found = await session.reader.one(token) if mine is None else mine.found
+        found = await session.reader.read_leader(token) if mine is None else mine.found
         while True:
             extended = protocol.renew(found, renewal, session.clock.now(), session.options.lease)
             if extended is None:
                 return None
             step = session.step(found, extended.write)
             try:
-                (sequence,) = await session.committer.write(step)
-            except Mismatch:
-                found = await session.reader.one(token)
+                (sequence,) = await session.writer.write(step)
+            except RevisionMismatch:
+                found = await session.reader.read_leader(token)
                 continue
             if mine is not None:
                 mine.found = written(token, sequence, step)
@@ -337,7 +337,7 @@ class Claiming:
         token = token_of(claim.job.id)
         mine = self._session.ours(token, claim)
 
-        def decide(found: Found, _unsure: bool) -> Write | None:
+        def decide(found: StoredRecord, _unsure: bool) -> Write | None:
             return protocol.release(found, claim, self._session.clock.now())
 
         # Until its lease ends nobody else can have it, so that trying on is worth it.

@@ -41,11 +41,11 @@ class StoreClock(clock.StoreClock):
             )
 
     @property
-    def vague(self) -> bool:
+    def imprecise(self) -> bool:
         """Whether all samples were so slow that another one is worth having soon."""
         return self._round_trip > self._lease.total_seconds() / 40
 
     @property
-    def stands(self) -> bool:
+    def may_take_over(self) -> bool:
         """Whether claims may be taken over: not for a lease after the server's clock has moved."""
         return boot_seconds() >= self._no_takeover_until

@@ -28,7 +28,7 @@ logger = Logger("sched_jetstream")
 
 RECONNECTS = 1.0
 """Seconds for which a call waits for a connection that is lost, before it says so."""
-GIVES_UP = 15.0
+RECONNECT_AFTER = 15.0
 """Seconds after which a connection that is not back is replaced by a new one."""
 DENIED_FOR = 60.0
 """Seconds for which a permission that was missing once is told."""
@@ -284,7 +284,7 @@ class Connection:
         until = began + min(self.timeout, RECONNECTS)
         self._lost_at = self._lost_at or began
         while not (nc := self.client).is_connected:
-            if nc.is_closed or monotonic_seconds() - self._lost_at > GIVES_UP:
+            if nc.is_closed or monotonic_seconds() - self._lost_at > RECONNECT_AFTER:
                 self._reopen(nc)
             if monotonic_seconds() > until:
                 raise NotSent(self._lost(nc))

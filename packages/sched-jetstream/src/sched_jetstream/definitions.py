@@ -8,10 +8,10 @@ from sched_core import Execution, Job
 from sched_core.clock import monotonic_seconds, pause
 from sched_core.errors import BackendUnavailable, JobAlreadyExists
 from sched_jetstream import protocol
-from sched_jetstream.batch import Mismatch
+from sched_jetstream.batch import RevisionMismatch
 from sched_jetstream.errors import PermissionDenied
-from sched_jetstream.layout import Step
-from sched_jetstream.protocol import Found, Write
+from sched_jetstream.layout import AtomicWrite
+from sched_jetstream.protocol import StoredRecord, Write
 from sched_jetstream.session import Session, written
 from sched_jetstream.subjects import token_of
 
@@ -37,13 +37,13 @@ class Editing:
                 seen.add(job.id)
         session, looked = self._session, False
         until = monotonic_seconds() + session.options.add_job_retry_budget.total_seconds()
-        founds = {token: Found(token, 0, None) for token in by_token}
+        founds = {token: StoredRecord(token, 0, None) for token in by_token}
         while True:
             try:
                 if looked:
-                    founds = await session.reader.now(list(by_token))
+                    founds = await session.reader.read_current(list(by_token))
                 return await self._add(by_token, founds)
-            except Mismatch:
+            except RevisionMismatch:
                 looked = True
             except PermissionDenied:
                 raise
@@ -53,10 +53,10 @@ class Editing:
                     raise
                 await pause(0.1)
 
-    async def _add(self, by_token: dict[str, Job], founds: dict[str, Found]) -> list[Job]:
+    async def _add(self, by_token: dict[str, Job], founds: dict[str, StoredRecord]) -> list[Job]:
         session = self._session
         results: dict[str, Job] = {}
-        steps: dict[str, Step] = {}
+        steps: dict[str, AtomicWrite] = {}
         for token, job in by_token.items():
             decided = protocol.add(founds[token], job)
             if isinstance(decided, Job):
@@ -64,7 +64,7 @@ class Editing:
             else:
                 steps[token] = session.step(founds[token], decided)
         if steps:
-            sequences = await session.committer.write(*steps.values())
+            sequences = await session.writer.write(*steps.values())
             for token, sequence in zip(steps, sequences, strict=True):
                 job = by_token[token]
                 stored = written(token, sequence, steps[token])
@@ -74,7 +74,7 @@ class Editing:
     async def replace(self, job: Job, executions: Sequence[Execution]) -> Job:
         """Store an edited job; return it as it is stored."""
 
-        def decide(found: Found, unsure: bool) -> Write | Job:
+        def decide(found: StoredRecord, unsure: bool) -> Write | Job:
             stored = found.read()
             if (
                 unsure
@@ -93,7 +93,7 @@ class Editing:
     async def remove(self, job: Job, executions: Sequence[Execution]) -> None:
         """Remove a job."""
 
-        def decide(found: Found, unsure: bool) -> Write | None:
+        def decide(found: StoredRecord, unsure: bool) -> Write | None:
             stored = found.read()
             if unsure and (stored is None or (isinstance(stored, Job) and stored.uid != job.uid)):
                 return None  # by the try before

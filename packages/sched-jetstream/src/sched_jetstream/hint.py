@@ -8,7 +8,7 @@ from datetime import datetime
 
 from attrs import define
 
-from sched_jetstream.protocol import Found
+from sched_jetstream.protocol import StoredRecord
 from sched_jetstream.record import Record
 
 
@@ -25,7 +25,7 @@ class Hint:
 
     token: str
     at: datetime
-    found: Found
+    found: StoredRecord
     reply: str = ""
 
     @property
@@ -35,7 +35,7 @@ class Hint:
         return isinstance(content, Record) and content.hold is not None
 
 
-class Upcoming:
+class DueQueue:
     """Hints by their moment, one for each job."""
 
     def __init__(self) -> None:

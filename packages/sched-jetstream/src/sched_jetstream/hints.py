@@ -22,9 +22,9 @@ from sched_core.clock import Alarm, monotonic_seconds, pause
 from sched_core.errors import BackendError, BackendUnavailable
 from sched_jetstream.connection import Channel, status_of
 from sched_jetstream.errors import NotSent, OutcomeUnknown, StreamLost
-from sched_jetstream.hint import Hint, Upcoming
+from sched_jetstream.hint import DueQueue, Hint
 from sched_jetstream.options import Options
-from sched_jetstream.protocol import Found, Verdict, judge
+from sched_jetstream.protocol import StoredRecord, Verdict, assess
 from sched_jetstream.provision import make_consumer
 from sched_jetstream.reader import Reader
 from sched_jetstream.wire import NoResponders, answered
@@ -62,11 +62,11 @@ class Hints:
         *,
         now: Callable[[], datetime],
         alarm: Alarm,
-        adopt: Callable[[Found, str], bool],
+        adopt: Callable[[StoredRecord, str], bool],
     ) -> None:
         self._reader, self._wire, self._names = reader, reader.wire, reader.names
         self._options, self._now, self._alarm, self._adopt = options, now, alarm, adopt
-        self._due, self._ending = Upcoming(), Upcoming()
+        self._due, self._ending = DueQueue(), DueQueue()
         """What can be claimed, and what is held by a claim that is to be ended."""
         self._demands: list[int] = []
         self._demand = 0
@@ -179,7 +179,7 @@ class Hints:
 
     # -- asking
 
-    async def feed(self) -> None:
+    async def run(self) -> None:
         """Ask for hints while they are wanted, until the stream is lost.
 
         While something has failed, nobody waits for hints any more: one is asked for, to see
@@ -192,9 +192,9 @@ class Hints:
                     await self._wanted.wait()
                 most = self._demand - len(self)
                 if most > 0:
-                    await self.ask(most, wait=WAIT)
+                    await self.pull(most, wait=WAIT)
                 elif self.failure is not None:
-                    await self.ask(1)
+                    await self.pull(1)
                 else:
                     self._wanted.clear()
                 failures = 0
@@ -231,19 +231,19 @@ class Hints:
         logger.info("the consumer %s was not there; it has been made again", self._names.consumer())
         return None
 
-    async def sweep(self, most: int) -> None:
+    async def pull_available(self, most: int) -> None:
         """Ask for what is there already, unless somebody is asking: then it comes by itself."""
         async with self._sweep:  # each request has the channel for itself
             if self._asking or most <= 0:
                 return
             try:
-                await self.ask(min(most, MOST))
+                await self.pull(min(most, MOST))
             except NoResponders:
                 error = await self._restore()
                 if error is not None:
                     raise error from None
 
-    async def ask(self, most: int, *, wait: float = 0.0) -> None:
+    async def pull(self, most: int, *, wait: float = 0.0) -> None:
         """Ask the consumer for hints, and judge what comes."""
         wire = self._wire
         await wire.ready()
@@ -304,7 +304,7 @@ class Hints:
     async def _judge_all(self, arrived: list[Msg]) -> None:
         """Read the records that messages point at, and act on what *they* say."""
         token_of = self._names.fire_token
-        found = await self._reader.many([token_of(msg.subject) for msg in arrived])
+        found = await self._reader.read_any([token_of(msg.subject) for msg in arrived])
         useless = [
             msg for msg in arrived if not self.judge(found[token_of(msg.subject)], msg.reply)
         ]
@@ -312,7 +312,7 @@ class Hints:
         self._alarm.nudge()
         if useless and self._reader.may_lag:
             # Perhaps a replica answered that lags behind: the leader knows.
-            known = await self._reader.now([token_of(msg.subject) for msg in useless])
+            known = await self._reader.read_current([token_of(msg.subject) for msg in useless])
             useless = [
                 msg for msg in useless if not self.judge(known[token_of(msg.subject)], msg.reply)
             ]
@@ -322,10 +322,10 @@ class Hints:
             self.done(msg.reply)
         arrived.clear()
 
-    def judge(self, found: Found, reply: str) -> bool:
+    def judge(self, found: StoredRecord, reply: str) -> bool:
         """Keep, postpone or adopt a hint; return whether it is worth something."""
         now = self._now()
-        judged = judge(found, now, near=NEAR)
+        judged = assess(found, now, near=NEAR)
         if judged.verdict is Verdict.DUE and judged.at is not None:
             self.put(Hint(found.token, judged.at, found, reply))
             return True

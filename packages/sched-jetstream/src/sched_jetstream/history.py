@@ -24,7 +24,7 @@ from sched_core.errors import BackendError
 from sched_core.ports import ExecutionQuery, Page, UndecodableExecution
 from sched_jetstream import old_format
 from sched_jetstream.errors import StreamLost
-from sched_jetstream.layout import FOR_EVER, KEEPS, OPERATION, REMOVED
+from sched_jetstream.layout import FOREVER, OPERATION, REMOVED, RETENTION_CLASSES
 from sched_jetstream.reader import NO_MESSAGE, NO_STREAM, Reader
 from sched_jetstream.subjects import Names, id_of, token_of
 from sched_jetstream.wire import ApiError, NoResponders
@@ -291,7 +291,7 @@ class History:
 
     async def _prune_by_time(self, before: datetime, now: datetime) -> int:
         deleted = 0
-        for name, keep in (*KEEPS, (FOR_EVER, None)):
+        for name, keep in (*RETENTION_CLASSES, (FOREVER, None)):
             ends = before if keep is None else max(before, now - keep)
             if ends <= EPOCH:
                 continue

@@ -14,7 +14,7 @@ from math import ceil
 from attrs import frozen
 
 from sched_core import Execution, codec
-from sched_jetstream.protocol import Found, Write
+from sched_jetstream.protocol import StoredRecord, Write
 from sched_jetstream.record import Record, encode, with_schedule
 from sched_jetstream.subjects import Names, execution_token, token_of
 
@@ -38,7 +38,7 @@ reconciler will have come by."""
 REMOVED_FOR = timedelta(minutes=10)
 """How long the mark of a removal stays, so that a late twin of an add finds it in its way."""
 
-KEEPS: tuple[tuple[str, timedelta], ...] = (
+RETENTION_CLASSES: tuple[tuple[str, timedelta], ...] = (
     ("1h", timedelta(hours=1)),
     ("6h", timedelta(hours=6)),
     ("1d", timedelta(days=1)),
@@ -50,7 +50,7 @@ KEEPS: tuple[tuple[str, timedelta], ...] = (
 )
 """How long executions are kept: each in the shortest class that is long enough. Whole classes are
 deleted by time, so that the server need not remember a moment for each execution."""
-FOR_EVER = "ever"
+FOREVER = "ever"
 
 
 @frozen
@@ -69,7 +69,7 @@ class Message:
 
 
 @frozen
-class Step:
+class AtomicWrite:
     """The messages of one write; the first one is the record's.
 
     Attributes:
@@ -85,25 +85,25 @@ class Step:
     runs: int
 
 
-def keep_of(execution: Execution) -> str:
+def retention_class(execution: Execution) -> str:
     """Return the retention class of an execution."""
     if execution.expires_at is None:
-        return FOR_EVER
+        return FOREVER
     wanted = execution.expires_at - execution.finished_at
-    return next((name for name, keep in KEEPS if wanted <= keep), FOR_EVER)
+    return next((name for name, keep in RETENTION_CLASSES if wanted <= keep), FOREVER)
 
 
 def run_message(names: Names, execution: Execution, ttl: timedelta) -> Message:
     """Return the message that carries an execution."""
     token, own = token_of(execution.job_id), execution_token(execution.id)
     headers = {TTL: str(ceil(ttl.total_seconds()))}
-    subject = names.run(keep_of(execution), token, own)
+    subject = names.run(retention_class(execution), token, own)
     return Message(subject, codec.encode_execution(execution), headers)
 
 
 def step(
     names: Names,
-    found: Found,
+    found: StoredRecord,
     write: Write,
     now: datetime,
     *,
@@ -111,7 +111,7 @@ def step(
     outbox_ttl: timedelta,
     expire: bool,
     executions: Sequence[Execution] | None = None,
-) -> Step:
+) -> AtomicWrite:
     """Return the messages of a write.
 
     Args:
@@ -138,7 +138,7 @@ def step(
             _cancel(headers, names.schedule(found.token, pending))
         more = _definitions(names, found.token, old, None, headers[TTL])
         first = Message(names.record(found.token), b"", headers)
-        return Step([first, *more, *runs], None, found.sequence, len(runs))
+        return AtomicWrite([first, *more, *runs], None, found.sequence, len(runs))
     keep = _still_armed(old, record)
     if not keep:
         generation, more = _arm(names, found.token, record, now, new_generation)
@@ -154,7 +154,7 @@ def step(
             headers[TTL] = str(max(ceil(left.total_seconds()), 1) + 1)
     more += _definitions(names, found.token, old, record, headers.get(TTL))
     first = Message(names.record(found.token), encode(record), headers)
-    return Step([first, *more, *runs], record, found.sequence, len(runs))
+    return AtomicWrite([first, *more, *runs], record, found.sequence, len(runs))
 
 
 def _definitions(

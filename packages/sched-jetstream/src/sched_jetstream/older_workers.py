@@ -8,7 +8,7 @@ from datetime import datetime
 from sched_core import codec
 from sched_core._support.logger import Logger
 from sched_core.clock import monotonic_seconds, pause
-from sched_jetstream.protocol import Found
+from sched_jetstream.protocol import StoredRecord
 from sched_jetstream.provision import NO_CONSUMER
 from sched_jetstream.record import Record
 from sched_jetstream.session import Session
@@ -36,7 +36,7 @@ async def take_leave(session: Session) -> None:
             logger.warning("waiting for workers of an older version: %s", _shown(workers))
         while held and monotonic_seconds() < until:
             await pause(LOOKS)
-            found = await session.reader.now([each.token for each in held])
+            found = await session.reader.read_current([each.token for each in held])
             held = [each for each in found.values() if _is_held(each, session.clock.now())]
         if held:
             logger.warning(
@@ -48,14 +48,14 @@ async def take_leave(session: Session) -> None:
     await _delete_their_consumer(session)
 
 
-async def _held_by_former(session: Session) -> list[Found]:
-    held: list[Found] = []
-    async for page in session.reader.all():
+async def _held_by_former(session: Session) -> list[StoredRecord]:
+    held: list[StoredRecord] = []
+    async for page in session.reader.scan():
         held += [found for found in page if _is_held(found, session.clock.now())]
     return held
 
 
-def _is_held(found: Found, now: datetime) -> bool:
+def _is_held(found: StoredRecord, now: datetime) -> bool:
     record = found.content
     return (
         isinstance(record, Record)
@@ -65,7 +65,7 @@ def _is_held(found: Found, now: datetime) -> bool:
     )
 
 
-def _named(held: list[Found]) -> dict[str, list[str]]:
+def _named(held: list[StoredRecord]) -> dict[str, list[str]]:
     """Return the ids of the jobs that each worker holds."""
     workers: dict[str, list[str]] = defaultdict(list)
     for found in held:

@@ -35,11 +35,11 @@ from sched_core.row import (
 )
 from sched_jetstream.record import Record, record_of, with_claim
 
-__all__ = ["CLAIM_LOST", "LONG_AGO", "WRITTEN"]
+__all__ = ["ASK_HISTORY", "CLAIM_LOST", "WRITTEN"]
 
 
 @frozen
-class Found:
+class StoredRecord:
     """What lies under the subject of a record.
 
     Attributes:
@@ -69,24 +69,24 @@ class Write:
         job_id: Of the record.
         record: ``None`` leaves only the mark that something was removed.
         executions: To add, in the same step.
-        look: Some may be stored already: look before writing them. Of those that the core decides
-            on, the record shows that they are new.
+        may_exist: Whether some may be stored already, to be looked up before they are written. Of
+            those that the core decides on, the record shows that they are new.
     """
 
     job_id: str
     record: Record | None
     executions: Sequence[Execution] = ()
-    look: bool = False
+    may_exist: bool = False
 
 
-LONG_AGO: Literal["long ago"] = "long ago"
+ASK_HISTORY: Literal["ask the history"] = "ask the history"
 """The claim is no more: only the history can tell whether this settlement was written."""
 
 
 # -- definitions -------------------------------------------------------------
 
 
-def add(found: Found, job: Job) -> Write | Job:
+def add(found: StoredRecord, job: Job) -> Write | Job:
     """Store a new job; return the stored one where this is a repeat.
 
     Raises:
@@ -106,7 +106,7 @@ def add(found: Found, job: Job) -> Write | Job:
     return Write(job.id, _over(old, new))
 
 
-def replace(found: Found, job: Job, executions: Sequence[Execution]) -> Write:
+def replace(found: StoredRecord, job: Job, executions: Sequence[Execution]) -> Write:
     """Store another state of a job.
 
     Raises:
@@ -120,7 +120,7 @@ def replace(found: Found, job: Job, executions: Sequence[Execution]) -> Write:
     return _write(old, new, _not_left(old, executions), job.standing)
 
 
-def remove(found: Found, job: Job, executions: Sequence[Execution]) -> Write:
+def remove(found: StoredRecord, job: Job, executions: Sequence[Execution]) -> Write:
     """Remove a job; what holds it stays.
 
     Raises:
@@ -133,7 +133,7 @@ def remove(found: Found, job: Job, executions: Sequence[Execution]) -> Write:
     return _write(old, tombstone, _not_left(old, executions), None)
 
 
-def _as_read(found: Found, job: Job) -> Record:
+def _as_read(found: StoredRecord, job: Job) -> Record:
     if isinstance(found.content, Undecodable):
         raise JobUndecodable(job.id, found.content.reason)
     old = found.record(job.id)
@@ -187,13 +187,13 @@ def _write(
         for each in new:
             once.setdefault(each.id, each)
         new = tuple(once.values())
-    look = not all(_is_new(old, each) for each in new)
+    may_exist = not all(_is_new(old, each) for each in new)
     job = old.job
     if record is not None and job is not None and after is not None:
         for each in new:
             if each.uid == job.uid and not _is_accounted(after, each):
                 record = evolve(record, doubtful=max(record.doubtful, each.number))
-    return Write(old.id, record, new, look)
+    return Write(old.id, record, new, may_exist)
 
 
 def _is_new(old: Record, execution: Execution) -> bool:
@@ -231,25 +231,25 @@ class Verdict(enum.Enum):
     """What a hint is worth, by the record that it points at."""
 
     DUE = "due"
-    """Something is to be done at :attr:`Judged.at`, which has come or is near."""
+    """Something is to be done at :attr:`Assessment.at`, which has come or is near."""
     HELD = "held"
-    """A claim has the job until :attr:`Judged.at`."""
+    """A claim has the job until :attr:`Assessment.at`."""
     IDLE = "idle"
     """Nothing is due, or it is far off and has a schedule of its own."""
 
 
 @frozen
-class Judged:
+class Assessment:
     """A verdict and its moment."""
 
     verdict: Verdict
     at: datetime | None = None
 
 
-_IDLE = Judged(Verdict.IDLE)
+_IDLE = Assessment(Verdict.IDLE)
 
 
-def judge(found: Found, now: datetime, *, near: timedelta) -> Judged:
+def assess(found: StoredRecord, now: datetime, *, near: timedelta) -> Assessment:
     """Say what a hint for this record is worth now.
 
     A record that is held is looked at when its lease ends, whether or not its job is due.
@@ -259,23 +259,25 @@ def judge(found: Found, now: datetime, *, near: timedelta) -> Judged:
         return _IDLE
     hold, job = record.hold, record.job
     if hold is not None:
-        return Judged(Verdict.HELD if hold.expires_at > now else Verdict.DUE, hold.expires_at)
+        return Assessment(Verdict.HELD if hold.expires_at > now else Verdict.DUE, hold.expires_at)
     due = None if job is None else job.standing.due_at
-    return Judged(Verdict.DUE, due) if due is not None and due <= now + near else _IDLE
+    return Assessment(Verdict.DUE, due) if due is not None and due <= now + near else _IDLE
 
 
 # -- claims ------------------------------------------------------------------
 
 
 @frozen
-class Taken:
+class ClaimDecision:
     """What claiming writes: the record with the hold."""
 
     write: Write
     claim: Claim
 
 
-def claim(found: Found, now: datetime, *, worker: str, lease: timedelta) -> Taken | None:
+def claim(
+    found: StoredRecord, now: datetime, *, worker: str, lease: timedelta
+) -> ClaimDecision | None:
     """Claim a job that is due and that nobody holds; ``None`` where it is not.
 
     Args:
@@ -292,10 +294,10 @@ def claim(found: Found, now: datetime, *, worker: str, lease: timedelta) -> Take
         return None
     hold = held(job, current(standing), found.sequence, worker, now, lease)
     made = Claim(job, hold.token, worker, now, hold.expires_at)
-    return Taken(Write(record.id, with_claim(record, hold)), made)
+    return ClaimDecision(Write(record.id, with_claim(record, hold)), made)
 
 
-def end_of_lease(found: Found, now: datetime) -> Write | None:
+def end_of_lease(found: StoredRecord, now: datetime) -> Write | None:
     """End a claim whose lease has ended; ``None`` where there is none. The job may be due later."""
     record = found.content
     if not isinstance(record, Record) or record.hold is None or record.hold.expires_at > now:
@@ -310,7 +312,7 @@ def end_of_lease(found: Found, now: datetime) -> Write | None:
     return _write(record, free, executions, after.standing)
 
 
-def end_unknown(found: Found, now: datetime) -> Write | None:
+def end_unknown(found: StoredRecord, now: datetime) -> Write | None:
     """End a claim that was written and that nobody was handed: nothing has begun."""
     record = found.content
     if not isinstance(record, Record) or record.hold is None:
@@ -318,7 +320,7 @@ def end_unknown(found: Found, now: datetime) -> Write | None:
     return _freed(record, record.hold, now)
 
 
-def release(found: Found, claim: Claim, now: datetime) -> Write | None:
+def release(found: StoredRecord, claim: Claim, now: datetime) -> Write | None:
     """Free the hold of a claim whose handler was not called; ``None`` where it has none."""
     record = found.content
     if not isinstance(record, Record) or record.hold is None:
@@ -334,14 +336,16 @@ def _freed(record: Record, hold: Hold, now: datetime) -> Write:
 
 
 @frozen
-class Extended:
+class RenewalDecision:
     """What a renewal writes: the record with the longer lease."""
 
     write: Write
     claim: Claim
 
 
-def renew(found: Found, renewal: Renewal, now: datetime, lease: timedelta) -> Extended | None:
+def renew(
+    found: StoredRecord, renewal: Renewal, now: datetime, lease: timedelta
+) -> RenewalDecision | None:
     """Extend the lease of a claim; ``None`` where it holds nothing any more."""
     record, claim = found.content, renewal.claim
     if not isinstance(record, Record) or record.hold is None:
@@ -351,22 +355,22 @@ def renew(found: Found, renewal: Renewal, now: datetime, lease: timedelta) -> Ex
     hold = renewed(record.hold, now, lease, alone=renewal.alone)
     cancel = is_to_be_cancelled(record.job, hold)
     longer = Claim(claim.job, claim.token, claim.worker, claim.claimed_at, hold.expires_at, cancel)
-    return Extended(Write(record.id, with_claim(record, hold)), longer)
+    return RenewalDecision(Write(record.id, with_claim(record, hold)), longer)
 
 
 # -- settlements -------------------------------------------------------------
 
 
 def settle(
-    found: Found, settlement: Settlement, now: datetime
-) -> Write | Settled | Literal["long ago"]:
+    found: StoredRecord, settlement: Settlement, now: datetime
+) -> Write | Settled | Literal["ask the history"]:
     """End a claim: return what to write, or the answer, or that only the history knows it."""
     claim, record = settlement.claim, found.content
     hold = record.hold if isinstance(record, Record) else None
     if not isinstance(record, Record) or hold is None or not is_held_by(hold, claim):
         fence = claim.token, claim.worker
         repeat = isinstance(record, Record) and record.ended == fence
-        return WRITTEN if repeat else LONG_AGO
+        return WRITTEN if repeat else ASK_HISTORY
     job, standing = record.job, settlement.standing
     edited = standing is not None and (job is None or job.revision != settlement.expected)
     if edited or leaves_pending(job, hold, settlement):

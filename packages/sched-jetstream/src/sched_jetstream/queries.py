@@ -52,7 +52,7 @@ class Listing:
             ]
             index += max(CHUNK, limit + 1)
             tokens = [kept.tokens[number] for number in chunk]
-            found = await self._reader.many(tokens, at_least=kept.sequence)
+            found = await self._reader.read_any(tokens, at_least=kept.sequence)
             for number in chunk:
                 item = found[kept.tokens[number]].read()
                 if item is None or not query.matches(item):
@@ -78,7 +78,7 @@ class Listing:
         tokens = [self._names.record_token(subject) for subject in subjects]
         named = {token: id_of(token) for token in tokens}
         long = [token for token, job_id in named.items() if job_id is None]
-        for token, found in (await self._reader.many(long, at_least=sequence)).items():
+        for token, found in (await self._reader.read_any(long, at_least=sequence)).items():
             item = found.content
             named[token] = token if item is None else item.id
         ordered = sorted((job_id or token, token) for token, job_id in named.items())

@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 from sched_core.ports import Undecodable
 from sched_jetstream.errors import StreamLost
 from sched_jetstream.layout import OPERATION, REMOVED
-from sched_jetstream.protocol import Found
+from sched_jetstream.protocol import StoredRecord
 from sched_jetstream.record import Record, apart_of, decode, digest_of
 from sched_jetstream.subjects import Names, id_of, token_of
 from sched_jetstream.wire import ApiError, NoResponders, Wire
@@ -45,7 +45,7 @@ class Reader:
 
     # -- one
 
-    async def one(self, token: str) -> Found:
+    async def read_leader(self, token: str) -> StoredRecord:
         """Read a record from the stream's leader: what it says stands.
 
         Raises:
@@ -55,7 +55,7 @@ class Reader:
             subject = self.names.record(token)
             stored = await self._last(subject)
             if stored is None:
-                return Found(token, 0, None)
+                return StoredRecord(token, 0, None)
             sequence, operation, body = stored
             if digest := apart_of(body):
                 definition = await self._last(self.names.definition(token))
@@ -87,14 +87,16 @@ class Reader:
 
     # -- many
 
-    async def many(self, tokens: Sequence[str], *, at_least: int = 0) -> dict[str, Found]:
+    async def read_any(
+        self, tokens: Sequence[str], *, at_least: int = 0
+    ) -> dict[str, StoredRecord]:
         """Read records, possibly from a replica that lags behind the leader by a moment.
 
         Args:
             tokens: Of their subjects.
             at_least: A replica that has not come so far is not believed: the leader is asked.
         """
-        found: dict[str, Found] = {}
+        found: dict[str, StoredRecord] = {}
         behind: list[str] = []
         apart: list[tuple[str, Msg, str]] = []
 
@@ -116,11 +118,11 @@ class Reader:
             await self._fetch_definitions([token for token, _, _ in apart])
             for token, msg, digest in apart:
                 known = digest in self._definitions
-                found[token] = self._of(token, msg) if known else await self.one(token)
+                found[token] = self._of(token, msg) if known else await self.read_leader(token)
         if behind:
-            for leads in await asyncio.gather(*map(self.one, behind)):
+            for leads in await asyncio.gather(*map(self.read_leader, behind)):
                 found[leads.token] = leads
-        return {token: found.get(token) or Found(token, 0, None) for token in tokens}
+        return {token: found.get(token) or StoredRecord(token, 0, None) for token in tokens}
 
     async def multi(
         self, stream: str, subjects: Sequence[str], each: Callable[[Msg], None], **more: Any
@@ -144,11 +146,11 @@ class Reader:
             raise ApiError("DIRECT.GET", {"code": status, "description": str(last.headers)})
         return int((last.headers or {}).get("Nats-UpTo-Sequence", 0))
 
-    async def now(self, tokens: Sequence[str]) -> dict[str, Found]:
+    async def read_current(self, tokens: Sequence[str]) -> dict[str, StoredRecord]:
         """Read records as they stand."""
         if not self.may_lag and len(tokens) > 1:
-            return await self.many(tokens)
-        found = await asyncio.gather(*(self.one(token) for token in tokens))
+            return await self.read_any(tokens)
+        found = await asyncio.gather(*(self.read_leader(token) for token in tokens))
         return {each.token: each for each in found}
 
     async def sequences(self, subjects: Sequence[str]) -> dict[str, int]:
@@ -195,7 +197,7 @@ class Reader:
 
     # -- all
 
-    async def all(self, *, page: int = 500) -> AsyncIterator[list[Found]]:
+    async def scan(self, *, page: int = 500) -> AsyncIterator[list[StoredRecord]]:
         """Read all records in passing, in no order that means anything, some of them twice."""
         sequence = 1
         while True:
@@ -210,33 +212,33 @@ class Reader:
             if not batch:
                 return
             sequence = int((batch[-1].headers or {})["Nats-Sequence"]) + 1
-            found: list[Found] = []
+            found: list[StoredRecord] = []
             for msg in batch:
                 token = self.names.record_token((msg.headers or {})["Nats-Subject"])
                 digest = apart_of(msg.data)
                 if digest is not None and digest not in self._definitions:
-                    found.append(await self.one(token))
+                    found.append(await self.read_leader(token))
                 else:
                     found.append(self._of(token, msg))
             yield found
 
     # -- of messages
 
-    def _of(self, token: str, msg: Msg) -> Found:
+    def _of(self, token: str, msg: Msg) -> StoredRecord:
         headers = msg.headers or {}
         operation = headers.get(OPERATION, "")
         return self._found(token, int(headers["Nats-Sequence"]), operation, msg.data)
 
-    def _found(self, token: str, sequence: int, operation: str, body: bytes) -> Found:
+    def _found(self, token: str, sequence: int, operation: str, body: bytes) -> StoredRecord:
         if not body:
             # The mark of a removal, ours or that of somebody with a tool.
             removed = operation in {REMOVED, "PURGE"}
             content = None if removed else Undecodable(id_of(token) or token, "it is empty", 0, b"")
-            return Found(token, sequence, content)
+            return StoredRecord(token, sequence, content)
         digest = apart_of(body)
         definition = None if digest is None else self._definitions.get(digest)
         read = decode(body, sequence, id_of(token) or token, definition)
         if isinstance(read, Record) and token_of(read.id) != token:
             reason = f"it lies under the subject of another job than {read.id!r}"
             read = Undecodable(id_of(token) or token, reason, 0, body)
-        return Found(token, sequence, read)
+        return StoredRecord(token, sequence, read)

@@ -14,7 +14,7 @@ from math import ceil
 from sched_core._support.logger import Logger
 from sched_core.clock import monotonic_seconds, pause
 from sched_jetstream.layout import EXPECTED, LAYOUT, TTL, Message
-from sched_jetstream.protocol import Found, Verdict, judge
+from sched_jetstream.protocol import StoredRecord, Verdict, assess
 from sched_jetstream.reader import Reader
 from sched_jetstream.record import Record
 from sched_jetstream.wire import ApiError
@@ -39,16 +39,16 @@ class Reconciler:
         self.sent = 0
         """Hints, over all passes."""
 
-    async def scan(self, near: timedelta = NOW) -> list[tuple[datetime, Found]]:
+    async def scan(self, near: timedelta = NOW) -> list[tuple[datetime, StoredRecord]]:
         """Return what is due, or whose lease ends, by then, oldest first.
 
         For small stores on a fake clock.
         """
-        there: dict[str, tuple[datetime, Found]] = {}
-        async for page in self._reader.all():
+        there: dict[str, tuple[datetime, StoredRecord]] = {}
+        async for page in self._reader.scan():
             for found in page:
                 now = self._now()
-                judged = judge(found, now, near=near)
+                judged = assess(found, now, near=near)
                 if judged.at is not None and judged.at <= now + near:
                     there[found.token] = (judged.at, found)
                 else:
@@ -78,10 +78,10 @@ class Reconciler:
         """
         sent = 0
         began, seen = monotonic_seconds(), 0
-        async for page in self._reader.all():
+        async for page in self._reader.scan():
             overdue = []
             for found in page:
-                judged = judge(found, self._now() - grace, near=NOW)
+                judged = assess(found, self._now() - grace, near=NOW)
                 if judged.verdict is Verdict.DUE and judged.at is not None:
                     overdue.append((judged.at, found))
             for _, found in sorted(overdue, key=lambda entry: entry[0]):
@@ -97,11 +97,11 @@ class Reconciler:
             logger.info("the reconciler sent %s hints", sent)
         return sent
 
-    async def expired(self) -> list[Found]:
+    async def expired(self) -> list[StoredRecord]:
         """Return finished jobs that may be deleted."""
         now = self._now()
-        gone: dict[str, Found] = {}
-        async for page in self._reader.all():
+        gone: dict[str, StoredRecord] = {}
+        async for page in self._reader.scan():
             for found in page:
                 record = found.content
                 gone.pop(found.token, None)

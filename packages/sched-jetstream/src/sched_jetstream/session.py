@@ -17,15 +17,15 @@ from sched_core.codec import decode_moment
 from sched_core.errors import BackendError, BackendUnavailable
 from sched_core.row import is_held_by
 from sched_jetstream import layout
-from sched_jetstream.batch import Committer, Mismatch
+from sched_jetstream.batch import GroupCommitWriter, RevisionMismatch
 from sched_jetstream.clock import StoreClock
 from sched_jetstream.errors import OutcomeUnknown, PermissionDenied, StreamLost
 from sched_jetstream.hint import Hint
 from sched_jetstream.hints import NEAR, Hints
 from sched_jetstream.history import History
-from sched_jetstream.layout import Step
+from sched_jetstream.layout import AtomicWrite
 from sched_jetstream.options import Options
-from sched_jetstream.protocol import Found, Write
+from sched_jetstream.protocol import StoredRecord, Write
 from sched_jetstream.queries import Listing
 from sched_jetstream.reader import Reader
 from sched_jetstream.reconciler import Reconciler
@@ -53,7 +53,7 @@ class Mine:
     """
 
     claim: Claim
-    found: Found
+    found: StoredRecord
     reply: str
 
 
@@ -67,7 +67,7 @@ class Session:
         self.clock: Clock = clock if self.store_clock is None else self.store_clock
         self.alarm = Alarm()
         self.reader = Reader(wire, self.names, copies=options.replicas)
-        self.committer = Committer(
+        self.writer = GroupCommitWriter(
             self.reader,
             budget=options.write_budget.total_seconds(),
             batch_all=options.durability == "machine",
@@ -140,7 +140,7 @@ class Session:
         mine = self.mine.get(token)
         return mine is None or mine.claim.token != hold.token
 
-    def _adopt(self, found: Found, reply: str) -> bool:
+    def _adopt(self, found: StoredRecord, reply: str) -> bool:
         mine = self.mine.get(found.token)
         record = found.content
         if not isinstance(record, Record):
@@ -174,10 +174,10 @@ class Session:
 
     def step(
         self,
-        found: Found,
+        found: StoredRecord,
         write: Write,
         executions: Sequence[Execution] | None = None,
-    ) -> Step:
+    ) -> AtomicWrite:
         """Return the messages that make a write, on what was found.
 
         Args:
@@ -199,9 +199,9 @@ class Session:
     async def change(
         self,
         token: str,
-        decide: Callable[[Found, bool], Write | Any],
+        decide: Callable[[StoredRecord, bool], Write | Any],
         budget: timedelta | None = None,
-    ) -> tuple[Found, Any]:
+    ) -> tuple[StoredRecord, Any]:
         """Read, decide, and write, until the write was made on what stands.
 
         Args:
@@ -216,14 +216,14 @@ class Session:
         unsure = False
         while True:
             try:
-                found = await self.reader.one(token)
+                found = await self.reader.read_leader(token)
                 decided = decide(found, unsure)
                 if not isinstance(decided, Write):
                     return found, decided
                 step = self.step(found, decided, await self.new_executions(decided))
-                (sequence,) = await self.committer.write(step)
+                (sequence,) = await self.writer.write(step)
                 return written(token, sequence, step), None
-            except Mismatch:
+            except RevisionMismatch:
                 continue
             except OutcomeUnknown:
                 unsure = True
@@ -238,7 +238,7 @@ class Session:
 
     async def new_executions(self, write: Write) -> Sequence[Execution]:
         """Leave out what is stored already."""
-        if not write.look:
+        if not write.may_exist:
             return write.executions
         known = await self.history.stored(write.executions)
         return [each for each in write.executions if each.id not in known]
@@ -251,10 +251,12 @@ class Session:
         self.hints.replace([Hint(found.token, at, found) for at, found in there])
 
 
-def written(token: str, sequence: int, step: Step) -> Found:
+def written(token: str, sequence: int, step: AtomicWrite) -> StoredRecord:
     """Return what stands after a step: a revision that was left open is its sequence."""
     record = step.record
-    return Found(token, sequence, None if record is None else with_revision(record, sequence))
+    return StoredRecord(
+        token, sequence, None if record is None else with_revision(record, sequence)
+    )
 
 
 def _new_generation() -> str:

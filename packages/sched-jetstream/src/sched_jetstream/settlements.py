@@ -9,8 +9,8 @@ from sched_core import Settled, Settlement
 from sched_core.errors import BackendError
 from sched_core.row import is_repeat
 from sched_jetstream import protocol
-from sched_jetstream.batch import Mismatch
-from sched_jetstream.protocol import CLAIM_LOST, LONG_AGO, WRITTEN, Write
+from sched_jetstream.batch import RevisionMismatch
+from sched_jetstream.protocol import ASK_HISTORY, CLAIM_LOST, WRITTEN, Write
 from sched_jetstream.session import Mine, Session
 from sched_jetstream.subjects import token_of
 
@@ -35,8 +35,8 @@ class Settling:
             future = None
             if mine is not None:
                 decided = protocol.settle(mine.found, settlement, now)
-                if isinstance(decided, Write) and not decided.look:
-                    future = self._session.committer.submit(self._session.step(mine.found, decided))
+                if isinstance(decided, Write) and not decided.may_exist:
+                    future = self._session.writer.submit(self._session.step(mine.found, decided))
             sent.append((settlement, token, mine, future))
         looked = await asyncio.gather(
             *(self._answer(token, settlement, future) for settlement, token, _, future in sent)
@@ -57,7 +57,7 @@ class Settling:
             if future is not None:
                 await future
                 return WRITTEN
-        except Mismatch:
+        except RevisionMismatch:
             pass
         except BackendError as error:
             return error
@@ -69,16 +69,16 @@ class Settling:
     async def _settle(self, token: str, settlement: Settlement) -> Settled:
         """Settle by what the leader says."""
         while True:
-            found = await self._session.reader.one(token)
+            found = await self._session.reader.read_leader(token)
             decided = protocol.settle(found, settlement, self._session.clock.now())
             if isinstance(decided, Settled):
                 return decided
-            if decided == LONG_AGO:
+            if decided == ASK_HISTORY:
                 return await self._by_the_history(settlement)
             executions = await self._session.new_executions(decided)
             try:
-                await self._session.committer.write(self._session.step(found, decided, executions))
-            except Mismatch:
+                await self._session.writer.write(self._session.step(found, decided, executions))
+            except RevisionMismatch:
                 continue
             return WRITTEN
 

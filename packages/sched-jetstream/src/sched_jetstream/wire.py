@@ -28,7 +28,7 @@ from sched_jetstream.refusals import refusal
 
 logger = Logger("sched_jetstream")
 
-SLACK = 4096
+HEADER_RESERVE = 4096
 """Bytes that a message must stay below the server's limit: a fired one grows by a header or two."""
 LONGEST_HEADERS = 60_000
 PARTS = 4
@@ -134,8 +134,8 @@ class Wire(Connection):
             if of_headers > LONGEST_HEADERS:
                 raise _too_large(of_headers, LONGEST_HEADERS)
             size += of_headers
-        if size > limit - SLACK:
-            raise _too_large(size, limit - SLACK)
+        if size > limit - HEADER_RESERVE:
+            raise _too_large(size, limit - HEADER_RESERVE)
 
     async def request(
         self,
