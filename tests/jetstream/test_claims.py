@@ -16,14 +16,14 @@ from sched_core import Claim, JobSpec, Once, Renewal, Room, Scheduler, SystemClo
 from sched_core.errors import BackendUnavailable
 from sched_core.row import current
 from sched_jetstream import JetStreamBackend
-from sched_jetstream.batch import RevisionMismatch
-from sched_jetstream.claims import Claiming
+from sched_jetstream._model.layout import AtomicWrite
+from sched_jetstream._model.protocol import StoredRecord
+from sched_jetstream._model.record import Record
+from sched_jetstream._model.subjects import token_of
+from sched_jetstream._runtime.claims import Claiming
+from sched_jetstream._runtime.due_queue import Hint
+from sched_jetstream._store.writer import RevisionMismatch
 from sched_jetstream.errors import OutcomeUnknown
-from sched_jetstream.hint import Hint
-from sched_jetstream.layout import AtomicWrite
-from sched_jetstream.protocol import StoredRecord
-from sched_jetstream.record import Record
-from sched_jetstream.subjects import token_of
 
 BUCKET = "claims"
 LEASE = timedelta(seconds=4)

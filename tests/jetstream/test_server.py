@@ -46,9 +46,9 @@ from sched_jetstream import (
     StreamLost,
     StreamUnsuitable,
 )
-from sched_jetstream.hints import Hints
-from sched_jetstream.provision import check_version
-from sched_jetstream.reader import Reader
+from sched_jetstream._runtime.hints import Hints
+from sched_jetstream._store.provision import check_version
+from sched_jetstream._store.reader import Reader
 
 BUCKET = "accidents"
 STREAM, LINES = f"KV_{BUCKET}", f"KV_{BUCKET}-lines"

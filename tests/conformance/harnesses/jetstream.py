@@ -18,8 +18,8 @@ from tests.jetstream.servers import delete_streams, shared_server
 from tests.proxy import Proxy
 
 from sched_jetstream import JetStreamBackend
-from sched_jetstream.provision import MARK
-from sched_jetstream.subjects import token_of
+from sched_jetstream._model.subjects import token_of
+from sched_jetstream._store.provision import MARK
 from sched_testkit import Harness
 
 

@@ -26,22 +26,22 @@ from sched_core.ports import (
     Undecodable,
     UndecodableExecution,
 )
-from sched_jetstream.addresses import addresses
-from sched_jetstream.batch import RevisionMismatch
-from sched_jetstream.claims import Claiming
-from sched_jetstream.definitions import Editing
-from sched_jetstream.dialer import must_be_known
-from sched_jetstream.layout import TTL, AtomicWrite, Message
-from sched_jetstream.older_workers import take_leave
+from sched_jetstream._model.layout import TTL, AtomicWrite, Message
+from sched_jetstream._model.protocol import Write
+from sched_jetstream._model.record import Record
+from sched_jetstream._model.subjects import token_of
+from sched_jetstream._runtime.claims import Claiming
+from sched_jetstream._runtime.definitions import Editing
+from sched_jetstream._runtime.older_workers import take_leave
+from sched_jetstream._runtime.session import SAMPLES, Session, measure, measure_on, reconcile_on
+from sched_jetstream._runtime.settlements import Settling
+from sched_jetstream._store.addresses import addresses
+from sched_jetstream._store.dialer import must_be_known
+from sched_jetstream._store.permissions import probes, words
+from sched_jetstream._store.provision import provision
+from sched_jetstream._store.wire import Wire
+from sched_jetstream._store.writer import RevisionMismatch
 from sched_jetstream.options import Options, Servers
-from sched_jetstream.permissions import probes, words
-from sched_jetstream.protocol import Write
-from sched_jetstream.provision import provision
-from sched_jetstream.record import Record
-from sched_jetstream.session import SAMPLES, Session, measure, measure_on, reconcile_on
-from sched_jetstream.settlements import Settling
-from sched_jetstream.subjects import token_of
-from sched_jetstream.wire import Wire
 
 logger = Logger("sched_jetstream")
 

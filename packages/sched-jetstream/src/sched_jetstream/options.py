@@ -9,7 +9,7 @@ from typing import Any, Literal
 from attrs import field, frozen
 
 from sched_core.errors import InvalidDefinition
-from sched_jetstream.subjects import Names
+from sched_jetstream._model.subjects import Names
 
 
 def _positive(_: object, attribute: Any, value: object) -> None:

@@ -33,7 +33,7 @@ from sched_core.row import (
     renewed,
     same_as_read,
 )
-from sched_jetstream.record import Record, record_of, with_claim
+from sched_jetstream._model.record import Record, record_of, with_claim
 
 __all__ = ["ASK_HISTORY", "CLAIM_LOST", "WRITTEN"]
 

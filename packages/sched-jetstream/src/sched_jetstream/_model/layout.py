@@ -14,9 +14,9 @@ from math import ceil
 from attrs import frozen
 
 from sched_core import Execution, codec
-from sched_jetstream.protocol import StoredRecord, Write
-from sched_jetstream.record import Record, encode, with_schedule
-from sched_jetstream.subjects import Names, execution_token, token_of
+from sched_jetstream._model.protocol import StoredRecord, Write
+from sched_jetstream._model.record import Record, encode, with_schedule
+from sched_jetstream._model.subjects import Names, execution_token, token_of
 
 LAYOUT = 2
 """Of the streams, in their metadata: a newer one is refused, and an older one brought to this.

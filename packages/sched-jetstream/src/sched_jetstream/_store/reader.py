@@ -11,12 +11,12 @@ from typing import Any
 from nats.aio.msg import Msg
 
 from sched_core.ports import Undecodable
+from sched_jetstream._model.layout import OPERATION, REMOVED
+from sched_jetstream._model.protocol import StoredRecord
+from sched_jetstream._model.record import Record, apart_of, decode, digest_of
+from sched_jetstream._model.subjects import Names, id_of, token_of
+from sched_jetstream._store.wire import ApiError, NoResponders, Wire
 from sched_jetstream.errors import StreamLost
-from sched_jetstream.layout import OPERATION, REMOVED
-from sched_jetstream.protocol import StoredRecord
-from sched_jetstream.record import Record, apart_of, decode, digest_of
-from sched_jetstream.subjects import Names, id_of, token_of
-from sched_jetstream.wire import ApiError, NoResponders, Wire
 
 MANY = 500
 """Subjects in one request; the server refuses more than 1024."""

@@ -16,21 +16,21 @@ from sched_core.clock import Alarm, Clock, boot_seconds, monotonic_seconds, paus
 from sched_core.codec import decode_moment
 from sched_core.errors import BackendError, BackendUnavailable
 from sched_core.row import is_held_by
-from sched_jetstream import layout
-from sched_jetstream.batch import GroupCommitWriter, RevisionMismatch
-from sched_jetstream.clock import StoreClock
+from sched_jetstream._model import layout
+from sched_jetstream._model.layout import AtomicWrite
+from sched_jetstream._model.protocol import StoredRecord, Write
+from sched_jetstream._model.record import Record, with_revision
+from sched_jetstream._runtime.clock import StoreClock
+from sched_jetstream._runtime.due_queue import Hint
+from sched_jetstream._runtime.hints import NEAR, Hints
+from sched_jetstream._runtime.reconciler import Reconciler
+from sched_jetstream._store.history import History
+from sched_jetstream._store.queries import Listing
+from sched_jetstream._store.reader import Reader
+from sched_jetstream._store.wire import Wire
+from sched_jetstream._store.writer import GroupCommitWriter, RevisionMismatch
 from sched_jetstream.errors import OutcomeUnknown, PermissionDenied, StreamLost
-from sched_jetstream.hint import Hint
-from sched_jetstream.hints import NEAR, Hints
-from sched_jetstream.history import History
-from sched_jetstream.layout import AtomicWrite
 from sched_jetstream.options import Options
-from sched_jetstream.protocol import StoredRecord, Write
-from sched_jetstream.queries import Listing
-from sched_jetstream.reader import Reader
-from sched_jetstream.reconciler import Reconciler
-from sched_jetstream.record import Record, with_revision
-from sched_jetstream.wire import Wire
 
 logger = Logger("sched_jetstream")
 

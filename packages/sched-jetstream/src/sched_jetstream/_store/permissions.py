@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sched_jetstream.layout import Message
-from sched_jetstream.subjects import Names
+from sched_jetstream._model.layout import Message
+from sched_jetstream._model.subjects import Names
 
 NOWHERE = {"Nats-Expected-Stream": "-"}
 """Has the stream refuse the message, once the server has let it pass."""

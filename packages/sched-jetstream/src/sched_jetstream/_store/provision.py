@@ -13,18 +13,18 @@ from typing import Any, TypeVar
 from sched_core._support.logger import Logger
 from sched_core.clock import monotonic_seconds, pause
 from sched_core.errors import BackendError, BackendUnavailable, SchemaTooNew, StoreNotFound
+from sched_jetstream._model.layout import LAYOUT
+from sched_jetstream._model.subjects import Names
+from sched_jetstream._store.permissions import probes
+from sched_jetstream._store.reader import NO_STREAM
+from sched_jetstream._store.wire import ApiError, NoLeader, NoResponders, Wire
 from sched_jetstream.errors import (
     NatsRefused,
     NatsServerTooOld,
     PermissionDenied,
     StreamUnsuitable,
 )
-from sched_jetstream.layout import LAYOUT
 from sched_jetstream.options import Options
-from sched_jetstream.permissions import probes
-from sched_jetstream.reader import NO_STREAM
-from sched_jetstream.subjects import Names
-from sched_jetstream.wire import ApiError, NoLeader, NoResponders, Wire
 
 logger = Logger("sched_jetstream")
 

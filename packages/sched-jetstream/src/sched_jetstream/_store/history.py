@@ -22,12 +22,12 @@ from sched_core.clock import FIRST, monotonic_seconds, pause
 from sched_core.codec import encode_moment
 from sched_core.errors import BackendError
 from sched_core.ports import ExecutionQuery, Page, UndecodableExecution
-from sched_jetstream import old_format
+from sched_jetstream._model import old_format
+from sched_jetstream._model.layout import FOREVER, OPERATION, REMOVED, RETENTION_CLASSES
+from sched_jetstream._model.subjects import Names, id_of, token_of
+from sched_jetstream._store.reader import NO_MESSAGE, NO_STREAM, Reader
+from sched_jetstream._store.wire import ApiError, NoResponders
 from sched_jetstream.errors import StreamLost
-from sched_jetstream.layout import FOREVER, OPERATION, REMOVED, RETENTION_CLASSES
-from sched_jetstream.reader import NO_MESSAGE, NO_STREAM, Reader
-from sched_jetstream.subjects import Names, id_of, token_of
-from sched_jetstream.wire import ApiError, NoResponders
 
 STORED_AT = "Nats-Time-Stamp"
 

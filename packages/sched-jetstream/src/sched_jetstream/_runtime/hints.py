@@ -20,14 +20,14 @@ from nats.aio.msg import Msg
 from sched_core._support.logger import Logger
 from sched_core.clock import Alarm, monotonic_seconds, pause
 from sched_core.errors import BackendError, BackendUnavailable
-from sched_jetstream.connection import Channel, status_of
+from sched_jetstream._model.protocol import StoredRecord, Verdict, assess
+from sched_jetstream._runtime.due_queue import DueQueue, Hint
+from sched_jetstream._store.connection import Channel, status_of
+from sched_jetstream._store.provision import make_consumer
+from sched_jetstream._store.reader import Reader
+from sched_jetstream._store.wire import NoResponders, answered
 from sched_jetstream.errors import NotSent, OutcomeUnknown, StreamLost
-from sched_jetstream.hint import DueQueue, Hint
 from sched_jetstream.options import Options
-from sched_jetstream.protocol import StoredRecord, Verdict, assess
-from sched_jetstream.provision import make_consumer
-from sched_jetstream.reader import Reader
-from sched_jetstream.wire import NoResponders, answered
 
 logger = Logger("sched_jetstream")
 

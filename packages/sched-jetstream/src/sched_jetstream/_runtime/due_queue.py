@@ -8,8 +8,8 @@ from datetime import datetime
 
 from attrs import define
 
-from sched_jetstream.protocol import StoredRecord
-from sched_jetstream.record import Record
+from sched_jetstream._model.protocol import StoredRecord
+from sched_jetstream._model.record import Record
 
 
 @define(eq=False)

@@ -14,8 +14,8 @@ from attrs import frozen
 from sched_core import Job
 from sched_core.clock import monotonic_seconds
 from sched_core.ports import JobQuery, Page, Undecodable
-from sched_jetstream.reader import Reader
-from sched_jetstream.subjects import id_of
+from sched_jetstream._model.subjects import id_of
+from sched_jetstream._store.reader import Reader
 
 KEPT = 30.0
 """Seconds for which names are kept between two pages."""

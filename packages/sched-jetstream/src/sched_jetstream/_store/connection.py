@@ -19,10 +19,10 @@ from nats.errors import (
 from sched_core._support.logger import Logger
 from sched_core.clock import monotonic_seconds, pause
 from sched_core.errors import BackendError, BackendUnavailable
-from sched_jetstream.addresses import Address
-from sched_jetstream.dialer import HANG_UP, dial, hang_up
+from sched_jetstream._store.addresses import Address
+from sched_jetstream._store.dialer import HANG_UP, dial, hang_up
+from sched_jetstream._store.refusals import family, forbidden, refusal, spelt
 from sched_jetstream.errors import NotSent, PermissionDenied
-from sched_jetstream.refusals import family, forbidden, refusal, spelt
 
 logger = Logger("sched_jetstream")
 

@@ -17,7 +17,7 @@ from attrs import evolve, frozen
 from sched_core import Gap, Hold, Job, Kind, Pause, Pending, Standing
 from sched_core.codec import decode_duration, decode_moment
 from sched_core.row import current, kept
-from sched_jetstream.standing import STATUSES, checked, count, exactly, maybe, moment_of
+from sched_jetstream._model.standing import STATUSES, checked, count, exactly, maybe, moment_of
 
 FORMAT = 1
 """Of the records that are read here."""

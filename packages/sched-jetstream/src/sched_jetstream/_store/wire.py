@@ -21,10 +21,10 @@ from nats.errors import (
 
 from sched_core._support.logger import Logger
 from sched_core.errors import BackendError, InvalidDefinition
-from sched_jetstream.connection import Connection, Handler, status_of
+from sched_jetstream._model.layout import Message
+from sched_jetstream._store.connection import Connection, Handler, status_of
+from sched_jetstream._store.refusals import refusal
 from sched_jetstream.errors import NotSent, OutcomeUnknown
-from sched_jetstream.layout import Message
-from sched_jetstream.refusals import refusal
 
 logger = Logger("sched_jetstream")
 

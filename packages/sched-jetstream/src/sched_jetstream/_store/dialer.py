@@ -15,9 +15,16 @@ from nats.errors import Error
 
 from sched_core._support.logger import Logger
 from sched_core.errors import BackendUnavailable, InvalidDefinition
-from sched_jetstream.addresses import Address
+from sched_jetstream._store.addresses import Address
+from sched_jetstream._store.refusals import (
+    INSTALL,
+    NO_ANSWER,
+    Refusal,
+    Unusable,
+    lacks_tls,
+    refusal,
+)
 from sched_jetstream.errors import NatsRefused
-from sched_jetstream.refusals import INSTALL, NO_ANSWER, Refusal, Unusable, lacks_tls, refusal
 
 logger = Logger("sched_jetstream")
 

@@ -17,10 +17,10 @@ from attrs import define, field
 from sched_core._support.logger import Logger
 from sched_core.clock import backoff_pause, monotonic_seconds
 from sched_core.errors import BackendError
+from sched_jetstream._model.layout import EXPECTED, AtomicWrite, Message
+from sched_jetstream._store.reader import NO_STREAM, Reader
+from sched_jetstream._store.wire import ApiError, sequence_of
 from sched_jetstream.errors import NotSent, OutcomeUnknown, PermissionDenied
-from sched_jetstream.layout import EXPECTED, AtomicWrite, Message
-from sched_jetstream.reader import NO_STREAM, Reader
-from sched_jetstream.wire import ApiError, sequence_of
 
 logger = Logger("sched_jetstream")
 

@@ -8,11 +8,11 @@ from datetime import datetime
 from sched_core import codec
 from sched_core._support.logger import Logger
 from sched_core.clock import monotonic_seconds, pause
-from sched_jetstream.protocol import StoredRecord
-from sched_jetstream.provision import NO_CONSUMER
-from sched_jetstream.record import Record
-from sched_jetstream.session import Session
-from sched_jetstream.wire import ApiError
+from sched_jetstream._model.protocol import StoredRecord
+from sched_jetstream._model.record import Record
+from sched_jetstream._runtime.session import Session
+from sched_jetstream._store.provision import NO_CONSUMER
+from sched_jetstream._store.wire import ApiError
 
 logger = Logger("sched_jetstream")
 

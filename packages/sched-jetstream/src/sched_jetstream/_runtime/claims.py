@@ -13,16 +13,16 @@ from sched_core import Claim, Claimed, Execution, Renewal
 from sched_core._support.logger import Logger
 from sched_core.clock import monotonic_seconds, pause
 from sched_core.errors import BackendError
-from sched_jetstream import protocol
-from sched_jetstream.batch import RevisionMismatch
+from sched_jetstream._model import protocol
+from sched_jetstream._model.layout import AtomicWrite
+from sched_jetstream._model.protocol import StoredRecord, Write
+from sched_jetstream._model.record import Record
+from sched_jetstream._model.subjects import token_of
+from sched_jetstream._runtime.due_queue import Hint
+from sched_jetstream._runtime.hints import SHORTEST_NAK
+from sched_jetstream._runtime.session import Mine, Session, written
+from sched_jetstream._store.writer import RevisionMismatch
 from sched_jetstream.errors import OutcomeUnknown
-from sched_jetstream.hint import Hint
-from sched_jetstream.hints import SHORTEST_NAK
-from sched_jetstream.layout import AtomicWrite
-from sched_jetstream.protocol import StoredRecord, Write
-from sched_jetstream.record import Record
-from sched_jetstream.session import Mine, Session, written
-from sched_jetstream.subjects import token_of
 
 logger = Logger("sched_jetstream")
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from sched_core import Execution, Job
 from sched_core.clock import monotonic_seconds, pause
 from sched_core.errors import BackendUnavailable, JobAlreadyExists
-from sched_jetstream import protocol
-from sched_jetstream.batch import RevisionMismatch
+from sched_jetstream._model import protocol
+from sched_jetstream._model.layout import AtomicWrite
+from sched_jetstream._model.protocol import StoredRecord, Write
+from sched_jetstream._model.subjects import token_of
+from sched_jetstream._runtime.session import Session, written
+from sched_jetstream._store.writer import RevisionMismatch
 from sched_jetstream.errors import PermissionDenied
-from sched_jetstream.layout import AtomicWrite
-from sched_jetstream.protocol import StoredRecord, Write
-from sched_jetstream.session import Session, written
-from sched_jetstream.subjects import token_of
 
 
 class Editing:

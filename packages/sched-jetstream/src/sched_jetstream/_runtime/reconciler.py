@@ -13,11 +13,11 @@ from math import ceil
 
 from sched_core._support.logger import Logger
 from sched_core.clock import monotonic_seconds, pause
-from sched_jetstream.layout import EXPECTED, LAYOUT, TTL, Message
-from sched_jetstream.protocol import StoredRecord, Verdict, assess
-from sched_jetstream.reader import Reader
-from sched_jetstream.record import Record
-from sched_jetstream.wire import ApiError
+from sched_jetstream._model.layout import EXPECTED, LAYOUT, TTL, Message
+from sched_jetstream._model.protocol import StoredRecord, Verdict, assess
+from sched_jetstream._model.record import Record
+from sched_jetstream._store.reader import Reader
+from sched_jetstream._store.wire import ApiError
 
 logger = Logger("sched_jetstream")
 

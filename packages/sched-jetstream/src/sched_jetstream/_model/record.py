@@ -20,8 +20,8 @@ from sched_core import Hold, Job, JobSpec, Policy, codec
 from sched_core.codec import Malformed
 from sched_core.ports import Undecodable
 from sched_core.row import with_hold
-from sched_jetstream import old_format
-from sched_jetstream.standing import (
+from sched_jetstream._model import old_format
+from sched_jetstream._model.standing import (
     checked,
     count,
     decode_hold,

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from sched_core import Settled, Settlement
 from sched_core.errors import BackendError
 from sched_core.row import is_repeat
-from sched_jetstream import protocol
-from sched_jetstream.batch import RevisionMismatch
-from sched_jetstream.protocol import ASK_HISTORY, CLAIM_LOST, WRITTEN, Write
-from sched_jetstream.session import Mine, Session
-from sched_jetstream.subjects import token_of
+from sched_jetstream._model import protocol
+from sched_jetstream._model.protocol import ASK_HISTORY, CLAIM_LOST, WRITTEN, Write
+from sched_jetstream._model.subjects import token_of
+from sched_jetstream._runtime.session import Mine, Session
+from sched_jetstream._store.writer import RevisionMismatch
 
 
 class Settling:
