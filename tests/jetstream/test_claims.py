@@ -20,7 +20,7 @@ from sched_jetstream._model.layout import AtomicWrite
 from sched_jetstream._model.protocol import StoredRecord
 from sched_jetstream._model.record import Record
 from sched_jetstream._model.subjects import token_of
-from sched_jetstream._runtime.claims import Claiming
+from sched_jetstream._runtime.claims import Claims
 from sched_jetstream._runtime.due_queue import Hint
 from sched_jetstream._store.writer import RevisionMismatch
 from sched_jetstream.errors import OutcomeUnknown
@@ -180,15 +180,17 @@ def test_what_is_decided_late_does_not_wait_for_what_is_given_back() -> None:
             undo()
             await asyncio.sleep(LEASE.total_seconds() / 2)
             await kept.send()
-            await until(lambda: _is(bool(session.late)))
-            session.late += await renewed(backend, fast["a"])  # as if it had come late, but not so
-            change, free = session.change, asyncio.Event()
+            await until(lambda: _is(bool(session.live.decided_late)))
+            session.live.decided_late += await renewed(
+                backend, fast["a"]
+            )  # as if it had come late, but not so
+            change, free = session.records.change, asyncio.Event()
 
             async def stalled(*args: Any, **options: Any) -> Any:
                 await free.wait()
                 return await change(*args, **options)
 
-            session.change = stalled  # type: ignore[method-assign]
+            session.records.change = stalled  # type: ignore[method-assign]
             async with asyncio.timeout(LEASE.total_seconds() / 4):
                 assert await claimed(backend) == {"a"}
             free.set()
@@ -251,7 +253,7 @@ def test_a_claim_whose_answer_is_missing_is_free_for_its_worker() -> None:
             (claim,) = again  # before any lease has ended
             assert claim.job.id == "slow"
             assert attempts_of(claim) == 0
-            assert not backend._session.orphans
+            assert not backend._session.live.unconfirmed
 
     asyncio.run(main())
 
@@ -274,7 +276,7 @@ def test_a_claim_that_was_written_at_the_second_try_is_no_orphan() -> None:
             await until(look)
             stored = await backend._session.reader.read_leader(SLOW)
             assert isinstance(stored.content, Record)
-            assert not backend._session.is_orphan(SLOW, stored.content.hold)
+            assert not backend._session.live.is_unconfirmed(SLOW, stored.content.hold)
 
     asyncio.run(main())
 
@@ -338,10 +340,10 @@ def test_claims_are_not_lost_when_the_next_ones_fail(monkeypatch: pytest.MonkeyP
     async def main() -> None:
         async with three_are_due() as backend:
             assert backend._session is not None
-            session, real = backend._session, Claiming._claim
+            session, real = backend._session, Claims._claim
             calls: list[int] = []
 
-            async def claim(self: Claiming, found: Any) -> Any:
+            async def claim(self: Claims, found: Any) -> Any:
                 calls.append(len(found))
                 if len(calls) == 2:
                     raise BackendUnavailable("no answer")
@@ -350,7 +352,7 @@ def test_claims_are_not_lost_when_the_next_ones_fail(monkeypatch: pytest.MonkeyP
                     session.hints.put(hint)
                 return claims
 
-            monkeypatch.setattr(Claiming, "_claim", claim)
+            monkeypatch.setattr(Claims, "_claim", claim)
             assert len(await claimed(backend)) == 2
             assert calls == [3, 1]
 

@@ -29,7 +29,7 @@ from sched_core import (
 )
 from sched_core.clock import boot_seconds
 from sched_jetstream import JetStreamBackend
-from sched_jetstream._runtime.clock import StoreClock
+from sched_jetstream._runtime.server_time import StoreClock
 
 BUCKET = "realtime"
 

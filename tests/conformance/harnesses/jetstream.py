@@ -65,8 +65,7 @@ class JetStreamHarness(Harness):
     async def crash(self, backend: Any) -> None:
         """Take away the connection and the tasks, as the system does with a dead process."""
         session, backend._session = backend._session, None
-        for task in session.tasks:
-            task.cancel()
+        session.background.stop()
         await session.wire.close()
 
     async def catch_up(self, backend: Any) -> None:

@@ -27,20 +27,13 @@ from sched_core.ports import (
     UndecodableExecution,
 )
 from sched_jetstream._model.layout import TTL, AtomicWrite, Message
-from sched_jetstream._model.protocol import Write
-from sched_jetstream._model.record import Record
 from sched_jetstream._model.subjects import token_of
-from sched_jetstream._runtime.claims import Claiming
-from sched_jetstream._runtime.definitions import Editing
-from sched_jetstream._runtime.older_workers import take_leave
-from sched_jetstream._runtime.session import SAMPLES, Session, measure, measure_on, reconcile_on
-from sched_jetstream._runtime.settlements import Settling
+from sched_jetstream._runtime.session import Session
 from sched_jetstream._store.addresses import addresses
 from sched_jetstream._store.dialer import must_be_known
 from sched_jetstream._store.permissions import probes, words
 from sched_jetstream._store.provision import provision
 from sched_jetstream._store.wire import Wire
-from sched_jetstream._store.writer import RevisionMismatch
 from sched_jetstream.options import Options, Servers
 
 logger = Logger("sched_jetstream")
@@ -54,8 +47,6 @@ moment, and quick handlers are done with many before the last of them is due."""
 
 LOOKS_FOR = timedelta(seconds=5)
 """For how long what only looks at a store, and makes none, tries to reach it: a person waits."""
-FLUSH = 3.0
-"""Seconds for which closing waits for what is on its way, and hands back what is here."""
 
 
 class JetStreamBackend:
@@ -157,18 +148,10 @@ class JetStreamBackend:
         try:
             was_older = await provision(wire, options, create=self._create)
             session = Session(wire, options, clock, worker)
-            for _ in range(SAMPLES):
-                if session.store_clock is not None and session.store_clock.imprecise:
-                    await measure(session)
-            if was_older:
-                await take_leave(session)
+            await session.begin(was_older=was_older)
         except BaseException:
             await wire.close()
             raise
-        session.keep_up(session.hints.run)
-        if session.store_clock is not None:
-            session.keep_up(lambda: measure_on(session))
-            session.keep_up(lambda: reconcile_on(session))
         self._session = session
         return session.clock
 
@@ -178,26 +161,11 @@ class JetStreamBackend:
             return
         self._affinity.check()
         self._session = None
-        session.closing = True
-        for task in session.tasks:
-            task.cancel()
-        session.alarm.nudge()
-        with anyio.move_on_after(FLUSH):
-            if session.tasks or session.beside:
-                await asyncio.wait([*session.tasks, *session.beside])
-            await session.writer.close()
-            await Claiming(session).give_back(session.late)
-            await session.hints.close()
-        session.writer.abandon()
-        if session.beside:
-            for task in session.beside:
-                task.cancel()
-            await asyncio.wait(session.beside, timeout=1.0)
-        await session.wire.close()
+        await session.close()
 
     async def _calm(self) -> Session:
         session = self._opened()
-        await session.calm()
+        await session.background.calm()
         return session
 
     def _opened(self) -> Session:
@@ -231,7 +199,7 @@ class JetStreamBackend:
             return []
         if len(jobs) > BULK:
             raise InvalidDefinition("jobs", f"at most {BULK} at once, not {len(jobs)}")
-        return await session.undisturbed(Editing(session).add(jobs))
+        return await session.background.undisturbed(session.definitions.add(jobs))
 
     async def get(self, job_id: str) -> Job | Undecodable | None:
         session = await self._calm()
@@ -240,11 +208,11 @@ class JetStreamBackend:
 
     async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         session = await self._calm()
-        return await session.undisturbed(Editing(session).replace(job, executions))
+        return await session.background.undisturbed(session.definitions.replace(job, executions))
 
     async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
         session = await self._calm()
-        await session.undisturbed(Editing(session).remove(job, executions))
+        await session.background.undisturbed(session.definitions.remove(job, executions))
 
     async def jobs(
         self, query: JobQuery, *, after: str | None, limit: int
@@ -263,41 +231,44 @@ class JetStreamBackend:
                 seen = alarm.count
                 if hints.failure is not None:
                     raise hints.failure
-                if session.store_clock is None:
-                    await session.scan()
+                await session.timing.find_due(session.reconciler, hints)
                 hints.look()
                 now, earliest = clock.now(), hints.earliest()
                 last = min(last, now + MAX_POLL)  # the clock may have been set back
-                if session.late or now >= last or (earliest is not None and earliest <= now):
+                if (
+                    session.live.decided_late
+                    or now >= last
+                    or (earliest is not None and earliest <= now)
+                ):
                     return
                 await alarm.sleep(clock, last if earliest is None else min(earliest, last), seen)
 
     async def claim_due(self, room: Room) -> Claimed:
         asked_at = self._opened().clock.now()
         session = await self._calm()
-        claiming = session.do_beside(Claiming(session).due(room.limit, asked_at=asked_at))
+        claiming = session.background.spawn(session.claims.due(room.limit, asked_at=asked_at))
         try:
             await asyncio.wait([claiming])
             await anyio.lowlevel.checkpoint_if_cancelled()
         except BaseException:
-            session.left.add(session.do_beside(_give_back(session, claiming)))
+            session.background.clean_up(_give_back(session, claiming))
             raise
         return claiming.result()
 
     # -- holding
 
     async def renew(self, renewals: Sequence[Renewal]) -> Sequence[Claim]:
-        return await Claiming(self._opened()).renew(renewals)
+        return await self._opened().leases.renew(renewals)
 
     async def release(self, claims: Sequence[Claim]) -> None:
         session = await self._calm()
-        await session.undisturbed(Claiming(session).release(claims))
+        await session.background.undisturbed(session.leases.release(claims))
 
     # -- settling
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         session = await self._calm()
-        answers = await session.undisturbed(Settling(session).settle(settlements))
+        answers = await session.background.undisturbed(session.settlements.settle(settlements))
         for answer in answers:
             if isinstance(answer, BackendError):
                 raise answer
@@ -313,17 +284,7 @@ class JetStreamBackend:
     async def prune(self, before: datetime) -> int:
         session = await self._calm()
         now = session.clock.now()
-        deleted = 0
-        if session.store_clock is None:
-            for found in await session.reconciler.expired():
-                record = found.content
-                if isinstance(record, Record):
-                    step = session.step(found, Write(record.id, None))
-                    try:
-                        await session.writer.write(step)
-                    except RevisionMismatch:
-                        continue
-                    deleted += 1
+        deleted = await session.timing.delete_expired(session.reconciler, session.records)
         return deleted + await session.history.prune(before, now)
 
     # -- reconciling
@@ -345,4 +306,4 @@ async def _give_back(session: Session, claiming: asyncio.Task[Claimed]) -> None:
     """Give back what was claimed for a call that was cancelled."""
     await asyncio.wait([claiming])
     if claiming.exception() is None:
-        await Claiming(session).give_back(claiming.result().claims)
+        await session.leases.give_back(claiming.result().claims)

@@ -101,7 +101,7 @@ def run_message(names: Names, execution: Execution, ttl: timedelta) -> Message:
     return Message(subject, codec.encode_execution(execution), headers)
 
 
-def step(
+def build_write(
     names: Names,
     found: StoredRecord,
     write: Write,

@@ -79,7 +79,8 @@ class Write:
     may_exist: bool = False
 
 
-ASK_HISTORY: Literal["ask the history"] = "ask the history"
+AskHistory = Literal["ask the history"]
+ASK_HISTORY: AskHistory = "ask the history"
 """The claim is no more: only the history can tell whether this settlement was written."""
 
 
@@ -363,7 +364,7 @@ def renew(
 
 def settle(
     found: StoredRecord, settlement: Settlement, now: datetime
-) -> Write | Settled | Literal["ask the history"]:
+) -> Write | Settled | AskHistory:
     """End a claim: return what to write, or the answer, or that only the history knows it."""
     claim, record = settlement.claim, found.content
     hold = record.hold if isinstance(record, Record) else None

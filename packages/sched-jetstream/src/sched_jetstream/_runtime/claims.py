@@ -1,4 +1,4 @@
-"""Claims: taking them, keeping them, and giving them back."""
+"""Claims: due jobs are claimed, and claims whose lease has ended are ended."""
 
 from __future__ import annotations
 
@@ -9,67 +9,99 @@ from functools import partial
 
 import anyio
 
-from sched_core import Claim, Claimed, Execution, Renewal
-from sched_core._support.logger import Logger
-from sched_core.clock import monotonic_seconds, pause
+from sched_core import Claim, Claimed, Execution
+from sched_core.clock import Alarm, monotonic_seconds, pause
 from sched_core.errors import BackendError
 from sched_jetstream._model import protocol
 from sched_jetstream._model.layout import AtomicWrite
-from sched_jetstream._model.protocol import StoredRecord, Write
 from sched_jetstream._model.record import Record
-from sched_jetstream._model.subjects import token_of
+from sched_jetstream._runtime.background import Background
 from sched_jetstream._runtime.due_queue import Hint
-from sched_jetstream._runtime.hints import SHORTEST_NAK
-from sched_jetstream._runtime.session import Mine, Session, written
-from sched_jetstream._store.writer import RevisionMismatch
+from sched_jetstream._runtime.hints import SHORTEST_NAK, Hints
+from sched_jetstream._runtime.leases import Leases
+from sched_jetstream._runtime.live_claims import LiveClaims
+from sched_jetstream._runtime.reconciler import Reconciler
+from sched_jetstream._runtime.timing import Timing
+from sched_jetstream._store.reader import Reader
+from sched_jetstream._store.records import Records, written
+from sched_jetstream._store.writer import GroupCommitWriter, RevisionMismatch
 from sched_jetstream.errors import OutcomeUnknown
-
-logger = Logger("sched_jetstream")
 
 PATIENCE = 0.25
 """The part of a lease for which claims that are written wait for those that are not yet."""
 LATE = 0.1
-"""The part of a lease after which a look ends no claims any more: those of this worker might be
+"""The part of a lease after which a call ends no claims any more: those of this worker might be
 among them, and are to be renewed first."""
-LOOKS_AGAIN = 0.1
-"""Seconds between two looks for a claim whose answer is missing."""
+READS_AGAIN = 0.1
+"""Seconds between two reads for a claim whose answer is missing."""
+LATER = timedelta(seconds=1)
+"""After how long another worker gets a hint that this one could not act on."""
 
 
-class Claiming:
-    """What a session claims.
+class Claims:
+    """Claims for one worker.
 
     Args:
-        session: It.
+        live: The claims in flight.
+        hints: What may be due.
+        records: The records of the deployment.
+        reader: Reads them.
+        writer: Writes many claims in one batch.
+        timing: The clock that decides.
+        reconciler: Reads all records, where no hint tells what is due.
+        leases: Gives back claims that no caller takes.
+        background: Runs what no call waits for.
+        alarm: Nudged when something has become due.
+        lease: How long a claim lives unless it is renewed.
     """
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(
+        self,
+        live: LiveClaims,
+        hints: Hints,
+        records: Records,
+        reader: Reader,
+        writer: GroupCommitWriter,
+        *,
+        timing: Timing,
+        reconciler: Reconciler,
+        leases: Leases,
+        background: Background,
+        alarm: Alarm,
+        lease: timedelta,
+    ) -> None:
+        self._live, self._hints = live, hints
+        self._records, self._reader, self._writer = records, reader, writer
+        self._timing, self._now = timing, timing.clock.now
+        self._reconciler, self._leases = reconciler, leases
+        self._background, self._alarm = background, alarm
+        self._lease = lease
+        self._patience = (lease * PATIENCE).total_seconds()
 
     async def due(self, limit: int, *, asked_at: datetime) -> Claimed:
         """End claims whose lease has ended, and claim what is due.
 
         Args:
-            limit: Most claims.
+            limit: The most claims.
             asked_at: When the caller asked for it.
 
         Raises:
             BackendError: Nothing could be claimed.
         """
-        hints, clock = self._session.hints, self._session.clock
+        hints = self._hints
         if hints.failure is not None:
             raise hints.failure
-        if self._session.late and limit > 0:
+        if self._live.decided_late and limit > 0:
             return Claimed(self._take_late(limit))
         claims: list[Claim] = []
         lapsed: list[Execution] = []
-        lease = self._session.options.lease
-        until = clock.now() + lease * PATIENCE
-        looked = False
-        while clock.now() < until:
+        until = self._now() + self._lease * PATIENCE
+        looked = await self._timing.find_due(self._reconciler, hints)
+        while self._now() < until:
             try:
                 due, looked = await self._look(limit - len(claims), looked=looked)
-                now = clock.now()
-                ended = hints.take_ended(now) if now < asked_at + lease * LATE else []
+                now = self._now()
+                ended = hints.take_ended(now) if now < asked_at + self._lease * LATE else []
                 if ended:
                     for hint in due:
                         hints.put(hint)  # what is ended now may be due, and older
@@ -83,72 +115,63 @@ class Claiming:
             except BackendError:
                 if not claims:
                     raise
-                break  # what is claimed is not to wait, or be lost, because of what is not
+                break  # what is claimed must not wait, or be lost, because of what is not
         return Claimed(claims + self._take_late(limit - len(claims)), lapsed)
 
     async def _look(self, most: int, *, looked: bool) -> tuple[list[Hint], bool]:
-        """Return what can be claimed, and whether the store was asked; once in a claim is enough.
+        """Return what can be claimed, and whether the server was asked; once in a call is enough.
 
-        It is asked where less is here than is wanted, also because others have claimed it.
+        It is asked where fewer hints are here than are wanted, also because other workers have
+        claimed their jobs.
         """
-        hints, clock = self._session.hints, self._session.clock
-        if self._session.store_clock is None and not looked:
-            await self._session.scan()
-            return hints.take(clock.now(), most), True
-        due = hints.take(clock.now(), most)
+        hints = self._hints
+        due = hints.take(self._now(), most)
         if len(due) == most or looked:
             return due, looked
         for hint in due:
             hints.put(hint)  # what is found now may be older
-        await self._session.wire.ready()
+        await self._reader.wire.ready()
         await hints.pull_available(most - len(due))
-        return hints.take(clock.now(), most), True
+        return hints.take(self._now(), most), True
 
     async def _claim(self, due: Sequence[Hint]) -> list[Claim]:
-        now = self._session.clock.now()
-        taken: list[tuple[Hint, Claim, AtomicWrite, asyncio.Future[list[int]]]] = []
+        now = self._now()
+        decided: list[tuple[Hint, Claim, AtomicWrite, asyncio.Future[list[int]]]] = []
         again: list[Hint] = []
         for hint in due:
-            decided = protocol.claim(
-                hint.found, now, worker=self._session.worker, lease=self._session.options.lease
-            )
-            if decided is None:
+            decision = protocol.claim(hint.found, now, worker=self._live.worker, lease=self._lease)
+            if decision is None:
                 again.append(hint)
                 continue
-            step = self._session.step(hint.found, decided.write)
-            taken.append((hint, decided.claim, step, self._session.writer.submit(step)))
+            built = self._records.build(hint.found, decision.write)
+            decided.append((hint, decision.claim, built, self._writer.submit(built)))
         claims: list[Claim] = []
         failure: BackendError | None = None
-        if taken:
-            await asyncio.wait([future for *_, future in taken], timeout=self._patience)
-        for hint, claim, step, future in taken:
+        if decided:
+            await asyncio.wait([future for *_, future in decided], timeout=self._patience)
+        for hint, claim, built, future in decided:
             if not future.done():
-                decided_late = partial(self._decided_late, hint, claim, step)
-                future.add_done_callback(decided_late)
+                future.add_done_callback(partial(self._decided_late, hint, claim, built))
                 continue
             try:
-                made = self._made(hint, claim, step, future)
+                self._confirm(hint, claim, built, future)
             except RevisionMismatch:
                 again.append(hint)
             except BackendError as error:
                 failure = error
-                self._not_made(hint, error)
+                self._not_confirmed(hint, error)
             else:
-                claims += made
+                claims.append(claim)
         if again:
-            self._session.do_beside(self._judge_again(again, self._patience))
+            self._background.spawn(self._reassess(again))
         if failure is not None and not claims:
             raise failure
         return claims
 
-    def _made(
-        self,
-        hint: Hint,
-        claim: Claim,
-        step: AtomicWrite,
-        future: asyncio.Future[list[int]],
-    ) -> list[Claim]:
-        """Take in that a claim is decided; return it, now that it was written.
+    def _confirm(
+        self, hint: Hint, claim: Claim, built: AtomicWrite, future: asyncio.Future[list[int]]
+    ) -> None:
+        """Keep a claim, now that its write is decided.
 
         Raises:
             RevisionMismatch, BackendError: As the writer's.
@@ -156,81 +179,71 @@ class Claiming:
         try:
             (sequence,) = future.result()
         except OutcomeUnknown:
-            # A second try of the same claim may have been written, and handed out, before this one
-            # is given up.
-            if self._session.ours(hint.token, claim) is None:
-                self._session.orphans.add(claim.token)
+            self._live.doubt(hint.token, claim)
             raise
-        self._session.mine[hint.token] = Mine(
-            claim, written(hint.token, sequence, step), hint.reply
-        )
-        # An earlier try with the same token, on the same revision, was not stored then.
-        self._session.orphans.discard(claim.token)
-        return [claim]
+        self._live.confirm(claim, written(hint.token, sequence, built), hint.reply)
 
     def _decided_late(
-        self,
-        hint: Hint,
-        claim: Claim,
-        step: AtomicWrite,
-        future: asyncio.Future[list[int]],
+        self, hint: Hint, claim: Claim, built: AtomicWrite, future: asyncio.Future[list[int]]
     ) -> None:
         try:
-            made = self._made(hint, claim, step, future)
-            self._session.late += made
-            self._session.alarm.nudge()
-            loop = asyncio.get_running_loop()
-            loop.call_later(self._patience, self._give_back_unfetched, made)
+            self._confirm(hint, claim, built, future)
         except RevisionMismatch:
-            self._session.hints.postpone(hint.reply, SHORTEST_NAK)
+            self._hints.postpone(hint.reply, SHORTEST_NAK)
         except BackendError as error:
-            self._not_made(hint, error)
+            self._not_confirmed(hint, error)
+        else:
+            self._live.decided_late.append(claim)
+            self._alarm.nudge()
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._patience, self._give_back_unfetched, claim)
 
-    def _not_made(self, hint: Hint, error: BackendError) -> None:
-        """See to a hint whose claim failed: others may have it, unless it may be ours all the same.
+    def _not_confirmed(self, hint: Hint, error: BackendError) -> None:
+        """Pass on the hint of a claim that failed, unless the claim may be stored all the same.
 
-        A claim that was written though its answer is missing keeps everybody else away for a whole
-        lease. So it is this worker who looks for it, and then begins the job.
+        A claim that was stored though its answer is missing keeps every other worker away for a
+        whole lease. So this worker looks for it, and then begins the job.
         """
         if isinstance(error, OutcomeUnknown):
-            self._session.do_beside(self._look_for(hint))
+            self._background.spawn(self._look_for(hint))
         else:
-            self._session.hints.postpone(hint.reply, timedelta(seconds=1))
+            self._hints.postpone(hint.reply, LATER)
 
     async def _look_for(self, hint: Hint) -> None:
-        session = self._session
-        ends = monotonic_seconds() + session.options.lease.total_seconds()
-        while monotonic_seconds() < ends and not session.closing:
+        ends = monotonic_seconds() + self._lease.total_seconds()
+        while monotonic_seconds() < ends and not self._background.closing:
             try:
-                found = await session.reader.read_leader(hint.token)
+                found = await self._reader.read_leader(hint.token)
             except BackendError:
-                await pause(LOOKS_AGAIN)
+                await pause(READS_AGAIN)
                 continue
-            if not session.hints.judge(found, hint.reply):
-                session.hints.done(hint.reply)
-            session.alarm.nudge()
+            self._hints.judge_or_end(found, hint.reply)
+            self._alarm.nudge()
             return
-        session.hints.postpone(hint.reply, SHORTEST_NAK)
+        self._hints.postpone(hint.reply, SHORTEST_NAK)
+
+    # -- claims that were decided late
 
     def _take_late(self, limit: int) -> list[Claim]:
         """Hand out what was decided late; what has little left of its lease is given back.
 
-        Beside it: a store that decides late may also take back late, and leases run meanwhile.
+        In the background: a store that decides late may also take back late, and leases run
+        meanwhile.
         """
-        claims, self._session.late = self._session.late[:limit], self._session.late[limit:]
-        since = self._session.clock.now() + self._session.options.lease / 2
+        claims = self._live.take_late(limit)
+        since = self._now() + self._lease / 2
         spent = [claim for claim in claims if claim.expires_at < since]
         if spent:
-            self._session.do_beside(self.give_back(spent))
+            self._background.spawn(self._leases.give_back(spent))
         return [claim for claim in claims if claim.expires_at >= since]
 
-    def _give_back_unfetched(self, claims: Sequence[Claim]) -> None:
-        """Give back what was decided late and nobody asked for: all handlers are busy, perhaps."""
-        waiting = {(claim.job.id, claim.token) for claim in claims}
-        left = [each for each in self._session.late if (each.job.id, each.token) in waiting]
-        if left and not self._session.closing:
-            self._session.late = [each for each in self._session.late if each not in left]
-            self._session.do_beside(self.give_back(left))
+    def _give_back_unfetched(self, claim: Claim) -> None:
+        """Give back what was decided late and no caller has taken: handlers may all be busy."""
+        if self._background.closing:
+            return
+        left = self._live.withdraw_late(claim)
+        if left:
+            self._background.spawn(self._leases.give_back(left))
 
     # -- ending
 
@@ -240,108 +253,48 @@ class Claiming:
         Returns:
             What was written about claims that were lost.
         """
-        written = await asyncio.gather(*map(self._end_one, ended), return_exceptions=True)
-        failures = [each for each in written if isinstance(each, BaseException)]
+        ends = await asyncio.gather(*map(self._end_one, ended), return_exceptions=True)
+        failures = [each for each in ends if isinstance(each, BaseException)]
         if failures:
             raise failures[0]
-        return [one for each in written if not isinstance(each, BaseException) for one in each]
+        return [one for each in ends if not isinstance(each, BaseException) for one in each]
 
     async def _end_one(self, hint: Hint) -> Sequence[Execution]:
-        session, content = self._session, hint.found.content
+        content = hint.found.content
         hold = content.hold if isinstance(content, Record) else None
-        is_orphan = session.is_orphan(hint.token, hold)
-        if not is_orphan and not self._may_take_over():
-            session.hints.postpone(hint.reply, timedelta(seconds=1))
+        is_unconfirmed = self._live.is_unconfirmed(hint.token, hold)
+        if not is_unconfirmed and not self._timing.may_take_over:
+            self._hints.postpone(hint.reply, LATER)
             return ()
-        decide = protocol.end_unknown if is_orphan else protocol.end_of_lease
-        write = decide(hint.found, session.clock.now())
+        decide = protocol.end_unknown if is_unconfirmed else protocol.end_of_lease
+        write = decide(hint.found, self._now())
         try:
             if write is None:
-                raise RevisionMismatch("nothing is to be ended")  # noqa: TRY301 -- it is as if changed
-            step = session.step(hint.found, write, await session.new_executions(write))
-            (sequence,) = await session.writer.write(step)
+                raise RevisionMismatch("nothing is to be ended")  # noqa: TRY301 -- as if changed
+            found = await self._records.write(hint.found, write)
         except RevisionMismatch:
-            session.do_beside(self._judge_again([hint], self._patience))
+            self._background.spawn(self._reassess([hint]))
             return ()
         except BackendError:
-            # Where it was written, whoever is told next sees that.
-            session.hints.postpone(hint.reply, timedelta(seconds=1))
+            # Where it was written, the next worker that gets the hint sees that.
+            self._hints.postpone(hint.reply, LATER)
             raise
-        if hold is not None and is_orphan:
-            session.orphans.discard(hold.token)
-        if not session.hints.judge(written(hint.token, sequence, step), hint.reply):
-            session.hints.done(hint.reply)
-        return () if is_orphan else write.executions
+        if hold is not None and is_unconfirmed:
+            self._live.resolve(hold)
+        self._hints.judge_or_end(found, hint.reply)
+        return () if is_unconfirmed else write.executions
 
-    @property
-    def _patience(self) -> float:
-        return (self._session.options.lease * PATIENCE).total_seconds()
-
-    async def _judge_again(self, hints: Sequence[Hint], patience: float) -> None:
+    async def _reassess(self, hints: Sequence[Hint]) -> None:
         """Read what was not as a hint said; what cannot be read in time is looked at later."""
 
-        async def judge(hint: Hint) -> None:
+        async def reassess(hint: Hint) -> None:
             try:
-                with anyio.fail_after(patience):
-                    found = await self._session.reader.read_leader(hint.token)
+                with anyio.fail_after(self._patience):
+                    found = await self._reader.read_leader(hint.token)
             except (BackendError, TimeoutError):
-                self._session.hints.postpone(hint.reply, timedelta(seconds=1))
+                self._hints.postpone(hint.reply, LATER)
             else:
-                if not self._session.hints.judge(found, hint.reply):
-                    self._session.hints.done(hint.reply)
+                self._hints.judge_or_end(found, hint.reply)
 
-        await asyncio.gather(*map(judge, hints))
-        self._session.alarm.nudge()
-
-    def _may_take_over(self) -> bool:
-        return self._session.store_clock is None or self._session.store_clock.may_take_over
-
-    # -- holding
-
-    async def renew(self, renewals: Sequence[Renewal]) -> list[Claim]:
-        """Extend leases; return the claims that are still held."""
-        renewed = await asyncio.gather(*(self._renew(renewal) for renewal in renewals))
-        return [claim for claim in renewed if claim is not None]
-
-    async def _renew(self, renewal: Renewal) -> Claim | None:
-        session, token = self._session, token_of(renewal.claim.job.id)
-        mine = session.ours(token, renewal.claim)
-        found = await session.reader.read_leader(token) if mine is None else mine.found
-        while True:
-            extended = protocol.renew(found, renewal, session.clock.now(), session.options.lease)
-            if extended is None:
-                return None
-            step = session.step(found, extended.write)
-            try:
-                (sequence,) = await session.writer.write(step)
-            except RevisionMismatch:
-                found = await session.reader.read_leader(token)
-                continue
-            if mine is not None:
-                mine.found = written(token, sequence, step)
-                session.hints.working(mine.reply)
-            return extended.claim
-
-    async def release(self, claims: Sequence[Claim]) -> None:
-        """Give claims back: what they held is due again at once."""
-        await asyncio.gather(*(self._release(claim) for claim in claims))
-
-    async def give_back(self, claims: Sequence[Claim]) -> None:
-        """Release claims that nobody was handed, if that is possible."""
-        try:
-            await self.release(claims)
-        except BackendError as error:
-            logger.warning("claims could not be released, their leases must run out: %s", error)
-
-    async def _release(self, claim: Claim) -> None:
-        token = token_of(claim.job.id)
-        mine = self._session.ours(token, claim)
-
-        def decide(found: StoredRecord, _unsure: bool) -> Write | None:
-            return protocol.release(found, claim, self._session.clock.now())
-
-        # Until its lease ends nobody else can have it, so that trying on is worth it.
-        left = max(claim.expires_at - self._session.clock.now(), timedelta(0))
-        await self._session.change(token, decide, left)
-        if mine is not None:
-            self._session.let_go(token, mine)
+        await asyncio.gather(*map(reassess, hints))
+        self._alarm.nudge()

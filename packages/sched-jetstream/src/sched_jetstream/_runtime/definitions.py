@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 
 from sched_core import Execution, Job
-from sched_core.clock import monotonic_seconds, pause
-from sched_core.errors import BackendUnavailable, JobAlreadyExists
+from sched_core.errors import JobAlreadyExists
 from sched_jetstream._model import protocol
-from sched_jetstream._model.layout import AtomicWrite
 from sched_jetstream._model.protocol import StoredRecord, Write
 from sched_jetstream._model.subjects import token_of
-from sched_jetstream._runtime.session import Session, written
-from sched_jetstream._store.writer import RevisionMismatch
-from sched_jetstream.errors import PermissionDenied
+from sched_jetstream._store.records import Decide, Records
+from sched_jetstream.options import Options
 
 
-class Editing:
-    """Writes definitions in a session.
+class Definitions:
+    """Writes definitions.
 
     Args:
-        session: It.
+        records: The records of the deployment.
+        is_connected: Tells whether a server would get what is sent now.
+        options: The options of the backend.
     """
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(
+        self, records: Records, is_connected: Callable[[], bool], options: Options
+    ) -> None:
+        self._records, self._is_connected = records, is_connected
+        self._add_budget: timedelta = options.add_job_retry_budget
+        self._budget: timedelta = options.write_budget
 
     async def add(self, jobs: Sequence[Job]) -> list[Job]:
         """Store new jobs, all or none; return them as they are stored."""
@@ -35,49 +39,26 @@ class Editing:
                 if job.id in seen:
                     raise JobAlreadyExists(job.id)
                 seen.add(job.id)
-        session, looked = self._session, False
-        until = monotonic_seconds() + session.options.add_job_retry_budget.total_seconds()
-        founds = {token: StoredRecord(token, 0, None) for token in by_token}
-        while True:
-            try:
-                if looked:
-                    founds = await session.reader.read_current(list(by_token))
-                return await self._add(by_token, founds)
-            except RevisionMismatch:
-                looked = True
-            except PermissionDenied:
-                raise
-            except BackendUnavailable:
-                looked = True
-                if monotonic_seconds() > until or not session.wire.connected:
-                    raise
-                await pause(0.1)
 
-    async def _add(self, by_token: dict[str, Job], founds: dict[str, StoredRecord]) -> list[Job]:
-        session = self._session
-        results: dict[str, Job] = {}
-        steps: dict[str, AtomicWrite] = {}
+        changes = await self._records.change_together(
+            {token: _adds(job) for token, job in by_token.items()},
+            budget=self._add_budget,
+            known={token: StoredRecord(token, 0, None) for token in by_token},
+            may_retry=self._is_connected,
+        )
+        stored: list[Job] = []
         for token, job in by_token.items():
-            decided = protocol.add(founds[token], job)
-            if isinstance(decided, Job):
-                results[token] = decided
-            else:
-                steps[token] = session.step(founds[token], decided)
-        if steps:
-            sequences = await session.writer.write(*steps.values())
-            for token, sequence in zip(steps, sequences, strict=True):
-                job = by_token[token]
-                stored = written(token, sequence, steps[token])
-                results[token] = stored.record(job.id).read() or job
-        return [results[token] for token in by_token]
+            change = changes[token]
+            stored.append(change.answer or change.found.record(job.id).read() or job)
+        return stored
 
     async def replace(self, job: Job, executions: Sequence[Execution]) -> Job:
         """Store an edited job; return it as it is stored."""
 
-        def decide(found: StoredRecord, unsure: bool) -> Write | Job:
+        def decide(found: StoredRecord, may_exist: bool) -> Write | Job:
             stored = found.read()
             if (
-                unsure
+                may_exist
                 and isinstance(stored, Job)
                 and stored.revision != job.revision
                 and _unrevised(stored) == _unrevised(job)
@@ -85,22 +66,25 @@ class Editing:
                 return stored  # by the try before
             return protocol.replace(found, job, executions)
 
-        session = self._session
-        change = session.change(token_of(job.id), decide, session.options.write_budget)
-        found, known = await change
-        return known if isinstance(known, Job) else found.record(job.id).read() or job
+        change = await self._records.change(token_of(job.id), decide, budget=self._budget)
+        return change.answer or change.found.record(job.id).read() or job
 
     async def remove(self, job: Job, executions: Sequence[Execution]) -> None:
         """Remove a job."""
 
-        def decide(found: StoredRecord, unsure: bool) -> Write | None:
+        def decide(found: StoredRecord, may_exist: bool) -> Write | None:
             stored = found.read()
-            if unsure and (stored is None or (isinstance(stored, Job) and stored.uid != job.uid)):
+            if may_exist and (
+                stored is None or (isinstance(stored, Job) and stored.uid != job.uid)
+            ):
                 return None  # by the try before
             return protocol.remove(found, job, executions)
 
-        session = self._session
-        await session.change(token_of(job.id), decide, session.options.write_budget)
+        await self._records.change(token_of(job.id), decide, budget=self._budget)
+
+
+def _adds(job: Job) -> Decide[Job]:
+    return lambda found, _: protocol.add(found, job)
 
 
 def _unrevised(job: Job) -> Job:

@@ -21,7 +21,9 @@ from sched_core._support.logger import Logger
 from sched_core.clock import Alarm, monotonic_seconds, pause
 from sched_core.errors import BackendError, BackendUnavailable
 from sched_jetstream._model.protocol import StoredRecord, Verdict, assess
+from sched_jetstream._model.record import Record
 from sched_jetstream._runtime.due_queue import DueQueue, Hint
+from sched_jetstream._runtime.live_claims import LiveClaims
 from sched_jetstream._store.connection import Channel, status_of
 from sched_jetstream._store.provision import make_consumer
 from sched_jetstream._store.reader import Reader
@@ -50,9 +52,7 @@ class Hints:
         options: Of the backend.
         now: Tells the time that decides.
         alarm: Nudged when something has become due.
-        adopt: Called with a record's token and a reply subject where the hint is about a job that
-            is held; returns whether it is held here, and so takes the message over, or is free for
-            this worker all the same.
+        live: The claims in flight: a hint about a job that this worker holds belongs to its claim.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class Hints:
         *,
         now: Callable[[], datetime],
         alarm: Alarm,
-        adopt: Callable[[StoredRecord, str], bool],
+        live: LiveClaims,
     ) -> None:
         self._reader, self._wire, self._names = reader, reader.wire, reader.names
-        self._options, self._now, self._alarm, self._adopt = options, now, alarm, adopt
+        self._options, self._now, self._alarm, self._live = options, now, alarm, live
         self._due, self._ending = DueQueue(), DueQueue()
         """What can be claimed, and what is held by a claim that is to be ended."""
         self._demands: list[int] = []
@@ -81,7 +81,6 @@ class Hints:
         self._looked_at = monotonic_seconds()
         self.failure: BackendError | None = None
         """Why nothing can come any more."""
-        self.dropped = 0
 
     # -- what is there
 
@@ -100,11 +99,6 @@ class Hints:
     def take_ended(self, now: datetime) -> list[Hint]:
         """Remove and return what is held by claims that are to be ended, oldest first."""
         return self._ending.take(now, MOST) if self._ending.hints else []
-
-    def has_ended(self, now: datetime) -> bool:
-        """Whether there is something to take by :meth:`take_ended`."""
-        earliest = self._ending.earliest()
-        return earliest is not None and earliest <= now
 
     def put(self, hint: Hint) -> None:
         """Keep a hint, in the place of an older one about the same job."""
@@ -317,7 +311,6 @@ class Hints:
                 msg for msg in useless if not self.judge(known[token_of(msg.subject)], msg.reply)
             ]
             self._alarm.nudge()
-        self.dropped += len(useless)
         for msg in useless:
             self.done(msg.reply)
         arrived.clear()
@@ -330,10 +323,20 @@ class Hints:
             self.put(Hint(found.token, judged.at, found, reply))
             return True
         if judged.verdict is Verdict.HELD and judged.at is not None:
-            if not self._adopt(found, reply):
+            hold = found.content.hold if isinstance(found.content, Record) else None
+            if self._live.is_unconfirmed(found.token, hold):
+                self.put(Hint(found.token, now, found, reply))  # free for this worker at once
+            elif self._live.adopt(found, reply):
+                self.working(reply)
+            else:
                 self.postpone(reply, max(judged.at - now, SHORTEST_NAK))
             return True
         return False
+
+    def judge_or_end(self, found: StoredRecord, reply: str) -> None:
+        """Keep, postpone or adopt a hint, or acknowledge it where it is worth nothing."""
+        if not self.judge(found, reply):
+            self.done(reply)
 
     # -- acknowledging
 

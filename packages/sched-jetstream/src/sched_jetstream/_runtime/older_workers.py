@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sched_core import codec
 from sched_core._support.logger import Logger
-from sched_core.clock import monotonic_seconds, pause
+from sched_core.clock import Clock, monotonic_seconds, pause
 from sched_jetstream._model.protocol import StoredRecord
 from sched_jetstream._model.record import Record
-from sched_jetstream._runtime.session import Session
 from sched_jetstream._store.provision import NO_CONSUMER
+from sched_jetstream._store.reader import Reader
 from sched_jetstream._store.wire import ApiError
 
 logger = Logger("sched_jetstream")
@@ -20,24 +20,29 @@ LOOKS = 0.5
 """Seconds between two looks."""
 
 
-async def take_leave(session: Session) -> None:
-    """Wait until no worker of an older version holds a claim, for ``startup_timeout`` at the most.
+async def wait_for_older_workers(reader: Reader, clock: Clock, *, budget: timedelta) -> None:
+    """Wait until no worker of an older version holds a claim.
 
-    None can be opened any more, by the mark of the layout. One that goes on all the same does
+    The mark of the layout keeps such workers from opening. One that goes on all the same does
     little harm: what it claims is free for it, and what this version has written it leaves alone.
     But a job that is edited while it runs there is run again, for that worker cannot settle it.
+
+    Args:
+        reader: The reader of records.
+        clock: The clock that decides.
+        budget: How long to wait at the most.
     """
-    until = monotonic_seconds() + session.options.startup_timeout.total_seconds()
+    until = monotonic_seconds() + budget.total_seconds()
     told: set[str] = set()
-    while held := await _held_by_former(session):
+    while held := await _held_by_older(reader, clock):
         workers = _named(held)
         if not told.issuperset(workers):
             told.update(workers)
             logger.warning("waiting for workers of an older version: %s", _shown(workers))
         while held and monotonic_seconds() < until:
             await pause(LOOKS)
-            found = await session.reader.read_current([each.token for each in held])
-            held = [each for each in found.values() if _is_held(each, session.clock.now())]
+            found = await reader.read_current([each.token for each in held])
+            held = [each for each in found.values() if _is_held(each, clock.now())]
         if held:
             logger.warning(
                 "workers of an older version go on: %s; stop them, or a job that is edited while "
@@ -45,13 +50,13 @@ async def take_leave(session: Session) -> None:
                 _shown(_named(held)),
             )
             return
-    await _delete_their_consumer(session)
+    await _delete_their_consumer(reader)
 
 
-async def _held_by_former(session: Session) -> list[StoredRecord]:
+async def _held_by_older(reader: Reader, clock: Clock) -> list[StoredRecord]:
     held: list[StoredRecord] = []
-    async for page in session.reader.scan():
-        held += [found for found in page if _is_held(found, session.clock.now())]
+    async for page in reader.scan():
+        held += [found for found in page if _is_held(found, clock.now())]
     return held
 
 
@@ -83,11 +88,11 @@ def _shown(workers: dict[str, list[str]]) -> str:
     return "; ".join(shown)
 
 
-async def _delete_their_consumer(session: Session) -> None:
+async def _delete_their_consumer(reader: Reader) -> None:
     """Delete the consumer that older versions had: nobody asks it any more."""
-    names = session.names
+    names = reader.names
     try:
-        await session.wire.call(f"CONSUMER.DELETE.{names.stream}.{names.workers}", {})
+        await reader.wire.call(f"CONSUMER.DELETE.{names.stream}.{names.workers}", {})
     except ApiError as error:
         if error.err_code != NO_CONSUMER:
             raise

@@ -35,9 +35,6 @@ class Reconciler:
     def __init__(self, reader: Reader, now: Callable[[], datetime]) -> None:
         self._reader, self._wire, self._names = reader, reader.wire, reader.names
         self._now = now
-        self.passes = 0
-        self.sent = 0
-        """Hints, over all passes."""
 
     async def scan(self, near: timedelta = NOW) -> list[tuple[datetime, StoredRecord]]:
         """Return what is due, or whose lease ends, by then, oldest first.
@@ -91,8 +88,6 @@ class Reconciler:
             ahead = 0.0 if rate is None else seen / rate - (monotonic_seconds() - began)
             if ahead > 0:
                 await pause(ahead)
-        self.passes += 1
-        self.sent += sent
         if sent:
             logger.info("the reconciler sent %s hints", sent)
         return sent

@@ -3,50 +3,75 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime
 
 from sched_core import Settled, Settlement
 from sched_core.errors import BackendError
 from sched_core.row import is_repeat
 from sched_jetstream._model import protocol
-from sched_jetstream._model.protocol import ASK_HISTORY, CLAIM_LOST, WRITTEN, Write
+from sched_jetstream._model.protocol import (
+    CLAIM_LOST,
+    WRITTEN,
+    AskHistory,
+    StoredRecord,
+    Write,
+)
 from sched_jetstream._model.subjects import token_of
-from sched_jetstream._runtime.session import Mine, Session
-from sched_jetstream._store.writer import RevisionMismatch
+from sched_jetstream._runtime.hints import Hints
+from sched_jetstream._runtime.live_claims import LiveClaim, LiveClaims
+from sched_jetstream._store.history import History
+from sched_jetstream._store.records import Records
+from sched_jetstream._store.writer import GroupCommitWriter, RevisionMismatch
 
 
-class Settling:
-    """Ends a session's claims.
+class Settlements:
+    """Ends the claims of this worker.
 
     Args:
-        session: It.
+        live: The claims in flight.
+        hints: The hints that claims hold.
+        records: The records of the deployment.
+        writer: Writes many settlements in one batch.
+        history: Knows which settlements were written before.
+        now: Tells the time that decides.
     """
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(
+        self,
+        live: LiveClaims,
+        hints: Hints,
+        records: Records,
+        writer: GroupCommitWriter,
+        history: History,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._live, self._hints, self._records = live, hints, records
+        self._writer, self._history, self._now = writer, history, now
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[Settled | BackendError]:
-        """Send all of them at once by what is known here; look closer only where that fails."""
-        sent: list[tuple[Settlement, str, Mine | None, asyncio.Future[list[int]] | None]] = []
-        now = self._session.clock.now()
+        """Send all of them at once by what is known here; read records only where that fails."""
+        sent: list[tuple[Settlement, str, LiveClaim | None, asyncio.Future[list[int]] | None]] = []
+        now = self._now()
         for settlement in settlements:
             token = token_of(settlement.claim.job.id)
-            mine = self._session.ours(token, settlement.claim)
+            live = self._live.find(token, settlement.claim)
             future = None
-            if mine is not None:
-                decided = protocol.settle(mine.found, settlement, now)
+            if live is not None:
+                decided = protocol.settle(live.found, settlement, now)
                 if isinstance(decided, Write) and not decided.may_exist:
-                    future = self._session.writer.submit(self._session.step(mine.found, decided))
-            sent.append((settlement, token, mine, future))
+                    future = self._writer.submit(self._records.build(live.found, decided))
+            sent.append((settlement, token, live, future))
         looked = await asyncio.gather(
             *(self._answer(token, settlement, future) for settlement, token, _, future in sent)
         )
         answers: list[Settled | BackendError] = []
-        for (_, token, mine, _), answer in zip(sent, looked, strict=True):
-            if mine is not None and answer is WRITTEN:
-                self._session.let_go(token, mine)
-            elif mine is not None and answer is CLAIM_LOST:
-                self._session.mine.pop(token, None)
+        for (_, _, live, _), answer in zip(sent, looked, strict=True):
+            if live is not None and answer is WRITTEN:
+                self._live.drop(live)
+                self._hints.done(live.reply)
+            elif live is not None and answer is CLAIM_LOST:
+                self._live.drop(live)
             answers.append(answer)
         return answers
 
@@ -68,25 +93,22 @@ class Settling:
 
     async def _settle(self, token: str, settlement: Settlement) -> Settled:
         """Settle by what the leader says."""
-        while True:
-            found = await self._session.reader.read_leader(token)
-            decided = protocol.settle(found, settlement, self._session.clock.now())
-            if isinstance(decided, Settled):
-                return decided
-            if decided == ASK_HISTORY:
-                return await self._by_the_history(settlement)
-            executions = await self._session.new_executions(decided)
-            try:
-                await self._session.writer.write(self._session.step(found, decided, executions))
-            except RevisionMismatch:
-                continue
+
+        def decide(found: StoredRecord, _: bool) -> Write | Settled | AskHistory:
+            return protocol.settle(found, settlement, self._now())
+
+        answer = (await self._records.change(token, decide)).answer
+        if answer is None:
             return WRITTEN
+        if isinstance(answer, Settled):
+            return answer
+        return await self._by_the_history(settlement)
 
     async def _by_the_history(self, settlement: Settlement) -> Settled:
         """Whether an earlier try of the same settlement wrote its executions."""
         executions, claim = settlement.executions, settlement.claim
         if not executions:
             return CLAIM_LOST
-        known = await self._session.history.of_claim(executions, claim.claimed_at)
+        known = await self._history.of_claim(executions, claim.claimed_at)
         found = [known.get(each.id) for each in executions]
         return WRITTEN if is_repeat(settlement, found) else CLAIM_LOST

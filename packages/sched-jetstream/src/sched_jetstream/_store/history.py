@@ -68,13 +68,15 @@ class Entry:
 
 
 class History:
-    """Reads and prunes the history of one deployment."""
+    """Reads and prunes the history of one deployment.
 
-    def __init__(self, reader: Reader, *, by_time: bool) -> None:
+    Args:
+        reader: The reader of records.
+    """
+
+    def __init__(self, reader: Reader) -> None:
         self._reader, self._wire = reader, reader.wire
         self._names: Names = reader.names
-        self._by_time = by_time
-        """Whether moments in the store are those of the clock that decides."""
 
     # -- reading
 
@@ -116,7 +118,7 @@ class History:
         What the server says of an execution counts, and not what it says itself: one that makes no
         sense must not end the listing of all others.
         """
-        if not self._by_time or since is None or since - FIRST < LATE:
+        if since is None or since - FIRST < LATE:
             return ""
         return encode_moment(since - LATE)[: len("2026-01-01T00:00:00")]
 
@@ -261,7 +263,11 @@ class History:
         Whoever wrote it did so after the claim: what is older is not read, for a settlement that
         comes too late must cost the same whatever the job's history.
         """
-        return await self.stored(executions, claimed_at - SPREAD if self._by_time else EPOCH)
+        return await self.stored(executions, self._written_after(claimed_at))
+
+    def _written_after(self, claimed_at: datetime) -> datetime:
+        """Return when the server stored the executions of a claim at the earliest."""
+        return claimed_at - SPREAD
 
     async def stored(
         self, executions: Sequence[Execution], since: datetime = EPOCH
@@ -285,11 +291,9 @@ class History:
     async def prune(self, before: datetime, now: datetime) -> int:
         """Delete the executions that ended before the moment, and those that have expired."""
         await self.trim(PATIENCE)
-        if self._by_time:
-            return await self._prune_by_time(before, now)
-        return await self._prune_one_by_one(before, now)
+        return await self._prune(before, now)
 
-    async def _prune_by_time(self, before: datetime, now: datetime) -> int:
+    async def _prune(self, before: datetime, now: datetime) -> int:
         deleted = 0
         for name, keep in (*RETENTION_CLASSES, (FOREVER, None)):
             ends = before if keep is None else max(before, now - keep)
@@ -319,23 +323,6 @@ class History:
             )
             deleted += int(reply["purged"])
         return deleted
-
-    async def _prune_one_by_one(self, before: datetime, now: datetime) -> int:
-        """Look at every one: on a fake clock the store's moments mean nothing."""
-        gone: list[int] = []
-        async for entry in self._windows(None):
-            one = entry.execution
-            if one is not None and (
-                (one.finished_at is not None and one.finished_at < before)
-                or (one.expires_at is not None and one.expires_at <= now)
-            ):
-                gone.append(entry.sequence)
-        for sequence in gone:
-            await self._wire.call(
-                f"STREAM.MSG.DELETE.{self._names.history_stream}",
-                {"seq": sequence, "no_erase": True},
-            )
-        return len(gone)
 
     async def trim(self, patience: float = 0.0) -> None:
         """Delete from the stream of jobs the executions that were copied.

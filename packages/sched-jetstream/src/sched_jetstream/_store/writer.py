@@ -78,8 +78,6 @@ class GroupCommitWriter:
         self._singles: set[asyncio.Task[None]] = set()
         self._starting = False
         self.batches = 0
-        self.conflicts = 0
-        self.unknown = 0
 
     async def write(self, *steps: AtomicWrite) -> list[int]:
         """Store all of the steps or none; return the sequences of their records.
@@ -189,7 +187,6 @@ class GroupCommitWriter:
                 last = await self._send(messages)
             except ApiError as error:
                 if error.err_code == WRONG_SEQUENCE:
-                    self.conflicts += 1
                     jobs = await self._without_conflicts(jobs)
                     continue
                 if error.err_code == IN_FLIGHT_ELSEWHERE and len(jobs) == 1 and failures >= 3:
@@ -219,9 +216,6 @@ class GroupCommitWriter:
                     await self._reader.stream_exists(self._reader.names.stream)
                     raise NotSent(str(error)) from error
                 await backoff_pause(failures)
-            except OutcomeUnknown:
-                self.unknown += 1
-                raise
             else:
                 _succeed(jobs, last - len(messages) + 1)
                 return
