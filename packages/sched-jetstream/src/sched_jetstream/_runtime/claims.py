@@ -15,6 +15,7 @@ from sched_core.errors import BackendError
 from sched_jetstream._model import protocol
 from sched_jetstream._model.layout import AtomicWrite
 from sched_jetstream._model.record import Record
+from sched_jetstream._runtime.acknowledgements import Acknowledgements
 from sched_jetstream._runtime.background import Background
 from sched_jetstream._runtime.due_queue import Hint
 from sched_jetstream._runtime.hints import SHORTEST_NAK, Hints
@@ -44,6 +45,7 @@ class Claims:
     Args:
         live: The claims in flight.
         hints: What may be due.
+        acks: Acknowledges the hints of claims.
         records: The records of the deployment.
         reader: Reads them.
         writer: Writes many claims in one batch.
@@ -59,6 +61,7 @@ class Claims:
         self,
         live: LiveClaims,
         hints: Hints,
+        acks: Acknowledgements,
         records: Records,
         reader: Reader,
         writer: GroupCommitWriter,
@@ -70,7 +73,7 @@ class Claims:
         alarm: Alarm,
         lease: timedelta,
     ) -> None:
-        self._live, self._hints = live, hints
+        self._live, self._hints, self._acks = live, hints, acks
         self._records, self._reader, self._writer = records, reader, writer
         self._timing, self._now = timing, timing.clock.now
         self._reconciler, self._leases = reconciler, leases
@@ -189,7 +192,7 @@ class Claims:
         try:
             self._confirm(hint, claim, built, future)
         except RevisionMismatch:
-            self._hints.postpone(hint.reply, SHORTEST_NAK)
+            self._acks.postpone(hint.reply, SHORTEST_NAK)
         except BackendError as error:
             self._not_confirmed(hint, error)
         else:
@@ -207,7 +210,7 @@ class Claims:
         if isinstance(error, OutcomeUnknown):
             self._background.spawn(self._look_for(hint))
         else:
-            self._hints.postpone(hint.reply, LATER)
+            self._acks.postpone(hint.reply, LATER)
 
     async def _look_for(self, hint: Hint) -> None:
         ends = monotonic_seconds() + self._lease.total_seconds()
@@ -217,10 +220,10 @@ class Claims:
             except BackendError:
                 await pause(READS_AGAIN)
                 continue
-            self._hints.judge_or_end(found, hint.reply)
+            self._hints.judge_or_drop(found, hint.reply)
             self._alarm.nudge()
             return
-        self._hints.postpone(hint.reply, SHORTEST_NAK)
+        self._acks.postpone(hint.reply, SHORTEST_NAK)
 
     # -- claims that were decided late
 
@@ -264,7 +267,7 @@ class Claims:
         hold = content.hold if isinstance(content, Record) else None
         is_unconfirmed = self._live.is_unconfirmed(hint.token, hold)
         if not is_unconfirmed and not self._timing.may_take_over:
-            self._hints.postpone(hint.reply, LATER)
+            self._acks.postpone(hint.reply, LATER)
             return ()
         decide = protocol.end_unknown if is_unconfirmed else protocol.end_of_lease
         write = decide(hint.found, self._now())
@@ -277,11 +280,11 @@ class Claims:
             return ()
         except BackendError:
             # Where it was written, the next worker that gets the hint sees that.
-            self._hints.postpone(hint.reply, LATER)
+            self._acks.postpone(hint.reply, LATER)
             raise
         if hold is not None and is_unconfirmed:
             self._live.resolve(hold)
-        self._hints.judge_or_end(found, hint.reply)
+        self._hints.judge_or_drop(found, hint.reply)
         return () if is_unconfirmed else write.executions
 
     async def _reassess(self, hints: Sequence[Hint]) -> None:
@@ -292,9 +295,9 @@ class Claims:
                 with anyio.fail_after(self._patience):
                     found = await self._reader.read_leader(hint.token)
             except (BackendError, TimeoutError):
-                self._hints.postpone(hint.reply, LATER)
+                self._acks.postpone(hint.reply, LATER)
             else:
-                self._hints.judge_or_end(found, hint.reply)
+                self._hints.judge_or_drop(found, hint.reply)
 
         await asyncio.gather(*map(reassess, hints))
         self._alarm.nudge()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -22,13 +21,14 @@ from sched_core.clock import Alarm, monotonic_seconds, pause
 from sched_core.errors import BackendError, BackendUnavailable
 from sched_jetstream._model.protocol import StoredRecord, Verdict, assess
 from sched_jetstream._model.record import Record
+from sched_jetstream._runtime.acknowledgements import Acknowledgements
 from sched_jetstream._runtime.due_queue import DueQueue, Hint
 from sched_jetstream._runtime.live_claims import LiveClaims
 from sched_jetstream._store.connection import Channel, status_of
 from sched_jetstream._store.provision import make_consumer
 from sched_jetstream._store.reader import Reader
 from sched_jetstream._store.wire import NoResponders, answered
-from sched_jetstream.errors import NotSent, OutcomeUnknown, StreamLost
+from sched_jetstream.errors import OutcomeUnknown, StreamLost
 from sched_jetstream.options import Options
 
 logger = Logger("sched_jetstream")
@@ -53,6 +53,7 @@ class Hints:
         now: Tells the time that decides.
         alarm: Nudged when something has become due.
         live: The claims in flight: a hint about a job that this worker holds belongs to its claim.
+        acks: Acknowledges the messages of hints.
     """
 
     def __init__(
@@ -63,9 +64,11 @@ class Hints:
         now: Callable[[], datetime],
         alarm: Alarm,
         live: LiveClaims,
+        acks: Acknowledgements,
     ) -> None:
         self._reader, self._wire, self._names = reader, reader.wire, reader.names
-        self._options, self._now, self._alarm, self._live = options, now, alarm, live
+        self._options, self._now, self._alarm = options, now, alarm
+        self._live, self._acks = live, acks
         self._due, self._ending = DueQueue(), DueQueue()
         """What can be claimed, and what is held by a claim that is to be ended."""
         self._demands: list[int] = []
@@ -76,8 +79,6 @@ class Hints:
         self._waiting: Channel | None = None
         self._sweeping: Channel | None = None
         self._give_back: asyncio.TimerHandle | None = None
-        self._to_say: deque[tuple[str, bytes, float]] = deque()
-        self._saying: asyncio.Task[None] | None = None
         self._looked_at = monotonic_seconds()
         self.failure: BackendError | None = None
         """Why nothing can come any more."""
@@ -116,7 +117,7 @@ class Hints:
         for upcoming in (self._due, self._ending):
             for hint in [each for each in upcoming.hints.values() if each.token not in left]:
                 del upcoming.hints[hint.token]
-                self.done(hint.reply)
+                self._acks.done(hint.reply)
         for hint in hints:
             self.put(hint)
 
@@ -159,14 +160,14 @@ class Hints:
         if idle >= IDLE and not self._demand:
             now = self._now()
             for hint in (*self.take_ended(now), *self.take(now, MOST)):
-                self.postpone(hint.reply, timedelta(0))
+                self._acks.postpone(hint.reply, timedelta(0))
         if len(self):
             self._give_back = asyncio.get_running_loop().call_later(IDLE, self._give_surplus_back)
 
     def give_all_back(self) -> None:
         """Hand everything to the other replicas."""
         for hint in (*self._ending.clear(), *self._due.clear()):
-            self.postpone(hint.reply, timedelta(0))
+            self._acks.postpone(hint.reply, timedelta(0))
         if self._give_back is not None:
             self._give_back.cancel()
             self._give_back = None
@@ -277,7 +278,7 @@ class Hints:
                 await self._judge_all(arrived)
         except BaseException:
             for msg in arrived:  # nobody has looked at them: somebody shall, and soon
-                self.postpone(msg.reply, SHORTEST_NAK)
+                self._acks.postpone(msg.reply, SHORTEST_NAK)
             raise
         finally:
             if wait:
@@ -291,7 +292,7 @@ class Hints:
 
     def _late(self, msg: Msg) -> None:
         """A message of a request that was given up: somebody else shall have it."""
-        self.postpone(msg.reply, timedelta(0))
+        self._acks.postpone(msg.reply, timedelta(0))
 
     # -- judging
 
@@ -312,7 +313,7 @@ class Hints:
             ]
             self._alarm.nudge()
         for msg in useless:
-            self.done(msg.reply)
+            self._acks.done(msg.reply)
         arrived.clear()
 
     def judge(self, found: StoredRecord, reply: str) -> bool:
@@ -327,54 +328,16 @@ class Hints:
             if self._live.is_unconfirmed(found.token, hold):
                 self.put(Hint(found.token, now, found, reply))  # free for this worker at once
             elif self._live.adopt(found, reply):
-                self.working(reply)
+                self._acks.working(reply)
             else:
-                self.postpone(reply, max(judged.at - now, SHORTEST_NAK))
+                self._acks.postpone(reply, max(judged.at - now, SHORTEST_NAK))
             return True
         return False
 
-    def judge_or_end(self, found: StoredRecord, reply: str) -> None:
+    def judge_or_drop(self, found: StoredRecord, reply: str) -> None:
         """Keep, postpone or adopt a hint, or acknowledge it where it is worth nothing."""
         if not self.judge(found, reply):
-            self.done(reply)
-
-    # -- acknowledging
-
-    def done(self, reply: str) -> None:
-        """Acknowledge a message: its job is settled, or it was no use."""
-        self._say(reply, b"+ACK")
-
-    def working(self, reply: str) -> None:
-        """Keep a message from being handed to another replica for another while."""
-        self._say(reply, b"+WPI")
-
-    def postpone(self, reply: str, delay: timedelta) -> None:
-        """Hand a message back, to be delivered again after the delay."""
-        nanoseconds = int(delay.total_seconds() * 1e9)
-        self._say(reply, b'-NAK {"delay": %d}' % nanoseconds if nanoseconds else b"-NAK")
-
-    def _say(self, reply: str, what: bytes) -> None:
-        if not reply:
-            return
-        self._to_say.append((reply, what, monotonic_seconds()))
-        if self._saying is None or self._saying.done():
-            self._saying = asyncio.get_running_loop().create_task(self._say_all())
-
-    async def _say_all(self) -> None:
-        """Say it once there is a connection: unsaid, a hint would come back only after a lease."""
-        known_for = self._options.wait_for_ack.total_seconds()
-        while self._to_say:
-            reply, what, since = self._to_say[0]
-            try:
-                if monotonic_seconds() - since < known_for:
-                    await self._wire.send(reply, what)
-            except NotSent:
-                await pause(0.1)
-                continue
-            except BackendError as error:
-                logger.debug("a hint was not acknowledged: %s", error)
-            if self._to_say:
-                self._to_say.popleft()
+            self._acks.done(reply)
 
     async def close(self) -> None:
         """Hand everything to the other replicas, what is still on its way included."""
@@ -382,10 +345,7 @@ class Hints:
             if channel is not None:
                 await channel.drain(self._wire.timeout)
         self.give_all_back()
-        if not self._wire.connected:
-            self._to_say.clear()  # they come back, to others, after a lease
-        if self._saying is not None:
-            await self._saying
+        await self._acks.close()
 
 
 def _nothing(_: Msg) -> None:

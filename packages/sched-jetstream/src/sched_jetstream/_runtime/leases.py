@@ -12,7 +12,7 @@ from sched_core.errors import BackendError
 from sched_jetstream._model import protocol
 from sched_jetstream._model.protocol import StoredRecord, Write
 from sched_jetstream._model.subjects import token_of
-from sched_jetstream._runtime.hints import Hints
+from sched_jetstream._runtime.acknowledgements import Acknowledgements
 from sched_jetstream._runtime.live_claims import LiveClaims
 from sched_jetstream._store.records import Records
 
@@ -24,7 +24,7 @@ class Leases:
 
     Args:
         live: The claims in flight.
-        hints: The hints that claims hold.
+        acks: Acknowledges the hints of claims.
         records: The records of the deployment.
         now: Tells the time that decides.
         lease: How long a claim lives after each renewal.
@@ -33,12 +33,12 @@ class Leases:
     def __init__(
         self,
         live: LiveClaims,
-        hints: Hints,
+        acks: Acknowledgements,
         records: Records,
         now: Callable[[], datetime],
         lease: timedelta,
     ) -> None:
-        self._live, self._hints, self._records = live, hints, records
+        self._live, self._acks, self._records = live, acks, records
         self._now, self._lease = now, lease
 
     async def renew(self, renewals: Sequence[Renewal]) -> list[Claim]:
@@ -61,7 +61,7 @@ class Leases:
         change = await self._records.change(token, decide, known=known)
         if live is not None and longer is not None:
             live.found = change.found
-            self._hints.working(live.reply)
+            self._acks.working(live.reply)
         return longer
 
     async def release(self, claims: Sequence[Claim]) -> None:
@@ -87,4 +87,4 @@ class Leases:
         await self._records.change(token, decide, budget=left)
         if live is not None:
             self._live.drop(live)
-            self._hints.done(live.reply)
+            self._acks.done(live.reply)

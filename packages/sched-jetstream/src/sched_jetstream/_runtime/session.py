@@ -8,6 +8,7 @@ import anyio
 
 from sched_core.clock import Alarm, Clock
 from sched_core.errors import BackendError
+from sched_jetstream._runtime.acknowledgements import Acknowledgements
 from sched_jetstream._runtime.background import Background
 from sched_jetstream._runtime.claims import Claims
 from sched_jetstream._runtime.definitions import Definitions
@@ -73,12 +74,16 @@ class Session:
         )
 
         self.live = LiveClaims(worker)
-        self.hints = Hints(self.reader, options, now=now, alarm=self.alarm, live=self.live)
+        acks = Acknowledgements(wire, options.wait_for_ack)
+        self.hints = Hints(
+            self.reader, options, now=now, alarm=self.alarm, live=self.live, acks=acks
+        )
         self.reconciler = Reconciler(self.reader, now)
-        self.leases = Leases(self.live, self.hints, self.records, now, options.lease)
+        self.leases = Leases(self.live, acks, self.records, now, options.lease)
         self.claims = Claims(
             self.live,
             self.hints,
+            acks,
             self.records,
             self.reader,
             self.writer,
@@ -90,7 +95,7 @@ class Session:
             lease=options.lease,
         )
         self.settlements = Settlements(
-            self.live, self.hints, self.records, self.writer, self.history, now
+            self.live, acks, self.records, self.writer, self.history, now
         )
         self.definitions = Definitions(self.records, lambda: wire.connected, options)
 

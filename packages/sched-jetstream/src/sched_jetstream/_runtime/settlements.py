@@ -18,7 +18,7 @@ from sched_jetstream._model.protocol import (
     Write,
 )
 from sched_jetstream._model.subjects import token_of
-from sched_jetstream._runtime.hints import Hints
+from sched_jetstream._runtime.acknowledgements import Acknowledgements
 from sched_jetstream._runtime.live_claims import LiveClaim, LiveClaims
 from sched_jetstream._store.history import History
 from sched_jetstream._store.records import Records
@@ -30,7 +30,7 @@ class Settlements:
 
     Args:
         live: The claims in flight.
-        hints: The hints that claims hold.
+        acks: Acknowledges the hints of claims.
         records: The records of the deployment.
         writer: Writes many settlements in one batch.
         history: Knows which settlements were written before.
@@ -40,13 +40,13 @@ class Settlements:
     def __init__(
         self,
         live: LiveClaims,
-        hints: Hints,
+        acks: Acknowledgements,
         records: Records,
         writer: GroupCommitWriter,
         history: History,
         now: Callable[[], datetime],
     ) -> None:
-        self._live, self._hints, self._records = live, hints, records
+        self._live, self._acks, self._records = live, acks, records
         self._writer, self._history, self._now = writer, history, now
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[Settled | BackendError]:
@@ -69,7 +69,7 @@ class Settlements:
         for (_, _, live, _), answer in zip(sent, looked, strict=True):
             if live is not None and answer is WRITTEN:
                 self._live.drop(live)
-                self._hints.done(live.reply)
+                self._acks.done(live.reply)
             elif live is not None and answer is CLAIM_LOST:
                 self._live.drop(live)
             answers.append(answer)
