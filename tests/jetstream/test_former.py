@@ -36,7 +36,8 @@ from sched_core.codec import read_execution
 from sched_core.testing import FakeClock
 from sched_jetstream import JetStreamBackend
 from sched_jetstream._model import old_format
-from sched_jetstream._model.record import Record, apart_of, decode, encode
+from sched_jetstream._model.record import Record
+from sched_jetstream._model.record_codec import apart_of, decode, encode
 from sched_jetstream._model.subjects import token_of
 
 STORED = Path(__file__).parent / "stored" / "former.jsonl"

@@ -38,7 +38,8 @@ from sched_core import (
 from sched_core.row import CLAIM_LOST, WRITTEN, Row, is_repeat
 from sched_jetstream._model import protocol
 from sched_jetstream._model.protocol import StoredRecord, Verdict, Write
-from sched_jetstream._model.record import Record, decode, encode, with_revision
+from sched_jetstream._model.record import Record, with_revision
+from sched_jetstream._model.record_codec import decode, encode
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LEASE = timedelta(seconds=30)

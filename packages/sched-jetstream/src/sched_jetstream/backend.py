@@ -46,7 +46,7 @@ moment, and quick handlers are done with many before the last of them is due."""
 
 
 LOOKS_FOR = timedelta(seconds=5)
-"""For how long what only looks at a store, and makes none, tries to reach it: a person waits."""
+"""How long a command that only looks at a store tries to reach it: a person waits."""
 
 
 class JetStreamBackend:
@@ -225,7 +225,7 @@ class JetStreamBackend:
         session = self._opened()
         clock, hints, alarm = session.clock, session.hints, session.alarm
         last = clock.now() + MAX_POLL
-        # In real time, too: the clock may be set back, and a fake one may stand.
+        # In real time, too: the clock may be set back, and a fake one may not move.
         with anyio.move_on_after(MAX_POLL.total_seconds()), hints.wanted(room.limit + MORE):
             while session is self._session:
                 seen = alarm.count
@@ -290,10 +290,10 @@ class JetStreamBackend:
     # -- reconciling
 
     async def reconcile(self) -> int:
-        """Go through all records once and send hints about what is due and that nobody has.
+        """Read all records once, and send a hint for each job that is due and that no worker has.
 
-        It happens by itself every ``reconcile_interval``. Calling it is for those who have just
-        repaired something by hand, and for tests on a fake clock.
+        The backend does so on its own every ``reconcile_interval``. Call it after a repair by hand,
+        and in tests on a fake clock.
 
         Returns:
             How many hints were sent.

@@ -21,17 +21,17 @@ class NatsServerTooOld(BackendError):
 
 
 class StreamUnsuitable(BackendError):
-    """A stream or consumer of the configured name exists and is none of ours.
+    """A stream of the configured name exists, and this package did not make it.
 
     Args:
-        name: Of the stream.
+        name: The name of the stream.
         found: What is wrong with it.
     """
 
     def __init__(self, name: str, found: str) -> None:
         super().__init__(
             f"the stream {name} cannot be used: {found}; choose another job_bucket or "
-            "execution_bucket, or delete the stream if nobody needs it"
+            "execution_bucket, or delete the stream if it is not needed"
         )
         self.name = name
 
@@ -39,7 +39,7 @@ class StreamUnsuitable(BackendError):
 class StreamLost(BackendError):
     """The stream that held the jobs was deleted while this backend was using it.
 
-    It is not made again behind anybody's back: open a new scheduler, and declare the jobs again.
+    The backend does not make it again: open a new scheduler, and declare the jobs again.
     """
 
     def __init__(self, name: str) -> None:
@@ -70,7 +70,7 @@ class PermissionDenied(NotSent):
 
     Args:
         what: ``publish`` or ``subscribe``.
-        subject: Which.
+        subject: The subject that is denied.
     """
 
     def __init__(self, what: str, subject: str) -> None:

@@ -1,8 +1,8 @@
-"""From a decision to the messages of one atomic step. Pure.
+"""The messages of a write: each decision becomes one atomic write. Pure.
 
 The schedule of a job lies under a new subject each time it is armed: a server that is firing a
 schedule loses what is written to the same subject meanwhile. The record names the generation that
-may still be pending, and whoever writes another one takes the old away with a header of the record.
+may still be pending; a write that arms another one removes the old one by a header of the record.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from attrs import frozen
 
 from sched_core import Execution, codec
 from sched_jetstream._model.protocol import StoredRecord, Write
-from sched_jetstream._model.record import Record, encode, with_schedule
+from sched_jetstream._model.record import Record, with_schedule
+from sched_jetstream._model.record_codec import encode
 from sched_jetstream._model.subjects import Names, execution_token, token_of
 
 LAYOUT = 2
-"""Of the streams, in their metadata: a newer one is refused, and an older one brought to this.
+"""The layout of the streams, in their metadata: a newer one is refused, an older one is upgraded.
 Before 2, records had format 1, hints had no queue, and one consumer had all of them."""
 
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
@@ -30,7 +31,7 @@ TTL = "Nats-TTL"
 SOON = timedelta(seconds=1.5)
 """What is due within it gets its hint at once: the server's timers are coarse close by."""
 AHEAD = timedelta(seconds=1)
-"""How long before its moment a hint is fired, to be waited out by whoever gets it: under load the
+"""How long before its moment a hint is fired; the worker that gets it waits. Under load the
 server fires up to 250 ms late, and a burst of ten thousand takes 100 ms (R1) to 480 ms (R3)."""
 FARTHEST = datetime(2200, 1, 1, tzinfo=UTC)
 """Later moments get no schedule: past 2262 the server overflows and fires at once. By then some
@@ -55,12 +56,12 @@ FOREVER = "ever"
 
 @frozen
 class Message:
-    """What is published.
+    """A message to publish.
 
     Attributes:
-        subject: Where to.
-        body: What it says.
-        headers: What the server does with it.
+        subject: The subject.
+        body: The content.
+        headers: The headers: what the server does with the message.
     """
 
     subject: str
@@ -74,8 +75,8 @@ class AtomicWrite:
 
     Attributes:
         messages: All of them.
-        record: As it is written.
-        sequence: That the record's compare-and-set expects.
+        record: The record, as it is written.
+        sequence: The sequence that the record's compare-and-set expects.
         runs: How many of the messages are executions.
     """
 
@@ -115,14 +116,14 @@ def build_write(
     """Return the messages of a write.
 
     Args:
-        names: Of the subjects.
+        names: The names of the deployment.
         found: What the write replaces.
         write: What was decided.
-        now: By the clock that decides.
+        now: The time, by the clock that decides.
         new_generation: Makes the last token of a schedule's subject.
         outbox_ttl: After how long an execution on its way is deleted, copied or not.
         expire: Have the server delete finished jobs: not where a fake clock decides.
-        executions: Instead of the write's own, where some are known to be stored.
+        executions: Replaces the write's own, where some are known to be stored.
     """
     executions = write.executions if executions is None else executions
     runs = [run_message(names, execution, outbox_ttl) for execution in executions]
@@ -179,7 +180,7 @@ def _cancel(headers: dict[str, str], schedule: str) -> None:
 
 
 def _still_armed(old: Record | None, new: Record) -> bool:
-    """Whether what will wake somebody for the record is there already."""
+    """Whether the hint or schedule that wakes a worker for the record is there already."""
     if new.hold is not None and new.job is not None:
         was = None if old is None or old.job is None else old.job.standing.due_at
         if old is not None and old.hold is not None and old.job is None:

@@ -1,7 +1,7 @@
 """Records and executions of the format before this one, read as what they are now. Pure.
 
 There, one counter served the schedule's occurrence and a triggered one, the pending one of the two
-had the number, and what lost claims had cost it lay beside the standing. A pause left a backlog
+had the number, and what lost claims had cost it lay outside the standing. A pause left a backlog
 behind the occurrence that outlived it.
 """
 
@@ -20,7 +20,7 @@ from sched_core.row import current, kept
 from sched_jetstream._model.standing import STATUSES, checked, count, exactly, maybe, moment_of
 
 FORMAT = 1
-"""Of the records that are read here."""
+"""The format of the records that are read here."""
 
 KNOWN = frozenset(
     (
@@ -138,7 +138,7 @@ def _pending(
     due_at = one.due_at if due_at is None else due_at
     began_at = None
     if attempts:
-        # Nothing says when: a retry stood for what had passed until it was due.
+        # Nothing says when: a retry covered what had passed until it was due.
         began_at = max(one.scheduled_at, paused_at or due_at)
     return evolve(
         one, due_at=due_at, attempts=attempts, failures=failures, lost=lost, began_at=began_at
@@ -190,8 +190,8 @@ def hold_of(record: Mapping[str, Any], job_id: str, job: Job | None) -> Hold:
 
     Args:
         record: Its fields.
-        job_id: Of the job.
-        job: As :func:`standing_of` has made it; ``None`` for a removed one.
+        job_id: The id of the job.
+        job: The job, with the standing of :func:`standing_of`; ``None`` for a removed one.
     """
     hold = checked(record["hold"], _HOLD)
     was, claimed_at = _was(hold), decode_moment(hold["at"])
@@ -259,4 +259,4 @@ def execution_of(body: bytes) -> bytes:
                 fields[new] = fields.pop(old)
         return json.dumps(fields, ensure_ascii=False).encode()
     except (KeyError, TypeError, ValueError, RecursionError):
-        return body  # whoever reads it says what is wrong with it
+        return body  # the decoder says what is wrong with it

@@ -40,12 +40,12 @@ __all__ = ["ASK_HISTORY", "CLAIM_LOST", "WRITTEN"]
 
 @frozen
 class StoredRecord:
-    """What lies under the subject of a record.
+    """What is stored under the subject of a record.
 
     Attributes:
-        token: Of the subject.
-        sequence: What a compare-and-set must expect: of the message, 0 where there is none.
-        content: ``None`` where nothing is stored, or only the mark that something was removed.
+        token: The token of the subject.
+        sequence: The sequence of the message, which a compare-and-set must expect; 0 for none.
+        content: The record; ``None`` where nothing is stored, or only the mark of a removal.
     """
 
     token: str
@@ -66,9 +66,9 @@ class Write:
     """What replaces a record.
 
     Attributes:
-        job_id: Of the record.
-        record: ``None`` leaves only the mark that something was removed.
-        executions: To add, in the same step.
+        job_id: The id of the job.
+        record: The new record; ``None`` leaves only the mark of a removal.
+        executions: The executions to add, in the same atomic write.
         may_exist: Whether some may be stored already, to be looked up before they are written. Of
             those that the core decides on, the record shows that they are new.
     """
@@ -179,7 +179,7 @@ def _write(
     Args:
         old: What is replaced.
         record: What replaces it.
-        executions: To add.
+        executions: The executions to add.
         after: The standing that is written, ``None`` where the job is gone.
     """
     new = tuple(executions)
@@ -279,13 +279,13 @@ class ClaimDecision:
 def claim(
     found: StoredRecord, now: datetime, *, worker: str, lease: timedelta
 ) -> ClaimDecision | None:
-    """Claim a job that is due and that nobody holds; ``None`` where it is not.
+    """Claim a job that is due and that no worker holds; ``None`` where it is not.
 
     Args:
         found: What was read.
-        now: By the clock that decides.
-        worker: Who claims.
-        lease: For how long.
+        now: The time, by the clock that decides.
+        worker: The name of the worker that claims.
+        lease: How long the claim lives unless it is renewed.
     """
     record = found.content
     if not isinstance(record, Record) or record.job is None or record.hold is not None:
@@ -314,7 +314,7 @@ def end_of_lease(found: StoredRecord, now: datetime) -> Write | None:
 
 
 def end_unknown(found: StoredRecord, now: datetime) -> Write | None:
-    """End a claim that was written and that nobody was handed: nothing has begun."""
+    """End a claim that was written and that no caller got: nothing has begun."""
     record = found.content
     if not isinstance(record, Record) or record.hold is None:
         return None

@@ -300,7 +300,7 @@ def maybe(kind: type[T], value: Any) -> T | None:
 def count(value: Any) -> int:
     """Refuse what nothing has counted to."""
     if type(value) is not int or not 0 <= value < MOST:
-        raise ValueError(f"nobody has counted to {value!r}")
+        raise ValueError(f"{value!r} is no count")
     return value
 
 

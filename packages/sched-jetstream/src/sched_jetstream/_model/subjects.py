@@ -44,7 +44,7 @@ _DIGEST = "=="
 def token_of(job_id: str) -> str:
     """Return the id as one token of a subject that is a legal key of a bucket, too.
 
-    Letters, digits, ``-`` and ``_`` stand for themselves, every other byte of UTF-8 is ``=XX``.
+    Letters, digits, ``-`` and ``_`` stay as they are, every other byte of UTF-8 is ``=XX``.
     What would be longer than 200 bytes is a digest: the id itself is in the record. No two ids
     share a token, and no token can be a wildcard.
     """
@@ -86,11 +86,11 @@ class Names:
     """The names of one deployment.
 
     Args:
-        job_bucket: Of the records; letters, digits, ``-`` and ``_``.
-        execution_bucket: Of the executions.
-        prefix: Of all other subjects; tokens joined by dots.
-        workers: Begins the name of the durable consumers, one for each queue, that all replicas
-            share.
+        job_bucket: The bucket of records; letters, digits, ``-`` and ``_``.
+        execution_bucket: The bucket of executions.
+        prefix: The beginning of all other subjects; tokens joined by dots.
+        workers: The beginning of the names of the durable consumers, one for each queue, that all
+            replicas share.
 
     Raises:
         InvalidDefinition: One of them cannot be part of a subject.
@@ -173,7 +173,7 @@ class Names:
         return f"{self.prefix}.run.>"
 
     def history(self, keep: str, token: str) -> str:
-        """Where the executions of a job lie in the other stream; wildcards for many."""
+        """The executions of a job in the other stream; wildcards for many."""
         return f"$KV.{self.execution_bucket}.{keep}.{token}"
 
     def history_token(self, subject: str) -> str:

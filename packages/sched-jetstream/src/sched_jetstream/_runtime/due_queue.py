@@ -1,4 +1,4 @@
-"""What says that a job may be due, and such hints by their moment."""
+"""A queue of jobs that may be due, by their moment."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Hint:
     """One job that is due, or whose claim is to be ended, now or in a moment.
 
     Attributes:
-        token: Of its subject.
-        at: When.
+        token: The token of the record's subject.
+        at: The moment.
         found: The record as it was read.
-        reply: Where to acknowledge the message; empty where there is none.
+        reply: The subject on which to acknowledge the message; empty for none.
     """
 
     token: str

@@ -1,4 +1,4 @@
-"""Hints: what says that a job may be due, from the moment it is fired until somebody has the job.
+"""Hints say that a job may be due. This worker takes them from the server and keeps them.
 
 One durable consumer is shared by all replicas. A replica asks it for as many hints as it could run
 jobs, and reads the records that they point at as soon as they come, a little ahead of their moment.
@@ -40,7 +40,7 @@ MOST = 1000
 WAIT = 3.0
 """Seconds for which the server holds an unanswered request for hints."""
 IDLE = 0.25
-"""Seconds after which due hints that nobody claims here are given to somebody else."""
+"""Seconds after which due hints that no call claims here go to another worker."""
 SHORTEST_NAK = timedelta(milliseconds=50)
 
 
@@ -48,8 +48,8 @@ class Hints:
     """The hints of one replica.
 
     Args:
-        reader: Of records.
-        options: Of the backend.
+        reader: The reader of records.
+        options: The options of the backend.
         now: Tells the time that decides.
         alarm: Nudged when something has become due.
         live: The claims in flight: a hint about a job that this worker holds belongs to its claim.
@@ -73,12 +73,12 @@ class Hints:
         """What can be claimed, and what is held by a claim that is to be ended."""
         self._demands: list[int] = []
         self._demand = 0
-        self._sweep = asyncio.Lock()
+        self._polling = asyncio.Lock()
         self._wanted = asyncio.Event()
         self._asking = False
-        self._waiting: Channel | None = None
-        self._sweeping: Channel | None = None
-        self._give_back: asyncio.TimerHandle | None = None
+        self._long_poll: Channel | None = None
+        self._short_poll: Channel | None = None
+        self._give_back_timer: asyncio.TimerHandle | None = None
         self._looked_at = monotonic_seconds()
         self.failure: BackendError | None = None
         """Why nothing can come any more."""
@@ -125,10 +125,10 @@ class Hints:
 
     @contextmanager
     def wanted(self, demand: int) -> Iterator[None]:
-        """Ask for hints meanwhile.
+        """Ask the server for hints while the caller waits.
 
         Args:
-            demand: How many jobs could be run by whoever waits; several may.
+            demand: How many jobs the caller could run; several callers may wait.
         """
         self._demands.append(demand)
         self._demand = min(sum(self._demands), MOST)
@@ -138,47 +138,49 @@ class Hints:
             self._demands.remove(demand)
             self._demand = min(sum(self._demands), MOST)
             self.look()
-            if not self._demand and len(self) and self._give_back is None:
+            if not self._demand and len(self) and self._give_back_timer is None:
                 loop = asyncio.get_running_loop()
-                self._give_back = loop.call_later(IDLE, self._give_surplus_back)
+                self._give_back_timer = loop.call_later(IDLE, self._give_surplus_back)
 
     def look(self) -> None:
-        """Note that somebody looks at what is here, and whether more is wanted."""
+        """Note that a call looks at what is here, and whether more is wanted."""
         self._looked_at = monotonic_seconds()
-        self._see_to_asking()
+        self._update_demand()
 
-    def _see_to_asking(self) -> None:
+    def _update_demand(self) -> None:
         if self._demand > len(self):
             self._wanted.set()
         else:
             self._wanted.clear()
 
     def _give_surplus_back(self) -> None:
-        """Hand what is due and not claimed here to whoever has the time."""
-        self._give_back = None
+        """Hand what is due and not claimed here to workers that have the time."""
+        self._give_back_timer = None
         idle = monotonic_seconds() - self._looked_at
         if idle >= IDLE and not self._demand:
             now = self._now()
             for hint in (*self.take_ended(now), *self.take(now, MOST)):
                 self._acks.postpone(hint.reply, timedelta(0))
         if len(self):
-            self._give_back = asyncio.get_running_loop().call_later(IDLE, self._give_surplus_back)
+            self._give_back_timer = asyncio.get_running_loop().call_later(
+                IDLE, self._give_surplus_back
+            )
 
     def give_all_back(self) -> None:
         """Hand everything to the other replicas."""
         for hint in (*self._ending.clear(), *self._due.clear()):
             self._acks.postpone(hint.reply, timedelta(0))
-        if self._give_back is not None:
-            self._give_back.cancel()
-            self._give_back = None
+        if self._give_back_timer is not None:
+            self._give_back_timer.cancel()
+            self._give_back_timer = None
 
     # -- asking
 
     async def run(self) -> None:
         """Ask for hints while they are wanted, until the stream is lost.
 
-        While something has failed, nobody waits for hints any more: one is asked for, to see
-        whether that is over.
+        After a failure no call waits for hints: one hint is asked for, to see whether the
+        failure is over.
         """
         failures = 0
         while not isinstance(self.failure, StreamLost):
@@ -204,7 +206,7 @@ class Hints:
                 await pause(1.0)
 
     def fail(self, error: BackendError) -> None:
-        """Tell whoever waits for hints why none can come."""
+        """Tell the calls that wait for hints why none can come."""
         self.failure = error
         self._alarm.nudge()
 
@@ -217,7 +219,7 @@ class Hints:
         return failures + 1
 
     async def _restore(self) -> BackendError | None:
-        """Make the consumer anew if somebody deleted it: that it replays every hint is harmless."""
+        """Make the consumer again if it was deleted: that it replays every hint is harmless."""
         try:
             await self._reader.stream_exists(self._names.stream)
             await make_consumer(self._wire, self._names, self._options)
@@ -227,8 +229,8 @@ class Hints:
         return None
 
     async def pull_available(self, most: int) -> None:
-        """Ask for what is there already, unless somebody is asking: then it comes by itself."""
-        async with self._sweep:  # each request has the channel for itself
+        """Ask for what is there already, unless a request waits: then hints come to that one."""
+        async with self._polling:  # each request has the channel for itself
             if self._asking or most <= 0:
                 return
             try:
@@ -242,13 +244,13 @@ class Hints:
         """Ask the consumer for hints, and judge what comes."""
         wire = self._wire
         await wire.ready()
-        channel = self._waiting if wait else self._sweeping
+        channel = self._long_poll if wait else self._short_poll
         if channel is None:
             channel = await wire.channel()
             if wait:
-                self._waiting = channel
+                self._long_poll = channel
             else:
-                self._sweeping = channel
+                self._short_poll = channel
         arrived: list[Msg] = []
         ended: asyncio.Future[Msg | None] = asyncio.get_running_loop().create_future()
 
@@ -273,25 +275,25 @@ class Hints:
                 done = await answered(ended, wait + wire.timeout)
             if done and ended.exception() is None:
                 wire.passed(subject)
-            channel.on_message = self._late
+            channel.on_message = self._hand_on
             if arrived:
                 await self._judge_all(arrived)
         except BaseException:
-            for msg in arrived:  # nobody has looked at them: somebody shall, and soon
+            for msg in arrived:  # unread: another worker gets them soon
                 self._acks.postpone(msg.reply, SHORTEST_NAK)
             raise
         finally:
             if wait:
                 self._asking = False
-            channel.on_message, channel.on_status = self._late, _nothing
+            channel.on_message, channel.on_status = self._hand_on, _ignore
         if not done:
             raise OutcomeUnknown(f"{subject}: no answer")
         last = ended.result()
         if last is not None and status_of(last) in {"503", "409"}:
             raise NoResponders(f"{subject}: {last.headers}")
 
-    def _late(self, msg: Msg) -> None:
-        """A message of a request that was given up: somebody else shall have it."""
+    def _hand_on(self, msg: Msg) -> None:
+        """Hand a message of a request that was given up to another worker."""
         self._acks.postpone(msg.reply, timedelta(0))
 
     # -- judging
@@ -341,12 +343,12 @@ class Hints:
 
     async def close(self) -> None:
         """Hand everything to the other replicas, what is still on its way included."""
-        for channel in (self._waiting, self._sweeping):
+        for channel in (self._long_poll, self._short_poll):
             if channel is not None:
                 await channel.drain(self._wire.timeout)
         self.give_all_back()
         await self._acks.close()
 
 
-def _nothing(_: Msg) -> None:
+def _ignore(_: Msg) -> None:
     return

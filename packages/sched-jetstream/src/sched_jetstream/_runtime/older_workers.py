@@ -1,4 +1,4 @@
-"""Workers of the layout before this one, which leave while those of this one come."""
+"""Workers of the layout before this one: a rolling deploy waits until they hold no claim."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _shown(workers: dict[str, list[str]]) -> str:
 
 
 async def _delete_their_consumer(reader: Reader) -> None:
-    """Delete the consumer that older versions had: nobody asks it any more."""
+    """Delete the consumer that older versions had: no worker asks it any more."""
     names = reader.names
     try:
         await reader.wire.call(f"CONSUMER.DELETE.{names.stream}.{names.workers}", {})

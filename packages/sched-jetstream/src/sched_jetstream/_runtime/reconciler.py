@@ -1,7 +1,7 @@
 """The reconciler: finds jobs that are due and not claimed, and sends hints about them.
 
 It repairs what nothing else can: a schedule that the server lost or could not fire, a hint that was
-acknowledged by mistake, a stream from which somebody deleted messages. A hint too many costs one
+acknowledged by mistake, a stream from which messages were deleted. A hint too many costs one
 read, so it needs no exclusivity; that only one replica at a time does it is thrift.
 """
 
@@ -28,7 +28,7 @@ class Reconciler:
     """Goes through all records.
 
     Args:
-        reader: Of records.
+        reader: The reader of records.
         now: Tells the time that decides.
     """
 

@@ -1,4 +1,4 @@
-"""Where the servers are: what can be an address of one, and what messages show of it. Pure."""
+"""Addresses of servers: what can be one, and what messages show of it. Pure."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Address:
     Attributes:
         scheme: One of :data:`SCHEMES`.
         place: Host and port; with a path where the scheme is a websocket's.
-        user: What stands before the ``@``, up to the first colon, decoded; the token where no
+        user: The text before the ``@``, up to the first colon, decoded; the token where no
             colon follows.
-        password: What follows the colon, decoded.
-        text: As it was written.
+        password: The text after the colon, decoded.
+        text: The address as it was written.
     """
 
     scheme: str
@@ -40,7 +40,7 @@ class Address:
 
     @property
     def url(self) -> str:
-        """Where to connect, without credentials."""
+        """The address without credentials."""
         return f"{self.scheme}://{self.place}"
 
 

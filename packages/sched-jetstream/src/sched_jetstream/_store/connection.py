@@ -42,10 +42,10 @@ Handler = Callable[[Msg], None]
 
 
 class Channel:
-    """Where messages of a consumer arrive: under their own subjects, so one needs a subscription.
+    """Receives the messages of a consumer: under their own subjects, which needs a subscription.
 
     Attributes:
-        reply: Where the present request is answered.
+        reply: The subject on which the present request is answered.
         on_message: Called with each message, of whichever request.
         on_status: Called with what ends the present request.
     """
@@ -90,14 +90,14 @@ def _ignore(_: Msg) -> None:
 
 
 class Connection:
-    """One connection, whatever becomes of it.
+    """One connection, which is made again when it is lost.
 
     Args:
-        servers: Where to connect.
-        options: Handed to ``nats.connect``.
-        connection: An existing one, which is never closed here.
-        api: Prefix of the JetStream API.
-        known: Words of our subjects, in their capitals.
+        servers: The servers to connect to.
+        options: Options for ``nats.connect``.
+        connection: An existing connection, which is never closed here.
+        api: The prefix of the JetStream API.
+        known: The words of our subjects, in their capitals.
         timeout: Seconds for an answer.
         connect_timeout: Seconds to get a connection at all.
     """
@@ -203,7 +203,7 @@ class Connection:
     def denial(self, subjects: Iterable[str] | None = None) -> PermissionDenied | None:
         """Return which permission was missing lately, of the subjects or of any."""
         if self._given is not None and self._given.last_error is not None:
-            # Whoever made the connection has its callback; it keeps the last error, too.
+            # The callback is the one of the code that made the connection; it keeps the last error.
             self._notice_once(self._given.last_error)
         since = monotonic_seconds() - DENIED_FOR
         for subject, (_, at) in list(self._denials.items()):
@@ -242,7 +242,7 @@ class Connection:
 
     @property
     def client(self) -> Client:
-        """What stands underneath.
+        """The client of nats-py.
 
         Raises:
             BackendError: It is not open.
@@ -253,7 +253,7 @@ class Connection:
 
     @property
     def version(self) -> str:
-        """Of the server at the other end."""
+        """The version of the server at the other end."""
         found = self.client.connected_server_version
         return f"{found.major}.{found.minor}.{found.patch}"
 
@@ -270,10 +270,10 @@ class Connection:
         return self._nc is not None and self._nc.is_connected
 
     async def ready(self) -> Client:
-        """Return the connection once it stands.
+        """Return the client once it is connected.
 
         Raises:
-            NotSent: It did not within the timeout. Nothing must be sent before: it would lie in a
+            NotSent: It was not within the timeout. Nothing must be sent before: it would lie in a
                 buffer, and be stored long after the caller was told that it failed.
         """
         nc = self._nc
@@ -295,7 +295,7 @@ class Connection:
         return nc
 
     async def _listen_again(self, nc: Client) -> None:
-        """Subscribe anew: the server has dropped what the user was not allowed to hear.
+        """Subscribe again: the server has dropped what the user was not allowed to hear.
 
         Raises:
             PermissionDenied: It is not allowed yet.
@@ -346,7 +346,7 @@ class Connection:
         return f"the connection to NATS is lost, and is tried again{why}"
 
     def _reopen(self, dead: Client) -> None:
-        """Connect anew: nats-py gives up for good after what it takes for a protocol error."""
+        """Connect again: nats-py gives up for good after what it takes for a protocol error."""
         if self._given is None and (self._reopening is None or self._reopening.done()):
             self._reopening = asyncio.create_task(self._open_another(dead))
 

@@ -1,4 +1,4 @@
-"""Getting a connection: until one stands, or until it is clear that none will."""
+"""Dials until a connection is made, or until it is clear that none can be."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _Client(Client):
         super().__init__()
         self.wants_tls = False
         self.tried: set[str] = set()
-        """The servers that were, by their places."""
+        """The places of the servers that were tried."""
 
     async def _connect_to_server(self, server: Any) -> None:
         """Close what an attempt that failed has left open, before the next one: nats-py forgets."""
@@ -69,7 +69,7 @@ class _Client(Client):
         await super()._process_info(info, initial_connection)
 
     def _connect_command(self) -> bytes:
-        """Read credentials anew; what cannot be read is tried again, and does not end the task."""
+        """Read credentials again; what cannot be read is tried again, and does not end the task."""
         try:
             return super()._connect_command()
         except OSError as error:
@@ -145,9 +145,9 @@ async def dial(
     """Return a connection to one of the servers.
 
     Args:
-        servers: To be tried.
-        options: For ``nats.connect``; its ``error_cb`` is called besides ``on_error``.
-        seconds: For which they are tried.
+        servers: The servers to try.
+        options: Options for ``nats.connect``; their ``error_cb`` is called after ``on_error``.
+        seconds: How long the servers are tried.
         on_error: Called with what nats-py reports, for as long as the connection lives.
 
     Raises:
@@ -186,13 +186,13 @@ async def dial(
     urls, login = _login(servers, options)
     settings = {**options, **login, "servers": urls, "error_cb": failed}
     connecting = asyncio.ensure_future(nc.connect(**settings))
-    stands = False
+    is_connected = False
     try:
         both: set[asyncio.Future[Any]] = {connecting, refused}
         await asyncio.wait(both, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if connecting.done():
             connecting.result()
-            stands = True
+            is_connected = True
             return nc
     except Exception as error:  # noqa: BLE001 -- nats-py lets through whatever it is given
         # Of nkeys, of callables that were given; without a cause, which may hold a secret.
@@ -200,7 +200,7 @@ async def dial(
         why = refusal(error).text if told else f"the credentials cannot be used: {_name(error)}"
         raise NatsRefused(f"no connection to NATS at {where}: {why}") from None
     finally:
-        if not stands:
+        if not is_connected:
             connecting.cancel()
             await asyncio.wait({connecting})
             await hang_up(nc, HANG_UP)

@@ -1,6 +1,6 @@
 """The history: executions on their way in the one stream, and their copies in the other.
 
-Executions are written with the record, in the same atomic step, into the stream of jobs. The server
+Executions are written with the record, in one atomic write, into the stream of jobs. The server
 copies them into the history's stream within milliseconds; from there they are read, and what is not
 copied yet is read where it lies. The order is that of writing, by the sequence in the first stream,
 which a copy names in a header.
@@ -36,12 +36,12 @@ _SOURCE = re.compile(rb"Nats-Stream-Source: *\S+ (\d+)")
 BATCH = 1000
 """Executions in one answer."""
 SPREAD = timedelta(minutes=1)
-"""So much may the clocks of a cluster's nodes differ: a claim has the moment of one, its executions
-of another."""
+"""How much the clocks of a cluster's nodes may differ: a claim has the moment of one, its
+executions of another."""
 WINDOW = 256
 """Sequences that are read at a time, backwards."""
 SLICE = 10_000
-"""Executions that one purge deletes: the stream stands still meanwhile, 1 ms for each thousand."""
+"""Executions that one purge deletes: the stream does nothing else meanwhile, 1 ms per thousand."""
 PATIENCE = 2.0
 """Seconds to wait for executions to be copied, before pruning them."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -260,8 +260,8 @@ class History:
     ) -> dict[str, Execution | UndecodableExecution]:
         """Return what is stored under the ids of executions that end a claim.
 
-        Whoever wrote it did so after the claim: what is older is not read, for a settlement that
-        comes too late must cost the same whatever the job's history.
+        They were written after the claim. What is older is not read: a settlement that comes too
+        late must cost the same however long the job's history is.
         """
         return await self.stored(executions, self._written_after(claimed_at))
 
@@ -275,8 +275,8 @@ class History:
         """Return what is stored under the ids of executions; of two, the newer one.
 
         Args:
-            executions: Of any jobs.
-            since: What was stored earlier is not read.
+            executions: The executions, of any jobs.
+            since: The moment from which on the history is read.
         """
         wanted = {each.id for each in executions}
         known: dict[str, Execution | UndecodableExecution] = {}

@@ -36,7 +36,7 @@ OLDEST = (2, 12, 12)
 KNOWN_BAD: tuple[tuple[tuple[int, int, int], tuple[int, int, int], str], ...] = (
     ((2, 14, 0), (2, 14, 3), "may discard a schedule that an atomic batch rewrites"),
 )
-"""From, up to, and what is wrong: worked around here, and named in a warning."""
+"""First version, fixed version, and what is wrong: worked around here, and named in a warning."""
 
 NAME_IN_USE = 10058
 OVERLAP = 10065
@@ -154,8 +154,8 @@ async def _patiently(wire: Wire, step: Callable[[], Awaitable[T]], until: float)
         except BackendUnavailable as error:
             problem = error
         now = monotonic_seconds()
-        nobody = isinstance(problem, NoResponders) and not wire.may_have_jetstream
-        if nobody and now > began + LISTENS_AFTER:
+        is_alone = isinstance(problem, NoResponders) and not wire.may_have_jetstream
+        if is_alone and now > began + LISTENS_AFTER:
             raise NatsRefused(
                 "the NATS server has no JetStream: start it with -js, or with a jetstream block in "
                 "its configuration"
@@ -285,7 +285,7 @@ async def _stream(wire: Wire, wanted: dict[str, Any]) -> tuple[dict[str, Any], b
             info = await wire.call(f"STREAM.CREATE.{name}", wanted)
             made = True
         except ApiError as refused:
-            if refused.err_code == NAME_IN_USE:  # somebody else was faster, and wants another one
+            if refused.err_code == NAME_IN_USE:  # another program was faster, and wants another one
                 info = await wire.call(f"STREAM.INFO.{name}")
             elif refused.err_code == OVERLAP:
                 raise StreamUnsuitable(
@@ -317,7 +317,7 @@ def _check(
         )
     if layout is None:
         raise StreamUnsuitable(
-            name, "somebody else made it" + (f" ({', '.join(missing)})" if missing else "")
+            name, "another program made it" + (f" ({', '.join(missing)})" if missing else "")
         )
     if not str(layout).isdigit() or int(layout) > LAYOUT:
         raise SchemaTooNew(

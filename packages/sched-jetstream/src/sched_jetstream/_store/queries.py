@@ -1,7 +1,7 @@
 """Jobs in the order of their ids, in pages.
 
 The server knows subjects by name, not by order, so a listing begins with the names of all records:
-they are few bytes each, and are kept for as long as somebody turns the pages.
+they are few bytes each, and are kept while a caller turns the pages.
 """
 
 from __future__ import annotations

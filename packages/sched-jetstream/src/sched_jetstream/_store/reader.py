@@ -13,7 +13,8 @@ from nats.aio.msg import Msg
 from sched_core.ports import Undecodable
 from sched_jetstream._model.layout import OPERATION, REMOVED
 from sched_jetstream._model.protocol import StoredRecord
-from sched_jetstream._model.record import Record, apart_of, decode, digest_of
+from sched_jetstream._model.record import Record, digest_of
+from sched_jetstream._model.record_codec import apart_of, decode
 from sched_jetstream._model.subjects import Names, id_of, token_of
 from sched_jetstream._store.wire import ApiError, NoResponders, Wire
 from sched_jetstream.errors import StreamLost
@@ -32,9 +33,9 @@ class Reader:
     """Reads the records of one deployment.
 
     Args:
-        wire: To the server.
-        names: Of the deployment.
-        copies: Of its streams: with more than one, any of them may lag behind the leader.
+        wire: The connection to the server.
+        names: The names of the deployment.
+        copies: How many copies its streams have: with more than one, any may lag behind the leader.
     """
 
     def __init__(self, wire: Wire, names: Names, *, copies: int) -> None:
@@ -46,7 +47,7 @@ class Reader:
     # -- one
 
     async def read_leader(self, token: str) -> StoredRecord:
-        """Read a record from the stream's leader: what it says stands.
+        """Read a record from the stream's leader, which knows every write.
 
         Raises:
             StreamLost, BackendUnavailable.
@@ -93,8 +94,8 @@ class Reader:
         """Read records, possibly from a replica that lags behind the leader by a moment.
 
         Args:
-            tokens: Of their subjects.
-            at_least: A replica that has not come so far is not believed: the leader is asked.
+            tokens: The tokens of their subjects.
+            at_least: The sequence that a replica must have; where it lags, the leader is asked.
         """
         found: dict[str, StoredRecord] = {}
         behind: list[str] = []
@@ -147,14 +148,14 @@ class Reader:
         return int((last.headers or {}).get("Nats-UpTo-Sequence", 0))
 
     async def read_current(self, tokens: Sequence[str]) -> dict[str, StoredRecord]:
-        """Read records as they stand."""
+        """Read records as they are now: no replica that lags is believed."""
         if not self.may_lag and len(tokens) > 1:
             return await self.read_any(tokens)
         found = await asyncio.gather(*(self.read_leader(token) for token in tokens))
         return {each.token: each for each in found}
 
     async def sequences(self, subjects: Sequence[str]) -> dict[str, int]:
-        """Return where the last message of each subject is, as it stands."""
+        """Return the sequence of the last message of each subject, as it is now."""
         if self.may_lag:
             stored = await asyncio.gather(*(self._last(subject) for subject in subjects))
             pairs = zip(subjects, stored, strict=True)
@@ -231,7 +232,7 @@ class Reader:
 
     def _found(self, token: str, sequence: int, operation: str, body: bytes) -> StoredRecord:
         if not body:
-            # The mark of a removal, ours or that of somebody with a tool.
+            # The mark of a removal, by this package or by a tool.
             removed = operation in {REMOVED, "PURGE"}
             content = None if removed else Undecodable(id_of(token) or token, "it is empty", 0, b"")
             return StoredRecord(token, sequence, content)

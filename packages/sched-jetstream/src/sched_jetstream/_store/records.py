@@ -101,7 +101,7 @@ class Records:
 
         Raises:
             RevisionMismatch: The record has changed. Nothing was stored.
-            BackendError: As :meth:`GroupCommitWriter.submit` says.
+            BackendError: See :meth:`GroupCommitWriter.submit`.
         """
         built = await self.build_new(found, write)
         (sequence,) = await self._writer.write(built)

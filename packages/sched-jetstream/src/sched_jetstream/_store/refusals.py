@@ -27,7 +27,7 @@ class Refusal:
     """Why an attempt to connect failed.
 
     Attributes:
-        text: For people, without credentials.
+        text: The message for people, without credentials.
         final: Whether waiting will not mend it.
         told: Whether it tells more than that a connection broke.
     """
@@ -49,7 +49,7 @@ _SAID: tuple[tuple[str, str, bool], ...] = (
     ("authentication revoked", "the credentials were revoked: get new ones", True),
     (
         "authentication timeout",
-        "it did not get the credentials in time, or nobody there checks them",
+        "it did not get the credentials in time, or does not check any",
         False,
     ),
     ("tls required", "it wants TLS: use tls:// and nats={'tls': ssl.SSLContext}", True),
@@ -78,7 +78,7 @@ def refusal(error: BaseException) -> Refusal:
         if words in said.lower():
             return Refusal(f"{means} ({said})", final)
     if "when expecting info" in said.lower():
-        return NO_ANSWER  # also where somebody between us and a server that is down hangs up
+        return NO_ANSWER  # also where a proxy before a server that is down hangs up
     if isinstance(error, socket.gaierror):
         return Refusal(f"the name of the host is not known ({said})")
     if isinstance(error, ConnectionRefusedError):
@@ -105,7 +105,7 @@ class Forbidden:
 
     Attributes:
         what: ``publish`` or ``subscribe``.
-        subject: Of what was refused, in lower case: nats-py hands it on so.
+        subject: The subject that was refused, in lower case: nats-py hands it on so.
     """
 
     what: str

@@ -32,15 +32,15 @@ HEADER_RESERVE = 4096
 """Bytes that a message must stay below the server's limit: a fired one grows by a header or two."""
 LONGEST_HEADERS = 60_000
 PARTS = 4
-"""In which the time for an answer is counted."""
+"""The parts in which the time for an answer is counted."""
 
 
 class ApiError(BackendError):
     """The JetStream API refused.
 
     Attributes:
-        code: As in HTTP.
-        err_code: What exactly.
+        code: The kind of refusal, a status of HTTP.
+        err_code: The exact refusal.
     """
 
     def __init__(self, subject: str, error: Mapping[str, Any]) -> None:
@@ -51,14 +51,14 @@ class ApiError(BackendError):
 
 
 class NoResponders(NotSent):
-    """Nobody listens on the subject: no stream, no leader, no JetStream."""
+    """No server listens on the subject: no stream, no leader, no JetStream."""
 
 
 class NoLeader(NotSent):
     """JetStream says that it cannot answer at the moment: the cluster elects.
 
     Attributes:
-        err_code: What exactly it says.
+        err_code: The exact reason.
     """
 
     def __init__(self, error: ApiError) -> None:
@@ -170,7 +170,7 @@ class Wire(Connection):
         finally:
             self.unlisten(key)
         if status_of(msg) == "503":
-            raise NoResponders(f"{subject}: nobody answers (no stream, or no leader yet)")
+            raise NoResponders(f"{subject}: no server answers (no stream, or no leader yet)")
         return msg
 
     def _no_answer(self, subject: str, seconds: float) -> str:
@@ -232,7 +232,7 @@ class Wire(Connection):
         msg = last.result()
         self.passed(subject)
         if status_of(msg) == "503":
-            raise NoResponders(f"{subject}: nobody answers (no stream, or no leader yet)")
+            raise NoResponders(f"{subject}: no server answers (no stream, or no leader yet)")
         return msg
 
     async def store(self, message: Message) -> int:

@@ -1,8 +1,8 @@
 """Group commit: what arrives while a batch is being written goes into the next one.
 
-Each step is atomic by itself: all its messages are stored, or none. Many steps share one atomic
+Each write is atomic on its own: all its messages are stored, or none. Many writes share one atomic
 batch, because on one server's files a batch costs as much as a hundred. A conflict of one rejects
-them all; it is found with one look at their records, dropped, and the rest is sent again.
+them all; one read of their records finds it, and the rest is sent again.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from sched_jetstream.errors import NotSent, OutcomeUnknown, PermissionDenied
 
 logger = Logger("sched_jetstream")
 
-STEPS = 100
-"""In one batch: beyond, latency doubles for a third more throughput."""
-MESSAGES = 1000
-"""In one batch: the server takes no more."""
+MOST_WRITES = 100
+"""Writes in one batch: beyond, latency doubles for a third more throughput."""
+MOST_MESSAGES = 1000
+"""Messages in one batch: the server takes no more."""
 IN_FLIGHT = 3
 """Batches at a time: while one is stored, the next is written down and sent."""
 
@@ -42,30 +42,30 @@ on the way, too many batches at once."""
 
 
 class RevisionMismatch(Exception):
-    """A record was not what the step expected. Nothing of the step was stored."""
+    """A record was not what the write expected. Nothing of the write was stored."""
 
 
 @define(eq=False)
 class _Submission:
-    """Steps that are stored together or not at all, and who waits for it."""
+    """Writes that are stored together or not at all, and the future that says so."""
 
-    steps: Sequence[AtomicWrite]
+    writes: Sequence[AtomicWrite]
     done: asyncio.Future[list[int]]
     size: int = field(init=False)
     subjects: frozenset[str] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.size = sum(len(step.messages) for step in self.steps)
+        self.size = sum(len(write.messages) for write in self.writes)
         self.subjects = frozenset(
-            message.subject for step in self.steps for message in step.messages
+            message.subject for write in self.writes for message in write.messages
         )
 
 
 class GroupCommitWriter:
-    """Writes steps.
+    """Stores writes, many in one batch.
 
     Args:
-        reader: To find out who was in conflict.
+        reader: The reader that finds out which write was in conflict.
         budget: Seconds for which a write that was certainly not stored is tried again.
         batch_all: Put single messages into batches, too: where each write is synced to the disk.
     """
@@ -79,47 +79,49 @@ class GroupCommitWriter:
         self._starting = False
         self.batches = 0
 
-    async def write(self, *steps: AtomicWrite) -> list[int]:
-        """Store all of the steps or none; return the sequences of their records.
+    async def write(self, *writes: AtomicWrite) -> list[int]:
+        """Store all of the writes or none; return the sequences of their records.
 
         A caller that is cancelled leaves at once, and all or none are stored all the same. Raises
         as :meth:`submit`.
         """
-        future = self.submit(*steps)
+        future = self.submit(*writes)
         await asyncio.wait([future])
         return future.result()
 
-    def submit(self, *steps: AtomicWrite) -> asyncio.Future[list[int]]:
-        """Hand steps over; the future has the sequences of their records.
+    def submit(self, *writes: AtomicWrite) -> asyncio.Future[list[int]]:
+        """Hand writes over; the future has the sequences of their records.
 
         Raises:
             RevisionMismatch: One of the records has changed. Nothing was stored.
-            OutcomeUnknown: It may have been stored. Read, and decide anew.
+            OutcomeUnknown: It may have been stored. Read, and decide again.
             NotSent: Nothing was stored, and the server was out of reach for too long.
             PermissionDenied: Nothing was stored, and the user may not write there.
             InvalidDefinition: It is too large.
         """
         done: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
-        job = _Submission(steps, done)
-        if job.size > MESSAGES:
-            raise BackendError(f"{job.size} messages in one step, and the server takes {MESSAGES}")
-        for step in steps:
-            for message in step.messages:
+        submission = _Submission(writes, done)
+        if submission.size > MOST_MESSAGES:
+            raise BackendError(
+                f"{submission.size} messages in one write, and the server takes {MOST_MESSAGES}"
+            )
+        for write in writes:
+            for message in write.messages:
                 self._wire.check_size(message.body, message.headers)
-        if job.size == 1 and not self._batch_all:
+        if submission.size == 1 and not self._batch_all:
             # Nothing to make atomic, and a batch would cost the server a file.
-            task = asyncio.create_task(self._commit([job]))
+            task = asyncio.create_task(self._commit([submission]))
             self._singles.add(task)
             task.add_done_callback(self._singles.discard)
             return done
-        self._waiting.append(job)
+        self._waiting.append(submission)
         if len(self._under_way) < IN_FLIGHT and not self._starting:
             self._starting = True
             asyncio.get_running_loop().call_soon(self._start)
         return done
 
     def _start(self) -> None:
-        """Begin batches: a turn of the loop after the first step came, so that more may join it."""
+        """Begin batches: a turn of the loop after the first write, so that more may join it."""
         self._starting = False
         while self._waiting and len(self._under_way) < IN_FLIGHT:
             task = asyncio.create_task(self._commit(self._next()))
@@ -133,22 +135,25 @@ class GroupCommitWriter:
     def _next(self) -> list[_Submission]:
         """Take as many as go into one batch, no subject twice."""
         chosen: list[_Submission] = []
-        steps = messages = 0
+        writes = messages = 0
         subjects: set[str] = set()
         passed: list[_Submission] = []
         while self._waiting:
-            job = self._waiting[0]
-            full = steps + len(job.steps) > STEPS or messages + job.size > MESSAGES
+            submission = self._waiting[0]
+            full = (
+                writes + len(submission.writes) > MOST_WRITES
+                or messages + submission.size > MOST_MESSAGES
+            )
             if chosen and full:
                 break
             self._waiting.popleft()
-            if not subjects.isdisjoint(job.subjects):
-                passed.append(job)
+            if not subjects.isdisjoint(submission.subjects):
+                passed.append(submission)
                 continue
-            chosen.append(job)
-            steps += len(job.steps)
-            messages += job.size
-            subjects |= job.subjects
+            chosen.append(submission)
+            writes += len(submission.writes)
+            messages += submission.size
+            subjects |= submission.subjects
         self._waiting.extendleft(reversed(passed))
         return chosen
 
@@ -160,43 +165,52 @@ class GroupCommitWriter:
 
     def abandon(self) -> None:
         """Leave what is not decided yet: it is stored or not."""
-        for job in self._waiting:
-            _fail(job, OutcomeUnknown("the backend was closed meanwhile"))
+        for submission in self._waiting:
+            _fail(submission, OutcomeUnknown("the backend was closed meanwhile"))
         self._waiting.clear()
         for task in self._under_way | self._singles:
             task.cancel()
 
     # -- one batch
 
-    async def _commit(self, jobs: list[_Submission]) -> None:
+    async def _commit(self, submissions: list[_Submission]) -> None:
         try:
-            await self._try(jobs)
+            await self._try(submissions)
         except BaseException as error:
-            for job in jobs:
-                _fail(job, error)
+            for submission in submissions:
+                _fail(submission, error)
             if not isinstance(error, Exception):
                 raise
 
-    async def _try(self, jobs: list[_Submission]) -> None:
+    async def _try(self, submissions: list[_Submission]) -> None:
         until = monotonic_seconds() + self._budget
         failures = 0
-        while jobs:
-            messages = [message for job in jobs for step in job.steps for message in step.messages]
+        while submissions:
+            messages = [
+                message
+                for submission in submissions
+                for write in submission.writes
+                for message in write.messages
+            ]
             try:
                 self.batches += 1
                 last = await self._send(messages)
             except ApiError as error:
                 if error.err_code == WRONG_SEQUENCE:
-                    jobs = await self._without_conflicts(jobs)
+                    submissions = await self._without_conflicts(submissions)
                     continue
-                if error.err_code == IN_FLIGHT_ELSEWHERE and len(jobs) == 1 and failures >= 3:
+                if (
+                    error.err_code == IN_FLIGHT_ELSEWHERE
+                    and len(submissions) == 1
+                    and failures >= 3
+                ):
                     raise RevisionMismatch(str(error)) from error
                 if error.err_code not in TRANSIENT and error.code != 503:
                     if error.err_code == NO_STREAM:
                         await self._reader.stream_exists(self._reader.names.stream)
-                    if len(jobs) == 1:
+                    if len(submissions) == 1:
                         raise
-                    await self._apart(jobs)
+                    await self._apart(submissions)
                     return
                 denied = self._wire.denial(message.subject for message in messages)
                 if denied is not None:
@@ -204,8 +218,8 @@ class GroupCommitWriter:
                 failures += 1
                 if monotonic_seconds() > until:
                     raise NotSent(f"the server does not take writes: {error}") from error
-                if error.err_code == IN_FLIGHT_ELSEWHERE and len(jobs) > 1 and failures >= 2:
-                    await self._apart(jobs)
+                if error.err_code == IN_FLIGHT_ELSEWHERE and len(submissions) > 1 and failures >= 2:
+                    await self._apart(submissions)
                     return
                 await backoff_pause(failures)
             except PermissionDenied:
@@ -217,7 +231,7 @@ class GroupCommitWriter:
                     raise NotSent(str(error)) from error
                 await backoff_pause(failures)
             else:
-                _succeed(jobs, last - len(messages) + 1)
+                _succeed(submissions, last - len(messages) + 1)
                 return
 
     async def _send(self, messages: Sequence[Message]) -> int:
@@ -237,48 +251,50 @@ class GroupCommitWriter:
         last = messages[-1]
         return sequence_of(last.subject, await wire.request(last.subject, last.body, headers))
 
-    async def _apart(self, jobs: list[_Submission]) -> None:
+    async def _apart(self, submissions: list[_Submission]) -> None:
         """Send halves, so that what is wrong with one does not stop the others."""
-        middle = len(jobs) // 2
-        await self._commit(jobs[:middle])
-        await self._commit(jobs[middle:])
+        middle = len(submissions) // 2
+        await self._commit(submissions[:middle])
+        await self._commit(submissions[middle:])
 
-    async def _without_conflicts(self, jobs: list[_Submission]) -> list[_Submission]:
-        """Tell those in conflict that they are; return the others."""
-        if len(jobs) == 1:
-            _fail(jobs[0], RevisionMismatch("a record has changed"))
+    async def _without_conflicts(self, submissions: list[_Submission]) -> list[_Submission]:
+        """Fail those in conflict; return the others."""
+        if len(submissions) == 1:
+            _fail(submissions[0], RevisionMismatch("a record has changed"))
             return []
-        subjects = [step.messages[0].subject for job in jobs for step in job.steps]
+        subjects = [
+            write.messages[0].subject for submission in submissions for write in submission.writes
+        ]
         stored = await self._reader.sequences(subjects)
-        rest = [job for job in jobs if not _in_conflict(job, stored)]
-        if len(rest) < len(jobs):
-            for job in jobs:
-                if job not in rest:
-                    _fail(job, RevisionMismatch("a record has changed"))
+        rest = [submission for submission in submissions if not _in_conflict(submission, stored)]
+        if len(rest) < len(submissions):
+            for submission in submissions:
+                if submission not in rest:
+                    _fail(submission, RevisionMismatch("a record has changed"))
             return rest
         # It has changed once more, or what is in conflict is no record: find out by halves.
-        await self._apart(jobs)
+        await self._apart(submissions)
         return []
 
 
-def _in_conflict(job: _Submission, stored: dict[str, int]) -> bool:
+def _in_conflict(submission: _Submission, stored: dict[str, int]) -> bool:
     return any(
-        int(step.messages[0].headers[EXPECTED]) != stored.get(step.messages[0].subject, 0)
-        for step in job.steps
+        int(write.messages[0].headers[EXPECTED]) != stored.get(write.messages[0].subject, 0)
+        for write in submission.writes
     )
 
 
-def _succeed(jobs: Sequence[_Submission], first: int) -> None:
-    for job in jobs:
+def _succeed(submissions: Sequence[_Submission], first: int) -> None:
+    for submission in submissions:
         sequences = []
-        for step in job.steps:
+        for write in submission.writes:
             sequences.append(first)
-            first += len(step.messages)
-        if not job.done.done():
-            job.done.set_result(sequences)
+            first += len(write.messages)
+        if not submission.done.done():
+            submission.done.set_result(sequences)
 
 
-def _fail(job: _Submission, error: BaseException) -> None:
-    if not job.done.done():
-        job.done.set_exception(error)
-        job.done.exception()  # whoever waited may be gone: nothing to warn about
+def _fail(submission: _Submission, error: BaseException) -> None:
+    if not submission.done.done():
+        submission.done.set_exception(error)
+        submission.done.exception()  # the caller may be gone: nothing to warn about
