@@ -40,12 +40,12 @@ logger = Logger("sched_jetstream")
 
 BULK = 300
 """Most jobs in one add: three messages each fit into one atomic batch."""
-MORE = 900
+HINTS_AHEAD = 900
 """Hints that a waiting replica may have beyond what it can run at once: they come ahead of their
 moment, and quick handlers are done with many before the last of them is due."""
 
 
-LOOKS_FOR = timedelta(seconds=5)
+INSPECTION_TIMEOUT = timedelta(seconds=5)
 """How long a command that only looks at a store tries to reach it: a person waits."""
 
 
@@ -89,7 +89,7 @@ class JetStreamBackend:
                     unknown[0], f"is no setting; there are: {', '.join(sorted(known))}"
                 )
             if not create:
-                settings.setdefault("startup_timeout", LOOKS_FOR)
+                settings.setdefault("startup_timeout", INSPECTION_TIMEOUT)
             options = Options(**settings)
         self.options = options
         self._names = options.names
@@ -180,7 +180,7 @@ class JetStreamBackend:
             raise session.hints.failure
         await session.wire.allowed(probes(session.names))
         message = Message(session.names.check(session.worker), b"", {TTL: "60"})
-        await session.writer.write(AtomicWrite([message], None, 0, 0))
+        await session.writer.write(AtomicWrite([message], None))
 
     # -- probes
 
@@ -226,12 +226,12 @@ class JetStreamBackend:
         clock, hints, alarm = session.clock, session.hints, session.alarm
         last = clock.now() + MAX_POLL
         # In real time, too: the clock may be set back, and a fake one may not move.
-        with anyio.move_on_after(MAX_POLL.total_seconds()), hints.wanted(room.limit + MORE):
+        with anyio.move_on_after(MAX_POLL.total_seconds()), hints.wanted(room.limit + HINTS_AHEAD):
             while session is self._session:
                 seen = alarm.count
                 if hints.failure is not None:
                     raise hints.failure
-                await session.timing.find_due(session.reconciler, hints)
+                await session.find_due()
                 hints.look()
                 now, earliest = clock.now(), hints.earliest()
                 last = min(last, now + MAX_POLL)  # the clock may have been set back

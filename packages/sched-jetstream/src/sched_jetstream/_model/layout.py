@@ -76,14 +76,10 @@ class AtomicWrite:
     Attributes:
         messages: All of them.
         record: The record, as it is written.
-        sequence: The sequence that the record's compare-and-set expects.
-        runs: How many of the messages are executions.
     """
 
     messages: list[Message]
     record: Record | None
-    sequence: int
-    runs: int
 
 
 def retention_class(execution: Execution) -> str:
@@ -139,7 +135,7 @@ def build_write(
             _cancel(headers, names.schedule(found.token, pending))
         more = _definitions(names, found.token, old, None, headers[TTL])
         first = Message(names.record(found.token), b"", headers)
-        return AtomicWrite([first, *more, *runs], None, found.sequence, len(runs))
+        return AtomicWrite([first, *more, *runs], None)
     keep = _still_armed(old, record)
     if not keep:
         generation, more = _arm(names, found.token, record, now, new_generation)
@@ -155,7 +151,7 @@ def build_write(
             headers[TTL] = str(max(ceil(left.total_seconds()), 1) + 1)
     more += _definitions(names, found.token, old, record, headers.get(TTL))
     first = Message(names.record(found.token), encode(record), headers)
-    return AtomicWrite([first, *more, *runs], record, found.sequence, len(runs))
+    return AtomicWrite([first, *more, *runs], record)
 
 
 def _definitions(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -21,11 +21,9 @@ from sched_jetstream._runtime.due_queue import Hint
 from sched_jetstream._runtime.hints import SHORTEST_NAK, Hints
 from sched_jetstream._runtime.leases import Leases
 from sched_jetstream._runtime.live_claims import LiveClaims
-from sched_jetstream._runtime.reconciler import Reconciler
 from sched_jetstream._runtime.timing import Timing
-from sched_jetstream._store.reader import Reader
 from sched_jetstream._store.records import Records, written
-from sched_jetstream._store.writer import GroupCommitWriter, RevisionMismatch
+from sched_jetstream._store.writer import RevisionMismatch
 from sched_jetstream.errors import OutcomeUnknown
 
 PATIENCE = 0.25
@@ -47,10 +45,8 @@ class Claims:
         hints: What may be due.
         acks: Acknowledges the hints of claims.
         records: The records of the deployment.
-        reader: Reads them.
-        writer: Writes many claims in one batch.
         timing: The clock that decides.
-        reconciler: Reads all records, where no hint tells what is due.
+        find_due: Looks for what is due where no hint tells; returns whether all records were read.
         leases: Gives back claims that no caller takes.
         background: Runs what no call waits for.
         alarm: Nudged when something has become due.
@@ -63,21 +59,18 @@ class Claims:
         hints: Hints,
         acks: Acknowledgements,
         records: Records,
-        reader: Reader,
-        writer: GroupCommitWriter,
         *,
         timing: Timing,
-        reconciler: Reconciler,
+        find_due: Callable[[], Awaitable[bool]],
         leases: Leases,
         background: Background,
         alarm: Alarm,
         lease: timedelta,
     ) -> None:
         self._live, self._hints, self._acks = live, hints, acks
-        self._records, self._reader, self._writer = records, reader, writer
+        self._records, self._find_due = records, find_due
         self._timing, self._now = timing, timing.clock.now
-        self._reconciler, self._leases = reconciler, leases
-        self._background, self._alarm = background, alarm
+        self._leases, self._background, self._alarm = leases, background, alarm
         self._lease = lease
         self._patience = (lease * PATIENCE).total_seconds()
 
@@ -99,7 +92,7 @@ class Claims:
         claims: list[Claim] = []
         lapsed: list[Execution] = []
         until = self._now() + self._lease * PATIENCE
-        looked = await self._timing.find_due(self._reconciler, hints)
+        looked = await self._find_due()
         while self._now() < until:
             try:
                 due, looked = await self._look(limit - len(claims), looked=looked)
@@ -133,7 +126,6 @@ class Claims:
             return due, looked
         for hint in due:
             hints.put(hint)  # what is found now may be older
-        await self._reader.wire.ready()
         await hints.pull_available(most - len(due))
         return hints.take(self._now(), most), True
 
@@ -146,8 +138,8 @@ class Claims:
             if decision is None:
                 again.append(hint)
                 continue
-            built = self._records.build(hint.found, decision.write)
-            decided.append((hint, decision.claim, built, self._writer.submit(built)))
+            built, future = self._records.submit(hint.found, decision.write)
+            decided.append((hint, decision.claim, built, future))
         claims: list[Claim] = []
         failure: BackendError | None = None
         if decided:
@@ -216,7 +208,7 @@ class Claims:
         ends = monotonic_seconds() + self._lease.total_seconds()
         while monotonic_seconds() < ends and not self._background.closing:
             try:
-                found = await self._reader.read_leader(hint.token)
+                found = await self._records.read(hint.token)
             except BackendError:
                 await pause(READS_AGAIN)
                 continue
@@ -293,7 +285,7 @@ class Claims:
         async def reassess(hint: Hint) -> None:
             try:
                 with anyio.fail_after(self._patience):
-                    found = await self._reader.read_leader(hint.token)
+                    found = await self._records.read(hint.token)
             except (BackendError, TimeoutError):
                 self._acks.postpone(hint.reply, LATER)
             else:

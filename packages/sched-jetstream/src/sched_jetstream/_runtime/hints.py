@@ -230,6 +230,7 @@ class Hints:
 
     async def pull_available(self, most: int) -> None:
         """Ask for what is there already, unless a request waits: then hints come to that one."""
+        await self._wire.ready()
         async with self._polling:  # each request has the channel for itself
             if self._asking or most <= 0:
                 return

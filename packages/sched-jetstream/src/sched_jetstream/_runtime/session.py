@@ -85,18 +85,14 @@ class Session:
             self.hints,
             acks,
             self.records,
-            self.reader,
-            self.writer,
             timing=self.timing,
-            reconciler=self.reconciler,
+            find_due=self.find_due,
             leases=self.leases,
             background=self.background,
             alarm=self.alarm,
             lease=options.lease,
         )
-        self.settlements = Settlements(
-            self.live, acks, self.records, self.writer, self.history, now
-        )
+        self.settlements = Settlements(self.live, acks, self.records, self.history, now)
         self.definitions = Definitions(self.records, lambda: wire.connected, options)
 
     async def begin(self, *, was_older: bool) -> None:
@@ -112,6 +108,10 @@ class Session:
             )
         for work in (self.hints.run, *self.timing.lasting(self._reconcile_on)):
             self.background.supervise(work, self._fault)
+
+    async def find_due(self) -> bool:
+        """Look for what is due where no hint tells; return whether all records were read."""
+        return await self.timing.find_due(self.reconciler, self.hints)
 
     def _fault(self, error: Exception) -> None:
         self.hints.fail(BackendError(f"a fault in sched-jetstream: {error!r}"))

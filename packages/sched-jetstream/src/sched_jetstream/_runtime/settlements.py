@@ -22,7 +22,7 @@ from sched_jetstream._runtime.acknowledgements import Acknowledgements
 from sched_jetstream._runtime.live_claims import LiveClaim, LiveClaims
 from sched_jetstream._store.history import History
 from sched_jetstream._store.records import Records
-from sched_jetstream._store.writer import GroupCommitWriter, RevisionMismatch
+from sched_jetstream._store.writer import RevisionMismatch
 
 
 class Settlements:
@@ -32,7 +32,6 @@ class Settlements:
         live: The claims in flight.
         acks: Acknowledges the hints of claims.
         records: The records of the deployment.
-        writer: Writes many settlements in one batch.
         history: Knows which settlements were written before.
         now: Tells the time that decides.
     """
@@ -42,12 +41,11 @@ class Settlements:
         live: LiveClaims,
         acks: Acknowledgements,
         records: Records,
-        writer: GroupCommitWriter,
         history: History,
         now: Callable[[], datetime],
     ) -> None:
         self._live, self._acks, self._records = live, acks, records
-        self._writer, self._history, self._now = writer, history, now
+        self._history, self._now = history, now
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[Settled | BackendError]:
         """Send all of them at once by what is known here; read records only where that fails."""
@@ -60,7 +58,7 @@ class Settlements:
             if live is not None:
                 decided = protocol.settle(live.found, settlement, now)
                 if isinstance(decided, Write) and not decided.may_exist:
-                    future = self._writer.submit(self._records.build(live.found, decided))
+                    _, future = self._records.submit(live.found, decided)
             sent.append((settlement, token, live, future))
         looked = await asyncio.gather(
             *(self._answer(token, settlement, future) for settlement, token, _, future in sent)

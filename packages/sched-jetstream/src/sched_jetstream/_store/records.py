@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -10,7 +11,6 @@ from typing import Generic, TypeVar
 
 from attrs import frozen
 
-from sched_core import Execution
 from sched_core.clock import monotonic_seconds, pause
 from sched_core.errors import BackendUnavailable
 from sched_jetstream._model.layout import AtomicWrite, build_write
@@ -74,27 +74,29 @@ class Records:
             expire=expire,
         )
 
-    def build(
-        self,
-        found: StoredRecord,
-        write: Write,
-        executions: Sequence[Execution] | None = None,
-    ) -> AtomicWrite:
-        """Return the messages that make a write, on what was found.
+    async def read(self, token: str) -> StoredRecord:
+        """Read a record from the leader.
+
+        Raises:
+            StreamLost, BackendUnavailable.
+        """
+        return await self._reader.read_leader(token)
+
+    def submit(
+        self, found: StoredRecord, write: Write
+    ) -> tuple[AtomicWrite, asyncio.Future[list[int]]]:
+        """Hand over a write whose executions are new.
 
         Args:
             found: What is replaced.
             write: What was decided.
-            executions: Replaces the write's own, where some are known to be stored.
-        """
-        return self._build(found, write, self._now(), executions=executions)
 
-    async def build_new(self, found: StoredRecord, write: Write) -> AtomicWrite:
-        """Return the messages of a write without the executions that are stored already."""
-        if not write.may_exist:
-            return self.build(found, write)
-        known = await self._history.stored(write.executions)
-        return self.build(found, write, [each for each in write.executions if each.id not in known])
+        Returns:
+            The messages, and a future with the sequence of the record; it raises as
+            :meth:`GroupCommitWriter.submit` says. :func:`written` returns what is stored then.
+        """
+        built = self._build(found, write, self._now())
+        return built, self._writer.submit(built)
 
     async def write(self, found: StoredRecord, write: Write) -> StoredRecord:
         """Write once, on what was found; return what is stored now.
@@ -103,7 +105,7 @@ class Records:
             RevisionMismatch: The record has changed. Nothing was stored.
             BackendError: See :meth:`GroupCommitWriter.submit`.
         """
-        built = await self.build_new(found, write)
+        built = await self._build_new(found, write)
         (sequence,) = await self._writer.write(built)
         return written(found.token, sequence, built)
 
@@ -168,6 +170,14 @@ class Records:
                 else:
                     await pause(0.1)
 
+    async def _build_new(self, found: StoredRecord, write: Write) -> AtomicWrite:
+        """Return the messages of a write without the executions that are stored already."""
+        if not write.may_exist:
+            return self._build(found, write, self._now())
+        known = await self._history.stored(write.executions)
+        new = [each for each in write.executions if each.id not in known]
+        return self._build(found, write, self._now(), executions=new)
+
     async def _read(self, tokens: Sequence[str]) -> Mapping[str, StoredRecord]:
         if len(tokens) == 1:
             return {tokens[0]: await self._reader.read_leader(tokens[0])}
@@ -185,7 +195,7 @@ class Records:
             found = founds[token]
             decided = decide(found, may_exist)
             if isinstance(decided, Write):
-                writes[token] = await self.build_new(found, decided)
+                writes[token] = await self._build_new(found, decided)
             else:
                 changes[token] = Change(found, decided)
         if writes:
