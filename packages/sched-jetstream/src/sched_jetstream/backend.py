@@ -1,4 +1,4 @@
-"""The scheduler port on JetStream."""
+"""``JetStreamBackend``: the scheduler's port on NATS JetStream."""
 
 from __future__ import annotations
 
@@ -54,14 +54,16 @@ class JetStreamBackend:
 
     Args:
         servers: Addresses, such as ``nats://127.0.0.1:4222``.
-        connection: An existing connection to use instead. It is not closed here, and must have
-            been made with ``max_reconnect_attempts=-1`` to survive a restart of the server.
-        options: An :class:`~sched_jetstream.Options`; or its fields as keywords.
-        domain: The JetStream domain, where the account's own is not meant.
-        create: False: open streams that are there, and make none; opening raises
+        connection: An existing connection to use instead of ``servers``. The backend does not close
+            it. Make it with ``max_reconnect_attempts=-1``, or it does not survive a restart of the
+            server.
+        options: The settings as one :class:`~sched_jetstream.Options`; or give its fields as
+            keywords.
+        domain: The JetStream domain; the account's own unless given.
+        create: Whether opening makes missing streams. If not, it raises
             :class:`~sched_core.errors.StoreNotFound` where there are none, and a
-            :class:`~sched_core.errors.BackendError` where an older version's are.
-        nats: What else ``nats.connect`` takes: ``tls``, ``user_credentials``, ``token`` and so on.
+            :class:`~sched_core.errors.BackendError` where an older version made them.
+        nats: Further options for ``nats.connect``: ``tls``, ``user_credentials``, ``token`` …
         settings: Fields of :class:`~sched_jetstream.Options`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What can be wrong with a server or a stream, in words that say what was found and what to do."""
+"""Errors of a server or a stream: each says what was found and what to do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from sched_core.errors import BackendError, BackendUnavailable
 
 
 class NatsServerTooOld(BackendError):
-    """The server cannot do what this backend is made of.
+    """The server lacks what this backend is built on.
 
     Args:
         found: Its version, as it says itself.
@@ -51,7 +51,7 @@ class StreamLost(BackendError):
 
 
 class NatsRefused(BackendError):
-    """A server refused to talk, or to do what this backend needs: waiting will not mend it.
+    """A server refused the connection, or what this backend needs: waiting does not help.
 
     Credentials, TLS, an account without JetStream, limits: the message says which, and what to do.
     """

@@ -1,7 +1,7 @@
 """The part of a record that runs, operators and claims change, as fields of JSON. Pure.
 
 What has its default is left out, and what is not known is refused: a record that uses nothing new
-stays readable by older versions, and nothing is read by halves. So a field can be added without a
+stays readable by older versions, and no record is read in part. So a field can be added without a
 new format.
 """
 

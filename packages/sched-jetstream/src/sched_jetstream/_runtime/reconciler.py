@@ -1,8 +1,8 @@
 """The reconciler: finds jobs that are due and not claimed, and sends hints about them.
 
-It repairs what nothing else can: a schedule that the server lost or could not fire, a hint that was
-acknowledged by mistake, a stream from which messages were deleted. A hint too many costs one
-read, so it needs no exclusivity; that only one replica at a time does it is thrift.
+It repairs what no other part can: a schedule that the server lost or could not fire, a hint that
+was acknowledged by mistake, a stream from which messages were deleted. A hint too many costs one
+read, so several replicas may do it at once; they take turns only to save work.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ async def dial(
         on_error: Called with what nats-py reports, for as long as the connection lives.
 
     Raises:
-        NatsRefused: A server refused in a way that waiting will not mend.
+        NatsRefused: A server refused, and waiting does not help.
         BackendUnavailable: No server could be reached in time.
     """
     if any(options.get(key) is not None for key in _KEYS) and not find_spec("nkeys"):

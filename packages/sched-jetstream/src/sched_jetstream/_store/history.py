@@ -51,7 +51,7 @@ LATE = timedelta(minutes=10)
 
 @frozen
 class Entry:
-    """An execution and where it lies.
+    """An execution and its position.
 
     Attributes:
         execution: ``None`` for the mark that some tool deleted what lay there.

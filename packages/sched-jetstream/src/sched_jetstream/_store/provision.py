@@ -1,7 +1,8 @@
-"""What must exist on the server: two streams and a consumer, made once, and looked at each time.
+"""Provisioning: two streams and a consumer are made once, and checked at each start.
 
-Creating is idempotent on the server, so replicas that start together need no lock. What decides is
-the configuration that the server *echoes*: an old one accepts everything and does half of it.
+Creating is idempotent on the server, so replicas that start together need no lock. The
+configuration that the server *echoes* decides: an old server accepts every field, and ignores
+some.
 """
 
 from __future__ import annotations
@@ -64,27 +65,27 @@ def check_version(text: str) -> str | None:
         if first <= version < fixed:
             return f"nats-server {text} {problem}: run {'.'.join(map(str, fixed))} or later"
     if version < (2, 14, 3):
-        return f"nats-server {text} is older than 2.14.3, which this is examined with"
+        return f"nats-server {text} is older than 2.14.3, the oldest that is tested"
     return None
 
 
 async def provision(wire: Wire, options: Options, *, create: bool = True) -> bool:
-    """Make what is missing, and see that what is there will do.
+    """Make what is missing, and check that what exists is suitable.
 
     Args:
-        wire: The connection.
-        options: What is wanted.
-        create: False: make nothing, and change nothing that is there.
+        wire: The connection to the server.
+        options: The options of the backend.
+        create: Whether streams may be made or upgraded.
 
     Returns:
-        Whether the streams had an older layout until now: workers of that may be at work in them,
-        and none can be opened any more.
+        Whether the streams had an older layout until now. Workers of that layout may still run; no
+        further one can open.
 
     Raises:
         StoreNotFound: There are no streams, and none may be made.
-        BackendError: They have an older layout, and may not be changed.
-        NatsServerTooOld, NatsRefused, StreamUnsuitable, SchemaTooNew: As they say.
-        BackendUnavailable: It did not come about in time.
+        BackendError: The streams have an older layout, and may not be upgraded.
+        NatsServerTooOld, NatsRefused, StreamUnsuitable, SchemaTooNew: See these errors.
+        BackendUnavailable: JetStream was not ready in time.
     """
     names = options.names
     warning = check_version(wire.version)
@@ -111,11 +112,11 @@ DISABLED = {10039, 10076}
 LISTENS_AFTER = 2.0
 """Seconds after which a server without JetStream is no leaf whose hub has it."""
 TOLD_AFTER = 3.0
-"""Seconds after which it is told that opening still waits, and for what."""
+"""Seconds after which a warning says that opening still waits, and for what."""
 
 
 def _check_server(wire: Wire) -> None:
-    """Refuse what no waiting will mend.
+    """Refuse a server whose limits are too small: waiting does not help.
 
     Raises:
         NatsRefused: Its limits are too small.
@@ -133,7 +134,7 @@ async def _permissions(wire: Wire, names: Names, _: Options) -> bool:
 
 
 async def _patiently(wire: Wire, step: Callable[[], Awaitable[T]], until: float) -> T:
-    """Try on while the cluster elects."""
+    """Try again while the cluster elects a leader."""
     began = monotonic_seconds()
     told_at = began + TOLD_AFTER
     while True:
@@ -190,8 +191,9 @@ async def _require(wire: Wire, names: Names) -> None:
         layout = _check(wire, name, info["config"], {}, made=False)
         if layout < LAYOUT:
             raise BackendError(
-                f"the stream {name} has layout {layout}, which is older than {LAYOUT}, and who "
-                "only looks at a store does not change it: start the upgraded service first"
+                f"the stream {name} has layout {layout}, which is older than {LAYOUT}, and a "
+                "backend that only reads (create=False) does not upgrade it: start the upgraded "
+                "service first"
             )
 
 
@@ -302,7 +304,7 @@ async def _stream(wire: Wire, wanted: dict[str, Any]) -> tuple[dict[str, Any], b
 def _check(
     wire: Wire, name: str, found: dict[str, Any], needs: dict[str, Any], *, made: bool
 ) -> int:
-    """Return the layout of a stream that will do."""
+    """Return the layout of a stream, if the stream is suitable."""
     layout = (found.get("metadata") or {}).get(MARK)
     missing = [
         f"{key} is {found.get(key)!r} and must be {value!r}"
@@ -313,7 +315,7 @@ def _check(
         # The server that we talk to may be newer than the one that keeps the stream.
         raise NatsServerTooOld(
             wire.version,
-            f"made the stream {name} otherwise than asked: {', '.join(missing)}",
+            f"made the stream {name} differently than asked: {', '.join(missing)}",
         )
     if layout is None:
         raise StreamUnsuitable(
@@ -335,7 +337,7 @@ async def _consumer(wire: Wire, names: Names, options: Options) -> bool:
 
 
 async def make_consumer(wire: Wire, names: Names, options: Options) -> None:
-    """Make the consumer that all replicas share, or bring it to what is configured now."""
+    """Make the consumer that all replicas share, or update its configuration."""
     name = names.consumer()
     config = {
         "durable_name": name,

@@ -1,4 +1,4 @@
-"""Why there is no connection, in words that say what to do. Pure."""
+"""Refusals: why there is no connection, in words that say what to do. Pure."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Refusal:
 
     Attributes:
         text: The message for people, without credentials.
-        final: Whether waiting will not mend it.
-        told: Whether it tells more than that a connection broke.
+        final: Whether waiting does not help.
+        told: Whether it says more than that a connection broke.
     """
 
     text: str

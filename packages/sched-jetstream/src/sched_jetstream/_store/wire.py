@@ -67,10 +67,13 @@ class NoLeader(NotSent):
 
 
 class Wire(Connection):
-    """Asks and tells, over one connection."""
+    """Sends requests and messages over one connection."""
 
     async def allowed(self, probes: Sequence[Message]) -> None:
-        """Publish what changes nothing, and see that the server lets it pass.
+        """Check permissions by publishing messages that change nothing.
+
+        Args:
+            probes: A message for each kind of subject.
 
         Raises:
             PermissionDenied: It refused one, or a subscription.

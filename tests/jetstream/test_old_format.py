@@ -389,7 +389,7 @@ def test_whoever_only_looks_changes_nothing_of_an_older_version(tmp_path: Path) 
     async def main(url: str) -> None:
         async with restored(url) as js:
             with pytest.raises(
-                BackendError, match="layout 1, which is older than 2, and who only looks"
+                BackendError, match="layout 1, which is older than 2, and a backend that only reads"
             ):
                 await backend(url, create=False).open(FakeClock(NOW), worker="new")
             assert await marks(js) == ["1", "1"]
