@@ -313,7 +313,7 @@ def end_of_lease(found: StoredRecord, now: datetime) -> Write | None:
     return _write(record, free, executions, after.standing)
 
 
-def end_unknown(found: StoredRecord, now: datetime) -> Write | None:
+def end_unconfirmed(found: StoredRecord, now: datetime) -> Write | None:
     """End a claim that was written and that no caller got: nothing has begun."""
     record = found.content
     if not isinstance(record, Record) or record.hold is None:

@@ -261,7 +261,7 @@ class Claims:
         if not is_unconfirmed and not self._timing.may_take_over:
             self._acks.postpone(hint.reply, LATER)
             return ()
-        decide = protocol.end_unknown if is_unconfirmed else protocol.end_of_lease
+        decide = protocol.end_unconfirmed if is_unconfirmed else protocol.end_of_lease
         write = decide(hint.found, self._now())
         try:
             if write is None:
