@@ -127,7 +127,7 @@ class Bench:
                 rates.append(count / (time.perf_counter() - began))
                 await task
                 assert store._session is not None  # noqa: SLF001 -- to explain the figure
-                batches = store._session.committer.batches  # noqa: SLF001 -- as above
+                batches = store._session.writer.batches  # noqa: SLF001 -- as above
             await self._drop(bucket)
         rate = statistics.median(rates)
         limit = "messages in atomic batches of 300"

@@ -16,14 +16,14 @@ from tests.servers.nats_shared import delete_streams, shared_server
 from sched_core import Claim, JobSpec, Once, Renewal, Room, Scheduler, SystemClock
 from sched_core.errors import BackendUnavailable
 from sched_jetstream import JetStreamBackend
-from sched_jetstream.batch import Mismatch
-from sched_jetstream.claims import Claiming
+from sched_jetstream._model.layout import AtomicWrite
+from sched_jetstream._model.protocol import StoredRecord
+from sched_jetstream._model.record import Record
+from sched_jetstream._model.subjects import token_of
+from sched_jetstream._runtime.claims import Claims
+from sched_jetstream._runtime.due_queue import Hint
+from sched_jetstream._store.writer import RevisionMismatch
 from sched_jetstream.errors import OutcomeUnknown
-from sched_jetstream.hint import Hint
-from sched_jetstream.layout import Step
-from sched_jetstream.protocol import Found
-from sched_jetstream.record import Record
-from sched_jetstream.subjects import token_of
 from sched_testkit._suite.builders import occurrence_of
 
 BUCKET = "claims"
@@ -65,18 +65,18 @@ def exchange(
 ) -> Callable[[], None]:
     """Have claims of the slow one written otherwise; return what puts that right."""
     assert backend._session is not None
-    committer = backend._session.committer
-    submit = committer.submit
+    writer = backend._session.writer
+    submit = writer.submit
 
-    def exchanged(*steps: Step) -> asyncio.Future[list[int]]:
+    def exchanged(*steps: AtomicWrite) -> asyncio.Future[list[int]]:
         if steps[0].record is not None and token_of(steps[0].record.id) == SLOW:
             return write(lambda: submit(*steps))
         return submit(*steps)
 
-    committer.submit = exchanged  # type: ignore[method-assign]
+    writer.submit = exchanged  # type: ignore[method-assign]
 
     def undo() -> None:
-        committer.submit = submit  # type: ignore[method-assign]
+        writer.submit = submit  # type: ignore[method-assign]
 
     return undo
 
@@ -168,15 +168,15 @@ def test_what_is_decided_late_does_not_wait_for_what_is_given_back() -> None:
             undo()
             await asyncio.sleep(LEASE.total_seconds() / 2)
             await kept.send()
-            await until(lambda: session.late, within=20)
-            session.late += await renewed(backend, fast["a"])  # as if it had come late, but not so
-            change, free = session.change, asyncio.Event()
+            await until(lambda: session.live.decided_late, within=20)
+            session.live.decided_late += await renewed(backend, fast["a"])  # as if it came late
+            change, free = session.records.change, asyncio.Event()
 
             async def stalled(*args: Any, **options: Any) -> Any:
                 await free.wait()
                 return await change(*args, **options)
 
-            session.change = stalled  # type: ignore[method-assign]
+            session.records.change = stalled  # type: ignore[method-assign]
             async with asyncio.timeout(LEASE.total_seconds() / 4):
                 assert await claimed(backend) == {"a"}
             free.set()
@@ -190,14 +190,14 @@ def test_claims_do_not_wait_for_what_has_to_be_read_again() -> None:
         async with three_are_due() as backend:
             session = backend._session
             assert session is not None
-            one, free = session.reader.one, asyncio.Event()
+            one, free = session.reader.read_leader, asyncio.Event()
 
             async def stalled(token: str) -> Any:
                 await free.wait()
                 return await one(token)
 
-            undo = exchange(backend, lambda _: failed(Mismatch("somebody was faster")))
-            session.reader.one = stalled  # type: ignore[method-assign]
+            undo = exchange(backend, lambda _: failed(RevisionMismatch("somebody was faster")))
+            session.reader.read_leader = stalled  # type: ignore[method-assign]
             async with asyncio.timeout(LEASE.total_seconds() * 0.2):
                 assert await claimed(backend) == {"a", "z"}
             undo()
@@ -235,7 +235,7 @@ def test_a_claim_whose_answer_is_missing_is_free_for_its_worker() -> None:
             (claim,) = again  # before any lease has ended
             assert claim.job.id == "slow"
             assert occurrence_of(claim).attempts == 0
-            assert not backend._session.orphans
+            assert not backend._session.live.unconfirmed
 
     asyncio.run(main())
 
@@ -256,9 +256,9 @@ def test_a_claim_that_was_written_at_the_second_try_is_no_orphan() -> None:
                 return await claimed(backend) == {"slow"}
 
             await until(look, within=20)
-            stored = await backend._session.reader.one(SLOW)
+            stored = await backend._session.reader.read_leader(SLOW)
             assert isinstance(stored.content, Record)
-            assert not backend._session.is_orphan(SLOW, stored.content.hold)
+            assert not backend._session.live.is_unconfirmed(SLOW, stored.content.hold)
 
     asyncio.run(main())
 
@@ -273,7 +273,9 @@ def test_a_claim_that_was_handed_out_is_no_orphan_when_its_first_try_is_given_up
             assert await claimed(backend) == {"a", "z"}
             undo()
             # Its hint is delivered again before the first try is decided.
-            session.hints.put(Hint(SLOW, session.clock.now(), await session.reader.one(SLOW)))
+            session.hints.put(
+                Hint(SLOW, session.clock.now(), await session.reader.read_leader(SLOW))
+            )
             (claim,) = await due(backend)
             assert claim.job.id == "slow"
             kept.give_up()
@@ -292,18 +294,18 @@ def test_claims_are_not_lost_with_one_that_cannot_be_read(
     async def main() -> None:
         async with three_are_due() as backend:
             assert backend._session is not None
-            one = backend._session.reader.one
+            one = backend._session.reader.read_leader
 
             def refuse(_: Callable[[], Any]) -> asyncio.Future[list[int]]:
-                return failed(Mismatch("a record has changed"))
+                return failed(RevisionMismatch("a record has changed"))
 
-            async def unreadable(token: str) -> Found:
+            async def unreadable(token: str) -> StoredRecord:
                 if token == SLOW:
                     raise BackendUnavailable("no answer")
                 return await one(token)
 
             undo = exchange(backend, refuse)
-            monkeypatch.setattr(backend._session.reader, "one", unreadable)
+            monkeypatch.setattr(backend._session.reader, "read_leader", unreadable)
             assert await claimed(backend) == {"a", "z"}
             undo()
             monkeypatch.undo()
@@ -320,10 +322,10 @@ def test_claims_are_not_lost_when_the_next_ones_fail(monkeypatch: pytest.MonkeyP
     async def main() -> None:
         async with three_are_due() as backend:
             assert backend._session is not None
-            session, real = backend._session, Claiming._claim
+            session, real = backend._session, Claims._claim
             calls: list[int] = []
 
-            async def claim(self: Claiming, found: Any) -> Any:
+            async def claim(self: Claims, found: Any) -> Any:
                 calls.append(len(found))
                 if len(calls) == 2:
                     raise BackendUnavailable("no answer")
@@ -332,7 +334,7 @@ def test_claims_are_not_lost_when_the_next_ones_fail(monkeypatch: pytest.MonkeyP
                     session.hints.put(hint)
                 return claims
 
-            monkeypatch.setattr(Claiming, "_claim", claim)
+            monkeypatch.setattr(Claims, "_claim", claim)
             assert len(await claimed(backend)) == 2
             assert calls == [3, 1]
 

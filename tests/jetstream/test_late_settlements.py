@@ -27,7 +27,7 @@ from sched_core import (
     SystemClock,
 )
 from sched_jetstream import JetStreamBackend
-from sched_jetstream.wire import Wire
+from sched_jetstream._store.wire import Wire
 from sched_testkit._suite.bench import Bench
 from sched_testkit._suite.builders import occurrence_of
 
@@ -151,7 +151,7 @@ def test_an_execution_is_found_however_long_ago_its_claim_was(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """More of them than one answer has came after it."""
-    monkeypatch.setattr("sched_jetstream.history.BATCH", 7)
+    monkeypatch.setattr("sched_jetstream._store.history.BATCH", 7)
     bench = Bench(JetStreamHarness(), None)
     bench.clock = SystemClock()  # type: ignore[assignment]  # as above
 

@@ -60,8 +60,7 @@ async def die(store: JetStreamBackend) -> None:
     """Take away the connection and the tasks, as the system does with a dead process."""
     session, store._session = store._session, None
     assert session is not None
-    for task in session.tasks:
-        task.cancel()
+    session.background.stop()
     await session.wire.close()
 
 

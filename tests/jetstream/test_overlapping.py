@@ -86,15 +86,15 @@ async def claimed(store: JetStreamBackend, wanted: int, seconds: float) -> list[
 def stall_at_the_next_write(store: JetStreamBackend, proxy: Proxy) -> None:
     """Have the way to the server stall when something is about to be written."""
     assert store._session is not None
-    committer = store._session.committer
-    submit = committer.submit
+    writer = store._session.writer
+    submit = writer.submit
 
     def stalling(*steps: Any) -> Any:
-        committer.submit = submit  # type: ignore[method-assign]
+        writer.submit = submit  # type: ignore[method-assign]
         proxy.stall()
         return submit(*steps)
 
-    committer.submit = stalling  # type: ignore[method-assign]
+    writer.submit = stalling  # type: ignore[method-assign]
 
 
 def through(proxy: Proxy) -> str:

@@ -36,9 +36,10 @@ from sched_core import (
     UndecodableExecution,
 )
 from sched_core.row import CLAIM_LOST, WRITTEN, Row, is_repeat
-from sched_jetstream import protocol
-from sched_jetstream.protocol import Found, Verdict, Write
-from sched_jetstream.record import Record, decode, encode, with_revision
+from sched_jetstream._model import protocol
+from sched_jetstream._model.protocol import StoredRecord, Verdict, Write
+from sched_jetstream._model.record import Record, with_revision
+from sched_jetstream._model.record_codec import decode, encode
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LEASE = timedelta(seconds=30)
@@ -104,11 +105,11 @@ class OnProtocol:
     """A backend of one message."""
 
     def __init__(self) -> None:
-        self.found, self.history = Found("token", 0, None), History()
+        self.found, self.history = StoredRecord("token", 0, None), History()
 
     def _write(self, write: Write, number: int) -> None:
         new = write.executions
-        if write.look:
+        if write.may_exist:
             new = [each for each in new if self.history.stored(each.id) is None]
         known = [each for each in new if self.history.stored(each.id) is not None]
         assert not known, "what is stored was taken for new"
@@ -118,7 +119,7 @@ class OnProtocol:
             record = with_revision(record, number)
             read = decode(encode(write.record or record), number, "job")
             assert read == record, "it is not read as it was written"
-        self.found = Found("token", number, record)
+        self.found = StoredRecord("token", number, record)
 
     def add(self, job: Job, number: int) -> Job:
         decided = protocol.add(self.found, job)
@@ -184,7 +185,7 @@ class OnProtocol:
     def state(self, now: datetime) -> tuple[Any, ...]:
         content = self.found.content
         hold = content.hold if isinstance(content, Record) else None
-        judged = protocol.judge(self.found, now, near=timedelta(0))
+        judged = protocol.assess(self.found, now, near=timedelta(0))
         to_do = judged.verdict is Verdict.DUE
         return self.found.read(), hold, to_do, self.history.executions
 
@@ -477,9 +478,9 @@ def test_a_held_record_is_looked_at_when_its_lease_ends(edit: tuple[Any, ...]) -
     found, near = story.both[1].found, timedelta(0)
     ends = START + LEASE
     for now, verdict in ((ends - timedelta(seconds=1), Verdict.HELD), (ends, Verdict.DUE)):
-        judged = protocol.judge(found, now, near=near)
+        judged = protocol.assess(found, now, near=near)
         assert (judged.verdict, judged.at) == (verdict, ends)
     tell(story, ("pass", 30))
     story.ask(methodcaller("lapse", story.now, story.next()))
-    judged = protocol.judge(story.both[1].found, story.now, near=near)
+    judged = protocol.assess(story.both[1].found, story.now, near=near)
     assert judged.verdict is Verdict.IDLE

@@ -29,7 +29,7 @@ from sched_core import (
 )
 from sched_core.clock import boot_seconds
 from sched_jetstream import JetStreamBackend
-from sched_jetstream.clock import StoreClock
+from sched_jetstream._runtime.server_time import StoreClock
 
 BUCKET = "realtime"
 
@@ -313,10 +313,10 @@ def test_a_step_of_the_servers_clock_is_followed_and_guarded() -> None:
     now = datetime.now(UTC)
     clock.measured(now, 100.0, 100.001)
     clock.measured(now + timedelta(seconds=10.002), 110.0, 110.001)
-    assert (clock.steps, clock.stands) == (0, True), "an ordinary drift is no step"
+    assert (clock.steps, clock.may_take_over) == (0, True), "an ordinary drift is no step"
     moment = boot_seconds()
     clock.measured(now + timedelta(days=1), moment, moment + 0.001)
-    assert (clock.steps, clock.stands) == (1, False), "claims are taken over after a jump"
+    assert (clock.steps, clock.may_take_over) == (1, False), "claims are taken over after a jump"
     assert abs(clock.now() - now - timedelta(days=1)) < timedelta(seconds=5)
 
 
@@ -326,9 +326,9 @@ def test_the_estimate_of_the_servers_clock_is_never_ahead() -> None:
     asked = boot_seconds()
     clock.measured(now + timedelta(seconds=0.1), asked, asked + 1)  # answered at once, late here
     assert clock.now() <= now + timedelta(seconds=boot_seconds() - asked)
-    assert clock.vague, "another look is worth having"
+    assert clock.imprecise, "another look is worth having"
     clock.measured(now + timedelta(seconds=2), asked + 2, asked + 2.001)
-    assert (clock.steps, clock.vague) == (1, False)
+    assert (clock.steps, clock.imprecise) == (1, False)
     assert abs(clock.now() - now - timedelta(seconds=boot_seconds() - asked)) < timedelta(
         seconds=0.01
     )

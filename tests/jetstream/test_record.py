@@ -26,8 +26,9 @@ from sched_core import (
     Undecodable,
 )
 from sched_core.row import current, held, kept
-from sched_jetstream.record import Record, apart_of, decode, definition_of, encode, record_of
-from sched_jetstream.standing import (
+from sched_jetstream._model.record import Record, definition_of, record_of
+from sched_jetstream._model.record_codec import apart_of, decode, encode
+from sched_jetstream._model.standing import (
     decode_hold,
     decode_pending,
     decode_standing,

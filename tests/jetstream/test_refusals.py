@@ -21,7 +21,8 @@ from tests.servers.nats_server import Server, running
 from tests.servers.postgres_server import free_port
 
 from sched_core import BackendUnavailable, InvalidDefinition, Once, Scheduler
-from sched_jetstream import JetStreamBackend, NatsRefused, dialer
+from sched_jetstream import JetStreamBackend, NatsRefused
+from sched_jetstream._store import dialer
 from sched_jetstream.errors import PermissionDenied
 
 RIGHTS = ("$KV.jobs.>", "sched.jobs.>", "$JS.ACK.KV_jobs.>", "$JS.API.>")

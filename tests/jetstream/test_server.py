@@ -48,9 +48,9 @@ from sched_jetstream import (
     StreamLost,
     StreamUnsuitable,
 )
-from sched_jetstream.hints import Hints
-from sched_jetstream.provision import check_version
-from sched_jetstream.reader import Reader
+from sched_jetstream._runtime.hints import Hints
+from sched_jetstream._store.provision import check_version
+from sched_jetstream._store.reader import Reader
 
 BUCKET = "accidents"
 STREAM, LINES = f"KV_{BUCKET}", f"KV_{BUCKET}-lines"
@@ -531,7 +531,7 @@ def test_a_restarted_server_needs_no_restart_of_the_process(tmp_path: Path) -> N
 
 def test_a_refusal_that_passes_is_got_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody asks for hints while the backend is red, so it has to see for itself."""
-    asked = Hints.ask
+    asked = Hints.pull
     refused = False
 
     async def ask(self: Hints, most: int, *, wait: float = 0.0) -> None:
@@ -558,14 +558,14 @@ def test_a_refusal_that_passes_is_got_over(monkeypatch: pytest.MonkeyPatch) -> N
                 while not (await scheduler.health()).healthy:
                     await asyncio.sleep(0.05)
 
-    monkeypatch.setattr(Hints, "ask", ask)
+    monkeypatch.setattr(Hints, "pull", ask)
     asyncio.run(main())
 
 
 def test_a_fault_in_a_task_of_the_backend_is_told_and_jobs_go_on(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = Hints.ask
+    asked = Hints.pull
     faults = iter([KeyError("planted")])
 
     async def ask(self: Hints, most: int, *, wait: float = 0.0) -> None:
@@ -584,7 +584,7 @@ def test_a_fault_in_a_task_of_the_backend_is_told_and_jobs_go_on(
             async with asyncio.timeout(10):
                 await ran.wait()
 
-    monkeypatch.setattr(Hints, "ask", ask)
+    monkeypatch.setattr(Hints, "pull", ask)
     with caplog.at_level(logging.ERROR, logger="sched_jetstream"):
         asyncio.run(main())
     assert "planted" in caplog.text

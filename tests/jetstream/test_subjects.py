@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sched_core import InvalidDefinition
 from sched_jetstream import Options
-from sched_jetstream.subjects import LONGEST_TOKEN, Names, id_of, token_of
+from sched_jetstream._model.subjects import LONGEST_TOKEN, Names, id_of, token_of
 
 LEGAL_KEY = re.compile(r"[-/_=a-zA-Z0-9]+\Z")
 ids = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=255)

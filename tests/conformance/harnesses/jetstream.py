@@ -18,8 +18,8 @@ from tests.servers.nats_shared import delete_streams, shared_server
 from tests.servers.proxy import Proxy
 
 from sched_jetstream import JetStreamBackend
-from sched_jetstream.provision import MARK
-from sched_jetstream.subjects import token_of
+from sched_jetstream._model.subjects import token_of
+from sched_jetstream._store.provision import MARK
 from sched_testkit import Harness
 
 
@@ -65,8 +65,7 @@ class JetStreamHarness(Harness):
     async def crash(self, backend: Any) -> None:
         """Take away the connection and the tasks, as the system does with a dead process."""
         session, backend._session = backend._session, None
-        for task in session.tasks:
-            task.cancel()
+        session.background.stop()
         await session.wire.close()
 
     async def catch_up(self, backend: Any) -> None:

@@ -1,4 +1,4 @@
-"""The scheduler port on JetStream."""
+"""``JetStreamBackend``: the scheduler's port on NATS JetStream."""
 
 from __future__ import annotations
 
@@ -26,36 +26,27 @@ from sched_core.ports import (
     Undecodable,
     UndecodableExecution,
 )
-from sched_jetstream.addresses import addresses
-from sched_jetstream.batch import Mismatch
-from sched_jetstream.claims import Claiming
-from sched_jetstream.definitions import Editing
-from sched_jetstream.dialer import must_be_known
-from sched_jetstream.layout import TTL, Message, Step
-from sched_jetstream.older_workers import take_leave
+from sched_jetstream._model.layout import TTL, AtomicWrite, Message
+from sched_jetstream._model.subjects import token_of
+from sched_jetstream._runtime.session import Session
+from sched_jetstream._store.addresses import addresses
+from sched_jetstream._store.dialer import must_be_known
+from sched_jetstream._store.permissions import probes, words
+from sched_jetstream._store.provision import provision
+from sched_jetstream._store.wire import Wire
 from sched_jetstream.options import Options, Servers
-from sched_jetstream.permissions import probes, words
-from sched_jetstream.protocol import Write
-from sched_jetstream.provision import provision
-from sched_jetstream.record import Record
-from sched_jetstream.session import SAMPLES, Session, measure, measure_on, reconcile_on
-from sched_jetstream.settlements import Settling
-from sched_jetstream.subjects import token_of
-from sched_jetstream.wire import Wire
 
 logger = Logger("sched_jetstream")
 
 BULK = 300
 """Most jobs in one add: three messages each fit into one atomic batch."""
-MORE = 900
+HINTS_AHEAD = 900
 """Hints that a waiting replica may have beyond what it can run at once: they come ahead of their
 moment, and quick handlers are done with many before the last of them is due."""
 
 
-LOOKS_FOR = timedelta(seconds=5)
-"""For how long what only looks at a store, and makes none, tries to reach it: a person waits."""
-FLUSH = 3.0
-"""Seconds for which closing waits for what is on its way, and hands back what is here."""
+INSPECTION_TIMEOUT = timedelta(seconds=5)
+"""How long a command that only looks at a store tries to reach it: a person waits."""
 
 
 class JetStreamBackend:
@@ -63,14 +54,16 @@ class JetStreamBackend:
 
     Args:
         servers: Addresses, such as ``nats://127.0.0.1:4222``.
-        connection: An existing connection to use instead. It is not closed here, and must have
-            been made with ``max_reconnect_attempts=-1`` to survive a restart of the server.
-        options: An :class:`~sched_jetstream.Options`; or its fields as keywords.
-        domain: The JetStream domain, where the account's own is not meant.
-        create: False: open streams that are there, and make none; opening raises
+        connection: An existing connection to use instead of ``servers``. The backend does not close
+            it. Make it with ``max_reconnect_attempts=-1``, or it does not survive a restart of the
+            server.
+        options: The settings as one :class:`~sched_jetstream.Options`; or give its fields as
+            keywords.
+        domain: The JetStream domain; the account's own unless given.
+        create: Whether opening makes missing streams. If not, it raises
             :class:`~sched_core.errors.StoreNotFound` where there are none, and a
-            :class:`~sched_core.errors.BackendError` where an older version's are.
-        nats: What else ``nats.connect`` takes: ``tls``, ``user_credentials``, ``token`` and so on.
+            :class:`~sched_core.errors.BackendError` where an older version made them.
+        nats: Further options for ``nats.connect``: ``tls``, ``user_credentials``, ``token`` …
         settings: Fields of :class:`~sched_jetstream.Options`.
 
     Raises:
@@ -98,7 +91,7 @@ class JetStreamBackend:
                     unknown[0], f"is no setting; there are: {', '.join(sorted(known))}"
                 )
             if not create:
-                settings.setdefault("startup_timeout", LOOKS_FOR)
+                settings.setdefault("startup_timeout", INSPECTION_TIMEOUT)
             options = Options(**settings)
         self.options = options
         self._names = options.names
@@ -157,18 +150,10 @@ class JetStreamBackend:
         try:
             was_older = await provision(wire, options, create=self._create)
             session = Session(wire, options, clock, worker)
-            for _ in range(SAMPLES):
-                if session.store_clock is not None and session.store_clock.vague:
-                    await measure(session)
-            if was_older:
-                await take_leave(session)
+            await session.begin(was_older=was_older)
         except BaseException:
             await wire.close()
             raise
-        session.keep_up(session.hints.feed)
-        if session.store_clock is not None:
-            session.keep_up(lambda: measure_on(session))
-            session.keep_up(lambda: reconcile_on(session))
         self._session = session
         return session.clock
 
@@ -178,26 +163,11 @@ class JetStreamBackend:
             return
         self._affinity.check()
         self._session = None
-        session.closing = True
-        for task in session.tasks:
-            task.cancel()
-        session.alarm.nudge()
-        with anyio.move_on_after(FLUSH):
-            if session.tasks or session.beside:
-                await asyncio.wait([*session.tasks, *session.beside])
-            await session.committer.close()
-            await Claiming(session).give_back(session.late)
-            await session.hints.close()
-        session.committer.abandon()
-        if session.beside:
-            for task in session.beside:
-                task.cancel()
-            await asyncio.wait(session.beside, timeout=1.0)
-        await session.wire.close()
+        await session.close()
 
     async def _calm(self) -> Session:
         session = self._opened()
-        await session.calm()
+        await session.background.calm()
         return session
 
     def _opened(self) -> Session:
@@ -212,7 +182,7 @@ class JetStreamBackend:
             raise session.hints.failure
         await session.wire.allowed(probes(session.names))
         message = Message(session.names.check(session.worker), b"", {TTL: "60"})
-        await session.committer.write(Step([message], None, 0, 0))
+        await session.writer.write(AtomicWrite([message], None))
 
     # -- probes
 
@@ -231,20 +201,20 @@ class JetStreamBackend:
             return []
         if len(jobs) > BULK:
             raise InvalidDefinition("jobs", f"at most {BULK} at once, not {len(jobs)}")
-        return await session.undisturbed(Editing(session).add(jobs))
+        return await session.background.undisturbed(session.definitions.add(jobs))
 
     async def get(self, job_id: str) -> Job | Undecodable | None:
         session = await self._calm()
         # From the leader: what an edit makes of an occurrence depends on whether it has begun.
-        return (await session.reader.one(token_of(job_id))).read()
+        return (await session.reader.read_leader(token_of(job_id))).read()
 
     async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         session = await self._calm()
-        return await session.undisturbed(Editing(session).replace(job, executions))
+        return await session.background.undisturbed(session.definitions.replace(job, executions))
 
     async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
         session = await self._calm()
-        await session.undisturbed(Editing(session).remove(job, executions))
+        await session.background.undisturbed(session.definitions.remove(job, executions))
 
     async def jobs(
         self, query: JobQuery, *, after: str | None, limit: int
@@ -257,47 +227,50 @@ class JetStreamBackend:
         session = self._opened()
         clock, hints, alarm = session.clock, session.hints, session.alarm
         last = clock.now() + MAX_POLL
-        # In real time, too: the clock may be set back, and a fake one may stand.
-        with anyio.move_on_after(MAX_POLL.total_seconds()), hints.wanted(room.limit + MORE):
+        # In real time, too: the clock may be set back, and a fake one may not move.
+        with anyio.move_on_after(MAX_POLL.total_seconds()), hints.wanted(room.limit + HINTS_AHEAD):
             while session is self._session:
                 seen = alarm.count
                 if hints.failure is not None:
                     raise hints.failure
-                if session.store_clock is None:
-                    await session.scan()
+                await session.find_due()
                 hints.look()
                 now, earliest = clock.now(), hints.earliest()
                 last = min(last, now + MAX_POLL)  # the clock may have been set back
-                if session.late or now >= last or (earliest is not None and earliest <= now):
+                if (
+                    session.live.decided_late
+                    or now >= last
+                    or (earliest is not None and earliest <= now)
+                ):
                     return
                 await alarm.sleep(clock, last if earliest is None else min(earliest, last), seen)
 
     async def claim_due(self, room: Room) -> Claimed:
         asked_at = self._opened().clock.now()
         session = await self._calm()
-        claiming = session.do_beside(Claiming(session).due(room.limit, asked_at=asked_at))
+        claiming = session.background.spawn(session.claims.due(room.limit, asked_at=asked_at))
         try:
             await asyncio.wait([claiming])
             await anyio.lowlevel.checkpoint_if_cancelled()
         except BaseException:
-            session.left.add(session.do_beside(_give_back(session, claiming)))
+            session.background.clean_up(_give_back(session, claiming))
             raise
         return claiming.result()
 
     # -- holding
 
     async def renew(self, renewals: Sequence[Renewal]) -> Sequence[Claim]:
-        return await Claiming(self._opened()).renew(renewals)
+        return await self._opened().leases.renew(renewals)
 
     async def release(self, claims: Sequence[Claim]) -> None:
         session = await self._calm()
-        await session.undisturbed(Claiming(session).release(claims))
+        await session.background.undisturbed(session.leases.release(claims))
 
     # -- settling
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         session = await self._calm()
-        answers = await session.undisturbed(Settling(session).settle(settlements))
+        answers = await session.background.undisturbed(session.settlements.settle(settlements))
         for answer in answers:
             if isinstance(answer, BackendError):
                 raise answer
@@ -313,26 +286,16 @@ class JetStreamBackend:
     async def prune(self, before: datetime) -> int:
         session = await self._calm()
         now = session.clock.now()
-        deleted = 0
-        if session.store_clock is None:
-            for found in await session.reconciler.expired():
-                record = found.content
-                if isinstance(record, Record):
-                    step = session.step(found, Write(record.id, None))
-                    try:
-                        await session.committer.write(step)
-                    except Mismatch:
-                        continue
-                    deleted += 1
+        deleted = await session.timing.delete_expired(session.reconciler, session.records)
         return deleted + await session.history.prune(before, now)
 
     # -- reconciling
 
     async def reconcile(self) -> int:
-        """Go through all records once and send hints about what is due and that nobody has.
+        """Read all records once, and send a hint for each job that is due and that no worker has.
 
-        It happens by itself every ``reconcile_interval``. Calling it is for those who have just
-        repaired something by hand, and for tests on a fake clock.
+        The backend does so on its own every ``reconcile_interval``. Call it after a repair by hand,
+        and in tests on a fake clock.
 
         Returns:
             How many hints were sent.
@@ -345,4 +308,4 @@ async def _give_back(session: Session, claiming: asyncio.Task[Claimed]) -> None:
     """Give back what was claimed for a call that was cancelled."""
     await asyncio.wait([claiming])
     if claiming.exception() is None:
-        await Claiming(session).give_back(claiming.result().claims)
+        await session.leases.give_back(claiming.result().claims)

@@ -31,9 +31,9 @@ class JetStreamSettings:
     What is unset is the backend's own; see :class:`~sched_jetstream.Options` for what each does.
 
     Attributes:
-        url: Of the server, or of several: a list, or one text with commas.
-        token, user, password, credentials: How to log in; the last one names a file.
-        publish_retry: See there.
+        url: The address of the server, or of several: a list, or one text with commas.
+        token, user, password, credentials: The login; the last one names a file.
+        publish_retry: How a write that was certainly not stored is tried again.
     """
 
     url: tuple[str, ...] = setting((DEFAULT,), aliases=("servers", "urls", "address"), secret=True)

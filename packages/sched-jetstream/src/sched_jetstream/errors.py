@@ -1,4 +1,4 @@
-"""What can be wrong with a server or a stream, in words that say what was found and what to do."""
+"""Errors of a server or a stream: each says what was found and what to do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from sched_core.errors import BackendError, BackendUnavailable
 
 
 class NatsServerTooOld(BackendError):
-    """The server cannot do what this backend is made of.
+    """The server lacks what this backend is built on.
 
     Args:
         found: Its version, as it says itself.
@@ -21,17 +21,17 @@ class NatsServerTooOld(BackendError):
 
 
 class StreamUnsuitable(BackendError):
-    """A stream or consumer of the configured name exists and is none of ours.
+    """A stream of the configured name exists, and this package did not make it.
 
     Args:
-        name: Of the stream.
+        name: The name of the stream.
         found: What is wrong with it.
     """
 
     def __init__(self, name: str, found: str) -> None:
         super().__init__(
             f"the stream {name} cannot be used: {found}; choose another job_bucket or "
-            "execution_bucket, or delete the stream if nobody needs it"
+            "execution_bucket, or delete the stream if it is not needed"
         )
         self.name = name
 
@@ -39,7 +39,7 @@ class StreamUnsuitable(BackendError):
 class StreamLost(BackendError):
     """The stream that held the jobs was deleted while this backend was using it.
 
-    It is not made again behind anybody's back: open a new scheduler, and declare the jobs again.
+    The backend does not make it again: open a new scheduler, and declare the jobs again.
     """
 
     def __init__(self, name: str) -> None:
@@ -51,7 +51,7 @@ class StreamLost(BackendError):
 
 
 class NatsRefused(BackendError):
-    """A server refused to talk, or to do what this backend needs: waiting will not mend it.
+    """A server refused the connection, or what this backend needs: waiting does not help.
 
     Credentials, TLS, an account without JetStream, limits: the message says which, and what to do.
     """
@@ -70,7 +70,7 @@ class PermissionDenied(NotSent):
 
     Args:
         what: ``publish`` or ``subscribe``.
-        subject: Which.
+        subject: The subject that is denied.
     """
 
     def __init__(self, what: str, subject: str) -> None:

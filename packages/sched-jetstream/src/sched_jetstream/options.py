@@ -1,4 +1,4 @@
-"""What can be configured, each with its effect and its default."""
+"""Options: what can be configured, each with its effect and its default."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 from attrs import field, frozen
 
 from sched_core.errors import InvalidDefinition
-from sched_jetstream.subjects import Names
+from sched_jetstream._model.subjects import Names
 
 
 def _positive(_: object, attribute: Any, value: object) -> None:
@@ -48,37 +48,40 @@ class Options:
         job_bucket: The bucket of jobs, and so the stream ``KV_<job_bucket>`` that holds everything:
             ``nats kv get <job_bucket> <job>`` shows a record.
         execution_bucket: The bucket of executions: the history, ``KV_<execution_bucket>``.
-        subject_prefix: Of all other subjects; ``sched.<job_bucket>`` unless given.
-        consumer_name: Begins the name of the durable consumer that all replicas share: it is
+        subject_prefix: The beginning of all other subjects; ``sched.<job_bucket>`` unless given.
+        consumer_name: The beginning of the name of the durable consumer that all replicas share:
             ``<consumer_name>-default``, for the queue of jobs that name none.
-        replicas: Of both streams and of the consumer: 3 in production, on three nodes.
+        replicas: How many copies both streams and the consumer have: 3 in production, on three
+            nodes.
         storage: ``file``, or ``memory`` for tests.
         lease: How long a claim lives unless it is renewed.
-        ack_wait: After how long the server hands a hint to another replica; the lease unless given.
+        ack_wait: How long the server waits before it hands a hint to another replica; the lease
+            unless given.
         max_ack_pending: Hints at a time that are handed out and not acknowledged, over all
-            replicas: those of running jobs and of jobs that somebody else holds. More wait.
-        time: Who decides what is due: the ``store`` (the server), or the ``clock`` given to
-            ``open``; the latter is for tests on a fake clock.
-        timeout: For an answer of the server; then its outcome is unknown.
-        publish_retry_attempts, publish_retry_backoff: Give the time for which a write that was
-            certainly not stored is tried again, as ``attempts * backoff`` with a doubling backoff
-            between tries: 5.1 s with the defaults. Whoever runs jobs tries on after that.
-        add_job_retry_budget: For how long ``add`` of jobs tries on while the stream has no leader.
-        startup_timeout: For the connection and everything that must exist, at ``open``; 5 s where
-            a backend with ``create=False`` is told nothing else.
-        reconcile_interval: Between two passes of the reconciler of all replicas together.
+            replicas: those of running jobs and of jobs that another worker holds. More wait.
+        time: The clock that decides what is due: ``store`` is the server's, ``clock`` the one given
+            to ``open``, for tests on a fake clock.
+        timeout: How long the backend waits for an answer; then the outcome is unknown.
+        publish_retry_attempts, publish_retry_backoff: How long a write that was certainly not
+            stored is tried again: the sum of ``attempts`` pauses, of which the first is half the
+            ``backoff`` and each further one is twice as long. That is 5.1 s with the defaults; the
+            scheduler tries on after that.
+        add_job_retry_budget: How long ``add`` of jobs tries on while the stream has no leader.
+        startup_timeout: How long ``open`` waits for the connection and everything that must exist;
+            5 s unless given where ``create=False``.
+        reconcile_interval: The time between two passes of the reconciler of all replicas together.
         reconcile_grace: How long past due a job must be for the reconciler to send a hint.
         reconcile_rate: Records a second that the reconciler reads, so that it stays unnoticed.
         outbox: How long an execution may wait to be copied. Longer outages of the history's stream
             lose executions; those that were copied are deleted at once.
-        durability: What an acknowledged write survives: ``process`` is the death of every process;
-            ``machine`` power loss, too, and is only true where the server has ``sync_interval:
-            always``, which no client can see.
+        durability: What an acknowledged write survives. ``process``: the death of every process.
+            ``machine``: power loss, too, but only where the server has ``sync_interval: always``,
+            which no client can see.
         stream_name, duplicates_window, once_key, load_concurrency, async_publish_timeout,
         phase_timeout:
-            Accepted for those who come from elsewhere, and without effect: the stream is the
-            bucket's; nothing here needs message ids; provisioning needs no lock; nothing is loaded
-            at the start; every write waits for its answer; each request of the start has its
+            Accepted for services that come from another scheduler, and without effect: the stream
+            is the bucket's; nothing here needs message ids; provisioning needs no lock; nothing is
+            loaded at the start; every write waits for its answer; each request of the start has its
             ``timeout``, and all of them ``startup_timeout``.
     """
 
@@ -128,13 +131,13 @@ class Options:
 
     @property
     def write_budget(self) -> timedelta:
-        """For how long a write that was not stored is tried again."""
+        """How long a write that was not stored is tried again."""
         times: int = 2**self.publish_retry_attempts - 1
         return self.publish_retry_backoff * times / 2
 
     @property
     def wait_for_ack(self) -> timedelta:
-        """After how long a hint goes to another replica."""
+        """How long the server waits before a hint goes to another replica."""
         return self.lease if self.ack_wait is None else self.ack_wait
 
 

@@ -1,0 +1,1 @@
+"""What is stored, and every decision about it. Pure: nothing here waits or connects."""

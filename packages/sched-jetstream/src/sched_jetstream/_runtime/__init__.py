@@ -1,0 +1,1 @@
+"""What an open backend does: takes hints, claims, renews, settles and reconciles."""
