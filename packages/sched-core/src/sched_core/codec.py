@@ -16,15 +16,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime, timedelta
-from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar
 
 from sched_core._model.claim import Hold
+from sched_core._model.conversion import converter
 from sched_core._model.execution import Execution
 from sched_core._model.job import Job, JobSpec
 from sched_core._model.occurrence import Standing
-from sched_core._model.policy import DEFAULT, CatchUp, Coalesce, Drop, Policy
+from sched_core._model.policy import DEFAULT, Policy
 from sched_core.errors import InvalidDefinition
 from sched_core.ports import UndecodableExecution
 from sched_core.schedule import Once, Schedule, any_of, between, cron, excluding, interval
@@ -49,11 +50,6 @@ from sched_core.schedule.kinds import (
     tag_of,
     unknown,
 )
-
-if TYPE_CHECKING:
-    from cattrs import Converter
-
-T = TypeVar("T")
 
 __all__ = [
     "ENTRY_POINTS",
@@ -87,6 +83,10 @@ __all__ = [
     "register",
     "tag_of",
 ]
+
+T = TypeVar("T")
+
+_dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 FORMAT = 2
 """The format of whole jobs and holds that this version writes, and the only one that it reads."""
@@ -175,7 +175,7 @@ def encode_policy(policy: Policy) -> str:
     """Return a policy as compact JSON; the default policy as an empty text."""
     if policy == DEFAULT:
         return ""
-    return _dump(_converter().unstructure(policy))
+    return _dump(converter().unstructure(policy))
 
 
 def decode_policy(text: str | None) -> Policy:
@@ -190,7 +190,7 @@ def decode_policy(text: str | None) -> Policy:
 @lru_cache(maxsize=1024)
 def _policy(text: str) -> Policy:
     with Reading("policy"):
-        return _converter().structure(json.loads(text), Policy)
+        return converter().structure(json.loads(text), Policy)
 
 
 def encode_metadata(metadata: Mapping[str, str]) -> str:
@@ -225,11 +225,11 @@ def encode_job(job: Job) -> Record:
         "group": spec.group,
         "metadata": dict(spec.metadata),
         "schedule": KINDS[tag_of(spec.schedule)].encode(spec.schedule),
-        "policy": _converter().unstructure(spec.policy),
+        "policy": converter().unstructure(spec.policy),
         "uid": job.uid,
         "declared": job.declared,
         "anchor": encode_moment(job.anchor),
-        "standing": _converter().unstructure(job.standing),
+        "standing": converter().unstructure(job.standing),
         "revision": job.revision,
     }
     return Record(FORMAT, tag_of(spec.schedule), _dump(body).encode())
@@ -244,7 +244,7 @@ def decode_job(record: Record) -> Job:
     reason = readable(record.format, record.tag)
     if reason is not None:
         raise Malformed(reason)
-    structure = _converter().structure
+    structure = converter().structure
     with Reading("job"):
         body = fields_of(
             json.loads(record.body),
@@ -270,7 +270,7 @@ def decode_job(record: Record) -> Job:
 
 def encode_hold(hold: Hold) -> Record:
     """Return a stored claim as a record; it has no schedule, so its header has no tag."""
-    return Record(FORMAT, "", _dump(_converter().unstructure(hold)).encode())
+    return Record(FORMAT, "", _dump(converter().unstructure(hold)).encode())
 
 
 def decode_hold(record: Record) -> Hold:
@@ -283,12 +283,12 @@ def decode_hold(record: Record) -> Hold:
     if reason is not None:
         raise Malformed(reason)
     with Reading("claim"):
-        return _converter().structure(json.loads(record.body), Hold)
+        return converter().structure(json.loads(record.body), Hold)
 
 
 def encode_value(value: Any) -> str:
     """Return a part of a standing as compact JSON, for stores that keep a job in columns."""
-    return _dump(_converter().unstructure(value))
+    return _dump(converter().unstructure(value))
 
 
 def decode_value(text: str, kind: type[T]) -> T:
@@ -302,12 +302,12 @@ def decode_value(text: str, kind: type[T]) -> T:
         Malformed: The text is no such part.
     """
     with Reading("standing"):
-        return _converter().structure(json.loads(text), kind)
+        return converter().structure(json.loads(text), kind)
 
 
 def encode_execution(execution: Execution) -> bytes:
     """Return an execution as JSON."""
-    return _dump(_converter().unstructure(execution)).encode()
+    return _dump(converter().unstructure(execution)).encode()
 
 
 def decode_execution(body: bytes) -> Execution:
@@ -317,7 +317,7 @@ def decode_execution(body: bytes) -> Execution:
         Malformed: The body is no execution.
     """
     with Reading("execution"):
-        return _converter().structure(json.loads(body), Execution)
+        return converter().structure(json.loads(body), Execution)
 
 
 def read_execution(body: bytes, name: str, job_id: str = "") -> Execution | UndecodableExecution:
@@ -359,73 +359,3 @@ def _moment_of(value: Any) -> datetime | None:
         return decode_moment(value)
     except (TypeError, ValueError, OverflowError):
         return None
-
-
-# -- the converter -----------------------------------------------------------
-
-_dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
-
-_MISFIRES: dict[str, type[Coalesce | CatchUp | Drop]] = {
-    "coalesce": Coalesce,
-    "catch_up": CatchUp,
-    "drop": Drop,
-}
-
-
-@cache
-def _converter() -> Converter:
-    """Return the converter of all classes of fields."""
-    from cattrs import Converter
-
-    converter = Converter(omit_if_default=True, forbid_extra_keys=True, detailed_validation=False)
-    converter.register_unstructure_hook(datetime, encode_moment)
-    converter.register_structure_hook(datetime, lambda value, _: decode_moment(value))
-    converter.register_unstructure_hook(timedelta, encode_duration)
-    converter.register_structure_hook(timedelta, lambda value, _: decode_duration(value))
-    for plain in (int, str, bool):
-        converter.register_structure_hook(plain, _exactly)
-    converter.register_structure_hook(float, lambda value, _: _number(value))
-
-    kinds = {cls: kind for kind, cls in _MISFIRES.items()}
-
-    def encode_misfire(misfire: Coalesce | CatchUp | Drop) -> dict[str, Any]:
-        fields: dict[str, Any] = converter.unstructure(misfire, unstructure_as=type(misfire))
-        return {"kind": kinds[type(misfire)]} | fields
-
-    def decode_misfire(value: Any, _: object) -> Coalesce | CatchUp | Drop:
-        fields = dict(value)
-        kind = fields.pop("kind")
-        if kind == "run_all":  # as it was called, when its window was a day unless given
-            return converter.structure({"window": 86_400} | fields, CatchUp)
-        return converter.structure(fields, _MISFIRES[kind])
-
-    union = Coalesce | CatchUp | Drop
-    converter.register_unstructure_hook(union, encode_misfire)
-    converter.register_structure_hook(union, decode_misfire)
-    kept = timedelta | Literal["default"] | None
-    converter.register_unstructure_hook(kept, _encode_kept)
-    converter.register_structure_hook(kept, lambda value, _: _decode_kept(value))
-    return converter
-
-
-def _encode_kept(kept: Any) -> Any:
-    return encode_duration(kept) if isinstance(kept, timedelta) else kept
-
-
-def _decode_kept(value: Any) -> timedelta | Literal["default"] | None:
-    if value is None:
-        return None
-    return "default" if value == "default" else decode_duration(value)
-
-
-def _exactly(value: Any, kind: type[T]) -> Any:
-    """Refuse a value of another type, which a lenient converter would convert."""
-    if type(value) is not kind:
-        raise TypeError(f"must be {kind.__name__}, not {value!r}")
-    return value
-
-
-def _number(value: Any) -> float:
-    if type(value) is not int and type(value) is not float:
-        raise TypeError(f"must be a number, not {value!r}")
-    return value

@@ -50,8 +50,8 @@ class Pending:
         until: The end of a backfill's range. An occurrence of the schedule covers nothing after
             this moment, because it had begun when it was edited or paused.
         args: The request's arguments for the handler.
-        derived_from: What the schedule's moment was derived from besides the schedule, as
-            ``schedule.derivation`` writes it.
+        derived_from: The data that the schedule's moment was derived from, such as rules of time
+            zones; ``schedule.derivation`` writes it.
         retry_at: When the next attempt is due, where ``due_at`` is a deadline that comes first.
     """
 
@@ -117,7 +117,7 @@ class Standing:
         last_number: The newest number that was given.
         scheduled: The schedule's occurrence that is next, or under way.
         due_at: The one moment that backends compare: that of what a claim is for.
-        requests: What was asked for besides the schedule, in the order of asking.
+        requests: The requests that have not ended, in the order in which they were made.
         pause: The pause that is in force.
         gaps: The gaps behind ``scheduled``, in order. There are some only where it outlived a pause
             or an overlap, or where a moment before it was cancelled and has not come.

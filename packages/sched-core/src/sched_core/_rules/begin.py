@@ -81,7 +81,7 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
             claim, one, Status.CANCELLED, now, "the next occurrence's moment has come"
         )
     if one.retry_at is not None and one.retry_at > max(claim.claimed_at, now):
-        # Its deadline was to end it, and is none any more.
+        # It was due for its deadline, which does not hold any more.
         waits = replaced(standing, one, waiting(one, one.retry_at, deadline))
         return Decision(with_due_at(job, waits, now))
     return Start(

@@ -1,8 +1,8 @@
-"""Fingerprints of what moments are derived from besides their schedule.
+"""Fingerprints of the data that moments are derived from.
 
-That is the rules of time zones, and the data of a kind of schedule. Both change while jobs are
-stored: a country changes its rules, a calendar is corrected. A *fingerprint* names the data that a
-moment was derived from, so that a process can see whether its own data are newer.
+Besides their schedule that is the rules of time zones, and the data of a kind. Both change while
+jobs are stored: a country changes its rules, a calendar is corrected. A *fingerprint* names the
+data that a moment was derived from, so that a process can see whether its own data are newer.
 
 A fingerprint is ``version:digest``. The version is that of the time zone database, if the machine
 tells it. The digest is of the rules of the zones that the schedule uses, so that a new release

@@ -163,7 +163,7 @@ def decode_part(value: Any) -> Schedule:
     """Return the schedule inside another one.
 
     Raises:
-        Malformed: Its kind is not known here. What its kind cannot read raises what it likes.
+        Malformed: Its kind is not known here. The kind itself may raise other errors.
     """
     tag, body = value
     reason = unknown(tag)
