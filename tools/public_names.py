@@ -1,5 +1,8 @@
 """List what users can import: the public names of every public module, one module a line.
 
+A folder with ``__all__`` in its ``__init__`` speaks for its modules: they are its own, as what
+begins with an underscore is. The command line is used by its commands: its modules are its own.
+
 ``python -m tools.public_names > tests/docs/public_names.txt`` renews the list that a test compares.
 """
 
@@ -12,6 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 
+APPLICATIONS = {"sched_cli"}
 _HELPERS = {"Logger", "ParamSpec", "TypeVar"}
 """Calls whose result serves the module alone, whatever its name."""
 
@@ -23,18 +27,39 @@ def listing() -> str:
         for path in source.rglob("*.py"):
             parts = path.relative_to(source).with_suffix("").parts
             name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-            if "._" not in name:
+            if "._" not in name and not _is_spoken_for(path, source):
                 names = sorted(names_of(path.read_text(encoding="utf-8")))
                 lines.append(f"{name}: {' '.join(names)}".rstrip())
     return "".join(f"{line}\n" for line in sorted(lines))
 
 
+def _is_spoken_for(path: Path, source: Path) -> bool:
+    if path.name != "__init__.py" and path.parent.parent == source:
+        return path.parent.name in APPLICATIONS
+    inside = path.parent if path.name != "__init__.py" else path.parent.parent
+    folders = [each for each in (inside, *inside.parents) if source in each.parents][:-1]
+    return any(
+        _all(ast.parse((each / "__init__.py").read_text(encoding="utf-8"))) is not None
+        for each in folders
+    )
+
+
+def _all(tree: ast.Module) -> set[str] | None:
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
+        value = getattr(node, "value", None)
+        if value is not None and "__all__" in _targets(targets):
+            return set(ast.literal_eval(value))
+    return None
+
+
 def names_of(text: str) -> set[str]:
     """Return the public names of one module: ``__all__``, or what it defines itself."""
     tree = ast.parse(text)
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and "__all__" in _targets(node.targets):
-            return set(ast.literal_eval(node.value))
+    declared = _all(tree)
+    if declared is not None:
+        return declared
     return {name for name in _defined(tree.body) if not name.startswith("_")}
 
 

@@ -17,7 +17,7 @@ from tests.postgres.places import Place, pending, settlement
 from sched_core import Claim, Execution, Interval, Job, JobEvent, Policy, Room
 from sched_core.testing import FakeClock, history
 from sched_sql import PostgresBackend
-from sched_sql.moments import EPOCH, micros
+from sched_sql._shared.moments import EPOCH, micros
 from sched_sql.postgres import partitions
 from sched_sql.postgres.partitions import DAY, NEVER, drop_at
 

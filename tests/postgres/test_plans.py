@@ -13,6 +13,7 @@ import pytest
 from tests.postgres.places import Place, place, renewals, settlement
 
 from sched_core import Claim, ExecutionQuery
+from sched_sql._shared.rows import JOB_COLUMNS, read_job
 from sched_sql.postgres import queries
 from sched_sql.postgres.claims import BEGINNING, ClaimRequest, Claims
 from sched_sql.postgres.definitions import Definitions
@@ -21,7 +22,6 @@ from sched_sql.postgres.records import Records
 from sched_sql.postgres.server import SETTINGS
 from sched_sql.postgres.settlements import Settler
 from sched_sql.postgres.sql import Names, Query, Steps
-from sched_sql.rows import JOB_COLUMNS, read_job
 
 LEASE = 30_000_000
 

@@ -35,10 +35,10 @@ from sched_core import (
 )
 from sched_core.testing import FakeClock, history
 from sched_sql import PostgresBackend
-from sched_sql.holds import RECORD_COLUMNS, read_record
-from sched_sql.moments import EPOCH
+from sched_sql._shared.holds import RECORD_COLUMNS, read_record
+from sched_sql._shared.moments import EPOCH
+from sched_sql._shared.upgrade import OLD_COLUMNS, upgraded
 from sched_sql.postgres import migration
-from sched_sql.upgrade import OLD_COLUMNS, upgraded
 
 STORED = Path(__file__).parent / "stored"
 STOPPED = datetime(2026, 1, 1, 8, 12, 1, tzinfo=UTC)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sched_core import InvalidDefinition, SchedError, Scheduler, open_scheduler
 from sched_core._support.redaction import shown_address, without_password
 from sched_sql import SqlBackend
-from sched_sql.address import Postgres, Sqlite, address_of
+from sched_sql._shared.address import Postgres, Sqlite, address_of
 
 FILES = {
     "sqlite:///jobs.db": "jobs.db",

@@ -19,7 +19,7 @@ from sched_core import Capabilities, JobQuery, Room
 from sched_core.errors import InvalidDefinition
 from sched_core.testing import FakeClock
 from sched_sql import DatabaseBackend, PostgresBackend, SqlBackend, SqliteBackend
-from sched_sql.table import Table
+from sched_sql._shared.table import Table
 
 CAPABILITIES = Capabilities(
     durable=True,

@@ -24,7 +24,7 @@ from sched_core import Claim, Once, Renewal, Room, Scheduler
 from sched_core.errors import BackendUnavailable
 from sched_core.testing import FakeClock, history
 from sched_sql import SqlBackend, SqliteBackend
-from sched_sql.moments import micros
+from sched_sql._shared.moments import micros
 from sched_sql.sqlite.renewals import REMEMBERED, Renewals, UnlockedRenewal
 
 LEASE = timedelta(seconds=1)

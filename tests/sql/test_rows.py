@@ -27,10 +27,10 @@ from sched_core import (
     Status,
 )
 from sched_core.codec import Malformed
-from sched_sql import holds, rows, standings
-from sched_sql.history import EXECUTION_COLUMNS, execution_values, read_execution
-from sched_sql.moments import micros
-from sched_sql.rules import is_plain_run
+from sched_sql._shared import holds, rows, standings
+from sched_sql._shared.history import EXECUTION_COLUMNS, execution_values, read_execution
+from sched_sql._shared.moments import micros
+from sched_sql._shared.rules import is_plain_run
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
 LATER = NOW + timedelta(microseconds=1)

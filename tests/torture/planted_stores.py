@@ -21,7 +21,8 @@ from sched_core import row as core_row
 from sched_core._rules import hold as hold_rules
 from sched_core.row import History, is_held_by
 from sched_sql import DatabaseBackend, SqlBackend
-from sched_sql.moments import micros
+from sched_sql._shared.moments import micros
+from sched_sql._shared.table import ClaimBatch, Now
 from sched_sql.postgres import claims as postgres_claims
 from sched_sql.postgres.renewals import Renewals, Renewed
 from sched_sql.postgres.sql import ASYNC_COMMIT, Steps
@@ -30,7 +31,6 @@ from sched_sql.sqlite.database import Serial
 from sched_sql.sqlite.records import Record
 from sched_sql.sqlite.settlements import Settler
 from sched_sql.sqlite.table import SqliteTable
-from sched_sql.table import ClaimBatch, Now
 from sched_testkit.torture import Fault
 
 GAP = 0.03

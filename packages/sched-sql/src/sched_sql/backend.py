@@ -1,4 +1,4 @@
-"""The scheduler's port over a :class:`~sched_sql.table.Table`: the threads and the waking up.
+"""Implement the scheduler's port over a :class:`~sched_sql._shared.table.Table`, and wake waiters.
 
 :class:`DatabaseBackend` is what the backends of both dialects have in common. What only one
 database can do is in the class of its dialect, which overrides the hooks.
@@ -38,8 +38,8 @@ from sched_core.affinity import Affinity
 from sched_core.clock import Alarm, Clock, pause
 from sched_core.errors import BackendError, InvalidDefinition, SchedError
 from sched_core.ports import MAX_POLL
-from sched_sql.table import ClaimBatch, Table
-from sched_sql.threads import WIND_UP, CallThread, Lane, Soon, running_soon
+from sched_sql._shared.table import ClaimBatch, Table
+from sched_sql._shared.threads import WIND_UP, CallThread, Lane, Soon, running_soon
 
 logger = Logger("sched_sql")
 T = TypeVar("T")

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from sched_core.errors import BackendError, InvalidDefinition
-from sched_sql.address import Postgres, address_of
+from sched_sql._shared.address import Postgres, address_of
 from sched_sql.backend import LEASE, TIMEOUT, DatabaseBackend, check_duration
 
 if TYPE_CHECKING:

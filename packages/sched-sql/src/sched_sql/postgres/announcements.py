@@ -8,7 +8,7 @@ from datetime import datetime
 from sched_core import Settlement
 from sched_core.clock import boot_seconds
 from sched_core.ports import MAX_POLL
-from sched_sql.moments import micros_or_none, moment
+from sched_sql._shared.moments import micros_or_none, moment
 from sched_sql.postgres.definitions import Definitions
 from sched_sql.postgres.server_time import ServerTime
 from sched_sql.postgres.session import LaneConnection

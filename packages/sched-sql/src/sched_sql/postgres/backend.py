@@ -15,10 +15,10 @@ from sched_core.clock import Clock, pause
 from sched_core.errors import InvalidDefinition
 from sched_core.ports import Transaction
 from sched_core.row import check_text
-from sched_sql.address import Postgres, address_of
+from sched_sql._shared.address import Postgres, address_of
+from sched_sql._shared.threads import Lane
 from sched_sql.backend import LEASE, LOOK_EVERY, TIMEOUT, DatabaseBackend, check_duration
 from sched_sql.postgres.table import PostgresTable
-from sched_sql.threads import Lane
 
 LONGEST_NAME = 63
 """Bytes in a name of PostgreSQL's."""

@@ -13,7 +13,8 @@ from sched_core import Claim, Renewal
 from sched_core._support.logger import Logger
 from sched_core.clock import FIRST, boot_seconds
 from sched_core.errors import BackendUnavailable
-from sched_sql.moments import micros, nearest_moment
+from sched_sql._shared.moments import micros, nearest_moment
+from sched_sql._shared.table import ClaimBatch, Now
 from sched_sql.postgres.announcements import Announcements
 from sched_sql.postgres.claims import BEGINNING, ENDED, Claims, micros_of
 from sched_sql.postgres.connections import Connections
@@ -22,7 +23,6 @@ from sched_sql.postgres.heartbeat import Heartbeat
 from sched_sql.postgres.partitions import Partitions
 from sched_sql.postgres.renewals import Fence, fence_of
 from sched_sql.postgres.server_time import ServerTime
-from sched_sql.table import ClaimBatch, Now
 
 logger = Logger("sched_sql")
 

@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 
 from sched_core import Claim, Execution, Hold, Undecodable, codec
 from sched_core import row as core
-from sched_sql.holds import RECORD_COLUMNS, read_record
-from sched_sql.moments import moment
+from sched_sql._shared.holds import RECORD_COLUMNS, read_record
+from sched_sql._shared.moments import moment
+from sched_sql._shared.rows import JOB_COLUMNS, QUEUE, read_job, read_job_or_undecodable
 from sched_sql.postgres.executions import CHUNK, Executions, Found
 from sched_sql.postgres.records import Freed, Records
 from sched_sql.postgres.renewals import Fence, Renewals, RowLocations, arrays
@@ -38,7 +39,6 @@ from sched_sql.postgres.sql import (
     texts,
     type_of,
 )
-from sched_sql.rows import JOB_COLUMNS, QUEUE, read_job, read_job_or_undecodable
 
 BEGINNING = -(2**62)
 """A number of microseconds before all moments."""

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Sequence
 from sched_core import Execution, Hold, Job, Undecodable
 from sched_core import row as core
 from sched_core.ports import MAX_POLL
-from sched_sql.holds import RECORD_COLUMNS, held_text, read_record
-from sched_sql.moments import micros_or_none
+from sched_sql._shared.holds import RECORD_COLUMNS, held_text, read_record
+from sched_sql._shared.moments import micros_or_none
+from sched_sql._shared.rows import JOB_COLUMNS, job_values
+from sched_sql._shared.rules import reject_duplicate_ids, revised
 from sched_sql.postgres.executions import Executions, Found
 from sched_sql.postgres.sql import JOBS, NOW, SYNC_COMMIT, Names, Query, Steps, texts
-from sched_sql.rows import JOB_COLUMNS, job_values
-from sched_sql.rules import reject_duplicate_ids, revised
 
 BULK = 2_000
 """Jobs that one statement of an ``add`` inserts."""

@@ -16,7 +16,7 @@ from sched_core import Settlement
 from sched_core._support.logger import Logger
 from sched_core.clock import boot_seconds
 from sched_core.ports import MAX_POLL
-from sched_sql.moments import micros
+from sched_sql._shared.moments import micros
 from sched_sql.postgres.claims import BEGINNING, ClaimRequest, ClaimResult, DueProbe, micros_of
 
 logger = Logger("sched_sql")

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sched_core import Execution, UndecodableExecution
-from sched_sql.history import EXECUTION_COLUMNS, execution_values, named, read_execution
-from sched_sql.moments import EARLIEST, Row
+from sched_sql._shared.history import EXECUTION_COLUMNS, execution_values, named, read_execution
+from sched_sql._shared.moments import EARLIEST, Row
 from sched_sql.postgres.partitions import Partitions, drop_at
 from sched_sql.postgres.sql import EXECUTIONS, NOW, Names, Query, Steps, numbers, qualified, texts
 

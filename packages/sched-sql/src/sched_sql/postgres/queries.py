@@ -1,4 +1,4 @@
-"""Pages of the PostgreSQL dialect; see :mod:`sched_sql.pages`."""
+"""Pages of the PostgreSQL dialect; see :mod:`sched_sql._shared.pages`."""
 
 # ruff: noqa: S608 -- statements are made of constants; values are bound
 
@@ -16,11 +16,11 @@ from sched_core import (
     UndecodableExecution,
     codec,
 )
-from sched_sql.history import EXECUTION_COLUMNS, no_age, unsound_execution
-from sched_sql.holds import RECORD_COLUMNS, read_record
-from sched_sql.pages import ExecutionPage, Filter, JobPage
+from sched_sql._shared.history import EXECUTION_COLUMNS, no_age, unsound_execution
+from sched_sql._shared.holds import RECORD_COLUMNS, read_record
+from sched_sql._shared.pages import ExecutionPage, Filter, JobPage
+from sched_sql._shared.rows import unsound_job
 from sched_sql.postgres.sql import Names, Query, Steps, texts
-from sched_sql.rows import unsound_job
 
 
 def jobs(

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from sched_core import Job, Undecodable
 from sched_core import row as core
-from sched_sql.moments import micros_or_none
+from sched_sql._shared.moments import micros_or_none
+from sched_sql._shared.standings import STANDING_COLUMNS, standing_values
 from sched_sql.postgres.sql import Columns, Names, Query, Steps, numbers, texts
-from sched_sql.standings import STANDING_COLUMNS, standing_values
 
 _STANDINGS = Columns(f"id, {STANDING_COLUMNS}, settled")
 

@@ -19,8 +19,8 @@ from attrs import evolve
 
 from sched_core import Claim, Hold, Job, Renewal
 from sched_core.row import is_held_by, is_to_be_cancelled
-from sched_sql.holds import RECORD_COLUMNS, read_record
-from sched_sql.moments import moment
+from sched_sql._shared.holds import RECORD_COLUMNS, read_record
+from sched_sql._shared.moments import moment
 from sched_sql.postgres.sql import ASYNC_COMMIT, NOW, Names, Query, Steps, numbers, texts
 
 REMEMBERED = 3_600_000_000

@@ -8,10 +8,10 @@ from typing import Literal
 
 from sched_core.clock import Clock, StoreClock, boot_seconds
 from sched_core.errors import BackendError
-from sched_sql.moments import micros, moment
+from sched_sql._shared.moments import micros, moment
+from sched_sql._shared.table import Now
 from sched_sql.postgres.session import LaneConnection
 from sched_sql.postgres.sql import NOW, Query, Steps
-from sched_sql.table import Now
 
 
 class ServerTime:

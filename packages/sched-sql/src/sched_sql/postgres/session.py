@@ -20,7 +20,7 @@ from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
-from sched_sql.moments import Row
+from sched_sql._shared.moments import Row
 from sched_sql.postgres.failures import ends_sessions
 from sched_sql.postgres.server import Address, flat
 from sched_sql.postgres.sql import Steps

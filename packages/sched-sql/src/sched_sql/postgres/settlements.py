@@ -17,9 +17,11 @@ from operator import itemgetter
 
 from sched_core import Claim, Job, Kind, Settled, Settlement, Undecodable
 from sched_core import row as core
-from sched_sql.history import execution_values
-from sched_sql.holds import RECORD_COLUMNS, read_record
-from sched_sql.moments import EPOCH, micros, micros_or_none, moment
+from sched_sql._shared.history import execution_values
+from sched_sql._shared.holds import RECORD_COLUMNS, read_record
+from sched_sql._shared.moments import EPOCH, micros, micros_or_none, moment
+from sched_sql._shared.rules import is_plain_run
+from sched_sql._shared.standings import RUN_COLUMNS, run_values
 from sched_sql.postgres.executions import Executions
 from sched_sql.postgres.partitions import drop_at
 from sched_sql.postgres.records import Freed, Records
@@ -34,8 +36,6 @@ from sched_sql.postgres.sql import (
     qualified,
     texts,
 )
-from sched_sql.rules import is_plain_run
-from sched_sql.standings import RUN_COLUMNS, run_values
 
 BUSY = Settled("busy")
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import anyio
 
-from sched_sql.threads import running_soon
+from sched_sql._shared.threads import running_soon
 
 
 class _Waiter:

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from sched_sql.history import EXECUTION_COLUMNS
-from sched_sql.moments import Row
-from sched_sql.rows import JOB_COLUMNS
+from sched_sql._shared.history import EXECUTION_COLUMNS
+from sched_sql._shared.moments import Row
+from sched_sql._shared.rows import JOB_COLUMNS
 
 T = TypeVar("T")
 

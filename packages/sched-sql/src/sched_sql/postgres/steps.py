@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from psycopg import AsyncConnection, Connection
 from psycopg.rows import tuple_row
 
-from sched_sql.moments import Row
+from sched_sql._shared.moments import Row
 from sched_sql.postgres.server import MEANING, flat
 from sched_sql.postgres.sql import Query, Steps
 

@@ -26,7 +26,9 @@ from sched_core.clock import FIRST, Clock
 from sched_core.errors import StoreNotFound
 from sched_core.ports import Transaction
 from sched_core.row import WRITTEN
-from sched_sql.moments import micros, micros_or_none, moment
+from sched_sql._shared.moments import micros, micros_or_none, moment
+from sched_sql._shared.rows import QUEUE
+from sched_sql._shared.table import ClaimBatch, Now
 from sched_sql.postgres import migration, queries
 from sched_sql.postgres.announcements import Announcements
 from sched_sql.postgres.caller_store import CallerStore
@@ -44,14 +46,12 @@ from sched_sql.postgres.server_time import ServerTime
 from sched_sql.postgres.session import BUSY
 from sched_sql.postgres.settlements import Settler, is_common_run
 from sched_sql.postgres.sql import NOW, SYNC_COMMIT, Names, Query, Steps
-from sched_sql.rows import QUEUE
-from sched_sql.table import ClaimBatch, Now
 
 T = TypeVar("T")
 
 
 class PostgresTable:
-    """Jobs and their history in one schema; see :class:`sched_sql.table.Table`.
+    """Jobs and their history in one schema; see :class:`sched_sql._shared.table.Table`.
 
     Args:
         where: The address for libpq.

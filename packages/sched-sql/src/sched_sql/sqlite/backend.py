@@ -12,11 +12,11 @@ from typing import Literal
 from sched_core import Capabilities, Claim, Renewal
 from sched_core.clock import Clock, monotonic_seconds
 from sched_core.errors import InvalidDefinition
-from sched_sql.address import Sqlite, address_of
+from sched_sql._shared.address import Sqlite, address_of
+from sched_sql._shared.table import Locked
+from sched_sql._shared.threads import Lane
 from sched_sql.backend import LEASE, TIMEOUT, DatabaseBackend, check_duration
 from sched_sql.sqlite.table import SqliteTable
-from sched_sql.table import Locked
-from sched_sql.threads import Lane
 
 LOOK_FOR_DEAD_EVERY = 1.0
 """Seconds between looks whether another worker has died."""

@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sched_core import Claim, Execution, Hold, Renewal, Undecodable, codec
-from sched_sql.holds import RECORD_COLUMNS
-from sched_sql.moments import Row, micros, moment_or_none
-from sched_sql.rows import JOB_COLUMNS, JOB_WIDTH, QUEUE
+from sched_sql._shared.holds import RECORD_COLUMNS
+from sched_sql._shared.moments import Row, micros, moment_or_none
+from sched_sql._shared.rows import JOB_COLUMNS, JOB_WIDTH, QUEUE
+from sched_sql._shared.table import ClaimBatch, Now
 from sched_sql.sqlite.database import Database, Serial
 from sched_sql.sqlite.history import History
 from sched_sql.sqlite.records import Record, Records, read_record, read_sound
 from sched_sql.sqlite.renewals import Renewals
-from sched_sql.table import ClaimBatch, Now
 
 _DUE = f"""
 SELECT {JOB_COLUMNS}, rowid FROM sched_job INDEXED BY sched_job_due

@@ -8,7 +8,7 @@ import threading
 
 from sched_core.clock import monotonic_seconds
 from sched_core.errors import BackendUnavailable
-from sched_sql.table import Locked
+from sched_sql._shared.table import Locked
 
 
 class Lock:

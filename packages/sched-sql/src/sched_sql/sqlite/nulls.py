@@ -13,7 +13,7 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sched_sql.moments import Row
+from sched_sql._shared.moments import Row
 
 
 class Form(NamedTuple):

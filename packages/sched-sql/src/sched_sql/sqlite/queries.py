@@ -1,4 +1,4 @@
-"""Pages of the SQLite dialect; see :mod:`sched_sql.pages`."""
+"""Pages of the SQLite dialect; see :mod:`sched_sql._shared.pages`."""
 
 # ruff: noqa: S608 -- statements are made of constants; values are bound
 
@@ -19,11 +19,11 @@ from sched_core import (
     UndecodableExecution,
     codec,
 )
-from sched_sql.history import EXECUTION_COLUMNS, no_age, unsound_execution
-from sched_sql.holds import RECORD_COLUMNS
-from sched_sql.moments import Row
-from sched_sql.pages import ExecutionPage, Filter, JobPage
-from sched_sql.rows import unsound_job
+from sched_sql._shared.history import EXECUTION_COLUMNS, no_age, unsound_execution
+from sched_sql._shared.holds import RECORD_COLUMNS
+from sched_sql._shared.moments import Row
+from sched_sql._shared.pages import ExecutionPage, Filter, JobPage
+from sched_sql._shared.rows import unsound_job
 from sched_sql.sqlite.database import Database
 from sched_sql.sqlite.records import read_record
 

@@ -15,10 +15,10 @@ from attrs import define
 
 from sched_core import Hold, Job, Undecodable, codec
 from sched_core import row as core
-from sched_sql import holds
-from sched_sql.holds import HOLD_COLUMNS, HOLD_WIDTH, RECORD_COLUMNS, held_text
-from sched_sql.moments import Row, micros_or_none
-from sched_sql.rows import JOB_COLUMNS, JOB_WIDTH, job_values, read_job, undecodable
+from sched_sql._shared import holds
+from sched_sql._shared.holds import HOLD_COLUMNS, HOLD_WIDTH, RECORD_COLUMNS, held_text
+from sched_sql._shared.moments import Row, micros_or_none
+from sched_sql._shared.rows import JOB_COLUMNS, JOB_WIDTH, job_values, read_job, undecodable
 from sched_sql.sqlite import nulls
 from sched_sql.sqlite.database import Database
 

@@ -24,8 +24,15 @@ from sched_core import Claim, Hold, Renewal
 from sched_core.clock import monotonic_seconds
 from sched_core.errors import BackendUnavailable
 from sched_core.row import renewed
-from sched_sql.moments import EARLIEST, LATEST, micros, micros_or_none, moment, moment_or_none
-from sched_sql.table import Now
+from sched_sql._shared.moments import (
+    EARLIEST,
+    LATEST,
+    micros,
+    micros_or_none,
+    moment,
+    moment_or_none,
+)
+from sched_sql._shared.table import Now
 
 PATIENCE = 0.5
 """Seconds to wait for the file; it is held for a moment, unless its holder is stopped."""

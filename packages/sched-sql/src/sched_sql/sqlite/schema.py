@@ -15,8 +15,8 @@ from pathlib import Path
 
 from sched_core._support.logger import Logger
 from sched_core.errors import BackendError, BackendUnavailable, SchemaTooNew
-from sched_sql.holds import RECORD_COLUMNS
-from sched_sql.upgrade import OLD_COLUMNS, upgraded
+from sched_sql._shared.holds import RECORD_COLUMNS
+from sched_sql._shared.upgrade import OLD_COLUMNS, upgraded
 
 logger = Logger("sched_sql")
 

@@ -15,14 +15,14 @@ from datetime import datetime
 
 from sched_core import Settled, Settlement
 from sched_core.row import WRITTEN
-from sched_sql.history import execution_values
-from sched_sql.moments import Row
-from sched_sql.rules import is_plain_run
+from sched_sql._shared.history import execution_values
+from sched_sql._shared.moments import Row
+from sched_sql._shared.rules import is_plain_run
+from sched_sql._shared.standings import RUN_COLUMNS, STEADY_COLUMNS, run_values, steady_values
 from sched_sql.sqlite import nulls
 from sched_sql.sqlite.database import Serial
 from sched_sql.sqlite.history import History
 from sched_sql.sqlite.records import Records
-from sched_sql.standings import RUN_COLUMNS, STEADY_COLUMNS, run_values, steady_values
 
 
 def _settle(columns: str) -> str:

@@ -23,10 +23,11 @@ from sched_core import (
     UndecodableExecution,
 )
 from sched_core.clock import FIRST
-from sched_sql.holds import RECORD_COLUMNS
-from sched_sql.moments import Row, micros
-from sched_sql.rows import job_values
-from sched_sql.rules import reject_duplicate_ids, revised
+from sched_sql._shared.holds import RECORD_COLUMNS
+from sched_sql._shared.moments import Row, micros
+from sched_sql._shared.rows import job_values
+from sched_sql._shared.rules import reject_duplicate_ids, revised
+from sched_sql._shared.table import ClaimBatch, Now
 from sched_sql.sqlite import nulls, queries
 from sched_sql.sqlite.claims import Claims
 from sched_sql.sqlite.database import Database
@@ -37,13 +38,12 @@ from sched_sql.sqlite.records import INSERT, Record, Records, read_record
 from sched_sql.sqlite.renewals import Renewals
 from sched_sql.sqlite.settlements import Settler
 from sched_sql.sqlite.workers import WorkerFiles, is_locked, worker_of
-from sched_sql.table import ClaimBatch, Now
 
 _GET = f"SELECT {RECORD_COLUMNS} FROM sched_job WHERE id = ? AND removed <> 1"
 
 
 class SqliteTable:
-    """Jobs and their history in one SQLite file; see :class:`sched_sql.table.Table`.
+    """Jobs and their history in one SQLite file; see :class:`sched_sql._shared.table.Table`.
 
     Args:
         path: The file's path.

@@ -1,9 +1,10 @@
 """The small synchronous port that a database dialect implements.
 
 :class:`~sched_sql.backend.DatabaseBackend` calls it from threads, one at a time for each
-:class:`~sched_sql.threads.Lane`. Values come in, values go out; each method is one transaction.
-What a method means is said by the method of the same name in :class:`sched_core.ports.Backend`.
-What only one database can do is no method of this port: it is in the backend of its dialect.
+:class:`~sched_sql._shared.threads.Lane`. Values come in, values go out; each method is one
+transaction. What a method means is said by the method of the same name in
+:class:`sched_core.ports.Backend`. What only one database can do is no method of this port: it is
+in the backend of its dialect.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Standings → columns; :mod:`sched_sql.rows` reads them with the rest of a job.
+"""Standings → columns; :mod:`sched_sql._shared.rows` reads them with the rest of a job.
 
 An occurrence of the schedule lies in columns, and nearly every job has nothing else: no JSON is
 read or written on the way of a run. ``number`` and what follows it belong to that occurrence; where
@@ -13,7 +13,7 @@ from datetime import datetime
 from attrs import frozen
 
 from sched_core import Gap, Kind, Pending, Standing, State, Status, codec
-from sched_sql.moments import EPOCH, MICROSECOND, Row, micros, micros_or_none
+from sched_sql._shared.moments import EPOCH, MICROSECOND, Row, micros, micros_or_none
 
 RUN_COLUMNS = (
     "number, next_run, due_at, scheduled_due, attempts, failures, lost, snoozes, began_at, "

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from sched_core import Job, JobSpec, Kind, Pause, Pending, Standing, Undecodable, codec
 from sched_core._support.values import evolve
-from sched_sql.moments import (
+from sched_sql._shared.moments import (
     EPOCH,
     MICROSECOND,
     MOST,
@@ -18,7 +18,7 @@ from sched_sql.moments import (
     no_moment,
     quoted,
 )
-from sched_sql.standings import NO_MARKS, STANDING_COLUMNS, STATUSES, Marks, standing_values
+from sched_sql._shared.standings import NO_MARKS, STANDING_COLUMNS, STATUSES, Marks, standing_values
 
 DEFINITION_COLUMNS = (
     "id, revision, format, tag, schedule, policy, metadata, name, group_name, uid, declared, anchor"

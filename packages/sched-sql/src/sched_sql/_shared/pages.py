@@ -19,10 +19,10 @@ from sched_core import (
     Undecodable,
     UndecodableExecution,
 )
-from sched_sql.history import read_execution
-from sched_sql.moments import Row, micros
-from sched_sql.rules import after_prefix
-from sched_sql.standings import STATE
+from sched_sql._shared.history import read_execution
+from sched_sql._shared.moments import Row, micros
+from sched_sql._shared.rules import after_prefix
+from sched_sql._shared.standings import STATE
 
 
 class JobPage:

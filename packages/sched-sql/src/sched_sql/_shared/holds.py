@@ -12,8 +12,8 @@ from attrs import evolve
 
 from sched_core import Hold, Job, Undecodable, codec
 from sched_core import row as core
-from sched_sql.moments import MOST, Row, moment, moment_or_none
-from sched_sql.rows import JOB_COLUMNS, JOB_WIDTH, read_job_or_undecodable, undecodable
+from sched_sql._shared.moments import MOST, Row, moment, moment_or_none
+from sched_sql._shared.rows import JOB_COLUMNS, JOB_WIDTH, read_job_or_undecodable, undecodable
 
 HOLD_COLUMNS = "token, worker, claimed_at, renewed_at, lease_until, alone_at, held"
 """Held is: ``lease_until`` is not NULL. A settle keeps token and worker; what else frees a claim

@@ -8,7 +8,7 @@ from typing import Any
 
 from sched_core import Execution, Kind, Status, UndecodableExecution
 from sched_core.row import bounded
-from sched_sql.moments import (
+from sched_sql._shared.moments import (
     EPOCH,
     MICROSECOND,
     Row,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sched_core import Job, Settlement
 from sched_core.errors import JobAlreadyExists
-from sched_sql.standings import only_run_fields_differ
+from sched_sql._shared.standings import only_run_fields_differ
 
 
 def is_plain_run(settlement: Settlement) -> bool:

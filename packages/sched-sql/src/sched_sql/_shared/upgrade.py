@@ -15,10 +15,10 @@ from attrs import evolve
 
 from sched_core import Gap, Hold, Kind, Pause, Pending, Standing, codec
 from sched_core import row as core
-from sched_sql.holds import RECORD_COLUMNS, held_text
-from sched_sql.moments import MOST, Row, moment, moment_or_none
-from sched_sql.rows import DEFINITION_COLUMNS
-from sched_sql.standings import STATUSES, standing_values
+from sched_sql._shared.holds import RECORD_COLUMNS, held_text
+from sched_sql._shared.moments import MOST, Row, moment, moment_or_none
+from sched_sql._shared.rows import DEFINITION_COLUMNS
+from sched_sql._shared.standings import STATUSES, standing_values
 
 OLD_COLUMNS = (
     f"{DEFINITION_COLUMNS}, removed, state, number, next_run, due_at, triggered_at, attempts, "
