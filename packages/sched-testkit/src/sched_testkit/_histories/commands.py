@@ -27,9 +27,10 @@ from sched_core import (
 )
 from sched_core.testing import FakeClock
 from sched_testkit._histories.spy import Watched
-from sched_testkit._oracle.annals import Wrong
+from sched_testkit._oracle.attempts import CallState
 from sched_testkit._oracle.narration import describe, seconds, show
-from sched_testkit._oracle.witness import Witness
+from sched_testkit._oracle.oracle import Oracle
+from sched_testkit._oracle.violation import Violation
 from sched_testkit._suite.bench import START
 from sched_testkit.harness import Harness
 
@@ -48,7 +49,7 @@ class Instance:
     scheduler: Scheduler
     plain: bool = False
     """Whether its handler is a function that runs in a thread."""
-    cancelled_means: str = "lost"
+    cancelled_means: CallState = CallState.LOST
     turn: anyio.Lock = field(factory=anyio.Lock)
     """Handlers act one after the other, so that a history repeats exactly."""
 
@@ -72,7 +73,7 @@ class Commands:
     def __init__(self, harness: Harness, place: Any) -> None:
         self.harness, self.place = harness, place
         self.clock = FakeClock(START)
-        self.oracle = Witness()
+        self.oracle = Oracle()
         self.story: list[str] = []
         self.instances: list[Instance] = []
         self.ids: set[str] = set()
@@ -163,7 +164,7 @@ class Commands:
         await self.sync()
         job = await self.instances[0].watched.inner.get(job_id)
         if not isinstance(job, Job):
-            raise Wrong(f"job {job_id!r} cannot be read: {job!r}")
+            raise Violation(f"job {job_id!r} cannot be read: {job!r}")
         return job
 
     async def submit(self, index: int, spec: JobSpec, *, declared: bool) -> None:
@@ -173,18 +174,18 @@ class Commands:
         self.tell(f"{'ensure' if declared else 'submit'} {describe(spec)}")
         self.ids.add(spec.id)
         job = await add(spec.id, spec.schedule, metadata=spec.metadata, policy=spec.policy)
-        self.oracle.added(job, spec, declared=declared, now=now)
+        self.oracle.commands.added(job, spec, declared=declared, now=now)
 
     async def ensure(self, index: int, spec: JobSpec) -> None:
         """Declare a job that exists."""
-        known = self.oracle.current[spec.id]
+        known = self.oracle.known.current[spec.id]
         same = " as it is" if known.spec == spec else ""
         self.tell(f"ensure {describe(spec)}{same}")
         before = await self._before(spec.id)
         job = await self.instances[index].scheduler.ensure_job(
             spec.id, spec.schedule, metadata=spec.metadata, policy=spec.policy
         )
-        self.oracle.redefined(before, job, spec, declared=True, now=self.clock.now())
+        self.oracle.commands.redefined(before, job, spec, declared=True, now=self.clock.now())
 
     async def update(self, index: int, job_id: str, **changes: Any) -> None:
         """Change a part of a job."""
@@ -193,14 +194,14 @@ class Commands:
         what = ", ".join(f"{name} = {show(value)}" for name, value in changes.items())
         self.tell(f"update {job_id!r}: {what}")
         job = await self.instances[index].scheduler.update_job(job_id, **changes)
-        self.oracle.redefined(before, job, spec, now=self.clock.now())
+        self.oracle.commands.redefined(before, job, spec, now=self.clock.now())
 
     async def remove(self, index: int, job_id: str) -> None:
         """Remove a job."""
         self.tell(f"remove {job_id!r}")
         before = await self._before(job_id)
         await self.instances[index].scheduler.remove_job(job_id)
-        self.oracle.gone(before, self.clock.now())
+        self.oracle.commands.removed(before, self.clock.now())
 
     async def pause(self, index: int, job_id: str, lasts: timedelta | None) -> None:
         """Pause a job."""
@@ -208,13 +209,13 @@ class Commands:
         self.tell(f"pause {job_id!r}" + (f" for {seconds(lasts)}" if lasts else ""))
         before = await self._before(job_id)
         job = await self.instances[index].scheduler.pause_job(job_id, until=until)
-        self.oracle.paused(before, job, until, self.clock.now())
+        self.oracle.commands.paused(before, job, until, self.clock.now())
 
     async def trigger(self, index: int, job_id: str) -> None:
         """Trigger a job."""
         self.tell(f"trigger {job_id!r}")
         before = await self._before(job_id)
-        read_at = self.oracle.seq
+        read_at = self.oracle.known.seq
         try:
             key = await self.instances[index].scheduler.trigger_job(job_id)
         except InvalidDefinition:
@@ -222,7 +223,7 @@ class Commands:
                 raise
             self.tell("so many wait already")
             return
-        self.oracle.triggered(before, key, read_at)
+        self.oracle.commands.triggered(before, key, read_at)
 
     async def operate(self, index: int, what: str, job_id: str) -> None:
         """Resume, trigger, skip the next occurrence of, or unskip a job."""
@@ -234,12 +235,12 @@ class Commands:
         await self._before(job_id)
         now = self.clock.now()
         if what == "resume":
-            oracle.resumed(await scheduler.resume_job(job_id), now)
+            oracle.commands.resumed(await scheduler.resume_job(job_id), now)
         elif what == "unskip":
-            oracle.unskipped(await scheduler.unskip(job_id), now)
+            oracle.commands.unskipped(await scheduler.unskip(job_id), now)
         else:
             try:
-                oracle.skipped(await scheduler.skip_next(job_id), now)
+                oracle.commands.skipped(await scheduler.skip_next(job_id), now)
             except NothingToSkip:
                 self.tell("there is nothing to skip")
 
@@ -260,10 +261,10 @@ class Commands:
         """Set the clock back, but not so far that what it showed before is not believed."""
         await self.sync()
         now = self.clock.now()
-        if max(self.oracle.latest or now, now) - (now - by) > FARTHEST_BACK:
+        if max(self.oracle.stored.latest or now, now) - (now - by) > FARTHEST_BACK:
             return
         self.clock.jump(-by)
-        self.oracle.set_back = True
+        self.oracle.known.set_back = True
         new = self.clock.now()
         self.story.append(f"at +{seconds(new - START)}: the clock was set back by {seconds(by)}")
         for instance in self.instances:

@@ -38,7 +38,7 @@ from sched_core import (
     Schedule,
 )
 from sched_testkit._histories.world import Act, World
-from sched_testkit._oracle.annals import Wrong
+from sched_testkit._oracle.violation import Violation
 from sched_testkit._suite.failure import innermost
 from sched_testkit.harness import Harness, fresh
 
@@ -143,7 +143,7 @@ class Histories(RuleBasedStateMachine):
                 await act(*arguments, **options)
                 await self.world.look()
             if scope.cancelled_caught:
-                raise Wrong("a step did not end")
+                raise Violation("a step did not end")
 
         try:
             self._portal.call(step)
@@ -154,11 +154,11 @@ class Histories(RuleBasedStateMachine):
             raise found from None
 
     def _alive(self, wanted: str) -> str:
-        alive = self.world.oracle.alive()
+        alive = self.world.oracle.known.alive()
         return wanted if wanted in alive else alive[0]
 
     def _any(self) -> bool:
-        return bool(self.world.oracle.current)
+        return bool(self.world.oracle.known.current)
 
     def _schedule(self, name: str) -> Schedule:
         schedule = SCHEDULES[name]
@@ -178,7 +178,7 @@ class Histories(RuleBasedStateMachine):
     def add(self, which: int, job: str, schedule: str, policy: str, declared: bool) -> None:
         """Submit or ensure a job; where the id is taken, ensure it."""
         spec = JobSpec(job, self._schedule(schedule), policy=POLICIES[policy])
-        if job in self.world.oracle.current:
+        if job in self.world.oracle.known.current:
             self._step(self.world.ensure, which, spec)
         else:
             self._step(self.world.submit, which, spec, declared=declared)
@@ -187,7 +187,7 @@ class Histories(RuleBasedStateMachine):
     @rule(which=_which, job=_ids)
     def ensure_same(self, which: int, job: str) -> None:
         """Ensure a job as it is."""
-        spec = self.world.oracle.current[self._alive(job)].spec
+        spec = self.world.oracle.known.current[self._alive(job)].spec
         assert spec is not None
         self._step(self.world.ensure, which, spec)
 

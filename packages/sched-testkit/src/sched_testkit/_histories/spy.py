@@ -20,7 +20,7 @@ from sched_core import (
     Settled,
     Settlement,
 )
-from sched_testkit._oracle.chronicle import Chronicle
+from sched_testkit._oracle.oracle import Oracle
 
 
 class Watched:
@@ -36,7 +36,7 @@ class Watched:
     def __init__(
         self,
         inner: Backend,
-        oracle: Chronicle,
+        oracle: Oracle,
         noting: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self.inner, self.oracle, self.noting = inner, oracle, noting
@@ -97,9 +97,9 @@ class Watched:
             claimed = await self.inner.claim_due(room)
         assert self._clock is not None
         with self.noting():
-            self.oracle.lapsed(claimed.lapsed, self._clock.now())
+            self.oracle.claims.lapsed(claimed.lapsed, self._clock.now())
             for claim in claimed.claims:
-                self.oracle.claimed(claim, self._clock.now())
+                self.oracle.claims.claimed(claim, self._clock.now())
         if claimed.claims:
             self._die("claimed")
         return claimed
@@ -112,7 +112,7 @@ class Watched:
         renewed = await self.inner.renew(renewals)
         assert self._clock is not None
         with self.noting():
-            self.oracle.renewed(renewals, renewed, self._clock.now())
+            self.oracle.claims.renewed(renewals, renewed, self._clock.now())
         self.renewals += 1
         return renewed
 

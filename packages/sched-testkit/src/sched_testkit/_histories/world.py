@@ -27,8 +27,8 @@ from sched_core import (
 )
 from sched_testkit._histories.commands import Act, Commands, Instance
 from sched_testkit._histories.spy import Watched
-from sched_testkit._oracle.annals import Wrong
-from sched_testkit._oracle.chronicle import Call
+from sched_testkit._oracle.attempts import Call, CallState
+from sched_testkit._oracle.violation import Violation
 from sched_testkit._stories.entry import pendings
 from sched_testkit._suite.bench import onward
 
@@ -65,7 +65,7 @@ class World(Commands):
         for each in self.instances:
             await each.watched.at_rest()
         await self.look()
-        self.oracle.nothing_left(moment)
+        self.oracle.expect_nothing_left(moment)
 
     async def look(self, pruned: datetime | None = None) -> None:
         """Have the oracle judge what is stored."""
@@ -74,11 +74,11 @@ class World(Commands):
         backend = self.instances[0].watched.inner
         jobs: list[Job | Undecodable] = list(await _all(backend.jobs, JobQuery()))
         known = [job for job in jobs if isinstance(job, Job)]
-        self.oracle.look(await self._history(), known, self.clock.now(), pruned)
+        self.oracle.read(await self._history(), known, self.clock.now(), pruned)
 
     async def sync(self) -> None:
         """Have the oracle read what was written: a command or a run comes after that."""
-        self.oracle.read(await self._history(), self.clock.now())
+        self.oracle.executions.read(await self._history(), self.clock.now())
 
     async def _history(self) -> list[Execution]:
         backend = self.instances[0].watched.inner
@@ -87,7 +87,7 @@ class World(Commands):
             found = list(await _all(backend.executions, ExecutionQuery(job_id=job_id)))
             unreadable = [each for each in found if not isinstance(each, Execution)]
             if unreadable:
-                raise Wrong(f"records of {job_id!r} cannot be read: {unreadable}")
+                raise Violation(f"records of {job_id!r} cannot be read: {unreadable}")
             history += reversed(found)
         return history
 
@@ -98,15 +98,15 @@ class World(Commands):
                 await each.watched.at_rest()
         self.tell("all is to come to its end")
         now = self.clock.now()
-        await self.advance(max(self.oracle.latest or now, now) - now + 2 * self.lease)
+        await self.advance(max(self.oracle.stored.latest or now, now) - now + 2 * self.lease)
         await self._drain()
-        for job_id, job in sorted(self.oracle.stored_jobs.items()):
+        for job_id, job in sorted(self.oracle.stored.jobs.items()):
             if job.standing.pause is not None:
-                self.oracle.expect_ends_in_pause(job.uid, self.clock.now())
+                self.oracle.accounting.expect_ends_in_pause(job.uid, self.clock.now())
                 await self.operate(1, "resume", job_id)
         await self.advance(REST)
         await self._drain()
-        self.oracle.account(self.clock.now())
+        self.oracle.accounting.account(self.clock.now())
 
     async def _drain(self) -> None:
         """Run what is due, until all that waits for a retry has had it."""
@@ -114,7 +114,7 @@ class World(Commands):
             await self.run(1)
             begun = [
                 one.due_at
-                for job in self.oracle.stored_jobs.values()
+                for job in self.oracle.stored.jobs.values()
                 for one in pendings(job.standing)
                 if (one.began_at is not None or not one.is_scheduled)
                 and job.standing.due_at == one.due_at
@@ -122,14 +122,14 @@ class World(Commands):
             if not begun:
                 return
             await self.advance(max(min(begun) - self.clock.now(), MOMENT))
-        raise Wrong("it does not come to rest")
+        raise Violation("it does not come to rest")
 
     async def _handle(self, instance: Instance, event: JobEvent) -> None:
         if instance.watched.dead:
             return  # a dead process calls nobody
         call: Call | None = None
         with self.noting():
-            call = self.oracle.called(event, self.clock.now())
+            call = self.oracle.attempts.called(event, self.clock.now())
         act = self.acts.pop(0) if self.acts else Act()
         kind = "as asked " if event.kind is not Kind.SCHEDULED else ""
         more = f", for {event.coalesced} more" if event.coalesced else ""
@@ -148,17 +148,18 @@ class World(Commands):
             if not planned and isinstance(error, Exception):
                 self.verdicts.append(error)
             self._ended(
-                call, "failed" if isinstance(error, Exception) else instance.cancelled_means
+                call,
+                CallState.FAILED if isinstance(error, Exception) else instance.cancelled_means,
             )
             raise
         # Told that its time is up, or its claim lost, it does not count what it returns.
-        told_so = event.cancelled and instance.cancelled_means != "interrupted"
-        self._ended(call, instance.cancelled_means if told_so else "succeeded")
+        told_so = event.cancelled and instance.cancelled_means is not CallState.INTERRUPTED
+        self._ended(call, instance.cancelled_means if told_so else CallState.SUCCEEDED)
 
-    def _ended(self, call: Call | None, how: str) -> None:
+    def _ended(self, call: Call | None, state: CallState) -> None:
         if call is not None:
             with self.noting():
-                self.oracle.ended(call, how, self.clock.now())
+                self.oracle.attempts.ended(call, state, self.clock.now())
 
     async def _hang_on(self, event: JobEvent) -> None:
         self.hanging = event
@@ -173,15 +174,15 @@ class World(Commands):
             self.oracle.crashed(instance.watched.worker)
         elif act.does == "take a while":
             self.clock.advance(self.lease / 5)
-        elif job_id in self.oracle.current:
-            spec = self.oracle.current[job_id].spec
+        elif job_id in self.oracle.known.current:
+            spec = self.oracle.known.current[job_id].spec
             assert spec is not None
             if act.does == "change the schedule":
                 await self.update(index, job_id, schedule=Interval(seconds=50))
             elif act.does == "slow the schedule down":
                 await self.update(index, job_id, schedule=FixedDelay(seconds=90))
             elif act.does == "change the metadata":
-                await self.update(index, job_id, metadata={"edit": str(self.oracle.seq)})
+                await self.update(index, job_id, metadata={"edit": str(self.oracle.known.seq)})
             elif act.does in {"remove", "remove and add again"}:
                 await self.remove(index, job_id)
                 if act.does != "remove":
@@ -223,7 +224,7 @@ class World(Commands):
         instance, other = self.instances[index], self.instances[1 - index]
         self.reached, self.gate = anyio.Event(), anyio.Event()
         self.acts, self.hanging, self.deaf = [Act("hang")], None, kind == "deaf"
-        instance.cancelled_means = "interrupted" if kind == "stopped" else "lost"
+        instance.cancelled_means = CallState.INTERRUPTED if kind == "stopped" else CallState.LOST
         done, scope = anyio.Event(), anyio.CancelScope()
 
         async def work() -> None:
@@ -247,10 +248,10 @@ class World(Commands):
                     with anyio.fail_after(PATIENCE):
                         await self._while_it_hangs(kind, instance, other, done, scope)
             except TimeoutError:
-                raise Wrong(f"{instance.name}: nothing happens, though it is {kind}") from None
+                raise Violation(f"{instance.name}: nothing happens, though it is {kind}") from None
             finally:
                 self.gate.set()  # or a handler that does not stop would never end
-        instance.cancelled_means, self.deaf = "lost", False
+        instance.cancelled_means, self.deaf = CallState.LOST, False
 
     def _possible(self, kind: str, instance: Instance) -> str:
         """Return what can happen to the handler that hangs."""
@@ -263,7 +264,7 @@ class World(Commands):
 
     def _timeout(self) -> timedelta | None:
         assert self.hanging is not None
-        spec = self.oracle.current[self.hanging.id].spec
+        spec = self.oracle.known.current[self.hanging.id].spec
         return None if spec is None else spec.policy.timeout
 
     async def _while_it_hangs(
@@ -317,13 +318,13 @@ class World(Commands):
         event, timeout = self.hanging, self._timeout()
         assert event is not None
         assert timeout is not None
-        instance.cancelled_means = "failed"
+        instance.cancelled_means = CallState.FAILED
         left = event.started_at + timeout - self.clock.now()
         await self.advance(left - MOMENT)
         for _ in range(10):
             await anyio.lowlevel.checkpoint()
         if event.cancelled:
-            raise Wrong(f"the handler of {event.id!r} was cancelled before its time was up")
+            raise Violation(f"the handler of {event.id!r} was cancelled before its time was up")
         self.tell(f"the time of {event.id!r} is up")
         await self.advance(MOMENT)
         while not event.cancelled:

@@ -39,9 +39,9 @@ from sched_core import (
 )
 from sched_core._runtime.loop import AFTER_STEP
 from sched_core.memory import MemoryStore
-from sched_testkit._oracle.annals import Wrong
-from sched_testkit._oracle.chronicle import Call
+from sched_testkit._oracle.attempts import Call, CallState
 from sched_testkit._oracle.narration import describe, show
+from sched_testkit._oracle.violation import Violation
 from sched_testkit._stories.entry import pendings
 from sched_testkit._suite.bench import START
 from sched_testkit.simulation.account import Account, Command, Outcome, commanded
@@ -152,9 +152,7 @@ class World:
         self._account.harmed.add(running.process.worker)
         self._account.noted(running.process, "is killed")
         running.process.kill()
-        for call in self._oracle.calls.values():
-            if call.worker == running.process.worker and call.how == "running":
-                call.how = "crashed"
+        self._oracle.attempts.killed(running.process.worker)
         self._running.remove(running)
         running.scope.cancel()
 
@@ -167,7 +165,7 @@ class World:
         await running.scheduler.stop(grace)
         await running.ended.wait()
         self._account.noted(running.process, "has ended")
-        for hold in self._oracle.holds.values():
+        for hold in self._oracle.claims.holds.values():
             mine = hold.claim.worker == running.process.worker
             if mine and hold.open and calm and hold.stored.expires_at > self._clock.now():
                 self._account.found(
@@ -183,23 +181,23 @@ class World:
         self.outcome.runs += 1
         call = self._called(event)
         self._account.noted(process, "runs", f"{event.id} {event.key} attempt {event.attempt}")
-        how = "cancelled"
+        end = CallState.CANCELLED
         try:
             if not self._quiet:
                 await self._act(running, event)
             if self._planned_to_fail():
-                how = "failed"
+                end = CallState.FAILED
                 raise Planned("as planned")
-            how = "succeeded"
+            end = CallState.SUCCEEDED
         finally:
             if call is not None and not running.process.dead:
-                self._account.noted(process, how, event.key)
-                self._oracle.ended(call, how, self._clock.now())
+                self._account.noted(process, end, event.key)
+                self._oracle.attempts.ended(call, end, self._clock.now())
 
     def _called(self, event: JobEvent) -> Call | None:
         try:
-            return self._oracle.called(event, self._clock.now())
-        except Wrong as wrong:
+            return self._oracle.attempts.called(event, self._clock.now())
+        except Violation as wrong:
             self._account.found(str(wrong))
             return None
 
@@ -398,10 +396,9 @@ class World:
         await last.__aexit__(None, None, None)
         with self._account.judging():
             history = [each for _, each in self._store.history if isinstance(each, Execution)]
-            self._oracle.look(history, list(self._account.jobs().values()), self._clock.now())
-            self._oracle.nothing_left(moment)
-            self._oracle.jitter = timedelta(0)
-            self._oracle.account(moment)
+            self._oracle.read(history, list(self._account.jobs().values()), self._clock.now())
+            self._oracle.expect_nothing_left(moment)
+            self._oracle.accounting.account(moment)
 
     async def _drain(self, last: Scheduler) -> datetime:
         """Run what is due until nothing that has begun waits; return when the last look began."""
