@@ -61,7 +61,7 @@ class World:
         self.serial = self.lives = self.schedule = self.policy = self.read_at = 0
         self.highest: dict[str, int] = {}
         self.waits: dict[tuple[str, int], datetime] = {}
-        """Until when what has failed or was put off is not attempted again."""
+        """The moment before which a failed or postponed occurrence is not attempted again."""
         self.told: tuple[str, ...] = ()
         self.do_add()
 
@@ -145,7 +145,7 @@ class World:
                 incarnation.resume(self.judge.known.seq)
         elif pause is not None and pause.until is None and not incarnation.paused_at(self.now):
             if job.spec.policy.pause_after is None:
-                raise Violation("it is paused, and nobody asked for it")
+                raise Violation("it is paused, and no command asked for it")
             incarnation.pause(pause.since, None, self.judge.known.seq, None)
         if standing.last_number < self.highest.get(job.uid, 0):
             raise Violation("numbers go back")
@@ -210,11 +210,11 @@ class World:
                 self.row.renew(Renewal(claim, alone=True), self.now, LEASE)
 
     def do_die(self) -> None:
-        """Claim, and die beside others."""
+        """Claim, and die while others run in the same process."""
         self._die(alone=False)
 
     def do_die_alone(self) -> None:
-        """Claim, and die with nothing beside it, where that is what the worker is told to do."""
+        """Claim, and die alone, where the worker must run the occurrence alone."""
         self._die(alone=True)
 
     def _die(self, *, alone: bool) -> None:

@@ -1,4 +1,4 @@
-"""What the oracle is told: it watches the store, and says what was wrong."""
+"""Observes the simulated store, and gives the oracle everything that happens there."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from sched_core import Claim, Claimed, Execution, Job, Renewal, Status
 from sched_core.memory import MemoryStore
 from sched_testkit._oracle.oracle import Oracle
 from sched_testkit._oracle.violation import Violation
-from sched_testkit.simulation.clock import Process, SimulatedClock
+from sched_testkit.simulation.clock import SimulatedClock, SimulatedProcess
 from sched_testkit.simulation.loop import SimulatedLoop
 
 OWN = "sched:"
 """Ids that begin with it are the package's own records."""
 commanded: ContextVar[Command | None] = ContextVar("commanded", default=None)
-"""Which command a write belongs to."""
+"""The command that a write belongs to."""
 
 
 @frozen
 class Command:
-    """What somebody asked of a scheduler."""
+    """A command that a scheduler got."""
 
     kind: str
     changes: dict[str, Any] = field(factory=dict)
@@ -34,16 +34,16 @@ class Command:
 
 @define
 class Outcome:
-    """What came of a history.
+    """The result of a history.
 
     Attributes:
-        seed: That makes it again.
-        finding: What was wrong; empty if nothing was.
-        undecided: Why the oracle cannot say whether anything was wrong; hardly ever.
-        story: What happened, in order: seconds, who, what.
-        runs: Calls of the handler.
-        takeovers: Claims that were lost to another.
-        turns: Of the event loop.
+        seed: The seed that makes the same history again.
+        finding: The first thing that was wrong; empty if nothing was.
+        undecided: The reason why the oracle cannot decide, which is rare; mostly empty.
+        story: Everything that happened, in order: the second, the process, the event.
+        runs: The number of calls of the handler.
+        takeovers: The number of claims that another worker took over.
+        turns: The number of turns of the event loop.
     """
 
     seed: int
@@ -54,20 +54,19 @@ class Outcome:
     takeovers: int = 0
     turns: int = 0
 
-    def told(self) -> str:
-        """Return the story as a list, each thing with its simulated second."""
-        told = [f"{at:9.3f}  {who:<4} {what}" for at, who, what in self.story]
-        return "\n".join(told)
+    def narration(self) -> str:
+        """Return the story as a list, each event with its simulated second."""
+        return "\n".join(f"{at:9.3f}  {who:<4} {what}" for at, who, what in self.story)
 
 
-class Account:
-    """The account of one history; it implements what the network tells.
+class Observer:
+    """Observes one history; it implements ``StoreObserver`` of the network.
 
     Args:
-        seed: Of the history.
-        loop: Tells the simulated seconds.
-        clock: Tells the time that decides.
-        store: What is watched.
+        seed: The seed of the history.
+        loop: The event loop; its time is the seconds of the story.
+        clock: The clock by which the schedulers decide.
+        store: The store that it observes.
     """
 
     def __init__(
@@ -76,25 +75,25 @@ class Account:
         self.outcome = Outcome(seed)
         self.oracle = Oracle(jitter=timedelta(0))
         self.harmed: set[str] = set()
-        """Workers to whom something happened; "" where it may have been the network."""
+        """Workers that had a fault; "" where the network or the clock may have had one."""
         self._loop, self._clock, self._store = loop, clock, store
-        self._read_up_to = 0
+        self._last_read = 0
         self._ended: dict[tuple[str, int], set[tuple[str, Status]]] = {}
 
-    # -- telling
+    # -- the story
 
-    def noted(self, process: Process | None, what: str, detail: object = "") -> None:
+    def noted(self, process: SimulatedProcess | None, what: str, detail: object = "") -> None:
         """Add to the story."""
         who = "" if process is None else process.name
         self.outcome.story.append((self._loop.time(), who, f"{what} {detail}".rstrip()))
 
     @contextmanager
     def judging(self) -> Iterator[None]:
-        """Take what the oracle objects to as the finding."""
+        """Note the oracle's objection as the finding."""
         try:
             yield
-        except Violation as wrong:
-            self.found(str(wrong))
+        except Violation as violation:
+            self.found(str(violation))
 
     def found(self, finding: str) -> None:
         """Note what is wrong: the first thing counts."""
@@ -108,13 +107,13 @@ class Account:
         """Read the new executions."""
         new = []
         for position, each in reversed(self._store.history):
-            if position <= self._read_up_to:
+            if position <= self._last_read:
                 break
             if isinstance(each, Execution):
                 new.append(each)
         if not new:
             return
-        self._read_up_to = self._store.history[-1][0]
+        self._last_read = self._store.history[-1][0]
         oracle = self.oracle
         with self.judging():
             for each in reversed(new):
@@ -127,14 +126,14 @@ class Account:
                 oracle.executions.add(each)
 
     def added(self, jobs: Sequence[Job], decided: datetime) -> None:
-        """Tell the oracle."""
+        """Give the oracle new jobs."""
         with self.judging():
             for job in jobs:
                 if not job.id.startswith(OWN):
                     self.oracle.commands.added(job, job.spec, declared=job.declared, now=decided)
 
     def replaced(self, before: Job, job: Job, decided: datetime) -> None:
-        """Tell the oracle which command it was."""
+        """Give the oracle an edit, and the command that made it."""
         if job.id.startswith(OWN):
             return
         command, oracle = commanded.get(), self.oracle
@@ -164,7 +163,7 @@ class Account:
                 oracle.commands.unskipped(job, decided)
 
     def removed(self, before: Job, decided: datetime) -> None:
-        """Tell the oracle."""
+        """Give the oracle a removed job."""
         if before.id.startswith(OWN):
             return
         self.noted(None, "stored:", f"{before.id} is removed")
@@ -174,26 +173,27 @@ class Account:
             self.oracle.commands.removed(before, decided)
 
     def claimed(self, claimed: Claimed) -> None:
-        """Tell the oracle."""
+        """Give the oracle claims."""
         now = self._clock.now()
         with self.judging():
             self.oracle.claims.lapsed(claimed.lapsed, now)
-        self.wrote()  # what was lost comes first
+        self.wrote()  # lost attempts come before the claims that follow them
         with self.judging():
             for claim in claimed.claims:
                 self.noted(None, "claimed:", f"{claim.job.id} {claim.token} by {claim.worker}")
                 self.oracle.claims.claimed(claim, now)
 
     def renewed(self, renewals: Sequence[Renewal], claims: Sequence[Claim]) -> None:
-        """Tell the oracle."""
+        """Give the oracle renewals."""
         with self.judging():
             self.oracle.claims.renewed(renewals, claims, self._clock.now())
 
     def unclaimed(self, claim: Claim, executions: Sequence[Execution], *, written: bool) -> None:
-        """Tell the oracle.
+        """Give the oracle the end of a claim.
 
-        Only what was written may not be told lost: of two settlements of one claim, decided before
-        and after an edit, the first may arrive when the other has been written.
+        The store must not call a settlement lost that it has written. Another settlement of the
+        same claim may be lost: of two that were decided before and after an edit, the first may
+        arrive when the other has been written.
         """
         oracle = self.oracle
         hold = oracle.claims.find(claim)
