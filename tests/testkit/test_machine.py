@@ -39,7 +39,7 @@ from sched_core._runtime.leases import Deadlines
 from sched_core._runtime.threads import HandlerThread
 from sched_testkit._histories import world as worlds
 from sched_testkit._histories.machine import run_histories
-from sched_testkit._histories.world import Act, World
+from sched_testkit._histories.world import HandlerAction, World
 from sched_testkit._oracle.violation import Violation
 
 begins, finishes, lapses = begin.begin, finish.finish, row.lapse
@@ -191,7 +191,7 @@ async def a_failure(world: World) -> None:
     policy = Policy(retry=Retry(3, seconds(20)))
     await world.submit(0, evolve(MINUTELY, policy=policy), declared=False)
     await world.advance(seconds(60))
-    await world.run(0, [Act("nothing", fails=True)])
+    await world.run(0, [HandlerAction("nothing", fails=True)])
 
 
 async def a_crash(world: World) -> None:
