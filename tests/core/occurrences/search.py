@@ -206,7 +206,7 @@ def randomly(
             kind = kind_of(error)
             if kind not in faults:
                 faults[kind] = scenario, number, shrunk(scenario, world.told, kind)
-        statuses.update(each.status.value for each in world.judge.executions)
+        statuses.update(each.status.value for each in world.judge.history.executions)
         if len(faults) > 10:
             break
     return faults, statuses

@@ -1,9 +1,9 @@
-"""When a schedule occurs, computed by hand from its definition, for the oracle only.
+"""Computes from a schedule's definition when it occurs; only the oracle uses it.
 
 Nothing here calls the schedule's own methods: an oracle that asked them would agree with their
-mistakes. Known are ``Interval``, ``Once``, and ``Cron`` of minutes and hours in UTC, by walking
-through the minutes of a day. The occurrences of a ``FixedDelay`` depend on when runs ended: the
-oracle follows them itself.
+mistakes. It knows ``Interval``, ``Once``, and ``Cron`` of minutes and hours in UTC, whose moments
+it finds by walking through the minutes of a day. When a ``FixedDelay`` occurs depends on when its
+runs ended: the oracle follows those itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from functools import lru_cache
 from sched_core import Cron, FixedDelay, Interval, Once, Schedule
 
 MINUTE = timedelta(minutes=1)
-TICK = timedelta(microseconds=1)
 
 
 def first(schedule: Schedule, anchor: datetime) -> datetime | None:
@@ -48,27 +47,6 @@ def after(schedule: Schedule, moment: datetime, anchor: datetime) -> datetime | 
     raise NotImplementedError(f"the oracle does not know {schedule!r}")
 
 
-def count(schedule: Schedule, since: datetime, until: datetime, anchor: datetime) -> int:
-    """Return how many occurrences lie in ``(since, until]``."""
-    if isinstance(schedule, Interval):
-        begins = _first_point(schedule, anchor)
-        return max(
-            _points(begins, schedule.every, until) - _points(begins, schedule.every, since), 0
-        )
-    if isinstance(schedule, Cron):
-        times = _times(schedule.expression, schedule.tz)
-        return max(_passed(times, until) - _passed(times, max(since, anchor)), 0)
-    moment = after(schedule, since, anchor)
-    return int(moment is not None and moment <= until)
-
-
-def occurs(schedule: Schedule, moment: datetime, anchor: datetime) -> bool:
-    """Whether the moment is an occurrence."""
-    if isinstance(schedule, Once):
-        return moment == schedule.at
-    return after(schedule, moment - TICK, anchor) == moment
-
-
 def _first_point(schedule: Interval, anchor: datetime) -> datetime:
     if schedule.start is None:
         return anchor + schedule.every
@@ -78,19 +56,8 @@ def _first_point(schedule: Interval, anchor: datetime) -> datetime:
     return point
 
 
-def _points(begins: datetime, every: timedelta, until: datetime) -> int:
-    return 0 if until < begins else (until - begins) // every + 1
-
-
 def _midnight(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-def _passed(times: tuple[timedelta, ...], moment: datetime) -> int:
-    """Return how many of the daily times have passed since the year 1."""
-    midnight = _midnight(moment)
-    today = sum(midnight + each <= moment for each in times)
-    return midnight.toordinal() * len(times) + today
 
 
 @lru_cache(maxsize=64)

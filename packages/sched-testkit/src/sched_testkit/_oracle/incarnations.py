@@ -1,4 +1,4 @@
-"""What was commanded, as the oracle remembers it: schedules in force, pauses, requests."""
+"""One incarnation of a job as it was commanded: its schedules, its pauses, its requests."""
 
 from __future__ import annotations
 
@@ -8,36 +8,28 @@ from typing import Any
 from attrs import Factory, define, evolve
 
 from sched_core import Between, Cron, FixedDelay, Interval, JobSpec, Kind, Once, Retry
-from sched_testkit._oracle import occurrences
+from sched_testkit._oracle import moments
 
 TICK = timedelta(microseconds=1)
 
 
-class Wrong(AssertionError):
-    """What happened must not have happened, or what must have happened has not."""
-
-
-def at(moment: datetime | None) -> str:
-    """Return a moment as people read it in a history."""
-    return "never" if moment is None else f"{moment:%d. %H:%M:%S}"
-
-
 @define
-class Epoch:
-    """The time in which one schedule was in force.
+class ScheduleEra:
+    """The time during which one schedule was in force.
 
     Attributes:
-        schedule: It.
-        anchor: When it took effect.
-        number: The newest number that was given before.
-        seq: When that was, in the order of all that happened.
-        must: Moments up to this one have run before: they must not run again.
-        may: Moments up to this one have begun, or were accounted for: they need not.
-        end: When the next schedule took effect, or the job was removed.
-        end_seq: When that was, in the order of all that happened.
-        paused: Since when it was paused at its end.
-        held: At its end: the moment of what was held, and until when that may stand for others.
-        cancelled: Moments that had been cancelled before it, and had not come.
+        schedule: The schedule.
+        anchor: The moment at which it took effect.
+        number: The newest number that the job had given before.
+        seq: The place of its beginning in the order of everything that happened.
+        must: Moments up to this one have run before the era: they must not run again.
+        may: Moments up to this one have begun or were accounted for: they need not run.
+        end: The moment at which the next schedule took effect, or the job was removed.
+        end_seq: The place of its end in the order of everything that happened.
+        paused: The beginning of the pause that was in force at its end.
+        held: The moment of the occurrence that a worker held at its end, and the last moment that
+            this occurrence may cover.
+        cancelled: Moments that were cancelled before the era, and had not come yet.
     """
 
     schedule: Any
@@ -76,10 +68,27 @@ class Epoch:
 
     def _cron(self, schedule: Cron, until: datetime) -> list[datetime]:
         found: list[datetime] = []
-        moment = occurrences.first(schedule, self.anchor)
+        moment = moments.first(schedule, self.anchor)
         while moment is not None and moment <= until:
             found.append(moment)
-            moment = occurrences.after(schedule, moment, self.anchor)
+            moment = moments.after(schedule, moment, self.anchor)
+        return found
+
+    def after(self, moment: datetime) -> datetime | None:
+        """Return the first moment of the schedule after another one."""
+        return moments.after(self.schedule, moment, self.anchor)
+
+    def passed(self, since: datetime, until: datetime) -> list[datetime]:
+        """Return the moments of the schedule after one, up to another."""
+        if isinstance(self.schedule, FixedDelay):
+            return []
+        if isinstance(self.schedule, Between):
+            return [moment for moment in self.moments(until) if moment > since]
+        found: list[datetime] = []
+        moment = self.after(since)
+        while moment is not None and moment <= until:
+            found.append(moment)
+            moment = self.after(moment)
         return found
 
     def has(self, moment: datetime) -> bool:
@@ -96,7 +105,7 @@ class Epoch:
         if isinstance(schedule, Once):
             return moment == schedule.at
         if isinstance(schedule, Cron):
-            return occurrences.after(schedule, moment - TICK, moment - TICK) == moment
+            return moments.after(schedule, moment - TICK, moment - TICK) == moment
         if not isinstance(schedule, Interval) or schedule.start is None:
             return True
         return (moment - schedule.start) % schedule.every == timedelta(0)
@@ -116,13 +125,13 @@ class Pause:
     """A pause, as it was commanded.
 
     Attributes:
-        since: When it began.
-        end: When it ended, or will by itself.
-        seq: From when on it counts, in the order of all that happened.
-        asked_seq: When it was commanded.
-        begun: Moments of what had begun before it.
-        until: When it was to end by itself.
-        end_seq: When it was ended, in the order of all that happened.
+        since: The moment at which it began.
+        end: The moment at which it ended, or will end on its own.
+        seq: The place from which it counts in the order of everything that happened.
+        asked_seq: The place of the command in that order.
+        begun: Moments of occurrences that had begun before it.
+        until: The moment at which it was to end on its own.
+        end_seq: The place of its end in that order.
     """
 
     since: datetime
@@ -136,7 +145,7 @@ class Pause:
 
 @define
 class Request:
-    """A request, as it was made, and the number that it was told."""
+    """A request as a caller made it, and the number that the caller got."""
 
     seq: int
     number: int
@@ -145,20 +154,34 @@ class Request:
     since: datetime | None = None
     until: datetime | None = None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a trigger without arguments: one occurrence may answer several of them."""
+        return self.kind is Kind.TRIGGERED and self.args is None
+
 
 @define
-class Life:
-    """One incarnation.
+class Incarnation:
+    """One incarnation of a job.
 
     Attributes:
-        uid: Names it.
+        uid: The name of the incarnation.
         spec: The last accepted definition; ``None`` where only schedules are known.
         declared: Whether ``ensure_job`` made or adopted it.
         highest: The newest number that was seen.
         revision: The newest revision that was seen.
-        is_over: Whether nothing was left to run when it was looked at last.
-        edits: How often its policy was edited.
-        retries: What its edits have said of retries.
+        is_over: Whether the job had nothing left to run when it was read last.
+        eras: The schedules that were in force, oldest first.
+        pauses: The pauses, oldest first.
+        resumed: Whether the newest pause was seen to end.
+        requests: The requests, oldest first.
+        skips: The place and the moment of each ``skip_next``.
+        unskipped: Whether an ``unskip`` was seen.
+        cancels: Numbers that were cancelled.
+        begun: The moment of each occurrence of the schedule that has begun, by its number.
+        edits: The number of edits of its policy.
+        retries: The retry policies that its edits have brought.
+        removed: The place of its removal in the order of everything that happened.
     """
 
     uid: str
@@ -167,7 +190,7 @@ class Life:
     highest: int = 0
     revision: int = 0
     is_over: bool = False
-    epochs: list[Epoch] = Factory(list)
+    eras: list[ScheduleEra] = Factory(list)
     pauses: list[Pause] = Factory(list)
     resumed: bool = True
     requests: list[Request] = Factory(list)
@@ -179,11 +202,11 @@ class Life:
     retries: list[Retry] = Factory(list)
     removed: int | None = None
 
-    def copy(self) -> Life:
-        """Return one that goes its own way."""
+    def copy(self) -> Incarnation:
+        """Return an independent copy."""
         return evolve(
             self,
-            epochs=[evolve(epoch) for epoch in self.epochs],
+            eras=[evolve(era) for era in self.eras],
             pauses=[evolve(pause) for pause in self.pauses],
             requests=list(self.requests),
             skips=list(self.skips),
@@ -192,9 +215,13 @@ class Life:
             retries=list(self.retries),
         )
 
-    def epoch_of(self, number: int) -> Epoch:
-        """Return in which epoch a number was given."""
-        return [epoch for epoch in self.epochs if epoch.number < number][-1]
+    def era_of(self, number: int) -> ScheduleEra:
+        """Return the era in which a number was given."""
+        return [era for era in self.eras if era.number < number][-1]
+
+    def era_at(self, seq: int) -> ScheduleEra:
+        """Return the era that had begun at a place in the order of everything that happened."""
+        return [era for era in self.eras if era.seq <= seq][-1]
 
     def paused_at(self, now: datetime) -> Pause | None:
         """Return the pause that is in force."""
@@ -203,28 +230,38 @@ class Life:
         pause = self.pauses[-1]
         return pause if pause.end is None or now < pause.end else None
 
-    def around(self, moment: datetime, epoch: Epoch) -> Pause | None:
-        """Return the pause that a moment of an epoch lies in."""
+    def pause_around(self, moment: datetime, era: ScheduleEra) -> Pause | None:
+        """Return the pause that a moment of an era lies in."""
         for pause in self.pauses:
-            applies = (epoch.end_seq is None or pause.seq <= epoch.end_seq) and (
-                pause.end_seq is None or epoch.seq <= pause.end_seq
+            applies = (era.end_seq is None or pause.seq <= era.end_seq) and (
+                pause.end_seq is None or era.seq <= pause.end_seq
             )
             if applies and pause.since < moment and (pause.end is None or moment <= pause.end):
                 return pause
         return None
 
-    def is_taken(self, moment: datetime, epoch: Epoch) -> bool:
-        """Whether a pause has taken a moment away: all but the last of a schedule, at its end."""
-        pause = self.around(moment, epoch)
-        if pause is None or moment != epoch.last:
+    def is_taken(self, moment: datetime, era: ScheduleEra) -> bool:
+        """Whether a pause has taken a moment away.
+
+        It takes all but the last moment of a schedule: that one comes at the pause's end.
+        """
+        pause = self.pause_around(moment, era)
+        if pause is None or moment != era.last:
             return pause is not None
-        if epoch.end_seq is None or epoch.end is None:
+        if era.end_seq is None or era.end is None:
             return False
-        by_itself = pause.until is not None and pause.until <= epoch.end
-        return not by_itself and (pause.end_seq is None or pause.end_seq > epoch.end_seq)
+        ended_alone = pause.until is not None and pause.until <= era.end
+        return not ended_alone and (pause.end_seq is None or pause.end_seq > era.end_seq)
 
     def pause(self, now: datetime, until: datetime | None, seq: int, held: datetime | None) -> None:
-        """Begin one."""
+        """Begin a pause.
+
+        Args:
+            now: The moment at which it begins.
+            until: The moment at which it is to end on its own.
+            seq: The place of the command in the order of everything that happened.
+            held: The moment of the occurrence that a worker holds.
+        """
         begun = {*self.begun.values()} | ({held} if held is not None else set())
         if self.pauses and self.pauses[-1].end_seq is None:
             self.pauses[-1].end_seq = seq
@@ -232,7 +269,7 @@ class Life:
         self.resumed = False
 
     def resume(self, seq: int, now: datetime | None = None) -> None:
-        """End the one that is in force."""
+        """End the pause that is in force; without a moment, it has ended on its own."""
         if now is not None:
             self.pauses[-1].end = now
         self.pauses[-1].end_seq = seq
