@@ -84,7 +84,7 @@ def test_one_looks_for_each_release(release: list[str]) -> None:
     anyio.run(main)
 
 
-def test_a_look_that_no_worker_ends_is_taken_over(release: list[str]) -> None:
+def test_a_look_that_nobody_ends_is_taken_over(release: list[str]) -> None:
     """A worker dies between its note that it looks and the end of its look."""
 
     async def main() -> None:

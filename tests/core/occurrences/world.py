@@ -61,7 +61,7 @@ class World:
         self.serial = self.lives = self.schedule = self.policy = self.read_at = 0
         self.highest: dict[str, int] = {}
         self.waits: dict[tuple[str, int], datetime] = {}
-        """The moment until which what has failed or was put off is not attempted again."""
+        """Until when what has failed or was put off is not attempted again."""
         self.told: tuple[str, ...] = ()
         self.do_add()
 
@@ -145,7 +145,7 @@ class World:
                 life.resume(self.judge.seq)
         elif pause is not None and pause.until is None and not life.paused_at(self.now):
             if job.spec.policy.pause_after is None:
-                raise Wrong("it is paused, and was not asked for")
+                raise Wrong("it is paused, and nobody asked for it")
             life.pause(pause.since, None, self.judge.seq, None)
         if standing.last_number < self.highest.get(job.uid, 0):
             raise Wrong("numbers go back")
@@ -208,11 +208,11 @@ class World:
                 self.row.renew(Renewal(claim, alone=True), self.now, LEASE)
 
     def do_die(self) -> None:
-        """Claim, and die while others run."""
+        """Claim, and die beside others."""
         self._die(alone=False)
 
     def do_die_alone(self) -> None:
-        """Claim, and die while nothing else runs, where that is what the worker is told to do."""
+        """Claim, and die with nothing beside it, where that is what the worker is told to do."""
         self._die(alone=True)
 
     def _die(self, *, alone: bool) -> None:
