@@ -24,7 +24,7 @@ from sched_testkit import Harness
 
 
 class JetStreamHarness(Harness):
-    """On a real server that all examples share, each with streams of its own."""
+    """Runs examples on one real server, each with streams of its own."""
 
     name = "jetstream"
     can_cut = can_spoil = can_spoil_execution = True
