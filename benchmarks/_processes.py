@@ -14,7 +14,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 OWN = ROOT / ".dev"
 PEERS = OWN / "peers"
-"""Environments of their own for what cannot be beside us, or is not in the group ``bench``."""
+"""Environments of their own for peers that conflict with ours or are not in the group ``bench``."""
 
 Figures = dict[str, Any]
 

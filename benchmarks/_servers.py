@@ -1,21 +1,16 @@
-"""Where the measured processes keep their jobs: folders, databases and servers, fresh each time."""
+"""Places where the measured processes keep their jobs: folders, databases, servers; always new."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
-
-from tests import nats_server, postgres_server  # noqa: E402 -- the path comes first
+from tests.servers import nats_server, postgres_server
 
 POSTGRES = {
     "fsync": "on",
@@ -25,7 +20,7 @@ POSTGRES = {
     "autovacuum_naptime": "1min",
     "max_connections": "100",
 }
-"""As durable as PostgreSQL is without a word; tests turn it off."""
+"""PostgreSQL is as durable as with its defaults; tests turn that off."""
 
 
 class Place(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import nats
 from benchmarks._servers import POSTGRES, jetstream, postmaster
-from tests import nats_server, postgres_server
+from tests.servers import nats_server, postgres_server
 
 from sched_core import Backend, MemoryBackend
 
@@ -39,7 +39,7 @@ class Memory:
 
 
 class Sqlite:
-    """A file, the log of what is written to it, and those beside them."""
+    """A file, the log of what is written to it, and its other side files."""
 
     def __init__(self, folder: Path) -> None:
         from sched_sql import SqlBackend

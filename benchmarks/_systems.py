@@ -33,8 +33,8 @@ class System:
     """A row of the table.
 
     Attributes:
-        name: As the table has it.
-        script: In ``_peers``.
+        name: The name in the table.
+        script: The module in ``_peers``.
         store: What it is told to use.
         environment: A key of :data:`ENVIRONMENTS`; ``None``: ours.
         most: The most jobs it is given, where more would take minutes.
@@ -171,7 +171,7 @@ def measure(
     """Return what one system does in one workload, ``None`` where it takes too long.
 
     Args:
-        system: Which.
+        system: The system.
         name: The workload's.
         places: Where to keep the jobs.
         n: How many.

@@ -1,4 +1,4 @@
-"""What the measurements say: medians, ratios, noise, and two runs beside each other."""
+"""Tables of the measurements: medians, ratios, noise, and two runs next to each other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks._systems import SYSTEMS, WORKLOADS, Workload, peers_of
 Rows = dict[str, Figures]
 
 AHEAD = 3.0
-"""So many times faster than peers that keep their jobs, where runs are what is counted."""
+"""How many times faster than peers that keep their jobs, where runs are counted."""
 LEVEL = 1.0
 
 
@@ -58,12 +58,12 @@ def lines(name: str, rows: Rows) -> Iterator[str]:
         f"  {'':<28}{'jobs':>8}{'median':>13}{'least':>13}{'most':>13}{'CPU µs':>9}{'server':>8}"
         f"{'MB':>5}"
     )
-    beside = {ours: f"{times:.1f} x {peer}" for ours, peer, times in _worst_first(name, rows)}
+    ratios = {ours: f"{times:.1f} x {peer}" for ours, peer, times in _worst_first(name, rows)}
     for system, row in rows.items():
         yield (
             f"  {system:<28}{row['n']:>8,.0f}{row[counts]:>13,.1f}{row[counts + '_least']:>13,.1f}"
             f"{row[counts + '_most']:>13,.1f}{row.get('cpu_us', 0):>9,.0f}"
-            f"{row.get('server_us', 0):>8,.0f}{row['memory_mb']:>5,.0f}  {beside.get(system, '')}"
+            f"{row.get('server_us', 0):>8,.0f}{row['memory_mb']:>5,.0f}  {ratios.get(system, '')}"
         )
         if counts == "p99_ms":
             shares = "  ".join(f"{key[:-3]} {row[key]:,.2f}" for key in ("p50_ms", "p999_ms"))
@@ -89,7 +89,7 @@ def behind(results: Mapping[str, Any]) -> Iterator[str]:
 def noise(results: Mapping[str, Any]) -> float | None:
     """Return how far apart least and most are, as a share of the median, in the median row.
 
-    After a single round nobody knows.
+    After a single round that is unknown.
     """
     shares = [
         (row[f"{found['counts']}_most"] - row[f"{found['counts']}_least"]) / row[found["counts"]]

@@ -48,7 +48,7 @@ async def trivial(line: Line) -> None:
 
 
 class Store:
-    """A heap, and a database beside it if there is one."""
+    """A heap, and a database if there is one."""
 
     def __init__(self, jobs: int, database: Path | None) -> None:
         self.heap = [(BEGIN, job) for job in range(jobs)]

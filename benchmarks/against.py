@@ -1,4 +1,4 @@
-"""This checkout beside another revision of itself, in one run: whether something got slower.
+"""This checkout compared with another revision of itself, in one run: whether something got slower.
 
     ./dev bench against REVISION                         burst on each store
     ./dev bench against REVISION postgres jetstream      on these stores only
@@ -28,17 +28,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from benchmarks._processes import Failed, Figures, figures
+from benchmarks._servers import Places
+from benchmarks._systems import SYSTEMS, WORKLOADS, System, Workload
+from benchmarks._tables import times
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from benchmarks._processes import Failed, Figures, figures  # noqa: E402 -- the path comes first
-from benchmarks._servers import Places  # noqa: E402
-from benchmarks._systems import SYSTEMS, WORKLOADS, System, Workload  # noqa: E402
-from benchmarks._tables import times  # noqa: E402
-
 ROUNDS = 5
 ENOUGH = 3
-"""With fewer rounds nothing is called slower."""
+"""The number of rounds from which something may be called slower."""
 SLOWER = 0.95
 """The ratio below which a difference is not called noise, if no round contradicts."""
 OURS = {system.store: system for system in SYSTEMS if system.is_ours}
@@ -74,7 +72,7 @@ class Comparison:
         pythons: The interpreters of the earlier and of the later revision.
         places: Where jobs are kept.
         rounds: How often each figure is made.
-        seconds: For how long to look where time is what is measured.
+        seconds: How long to measure where time is what is measured.
         jobs: How many, where it is not the workload's own number.
     """
 

@@ -1,4 +1,4 @@
-"""What a run costs, beside a yardstick: CPU per run, per one-shot and per start; and memory.
+"""What a run costs, next to a yardstick: CPU per run, per one-shot and per start; and memory.
 
     ./dev bench budget            everything
     ./dev bench budget cpu        only one of: cpu, burst, start
@@ -25,9 +25,6 @@ from functools import partial
 from pathlib import Path
 
 import anyio
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from benchmarks import _yardstick as yardstick
 from benchmarks._processes import figures as measure
 
@@ -40,7 +37,7 @@ TICKS = 20
 ONE_SHOTS = 10_000
 ROUNDS = 5
 TRIES = 3
-"""In each round; the least counts: whatever else the machine does can only add."""
+"""Tries in each round; the least counts: whatever else the machine does can only add."""
 LONGER = 5
 """Times as much work for the yardstick in memory, where a run takes a few microseconds."""
 

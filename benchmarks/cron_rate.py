@@ -1,6 +1,6 @@
-"""How fast the next cron occurrence is found, beside croniter; and what ten-year gaps cost.
+"""How fast the next cron occurrence is found, next to croniter; and what ten-year gaps cost.
 
-Run it as ``python benchmarks/cron_rate.py``. Every figure is the median of interleaved rounds, so
+Run it as ``python -m benchmarks.cron_rate``. Every figure is the median of interleaved rounds, so
 that a busy machine hurts both sides alike.
 """
 

@@ -1,4 +1,4 @@
-"""Jobs on NATS JetStream, beside what its client can do at all, on a server of its own.
+"""Jobs on NATS JetStream, next to what its client can do at all, on a server of its own.
 
     ./dev bench jetstream                    everything, one node
     ./dev bench jetstream limits drain       only some: limits, register, drain, steady, late,
@@ -14,23 +14,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import nats
+from benchmarks._peers import raw_jetstream
+from benchmarks._processes import figures
+from nats.aio.client import Client
+from tests.servers.nats_server import Cluster, Server
 
-import nats  # noqa: E402 -- after the path
-from benchmarks._peers import raw_jetstream  # noqa: E402 -- as above
-from benchmarks._processes import figures  # noqa: E402 -- as above
-from nats.aio.client import Client  # noqa: E402
-from tests.nats_server import Cluster, Server  # noqa: E402
-
-from sched_core import (  # noqa: E402
+from sched_core import (
     Execution,
     ExecutionQuery,
     Interval,
@@ -39,7 +35,7 @@ from sched_core import (  # noqa: E402
     Once,
     Scheduler,
 )
-from sched_jetstream import JetStreamBackend  # noqa: E402
+from sched_jetstream import JetStreamBackend
 
 ROUNDS = 3
 
@@ -58,10 +54,10 @@ class Bench:
         )
 
     def say(self, what: str, value: float, unit: str, limit: str | None = None) -> None:
-        beside = ""
+        ratio = ""
         if limit is not None and limit in self.limits:
-            beside = f"   {value / self.limits[limit]:5.2f} of {limit}"
-        print(f"{what:<58} {value:>10,.1f} {unit}{beside}", flush=True)
+            ratio = f"   {value / self.limits[limit]:5.2f} of {limit}"
+        print(f"{what:<58} {value:>10,.1f} {unit}{ratio}", flush=True)
 
     # -- what the client can do
 
@@ -136,7 +132,7 @@ class Bench:
         rate = statistics.median(rates)
         limit = "messages in atomic batches of 300"
         self.say("10,000 due one-shots, claimed, run and settled", rate, "runs/s", limit)
-        print(f"    {batches} writes for {count} runs: what sets the pace is said in docs/adr/0015")
+        print(f"    {batches} writes for {count} runs; the pace: docs/explanation/adr/0015")
 
     async def steady(self) -> None:
         bucket, jobs, seconds = f"s{next(self.names)}", 1000, 20

@@ -1,4 +1,4 @@
-"""PostgreSQL beside what users would pick instead, on the same server in the same run.
+"""PostgreSQL next to what users would pick instead, on the same server in the same run.
 
     ./dev bench postgres            everything
     ./dev bench postgres burst      only one of: burst, steady, growth, bulk, start
@@ -18,20 +18,15 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import anyio
+from benchmarks._processes import figures
+from benchmarks._servers import POSTGRES, Places
+from benchmarks._systems import SYSTEMS, measure, size_of
+from tests.servers.postgres_server import Server, server
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from benchmarks._processes import figures  # noqa: E402 -- the path comes first
-from benchmarks._servers import POSTGRES, Places  # noqa: E402
-from benchmarks._systems import SYSTEMS, measure, size_of  # noqa: E402
-from tests.postgres_server import Server, server  # noqa: E402 -- as above
-
-from sched_core import Interval, JobEvent, JobSpec, Once, Scheduler  # noqa: E402
-from sched_sql import SqlBackend  # noqa: E402
+from sched_core import Interval, JobEvent, JobSpec, Once, Scheduler
+from sched_sql import SqlBackend
 
 ROUNDS = 3
 

@@ -1,4 +1,4 @@
-"""Ours beside what users would pick instead, and beside what the stores can do by themselves.
+"""Ours, what users would pick instead, and what the stores can do on their own.
 
     ./dev bench side_by_side                       everything
     ./dev bench side_by_side burst register        these workloads only
@@ -15,10 +15,10 @@ of their own below ``.dev/peers``. Results go to ``.dev/side_by_side/``: JSON, a
 SVG) for each workload.
 
 Register: one-shots due in a year. Burst: one-shots all due now, until all have run and are recorded
-as far as the system records. Two: the same with two processes. Growth: 2,000 due one-shots beside n
+as far as the system records. Two: the same with two processes. Growth: 2,000 due one-shots among n
 recurring jobs. Start: from the start of a process until it runs a job that is due at once, n others
 stored. Steady: a thousand jobs every second. Idle: a hundred one-shots at random moments, which the
-slowest can do too. Lateness: idle beside n stored recurring jobs that are not due. Schedule
+slowest can do too. Lateness: idle among n stored recurring jobs that are not due. Schedule
 arithmetic has a table of its own: cron_rate.
 """
 
@@ -35,13 +35,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from benchmarks import _tables  # noqa: E402 -- the path comes first
-from benchmarks._processes import OWN, Failed, Figures, interpreter  # noqa: E402
-from benchmarks._servers import Places  # noqa: E402
-from benchmarks._systems import (  # noqa: E402
+from benchmarks import _tables
+from benchmarks._processes import OWN, Failed, Figures, interpreter
+from benchmarks._servers import Places
+from benchmarks._systems import (
     ENVIRONMENTS,
     SYSTEMS,
     WORKLOADS,
@@ -51,6 +48,7 @@ from benchmarks._systems import (  # noqa: E402
     takes_part,
 )
 
+ROOT = Path(__file__).resolve().parent.parent
 OUT = OWN / "side_by_side"
 STORES = ("memory", "sqlite", "postgres", "jetstream")
 ROUNDS, SECONDS, RUNS = 3, 8.0, 100
@@ -115,7 +113,7 @@ class Run:
 
 def main() -> int:
     """Measure, print, store, plot."""
-    parser = argparse.ArgumentParser(description="Ours beside the peers; see the file's beginning")
+    parser = argparse.ArgumentParser(description="Ours next to the peers; see the file's beginning")
     parser.add_argument("chosen", nargs="*", metavar="WORKLOAD|STORE")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--ours", action="store_true", help="without peers and raw limits")
@@ -173,7 +171,7 @@ def _report(run: Run, workloads: Sequence[str], *, quick: bool) -> int:
     plotter = interpreter("plots", ENVIRONMENTS)
     script = ROOT / "benchmarks" / "_peers" / "plot.py"
     subprocess.run([plotter, str(script), str(path), str(OUT)], check=True)
-    print(f"results: {path.relative_to(ROOT)}; plots beside it")
+    print(f"results: {path.relative_to(ROOT)}; plots in the same folder")
     return int(bool(run.failed))
 
 

@@ -22,13 +22,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio
+from benchmarks._stores import STORES, Store, store
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from benchmarks._stores import STORES, Store, store  # noqa: E402 -- the path comes first
-
-from sched_core import Interval, JobEvent, JobSpec, Policy, Scheduler  # noqa: E402
+from sched_core import Interval, JobEvent, JobSpec, Policy, Scheduler
 
 JOBS = 200
 ROWS = 15
@@ -36,7 +32,7 @@ FIFTH = ROWS // 5
 KEEP = timedelta(seconds=10)
 PRUNE = 5.0
 LEAST = 0.95
-"""Of the runs: what is not held is no soak."""
+"""How many of the runs must be made: with fewer it is no soak."""
 
 ALLOWED = {
     "memory MB": 2.0,

@@ -1,6 +1,6 @@
 """A backend made of another: every change of a definition is told to a function, with what it was.
 
-A backend inherits nothing, so one can stand in front of another and hand on what it does not care
+A backend inherits nothing, so one can be in front of another and hand on what it does not care
 about. It takes the same conformance suite: ``pytest test_audited_backend.py``.
 """
 
@@ -20,9 +20,9 @@ class Change:
 
     Attributes:
         what: Added, replaced or removed.
-        job_id: Of the job.
-        before: As it was, ``None`` where it was not.
-        after: As it is, ``None`` where it is no more.
+        job_id: The job's id.
+        before: The job before the change, ``None`` where there was none.
+        after: The job after the change, ``None`` where it was removed.
     """
 
     what: Literal["added", "replaced", "removed"]
@@ -35,7 +35,7 @@ class AuditedBackend:
     """Hands everything on to a backend, and tells of changes once they are stored.
 
     Args:
-        backend: Which one.
+        backend: The backend that stores the jobs.
         tell: Called in the event loop, and must not wait; what it raises goes to the caller.
     """
 

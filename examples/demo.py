@@ -294,12 +294,12 @@ async def show(board: Board) -> None:
     with Live(screen=True, auto_refresh=False) as live:
         while True:
             draw = partial(live.update, board.frame(live.console.height), refresh=True)
-            await anyio.to_thread.run_sync(draw)  # beside the loop: drawing must not delay jobs
+            await anyio.to_thread.run_sync(draw)  # outside the loop: drawing must not delay jobs
             await anyio.sleep(0.2)
 
 
 async def stop_on_signals(scheduler: Scheduler, board: Board, tasks: TaskGroup) -> None:
-    """Stop as ``run_forever`` does by itself, and show that it is under way."""
+    """Stop as ``run_forever`` does on its own, and show that it is under way."""
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for _ in signals:
             tasks.start_soon(stop, scheduler, board)
@@ -339,7 +339,7 @@ async def serve(database: Path, seconds: float | None, *, plain: bool) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Jobs on a SQLite file, live.")
     parser.add_argument("--database", type=Path, default=ROOT / "demo.db", help="the file")
-    parser.add_argument("--seconds", type=float, help="end by itself after so long")
+    parser.add_argument("--seconds", type=float, help="end after this many seconds")
     parser.add_argument("--plain", action="store_true", help="lines instead of a live screen")
     options = parser.parse_args()
     plain = options.plain or not sys.stdout.isatty()

@@ -1,7 +1,7 @@
 """A complete backend, written from nothing: jobs and history in one JSON file under a lock.
 
 It shows what a backend must do, and is as slow as it is short: every call reads the whole file.
-docs/writing-a-backend.md walks through it; test_json_backend.py beside it examines it.
+docs/how-to/writing-a-backend.md walks through it; test_json_backend.py examines it.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class JsonBackend:
     """Jobs in one JSON file.
 
     Args:
-        path: Of the file; made if it is missing.
+        path: The file; made if it is missing.
         lease: How long a claim lives unless it is renewed.
     """
 

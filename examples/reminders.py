@@ -31,7 +31,7 @@ PREFIX = "reminder/"
 
 
 async def remind(event: JobEvent) -> None:
-    # At least once: whoever must not remind twice keeps event.key with what it did.
+    # At least once: code that must not remind twice keeps event.key with what it did.
     print(f"{event.id.removeprefix(PREFIX)}: {event.metadata['text']}", flush=True)
 
 

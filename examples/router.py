@@ -1,4 +1,4 @@
-"""Functions for jobs: declared beside them, chosen by pattern and metadata, with middleware around.
+"""Functions that declare their own jobs: chosen by pattern and metadata, with middleware around.
 
 The router has a group and a version: a deploy that removes a function removes its job, and an older
 replica that is still running does not bring it back.

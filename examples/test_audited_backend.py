@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import anyio
-from audited_backend import AuditedBackend, Change  # type: ignore[import-not-found]  # beside this
+from audited_backend import AuditedBackend, Change  # type: ignore[import-not-found]  # same folder
 
 from sched_core import Interval, MemoryBackend, MemoryStore, Scheduler
 from sched_testkit import Harness, conformance

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from json_backend import JsonBackend  # type: ignore[import-not-found]  # it lies beside this file
+from json_backend import JsonBackend  # type: ignore[import-not-found]  # it is in the same folder
 
 from sched_testkit import Harness, conformance
 

@@ -20,7 +20,7 @@ LEFT_OUT: tuple[tuple[str, set[str]], ...] = (
     ("tests/core/", {"trio", "sqlite"}),
     ("tests/core/test_handlers.py", {"sqlite"}),  # what they do is asked of no store
 )
-"""Of tests on several loops and stores, the short form leaves out those with all these words."""
+"""Tests on several loops and stores: the short form leaves out those with all these words."""
 
 
 settings.register_profile(
@@ -87,7 +87,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 class Seconds:
-    """Tells what each part of ``./dev test`` took, beside its budget."""
+    """Tells what each part of ``./dev test`` took, next to its budget."""
 
     def __init__(self, lint: float) -> None:
         self._lint = lint

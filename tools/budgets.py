@@ -1,6 +1,6 @@
 """Seconds that each part of `./dev test` may take on two cores; more is told, and fails nothing.
 
-`./dev test` must end within ten minutes, also beside other load: see :func:`total`.
+`./dev test` must end within ten minutes, also under other load: see :func:`total`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TESTS: dict[str, int] = {
     "testkit": 130,
     "torture": 35,
 }
-"""By folder of tests/; five processes run them, for some tests wait most of the time."""
+"""Seconds by folder of tests/; five processes run them, for some tests wait most of the time."""
 PROCESSES = 5
 LIMIT = 600
 
@@ -40,7 +40,7 @@ def total() -> float:
 
 
 def rows(lint: float, spent: Mapping[str, float]) -> list[str]:
-    """Return a line for each part: its seconds beside its budget.
+    """Return a line for each part: its seconds and its budget.
 
     Args:
         lint: The seconds of what comes before the tests.

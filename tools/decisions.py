@@ -1,4 +1,4 @@
-"""How much decides: ``python -m tools.decisions ce8c53c HEAD``, two commits beside each other.
+"""How much decides: ``python -m tools.decisions ce8c53c HEAD``, two commits compared.
 
 Lines of code are those with neither only a comment nor a docstring on them. A branch is whatever
 may go two ways: ``if``, a loop, a comprehension, ``and``, ``except``, ``case``. A place decides

@@ -41,7 +41,7 @@ def ensure(level: str) -> None:
     if satisfied(level):
         return
     with alone():
-        if satisfied(level):  # somebody else made it meanwhile
+        if satisfied(level):  # another process made it meanwhile
             return
         began = time.monotonic()
         say(f"setup ({level}): once, until uv.lock or a pyproject.toml changes")
@@ -102,8 +102,8 @@ def sync(groups: Sequence[str]) -> None:
     environment = uv_environment()
     python = ("--python", sys.executable)
     if any(environment.get(name) for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_NO_INDEX")):
-        # The lock names the files of the public index. Whoever has set another one gets the same
-        # versions, with the same hashes, from there.
+        # The lock names the files of the public index. Where another one is set, the same
+        # versions, with the same hashes, come from there.
         wanted = OWN / "requirements.txt"
         fresh = ("--clear",) if VENV.exists() else ()
         editable = [arg for member in members() for arg in ("-e", str(member.parent))]

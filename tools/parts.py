@@ -32,7 +32,7 @@ def packages(*names: str) -> tuple[str, ...]:
 
 ALWAYS = ("uv.lock", "pyproject.toml")
 HELPERS = "tests/**/*"
-"""Of this pattern, what no test file is: any test may import it."""
+"""Files of this pattern that are no test files: any test may import them."""
 CODE = packages("cli", "core", "jetstream", "sql", "testkit")
 ALL = ("packages", "tests", "examples", "benchmarks", "docs", "tools", "dev", ".ci/run", "*.md")
 
@@ -42,11 +42,9 @@ TORTURING = (
     "packages/sched-testkit/src/sched_testkit/_numbers.py",
     "packages/sched-testkit/src/sched_testkit/torture",
     "tests/torture/harnesses.py",
-    "tests/nats_server.py",
-    "tests/postgres_server.py",
-    "tests/proxy.py",
+    "tests/servers",
 )
-"""What a torture uses beside the backend: of the testkit's laws and histories, nothing."""
+"""What a torture uses in addition to the backend; none of the testkit's laws and histories."""
 OCCURRENCES = "tests/core/occurrences"
 """All histories up to a length, more than a million, and long ones at random."""
 NARROW: dict[str, tuple[str, ...]] = {
@@ -65,7 +63,7 @@ NARROW: dict[str, tuple[str, ...]] = {
     "torture-judge": CODE,
     "torture-planted": SQL,
 }
-"""What tests depend on beside themselves and the helpers; those not named here: on everything."""
+"""What tests depend on, besides their own files and the helpers; others depend on everything."""
 
 TORTURED = {
     "Sqlite": packages("core", "sql"),
@@ -86,7 +84,7 @@ PROMISES = (
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of the proof that passes or fails by itself.
+    """A piece of the proof that passes or fails on its own.
 
     Attributes:
         name: What people call it.
@@ -113,7 +111,7 @@ class Part:
 
 
 def files(use: str) -> Iterator[Path]:
-    """Yield the files that a name or pattern stands for, without what Python leaves."""
+    """Yield the files that a name or pattern means, without what Python leaves."""
     for path in ROOT.glob(use):
         for each in path.rglob("*") if path.is_dir() and use != HELPERS else [path]:
             is_test = use == HELPERS and each.name.startswith("test_")
@@ -165,7 +163,7 @@ def benchmark(script: str, *args: str) -> Part:
     """Return the part that runs a benchmark and needs its promises kept."""
     return Part(
         "-".join((script, *args)),
-        (("python", f"benchmarks/{script}.py", *args),),
+        (("python", "-m", f"benchmarks.{script}", *args),),
         (*CODE, HELPERS, "benchmarks"),
         figures=r"\d",
         alone=True,

@@ -2,7 +2,7 @@
 
 The result of each part is kept below `.dev/prove/` with a digest of what it depends on: the part
 counts as passed until one of those files changes. A part that failed, or was interrupted, runs
-again. What a part prints goes to a file beside its result.
+again. What a part prints goes to a file next to its result.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 KEPT = OWN / "prove"
 TAIL = 40
-"""So many lines of the output of a part that failed are shown."""
+"""Lines that are shown of the output of a part that failed."""
 
 
 def prove(args: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Where things lie, starting programs of the environment, and what is said to people."""
+"""The checkout's folders, programs of the environment, and messages to people."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def step(program: str, *args: str) -> float:
 
 
 @contextmanager
-def beside(program: str, *args: str) -> Iterator[None]:
-    """Run a program of the environment meanwhile, for what it leaves; what it says is not shown."""
+def meanwhile(program: str, *args: str) -> Iterator[None]:
+    """Run a program of the environment while the block runs; its output is not shown."""
     command: list[str | Path] = [BIN / program, *args]
     silent = subprocess.DEVNULL
     with subprocess.Popen(command, cwd=ROOT, stdout=silent, stderr=silent) as process:

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-# Run in an environment of its own, beside which the types of this one mean nothing.
+# Run in an environment of its own, where the types of this one mean nothing.
 """APScheduler 3, one measurement per call: ``WORKLOAD STORE PLACE N``. It keeps no record."""
 
 import asyncio
@@ -10,7 +10,7 @@ from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from benchmarks._peers import figures
-from benchmarks._peers.figures import DUE_BESIDE_MANY, FAR, SECONDS, Meter, Share
+from benchmarks._peers.figures import DUE_AMONG_MANY, FAR, SECONDS, Meter, Share
 from sqlalchemy import create_engine, event
 
 LATE = []
@@ -83,7 +83,7 @@ async def main():
     elif workload in {"burst", "growth"}:
         if workload == "growth":
             others(n)
-            n = DUE_BESIDE_MANY
+            n = DUE_AMONG_MANY
         due(n)
         meter = Meter()
         scheduler.resume()

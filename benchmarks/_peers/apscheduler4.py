@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-# Run in an environment of its own, beside which the types of this one mean nothing.
+# Run in an environment of its own, where the types of this one mean nothing.
 """APScheduler 4, one measurement per call: ``WORKLOAD STORE PLACE N``."""
 
 import logging
@@ -21,7 +21,7 @@ logging.disable(logging.CRITICAL)
 LATE = []
 SHARE = Share()
 STATE = {"ran": 0, "wanted": 0, "done": None}
-DUE_BESIDE_MANY = 500  # a quarter of what the others get: it would take minutes
+DUE_AMONG_MANY = 500  # a quarter of what the others get: it would take minutes
 
 
 async def trivial():
@@ -90,7 +90,7 @@ async def main():
         elif workload in {"burst", "growth"}:
             if workload == "growth":
                 await others(n)
-                n = DUE_BESIDE_MANY
+                n = DUE_AMONG_MANY
             await due(n)
             meter = Meter()
             await scheduler.start_in_background()

@@ -22,8 +22,8 @@ from typing import NamedTuple
 FAR = datetime.now(UTC) + timedelta(days=365)
 SECONDS = float(os.environ.get("BENCH_SECONDS", "8"))
 RUNS = int(os.environ.get("BENCH_RUNS", "100"))
-"""So many one-shots are spread over the time, where it is not busy."""
-DUE_BESIDE_MANY = 2_000
+"""The number of one-shots that are spread over the time, where the process is not busy."""
+DUE_AMONG_MANY = 2_000
 TICKS = os.sysconf("SC_CLK_TCK")
 QUIET = 2.0
 """After so many seconds without a run, one of two processes takes all to be done."""

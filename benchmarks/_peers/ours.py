@@ -10,7 +10,7 @@ from typing import Literal
 
 import anyio
 from benchmarks._peers import figures
-from benchmarks._peers.figures import DUE_BESIDE_MANY, FAR, SECONDS, Meter, Share
+from benchmarks._peers.figures import DUE_AMONG_MANY, FAR, SECONDS, Meter, Share
 
 from sched_core import Backend, Interval, JobEvent, JobSpec, MemoryBackend, Once, Scheduler
 
@@ -89,7 +89,7 @@ async def register_bulk(backend: Backend, n: int) -> Found:
 
 
 async def burst(backend: Backend, n: int, *, others: int = 0) -> Found:
-    """As a service runs: claims, runs and settlements overlap, which `run_due` has no need of."""
+    """Run as a service does: claims, runs and settlements overlap, unlike in `run_due`."""
     recorded, done = 0, anyio.Event()
 
     def observe(_: object) -> None:
@@ -111,7 +111,7 @@ async def burst(backend: Backend, n: int, *, others: int = 0) -> Found:
 
 
 async def growth(backend: Backend, n: int) -> Found:
-    return await burst(backend, DUE_BESIDE_MANY, others=n)
+    return await burst(backend, DUE_AMONG_MANY, others=n)
 
 
 async def steady(backend: Backend, n: int) -> Found:
@@ -161,7 +161,7 @@ async def running(scheduler: Scheduler, late: list[float], start: datetime) -> F
 
 
 async def start(backend: Backend, n: int) -> Found:
-    """Until the first run of a job that is due at once; what is in memory is stored again."""
+    """Measure until the first run of a job that is due at once; memory is filled again."""
     ready: Found = {}
 
     async def handle(event: JobEvent) -> None:
@@ -191,7 +191,7 @@ async def fill_due(backend: Backend, n: int) -> Found:
 
 
 async def share(backend: Backend, n: int) -> Found:
-    """Run what is due beside another process that does the same."""
+    """Run what is due, as another process does at the same time."""
     mine = Share()
 
     async def handle(event: JobEvent) -> None:

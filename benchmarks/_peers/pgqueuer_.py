@@ -1,6 +1,6 @@
 """pgqueuer on PostgreSQL, one measurement per call: ``WORKLOAD STORE PLACE N``.
 
-A queue: what is stored beside are deferred entries. Its schedules begin at whole seconds, so that
+A queue: the other stored jobs are deferred entries. Its schedules begin at whole seconds, so that
 steady has no phases.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import asyncpg
 from benchmarks._peers import figures
-from benchmarks._peers.figures import DUE_BESIDE_MANY, SECONDS, Meter, Share
+from benchmarks._peers.figures import DUE_AMONG_MANY, SECONDS, Meter, Share
 from pgqueuer.core.applications import PgQueuer
 from pgqueuer.db import AsyncpgDriver
 from pgqueuer.queries import Queries
@@ -100,8 +100,8 @@ async def rates(bench: Bench, workload: str, n: int) -> dict[str, float]:
         return meter.rate(n)
     if workload == "growth":
         await bench.others(n)
-        await bench.due(DUE_BESIDE_MANY)
-        found: dict[str, float] = await bench.run(bench.rate(DUE_BESIDE_MANY))
+        await bench.due(DUE_AMONG_MANY)
+        found: dict[str, float] = await bench.run(bench.rate(DUE_AMONG_MANY))
         return found
     await bench.due(n)
     meter = Meter()

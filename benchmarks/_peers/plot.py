@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-# Run in an environment of its own, beside which the types of this one mean nothing.
+# Run in an environment of its own, where the types of this one mean nothing.
 """One bar chart per workload, as PNG and SVG: ``plot.py RESULTS FOLDER``."""
 
 import json

@@ -1,7 +1,7 @@
 """Procrastinate on PostgreSQL, one measurement per call: ``WORKLOAD STORE PLACE N``.
 
 What is done stays in its table, as with us. Its schedules live in code, not in the database, and
-begin at whole seconds: what is stored beside are one-shots, and steady has no phases.
+begin at whole seconds: the other stored jobs are one-shots, and steady has no phases.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import procrastinate
 from benchmarks._peers import figures
-from benchmarks._peers.figures import DUE_BESIDE_MANY, FAR, SECONDS, Meter, Share
+from benchmarks._peers.figures import DUE_AMONG_MANY, FAR, SECONDS, Meter, Share
 
 CHUNK = 10_000
 
@@ -82,7 +82,7 @@ async def rates(bench: Bench, workload: str, n: int) -> dict[str, float]:
         return meter.rate(n)
     if workload == "growth":
         await bench.others(n)
-        n = DUE_BESIDE_MANY
+        n = DUE_AMONG_MANY
     await bench.trivial.batch_defer_async(*[{} for _ in range(n)])
     meter = Meter()
     await bench.drain()

@@ -1,4 +1,4 @@
-"""What PostgreSQL can do by itself: ``WORKLOAD STORE PLACE N``.
+"""What PostgreSQL can do on its own: ``WORKLOAD STORE PLACE N``.
 
 Claim, finish and write a line for 500 rows in one statement; nothing else, no scheduler.
 """

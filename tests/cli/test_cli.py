@@ -335,6 +335,7 @@ def test_the_help_names_every_command(monkeypatch: pytest.MonkeyPatch) -> None:
         assert f"│ {command} " in shown
         each = sched(command, "--help").stdout
         assert "Usage: sched" in each
+        assert "[[" not in each
         assert "Exit codes" in shown
 
 

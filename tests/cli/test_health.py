@@ -10,8 +10,8 @@ from typing import Any
 
 import anyio
 import pytest
-from tests import postgres_server
-from tests.jetstream.servers import delete_streams, shared_server
+from tests.servers import postgres_server
+from tests.servers.nats_shared import delete_streams, shared_server
 from typer.testing import CliRunner
 
 from sched_cli import main as _commands  # noqa: F401 -- puts them into the application
@@ -30,7 +30,7 @@ from sched_core import (
 from sched_core.config import open_backend, read_config
 from sched_core.ports import Backend
 from sched_core.testing import FakeClock
-from sched_sql import SqlBackend
+from sched_sql import SqlBackend, SqliteBackend
 
 AGO = timedelta(minutes=2)
 
@@ -79,7 +79,7 @@ def backend_at(url: str) -> Backend:
     return open_backend(read_config({"mode": mode, mode: {"url": url}}, environ={}))
 
 
-def test_what_is_overdue_and_run_by_nobody_is_unhealthy(address: str) -> None:
+def test_an_overdue_job_that_no_worker_runs_is_unhealthy(address: str) -> None:
     code, output = sched("--url", address, "health")
     assert (code, output.count("\n")) == (2, 1), "there is no store, and none is made"
     anyio.run(make, backend_at(address))
@@ -100,11 +100,11 @@ def test_what_is_overdue_and_run_by_nobody_is_unhealthy(address: str) -> None:
             while not claims:  # where hints tell what is due
                 await backend.wait_due(Room(5))
                 claims = (await backend.claim_due(Room(5))).claims
-            await anyio.to_thread.run_sync(probe_beside)
+            await anyio.to_thread.run_sync(probe_meanwhile)
         finally:
             await backend.close()
 
-    def probe_beside() -> None:
+    def probe_meanwhile() -> None:
         code, found = asked(address, "health")
         assert (code, found["problems"]) == (0, [])
         if address.startswith("sqlite"):
@@ -219,8 +219,8 @@ def test_a_million_records_would_not_be_read(tmp_path: Path) -> None:
         async with open_scheduler({"mode": "sql", "sql": {"url": str(path)}}, environ={}) as opened:
             statements: list[str] = []
             backend = opened.backend
-            assert isinstance(backend, SqlBackend)
-            connection = backend._table._database.connection  # type: ignore[attr-defined]
+            assert isinstance(backend, SqliteBackend)
+            connection = backend._table._database.connection
             connection.set_trace_callback(statements.append)
             found = await probe(opened, own="sched-cli")
             assert found.problems == []

@@ -178,7 +178,7 @@ def test_an_output_that_cannot_show_a_line(drive: Drive) -> None:
     assert shown[5].errors == "sched: no job '\\xe4' is stored\n"
 
 
-def test_nobody_reads_on(drive: Drive) -> None:
+def test_the_reader_of_the_output_has_ended(drive: Drive) -> None:
     for each in drive(
         "unheard", ["jobs"], ["history", "--json"], ["--help"], ["next", "* * * * *"]
     ):

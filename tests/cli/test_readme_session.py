@@ -53,7 +53,7 @@ def plain(text: str) -> list[str]:
 
 @pytest.mark.parametrize("page", [FIRST, README], ids=["first page", "package"])
 def test_the_session_is_true(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What stands on the page, copied into an empty folder.
+    """The files of the page, copied into an empty folder, print what the page shows.
 
     The service is a process of its own; the commands run in this one, which has imported them.
     """

@@ -1,4 +1,4 @@
-"""On sessions of its own in the long form; in the short one on sessions that PgBouncer keeps.
+"""PostgreSQL: the long form on sessions of its own, the short one on sessions of PgBouncer.
 
 To begin a session takes the server longer than to play most laws.
 """

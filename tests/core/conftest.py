@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from tests.core.running import BACKENDS, Make, seconds
 
 from sched_core import MemoryBackend, MemoryStore
-from sched_core._runtime import loop as runtime_loop
+from sched_core._runtime import shutdown
+from sched_core.schedule import kinds
 
 
 @pytest.fixture
 def short_flush(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait less for handlers that do not end after they were cancelled."""
-    monkeypatch.setattr(runtime_loop, "FLUSH", 1.0)
+    monkeypatch.setattr(shutdown, "FLUSH", 1.0)
+
+
+@pytest.fixture
+def own_kinds() -> Iterator[None]:
+    """Forget the kinds of schedules that a test registers."""
+    with patch.dict(kinds.KINDS), patch.dict(kinds.TAGS):
+        yield
+    kinds.known_tags.cache_clear()
 
 
 @pytest.fixture(params=BACKENDS)

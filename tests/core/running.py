@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anyio
+from tests.wrappers import HandsOn
 
 from sched_core import Execution, Handler, Once, Scheduler, Status
 from sched_core.testing import FakeClock, history
@@ -110,11 +111,11 @@ def gate() -> Iterator[threading.Event]:
         event.set()
 
 
-class Faulty:
+class Faulty(HandsOn):
     """A backend some of whose calls fail or hang, as long as the test says so."""
 
     def __init__(self, backend: Any) -> None:
-        self.backend = backend
+        super().__init__(backend)
         self.failures: dict[str, BaseException] = {}
         self.hangs: set[str] = set()
         self.calls: dict[str, int] = {}

@@ -33,7 +33,7 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 HOURLY = Interval(hours=1, start=START)
 LONG = START + 10_000 * DAY
 ANY: Any = None
-"""Stands for what a type checker would refuse."""
+"""A value that a type checker would refuse."""
 
 
 @frozen
@@ -140,7 +140,7 @@ def test_one_question_is_few_questions_to_the_parts(
 
 
 def test_dates_around_what_is_left_out_already_cost_nothing() -> None:
-    """Where two Excludings have the same dates, only what is between them is looked at."""
+    """If two Excludings have the same dates, only what is between them is looked at."""
     part = Asked(HOURLY)
     schedule = nested(lambda inner: Excluding(inner, days(200)), part, 5)
     found = count_occurrences(schedule, START, START + 400 * DAY - HOUR, START)
@@ -374,7 +374,7 @@ NONSENSE: list[tuple[str, Callable[[datetime], object], str]] = [
 def test_an_answer_that_cannot_be_true_is_refused(
     answer: Callable[[datetime], object], says: str
 ) -> None:
-    """As it is, and inside of combined ones, which would go on asking for ever."""
+    """Alone, and inside of combined ones, which would go on asking without end."""
     broken = Says(answer)
     around: list[Schedule] = [
         broken,
@@ -451,7 +451,7 @@ sys.exit(str(started) if started else 0)
 
 
 def test_no_schedule_starts_a_program() -> None:
-    """Not to be made, asked, stored or read, nor by what it imports for that."""
+    """No schedule needs one to be made, asked, stored or read, or for what it imports."""
     done = subprocess.run(
         [sys.executable, "-c", WATCHED], check=False, capture_output=True, text=True
     )

@@ -37,7 +37,7 @@ from sched_core.testing import EPOCH, FakeClock
 
 LEASE = seconds(30)
 CANCELS = Policy(overlap="cancel", retry=Retry(attempts=3))
-"""Of a job whose runs last longer than its schedule allows."""
+"""The schedule of a job whose runs last longer than it allows."""
 
 
 class Endless:
@@ -170,7 +170,7 @@ def test_a_mark_that_a_renewal_brings_ends_the_run_cancelled(loop: str, in_threa
     run(loop, main)
 
 
-def test_a_run_that_ends_before_the_renewal_has_ended_by_itself(loop: str) -> None:
+def test_a_run_that_ends_before_the_renewal_has_ended_on_its_own(loop: str) -> None:
     clock, let_go, begun = FakeClock(), anyio.Event(), anyio.Event()
 
     async def handler(event: JobEvent) -> None:

@@ -22,17 +22,17 @@ async def until_noticed(clock: FakeClock, scheduler: Scheduler) -> None:
     await until(noticed)
 
 
-async def let_stand(clock: FakeClock, *schedulers: Scheduler) -> None:
+async def let_rest(clock: FakeClock, *schedulers: Scheduler) -> None:
     """Let the clock go on until it counts as standing where it was set."""
     for scheduler in schedulers:
         await until_noticed(clock, scheduler)
 
-    async def stands() -> bool:
+    async def rests() -> bool:
         clock.advance(seconds=1)
         await anyio.sleep(0.01)
         return all([(await scheduler.health()).healthy for scheduler in schedulers])
 
-    await until(stands)
+    await until(rests)
 
 
 def test_a_clock_set_forward_while_it_runs(loop: str, make: Make) -> None:
@@ -45,7 +45,7 @@ def test_a_clock_set_forward_while_it_runs(loop: str, make: Make) -> None:
             await anyio.sleep(0.05)
             assert handler.events == []
             clock.jump(timedelta(hours=10, minutes=30))
-            await let_stand(clock, scheduler)
+            await let_rest(clock, scheduler)
             executions = await wait_for_executions(scheduler, 2)
             await anyio.sleep(0.1)
             assert len(await executions_of(scheduler)) == 2
@@ -98,7 +98,7 @@ def test_two_schedulers_take_nothing_from_each_other_when_the_clock_is_set_forwa
                 await one.submit_job(f"job-{n}", Once(clock.now()))
             await until(lambda: len(begun) == 10)
             clock.jump(timedelta(hours=1))
-            await let_stand(clock, one, other)
+            await let_rest(clock, one, other)
             let_go.set()
             executions = await wait_for_executions(one, 10)
             assert {(execution.status, execution.attempt) for execution in executions} == {
@@ -125,7 +125,7 @@ def test_a_timeout_counts_what_has_elapsed_and_not_what_the_clock_was_set_by(
             await scheduler.submit_job("in time", Once(clock.now()), policy=policy)
             await until(lambda: begun)
             clock.jump(timedelta(hours=1))
-            await let_stand(clock, scheduler)
+            await let_rest(clock, scheduler)
             let_go.set()
             (execution,) = await wait_for_executions(scheduler, 1)
             assert execution.status is Status.SUCCEEDED

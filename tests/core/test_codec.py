@@ -236,7 +236,7 @@ def test_durations_are_exact(duration: timedelta) -> None:
         ),
     ],
 )
-def test_what_is_stored_stays_readable_for_ever(schedule: Schedule, tag: str, text: str) -> None:
+def test_what_is_stored_stays_readable(schedule: Schedule, tag: str, text: str) -> None:
     """Change an expectation here only together with FORMAT."""
     assert (codec.tag_of(schedule), codec.encode_schedule(schedule)) == (tag, text)
     assert codec.decode_schedule(tag, text) == schedule
@@ -290,7 +290,7 @@ def test_headers_say_what_can_be_read() -> None:
 
 @frozen
 class Lunar:
-    """A kind of somebody else."""
+    """Another package's kind."""
 
     phase: str
 
@@ -301,9 +301,8 @@ class Lunar:
         return None
 
 
-def test_other_kinds_can_be_registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codec, "_KINDS", dict(codec._KINDS))
-    monkeypatch.setattr(codec, "_TAGS", dict(codec._TAGS))
+@pytest.mark.usefixtures("own_kinds")
+def test_other_kinds_can_be_registered() -> None:
     with pytest.raises(InvalidDefinition, match="register"):
         codec.tag_of(Lunar("full"))
     codec.register("lunar", Lunar, lambda one: one.phase, Lunar)
@@ -317,11 +316,10 @@ def test_other_kinds_can_be_registered(monkeypatch: pytest.MonkeyPatch) -> None:
         codec.register("cron", Lunar, lambda one: one.phase, Lunar)
     with pytest.raises(InvalidDefinition, match="registered already"):
         codec.register("other", Cron, lambda one: one.expression, Cron)
-    codec.known_tags.cache_clear()
 
 
 def test_the_usual_way_needs_no_converter() -> None:
-    """To import cattrs takes as long as to import all the rest."""
+    """Importing cattrs takes as long as importing all the rest."""
     script = (
         "import sys; from sched_core import codec; from sched_core.schedule import Cron, Once;"
         "from sched_core import Policy;"

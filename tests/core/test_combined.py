@@ -122,7 +122,7 @@ def test_it_comes_back_from_the_codec_and_from_copies(schedule: Schedule) -> Non
     assert pickle.loads(pickle.dumps(schedule)) == copy.deepcopy(schedule) == schedule
 
 
-# -- each by itself ----------------------------------------------------------
+# -- each alone --------------------------------------------------------------
 
 
 def test_what_coincides_occurs_once() -> None:
@@ -229,10 +229,17 @@ def test_parts_of_others_are_stepped_through() -> None:
     assert newest == Newest(START + DAY - HOUR, exact=True)
 
 
+class Resting(Stepped):
+    """A kind of one's own that counts from the end of a run."""
+
+    counts_from_end = True
+
+
 REFUSED: list[tuple[str, Callable[[], object], str, str]] = [
     ("no part", AnyOf, "schedules", "1 to 100"),
     ("too many", lambda: AnyOf(*[HOURLY] * 101), "schedules", "not 101"),
     ("a fixed delay", lambda: AnyOf(FixedDelay(hours=1)), "schedules", "use Interval"),
+    ("a delay of one's own", lambda: AnyOf(Resting(HOUR)), "schedules", "Resting cannot be"),
     ("a class", lambda: AnyOf(cast(Any, Interval)), "schedules", "must be a schedule"),
     ("text", lambda: Between(cast(Any, "daily"), START), "schedule", "must be a schedule"),
     ("no bound", lambda: Between(HOURLY), "start", "give one of them"),

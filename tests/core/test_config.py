@@ -26,10 +26,10 @@ from sched_core._support.redaction import without_password
 from sched_core.config import open_backend, read_config
 from sched_core.settings import Section, duration, setting
 from sched_core.testing import FakeClock, RecordingHandler
-from sched_sql import SqlBackend
+from sched_sql import SqlBackend, SqliteBackend
 from sched_sql.configuration import SqlSettings
 
-# The configuration of the original work, as it stands there; the mode is put in by the tests.
+# The configuration of the original project, unchanged; the tests insert the mode.
 ORIGINAL = """
 [database]
 driver = "sqlite"
@@ -122,7 +122,7 @@ def refused(act: Callable[[], object], kind: type[Exception] = InvalidDefinition
 def test_the_originals_file_opens_a_working_scheduler(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With no database named, it is scheduler.db in the working directory."""
+    """Without a name, the database is scheduler.db in the working directory."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.toml").write_text(ORIGINAL.format(mode="gorm"), encoding="utf-8")
     clock, handler = FakeClock(), RecordingHandler()
@@ -430,7 +430,7 @@ def test_sql_options_reach_the_backend(tmp_path: Path) -> None:
         "sql": {"dsn": f"{tmp_path}/x.db", "lease": "1m", "timeout": 5, "synchronous": "NORMAL"},
     }
     backend = open_backend(read_config(config, environ={}))
-    assert isinstance(backend, SqlBackend)
+    assert isinstance(backend, SqliteBackend)
     assert backend.capabilities.lease == timedelta(minutes=1)
 
 

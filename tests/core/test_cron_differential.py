@@ -46,7 +46,7 @@ MOST_TICKS = 20_000
 
 
 class CronSimStuckError(Exception):
-    """cronsim goes round in a circle, or finds the same moment for ever."""
+    """cronsim goes round in a circle, or finds the same moment without end."""
 
 
 class BoundedCronSim(CronSim):

@@ -7,16 +7,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import anyio
 import pytest
 from tests.core.backends import KINDS, LEASE, Open, fresh_store
+from tests.core.running import Faulty
 
 from sched_core import (
     Backend,
     BackendUnavailable,
-    Claim,
     Cron,
     Drop,
     Execution,
@@ -26,7 +26,6 @@ from sched_core import (
     JobNotFound,
     NoRoute,
     Policy,
-    Renewal,
     Retry,
     Room,
     Scheduler,
@@ -43,32 +42,20 @@ AT_HALF = Cron("30 * * * *")
 POLICY = Policy(retry=Retry(attempts=3, backoff=10 * MINUTE))
 
 
-class Wire:
-    """Between a scheduler and its backend: what may go wrong on the way.
+class Wire(Faulty):
+    """A faulty backend that can lose the replies of settlements, too.
 
     Attributes:
-        renewals: ``"pass"``, ``"hang"`` (never answered) or ``"fail"``.
         lose_replies: So many settles are written, and then reported as of unknown outcome.
     """
 
     def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-        self.renewals = "pass"
+        super().__init__(backend)
         self.lose_replies = 0
         self.settled: list[Settled] = []
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
-
-    async def renew(self, renewals: Sequence[Renewal]) -> Sequence[Claim]:
-        if self.renewals == "hang":
-            await anyio.sleep_forever()
-        if self.renewals == "fail":
-            raise BackendUnavailable("cut")
-        return await self._backend.renew(renewals)
-
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
-        outcomes = await self._backend.settle(settlements)
+        outcomes = await self.backend.settle(settlements)
         if self.lose_replies:
             self.lose_replies -= 1
             raise BackendUnavailable("the reply was lost")
@@ -367,7 +354,10 @@ def test_an_edit_stands_when_another_instance_takes_over(
     async def main() -> None:
         async with World(fresh_store(kind, tmp_path)) as world:
             world.one.holds = True
-            world.one.wire.renewals = renewals
+            if renewals == "hang":
+                world.one.wire.hangs.add("renew")
+            else:
+                world.one.wire.failures["renew"] = BackendUnavailable("cut")
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(world.one.scheduler.run_due)
                 await world.one.gate.entered.wait()

@@ -208,7 +208,7 @@ def ends() -> dict[str, tuple[BaseException, str]]:
 
 @pytest.mark.parametrize("fails", [False, True], ids=["returns", "raises"])
 def test_a_child_that_a_handler_forks_ends_with_the_handler(fails: bool) -> None:
-    """It would wait in the thread for ever, and whoever waits for it as long."""
+    """It would wait in the thread without end, and so would its caller."""
     text = f"""
 import os
 from datetime import UTC, datetime
@@ -648,7 +648,7 @@ def test_a_handler_that_blocks_the_loop_past_its_lease(loop: str, make: Make) ->
 
 
 def test_forty_slow_sync_handlers_at_once_hold_up_nothing(loop: str, make: Make) -> None:
-    """Not the claims, not the settles, and not what else uses threads."""
+    """Claims, settlements and other users of threads do not wait for it."""
 
     async def main() -> None:
         with gate() as let_go:
@@ -832,7 +832,7 @@ def test_stop_does_not_wait_for_a_thread_that_never_returns(loop: str, make: Mak
                 assert time.monotonic() - began < 5
                 assert not scheduler.is_running
                 assert await executions_of(scheduler, "hangs") == []
-                # Left to its lease: nobody gets it before that.
+                # Its lease has to end: no worker gets it before that.
                 job = await scheduler.get_job("hangs")
                 assert (job.held, job.standing.find(1)) == (1, job.standing.scheduled)
                 async with running(make(60), handler) as other:
@@ -890,10 +890,10 @@ HANGING_PROCESS = """
 import sys, threading, anyio
 from datetime import datetime, timezone
 from sched_core import Scheduler, Once, Policy, MemoryBackend
-from sched_core._runtime import loop
+from sched_core._runtime import shutdown
 from sched_sql import SqlBackend
 
-loop.FLUSH = 0.5
+shutdown.FLUSH = 0.5
 begun = threading.Event()
 
 def handler(event):
@@ -1017,7 +1017,7 @@ def test_an_absurd_delay_of_no_route_is_no_success_and_no_crash(delay: float) ->
 def test_a_claim_that_cannot_be_renewed_is_given_up_and_writes_nothing(
     kind: str, how: str, loop: str, make: Make
 ) -> None:
-    """The successor stands; whoever lost the claim cancels its handler by the end of the lease."""
+    """The successor runs; the worker that lost the claim cancels its handler by the lease's end."""
     lease = 0.5
 
     async def main() -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from sched_core import codec
 from sched_core.codec import ScheduleKind
+from sched_core.schedule import kinds
 
 ROOT = Path(__file__).parents[2]
 UV = ROOT / ".dev" / "uv-venv" / "bin" / "uv"
@@ -146,11 +147,10 @@ def test_it_runs_where_it_is_installed_and_is_left_alone_elsewhere(
     assert run(AGAIN, tmp_path, installed).startswith("['inside', 'lamps-off']")
 
 
+@pytest.mark.usefixtures("own_kinds")
 def test_a_package_that_cannot_be_loaded_disturbs_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(codec, "_KINDS", dict(codec._KINDS))
-    monkeypatch.setattr(codec, "_TAGS", dict(codec._TAGS))
     kind = ScheduleKind(Path, str, Path)
     monkeypatch.setattr(sys.modules[__name__], "GOOD", kind, raising=False)
     monkeypatch.setattr(sys.modules[__name__], "NO_KIND", "text", raising=False)
@@ -171,7 +171,7 @@ def test_a_package_that_cannot_be_loaded_disturbs_nothing(
             assert codec.readable(codec.FORMAT, "good") is None
         assert codec.readable(codec.FORMAT, "wrong") is not None
         assert codec.readable(codec.FORMAT, "cron") is None
-        assert codec._KINDS["cron"].cls is not Path
+        assert kinds.KINDS["cron"].cls is not Path
         assert [record.args for record in caplog.records] == [
             (point.name, point.value) for point in points[:3]
         ]

@@ -13,11 +13,19 @@ from tests.core.running import Faulty
 
 from sched_core import BackendUnavailable, Interval, Job, JobSpec, MemoryBackend, Standing
 from sched_core._runtime import maintenance as looks
-from sched_core._runtime.maintenance import LOOK_AGAIN, LOOK_BEGINS, Moments, Unreadable
+from sched_core._runtime.maintenance import (
+    CHECKS_BEGIN,
+    LONGEST_CHECK_PAUSE,
+    MomentsCheck,
+    UnreadableCheck,
+)
 from sched_core._runtime.observers import Observers
 from sched_core.testing import EPOCH, FakeClock
 
-LOOKS: dict[str, type[Unreadable | Moments]] = {"listing": Unreadable, "moments": Moments}
+LOOKS: dict[str, type[UnreadableCheck | MomentsCheck]] = {
+    "listing": UnreadableCheck,
+    "moments": MomentsCheck,
+}
 SECOND = timedelta(seconds=1)
 PassBy = Callable[[timedelta], Awaitable[None]]
 
@@ -92,10 +100,10 @@ def test_a_look_comes_again_soon_however_long_it_hung_and_however_often_it_faile
         await backend.open(clock, worker="w")
         async with looking(kind, backend, clock) as (observers, pass_by):
             for number in range(1, failures + 1):
-                await pass_by(LOOK_BEGINS)
+                await pass_by(CHECKS_BEGIN)
                 assert backend.failed == number
             backend.is_back = True
-            await pass_by(LOOK_BEGINS - SECOND)
+            await pass_by(CHECKS_BEGIN - SECOND)
             assert list(observers.problems) == [f"{kind}: BackendUnavailable: away"]
             await pass_by(SECOND)
             assert list(observers.problems) == []
@@ -106,9 +114,9 @@ def test_a_look_comes_again_soon_however_long_it_hung_and_however_often_it_faile
 @pytest.mark.parametrize(
     ("reads", "pause"),
     [
-        (timedelta(seconds=0.1), LOOK_BEGINS),
+        (timedelta(seconds=0.1), CHECKS_BEGIN),
         (timedelta(seconds=1), timedelta(minutes=1)),
-        (timedelta(seconds=10), LOOK_AGAIN),
+        (timedelta(seconds=10), LONGEST_CHECK_PAUSE),
     ],
 )
 def test_a_look_that_has_read_for_long_before_it_failed_comes_later(
@@ -126,7 +134,7 @@ def test_a_look_that_has_read_for_long_before_it_failed_comes_later(
         standing = Standing(0, None, None)
         await backend.add([Job(JobSpec(each, spec), each, True, EPOCH, standing) for each in ids])
         async with looking("moments", backend, clock) as (observers, pass_by):
-            await pass_by(LOOK_BEGINS)
+            await pass_by(CHECKS_BEGIN)
             for number in (1, 2, 3):
                 assert backend.failed == number
                 await pass_by(pause - SECOND)

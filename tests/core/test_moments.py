@@ -24,7 +24,7 @@ from sched_core import (
     Status,
 )
 from sched_core._runtime import maintenance
-from sched_core._runtime.maintenance import LOOK_AGAIN, LOOK_BEGINS, Moments
+from sched_core._runtime.maintenance import CHECKS_BEGIN, LONGEST_CHECK_PAUSE, MomentsCheck
 from sched_core._runtime.observers import Observers
 from sched_core.testing import EPOCH, FakeClock, RecordingHandler, history
 
@@ -37,10 +37,10 @@ class Place:
     def __init__(self) -> None:
         self.clock, self.store = FakeClock(), MemoryStore()
 
-    async def worker(self, name: str) -> tuple[Moments, Faulty]:
+    async def worker(self, name: str) -> tuple[MomentsCheck, Faulty]:
         backend = Faulty(MemoryBackend(self.store))
         await backend.open(self.clock, worker=name)
-        return Moments(backend, self.clock, Observers(backend, ())), backend
+        return MomentsCheck(backend, self.clock, Observers(backend, ())), backend
 
     async def add(self, backend: Faulty, job_id: str) -> None:
         far = EPOCH + YEARS
@@ -68,23 +68,23 @@ def test_one_looks_for_each_release(release: list[str]) -> None:
         first, backend = await place.worker("first")
         second, _ = await place.worker("second")
         await place.add(backend, "a")
-        await first.look()
+        await first.check()
         assert place.is_right("a")
         await place.add(backend, "b")
-        await second.look()
+        await second.check()
         assert not place.is_right("b"), "it has looked although that was done"
         release[0] = "2025b"
-        await second.look()
+        await second.check()
         assert place.is_right("b")
         release[0] = "2025a"
         await place.add(backend, "c")
-        await first.look()
+        await first.check()
         assert not place.is_right("c"), "an older release tells nothing"
 
     anyio.run(main)
 
 
-def test_a_look_that_nobody_ends_is_taken_over(release: list[str]) -> None:
+def test_a_check_that_no_worker_ends_is_taken_over(release: list[str]) -> None:
     """A worker dies between its note that it looks and the end of its look."""
 
     async def main() -> None:
@@ -93,11 +93,11 @@ def test_a_look_that_nobody_ends_is_taken_over(release: list[str]) -> None:
         await place.add(backend, "a")
         backend.failures["jobs"] = BackendUnavailable("it has died")
         with pytest.raises(BackendUnavailable):
-            await dying.look()
+            await dying.check()
         next_one, _ = await place.worker("next")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(next_one.run)
-            for step in (LOOK_BEGINS, LOOK_AGAIN):
+            for step in (CHECKS_BEGIN, LONGEST_CHECK_PAUSE):
                 assert not place.is_right("a")
                 await anyio.wait_all_tasks_blocked()
                 place.clock.advance(step)
@@ -105,7 +105,7 @@ def test_a_look_that_nobody_ends_is_taken_over(release: list[str]) -> None:
             await until(lambda: place.is_right("a"))
         third, _ = await place.worker("third")
         await place.add(backend, "b")
-        await third.look()
+        await third.check()
         assert not place.is_right("b"), "it has looked although that was done"
 
     anyio.run(main)
@@ -131,14 +131,14 @@ def test_a_retry_that_waits_in_the_future_is_due_now_and_its_next_moment_is_put_
             assert await scheduler.run_due() == 1
             clock.jump(-YEARS)
             failing[0] = False
-            looks = Moments(backend, clock, Observers(backend, ()))
+            looks = MomentsCheck(backend, clock, Observers(backend, ()))
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(looks.run)
                 await anyio.wait_all_tasks_blocked()
-                clock.advance(LOOK_BEGINS)
+                clock.advance(CHECKS_BEGIN)
                 await anyio.wait_all_tasks_blocked()
                 assert await scheduler.run_due() == 1
-                clock.advance(LOOK_AGAIN)
+                clock.advance(LONGEST_CHECK_PAUSE)
             job = await scheduler.get_job("hourly")
             assert job.next_run == EPOCH + timedelta(hours=1)
             (newest, *_) = await history(scheduler, "hourly")

@@ -1,4 +1,4 @@
-"""Runs that may kill their process: what begins beside them, and what is known of it."""
+"""Runs that may kill their process: what begins while they run, and what the store knows."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ class Place:
         self.clock, self.store = FakeClock(), MemoryStore()
         self.begun: list[str] = []
         self.ended: list[str] = []
-        self.beside: list[tuple[str, ...]] = []
-        """At each beginning, what was under way."""
+        self.alongside: list[tuple[str, ...]] = []
+        """The other runs that were under way, at each beginning."""
         self.held: set[str] = set()
         """The ids of jobs whose handlers do not end."""
 
     async def handle(self, event: JobEvent) -> None:
-        self.beside.append(tuple(sorted(set(self.begun) - set(self.ended))))
+        self.alongside.append(tuple(sorted(set(self.begun) - set(self.ended))))
         self.begun.append(event.id)
         while event.id in self.held:  # noqa: ASYNC110 -- the test may say so at any time
             await anyio.sleep(0.005)
@@ -63,7 +63,7 @@ class Place:
         return self.store.row(job_id).hold
 
     def is_alone(self, job_id: str) -> bool:
-        """Whether the store has it that nothing runs beside the job."""
+        """Whether the store knows that nothing runs at the same time as the job."""
         hold = self.hold(job_id)
         return hold is not None and hold.alone_at is not None
 
@@ -96,7 +96,7 @@ async def a_while() -> None:
         await anyio.sleep(0.005)
 
 
-def test_nothing_begins_beside_it_and_the_store_knows(loop: str) -> None:
+def test_nothing_begins_while_it_runs_and_the_store_knows(loop: str) -> None:
     async def main() -> None:
         place = Place()
         await place.suspect("suspect")
@@ -128,7 +128,7 @@ def test_it_waits_for_what_was_claimed_with_it(loop: str) -> None:
             assert "suspect" not in place.begun
             place.held.remove("two")
             await until(lambda: "suspect" in place.begun)
-            assert place.beside[-1] == ()
+            assert place.alongside[-1] == ()
             assert place.is_alone("suspect")
             place.held.clear()
             await until(lambda: len(place.ended) == 3)
@@ -136,9 +136,7 @@ def test_it_waits_for_what_was_claimed_with_it(loop: str) -> None:
     run(loop, main)
 
 
-def test_beside_what_does_not_end_it_is_called_all_the_same_and_not_alone(
-    loop: str, short: float
-) -> None:
+def test_if_another_run_does_not_end_it_is_called_and_is_not_alone(loop: str, short: float) -> None:
     async def main() -> None:
         place = Place()
         await place.suspect("suspect")
@@ -148,7 +146,7 @@ def test_beside_what_does_not_end_it_is_called_all_the_same_and_not_alone(
             began = anyio.current_time()
             await until(lambda: "suspect" in place.begun)
             assert anyio.current_time() - began >= short
-            assert place.beside[-1] == ("long",)
+            assert place.alongside[-1] == ("long",)
             assert not place.is_alone("suspect")
             place.held.clear()
             await until(lambda: len(place.ended) == 2)
@@ -194,8 +192,8 @@ def test_several_come_one_after_the_other_and_others_in_between(loop: str, short
                     await scheduler.ensure_job(name, Once(place.clock.now()))
                 await anyio.sleep(0.01)
             await until(lambda: set(suspects) <= set(place.ended))
-        beside = dict(zip(place.begun, place.beside, strict=True))
-        assert [beside[each] for each in suspects] == [()] * 3
+        alongside = dict(zip(place.begun, place.alongside, strict=True))
+        assert [alongside[each] for each in suspects] == [()] * 3
         assert sorted(each for each in place.begun if each in suspects) == suspects
         assert set(place.begun) - set(suspects), "others were not held up until all had ended"
 

@@ -165,7 +165,7 @@ def test_a_claim_that_is_to_end_a_pause_holds_no_occurrence() -> None:
 def test_executions_about_what_is_held_are_left_to_the_end_of_the_claim(how: str) -> None:
     row, to = held(), Written()
     read = row.readable("a")
-    own = define.retire(read, now=NOW)
+    own = define.final_executions(read, now=NOW)
     other = evolve(own[0], number=9, id="u:9:0")
     if how == "replace":
         row.replace(read, [*own, other], 2, to)
@@ -275,7 +275,7 @@ class TestRenew:
             assert row.hold is not None
             assert row.hold.alone_at == since
 
-    def test_a_claim_whose_lease_has_ended_and_that_nobody_has_ended_is_held(self) -> None:
+    def test_a_claim_whose_lease_has_ended_is_held_until_a_call_ends_it(self) -> None:
         row = Row(job())
         claim = claimed(row)
         assert row.renew(Renewal(claim), LATER + LEASE, LEASE) is not None

@@ -47,7 +47,7 @@ from sched_core import (
     SchedulerRunning,
     Status,
 )
-from sched_core._runtime import completion as settler_module
+from sched_core._runtime import completion
 from sched_core._runtime import loop as runtime_loop
 from sched_core.clock import pause
 from sched_core.testing import FakeClock, RecordingHandler
@@ -659,7 +659,7 @@ class Fickle:
 def test_a_schedule_that_fails_is_set_aside_and_turns_health_red(
     loop: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settler_module, "UNDECIDED", seconds(0.1))
+    monkeypatch.setattr(completion, "SCHEDULE_ERROR_DELAY", seconds(0.1))
 
     async def main() -> None:
         schedule = Fickle()
@@ -688,7 +688,7 @@ def test_a_schedule_that_fails_is_set_aside_and_turns_health_red(
     run(loop, main)
 
 
-def test_an_observer_that_fails_is_logged_and_harms_nobody(
+def test_an_observer_that_fails_is_logged_and_harms_nothing(
     loop: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:

@@ -28,9 +28,9 @@ from sched_core._runtime.runs import (
     Postponed,
     Run,
     Step,
-    Worker,
+    WorkerTask,
+    cancelled_outcome,
     failure,
-    told_to_stop,
 )
 
 NOW = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
@@ -49,7 +49,7 @@ def take(run: Run, step: Step) -> None:
     if step == "queue":
         run.queue(Start(1, NOW, Kind.SCHEDULED, 1))
     elif step == "call":
-        run.call(Worker(), NOW, in_thread=True)
+        run.call(WorkerTask(), NOW, in_thread=True)
     elif step == "commit":
         run.commit(Settlement(run.claim, None, None, ()))
     elif step == "decide":
@@ -89,7 +89,8 @@ def test_what_the_table_allows_and_nothing_else(phase: Phase, step: Step) -> Non
 
 
 def test_the_page_on_architecture_shows_the_table() -> None:
-    page = Path(__file__).parents[2].joinpath("docs/architecture.md").read_text(encoding="utf-8")
+    folder = Path(__file__).parents[2] / "docs" / "explanation"
+    page = folder.joinpath("architecture.md").read_text(encoding="utf-8")
     shown = {
         tuple(cell.strip() for cell in line.strip("|\n").split("|"))
         for line in page.splitlines()
@@ -116,8 +117,8 @@ def test_the_first_reason_stays_and_a_lost_claim_outweighs_all(told: list[str], 
     async def main() -> None:
         run = a_run("queue", "call")
         for why in told:
-            run.cancel(why)  # type: ignore[arg-type]  # the words of Why
-        assert run.why == stays
+            run.cancel(why)  # type: ignore[arg-type]  # the words of CancelReason
+        assert run.cancel_reason == stays
         assert run.cancellation.requested
 
     anyio.run(main)
@@ -128,7 +129,7 @@ def test_what_is_decided_is_not_told_to_stop(phase: Phase) -> None:
     async def main() -> None:
         run = a_run(*WAYS[phase])
         run.cancel("stop")
-        assert run.why is None
+        assert run.cancel_reason is None
         assert not run.cancellation.requested
 
     anyio.run(main)
@@ -164,14 +165,14 @@ def test_whose_failure_it_is(error: BaseException, by_store: bool) -> None:
     assert ended.status is (Status.INTERRUPTED if by_store else Status.FAILED)
 
 
-def test_a_failure_of_the_store_is_one_also_when_the_handler_was_told_to_stop() -> None:
+def test_a_failure_of_the_store_is_one_also_when_the_handler_was_cancelled_outcome() -> None:
     store, limit = failure(STORE), timedelta(seconds=1)
-    assert told_to_stop("timeout", store, limit) is store
-    assert told_to_stop("stop", SUCCESS, None).status is Status.INTERRUPTED  # type: ignore[union-attr]
-    assert told_to_stop("timeout", SUCCESS, limit).status is Status.FAILED  # type: ignore[union-attr]
-    assert told_to_stop(None, SUCCESS, None) is SUCCESS
+    assert cancelled_outcome("timeout", store, limit) is store
+    assert cancelled_outcome("stop", SUCCESS, None).status is Status.INTERRUPTED  # type: ignore[union-attr]
+    assert cancelled_outcome("timeout", SUCCESS, limit).status is Status.FAILED  # type: ignore[union-attr]
+    assert cancelled_outcome(None, SUCCESS, None) is SUCCESS
     postponed = Postponed(NOW)
-    assert told_to_stop("stop", postponed, None) is postponed
+    assert cancelled_outcome("stop", postponed, None) is postponed
 
 
 def test_an_exception_that_is_its_own_cause_ends_the_search() -> None:

@@ -495,7 +495,7 @@ class TestRunDue:
 
 
 class TestOperating:
-    def test_a_pause_with_an_end_is_over_by_itself(self, open_store: Open) -> None:
+    def test_a_pause_with_an_end_ends_on_its_own(self, open_store: Open) -> None:
         async def body(world: World) -> None:
             await world.scheduler.submit_job("a", HOURLY)
             await world.scheduler.pause_job("a", until=EPOCH + 150 * HOUR / 60, reason="r")

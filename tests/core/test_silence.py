@@ -1,4 +1,4 @@
-"""Nothing is silent, and nobody's mistake around a job ends the run of all others."""
+"""Nothing fails in silence, and no mistake around one job ends the runs of all others."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import anyio
 import pytest
 from tests.core.running import (
+    Faulty,
     Make,
     at_once,
     gate,
@@ -23,6 +24,7 @@ from tests.core.running import (
     until,
     wait_for_executions,
 )
+from tests.wrappers import HandsOn
 
 from sched_core import (
     Backend,
@@ -332,7 +334,7 @@ def test_a_schedule_that_does_not_go_on_is_set_aside(schedule: Any) -> None:
 def test_jobs_that_cannot_be_read_are_told_of(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, make: Make, loop: str
 ) -> None:
-    monkeypatch.setattr(maintenance, "LOOK_BEGINS", timedelta(milliseconds=1))
+    monkeypatch.setattr(maintenance, "CHECKS_BEGIN", timedelta(milliseconds=1))
 
     async def main() -> None:
         backend: Backend = make()
@@ -352,48 +354,27 @@ def test_a_look_that_failed_is_made_again_soon(
     monkeypatch: pytest.MonkeyPatch, make: Make, loop: str
 ) -> None:
     """A store that was away for a moment must not look ill for an hour."""
-    monkeypatch.setattr(maintenance, "LOOK_BEGINS", timedelta(milliseconds=50))
+    monkeypatch.setattr(maintenance, "CHECKS_BEGIN", timedelta(milliseconds=50))
 
     async def main() -> None:
-        backend = _AwayAtFirst(make())
+        backend = Faulty(make())
+        backend.failures["jobs"] = BackendUnavailable("away")
         async with running(backend, lambda event: None) as scheduler:
             told = "listing: BackendUnavailable: away"
             await until(lambda: told in scheduler.snapshot().problems)  # type: ignore[union-attr]
-            backend.is_back = True
+            del backend.failures["jobs"]
             await until(lambda: scheduler.snapshot().healthy)  # type: ignore[union-attr]
 
     run(loop, main)
 
 
-class _AwayAtFirst:
-    """A backend that cannot list before it is back."""
-
-    def __init__(self, backend: Any) -> None:
-        self._backend = backend
-        self.is_back = False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
-
-    async def jobs(self, *args: Any, **options: Any) -> Any:
-        if not self.is_back:
-            raise BackendUnavailable("away")
-        return await self._backend.jobs(*args, **options)
-
-
-class _Spoilt:
+class _Spoilt(HandsOn):
     """A backend with one job of a version to come."""
-
-    def __init__(self, backend: Any) -> None:
-        self._backend = backend
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
 
     async def jobs(self, query: Any, *, after: str | None, limit: int) -> Any:
         from sched_core import Page, Undecodable
 
-        page = await self._backend.jobs(query, after=after, limit=limit)
+        page = await self.backend.jobs(query, after=after, limit=limit)
         return Page(
             [*page.items, Undecodable("spoilt", "of a version to come", 99, b"")], page.next
         )

@@ -30,7 +30,7 @@ from sched_core import (
     Scheduler,
     Status,
 )
-from sched_core._runtime import loop as runtime_loop
+from sched_core._runtime import shutdown
 
 
 @pytest.mark.parametrize("kind", ["async", "plain", "routed", "plain and routed"])
@@ -76,7 +76,7 @@ def test_a_job_may_stop_its_own_service(kind: str, loop: str, make: Make) -> Non
 def test_a_stop_has_one_deadline_whatever_the_store_does(
     call: str, loop: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime_loop, "FLUSH", 1.0)
+    monkeypatch.setattr(shutdown, "FLUSH", 1.0)
 
     async def main() -> None:
         begun = anyio.Event()
@@ -109,7 +109,7 @@ def test_a_second_signal_does_not_wait_for_a_store_that_hangs(loop: str) -> None
             backend.hangs |= {"settle", "claim_due", "wait_due"}
             await scheduler.submit_job("a", at_once())
             await anyio.sleep(0.1)
-            stop = scheduler._opened.engine._stop  # type: ignore[union-attr]  # what signals call
+            stop = scheduler._opened.loop._shutdown  # type: ignore[union-attr]  # what signals call
             began = time.monotonic()
             stop.on_signal()
             stop.on_signal()

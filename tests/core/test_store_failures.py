@@ -220,7 +220,7 @@ def test_an_end_that_the_store_refuses_keeps_its_claim_and_is_written_later(
 
     run(loop, main)
     assert runs == ["a"]
-    told = [record for record in caplog.records if "refuses to write its end" in record.message]
+    told = [record for record in caplog.records if "refuses to write its outcome" in record.message]
     assert [record.levelname for record in told] == ["ERROR"]
 
 

@@ -25,8 +25,8 @@ from tests.core.running import (
 from sched_core import Interval, JobEvent, MemoryBackend, Scheduler, SchedulerStopped, Status
 
 FRAME = {
-    "sched_core._runtime.loop.Engine._serve",
-    "sched_core._runtime.loop.Engine._watch_deadline",
+    "sched_core._runtime.loop.Loop._serve",
+    "sched_core._runtime.loop.Loop._watch_deadline",
     "sched_core._runtime.loop._do",
 }
 """What holds the scheduler's tasks together; without it the run ends, and says so."""
@@ -94,7 +94,7 @@ def test_an_abort_button_that_is_pressed_too_late_hits_no_other_job(waits: bool)
 
 
 @pytest.mark.parametrize("waits", [False, True], ids=["at-once", "after-waiting"])
-def test_a_task_that_nobody_keeps_calls_the_next_handler_too(waits: bool) -> None:
+def test_a_task_that_no_code_keeps_calls_the_next_handler_too(waits: bool) -> None:
     """A task for each run would cost more than the run."""
     tasks: list[weakref.ref[asyncio.Task[Any]]] = []
 
@@ -144,7 +144,7 @@ def test_idle_workers_and_all_other_tasks_of_the_scheduler_may_be_cancelled(
             }
 
     asyncio_run(main)
-    assert "goes on" in caplog.text
+    assert "continues" in caplog.text
 
 
 def test_a_loop_that_is_torn_down_raises() -> None:
@@ -154,7 +154,7 @@ def test_a_loop_that_is_torn_down_raises() -> None:
         async with Scheduler(MemoryBackend(), handler=lambda event: None) as scheduler:
             run = asyncio.create_task(scheduler.run_forever(signals=False))
             await scheduler.wait_until_running()
-            (frame,) = [task for task in asyncio.all_tasks() if "Engine._serve" in task.get_name()]
+            (frame,) = [task for task in asyncio.all_tasks() if "Loop._serve" in task.get_name()]
             frame.cancel()
             with pytest.raises(SchedulerStopped):
                 await run
@@ -182,7 +182,7 @@ def test_a_claim_ends_only_after_its_thread_although_its_task_was_cancelled() ->
                 kept.extend(
                     task
                     for task in asyncio.all_tasks() - loop_tasks
-                    if "Workers._work" in task.get_name()
+                    if "TaskPool._work" in task.get_name()
                 )
                 for _ in range(3):
                     for task in kept:

@@ -38,8 +38,9 @@ from sched_core import (
     Synced,
     Undecodable,
 )
-from sched_core._rules.define import announce
-from sched_core._service.sync import Syncing, marker_id, version_of
+from sched_core._rules.define import placeholder
+from sched_core._service.marker import marker_id, version_of
+from sched_core._service.sync import Sync
 from sched_core.testing import FakeClock, RecordingHandler, history
 
 HOUR = timedelta(hours=1)
@@ -101,7 +102,7 @@ def test_the_group_becomes_what_the_set_says(store: Open) -> None:
     anyio.run(main)
 
 
-def test_an_id_of_somebody_else_is_refused_before_anything_is_written(store: Open) -> None:
+def test_an_id_that_is_not_the_groups_is_refused_before_anything_is_written(store: Open) -> None:
     clock = FakeClock()
 
     async def main() -> None:
@@ -177,7 +178,7 @@ def test_versions_compare_as_numbers() -> None:
     assert version_of("12") == version_of(12)
 
 
-def test_the_marker_is_nobodys_job(store: Open) -> None:
+def test_the_marker_is_no_job_of_a_user(store: Open) -> None:
     clock, handler = FakeClock(), RecordingHandler()
 
     async def main() -> None:
@@ -213,14 +214,14 @@ def test_the_marker_is_nobodys_job(store: Open) -> None:
 # -- what a set in the making looks like -------------------------------------
 
 
-def test_an_announced_job_is_not_due_and_whoever_declares_it_finishes_the_work() -> None:
+def test_an_announced_job_is_not_due_and_the_next_declaration_finishes_the_work() -> None:
     clock, handler = FakeClock(), RecordingHandler()
     backend = MemoryBackend()
 
     async def main() -> None:
         async with Scheduler(backend, handler=handler, clock=clock) as scheduler:
             for job_id in ("ensured", "synced", "resumed", "triggered", "left"):
-                announced = announce(spec(job_id, group="g"), uid=job_id, now=clock.now())
+                announced = placeholder(spec(job_id, group="g"), uid=job_id, now=clock.now())
                 await backend.add([announced])
             clock.advance(hours=5)
             assert await scheduler.run_due() == 0
@@ -428,7 +429,7 @@ class Turnstile:
         await event.wait()
 
     async def settle(self, pods: int) -> None:
-        """Wait until each pod stands before its next call, or has ended."""
+        """Wait until each pod is about to make its next call, or has ended."""
         while len(self.waiting) + len(self.ended) < pods:
             await anyio.lowlevel.checkpoint()
 
@@ -473,7 +474,7 @@ async def play(
     sets = {1: OLD, 2: NEW}
 
     async def sync(through: Any, wanted: Mapping[str, Schedule], version: int | None) -> Synced:
-        syncing = Syncing(
+        sync = Sync(
             through,
             clock,
             new_id=lambda: f"u{next(uids)}",
@@ -483,7 +484,7 @@ async def play(
             version=version_of(version),
             renamed_from={},
         )
-        return await syncing.run(specs_of(wanted), prune=True, dry_run=False)
+        return await sync.run(specs_of(wanted), prune=True, dry_run=False)
 
     async def pod(number: int) -> None:
         with scopes[number]:
@@ -525,7 +526,7 @@ async def play(
     return runs, told
 
 
-def stands(versions: list[int], segments: Sequence[Segment], before: Any) -> None:
+def check_newest_set(versions: list[int], segments: Sequence[Segment], before: Any) -> None:
     runs, told = anyio.run(play, versions, segments, before)
     assert runs == NEW
     for number, synced in told.items():
@@ -537,7 +538,7 @@ BEFORE: list[dict[str, Schedule]] = [{}, OLD, NEW, {"kept": DAILY}]
 
 
 @pytest.mark.parametrize("before", BEFORE, ids=["empty", "old", "new", "else"])
-def test_wherever_an_old_pod_is_held_up_or_dies_the_new_set_stands(
+def test_wherever_an_old_pod_is_held_up_or_dies_the_new_set_holds(
     before: dict[str, Schedule], deep: bool
 ) -> None:
     """It stops before each of its calls while the new one begins, or does all of its work."""
@@ -565,8 +566,8 @@ def test_wherever_an_old_pod_is_held_up_or_dies_the_new_set_stands(
     segments=st.lists(st.tuples(st.integers(0, 4), st.integers(1, 20), st.booleans()), max_size=9),
     before=st.sampled_from(BEFORE),
 )
-def test_in_every_order_of_steps_the_newer_set_stands_in_the_end(
+def test_in_every_order_of_steps_the_newer_set_holds_in_the_end(
     versions: list[int], segments: list[Segment], before: dict[str, Schedule]
 ) -> None:
     """Also where several pods die between any two calls: nothing of the older set runs."""
-    stands(versions, segments, before)
+    check_newest_set(versions, segments, before)

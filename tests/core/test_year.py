@@ -113,7 +113,7 @@ async def _simulate(jobs: int, length: timedelta) -> _Year:
             due = store.earliest()
             if due is None or due > end:
                 break
-            # Every now and then the service is away for a while, and somebody does something.
+            # Every now and then the service is away for a while, and an operator does something.
             away = timedelta(hours=5) if step % 500 == 499 else timedelta(0)
             clock.jump(max(due + away, clock.now()))
             await scheduler.run_due()

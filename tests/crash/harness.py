@@ -75,13 +75,13 @@ class Service:
         return [entry for entry in self.entries() if entry["what"] == "start"]
 
     async def stored(self) -> tuple[list[Job], list[Execution]]:
-        """Return all jobs, and the ledger, oldest first."""
+        """Return all jobs, and the history, oldest first."""
         async with Scheduler(SqlBackend(self.database)) as scheduler:
             jobs = [job async for job in scheduler.list_jobs() if isinstance(job, Job)]
-            lines = await history(scheduler)
-        return jobs, lines[::-1]
+            executions = await history(scheduler)
+        return jobs, executions[::-1]
 
-    def ledger(self) -> list[Execution]:
+    def history(self) -> list[Execution]:
         return anyio.run(self.stored)[1]
 
     def integrity(self) -> str:

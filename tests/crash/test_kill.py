@@ -44,16 +44,16 @@ def test_killed_and_restarted(deep: bool, tmp_path: Path) -> None:
         stopped_at = now()
 
         drained = anyio.run(drain, host)
-        jobs, lines = anyio.run(host.stored)
+        jobs, executions = anyio.run(host.stored)
         assert host.integrity() == "ok"
-        check(host, jobs, lines, drained, killed_at, stopped_at)
+        check(host, jobs, executions, drained, killed_at, stopped_at)
 
-        # It went on at once: nobody waited for the lease of what had been killed.
-        lost = [line for line in lines if line.status is Status.ABANDONED]
+        # It went on at once: no worker waited for the lease of what had been killed.
+        lost = [each for each in executions if each.status is Status.ABANDONED]
         assert lost, "not one kill hit a run: the test shows nothing"
-        for line in lost:
-            assert line.finished_at - line.claimed_at < LEASE / 2
-            assert line.finished_at < restarted + LEASE / 3
+        for each in lost:
+            assert each.finished_at - each.claimed_at < LEASE / 2
+            assert each.finished_at < restarted + LEASE / 3
 
 
 async def drain(host: Service) -> datetime:
@@ -68,84 +68,84 @@ async def drain(host: Service) -> datetime:
 def check(
     host: Service,
     jobs: list[Job],
-    lines: list[Execution],
+    executions: list[Execution],
     drained: datetime,
     killed_at: list[tuple[datetime, datetime]],
     stopped_at: datetime,
 ) -> None:
     assert len(jobs) == 200
     by_job: dict[str, list[Execution]] = defaultdict(list)
-    for line in lines:
-        by_job[line.job_id].append(line)
+    for each in executions:
+        by_job[each.job_id].append(each)
 
     for job in jobs:
         mine = by_job[job.id]
-        assert {line.uid for line in mine} <= {job.uid}
+        assert {each.uid for each in mine} <= {job.uid}
         check_attempts(job, mine, killed_at, stopped_at)
-        check_chain(job, [line for line in mine if line.final], drained)
-    check_journal(host, jobs, lines)
+        check_chain(job, [each for each in mine if each.final], drained)
+    check_journal(host, jobs, executions)
 
-    seen = {line.status for line in lines}
+    seen = {each.status for each in executions}
     assert {Status.SUCCEEDED, Status.FAILED, Status.ABANDONED} <= seen
-    assert any(line.attempt > 1 and line.status is Status.SUCCEEDED for line in lines)
-    assert any((line.reason or "").startswith("timeout") for line in lines)
-    assert {line.job_id.partition("-")[0] for line in lines} == {
+    assert any(each.attempt > 1 and each.status is Status.SUCCEEDED for each in executions)
+    assert any((each.reason or "").startswith("timeout") for each in executions)
+    assert {each.job_id.partition("-")[0] for each in executions} == {
         job.id.partition("-")[0] for job in jobs
     }
 
 
 def check_attempts(
     job: Job,
-    lines: list[Execution],
+    executions: list[Execution],
     killed_at: list[tuple[datetime, datetime]],
     stopped_at: datetime,
 ) -> None:
-    """Attempts of an occurrence follow each other, for a reason each, up to one final line."""
-    tokens = [line.token for line in lines]
+    """Attempts of an occurrence follow each other, for a reason each, up to one final execution."""
+    tokens = [each.token for each in executions]
     assert tokens == sorted(set(tokens)), f"{job.id}: tokens do not grow"
     by_number: dict[int, list[Execution]] = defaultdict(list)
-    for line in lines:
-        by_number[line.number].append(line)
+    for each in executions:
+        by_number[each.number].append(each)
     for number, attempts in by_number.items():
-        assert [line.attempt for line in attempts] == list(range(1, len(attempts) + 1)), (
+        assert [each.attempt for each in attempts] == list(range(1, len(attempts) + 1)), (
             f"{job.id} {number}: {attempts}"
         )
-        assert len({line.scheduled_at for line in attempts}) == 1
-        for line in attempts[:-1]:
-            assert not line.final, f"{job.id} {number}: attempts after the final line"
+        assert len({each.scheduled_at for each in attempts}) == 1
+        for each in attempts[:-1]:
+            assert not each.final, f"{job.id} {number}: attempts after the final execution"
         if job.standing.find(number) is None:
-            assert attempts[-1].final, f"{job.id} {number}: no final line"
-        for line in attempts:
-            if line.status is Status.ABANDONED:
+            assert attempts[-1].final, f"{job.id} {number}: no final execution"
+        for each in attempts:
+            if each.status is Status.ABANDONED:
                 assert any(
-                    line.claimed_at <= after and before <= line.finished_at
+                    each.claimed_at <= after and before <= each.finished_at
                     for before, after in killed_at
                 ), f"{job.id}: abandoned without a kill"
-            elif line.status is Status.INTERRUPTED:
-                assert line.finished_at <= stopped_at
-                assert killed_at[-1][1] <= line.claimed_at
-            elif not line.final:
-                assert line.status is Status.FAILED
+            elif each.status is Status.INTERRUPTED:
+                assert each.finished_at <= stopped_at
+                assert killed_at[-1][1] <= each.claimed_at
+            elif not each.final:
+                assert each.status is Status.FAILED
                 assert job.spec.policy.retry.attempts > 1
 
 
 def check_chain(job: Job, finals: list[Execution], drained: datetime) -> None:
-    """From the first occurrence to the pending one: none missing, none twice, none invented."""
+    """No occurrence from the first to the pending one is missing, twice there or invented."""
     standing, schedule = job.standing, job.spec.schedule
     waiting = 0 if standing.scheduled is None else 1
-    assert [line.number for line in finals] == list(range(1, standing.last_number + 1 - waiting))
+    assert [each.number for each in finals] == list(range(1, standing.last_number + 1 - waiting))
     assert standing.scheduled is None or standing.scheduled.number == standing.last_number
     assert standing.due_at is None or standing.due_at > drained
     if isinstance(schedule, Once):
-        assert [line.scheduled_at for line in finals] == [schedule.at]
+        assert [each.scheduled_at for each in finals] == [schedule.at]
         assert standing.next_run is None
         return
-    moments = [(line.scheduled_at, line.coalesced_until or line.scheduled_at) for line in finals]
+    moments = [(each.scheduled_at, each.coalesced_until or each.scheduled_at) for each in finals]
     assert standing.next_run is not None
     moments.append((standing.next_run, standing.next_run))
     if isinstance(schedule, FixedDelay):
-        for line, (moment, _) in zip(finals, moments[1:], strict=True):
-            assert moment == line.finished_at + schedule.every
+        for each, (moment, _) in zip(finals, moments[1:], strict=True):
+            assert moment == each.finished_at + schedule.every
         return
     if isinstance(schedule, Interval):
         period, first = schedule.every, job.anchor + schedule.every
@@ -155,18 +155,18 @@ def check_chain(job: Job, finals: list[Execution], drained: datetime) -> None:
         assert first.second % period.seconds == 0
         assert first - job.anchor <= period
     assert moments[0][0] == first
-    for line, ((begin, end), (following, _)) in zip(
+    for each, ((begin, end), (following, _)) in zip(
         finals, itertools.pairwise(moments), strict=True
     ):
         steps = round((end - begin) / period)
         assert end == begin + steps * period
-        assert line.coalesced == steps
+        assert each.coalesced == steps
         assert following == end + period, f"{job.id}: from {end} to {following}"
 
 
-def check_journal(host: Service, jobs: list[Job], lines: list[Execution]) -> None:
-    ledger = {(f"{line.uid}:{line.number}", line.attempt): line for line in lines}
-    assert len(ledger) == len(lines)
+def check_journal(host: Service, jobs: list[Job], executions: list[Execution]) -> None:
+    history = {(f"{each.uid}:{each.number}", each.attempt): each for each in executions}
+    assert len(history) == len(executions)
     starts: dict[tuple[str, int], dict[str, Any]] = {}
     ends: dict[tuple[str, int], str] = {}
     running: dict[str, tuple[str, int]] = {}
@@ -177,22 +177,22 @@ def check_journal(host: Service, jobs: list[Job], lines: list[Execution]) -> Non
             starts[name] = entry
             before = running.get(entry["id"])
             if before is not None and before not in ends:
-                assert ledger[before].status is Status.ABANDONED, "two runs of one job at a time"
+                assert history[before].status is Status.ABANDONED, "two runs of one job at a time"
             running[entry["id"]] = name
         else:
             ends[name] = entry["what"]
 
     for name, entry in starts.items():
-        line = ledger[name]  # no run without a line
-        assert (line.token, line.job_id) == (entry["token"], entry["id"])
-        assert line.scheduled_at.isoformat() == entry["scheduled_at"]
-    for name, line in ledger.items():
-        if line.status is Status.ABANDONED:
+        each = history[name]  # no run without an execution
+        assert (each.token, each.job_id) == (entry["token"], entry["id"])
+        assert each.scheduled_at.isoformat() == entry["scheduled_at"]
+    for name, each in history.items():
+        if each.status is Status.ABANDONED:
             continue
-        assert name in starts, f"{line.job_id}: a line without a run"
-        if line.status is Status.SUCCEEDED:
+        assert name in starts, f"{each.job_id}: an execution without a run"
+        if each.status is Status.SUCCEEDED:
             assert ends[name] == "end"
-        elif line.status is Status.FAILED:
+        elif each.status is Status.FAILED:
             assert ends[name] in {"failed", "cancelled"}
         else:
-            assert (line.status, ends[name]) == (Status.INTERRUPTED, "cancelled")
+            assert (each.status, ends[name]) == (Status.INTERRUPTED, "cancelled")

@@ -84,7 +84,7 @@ def test_the_new_set_wins_and_stays_and_nothing_is_lost(deep: bool, tmp_path: Pa
         deployed: datetime | None = None
         for number, pod in enumerate(old):
             new = pods.begin(2)
-            if number in {1, 3}:  # an old one that starts again, beside a new one
+            if number in {1, 3}:  # an old one that starts again, next to a new one
                 pods.end(pod, kill=True)
                 pod = pods.begin(1)  # noqa: PLW2901 -- it is that pod's successor
                 pods.ready(pod)
@@ -96,7 +96,7 @@ def test_the_new_set_wins_and_stays_and_nothing_is_lost(deep: bool, tmp_path: Pa
         for pod in list(pods.running):
             pods.end(pod, kill=False)
 
-    jobs, lines = look(database)
+    jobs, executions = look(database)
     assert {job_id: job.spec.schedule for job_id, job in jobs.items()} == {
         job_id: Interval(every) for job_id, every in SETS[2].items()
     }
@@ -104,20 +104,20 @@ def test_the_new_set_wins_and_stays_and_nothing_is_lost(deep: bool, tmp_path: Pa
     assert (kept.uid, kept.anchor) == (before["kept"].uid, before["kept"].anchor)
 
     final = sorted(
-        (line for line in lines if line.job_id == "kept" and line.final),
-        key=lambda line: line.number,
+        (each for each in executions if each.job_id == "kept" and each.final),
+        key=lambda each: each.number,
     )
-    assert [line.number for line in final] == list(range(1, len(final) + 1))
-    assert {line.status for line in final} == {Status.SUCCEEDED}
+    assert [each.number for each in final] == list(range(1, len(final) + 1))
+    assert {each.status for each in final} == {Status.SUCCEEDED}
     moment = kept.anchor
-    for line in final:  # each point of the grid ran, or the one before stands for it
+    for each in final:  # each point of the grid ran, or the one before covers it
         moment += HALF
-        assert line.scheduled_at == moment
-        moment += line.coalesced * HALF
+        assert each.scheduled_at == moment
+        moment += each.coalesced * HALF
     assert moment > ended - timedelta(seconds=2)
 
     assert deployed is not None
-    late = [line for line in lines if line.job_id == "gone" and line.claimed_at > deployed]
-    assert {line.status for line in late} <= {Status.ABANDONED, Status.SUPERSEDED}
-    fresh = [line for line in lines if line.job_id == "fresh" and line.final]
+    late = [each for each in executions if each.job_id == "gone" and each.claimed_at > deployed]
+    assert {each.status for each in late} <= {Status.ABANDONED, Status.SUPERSEDED}
+    fresh = [each for each in executions if each.job_id == "fresh" and each.final]
     assert len(fresh) >= 3

@@ -45,18 +45,18 @@ def test_each_one_shot_is_executed_once(tmp_path: Path) -> None:
         assert host.end(first, signal.SIGTERM) == 0, host.log.read_text()
         assert host.end(second, signal.SIGTERM) == 0, host.log.read_text()
 
-        starts, lines = host.starts(), host.ledger()
+        starts, executions = host.starts(), host.history()
         expected = {f"job-{n}" for n in range(ONE_SHOTS)}
         assert Counter(entry["id"] for entry in starts) == Counter(expected)
-        assert Counter(line.job_id for line in lines) == Counter(expected)
-        assert {(line.status, line.attempt, line.final) for line in lines} == {
+        assert Counter(each.job_id for each in executions) == Counter(expected)
+        assert {(each.status, each.attempt, each.final) for each in executions} == {
             (Status.SUCCEEDED, 1, True)
         }
         shares = Counter(entry["pid"] for entry in starts)
         assert set(shares) == {first.pid, second.pid}, f"one did everything: {shares}"
-        assert len({line.worker for line in lines}) == 2
-        assert all(line.started_at is not None and line.started_at >= at for line in lines)
-        tokens = [line.token for line in lines]
+        assert len({each.worker for each in executions}) == 2
+        assert all(each.started_at is not None and each.started_at >= at for each in executions)
+        tokens = [each.token for each in executions]
         assert len(set(tokens)) == len(tokens)
         assert host.integrity() == "ok"
 
@@ -72,12 +72,14 @@ def test_a_process_that_slept_past_its_lease_is_refused(tmp_path: Path) -> None:
         assert [entry["what"] for entry in host.entries()] == ["start"]
 
         successor = host.start("plain", "--lease", "1")
-        lines = wait(lambda: [line for line in host.ledger() if line.final] and host.ledger())
-        assert [(line.status, line.attempt) for line in lines] == [
+        executions = wait(
+            lambda: [each for each in host.history() if each.final] and host.history()
+        )
+        assert [(each.status, each.attempt) for each in executions] == [
             (Status.ABANDONED, 1),
             (Status.SUCCEEDED, 2),
         ]
-        assert lines[0].token == start["token"] < lines[1].token
+        assert executions[0].token == start["token"] < executions[1].token
         assert [(entry["what"], entry["pid"]) for entry in host.entries()] == [
             ("start", sleeper.pid),
             ("start", successor.pid),
@@ -87,7 +89,7 @@ def test_a_process_that_slept_past_its_lease_is_refused(tmp_path: Path) -> None:
         send(sleeper, signal.SIGCONT)
         wait(lambda: len(host.entries()) == 4)  # its handler ends or is cancelled
         time.sleep(1)
-        assert host.ledger() == lines
+        assert host.history() == executions
         assert alive(sleeper)
 
         # It is well: alone, it runs what comes next.
@@ -96,8 +98,8 @@ def test_a_process_that_slept_past_its_lease_is_refused(tmp_path: Path) -> None:
         wait(lambda: len(host.starts()) == 3)
         assert host.starts()[-1]["pid"] == sleeper.pid
         assert host.end(sleeper, signal.SIGTERM) == 0, host.log.read_text()
-        (line,) = [line for line in host.ledger() if line.job_id == "next"]
-        assert (line.status, line.attempt) == (Status.SUCCEEDED, 1)
+        (each,) = [each for each in host.history() if each.job_id == "next"]
+        assert (each.status, each.attempt) == (Status.SUCCEEDED, 1)
 
 
 def stop_between_transactions(host: Service, process: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sched_testkit.laws import GENERATED_LAWS, LAWS, SEEDED_LAWS
 
-GUARANTEES = Path(__file__).parents[2] / "docs" / "guarantees.md"
+GUARANTEES = Path(__file__).parents[2] / "docs" / "explanation" / "guarantees.md"
 
 
 def test_every_promise_names_laws_that_are_examined() -> None:

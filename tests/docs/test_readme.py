@@ -12,8 +12,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from tests import postgres_server
-from tests.jetstream.servers import shared_server
+from tests.servers import postgres_server
+from tests.servers.nats_shared import shared_server
 
 from sched_core import open_scheduler
 
@@ -26,14 +26,14 @@ LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
 def programs(page: Path) -> list[str]:
     """The programs of a page, padded so that a traceback names the page's lines.
 
-    A README's block is a program. The blocks of a page in docs/ are one program together, as they
-    would be typed in one after the other.
+    A block of a README or of the tutorial is a program. The blocks of any other page in docs/ are
+    one program together, as they would be typed in one after the other.
     """
     text = page.read_text(encoding="utf-8")
     padded = [
         (text.count("\n", 0, block.start(1)), block.group(1)) for block in BLOCK.finditer(text)
     ]
-    if page.parent != ROOT / "docs":
+    if not page.is_relative_to(ROOT / "docs") or page.parent.name == "tutorial":
         return ["\n" * before + code for before, code in padded]
     together = ""
     for before, code in padded:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.jetstream.servers import delete_streams, shared_server
+from tests.core.running import until
+from tests.servers.nats_shared import delete_streams, shared_server
 
 from sched_core import Claim, JobSpec, Once, Renewal, Room, Scheduler, SystemClock
 from sched_core.errors import BackendUnavailable
-from sched_core.row import current
 from sched_jetstream import JetStreamBackend
 from sched_jetstream._model.layout import AtomicWrite
 from sched_jetstream._model.protocol import StoredRecord
@@ -24,6 +24,7 @@ from sched_jetstream._runtime.claims import Claims
 from sched_jetstream._runtime.due_queue import Hint
 from sched_jetstream._store.writer import RevisionMismatch
 from sched_jetstream.errors import OutcomeUnknown
+from sched_testkit._suite.builders import occurrence_of
 
 BUCKET = "claims"
 LEASE = timedelta(seconds=4)
@@ -113,19 +114,6 @@ async def renewed(backend: JetStreamBackend, *claims: Claim) -> list[Claim]:
     return list(await backend.renew([Renewal(claim) for claim in claims]))
 
 
-def attempts_of(claim: Claim) -> int:
-    """Return how many attempts what it is for has had."""
-    one = current(claim.job.standing)
-    assert one is not None
-    return one.attempts
-
-
-async def until(look: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not await look():
-            await asyncio.sleep(0.1)
-
-
 def test_claims_do_not_wait_for_one_that_is_not_decided() -> None:
     async def main() -> None:
         async with three_are_due() as backend:
@@ -161,10 +149,10 @@ def test_a_claim_that_is_decided_too_late_is_given_back() -> None:
                 claims.extend(await due(backend))
                 return bool(claims)
 
-            await until(look, LEASE.total_seconds() / 4)
+            await until(look, within=LEASE.total_seconds() / 4)
             (claim,) = claims
             assert claim.job.id == "slow"
-            assert attempts_of(claim) == 0
+            assert occurrence_of(claim).attempts == 0
 
     asyncio.run(main())
 
@@ -180,10 +168,8 @@ def test_what_is_decided_late_does_not_wait_for_what_is_given_back() -> None:
             undo()
             await asyncio.sleep(LEASE.total_seconds() / 2)
             await kept.send()
-            await until(lambda: _is(bool(session.live.decided_late)))
-            session.live.decided_late += await renewed(
-                backend, fast["a"]
-            )  # as if it had come late, but not so
+            await until(lambda: session.live.decided_late, within=20)
+            session.live.decided_late += await renewed(backend, fast["a"])  # as if it came late
             change, free = session.records.change, asyncio.Event()
 
             async def stalled(*args: Any, **options: Any) -> Any:
@@ -194,7 +180,7 @@ def test_what_is_decided_late_does_not_wait_for_what_is_given_back() -> None:
             async with asyncio.timeout(LEASE.total_seconds() / 4):
                 assert await claimed(backend) == {"a"}
             free.set()
-            await until(lambda: _has(backend, "slow"), LEASE.total_seconds() / 4)
+            await until(lambda: _has(backend, "slow"), within=LEASE.total_seconds() / 4)
 
     asyncio.run(main())
 
@@ -218,13 +204,9 @@ def test_claims_do_not_wait_for_what_has_to_be_read_again() -> None:
                 assert await claimed(backend) == {"a", "z"}
             undo()
             free.set()
-            await until(lambda: _has(backend, "slow"), LEASE.total_seconds() / 2)
+            await until(lambda: _has(backend, "slow"), within=LEASE.total_seconds() / 2)
 
     asyncio.run(main())
-
-
-async def _is(it: bool) -> bool:
-    return it
 
 
 async def _has(backend: JetStreamBackend, job_id: str) -> bool:
@@ -251,10 +233,10 @@ def test_a_claim_whose_answer_is_missing_is_free_for_its_worker() -> None:
                 again.extend(await due(backend))
                 return bool(again)
 
-            await until(look)
+            await until(look, within=20)
             (claim,) = again  # before any lease has ended
             assert claim.job.id == "slow"
-            assert attempts_of(claim) == 0
+            assert occurrence_of(claim).attempts == 0
             assert not backend._session.live.unconfirmed
 
     asyncio.run(main())
@@ -275,7 +257,7 @@ def test_a_claim_that_was_written_at_the_second_try_is_no_orphan() -> None:
             async def look() -> bool:
                 return await claimed(backend) == {"slow"}
 
-            await until(look)
+            await until(look, within=20)
             stored = await backend._session.reader.read_leader(SLOW)
             assert isinstance(stored.content, Record)
             assert not backend._session.live.is_unconfirmed(SLOW, stored.content.hold)
@@ -333,7 +315,7 @@ def test_claims_are_not_lost_with_one_that_cannot_be_read(
             async def look() -> bool:
                 return await claimed(backend) == {"slow"}
 
-            await until(look)
+            await until(look, within=20)
 
     asyncio.run(main())
 

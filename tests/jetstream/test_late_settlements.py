@@ -14,10 +14,9 @@ from typing import Any
 import anyio
 import pytest
 from tests.conformance.harnesses.jetstream import JetStreamHarness
-from tests.jetstream.servers import delete_streams, shared_server
+from tests.servers.nats_shared import delete_streams, shared_server
 
 from sched_core import (
-    Claim,
     ExecutionQuery,
     Interval,
     JobEvent,
@@ -27,10 +26,10 @@ from sched_core import (
     Status,
     SystemClock,
 )
-from sched_core.row import current
 from sched_jetstream import JetStreamBackend
 from sched_jetstream._store.wire import Wire
 from sched_testkit._suite.bench import Bench
+from sched_testkit._suite.builders import occurrence_of
 
 BUCKET = "late"
 RUNS = 30
@@ -106,7 +105,7 @@ def test_what_comes_too_late_asks_few_questions(
         async with a_job_with_a_history() as (late, other):
             (claim,) = await claimed(late)
             (successor,) = await claimed(other)
-            assert attempts_of(successor) == 1, "it took over"
+            assert occurrence_of(successor).attempts == 1, "it took over"
             ended = bench.settlement(successor)
             assert (await other.settle([ended]))[0].outcome == "written"
             own = bench.execution(claim, status, final=status is Status.SUCCEEDED)
@@ -128,13 +127,6 @@ async def claimed(worker: JetStreamBackend) -> Any:
         while not (claims := (await worker.claim_due(Room(10))).claims):
             await worker.wait_due(Room(10))
     return claims
-
-
-def attempts_of(claim: Claim) -> int:
-    """Return how many attempts what it is for has had."""
-    one = current(claim.job.standing)
-    assert one is not None
-    return one.attempts
 
 
 def test_a_failed_attempt_asks_few_questions(monkeypatch: pytest.MonkeyPatch) -> None:

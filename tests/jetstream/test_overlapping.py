@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from tests.jetstream.servers import delete_streams, shared_server
-from tests.proxy import Proxy
+from tests.servers.nats_shared import delete_streams, shared_server
+from tests.servers.proxy import Proxy
 
 from sched_core import (
     Claim,
@@ -20,7 +20,6 @@ from sched_core import (
     ExecutionQuery,
     Interval,
     Job,
-    Pending,
     Renewal,
     Room,
     Scheduler,
@@ -30,9 +29,9 @@ from sched_core import (
 )
 from sched_core.errors import BackendUnavailable, JobAlreadyExists
 from sched_core.ports import MAX_POLL, Page
-from sched_core.row import current
 from sched_core.testing import FakeClock
 from sched_jetstream import JetStreamBackend
+from sched_testkit._suite.builders import execution_of, occurrence_of, success_of
 
 BUCKET = "overlapping"
 LEASE = timedelta(seconds=6)
@@ -117,7 +116,7 @@ def test_a_claim_without_an_answer_is_found_by_the_worker_that_wrote_it() -> Non
             claims = await claimed(one, 2, 2.0)
             assert {claim.job.id for claim in claims} == {"a", "b"}
             assert time.monotonic() - began < LEASE.total_seconds()
-            assert [held(claim).attempts for claim in claims] == [0, 0]
+            assert [occurrence_of(claim).attempts for claim in claims] == [0, 0]
             assert len(await one.renew([*map(Renewal, claims)])) == 2
 
     with Proxy(("127.0.0.1", shared_server().port)) as proxy:
@@ -135,7 +134,7 @@ def test_a_claim_that_is_given_back_without_an_answer_is_free_before_its_lease_e
             proxy.heal()
             await releasing
             (again,) = await claimed(two, 1, 2.0)
-            assert held(again).attempts == 0
+            assert occurrence_of(again).attempts == 0
 
     with Proxy(("127.0.0.1", shared_server().port)) as proxy:
         asyncio.run(main(proxy))
@@ -152,7 +151,7 @@ def test_what_is_decided_late_and_not_fetched_is_given_back() -> None:
             assert not (await one.claim_due(Room(10))).claims
             proxy.heal()
             (claim,) = await claimed(two, 1, LEASE.total_seconds() * 0.6)
-            assert held(claim).attempts == 0
+            assert occurrence_of(claim).attempts == 0
 
     with Proxy(("127.0.0.1", shared_server().port)) as proxy:
         asyncio.run(main(proxy))
@@ -215,40 +214,9 @@ def evolve_id(job: Job, job_id: str) -> Job:
     return evolve(job, uid=f"uid-{job_id}", revision=0, spec=evolve(job.spec, id=job_id))
 
 
-def held(claim: Claim) -> Pending:
-    """Return what a claim is for."""
-    one = current(claim.job.standing)
-    assert one is not None
-    return one
-
-
-def execution(claim: Claim, status: Status, *, final: bool, attempt: int = 1) -> Execution:
-    job, one, now = claim.job, held(claim), datetime.now(UTC)
-    return Execution(
-        id=f"{job.uid}:{one.number}:{attempt}",
-        job_id=job.id,
-        uid=job.uid,
-        number=one.number,
-        attempt=attempt,
-        kind=one.kind,
-        scheduled_at=now,
-        status=status,
-        final=final,
-        token=claim.token,
-        worker=claim.worker,
-        claimed_at=claim.claimed_at,
-        started_at=now,
-        finished_at=now,
-    )
-
-
 def settlement(claim: Claim) -> Settlement:
-    before, later = claim.job.standing, datetime.now(UTC) + timedelta(hours=1)
-    number = before.last_number + 1
-    one = Pending(number, later, later)
-    standing = evolve(before, last_number=number, scheduled=one, requests=(), due_at=later)
-    ended = execution(claim, Status.SUCCEEDED, final=True)
-    return Settlement(claim, claim.job.revision, standing, (ended,))
+    now = datetime.now(UTC)
+    return success_of(claim, now, due=now + timedelta(hours=1))
 
 
 def test_a_settlement_leaves_executions_alone_that_are_stored() -> None:
@@ -259,13 +227,13 @@ def test_a_settlement_leaves_executions_alone_that_are_stored() -> None:
         async with opened(backend()) as store:
             (first,) = await claimed(store, 1, 5.0)
             again = evolve(first.job.standing, due_at=datetime.now(UTC))
-            failed = execution(first, Status.FAILED, final=False)
+            failed = execution_of(first, datetime.now(UTC), Status.FAILED, final=False)
             (answer,) = await store.settle(
                 [Settlement(first, first.job.revision, again, (failed,))]
             )
             assert answer.outcome == "written"
             (second,) = await claimed(store, 1, 5.0)
-            other = execution(second, Status.INTERRUPTED, final=False)
+            other = execution_of(second, datetime.now(UTC), Status.INTERRUPTED, attempt=1)
             await store.settle([Settlement(second, second.job.revision, again, (other,))])
             page: Page[Any] = await store.executions(ExecutionQuery(), after=None, limit=10)
             (stored,) = page.items
@@ -310,7 +278,7 @@ def test_a_cancelled_call_returns_at_once_and_closing_ends_whatever_the_server_d
             assert time.monotonic() - began < 10.0
             proxy.heal()
             claims = await claimed(two, 2, 10.0)
-            lost = {each.job.id for each in claims if held(each).attempts}
+            lost = {each.job.id for each in claims if occurrence_of(each).attempts}
             assert {each.job.id for each in claims} & {"b", "c"}
             assert lost <= {"a"}, "a cancelled claim_due kept what it had claimed"
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,8 +16,9 @@ from typing import Any
 
 import nkeys
 import pytest
-from tests.nats_server import Server, running
-from tests.postgres_server import free_port
+from tests.core.running import until
+from tests.servers.nats_server import Server, running
+from tests.servers.postgres_server import free_port
 
 from sched_core import BackendUnavailable, InvalidDefinition, Once, Scheduler
 from sched_jetstream import JetStreamBackend, NatsRefused
@@ -305,12 +306,6 @@ def test_a_permission_that_is_missing_is_named_when_opening(tmp_path: Path, miss
         refused(server.url, told.replace("$", r"\$"), nats=LOGIN)
 
 
-async def until(look: Callable[[], Any], seconds: float = 15.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not await look():
-            await asyncio.sleep(0.05)
-
-
 @pytest.mark.parametrize("missing", [*RIGHTS, "_INBOX.>", "password"])
 def test_what_is_taken_away_while_it_runs_turns_health_red_and_is_got_over(
     node: Server, missing: str
@@ -346,16 +341,16 @@ def test_what_is_taken_away_while_it_runs_turns_health_red_and_is_got_over(
                 with suppress(PermissionDenied):  # by name, while it lasts
                     await scheduler.submit_job(f"{name}-{what}-{time.monotonic_ns()}", now())
 
-            await until(is_well)
+            await until(is_well, within=15)
             reload(node, users(*rights, password=password, hears=hears))
-            await until(is_told)
+            await until(is_told, within=15)
             if missing == "password":
                 current[0] = password  # as from a file that was written again
             else:
                 reload(node, users(*RIGHTS))
-            await until(is_well)
+            await until(is_well, within=15)
             await attempt("after")
-            await until(lambda: _is(any("-after-" in each for each in ran)))
+            await until(lambda: any("-after-" in each for each in ran), within=15)
             await scheduler.stop(1)
             await running
 
@@ -363,10 +358,6 @@ def test_what_is_taken_away_while_it_runs_turns_health_red_and_is_got_over(
         asyncio.run(main())
     finally:
         reload(node, users(*RIGHTS))
-
-
-async def _is(it: bool) -> bool:
-    return it
 
 
 def now() -> Once:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from tests.jetstream.replicas import Replicas, judge
-from tests.jetstream.servers import delete_streams, shared_server
 from tests.jetstream.waiting import unfinished
+from tests.servers.nats_shared import delete_streams, shared_server
 
 from sched_core import Execution, Interval, JobSpec, Once, Policy, Scheduler
 from sched_core.testing import history

@@ -17,9 +17,11 @@ import nats
 import pytest
 from attrs import evolve
 from nats.js import api
-from tests.jetstream.servers import delete_streams, shared_server
-from tests.nats_server import find_old, running
-from tests.proxy import Proxy
+from tests.core.running import running as running_scheduler
+from tests.core.running import until
+from tests.servers.nats_server import find_old, running
+from tests.servers.nats_shared import delete_streams, shared_server
+from tests.servers.proxy import Proxy
 
 from sched_core import (
     BackendError,
@@ -79,18 +81,8 @@ async def tools() -> AsyncIterator[Any]:
 async def serving(
     handler: Callable[[JobEvent], Any], store: JetStreamBackend | None = None, **options: Any
 ) -> AsyncIterator[Scheduler]:
-    async with Scheduler(store or backend(), handler=handler, **options) as scheduler:
-        task = asyncio.create_task(scheduler.run_forever(signals=False))
-        await scheduler.wait_until_running()
+    async with running_scheduler(store or backend(), handler, grace=1, **options) as scheduler:
         yield scheduler
-        await scheduler.stop(1)
-        await task
-
-
-async def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
-    with anyio.fail_after(seconds):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 def soon(milliseconds: int = 0) -> Once:
@@ -262,7 +254,7 @@ def test_any_id_runs(job_id: str) -> None:
     async def main() -> None:
         async with serving(handle) as scheduler:
             await scheduler.submit_job(job_id, soon())
-            await until(lambda: ran)
+            await until(lambda: ran, within=20)
             await until_settled(scheduler, job_id)
             await scheduler.remove_job(job_id)
             with pytest.raises(JobNotFound):
@@ -288,7 +280,7 @@ def test_metadata_up_to_the_limit_lies_apart_and_comes_back() -> None:
     async def main() -> None:
         async with serving(handle) as scheduler, tools() as js:
             await scheduler.submit_job("large", soon(), metadata=large)
-            await until(lambda: seen)
+            await until(lambda: seen, within=20)
             record = await js.get_last_msg(STREAM, f"$KV.{BUCKET}.large")
             assert len(record.data) < 2000
             assert dict((await scheduler.get_job("large")).spec.metadata) == large
@@ -327,7 +319,7 @@ def test_foreign_messages_are_shown_and_stop_nothing() -> None:
             await js.publish(f"sched.{BUCKET}.nonsense", b"")
             await js.publish(f"sched.{BUCKET}.run.x.y.z", b"no line")
             await scheduler.submit_job("fine", soon())
-            await until(lambda: ran)
+            await until(lambda: ran, within=20)
             await until_settled(scheduler, "fine")
             record = await js.get_last_msg(STREAM, f"$KV.{BUCKET}.fine")
             await js.publish(f"$KV.{BUCKET}.copied", record.data)
@@ -405,12 +397,12 @@ def test_a_deleted_consumer_is_made_again_and_replays_nothing() -> None:
         async with serving(handle) as scheduler, tools() as js:
             for n in range(20):
                 await scheduler.submit_job(f"a{n}", soon())
-            await until(lambda: len(ran) == 20)
+            await until(lambda: len(ran) == 20, within=20)
             for _ in range(2):
                 await js.delete_consumer(STREAM, "workers-default")
                 await asyncio.sleep(0.2)
             await scheduler.submit_job("after", soon())
-            await until(lambda: len(ran) == 21)
+            await until(lambda: len(ran) == 21, within=20)
             await asyncio.sleep(0.5)
 
     asyncio.run(main())
@@ -431,7 +423,7 @@ def test_purged_hints_and_schedules_are_made_good() -> None:
             await scheduler.submit_job("a", soon(2000))
             await js.purge_stream(STREAM, subject=f"sched.{BUCKET}.sched.>")
             await js.purge_stream(STREAM, subject=f"sched.{BUCKET}.fire.>")
-            await until(lambda: ran)
+            await until(lambda: ran, within=20)
 
     asyncio.run(main())
     assert ran == ["a"]
@@ -521,14 +513,14 @@ def test_a_restarted_server_needs_no_restart_of_the_process(tmp_path: Path) -> N
         store = JetStreamBackend(server.url, timeout=timedelta(seconds=1))
         async with serving(handle, store) as scheduler:
             await scheduler.submit_job("a", soon())
-            await until(lambda: ran == ["a"])
+            await until(lambda: ran == ["a"], within=20)
             await scheduler.submit_job("b", soon(1500))
             await asyncio.to_thread(server.kill)
             health = await scheduler.health()
             assert not health.healthy
             await asyncio.sleep(2)
             await asyncio.to_thread(server.start)
-            await until(lambda: ran == ["a", "b"])
+            await until(lambda: ran == ["a", "b"], within=20)
             with anyio.fail_after(20):
                 while not (await scheduler.health()).healthy:
                     await asyncio.sleep(0.1)

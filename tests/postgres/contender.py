@@ -33,14 +33,14 @@ from sched_core import (
 from sched_core._model.claim import SUCCESS, Start
 from sched_core._rules import define, finish
 from sched_core.row import current
-from sched_sql import SqlBackend
+from sched_sql import PostgresBackend
 
 JOBS = 60
 LEASE = timedelta(milliseconds=400)
 
 
 class Contender:
-    def __init__(self, backend: SqlBackend, seed: int) -> None:
+    def __init__(self, backend: PostgresBackend, seed: int) -> None:
         self.backend = backend
         self.chance = random.Random(seed)
         self.held: list[Claim] = []
@@ -119,7 +119,7 @@ class Contender:
                 await self.backend.add([new_job(job_id, self.now())])
                 self.counts["added"] += 1
             elif isinstance(stored, Job) and self.chance.random() < 0.5:
-                await self.backend.remove(stored, define.retire(stored, now=self.now()))
+                await self.backend.remove(stored, define.final_executions(stored, now=self.now()))
                 self.counts["removed"] += 1
             elif isinstance(stored, Job):
                 every = timedelta(milliseconds=self.chance.randint(10, 300))
@@ -138,7 +138,7 @@ def new_job(job_id: str, now: datetime) -> Job:
 
 
 async def main(address: str, schema: str, seed: int, seconds: float) -> None:
-    backend = SqlBackend(address, schema=schema, lease=LEASE)
+    backend = PostgresBackend(address, schema=schema, lease=LEASE)
     await backend.open(SystemClock(), worker=f"worker-{seed}")
     contender = Contender(backend, seed)
     until = time.monotonic() + seconds

@@ -9,12 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
-from attrs import evolve
-from tests import postgres_server
+from tests.servers import postgres_server
 
 from sched_core import (
     Claim,
-    Execution,
     Interval,
     Job,
     JobSpec,
@@ -23,20 +21,19 @@ from sched_core import (
     Scheduler,
     Settlement,
     Standing,
-    Status,
 )
-from sched_core.row import current
-from sched_sql import SqlBackend
+from sched_sql import PostgresBackend
+from sched_testkit._suite.builders import success_of
 
 
 class Place:
-    """An empty schema on the shared server, and a table of the user's beside it."""
+    """An empty schema on the shared server, and a table of the user's next to it."""
 
     def __init__(self, address: str, schema: str) -> None:
         self.address, self.schema = address, schema
 
-    def backend(self, **options: Any) -> SqlBackend:
-        return SqlBackend(self.address, schema=self.schema, **options)
+    def backend(self, **options: Any) -> PostgresBackend:
+        return PostgresBackend(self.address, schema=self.schema, **options)
 
     def scheduler(self, handler: Any = None, *, clock: Any = None, **options: Any) -> Scheduler:
         return Scheduler(self.backend(**options), handler=handler, clock=clock)
@@ -45,7 +42,7 @@ class Place:
         return psycopg.connect(self.address, **options)
 
     def rows(self, statement: str, values: Any = None) -> list[tuple[Any, ...]]:
-        """Run a statement, in which ``@`` stands for the schema, and return its rows."""
+        """Run a statement, in which ``@`` is the schema, and return its rows."""
         with self.connect(autocommit=True) as connection:
             cursor = connection.execute(statement.replace("@", f"{self.schema}."), values)
             return cursor.fetchall() if cursor.description else []
@@ -75,32 +72,8 @@ def pending(job_id: str, at: datetime, **spec: Any) -> Job:
 
 def settlement(claim: Claim) -> Settlement:
     """Return a success, after which the job is due again half a second later."""
-    now, job = datetime.now(UTC), claim.job
-    one = current(job.standing)
-    assert one is not None
-    assert one.is_scheduled
-    again = now + timedelta(milliseconds=500)
-    execution = Execution(
-        id=f"{job.uid}:{one.number}:{one.attempts + 1}",
-        job_id=job.id,
-        uid=job.uid,
-        number=one.number,
-        attempt=one.attempts + 1,
-        kind=one.kind,
-        scheduled_at=one.scheduled_at,
-        status=Status.SUCCEEDED,
-        final=True,
-        token=claim.token,
-        worker=claim.worker,
-        claimed_at=claim.claimed_at,
-        started_at=now,
-        finished_at=now,
-    )
-    number = job.standing.last_number + 1
-    standing = evolve(
-        job.standing, last_number=number, scheduled=Pending(number, again, again), due_at=again
-    )
-    return Settlement(claim, job.revision, standing, (execution,))
+    now = datetime.now(UTC)
+    return success_of(claim, now, due=now + timedelta(milliseconds=500))
 
 
 def renewals(claims: Iterable[Claim]) -> list[Renewal]:

@@ -15,7 +15,7 @@ import anyio
 
 from sched_core import JobEvent, Scheduler
 from sched_core.clock import boot_seconds
-from sched_sql import SqlBackend
+from sched_sql import PostgresBackend
 
 
 class Journal:
@@ -47,7 +47,7 @@ async def main(address: str, schema: str, path: str, lease: float) -> None:
         await anyio.sleep(0.4 if event.id.startswith("often") else event.token % 5 / 100)
         journal.write("end", event, name)
 
-    backend = SqlBackend(address, schema=schema, lease=timedelta(seconds=lease))
+    backend = PostgresBackend(address, schema=schema, lease=timedelta(seconds=lease))
     async with (
         Scheduler(backend, handler=handle, worker=name) as scheduler,
         anyio.create_task_group() as tasks,

@@ -26,12 +26,12 @@ from sched_core import (
     Undecodable,
 )
 from sched_core.testing import history
-from sched_sql import SqlBackend
+from sched_sql import PostgresBackend
 
 LEASE = timedelta(seconds=1)
 
 
-async def opened(here: Place, **options: Any) -> SqlBackend:
+async def opened(here: Place, **options: Any) -> PostgresBackend:
     backend = here.backend(**{"lease": LEASE, **options})
     await backend.open(SystemClock(), worker=f"worker-{os.urandom(4).hex()}")
     return backend
@@ -40,7 +40,7 @@ async def opened(here: Place, **options: Any) -> SqlBackend:
 async def take_over(here: Place, seconds: float) -> list[Claim]:
     """Try to claim for a while, as a replica that has been there for a lease."""
     rival = await opened(here)
-    rival._table._queue._ends_from = 0.0  # type: ignore[attr-defined]  # ours
+    rival._table._claimant.due_index._ends_from = 0.0
     until, claims = time.monotonic() + seconds, list[Claim]()
     while not claims and time.monotonic() < until:
         await anyio.sleep(0.05)
@@ -84,8 +84,8 @@ def test_a_loop_that_is_blocked_for_good_loses_them(here: Place) -> None:
     assert block(here, 4.5)[:2] == ["taken over", "abandoned"]
 
 
-def test_a_claim_that_the_loop_has_given_up_is_not_kept_for_ever(here: Place) -> None:
-    """As after a freeze: nobody runs it here any more, and nobody has taken it over yet."""
+def test_a_claim_that_the_loop_has_given_up_is_not_kept_without_end(here: Place) -> None:
+    """After a freeze, this process runs it no more, and no other has taken it over yet."""
 
     async def main() -> None:
         backend = await opened(here)
@@ -105,12 +105,12 @@ def test_a_claim_that_the_loop_has_given_up_is_not_kept_for_ever(here: Place) ->
 def test_an_idle_scheduler_has_no_leases_to_keep(here: Place) -> None:
     async def main() -> None:
         backend = await opened(here)
-        heartbeat = backend._table._heartbeat  # type: ignore[attr-defined]  # ours
+        heartbeat = backend._table._claimant.heartbeat
         await backend.add([job("a")])
         (claim,) = (await backend.claim_due(Room(1))).claims
         assert len(heartbeat._held) == 1
         await backend.settle([settlement(claim)])
-        assert (len(heartbeat._held), len(backend._table._claims.places)) == (0, 0)  # type: ignore[attr-defined]
+        assert (len(heartbeat._held), len(backend._table._claims.locations)) == (0, 0)
         await backend.close()
         assert not [thread for thread in _threads() if thread.startswith("sched heartbeat")]
 
@@ -190,12 +190,12 @@ def test_asyncios_own_cancellation_leaves_nothing_claimed(here: Place) -> None:
 
 
 def test_a_process_that_freezes_inside_a_transaction_lets_go(here: Place) -> None:
-    """The server ends it: nobody is kept from the row for longer than that."""
+    """The server ends it: no other worker is kept from the row for longer than that."""
 
     async def main() -> None:
         backend = await opened(here)
         await backend.add([job("a")])
-        lane = backend._table._lanes["edit"]  # type: ignore[attr-defined]  # ours
+        lane = backend._table._lanes["edit"]
         session = lane._connected()
         session.execute("SET idle_in_transaction_session_timeout = '300ms'")
         session.execute("BEGIN")
@@ -229,7 +229,7 @@ def test_a_body_that_cannot_be_read_is_left_alone_and_stops_nothing(
         assert found.record == b"{oops"
         with anyio.move_on_after(0.4) as scope:
             await backend.wait_due(Room(1))
-        assert scope.cancelled_caught, "it keeps waking whoever waits"
+        assert scope.cancelled_caught, "it keeps waking the worker that waits"
         await backend.close()
 
     anyio.run(main)
@@ -262,7 +262,8 @@ def test_a_commit_whose_reply_is_lost_is_repeated_without_harm(here: Place) -> N
         await backend.add([job("a")])
         (claim,) = (await backend.claim_due(Room(1))).claims
         first = await backend.settle([settlement(claim)])
-        lane = backend._table._lanes["settle"]  # type: ignore[attr-defined]  # ours
+        lane = backend._table._lanes["settle"]
+        assert lane._session is not None
         lane._session.pgconn.finish()  # the connection is gone, and with it the reply
         again = await backend.settle([settlement(claim), settlement(claim)])
         assert [one.outcome for one in (*first, *again)] == ["written"] * 3
@@ -275,26 +276,26 @@ def test_a_commit_whose_reply_is_lost_is_repeated_without_harm(here: Place) -> N
 def test_writes_are_durable_where_the_roles_default_is_not(here: Place) -> None:
     async def main() -> None:
         backend = await opened(here)
-        for lane in backend._table._lanes.values():  # type: ignore[attr-defined]  # ours
+        for lane in backend._table._lanes.values():
             lane._connected().execute("SET synchronous_commit = off")
-        seen: list[str] = []
-        settling = backend._table._settling  # type: ignore[attr-defined]
+        settling = backend._table._settler
         for name in ("_runs", "_rows"):
             statement = getattr(settling, name)
             assert "set_config('synchronous_commit', 'on', true)" in statement
-        definitions = backend._table._definitions  # type: ignore[attr-defined]
+        definitions = backend._table._definitions
         assert "set_config('synchronous_commit', 'on', true)" in definitions._add_one
         await backend.add([job("a")])
         (claim,) = (await backend.claim_due(Room(1))).claims
         await backend.settle([settlement(claim)])
-        session = backend._table._lanes["settle"]._session  # type: ignore[attr-defined]
+        session = backend._table._lanes["settle"]._session
+        assert session is not None
         with session.transaction():
             session.execute(
                 "SELECT CASE current_setting('synchronous_commit') WHEN 'off' "
                 "THEN set_config('synchronous_commit', 'on', true) END"
             )
-            seen += session.execute("SHOW synchronous_commit").fetchone()
-        assert seen == ["on"]
+            seen = session.execute("SHOW synchronous_commit").fetchone()
+        assert seen == ("on",)
         await backend.close()
 
     anyio.run(main)

@@ -22,8 +22,8 @@ from sched_core import (
 )
 from sched_core.clock import StoreClock, boot_seconds
 from sched_core.testing import history
-from sched_sql.postgres.claims import EVER, Claimed, Look
-from sched_sql.postgres.queue import Queue
+from sched_sql.postgres.claims import BEGINNING, ClaimResult, DueProbe
+from sched_sql.postgres.due_index import DueIndex
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SECOND = 1_000_000
@@ -136,7 +136,7 @@ def estimate() -> tuple[StoreClock, float]:
 
 
 def read(clock: StoreClock, at: float) -> float:
-    """Return how far the estimate is from where the store's clock stood at that time."""
+    """Return how far the estimate is from what the store's clock said at that time."""
     return (clock.now() - NOW).total_seconds() - (boot_seconds() - at)
 
 
@@ -194,14 +194,14 @@ def test_sleeping_ends_when_the_servers_clock_says_so() -> None:
 # -- what a process makes of a server's clock that was set
 
 
-def queue_with_history() -> Queue:
-    queue = Queue(LEASE)
+def queue_with_history() -> DueIndex:
+    queue = DueIndex(LEASE)
     queue._ends_from = 0.0  # a lease has passed since the start
     return queue
 
 
 def test_a_new_process_takes_nothing_over_for_a_lease() -> None:
-    asked = Queue(LEASE).ask(10, 30 * SECOND, None, 0)
+    asked = DueIndex(LEASE).ask(10, 30 * SECOND, None, 0)
     assert asked is not None
     assert not asked.ends
 
@@ -212,7 +212,7 @@ def test_after_a_step_nothing_is_taken_over(seconds: int, caplog: pytest.LogCapt
     before = queue.ask(10, 30 * SECOND, None, 0)
     assert before is not None
     assert before.ends
-    queue.stepped(timedelta(seconds=seconds))
+    queue.clock_stepped(timedelta(seconds=seconds))
     assert queue.steps == 1
     assert "clock was set" in caplog.text
     after = queue.ask(10, 30 * SECOND, None, 0)
@@ -225,7 +225,7 @@ def test_after_a_step_nothing_is_taken_over(seconds: int, caplog: pytest.LogCapt
 
 def test_a_round_trip_is_no_step() -> None:
     queue = queue_with_history()
-    queue.stepped(timedelta(seconds=0.2))
+    queue.clock_stepped(timedelta(seconds=0.2))
     assert queue.steps == 0
 
 
@@ -245,7 +245,7 @@ def test_a_claim_outside_of_its_bounds_takes_nothing(here: Place) -> None:
             hour = 3600 * SECOND
             now = int(datetime.now(UTC).timestamp() * SECOND)
             for off in (-hour, hour):
-                asked = table._queue.ask(10, 30 * SECOND, None, now + off)
+                asked = table._claimant.due_index.ask(10, 30 * SECOND, None, now + off)
                 table._lanes["claim"].run(lambda asked=asked: table._claims.claim(claims, asked))
                 assert claims == []
             assert len((await backend.claim_due(Room(10))).claims) == 1
@@ -256,11 +256,11 @@ def test_a_claim_outside_of_its_bounds_takes_nothing(here: Place) -> None:
 # -- the head of the queue
 
 
-def swept(queue: Queue, cost: float) -> None:
+def swept(queue: DueIndex, cost: float) -> None:
     asked = queue.ask(10, 30 * SECOND, None, 1000 * SECOND)
     assert asked is not None
-    queue.claimed(asked, Claimed(1000 * SECOND, [], [], None), cost)
-    queue.looked(Look(1000 * SECOND, None, False, None), sweep=True, cost=cost)
+    queue.claimed(asked, ClaimResult(1000 * SECOND, [], [], None), cost)
+    queue.probed(DueProbe(1000 * SECOND, None, False, None), sweep=True, cost=cost)
 
 
 def test_a_cheap_scan_begins_at_the_beginning_and_a_costly_one_at_the_floor() -> None:
@@ -268,40 +268,40 @@ def test_a_cheap_scan_begins_at_the_beginning_and_a_costly_one_at_the_floor() ->
     swept(queue, 0.0001)
     asked = queue.ask(10, 30 * SECOND, None, 1000 * SECOND)
     assert asked is not None
-    assert asked.floor == EVER
+    assert asked.floor == BEGINNING
     swept(queue, 0.5)
     asked = queue.ask(10, 30 * SECOND, None, 1000 * SECOND)
     assert asked is not None
     assert asked.floor == 1000 * SECOND - 200_000
-    queue.disturb()
+    queue.invalidate()
     asked = queue.ask(10, 30 * SECOND, None, 1000 * SECOND)
     assert asked is not None
-    assert asked.floor == EVER
+    assert asked.floor == BEGINNING
 
 
 def test_who_never_looks_always_begins_at_the_beginning() -> None:
-    """As ``run_due`` does: nobody listens, so anything may have appeared anywhere."""
+    """No loop listens under ``run_due``, so anything may have appeared anywhere."""
     queue = queue_with_history()
     first = queue.ask(10, 30 * SECOND, None, 1000 * SECOND)
     assert first is not None
-    queue.claimed(first, Claimed(1000 * SECOND, [], [], None), 0.5)
+    queue.claimed(first, ClaimResult(1000 * SECOND, [], [], None), 0.5)
     again = queue.ask(10, 30 * SECOND, None, 1000 * SECOND)
     assert again is not None
-    assert again.floor == EVER
+    assert again.floor == BEGINNING
     # But where there is more than is asked for, the end of it is soon enough.
-    queue.claimed(again, Claimed(1000 * SECOND, [], [], 990 * SECOND), 0.5)
+    queue.claimed(again, ClaimResult(1000 * SECOND, [], [], 990 * SECOND), 0.5)
     further = queue.ask(10, 30 * SECOND, None, 1000 * SECOND)
     assert further is not None
     assert further.floor == 990 * SECOND - 200_000
     assert queue.is_conclusive(further)
-    queue.claimed(further, Claimed(1000 * SECOND, [], [], None), 0.001)
+    queue.claimed(further, ClaimResult(1000 * SECOND, [], [], None), 0.001)
     assert not queue.is_conclusive(further)
 
 
 def test_a_lease_that_ends_below_the_floor_is_looked_for() -> None:
     queue = queue_with_history()
     swept(queue, 0.5)
-    queue.looked(Look(1000 * SECOND, None, False, 1010 * SECOND), sweep=True, cost=0.5)
+    queue.probed(DueProbe(1000 * SECOND, None, False, 1010 * SECOND), sweep=True, cost=0.5)
     assert not queue.wants_sweep(1009 * SECOND)
     assert queue.wants_sweep(1010 * SECOND)
 
@@ -313,10 +313,10 @@ def test_what_a_costly_sweep_passed_over_is_looked_for_once() -> None:
     assert asked is not None
     swept(queue, 0.1)
     assert not queue.looks_everywhere(1000 * SECOND)
-    queue.claimed(asked, Claimed(1000 * SECOND, [], [], None), 0.1)
+    queue.claimed(asked, ClaimResult(1000 * SECOND, [], [], None), 0.1)
     assert not queue.wants_sweep(1000 * SECOND)
     assert queue.looks_everywhere(1000 * SECOND)
-    moments = queue.looked(Look(1000 * SECOND, None, True, None), sweep=True, cost=0.1)
+    moments = queue.probed(DueProbe(1000 * SECOND, None, True, None), sweep=True, cost=0.1)
     assert moments == [1000 * SECOND + SECOND // 2]
     assert not queue.looks_everywhere(1000 * SECOND)
 
@@ -324,7 +324,7 @@ def test_what_a_costly_sweep_passed_over_is_looked_for_once() -> None:
 def test_a_locked_row_is_not_looked_at_in_a_tight_loop() -> None:
     queue = queue_with_history()
     swept(queue, 0.0001)
-    found = queue.looked(Look(1000 * SECOND, None, True, None), sweep=True, cost=0.0001)
+    found = queue.probed(DueProbe(1000 * SECOND, None, True, None), sweep=True, cost=0.0001)
     assert found == [1000 * SECOND + 100_000]
 
 

@@ -12,10 +12,10 @@ import anyio
 import anyio.to_thread
 import psycopg
 import pytest
-from tests import postgres_server
 from tests.postgres.places import Place, past
 from tests.postgres.test_backend import job, opened
-from tests.postgres_server import PASSWORD
+from tests.servers import postgres_server
+from tests.servers.postgres_server import PASSWORD
 
 from sched_core import (
     BackendError,
@@ -31,7 +31,7 @@ from sched_core import (
     Scheduler,
     SystemClock,
 )
-from sched_sql import SqlBackend
+from sched_sql import PostgresBackend, SqlBackend
 from sched_sql.postgres import pool
 from sched_sql.postgres.slots import Slots
 
@@ -60,7 +60,7 @@ def end(session: Any) -> None:
     postgres_server.shared().admin(f"SELECT pg_terminate_backend({session.info.backend_pid})")
 
 
-async def one_claim(backend: SqlBackend) -> Claim:
+async def one_claim(backend: PostgresBackend) -> Claim:
     """Claim after an outage: a call that waited for a tenth of a lease may claim nothing."""
     for _ in range(20):
         for claim in (await backend.claim_due(Room(1))).claims:
@@ -96,7 +96,7 @@ def test_with_too_few_slots_opening_says_how_many_are_needed(narrow: Place, slot
 
 
 def test_what_was_opened_has_all_its_connections(narrow: Place) -> None:
-    """Whoever comes later and takes the rest of the slots takes nothing from it."""
+    """A backend that comes later and takes the rest of the slots takes nothing from it."""
 
     async def main() -> None:
         backend = await opened(narrow)
@@ -117,7 +117,7 @@ def test_nothing_is_claimed_while_nothing_can_be_renewed(narrow: Place) -> None:
         backend = await opened(narrow)
         await backend.add([job("a")])
         limit(4)
-        end(backend._table._lanes["renew"]._session)  # type: ignore[attr-defined]  # ours
+        end(backend._table._lanes["renew"]._session)
         await until_gone(4)
         with pytest.raises(BackendUnavailable, match="CONNECTION LIMIT"):
             await backend.claim_due(Room(1))
@@ -133,9 +133,9 @@ def test_after_an_outage_the_first_connection_is_for_renewals(narrow: Place) -> 
         backend = await opened(narrow)
         await backend.add([job("a"), job("b")])
         (claim,) = (await backend.claim_due(Room(1))).claims
-        lanes = backend._table._lanes  # type: ignore[attr-defined]  # ours
+        lanes = backend._table._lanes
         limit(1)
-        for lane in backend._table._all:  # type: ignore[attr-defined]  # ours
+        for lane in backend._table._connections.all:
             end(lane._session)
         await until_gone(0)
         with pytest.raises(BackendUnavailable):
@@ -156,7 +156,7 @@ def test_a_renewal_that_fails_stops_claiming_until_one_succeeds(here: Place) -> 
         backend = await opened(here)
         await backend.add([job("a"), job("b")])
         (held,) = (await backend.claim_due(Room(1))).claims
-        renew = backend._table._lanes["renew"]  # type: ignore[attr-defined]  # ours
+        renew = backend._table._lanes["renew"]
         renew._connected().execute("SET default_transaction_read_only = on")
         with pytest.raises(BackendUnavailable):
             await backend.renew([Renewal(held)])
@@ -176,14 +176,14 @@ def test_a_renewal_that_fails_stops_claiming_until_one_succeeds(here: Place) -> 
 @pytest.mark.parametrize("value", [0, -1, True, 2.0, "3"])
 def test_a_number_of_connections_that_cannot_be(value: Any) -> None:
     with pytest.raises(InvalidDefinition, match="handler_connections: must be a whole number"):
-        SqlBackend("postgresql://", handler_connections=value)
+        PostgresBackend("postgresql://", handler_connections=value)
     with pytest.raises(InvalidDefinition, match="handler_connections: is no option for SQLite"):
         SqlBackend("sqlite:///x.db", handler_connections=value)
 
 
 @pytest.mark.parametrize("kind", ["async", "sync", "both"])
 def test_handlers_wait_for_a_connection(here: Place, kind: str) -> None:
-    """As many at a time as were allowed, and all of them come to their turn."""
+    """No more run at a time than are allowed, and all of them come to their turn."""
     at_once, most, lock = 0, 0, threading.Lock()
 
     def enter(by: int) -> None:
@@ -218,7 +218,7 @@ def test_handlers_wait_for_a_connection(here: Place, kind: str) -> None:
             assert await scheduler.run_due() == 30
             lines = await lines_of(scheduler)
             assert lines == ["succeeded"] * 30
-            made = scheduler._backend._table._connections._made  # type: ignore[attr-defined]
+            made = scheduler._backend._table._connections.pool._made  # type: ignore[attr-defined]
             assert len(made) <= 3
 
     anyio.run(main)
@@ -254,7 +254,7 @@ def test_a_waiting_handler_can_be_cancelled(here: Place) -> None:
 
     async def main() -> None:
         backend = await opened(here, handler_connections=1)
-        connections = backend._table._connections  # type: ignore[attr-defined]  # ours
+        connections = backend._table._connections.pool
         first = await connections.take_async()
         with anyio.move_on_after(0.1) as scope:
             await connections.take_async()
@@ -269,7 +269,7 @@ def test_a_waiting_handler_can_be_cancelled(here: Place) -> None:
 
 
 def test_handlers_share_what_a_full_server_gives(narrow: Place) -> None:
-    """With slots for two of them, all wait for these; nothing fails."""
+    """Two of them have slots, and the others wait for these; nothing fails."""
 
     async def handle(event: JobEvent) -> None:
         async with event.transaction() as connection:
@@ -327,7 +327,7 @@ def test_an_idle_connection_is_tested_before_it_is_used(
     async def main() -> None:
         handler = handle if kind == "async" else plain
         async with here.scheduler(handler) as scheduler:
-            connections = scheduler._backend._table._connections  # type: ignore[attr-defined]
+            connections = scheduler._backend._table._connections.pool  # type: ignore[attr-defined]
 
             async def run(name: str) -> None:
                 await scheduler.submit_job(name, Once(past()))
@@ -353,7 +353,7 @@ def test_an_idle_connection_is_tested_before_it_is_used(
 
 
 def test_slots_are_given_in_the_order_of_asking() -> None:
-    """To threads and to tasks; who leaves is passed over."""
+    """Threads and tasks take turns; one that leaves is passed over."""
     order: list[str] = []
 
     async def main() -> None:
@@ -396,8 +396,8 @@ def test_slots_are_given_in_the_order_of_asking() -> None:
 
 
 def test_a_wrong_password_stays_an_error_that_does_not_pass(here: Place) -> None:
-    """Only a lack of slots is told as one."""
-    wrong = here.address.replace("//sched:", "//nobody_of_that_name:")
+    """The message tells of missing slots only where slots are missing."""
+    wrong = here.address.replace("//sched:", "//no_such_user:")
     with pytest.raises(BackendError) as caught:
         anyio.run(opened, Place(wrong, here.schema))
     assert "needs 5 connections" not in str(caught.value)

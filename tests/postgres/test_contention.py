@@ -1,4 +1,4 @@
-"""Many processes at the same rows, others' locks, others' snapshots: nobody waits for anybody."""
+"""Many processes at the same rows, others' locks and snapshots: no process waits for another."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 
 import anyio
 import psycopg
-from tests import postgres_server
 from tests.postgres import contender
 from tests.postgres.places import Place, past, settlement
+from tests.servers import postgres_server
 
 from sched_core import (
     JobEvent,
@@ -46,7 +46,7 @@ async def fill(here: Place) -> None:
 
 
 def lock_rows(here: Place, seconds: float) -> int:
-    """Hold rows as somebody's open transaction does; return how often."""
+    """Hold rows as an open transaction of another program does; return how often."""
     chance, until, times = random.Random(3), time.monotonic() + seconds, 0
     with here.connect() as connection:
         while time.monotonic() < until:
@@ -124,7 +124,7 @@ def check(here: Place) -> None:
     assert not open_ended
 
 
-def test_a_locked_row_holds_up_nobody_and_spins_nothing(here: Place) -> None:
+def test_a_locked_row_holds_up_no_worker_and_spins_nothing(here: Place) -> None:
     async def main() -> None:
         done = anyio.Event()
         ran: list[str] = []

@@ -10,9 +10,9 @@ from typing import Any
 import anyio
 import psycopg
 import pytest
-from tests import postgres_server
 from tests.postgres.places import Place, past
-from tests.postgres_server import PASSWORD, free_port
+from tests.servers import postgres_server
+from tests.servers.postgres_server import PASSWORD, free_port
 
 from sched_core import (
     BackendError,
@@ -22,12 +22,12 @@ from sched_core import (
     Room,
     SystemClock,
 )
-from sched_sql import SqlBackend
+from sched_sql import DatabaseBackend, SqlBackend
 
 SECRET = "hunter2-hunter2"
 
 
-async def use(backend: SqlBackend) -> None:
+async def use(backend: DatabaseBackend) -> None:
     try:
         await backend.open(SystemClock(), worker="w")
         await backend.check()

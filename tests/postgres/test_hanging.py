@@ -11,13 +11,13 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from tests import postgres_server
 from tests.postgres.places import Place
 from tests.postgres.test_backend import job, opened
-from tests.proxy import Proxy
+from tests.servers import postgres_server
+from tests.servers.proxy import Proxy
 
 from sched_core import BackendUnavailable, Claim, JobEvent, Once, Room, Scheduler
-from sched_sql import SqlBackend
+from sched_sql import PostgresBackend
 
 FOR_LONG = timedelta(seconds=60)
 """How long the backend itself would wait."""
@@ -40,7 +40,7 @@ def through(here: Place, proxy: Proxy) -> Place:
 def test_a_cancelled_call_returns_and_closing_is_bounded(
     here: Place, proxy: Proxy, loop: str
 ) -> None:
-    calls: list[Callable[[SqlBackend], Awaitable[object]]] = [
+    calls: list[Callable[[PostgresBackend], Awaitable[object]]] = [
         lambda backend: backend.check(),
         lambda backend: backend.claim_due(Room(5)),
         lambda backend: backend.get("a"),  # waits for its turn behind the first
@@ -62,7 +62,7 @@ def test_a_cancelled_call_returns_and_closing_is_bounded(
 
 
 def test_what_a_cancelled_claim_gets_later_is_given_back(here: Place, proxy: Proxy) -> None:
-    """By the thread, which nobody waits for any more."""
+    """The thread closes it; no task waits for the thread any more."""
 
     async def main() -> None:
         backend = await opened(through(here, proxy), timeout=FOR_LONG, lease=FOR_LONG)
@@ -131,10 +131,10 @@ import sys
 from datetime import timedelta
 import anyio
 from sched_core import SystemClock
-from sched_sql import SqlBackend
+from sched_sql import PostgresBackend
 
 async def main():
-    backend = SqlBackend(sys.argv[1], schema=sys.argv[2], timeout=timedelta(seconds=60))
+    backend = PostgresBackend(sys.argv[1], schema=sys.argv[2], timeout=timedelta(seconds=60))
     await backend.open(SystemClock(), worker="w")
     print("open", flush=True)
     await anyio.to_thread.run_sync(sys.stdin.readline)
@@ -171,7 +171,7 @@ def test_a_process_ends_although_calls_hang(here: Place, proxy: Proxy, how: str)
 
 
 def test_closing_lets_a_call_under_way_come_to_its_end(here: Place) -> None:
-    """Only what hangs is cut off."""
+    """Nothing is cut off but what hangs."""
 
     async def main() -> None:
         backend = await opened(here)

@@ -1,4 +1,4 @@
-"""Rows and tables that others lock for longer than a lease: no second run beside the first."""
+"""Rows and tables that others lock for longer than a lease: no second run alongside the first."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from tests.postgres.places import Place, past, renewals, settlement
 
 from sched_core import Claim, JobEvent, JobSpec, Once, Room, Status
 from sched_core.testing import FakeClock
-from sched_sql import SqlBackend
+from sched_sql import PostgresBackend
 from sched_sql.postgres.claims import Claims
 from sched_sql.postgres.definitions import Definitions
 from sched_sql.postgres.executions import Executions
 from sched_sql.postgres.records import Records
-from sched_sql.postgres.session import run
 from sched_sql.postgres.sql import Names
+from sched_sql.postgres.steps import run
 
 LEASE = timedelta(seconds=0.5)
-"""By a clock that is moved by hand; what is waited for in earnest is a part of it."""
+"""The lease by a clock that is moved by hand; tests really wait for a part of it."""
 MICROS = LEASE // timedelta(microseconds=1)
 
 
 @contextmanager
 def locked(here: Place, statement: str) -> Iterator[None]:
-    """Hold what a statement locks; ``@`` stands for the schema."""
+    """Hold what a statement locks; ``@`` is the schema."""
     with here.connect() as connection:
         connection.execute(statement.replace("@", f"{here.schema}."))
         yield
         connection.rollback()
 
 
-async def two_workers(here: Place, clock: FakeClock, **options: Any) -> list[SqlBackend]:
+async def two_workers(here: Place, clock: FakeClock, **options: Any) -> list[PostgresBackend]:
     made = [here.backend(time="clock", lease=LEASE, **options) for _ in range(2)]
     for number, backend in enumerate(made):
         await backend.open(clock, worker=f"w{number}")
@@ -121,8 +121,8 @@ class Actor:
     def end(self, now: int) -> int:
         return run(self.connection, self.claims.lapse(["job"], now))[1]
 
-    def renew_beside(self, claim: Claim, now: int) -> int:
-        extending = self.claims.renewals.renew_beside(renewals([claim]), MICROS, now)
+    def renew_unlocked(self, claim: Claim, now: int) -> int:
+        extending = self.claims.renewals.renew_unlocked(renewals([claim]), MICROS, now)
         return len(run(self.connection, extending).claims)
 
 
@@ -158,11 +158,11 @@ def expired(here: Place) -> tuple[Claim, int]:
 def test_only_one_of_owner_and_successor(
     here: Place, actors: tuple[Actor, Actor], first: str, end: str
 ) -> None:
-    """Whoever comes second waits for the first one's commit, and gives way to it."""
+    """The second one waits for the first one's commit, and gives way to it."""
     claim, now = expired(here)
     owner, successor = actors
     calls: dict[str, Callable[[], int]] = {
-        "owner": lambda: owner.renew_beside(claim, now),
+        "owner": lambda: owner.renew_unlocked(claim, now),
         "successor": lambda: successor.end(now),
     }
     second = "successor" if first == "owner" else "owner"

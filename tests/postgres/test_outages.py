@@ -14,10 +14,10 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from tests import postgres_server
 from tests.postgres.places import Place, renewals
-from tests.postgres_server import Server
-from tests.proxy import Proxy
+from tests.servers import postgres_server
+from tests.servers.postgres_server import Server
+from tests.servers.proxy import Proxy
 
 from sched_core import Execution, JobEvent, JobSpec, Once, Room, Scheduler, Status
 from sched_core.clock import SystemClock
@@ -165,7 +165,7 @@ def test_a_claim_survives_a_crash_of_the_server(again: bool) -> None:
         async with Scheduler(Place(server.address(), "claimed").backend()) as scheduler:
             await scheduler.submit_job("a", Once(datetime.now(UTC)))
             if again:
-                first._table._heartbeat.drop((await first.claim_due(Room(1))).claims)  # type: ignore[attr-defined]
+                first._table._claimant.heartbeat.drop((await first.claim_due(Room(1))).claims)
                 await anyio.sleep(LEASE.total_seconds() + 0.5)
             while not (claims := (await other.claim_due(Room(1))).claims):
                 await other.wait_due(Room(1))
@@ -230,7 +230,7 @@ def test_a_way_to_the_server_that_fails(server: Server, trouble: Trouble, deep: 
 
 
 def test_without_announcements_jobs_are_found_all_the_same(server: Server) -> None:
-    """Behind a pooler, and while the listening connection is gone."""
+    """Nothing is announced behind a pooler, or while the listening connection is gone."""
     here = Place(server.address(), "unannounced")
 
     async def main() -> None:

@@ -1,4 +1,4 @@
-"""Where executions lie: each in the partition of the moment by which it has expired."""
+"""Partitions of the history: each execution is in that of the moment by which it has expired."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.postgres.places import Place, pending, settlement
 
 from sched_core import Claim, Execution, Interval, Job, JobEvent, Policy, Room
 from sched_core.testing import FakeClock, history
-from sched_sql import SqlBackend
-from sched_sql.moments import EPOCH, micros
+from sched_sql import PostgresBackend
+from sched_sql._shared.moments import EPOCH, micros
 from sched_sql.postgres import partitions
 from sched_sql.postgres.partitions import DAY, NEVER, drop_at
 
@@ -47,7 +47,7 @@ async def open_and_close(here: Place) -> None:
     await backend.close()
 
 
-async def opened(here: Place, clock: FakeClock, worker: str = "w") -> SqlBackend:
+async def opened(here: Place, clock: FakeClock, worker: str = "w") -> PostgresBackend:
     backend = here.backend(time="clock", lease=timedelta(minutes=1))
     await backend.open(clock, worker=worker)
     return backend
@@ -201,7 +201,7 @@ def test_a_settlement_that_is_repeated_is_found_in_its_partition(empty: Place) -
 
 @pytest.mark.parametrize("how", ["settled", "edited"])
 def test_a_partition_that_is_gone_is_made_again(empty: Place, how: str) -> None:
-    """As where the server's clock was years ahead when another process has pruned."""
+    """The server's clock may have been years ahead when another process pruned."""
 
     async def main() -> None:
         backend = await opened(empty, FakeClock(NOW))
@@ -233,7 +233,7 @@ def test_many_may_make_the_same_partitions_at_once(empty: Place) -> None:
     assert days(empty) == [1, 2, 3, 4, 5]
 
 
-def test_a_callers_long_transaction_keeps_nobody_from_a_new_partition(empty: Place) -> None:
+def test_a_callers_long_transaction_keeps_no_worker_from_a_new_partition(empty: Place) -> None:
     async def main() -> None:
         backend = await opened(empty, FakeClock(NOW))
         one, other = await backend.add([pending("one", NOW), pending("other", NOW)])
@@ -249,7 +249,7 @@ def test_a_callers_long_transaction_keeps_nobody_from_a_new_partition(empty: Pla
         assert empty.rows("SELECT job_id FROM @execution") == [("other",), ("other",)]
         await backend.close()
 
-    async def read(backend: SqlBackend, job_id: str) -> Job:
+    async def read(backend: PostgresBackend, job_id: str) -> Job:
         found = await backend.get(job_id)
         assert isinstance(found, Job)
         return found
@@ -258,7 +258,7 @@ def test_a_callers_long_transaction_keeps_nobody_from_a_new_partition(empty: Pla
 
 
 def test_who_reads_keeps_prune_from_nothing_but_the_drop(empty: Place) -> None:
-    """As a long pg_dump does: what has expired is deleted, and the empty partition stays."""
+    """A long pg_dump reads: what has expired is deleted, and the empty partition stays."""
 
     async def main() -> None:
         clock = FakeClock(NOW)

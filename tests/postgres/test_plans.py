@@ -13,15 +13,15 @@ import pytest
 from tests.postgres.places import Place, place, renewals, settlement
 
 from sched_core import Claim, ExecutionQuery
+from sched_sql._shared.rows import JOB_COLUMNS, read_job
 from sched_sql.postgres import queries
-from sched_sql.postgres.claims import EVER, Asked, Claims
+from sched_sql.postgres.claims import BEGINNING, ClaimRequest, Claims
 from sched_sql.postgres.definitions import Definitions
 from sched_sql.postgres.executions import Executions
 from sched_sql.postgres.records import Records
-from sched_sql.postgres.session import SETTINGS
-from sched_sql.postgres.settlements import Settling
+from sched_sql.postgres.server import SETTINGS
+from sched_sql.postgres.settlements import Settler
 from sched_sql.postgres.sql import Names, Query, Steps
-from sched_sql.rows import JOB_COLUMNS, read_job
 
 LEASE = 30_000_000
 
@@ -62,7 +62,7 @@ def full(deep: bool) -> Iterator[Place]:
 
 
 _PART = re.compile(r"execution_(\d+|never)_")
-"""Of the name of a partition's index: each has those of the whole."""
+"""The prefix of a partition's index: each partition has the indexes of the whole."""
 
 
 class Planner:
@@ -75,7 +75,7 @@ class Planner:
         announce, records = Definitions(names, self.executions).announce, Records(names)
         self.claims = Claims(names, self.executions, records, announce)
         self.claims.worker = "w"
-        self.settling = Settling(names, self.executions, records, announce)
+        self.settling = Settler(names, self.executions, records, announce)
         self.connection = here.connect(autocommit=True)
         for setting, value in SETTINGS.items():
             self.connection.execute("SELECT set_config(%s, %s, false)", (setting, value))
@@ -116,8 +116,8 @@ def planner(full: Place) -> Iterator[Planner]:
     made.connection.close()
 
 
-def asked(*, floor: int = EVER) -> Asked:
-    return Asked(100, LEASE, None, (EVER, 2**62), floor, ends=True)
+def asked(*, floor: int = BEGINNING) -> ClaimRequest:
+    return ClaimRequest(100, LEASE, None, (BEGINNING, 2**62), floor, ends=True)
 
 
 def claimed(planner: Planner, count: int) -> list[Claim]:
@@ -129,13 +129,13 @@ def claimed(planner: Planner, count: int) -> list[Claim]:
 
 
 def test_claiming(planner: Planner) -> None:
-    for floor in (EVER, 0):
+    for floor in (BEGINNING, 0):
         used = planner.used(planner.claims.claim([], asked(floor=floor)))
         assert used == ({"job_due", "job_held", "ctid", "renewal_pkey"}, set())
 
 
 @pytest.mark.parametrize(
-    ("room", "floor", "scans"), [(100, EVER, 2), (100, 0, 1), (10_000, EVER, 1)]
+    ("room", "floor", "scans"), [(100, BEGINNING, 2), (100, 0, 1), (10_000, BEGINNING, 1)]
 )
 def test_what_lapsed_behind_others_is_looked_for_by_a_sweep_whose_room_is_taken(
     planner: Planner, room: int, floor: int, scans: int
@@ -151,7 +151,7 @@ def test_what_lapsed_behind_others_is_looked_for_by_a_sweep_whose_room_is_taken(
 
 def test_looking(planner: Planner) -> None:
     for sweep in (False, True):
-        steps = planner.claims.look(None, 2**60, floor=EVER, above=0, sweep=sweep)
+        steps = planner.claims.probe(None, 2**60, floor=BEGINNING, above=0, sweep=sweep)
         held = {"job_held"} if sweep else set()
         assert planner.used(steps) == ({"job_due", "renewal_pkey"} | held, set())
 
@@ -203,8 +203,8 @@ def test_a_claim_reads_no_more_than_it_claims(planner: Planner, full: Place) -> 
     scan = next(line for line in lines if "job_due" in line)
     assert "rows=5 " in scan.replace(".00", ""), scan
     # What was never held costs no look at renewals.
-    beside = next(line for line in lines if "renewal_pkey" in line)
-    assert "never executed" in beside, beside
+    unlocked = next(line for line in lines if "renewal_pkey" in line)
+    assert "never executed" in unlocked, unlocked
 
 
 def test_the_explained_statements_are_those_that_run(full: Place) -> None:

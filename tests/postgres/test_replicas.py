@@ -213,7 +213,7 @@ def test_four_replicas_one_firing(here: Place, tmp_path: Path, form: str) -> Non
                 time.sleep(max(0, frozen_at + 2 * LEASE - time.monotonic()))
                 stopped.process.send_signal(signal.SIGCONT)
         remaining = (begin + timedelta(seconds=seconds) - datetime.now(UTC)).total_seconds()
-        # A paused job is due never, so nobody would take a lost claim of it over: not before all
+        # A paused job is due never, so no worker would take a lost claim of it over: not before all
         # that the kills have left behind was taken.
         time.sleep(max(0, remaining) + 3 * LEASE)
         anyio.run(pause_recurring, here, often)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import anyio
 import pytest
-from tests import postgres_server
 from tests.postgres.places import Place, past
+from tests.servers import postgres_server
 
 from sched_core import (
     BackendError,
@@ -23,7 +23,7 @@ from sched_core import (
     StoreNotFound,
     SystemClock,
 )
-from sched_sql import SqlBackend
+from sched_sql import PostgresBackend
 from sched_sql.postgres import migration
 
 NEW = "fresh"
@@ -42,7 +42,7 @@ def fresh() -> Iterator[Place]:
     here.rows(f"DROP SCHEMA IF EXISTS {NEW} CASCADE")
 
 
-async def opened(backend: SqlBackend) -> None:
+async def opened(backend: PostgresBackend) -> None:
     await backend.open(SystemClock(), worker="w")
     await backend.check()
     await backend.close()
@@ -171,7 +171,7 @@ def test_a_sequence_behind_its_rows_is_set_forward(here: Place, lost: str) -> No
     assert here.rows("SELECT min(token) > %s FROM @execution WHERE job_id = 'new'", (highest,))[0][
         0
     ]
-    # Set once, and not again by those that opened beside it or later.
+    # Set once, and not again by those that opened at the same time or later.
     anyio.run(opened, here.backend())
     ((last,),) = here.rows("SELECT last_value FROM @serial")
     assert first <= last < first + 100
@@ -189,13 +189,13 @@ def test_who_may_not_set_a_sequence_says_what_to_run(here: Place) -> None:
     local = server.local.replace("user=postgres", "user=runner").replace("=postgres", "=sched")
     where = f"postgresql:///?{'&'.join(local.split())}"
     try:
-        backend = SqlBackend(where, schema=schema, migrate=False)
+        backend = PostgresBackend(where, schema=schema, migrate=False)
         with pytest.raises(
             BackendError, match=r"behind its rows.*may not set it: run SELECT"
         ) as no:
             anyio.run(opened, backend)
         here.rows(str(no.value).partition("run ")[2])
-        anyio.run(opened, SqlBackend(where, schema=schema, migrate=False))
+        anyio.run(opened, PostgresBackend(where, schema=schema, migrate=False))
     finally:
         server.admin("DROP OWNED BY runner; DROP ROLE runner", "sched")
 

@@ -14,11 +14,11 @@ import anyio
 import anyio.to_thread
 import psycopg
 import pytest
-from tests import postgres_server
 from tests.postgres.places import Place, past
 from tests.postgres.test_backend import job, opened
-from tests.postgres_server import Server
-from tests.proxy import Proxy
+from tests.servers import postgres_server
+from tests.servers.postgres_server import Server
+from tests.servers.proxy import Proxy
 
 from sched_core import BackendUnavailable, Execution, JobEvent, Once, Renewal, Room, Scheduler
 from sched_sql.postgres import notifications
@@ -60,7 +60,7 @@ async def lines(scheduler: Scheduler) -> list[str]:
 
 
 def test_sessions_that_turned_read_only_are_all_left(server: Server) -> None:
-    """Of lanes, of the listener, and of handlers: they may lead to what was the primary once."""
+    """Lanes, the listener and handlers have them: they may lead to what was the primary once."""
     here = Place(server.address(), "turned")
 
     async def handle(event: JobEvent) -> None:
@@ -140,7 +140,7 @@ def own(connection: Any, server: Server) -> Generator[str, list[Any]]:
     raise ValueError("the handler's own")
 
 
-def read_only_by_itself(connection: Any, server: Server) -> Generator[str, list[Any]]:
+def read_only_on_its_own(connection: Any, server: Server) -> Generator[str, list[Any]]:
     yield "SET LOCAL transaction_read_only = on"
     yield "DELETE FROM effect"
 
@@ -215,9 +215,9 @@ def run_body(here: Place, server: Server, body: Body, kind: str) -> tuple[BaseEx
             await scheduler.run_due()
             return await lines(scheduler)
 
-    fates = anyio.run(main)
+    statuses = anyio.run(main)
     (error,) = left
-    return error, fates[0]
+    return error, statuses[0]
 
 
 @pytest.mark.parametrize("kind", ["async", "sync"])
@@ -226,7 +226,7 @@ def run_body(here: Place, server: Server, body: Body, kind: str) -> tuple[BaseEx
     [
         (constraint, psycopg.errors.UniqueViolation),
         (own, ValueError),
-        (read_only_by_itself, psycopg.errors.ReadOnlySqlTransaction),
+        (read_only_on_its_own, psycopg.errors.ReadOnlySqlTransaction),
         (slow, psycopg.errors.QueryCanceled),
         (at_the_commit, psycopg.errors.ForeignKeyViolation),
     ],
@@ -235,19 +235,19 @@ def run_body(here: Place, server: Server, body: Body, kind: str) -> tuple[BaseEx
 def test_what_is_the_handlers_own_failure_stays_it(
     server: Server, body: Body, error: type[Exception], kind: str
 ) -> None:
-    found, fate = run_body(Place(server.address(), "own"), server, body, kind)
+    found, status = run_body(Place(server.address(), "own"), server, body, kind)
     assert type(found) is error
-    assert fate == "succeeded"
+    assert status == "succeeded"
 
 
 @pytest.mark.parametrize("kind", ["async", "sync"])
 def test_a_session_that_dies_under_a_handler_is_the_stores_failure(
     server: Server, kind: str
 ) -> None:
-    found, fate = run_body(Place(server.address(), "died"), server, ended, kind)
+    found, status = run_body(Place(server.address(), "died"), server, ended, kind)
     assert type(found) is BackendUnavailable
     assert isinstance(found.__cause__, psycopg.errors.AdminShutdown)
-    assert fate == "succeeded"
+    assert status == "succeeded"
 
 
 @pytest.mark.parametrize("kind", ["async", "sync"])
@@ -257,14 +257,14 @@ def test_a_read_only_server_under_a_handler_is_the_stores_failure(
     """And no connection of that time is used again."""
     here = Place(server.address(), "under")
     try:
-        found, fate = run_body(here, server, turned, kind)
+        found, status = run_body(here, server, turned, kind)
     finally:
         server.admin("ALTER SYSTEM RESET default_transaction_read_only")
         server.admin("SELECT pg_reload_conf()")
         server.admin("ALTER ROLE sched RESET default_transaction_read_only")
     assert type(found) is BackendUnavailable
     assert isinstance(found.__cause__, psycopg.errors.ReadOnlySqlTransaction)
-    assert fate == "succeeded"
+    assert status == "succeeded"
 
 
 # -- listening

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import psycopg
 import pytest
-from tests import postgres_server
+from tests.servers import postgres_server
 from tests.sql.stores import (
     LEASE,
     MINUTE,
@@ -111,7 +111,7 @@ def test_a_row_that_is_no_job_is_shown_and_left_alone(
         assert await backend.prune(NOW) == 0
         for _ in range(2):
             await the_others_run(backend, store)
-        # Nobody is kept awake by what is due and cannot be run.
+        # What is due and cannot be run keeps no worker awake.
         (claim,) = (await backend.claim_due(Room(10))).claims
         with anyio.move_on_after(0.3) as scope:
             await backend.wait_due(Room(1))
@@ -152,7 +152,7 @@ def test_a_hold_that_makes_no_sense_is_shown_and_left_alone_until_it_is_repaired
 
 
 @pytest.mark.parametrize("changed", [{"due_at": LAST}, {**HELD, "lease_until": LAST}], ids=str)
-def test_a_moment_that_never_comes_keeps_nobody_waiting(
+def test_a_moment_that_never_comes_keeps_no_worker_waiting(
     changed: dict[str, Any], tmp_path: Path
 ) -> None:
     async def test(store: Store) -> None:
@@ -172,7 +172,7 @@ def test_a_moment_that_never_comes_keeps_nobody_waiting(
 
 
 @pytest.mark.parametrize("held", [True, False])
-def test_rows_that_were_copied_by_hand_hold_up_nobody(held: bool, tmp_path: Path) -> None:
+def test_rows_that_were_copied_by_hand_hold_up_no_worker(held: bool, tmp_path: Path) -> None:
     async def test(store: Store) -> None:
         one, other = await store.open(), await store.open()
         await one.add([job("a")])

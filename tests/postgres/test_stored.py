@@ -16,9 +16,9 @@ from typing import Any
 import anyio
 import psycopg
 import pytest
-from tests import postgres_server
 from tests.postgres.places import Place
 from tests.postgres.test_schema import COLUMNS
+from tests.servers import postgres_server
 
 from sched_core import (
     BackendError,
@@ -34,15 +34,15 @@ from sched_core import (
     Undecodable,
 )
 from sched_core.testing import FakeClock, history
-from sched_sql import SqlBackend
-from sched_sql.holds import RECORD_COLUMNS, read_record
-from sched_sql.moments import EPOCH
+from sched_sql import PostgresBackend
+from sched_sql._shared.holds import RECORD_COLUMNS, read_record
+from sched_sql._shared.moments import EPOCH
+from sched_sql._shared.upgrade import OLD_COLUMNS, upgraded
 from sched_sql.postgres import migration
-from sched_sql.upgrade import OLD_COLUMNS, upgraded
 
 STORED = Path(__file__).parent / "stored"
 STOPPED = datetime(2026, 1, 1, 8, 12, 1, tzinfo=UTC)
-"""Where the clock stood."""
+"""The time of the clock when the store was written."""
 LEASE = timedelta(minutes=5)
 SCHEMA = "stored"
 OBJECTS = """
@@ -69,7 +69,7 @@ def load(here: Place, name: str) -> None:
         )
 
 
-def backend(here: Place, **options: Any) -> SqlBackend:
+def backend(here: Place, **options: Any) -> PostgresBackend:
     return here.backend(time="clock", lease=LEASE, **options)
 
 
@@ -101,7 +101,7 @@ def test_workers_of_the_older_version_are_waited_for_and_named(stored: Place) ->
     opened(stored, STOPPED)
 
 
-def test_a_lease_that_was_renewed_beside_its_row_is_waited_for(stored: Place) -> None:
+def test_a_lease_with_an_unlocked_renewal_is_waited_for(stored: Place) -> None:
     load(stored, "renewals.sql")
     stored.rows("UPDATE @meta SET value = 2 WHERE key = 'schema'")
     ((token, until),) = stored.rows("SELECT token, lease_until FROM @job WHERE id = 'claimed'")

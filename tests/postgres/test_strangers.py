@@ -1,6 +1,6 @@
 """Functions, operators and types of others: none of them is called with the scheduler's rights.
 
-Whatever our statements name, somebody has made another one of the same name and arguments in a
+Whatever our statements name, a stranger has made another one of the same name and arguments in a
 schema that comes first in the search path. The names are taken from the statements themselves, as
 they were sent, so that a new statement needs no entry here.
 """
@@ -18,9 +18,9 @@ import anyio
 import psycopg
 import pytest
 from psycopg import sql
-from tests import postgres_server
 from tests.postgres import contender
 from tests.postgres.places import Place, past, renewals
+from tests.servers import postgres_server
 
 from sched_core import (
     ExecutionQuery,
@@ -199,7 +199,7 @@ async def edit(jobs: Any, job_id: str) -> None:
 
 
 async def take_over(here: Place, *, pooled: bool) -> None:
-    """Waiting, renewing in and beside the row, giving back, and what was lost."""
+    """Waiting, renewing in the row and unlocked, giving back, and what was lost."""
     options: dict[str, Any] = {"lease": timedelta(milliseconds=300), "pooled": pooled}
     lost, other = here.backend(**options), here.backend(**options)
     await lost.open(SystemClock(), worker="lost")
@@ -271,7 +271,7 @@ def test_nothing_of_strangers_is_called(sent: list[str], monkeypatch: pytest.Mon
             made = "SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
             ((functions,),) = connection.execute(made).fetchall()
             assert functions > 200
-        # Whoever does not look where his functions come from calls them.
+        # A program that does not look where its functions come from calls them.
         for careless in ("SELECT nextval('x')", "SELECT 1 = 1", "SELECT 'a'::text"):
             with pytest.raises(psycopg.errors.RaiseException, match="a stranger was called"):
                 here.rows(careless)

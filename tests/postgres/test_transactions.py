@@ -10,6 +10,7 @@ import anyio
 import psycopg
 import pytest
 from tests.postgres.places import Place, past
+from tests.wrappers import HandsOn
 
 from sched_core import (
     BackendError,
@@ -126,17 +127,11 @@ def test_connections_that_cannot_be_joined(here: Place) -> None:
     anyio.run(main)
 
 
-class InFront:
-    """Stands in front of a backend, and knows nothing of transactions."""
-
-    def __init__(self, backend: Any) -> None:
-        self._backend = backend
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
+class InFront(HandsOn):
+    """A wrapper that knows nothing of transactions, and hands them on like all else."""
 
 
-def test_nothing_is_written_past_a_backend_that_stands_in_front(here: Place) -> None:
+def test_nothing_is_written_past_a_backend_in_front(here: Place) -> None:
     async def handle(event: JobEvent) -> None:
         async with event.transaction():
             pytest.fail("it began")
@@ -196,7 +191,7 @@ def test_effect_line_and_next_moment_commit_together(here: Place, kind: str) -> 
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(scheduler.run_forever)
                 with anyio.fail_after(10):
-                    while len(effects(here)) < 4:  # noqa: ASYNC110 -- nobody announces a row
+                    while len(effects(here)) < 4:  # noqa: ASYNC110 -- no program announces a row
                         await anyio.sleep(0.02)
                 await scheduler.stop()
             assert set(await statuses(scheduler)) == {"succeeded"}
@@ -345,5 +340,5 @@ def test_a_connection_is_clean_for_the_next_handler(here: Place) -> None:
                 await scheduler.run_due()
 
     anyio.run(main)
-    assert len({pid for pid, *_ in seen}) == 1  # kept, not made anew
+    assert len({pid for pid, *_ in seen}) == 1  # kept, not made again
     assert {tuple(rest) for _, *rest in seen} == {("on", "public")}

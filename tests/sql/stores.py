@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from attrs import evolve
-from tests import postgres_server
+from tests.servers import postgres_server
 
 from sched_core import (
     Backend,
@@ -28,11 +27,10 @@ from sched_core import (
     Settled,
     Settlement,
     Standing,
-    Status,
 )
-from sched_core.row import current
 from sched_core.testing import FakeClock
 from sched_sql import SqlBackend
+from sched_testkit._suite.builders import success_of
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
 LEASE = timedelta(seconds=30)
@@ -108,60 +106,9 @@ def job(
     )
 
 
-def held(claim: Claim) -> Pending:
-    """Return the occurrence that a claim is for."""
-    one = current(claim.job.standing)
-    assert one is not None
-    return one
-
-
-def execution(
-    claim: Claim,
-    at: datetime = NOW,
-    status: Status = Status.SUCCEEDED,
-    *,
-    final: bool = True,
-    attempt: int | None = None,
-    reason: str | None = None,
-) -> Execution:
-    """Return the execution of a claim's attempt."""
-    of, one = claim.job, held(claim)
-    attempt = one.attempts + 1 if attempt is None else attempt
-    keep = of.spec.policy.keep_executions
-    return Execution(
-        id=f"{of.uid}:{one.number}:{attempt}",
-        job_id=of.id,
-        uid=of.uid,
-        number=one.number,
-        attempt=attempt,
-        kind=one.kind,
-        scheduled_at=one.scheduled_at,
-        status=status,
-        final=final,
-        token=claim.token,
-        worker=claim.worker,
-        claimed_at=claim.claimed_at,
-        started_at=at,
-        finished_at=at,
-        reason=reason,
-        expires_at=at + keep if isinstance(keep, timedelta) else None,
-    )
-
-
 def done(claim: Claim, at: datetime = NOW, *, next_run: datetime | None = None) -> Settlement:
     """Return what ends the claim's occurrence and goes on to the next one."""
-    standing, one = claim.job.standing, held(claim)
-    number = standing.last_number + (next_run is not None)
-    following = evolve(
-        standing,
-        last_number=number,
-        scheduled=None if next_run is None else Pending(number, next_run, next_run),
-        due_at=next_run,
-        last_scheduled_at=one.scheduled_at,
-        last_finished_at=at,
-        last_status=Status.SUCCEEDED,
-    )
-    return Settlement(claim, claim.job.revision, following, (execution(claim, at),))
+    return success_of(claim, at, due=next_run)
 
 
 async def history(backend: Backend, job_id: str | None = None, **query: Any) -> list[Execution]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sched_core import InvalidDefinition, SchedError, Scheduler, open_scheduler
 from sched_core._support.redaction import shown_address, without_password
 from sched_sql import SqlBackend
-from sched_sql.address import Postgres, Sqlite, address_of
+from sched_sql._shared.address import Postgres, Sqlite, address_of
 
 FILES = {
     "sqlite:///jobs.db": "jobs.db",
@@ -173,7 +173,7 @@ PLACES = (
     "user:{}@127.0.0.1/jobs",
 )
 MARK = "hunter2"
-"""Stands in every password, so that a part of one is known when it is seen."""
+"""A part of every password, so that a leaked part is recognised."""
 
 
 @settings(max_examples=50)  # each one opens a scheduler

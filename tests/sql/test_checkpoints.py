@@ -1,4 +1,4 @@
-"""SQLite's write-ahead log: that it stays short, and that nobody waits long for that."""
+"""SQLite's write-ahead log: it stays short, and no worker waits long for that."""
 
 # ruff: noqa: ASYNC240 -- the files are what is tested
 
@@ -18,7 +18,7 @@ from tests.sql.stores import NOW, Store, done, job, run
 from sched_core import Room
 from sched_core.clock import SystemClock
 from sched_sql import SqlBackend
-from sched_sql.sqlite import database
+from sched_sql.sqlite import checkpoints
 from sched_sql.sqlite.database import Database
 
 
@@ -44,7 +44,7 @@ def test_the_write_ahead_log_stays_small_and_all_is_there(tmp_path: Path) -> Non
 def test_deleting_in_bulk_does_not_put_off_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sched_sql.sqlite.database.WAL_PAGES", 200)
+    monkeypatch.setattr("sched_sql.sqlite.checkpoints.WAL_PAGES", 200)
     path, sizes = tmp_path / "jobs.db", set()
 
     async def main() -> None:
@@ -66,11 +66,11 @@ def test_deleting_in_bulk_does_not_put_off_checkpoints(
 def test_at_normal_writes_go_on_while_a_thread_syncs_the_log_for_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "WAL_PAGES", 200)
-    sync, checkpoint = database._sync, Database._checkpoint
+    monkeypatch.setattr(checkpoints, "WAL_PAGES", 200)
+    sync, checkpoint = checkpoints._sync, Database._checkpoint
     begun, may_end = threading.Event(), threading.Event()
     synced: list[str] = []
-    checkpoints: list[int] = []
+    made: list[int] = []
 
     def slow_sync(path: str) -> None:
         begun.set()
@@ -79,10 +79,10 @@ def test_at_normal_writes_go_on_while_a_thread_syncs_the_log_for_a_checkpoint(
         synced.append(path)
 
     def counted(self: Database, connection: sqlite3.Connection) -> None:
-        checkpoints.append(len(synced))
+        made.append(len(synced))
         checkpoint(self, connection)
 
-    monkeypatch.setattr(database, "_sync", slow_sync)
+    monkeypatch.setattr(checkpoints, "_sync", slow_sync)
     monkeypatch.setattr(Database, "_checkpoint", counted)
     path = tmp_path / "jobs.db"
 
@@ -99,15 +99,15 @@ def test_at_normal_writes_go_on_while_a_thread_syncs_the_log_for_a_checkpoint(
             await write()
         for _ in range(100):
             await write()
-        assert checkpoints == []
+        assert made == []
         may_end.set()
         with anyio.fail_after(60):
-            while len(checkpoints) < 3:
+            while len(made) < 3:
                 await write()
         await backend.close()
 
     anyio.run(main)
-    assert checkpoints[:3] == [1, 2, 3]
+    assert made[:3] == [1, 2, 3]
     assert set(synced) == {f"{path}-wal"}
 
 
@@ -123,8 +123,8 @@ def no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def no_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    sync = database._sync
-    monkeypatch.setattr(database, "_sync", lambda path: sync(f"{path}-missing"))
+    sync = checkpoints._sync
+    monkeypatch.setattr(checkpoints, "_sync", lambda path: sync(f"{path}-missing"))
 
 
 @pytest.mark.parametrize("trouble", [no_thread, no_log])
@@ -132,12 +132,12 @@ def test_a_log_that_cannot_be_synced_before_is_left_to_the_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
     trouble(monkeypatch)
-    monkeypatch.setattr(database, "WAL_PAGES", 200)
+    monkeypatch.setattr(checkpoints, "WAL_PAGES", 200)
     checkpoint = Database._checkpoint
-    checkpoints: list[sqlite3.Connection] = []
+    made: list[sqlite3.Connection] = []
 
     def counted(self: Database, connection: sqlite3.Connection) -> None:
-        checkpoints.append(connection)
+        made.append(connection)
         checkpoint(self, connection)
 
     monkeypatch.setattr(Database, "_checkpoint", counted)
@@ -147,7 +147,7 @@ def test_a_log_that_cannot_be_synced_before_is_left_to_the_checkpoint(
         await backend.open(SystemClock(), worker="one")
         await backend.add([job("a")])
         with anyio.fail_after(60):
-            while len(checkpoints) < 2:
+            while len(made) < 2:
                 (claim,) = (await backend.claim_due(Room(1))).claims
                 await backend.settle([done(claim, next_run=NOW)])
         await backend.close()

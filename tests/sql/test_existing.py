@@ -50,14 +50,14 @@ def test_what_is_not_ours_is_left_as_it_is(tmp_path: Path, content: str) -> None
     assert path.read_bytes() == before
 
 
-def test_what_is_there_is_opened_also_beside_its_service(tmp_path: Path) -> None:
+def test_what_is_there_is_opened_also_while_its_service_runs(tmp_path: Path) -> None:
     path = tmp_path / "odd name, 100% #1.db"
 
-    async def beside() -> None:
+    async def look_while_it_runs() -> None:
         async with Scheduler(SqlBackend(path)) as scheduler:
             await scheduler.ensure_job("hourly", Interval(hours=1))
             assert await look(path) == ["hourly"]
             await scheduler.ensure_job("daily", Interval(days=1))
 
-    anyio.run(beside)
+    anyio.run(look_while_it_runs)
     assert anyio.run(look, path) == ["daily", "hourly"]

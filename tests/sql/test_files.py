@@ -27,7 +27,7 @@ from sched_core import Room
 from sched_core.clock import SystemClock
 from sched_core.errors import BackendError, BackendUnavailable
 from sched_core.ports import JobQuery
-from sched_sql import SqlBackend
+from sched_sql import DatabaseBackend, SqlBackend
 from sched_sql.sqlite import guard
 from sched_sql.sqlite.database import LOOK_EVERY
 
@@ -70,13 +70,13 @@ def others_see(path: Path, script: str = LOOKER) -> list[str]:
     return said.stdout.split()
 
 
-async def opened(path: Path, **options: Any) -> SqlBackend:
+async def opened(path: Path, **options: Any) -> DatabaseBackend:
     backend = SqlBackend(path, **options)
     await backend.open(SystemClock(), worker=f"worker-{os.urandom(4).hex()}")
     return backend
 
 
-async def ids(backend: SqlBackend) -> list[str]:
+async def ids(backend: DatabaseBackend) -> list[str]:
     page = await backend.jobs(JobQuery(), after=None, limit=999)
     return [one.id for one in page.items]
 
@@ -347,7 +347,7 @@ def test_a_restore_under_a_running_service_mixes_nothing(
 
 @pytest.mark.parametrize("how", ["truncated", "replaced"])
 def test_a_file_that_was_emptied_is_no_store_without_jobs(tmp_path: Path, how: str) -> None:
-    """A service that went on with no job at all would be green, and silent for ever."""
+    """A service that went on with no job at all would be green, and silent without end."""
     path, copy = tmp_path / "jobs.db", tmp_path / "backup.db"
 
     async def main() -> None:
@@ -566,11 +566,11 @@ def test_a_deleted_lock_file_is_made_again(tmp_path: Path) -> None:
     anyio.run(main)
 
 
-def test_foreign_files_beside_the_workers_are_left_alone(tmp_path: Path) -> None:
+def test_foreign_files_next_to_the_workers_are_left_alone(tmp_path: Path) -> None:
     workers = tmp_path / "jobs.db-workers"
     workers.mkdir()
     (workers / ".DS_Store").write_bytes(b"\x00\x00\x00\x01Bud1\xff\xd8")
-    (workers / "notes.txt").write_text("of somebody")
+    (workers / "notes.txt").write_text("of another program")
     (workers / ("0" * 32)).write_text("as long as a name of ours")
     (workers / ("1" * 32)).write_bytes(b"\xff\xfe")
     (workers / "folder").mkdir()
@@ -608,7 +608,7 @@ def test_opening_waits_for_who_writes_to_a_file_without_a_log(tmp_path: Path, ho
             other.execute("INSERT INTO customer VALUES ('a')")
             with pytest.raises(BackendUnavailable, match=r"application\.db: database is locked"):
                 await opened(path, timeout=timedelta(milliseconds=100))
-            backends: list[SqlBackend] = []
+            backends: list[DatabaseBackend] = []
 
             async def patient() -> None:
                 backends.append(await opened(path))

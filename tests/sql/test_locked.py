@@ -1,4 +1,4 @@
-"""A SQLite file that others lock for longer than a lease: no second run beside the first."""
+"""A SQLite file that others lock for longer than a lease: no second run alongside the first."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from tests.sql.stores import NOW, done, job, renewals
 from sched_core import Claim, Once, Renewal, Room, Scheduler
 from sched_core.errors import BackendUnavailable
 from sched_core.testing import FakeClock, history
-from sched_sql import SqlBackend
-from sched_sql.moments import micros
-from sched_sql.sqlite.renewals import REMEMBERED, Beside, Renewals
+from sched_sql import SqlBackend, SqliteBackend
+from sched_sql._shared.moments import micros
+from sched_sql.sqlite.renewals import REMEMBERED, Renewals, UnlockedRenewal
 
 LEASE = timedelta(seconds=1)
-"""By a clock that is moved by hand; what is waited for in earnest is a quarter of it."""
+"""The lease by a clock that is moved by hand; tests really wait for a quarter of it."""
 
 
 @contextmanager
@@ -56,16 +56,16 @@ LOCKS: dict[str, Callable[[Path], AbstractContextManager[None]]] = {
 
 async def workers(
     path: Path, clock: FakeClock, wait: timedelta = timedelta(milliseconds=10)
-) -> list[SqlBackend]:
+) -> list[SqliteBackend]:
     """Open two, and make a job that is due; the first one waits for locks so long."""
-    made = [SqlBackend(path, lease=LEASE, timeout=wait), SqlBackend(path, lease=LEASE)]
+    made = [SqliteBackend(path, lease=LEASE, timeout=wait), SqliteBackend(path, lease=LEASE)]
     for number, backend in enumerate(made):
         await backend.open(clock, worker=f"w{number}")
     await made[0].add([job("a", clock.now())])
     return made
 
 
-async def lost(backend: SqlBackend, worker: str) -> bool:
+async def lost(backend: SqliteBackend, worker: str) -> bool:
     """Look for what is due; return whether the claim of a worker was found to be lost."""
     claimed = await backend.claim_due(Room(1))
     assert not claimed.claims, "what was lost waits"
@@ -172,7 +172,7 @@ def test_a_dead_owner_is_not_waited_for(tmp_path: Path) -> None:
             clock.advance(LEASE * 0.9)
             assert await owner.renew(renewals(held))
             clock.advance(LEASE * 0.2)
-        owner._table._database.connection.close()  # type: ignore[attr-defined]  # ours
+        owner._table._database.connection.close()
         owner.forked()  # lets go of what the system takes from a process that is killed
         assert await lost(other, "w0")
         await other.close()
@@ -229,10 +229,10 @@ def test_what_is_dead_is_not_waited_for(tmp_path: Path, claims: list[Claim]) -> 
     for claim in (living, dying):
         assert renewals_in(tmp_path).renew([Renewal(claim)], LEASE, lambda: at)
     assert renewals_in(tmp_path).end([fence(living)], at) == {
-        fence(living): Beside(micros(at + LEASE), micros(at), None)
+        fence(living): UnlockedRenewal(micros(at + LEASE), micros(at), None)
     }
     assert renewals_in(tmp_path, "w").end([fence(dying)], at) == {
-        fence(dying): Beside(micros(at), micros(at), None)
+        fence(dying): UnlockedRenewal(micros(at), micros(at), None)
     }
     with pytest.raises(BackendUnavailable, match="worker 'w' is gone"):
         renewals_in(tmp_path, "w").renew([Renewal(living)], LEASE, lambda: at)
@@ -261,7 +261,7 @@ def test_a_process_killed_while_it_writes_leaves_what_was_there(
     assert renewals_in(tmp_path).renew([Renewal(claim)], LEASE, lambda: at)
     (tmp_path / "renewals.new").write_bytes(b"[{")
     assert renewals_in(tmp_path).end([fence(claim)], at) == {
-        fence(claim): Beside(micros(at + LEASE), micros(at), None)
+        fence(claim): UnlockedRenewal(micros(at + LEASE), micros(at), None)
     }
 
 

@@ -32,7 +32,7 @@ from sched_core import (
 )
 from sched_core.errors import BackendError, SchemaTooNew, StoreNotFound
 from sched_core.testing import FakeClock, history
-from sched_sql import SqlBackend
+from sched_sql import DatabaseBackend, SqlBackend
 from sched_sql.sqlite.schema import StillClaimed, migrate, version_of
 from sched_sql.sqlite.workers import WorkerFiles
 
@@ -55,7 +55,9 @@ def path(tmp_path: Path) -> Path:
     return found
 
 
-def with_store(path: Path, test: Callable[[SqlBackend, FakeClock], Any], **options: Any) -> None:
+def with_store(
+    path: Path, test: Callable[[DatabaseBackend, FakeClock], Any], **options: Any
+) -> None:
     async def main() -> None:
         clock, backend = FakeClock(MADE), SqlBackend(path, **options)
         await backend.open(clock, worker="new-1")
@@ -129,7 +131,7 @@ HELD = {"claimed": 1, "claimed-trigger": 1, "edited": 1, "edited-policy": 1, "lo
 
 
 def test_every_job_is_what_it_was(path: Path) -> None:
-    async def test(backend: SqlBackend, clock: FakeClock) -> None:
+    async def test(backend: DatabaseBackend, clock: FakeClock) -> None:
         page = await backend.jobs(JobQuery(), after=None, limit=100)
         jobs = {job.id: job for job in page.items if isinstance(job, Job)}
         assert {job_id: jobs[job_id].standing for job_id in EXPECTED} == EXPECTED
@@ -162,7 +164,7 @@ def test_the_history_is_what_it_was(path: Path) -> None:
         *("succeeded", "failed", "missed", "skipped", "superseded", "interrupted", "abandoned")
     }
 
-    async def test(backend: SqlBackend, clock: FakeClock) -> None:
+    async def test(backend: DatabaseBackend, clock: FakeClock) -> None:
         page = await backend.executions(ExecutionQuery(), after=None, limit=100)
         after = [
             (
@@ -192,7 +194,7 @@ def test_it_goes_on(path: Path) -> None:
     async def main() -> None:
         clock = FakeClock(MADE)
         async with Scheduler(SqlBackend(path), handler=handle, clock=clock) as scheduler:
-            clock.advance(minutes=1)  # the leases have ended: nobody holds a claim any more
+            clock.advance(minutes=1)  # the leases have ended: no worker holds a claim any more
             for _ in range(40):
                 await scheduler.run_due()
                 clock.advance(minutes=1)
@@ -247,7 +249,7 @@ def test_it_waits_for_workers_that_hold_claims_and_names_them(path: Path) -> Non
     ending = threading.Timer(0.3, old.leave)
     ending.start()
 
-    async def test(backend: SqlBackend, clock: FakeClock) -> None:
+    async def test(backend: DatabaseBackend, clock: FakeClock) -> None:
         assert isinstance(await backend.get("claimed"), Job)
 
     with_store(path, test)
@@ -255,7 +257,7 @@ def test_it_waits_for_workers_that_hold_claims_and_names_them(path: Path) -> Non
 
 
 def test_a_backup_of_the_schema_before_is_restored_under_a_running_worker(path: Path) -> None:
-    async def test(backend: SqlBackend, clock: FakeClock) -> None:
+    async def test(backend: DatabaseBackend, clock: FakeClock) -> None:
         assert await backend.prune(datetime.max.replace(tzinfo=UTC)) == 13
         with closing(sqlite3.connect(path.with_name("backup.db"))) as source:
             source.executescript(DUMP)
@@ -284,7 +286,7 @@ def test_who_only_looks_changes_nothing(path: Path) -> None:
 
 
 def test_old_code_refuses_the_new_schema(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def nothing(backend: SqlBackend, clock: FakeClock) -> None:
+    async def nothing(backend: DatabaseBackend, clock: FakeClock) -> None:
         return
 
     with_store(path, nothing)
@@ -312,7 +314,7 @@ def test_killed_at_any_statement_it_opens_again(path: Path) -> None:
         path.write_bytes(store)
         assert _migrated_until(path, number) == number
 
-    async def test(backend: SqlBackend, clock: FakeClock) -> None:
+    async def test(backend: DatabaseBackend, clock: FakeClock) -> None:
         found = await backend.get("outlived")
         assert isinstance(found, Job)
         assert found.standing == EXPECTED["outlived"]
@@ -349,7 +351,7 @@ def _migrated_until(path: Path, number: int) -> int:
 
 
 def test_a_newer_version_that_changes_the_schema_under_a_worker_is_named(path: Path) -> None:
-    async def test(backend: SqlBackend, clock: FakeClock) -> None:
+    async def test(backend: DatabaseBackend, clock: FakeClock) -> None:
         with closing(sqlite3.connect(path)) as newer, newer:
             newer.execute("UPDATE sched_meta SET value = 3 WHERE key = 'schema'")
             newer.execute("ALTER TABLE sched_job RENAME COLUMN marks TO notes")

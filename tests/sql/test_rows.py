@@ -1,4 +1,4 @@
-"""Everything that a job, an occurrence or a claim says is in columns, or beside them."""
+"""Everything that a job, an occurrence or a claim says is in columns, or in the marks."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from sched_core import (
     Status,
 )
 from sched_core.codec import Malformed
-from sched_sql import holds, rows, standings
-from sched_sql.history import EXECUTION_COLUMNS, execution_values, read_execution
-from sched_sql.moments import micros
-from sched_sql.rules import is_plain
+from sched_sql._shared import holds, rows, standings
+from sched_sql._shared.history import EXECUTION_COLUMNS, execution_values, read_execution
+from sched_sql._shared.moments import micros
+from sched_sql._shared.rules import is_plain_run
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
 LATER = NOW + timedelta(microseconds=1)
@@ -86,7 +86,7 @@ def test_every_field_of_a_scheduled_occurrence(name: str) -> None:
     standing = evolve(STANDING, scheduled=changed(ONE, name))
     assert standing != STANDING
     assert read(evolve(JOB, standing=standing)).standing == standing
-    in_columns = standings.differ_by_a_run(STANDING, standing)
+    in_columns = standings.only_run_fields_differ(STANDING, standing)
     assert in_columns == (standings.standing_values(standing)[-1] is None)
 
 
@@ -146,7 +146,7 @@ def test_what_a_steady_run_does_not_write_of_the_standing(name: str) -> None:
 
 
 def _steady_or_not(before: Standing, after: Standing) -> None:
-    if not standings.differ_by_a_run(before, after):
+    if not standings.only_run_fields_differ(before, after):
         return
     steady = standings.steady_values(before, after)
     if steady is None:
@@ -166,7 +166,7 @@ def test_the_usual_run_is_plain_and_steady() -> None:
         *(NOW, NOW),
     )
     settlement = Settlement(claim, 0, after, (execution,))
-    assert is_plain(settlement)
+    assert is_plain_run(settlement)
     for odd in (
         evolve(settlement, expected=1),
         evolve(settlement, executions=()),
@@ -180,7 +180,7 @@ def test_the_usual_run_is_plain_and_steady() -> None:
         evolve(settlement, standing=evolve(after, requests=(ONE,))),
         evolve(settlement, standing=evolve(after, pause=Pause(NOW, 3))),
     ):
-        assert not is_plain(odd), odd
+        assert not is_plain_run(odd), odd
 
 
 @pytest.mark.parametrize(

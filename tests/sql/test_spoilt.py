@@ -14,7 +14,7 @@ from tests.sql.stores import LEASE, NOW, Store, done, job, outcomes, run
 
 from sched_core import JobQuery, Room, Undecodable
 from sched_core.errors import JobUndecodable
-from sched_sql.holds import RECORD_COLUMNS
+from sched_sql._shared.holds import RECORD_COLUMNS
 
 ODD: dict[str, Any] = {
     "text": "x",

@@ -45,7 +45,7 @@ from sched_core.errors import (
     JobUndecodable,
     SchemaTooNew,
 )
-from sched_sql import SqlBackend
+from sched_sql import SqlBackend, SqliteBackend
 
 
 def on_file(test: Any, folder: Path, loop: str = "asyncio") -> None:
@@ -58,8 +58,8 @@ def by_hand(path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-async def opened(path: Path, **options: Any) -> SqlBackend:
-    backend = SqlBackend(path, **options)
+async def opened(path: Path, **options: Any) -> SqliteBackend:
+    backend = SqliteBackend(path, **options)
     await backend.open(SystemClock(), worker=f"worker-{os.urandom(4).hex()}")
     return backend
 
@@ -155,7 +155,7 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     assert path.read_bytes() == content
 
 
-def test_a_database_of_somebody_else_is_shared(tmp_path: Path) -> None:
+def test_a_database_of_another_program_is_shared(tmp_path: Path) -> None:
     path = tmp_path / "jobs.db"
     with by_hand(path) as connection:
         connection.execute("CREATE TABLE job (id)")
@@ -218,7 +218,7 @@ import anyio, anyio._backends._asyncio
 from sched_core.clock import SystemClock
 from sched_core.errors import BackendError
 from sched_sql import SqlBackend
-import sched_sql.sqlite  # while the interpreter's own files can be read
+import sched_sql.sqlite.backend  # while the interpreter's own files can be read
 
 if os.getuid() == 0:  # who may write everywhere
     os.setuid(65534)
@@ -477,7 +477,7 @@ def test_the_claim_of_a_killed_process_is_free_at_once(tmp_path: Path, when: str
 
 
 def test_who_ran_alone_says_nothing_of_the_next_claim(tmp_path: Path) -> None:
-    """Only a claim that was lost in quarantine is the last one that its occurrence may lose."""
+    """The last claim that an occurrence may lose is one that was lost in quarantine."""
 
     async def test(store: Store) -> None:
         backend, other = await store.open(), await store.open()
@@ -544,7 +544,7 @@ anyio.run(main)
 
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 def test_a_job_added_by_another_process_wakes(tmp_path: Path, loop: str) -> None:
-    """Also under a clock that stands still. In 300 ms; the bound here is for busy machines."""
+    """Also under a clock that does not move. In 300 ms; the bound here is for busy machines."""
 
     async def test(store: Store) -> None:
         backend = await store.open()
@@ -695,7 +695,7 @@ def test_executions_are_found_before_and_after_they_are_indexed(
     on_file(test, tmp_path)
 
 
-def test_nothing_is_left_beside_a_closed_database(tmp_path: Path) -> None:
+def test_nothing_is_left_next_to_a_closed_database(tmp_path: Path) -> None:
     async def main() -> None:
         await (await opened(tmp_path / "jobs.db")).close()
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests import postgres_server
+from tests.servers import postgres_server
 from tests.sql.stores import MINUTE, NOW, Store, done, job, outcomes, run
 
 from sched_core import Backend, Execution, ExecutionQuery, Room, Status, UndecodableExecution
@@ -113,7 +113,7 @@ def test_a_spoilt_record_is_listed_in_its_place_and_hides_no_other(
         assert columns["worker"] == middle.worker
         assert odd.reason
 
-        # Whoever asks for some of them gets what might be one of them.
+        # A caller that asks for some of them gets what might be one of them.
         assert odd in await listed(backend, job_id="a")
         assert (odd in await listed(backend, job_id="b")) is (column == "job_id")
         assert await listed(backend, statuses=frozenset({Status.MISSED})) == [odd]
@@ -156,7 +156,7 @@ def test_text_that_is_no_utf_8_hides_no_other_record(column: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-def test_a_repeated_settlement_is_known_beside_records_that_cannot_be_read(
+def test_a_repeated_settlement_is_known_among_records_that_cannot_be_read(
     kind: str, tmp_path: Path
 ) -> None:
     async def test(store: Store) -> None:

@@ -19,8 +19,8 @@ from sched_core import (
     Standing,
     Status,
 )
-from sched_testkit._oracle.chronicle import Call
-from sched_testkit._oracle.witness import Witness
+from sched_testkit._oracle.attempts import Call, CallState
+from sched_testkit._oracle.oracle import Oracle
 from sched_testkit._stories.entry import next_of
 from sched_testkit._suite.bench import START
 
@@ -37,13 +37,12 @@ class Hand:
     """Writes a history by hand: one job, due every minute, and its executions."""
 
     def __init__(self, spec: JobSpec = SPEC) -> None:
-        self.oracle = Witness()
-        self.oracle.jitter = timedelta(0)
+        self.oracle = Oracle(jitter=timedelta(0))
         self.executions: list[Execution] = []
         self.now = START
         standing = Standing(1, Pending(1, at(1), at(1)), at(1))
         self.job = Job(spec, "u", False, START, standing, 1)
-        self.oracle.added(self.job, spec, declared=False, now=START)
+        self.oracle.commands.added(self.job, spec, declared=False, now=START)
 
     def moved(self, **changes: Any) -> Job:
         """Return the job, stored anew with another standing."""
@@ -61,7 +60,7 @@ class Hand:
         """Hand the job out."""
         self.now = at(minutes)
         claim = Claim(self.job, token, "w", self.now, self.now + LEASE)
-        self.oracle.claimed(claim, self.now)
+        self.oracle.claims.claimed(claim, self.now)
         return claim
 
     def call(
@@ -88,7 +87,7 @@ class Hand:
             coalesced=coalesced,
             coalesced_until=coalesced_until,
         )
-        return self.oracle.called(event, at(minutes))
+        return self.oracle.attempts.called(event, at(minutes))
 
     def written(self, claim: Claim, minutes: float, **changes: Any) -> Execution:
         """Return an execution under a claim; final, and of a first attempt that succeeded."""
@@ -122,14 +121,14 @@ class Hand:
 
     def ran(self, minutes: float, token: int, **changes: Any) -> Execution:
         """An occurrence was claimed, ran well, and was settled."""
-        claim, how = self.claim(minutes, token), changes.pop("how", "succeeded")
+        claim, how = self.claim(minutes, token), CallState(changes.pop("how", "succeeded"))
         told = {
             name: changes[name]
             for name in ("attempt", "coalesced", "coalesced_until")
             if name in changes
         }
         call = self.call(claim, minutes, **told)
-        self.oracle.ended(call, how, at(minutes))
+        self.oracle.attempts.ended(call, how, at(minutes))
         execution = self.written(claim, minutes, **changes)
         self.settled(claim, execution)
         return execution
@@ -145,4 +144,4 @@ class Hand:
 
     def look(self, minutes: float = 100, **options: Any) -> None:
         """Have all of it judged, as it stands."""
-        self.oracle.look(self.executions, [self.job], at(minutes), **options)
+        self.oracle.read(self.executions, [self.job], at(minutes), **options)

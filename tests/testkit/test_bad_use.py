@@ -1,4 +1,4 @@
-"""Whoever holds it wrong is told what to mend."""
+"""Authors who use the testkit wrongly are told what to mend."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from attrs import evolve
 from sched_core import MemoryBackend, MemoryStore
 from sched_testkit import Harness, Unfit, conformance
 from sched_testkit._suite.fitness import check_fitness, declared
-from sched_testkit.harness import METHODS
+from sched_testkit._suite.port import METHODS
 
 
 class Mine(Harness):
@@ -152,7 +152,7 @@ def test_one_test_says_it_and_the_others_skip() -> None:
 
 
 def test_a_law_alone_says_it_too() -> None:
-    """As with -k, or in a worker of pytest-xdist: nothing is skipped unless something failed."""
+    """Nothing is skipped unless something failed, as with -k, or in a worker of pytest-xdist."""
     partial = type("Partial", (), {})
     test = conformance(Mine(lambda place: partial()))
     with pytest.raises(Unfit, match=r"misses the method add\(\)"):

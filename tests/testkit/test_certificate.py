@@ -1,4 +1,4 @@
-"""The suite as an author runs it: in a pytest of its own, beside whatever plugins are there."""
+"""The suite as an author runs it: in a pytest of its own, with whatever plugins are there."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ TestTrusting = conformance(Trusting())
 """
 
 
-def test_what_was_not_seen_stands_first_and_strict_fails_for_it(tmp_path: Path) -> None:
+def test_what_was_not_seen_comes_first_and_strict_fails_for_it(tmp_path: Path) -> None:
     """And the verdict of the torture is a line of it."""
     (tmp_path / "test_trusting.py").write_text(TRUSTING, encoding="utf-8")
     trusting, sound = "test_trusting.py", "test_mine.py::TestSound"

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from tests.testkit.mutants import Joined
 from tests.testkit.mutants.joined import JoinedHarness
+from tests.wrappers import HandsOn
 
 from sched_testkit import Unfit
-from sched_testkit.conformance import run_law
-from sched_testkit.harness import inspect_backend
+from sched_testkit._suite.port import inspect_backend
+from sched_testkit._suite.runner import run_law
 from sched_testkit.laws import LAWS
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "audited_backend.py"
@@ -38,14 +39,8 @@ def test_the_example_takes_part(law: Any) -> None:
     run_law(AuditedHarness(Joined), law)
 
 
-class InFront:
-    """Hands everything on, also what it should take part in."""
-
-    def __init__(self, backend: Any) -> None:
-        self._backend = backend
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
+class InFront(HandsOn):
+    """A wrapper that knows nothing of transactions, and hands them on like all else."""
 
 
 def test_what_hands_on_transactions_is_not_fit() -> None:

@@ -13,7 +13,7 @@ from tests.testkit.mutants import MutantHarness, Sound
 from sched_core import Claimed
 from sched_testkit import LawBroken
 from sched_testkit._suite.fitness import HURRY, progress
-from sched_testkit.conformance import run_law
+from sched_testkit._suite.runner import run_law
 from sched_testkit.laws import LAWS
 
 BY_NAME = {law.name: law for law in LAWS}
@@ -67,7 +67,7 @@ def test_an_assertion_is_shown_from_the_law_on() -> None:
     assert frames[-1] == LAW.name
 
 
-def test_after_a_call_that_hangs_nobody_waits_so_long_again() -> None:
+def test_after_a_call_that_hangs_no_law_waits_so_long_again() -> None:
     error, harness = failure("claim_due", hangs, patience=0.1)
     assert "a call did not return within 0.3 seconds" in str(error)
     assert progress(harness).patience == HURRY

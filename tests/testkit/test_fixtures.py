@@ -146,7 +146,7 @@ async def test_it_works_in_an_anyio_test(fake_scheduler: MakeScheduler, anyio_ba
     assert ids == ["a"]
 
 
-def test_beside_pytest_asyncio(tmp_path: Path) -> None:
+def test_alongside_pytest_asyncio(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(
         """
 from sched_core import Interval

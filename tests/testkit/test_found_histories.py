@@ -13,9 +13,9 @@ from tests.conformance.harnesses.sqlite import SqliteHarness
 
 from sched_core import CatchUp, FixedDelay, Interval, JobSpec, Once, Policy, Retry
 from sched_testkit import Harness
-from sched_testkit._histories.world import Act, World
+from sched_testkit._histories.world import HandlerAction, World
 from sched_testkit._suite.failure import innermost
-from sched_testkit.harness import fresh
+from sched_testkit._suite.port import fresh
 
 MINUTELY = JobSpec("a", Interval(seconds=60))
 HOURLY = JobSpec("a", Interval(hours=1))
@@ -32,7 +32,7 @@ async def a_trigger_of_a_waiting_retry_after_the_clock_was_set_back(world: World
     policy = Policy(retry=Retry(3, seconds(20)))
     await world.submit(0, JobSpec("a", Interval(seconds=60), policy=policy), declared=False)
     await world.advance(seconds(60))
-    await world.run(0, [Act("nothing", fails=True)])
+    await world.run(0, [HandlerAction("nothing", fails=True)])
     await world.set_back(seconds(1))
     await world.operate(0, "trigger", "a")
     await world.advance(seconds(1))
@@ -90,7 +90,7 @@ async def a_pause_while_a_retry_of_a_trigger_waits(world: World) -> None:
     await world.submit(0, JobSpec("a", Interval(seconds=60), policy=policy), declared=False)
     await world.operate(0, "trigger", "a")
     await world.advance(seconds(1))
-    await world.run(0, [Act("nothing", fails=True)])
+    await world.run(0, [HandlerAction("nothing", fails=True)])
     await world.pause(0, "a", None)
     await world.advance(seconds(1))
     await world.run(0)
@@ -115,7 +115,7 @@ async def an_edit_ends_a_trigger_that_is_retried_and_lost(world: World) -> None:
     await world.submit(0, JobSpec("a", Interval(seconds=60), policy=policy), declared=False)
     await world.operate(0, "trigger", "a")
     await world.advance(seconds(8))
-    await world.run(0, [Act("nothing", fails=True)])
+    await world.run(0, [HandlerAction("nothing", fails=True)])
     await world.operate(0, "trigger", "a")
     await world.advance(seconds(1))
     await world.mishap(0, "claimed")
@@ -131,7 +131,7 @@ async def a_pause_hurries_a_retry_after_the_clock_was_set_back(world: World) -> 
     policy = Policy(retry=Retry(3, seconds(20)))
     await world.submit(0, JobSpec("a", Interval(seconds=60), policy=policy), declared=False)
     await world.advance(seconds(100))
-    await world.run(0, [Act("nothing", fails=True)])
+    await world.run(0, [HandlerAction("nothing", fails=True)])
     await world.set_back(seconds(31))
     await world.pause(0, "a", seconds(20))
     await world.advance(seconds(29))
@@ -220,7 +220,7 @@ async def a_trigger_during_a_manual_run_and_then_a_removal(world: World) -> None
     """The second trigger's moment lies a microsecond ahead; its line is written all the same."""
     await world.submit(0, MINUTELY, declared=False)
     await world.advance(seconds(61))
-    await world.run(0, [Act("trigger"), Act("trigger")])
+    await world.run(0, [HandlerAction("trigger"), HandlerAction("trigger")])
     await world.remove(0, "a")
 
 
@@ -252,7 +252,7 @@ async def a_pause_over_a_waiting_retry(world: World) -> None:
     policy = Policy(misfire=CatchUp(2, seconds(100)), retry=Retry(2, seconds(10)))
     await world.submit(0, evolve(MINUTELY, policy=policy), declared=False)
     await world.advance(seconds(60))
-    await world.run(0, [Act(fails=True)])
+    await world.run(0, [HandlerAction(fails=True)])
     await world.pause(0, "a", seconds(200))
     await world.advance(seconds(300))
     await world.run(0)
@@ -287,7 +287,7 @@ async def an_edit_while_a_retry_of_a_trigger_is_lost(world: World) -> None:
     policy = Policy(retry=Retry(2, seconds(10)))
     await world.submit(0, evolve(MINUTELY, policy=policy), declared=False)
     await world.operate(0, "trigger", "a")
-    await world.run(0, [Act(fails=True)])
+    await world.run(0, [HandlerAction(fails=True)])
     await world.advance(seconds(10))
     await world.mishap(0, "claimed")
     await world.update(0, "a", schedule=Interval(seconds=45))
@@ -393,7 +393,7 @@ async def a_removal_after_the_clock_was_set_back(world: World) -> None:
     policy = Policy(retry=Retry(3, seconds(20)))
     await world.submit(0, JobSpec("a", FixedDelay(seconds=40), policy=policy), declared=False)
     await world.advance(seconds(61))
-    await world.run(0, [Act(fails=True)])
+    await world.run(0, [HandlerAction(fails=True)])
     await world.set_back(seconds(100))
     await world.remove(0, "a")
 
@@ -455,7 +455,7 @@ async def a_retry_with_jitter(world: World) -> None:
     policy = Policy(retry=Retry(3, seconds(20), jitter=0.5))
     await world.submit(0, evolve(MINUTELY, policy=policy), declared=False)
     await world.advance(seconds(60))
-    await world.run(0, [Act(fails=True)])
+    await world.run(0, [HandlerAction(fails=True)])
     await world.advance(seconds(20))
     await world.run(0)
     await world.advance(seconds(10))
@@ -533,7 +533,7 @@ async def a_removal_while_a_retry_of_the_last_occurrence_waits(world: World) -> 
     await world.submit(0, once, declared=False)
     await world.pause(0, "a", seconds(200))
     await world.advance(seconds(300))
-    await world.run(0, [Act(fails=True)])
+    await world.run(0, [HandlerAction(fails=True)])
     await world.remove(0, "a")
 
 
@@ -542,7 +542,7 @@ async def a_trigger_while_a_retry_waits(world: World) -> None:
     policy = Policy(retry=Retry(2, seconds(200)))
     await world.submit(0, evolve(MINUTELY, policy=policy), declared=False)
     await world.advance(seconds(60))
-    await world.run(0, [Act("trigger", fails=True)])
+    await world.run(0, [HandlerAction("trigger", fails=True)])
     await world.operate(0, "trigger", "a")
     await world.run(0)
 
@@ -562,9 +562,9 @@ async def retries_that_all_fail(world: World) -> None:
     policy = Policy(retry=Retry(2, seconds(10)))
     await world.submit(0, evolve(MINUTELY, policy=policy), declared=False)
     await world.advance(seconds(60))
-    await world.run(0, [Act(fails=True)])
+    await world.run(0, [HandlerAction(fails=True)])
     await world.advance(seconds(10))
-    await world.run(0, [Act(fails=True)])
+    await world.run(0, [HandlerAction(fails=True)])
 
 
 async def another_policy_keeps_what_a_lost_run_stood_for(world: World) -> None:
@@ -661,7 +661,7 @@ async def judge(history: History, harness: Harness) -> None:
             await world.rest()
         except Exception as error:
             found = innermost(error)
-            found.add_note(world.told())
+            found.add_note(world.narration())
             raise found from None
         finally:
             await world.close()

@@ -32,15 +32,15 @@ from sched_core import (
     Status,
     row,
 )
-from sched_core._model.claim import Asked, Start
+from sched_core._model.claim import Requested, Start
 from sched_core._rules import begin, define, finish, operate, request
 from sched_core._runtime import completion
 from sched_core._runtime.leases import Deadlines
 from sched_core._runtime.threads import HandlerThread
 from sched_testkit._histories import world as worlds
 from sched_testkit._histories.machine import run_histories
-from sched_testkit._histories.world import Act, World
-from sched_testkit._oracle.annals import Wrong
+from sched_testkit._histories.world import HandlerAction, World
+from sched_testkit._oracle.violation import Violation
 
 begins, finishes, lapses = begin.begin, finish.finish, row.lapse
 lapses_in_store = row.Row.lapse
@@ -84,8 +84,8 @@ def marks_are_ignored(job: Job, **options: Any) -> Job:
     return job
 
 
-def triggers_are_lost(job: Job, **options: Any) -> Asked:
-    return Asked(job, job.standing.last_number + 1)
+def triggers_are_lost(job: Job, **options: Any) -> Requested:
+    return Requested(job, job.standing.last_number + 1)
 
 
 def edits_move_the_schedule(job: Job, spec: Any, **options: Any) -> Any:
@@ -191,7 +191,7 @@ async def a_failure(world: World) -> None:
     policy = Policy(retry=Retry(3, seconds(20)))
     await world.submit(0, evolve(MINUTELY, policy=policy), declared=False)
     await world.advance(seconds(60))
-    await world.run(0, [Act("nothing", fails=True)])
+    await world.run(0, [HandlerAction("nothing", fails=True)])
 
 
 async def a_crash(world: World) -> None:
@@ -211,7 +211,7 @@ async def a_slow_run(world: World) -> None:
 @pytest.mark.parametrize(
     ("place", "name", "mutant", "history", "message"),
     [
-        (completion, "begin", stands_for_one_less, a_late_run, "stands for 3 more"),
+        (completion, "begin", stands_for_one_less, a_late_run, "covers 3 more"),
         (completion, "finish", retries_forget_failures, retries_that_all_fail, "must be the last"),
         (
             completion,
@@ -224,7 +224,7 @@ async def a_slow_run(world: World) -> None:
         (operate, "skip_next", marks_are_ignored, a_skip, "has marked nothing"),
         (request, "trigger", triggers_are_lost, a_trigger, "has no end|its end is scheduled"),
         (define, "redefine", edits_move_the_schedule, an_edit_of_metadata, "moved its standing"),
-        (define, "retire", removals_write_nothing, a_removal_of_what_is_due, "0 own"),
+        (define, "final_executions", removals_write_nothing, a_removal_of_what_is_due, "0 own"),
         (finish, "backoff", retries_do_not_wait, a_failure, "before its retry was due"),
         (row, "lapse", the_lost_do_not_wait, a_crash, "starts at once after a lost claim"),
         (
@@ -263,13 +263,13 @@ def test_a_history_kills_the_mutant(
 ) -> None:
     anyio.run(judge, history, MemoryHarness())
     monkeypatch.setattr(place, name, mutant)
-    with pytest.raises(Wrong, match=message):
+    with pytest.raises(Violation, match=message):
         anyio.run(judge, history, MemoryHarness())
 
 
 def test_the_machine_kills_a_mutant(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operate, "pause", pauses_are_ignored)
-    with pytest.raises(Wrong, match="though it was paused"):
+    with pytest.raises(Violation, match="though it was paused"):
         run_histories(MemoryHarness(), examples=5_000, steps=30, shrink=False)
 
 
@@ -283,7 +283,7 @@ async def fails_in_silence(self: HandlerThread, *arguments: Any) -> Any:
 @pytest.mark.deep
 def test_the_machine_runs_plain_functions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HandlerThread, "call", fails_in_silence)
-    with pytest.raises(Wrong, match="but the handler failed"):
+    with pytest.raises(Violation, match="but the handler failed"):
         run_histories(MemoryHarness(), examples=5_000, steps=30, shrink=False)
 
 
@@ -298,7 +298,7 @@ def test_a_timeout_that_never_comes_is_told(kind: str, monkeypatch: pytest.Monke
     anyio.run(judge, a_run_past_its_timeout, MemoryHarness())
     monkeypatch.setattr(Deadlines, "add", lambda *arguments: None)
     monkeypatch.setattr(worlds, "PATIENCE", 1)
-    with pytest.raises(Wrong, match=f"nothing happens, though it is {kind}"):
+    with pytest.raises(Violation, match=f"nothing happens, though it is {kind}"):
         anyio.run(judge, a_run_past_its_timeout, MemoryHarness())
 
 
@@ -306,13 +306,13 @@ def test_a_timeout_that_never_comes_is_told(kind: str, monkeypatch: pytest.Monke
 def test_the_machine_lets_time_run_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Deadlines, "add", lambda *arguments: None)
     monkeypatch.setattr(worlds, "PATIENCE", 1)
-    with pytest.raises(Wrong, match=r"nothing happens, though it is (timed out|deaf)"):
+    with pytest.raises(Violation, match=r"nothing happens, though it is (timed out|deaf)"):
         run_histories(MemoryHarness(), examples=5_000, steps=30, shrink=False)
 
 
 def test_a_wrong_history_is_told_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operate, "pause", pauses_are_ignored)
-    with pytest.raises(Wrong, match="though it was paused") as caught:
+    with pytest.raises(Violation, match="though it was paused") as caught:
         run_histories(MemoryHarness(), examples=300, steps=10)
     story = next(note for note in caught.value.__notes__ if "What happened" in note)
     header, *lines = story.strip().splitlines()

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from tests.conformance.harnesses.memory import MemoryHarness
 from tests.testkit.mutants import MUTANTS, SOUND, Filed, Mutant, Sound, harness_of
 
-from sched_testkit.conformance import (
+from sched_testkit._suite.runner import (
     not_applicable,
     run_generated_law,
     run_law,

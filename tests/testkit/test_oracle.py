@@ -23,7 +23,8 @@ from sched_core import (
     Retry,
     Status,
 )
-from sched_testkit._oracle.annals import Wrong
+from sched_testkit._oracle.attempts import CallState
+from sched_testkit._oracle.violation import Violation
 
 
 def test_a_right_history_is_accepted() -> None:
@@ -32,10 +33,10 @@ def test_a_right_history_is_accepted() -> None:
     hand.ran(4.5, 2, coalesced=2, coalesced_until=at(4))
     hand.ran(5, 3)
     hand.look(5)
-    hand.oracle.nothing_left(at(5))
+    hand.oracle.expect_nothing_left(at(5))
     hand.executions.clear()
     hand.look(9, pruned=at(9))
-    hand.oracle.account(at(5))
+    hand.oracle.accounting.account(at(5))
 
 
 # -- what has its end, and how often
@@ -96,7 +97,7 @@ def finished_without_an_end(hand: Hand) -> None:
 
 def left_undone(hand: Hand) -> None:
     hand.look(1)
-    hand.oracle.nothing_left(at(1))
+    hand.oracle.expect_nothing_left(at(1))
 
 
 def begun_and_left(hand: Hand) -> None:
@@ -117,13 +118,13 @@ def stands_for_too_few(hand: Hand) -> None:
 def stands_for_too_few_after_an_edit(hand: Hand) -> None:
     new, before = evolve(SPEC, policy=Policy(max_lost=7)), hand.job
     hand.job = evolve(hand.job, spec=new, revision=2)
-    hand.oracle.redefined(before, hand.job, new, now=at(0.5))
+    hand.oracle.commands.redefined(before, hand.job, new, now=at(0.5))
     hand.ran(4.5, 1, coalesced=2, coalesced_until=at(4))
 
 
 def says_more_than_was_told(hand: Hand) -> None:
     claim = hand.claim(1, 1)
-    hand.oracle.ended(hand.call(claim, 1), "succeeded", at(1))
+    hand.oracle.attempts.ended(hand.call(claim, 1), CallState.SUCCEEDED, at(1))
     more = hand.written(claim, 1, coalesced=1, coalesced_until=at(2))
     hand.settled(claim, more)
 
@@ -148,18 +149,18 @@ def early_run(hand: Hand) -> None:
 def told_another_beginning(hand: Hand) -> None:
     claim = hand.claim(1, 1)
     event = JobEvent("a", SPEC.schedule, at(1), at(1), "u:1", token=claim.token)
-    hand.oracle.called(event, at(1.2))
+    hand.oracle.attempts.called(event, at(1.2))
 
 
 def told_another_key(hand: Hand) -> None:
     claim = hand.claim(1, 1)
     event = JobEvent("a", SPEC.schedule, at(1), at(1), "u:2", token=claim.token)
-    hand.oracle.called(event, at(1))
+    hand.oracle.attempts.called(event, at(1))
 
 
 def called_without_a_claim(hand: Hand) -> None:
     event = JobEvent("a", SPEC.schedule, at(1), at(1), "u:1", token=5)
-    hand.oracle.called(event, at(1))
+    hand.oracle.attempts.called(event, at(1))
 
 
 def execution_without_a_call(hand: Hand) -> None:
@@ -200,7 +201,7 @@ def two_attempts_under_one_token(hand: Hand) -> None:
 
 def two_runs_at_a_time(hand: Hand) -> None:
     hand.call(hand.claim(1, 1), 1)
-    hand.oracle.holds["a", 1].open = False
+    hand.oracle.claims.holds["a", 1].open = False
     hand.call(hand.claim(1.2, 2), 1.2, attempt=2)
 
 
@@ -227,26 +228,26 @@ def pruned_too_little(hand: Hand) -> None:
 def reverted_edit(hand: Hand) -> None:
     new = evolve(SPEC, metadata={"k": "v"})
     edited = evolve(hand.job, spec=new, revision=2)
-    hand.oracle.redefined(hand.job, edited, new, now=at(0.5))
+    hand.oracle.commands.redefined(hand.job, edited, new, now=at(0.5))
     hand.job = evolve(hand.job, revision=3)
 
 
 def an_edit_that_moves_what_is_next(hand: Hand) -> None:
     before, new = hand.job, evolve(SPEC, metadata={"k": "v"})
     hand.goes_on(2, number=1)
-    hand.oracle.redefined(before, evolve(hand.job, spec=new), new, now=at(0.5))
+    hand.oracle.commands.redefined(before, evolve(hand.job, spec=new), new, now=at(0.5))
 
 
 def written_though_it_is_the_same(hand: Hand) -> None:
-    hand.oracle.redefined(hand.job, evolve(hand.job, revision=2), SPEC, now=at(0.5))
+    hand.oracle.commands.redefined(hand.job, evolve(hand.job, revision=2), SPEC, now=at(0.5))
 
 
 def resurrection(hand: Hand) -> None:
-    hand.oracle.gone(hand.job, at(0.5))
+    hand.oracle.commands.removed(hand.job, at(0.5))
 
 
 def vanished_job(hand: Hand) -> None:
-    hand.oracle.look([], [], at(1))
+    hand.oracle.read([], [], at(1))
 
 
 def number_going_back(hand: Hand) -> None:
@@ -271,7 +272,7 @@ def due_at_another_moment(hand: Hand) -> None:
 
 
 def run_after_removal(hand: Hand) -> None:
-    hand.oracle.gone(hand.job, at(0.5))
+    hand.oracle.commands.removed(hand.job, at(0.5))
     hand.claim(1, 1)
 
 
@@ -292,12 +293,12 @@ def abandoned_too_soon(hand: Hand) -> None:
 
 def told_lost_too_soon(hand: Hand) -> None:
     claim = hand.claim(1, 1)
-    hand.oracle.lapsed([hand.lost(claim, 1.1)], at(1.1))
+    hand.oracle.claims.lapsed([hand.lost(claim, 1.1)], at(1.1))
 
 
 def told_lost_twice(hand: Hand) -> None:
     lost = hand.lost(hand.claim(1, 1), 1.5)
-    hand.oracle.lapsed([lost, lost], at(1.5))
+    hand.oracle.claims.lapsed([lost, lost], at(1.5))
 
 
 def abandoned_by_nobody(hand: Hand) -> None:
@@ -307,7 +308,7 @@ def abandoned_by_nobody(hand: Hand) -> None:
 
 def again_at_once_after_a_lost_claim(hand: Hand) -> None:
     lost = hand.lost(hand.claim(1, 1), 1.5)
-    hand.oracle.lapsed([lost], at(1.5))
+    hand.oracle.claims.lapsed([lost], at(1.5))
     hand.call(hand.claim(1.5, 2), 1.5, attempt=2)
 
 
@@ -316,13 +317,13 @@ def again_at_once_after_a_lost_claim(hand: Hand) -> None:
 
 def run_inside_a_pause(hand: Hand) -> None:
     active, paused = hand.job, hand.moved(pause=Pause(at(0.5), 1), due_at=None)
-    hand.oracle.paused(active, paused, None, at(0.5))
+    hand.oracle.commands.paused(active, paused, None, at(0.5))
     hand.job = active
     hand.ran(1, 1)
 
 
 def paused_but_active(hand: Hand) -> None:
-    hand.oracle.paused(hand.job, hand.job, None, at(0.5))
+    hand.oracle.commands.paused(hand.job, hand.job, None, at(0.5))
 
 
 def paused_unasked(hand: Hand) -> None:
@@ -330,16 +331,16 @@ def paused_unasked(hand: Hand) -> None:
 
 
 def skipped_and_run(hand: Hand) -> None:
-    hand.oracle.skipped(hand.moved(skip=at(1)), at(0.5))
+    hand.oracle.commands.skipped(hand.moved(skip=at(1)), at(0.5))
     hand.ran(1, 1)
 
 
 def wrong_occurrence_marked(hand: Hand) -> None:
-    hand.oracle.skipped(hand.moved(skip=at(2)), at(0.5))
+    hand.oracle.commands.skipped(hand.moved(skip=at(2)), at(0.5))
 
 
 def nothing_marked(hand: Hand) -> None:
-    hand.oracle.skipped(hand.job, at(0.5))
+    hand.oracle.commands.skipped(hand.job, at(0.5))
 
 
 def skipped_unasked(hand: Hand) -> None:
@@ -375,15 +376,15 @@ def trigger_nobody_asked_for(hand: Hand) -> None:
 
 
 def trigger_of_another_incarnation(hand: Hand) -> None:
-    hand.oracle.triggered(hand.job, "v:2", hand.oracle.seq)
+    hand.oracle.commands.triggered(hand.job, "v:2", hand.oracle.known.seq)
 
 
 def lost_trigger(hand: Hand) -> None:
-    hand.oracle.triggered(hand.job, "u:2", hand.oracle.seq)
+    hand.oracle.commands.triggered(hand.job, "u:2", hand.oracle.known.seq)
 
 
 def a_trigger_that_the_schedule_answers(hand: Hand) -> None:
-    hand.oracle.triggered(hand.job, "u:2", hand.oracle.seq)
+    hand.oracle.commands.triggered(hand.job, "u:2", hand.oracle.known.seq)
     hand.ran(1, 1)
     hand.ran(2, 2)
 
@@ -393,21 +394,21 @@ def a_trigger_that_had_begun_before(hand: Hand) -> None:
     hand.ran(0.5, 1)
     hand.moved(requests=(), due_at=at(1))
     hand.look(0.5)
-    hand.oracle.triggered(hand.job, "u:2", hand.oracle.seq)
+    hand.oracle.commands.triggered(hand.job, "u:2", hand.oracle.known.seq)
 
 
 def edited_away_without_an_end(hand: Hand) -> None:
     before, new = hand.job, evolve(SPEC, schedule=Interval(seconds=90))
     hand.goes_on(3)
     hand.job = evolve(hand.job, spec=new, anchor=at(1.5))
-    hand.oracle.redefined(before, hand.job, new, now=at(1.5))
+    hand.oracle.commands.redefined(before, hand.job, new, now=at(1.5))
     hand.now = at(1.5)
 
 
 def removed_without_an_end(hand: Hand) -> None:
-    hand.oracle.gone(hand.job, at(1.5))
-    hand.oracle.look([], [], at(1.5))
-    hand.oracle.account(at(1.5))
+    hand.oracle.commands.removed(hand.job, at(1.5))
+    hand.oracle.read([], [], at(1.5))
+    hand.oracle.accounting.account(at(1.5))
 
 
 WRONG: list[tuple[Callable[[Hand], None], str]] = [
@@ -425,11 +426,11 @@ WRONG: list[tuple[Callable[[Hand], None], str]] = [
     (finished_without_an_end, "its schedule has no end"),
     (left_undone, "was left undone"),
     (begun_and_left, "was begun and has no final execution"),
-    (stands_for_what_is_to_come, "for moments until"),
-    (stands_for_too_few, "stands for 0 more until never, not for 3"),
+    (stands_for_what_is_to_come, "covers moments until"),
+    (stands_for_too_few, "covers 0 more until never, not 3"),
     (stands_for_too_few_after_an_edit, "says 2 until .*, not 3"),
     (says_more_than_was_told, "the handler was called for 0 until never"),
-    (stands_for_some_without_a_last, "stands for 1 until never"),
+    (stands_for_some_without_a_last, "covers 1 until never"),
     (early_claim, "was handed out at .*, and is due"),
     (early_run, "makes it due at"),
     (told_another_beginning, "told that it began at"),
@@ -465,7 +466,7 @@ WRONG: list[tuple[Callable[[Hand], None], str]] = [
     (again_at_once_after_a_lost_claim, "starts at once after a lost claim"),
     (run_inside_a_pause, "inside a pause"),
     (paused_but_active, "though it was paused"),
-    (paused_unasked, "is paused, and nobody asked for it"),
+    (paused_unasked, "is paused, and no command asked for it"),
     (skipped_and_run, "was to be skipped"),
     (wrong_occurrence_marked, "not what comes next"),
     (nothing_marked, "has marked nothing"),
@@ -474,7 +475,7 @@ WRONG: list[tuple[Callable[[Hand], None], str]] = [
     (missed_without_excuse, "does not excuse it"),
     (superseded_without_an_edit, "and nothing was edited"),
     (cancelled_unasked, "cancelled; asked for were"),
-    (trigger_nobody_asked_for, "2 runs, and nobody asked for it"),
+    (trigger_nobody_asked_for, "2 runs, and no command asked for it"),
     (trigger_of_another_incarnation, "not of u"),
     (lost_trigger, "was asked for at .*, and has no end"),
     (a_trigger_that_the_schedule_answers, "its end is scheduled"),
@@ -486,7 +487,7 @@ WRONG: list[tuple[Callable[[Hand], None], str]] = [
 
 def judged(hand: Hand) -> None:
     hand.look()
-    hand.oracle.account(hand.now)
+    hand.oracle.accounting.account(hand.now)
 
 
 @pytest.mark.parametrize(
@@ -494,7 +495,7 @@ def judged(hand: Hand) -> None:
 )
 def test_a_wrong_history_is_refused(history: Callable[[Hand], None], message: str) -> None:
     hand = Hand()
-    with pytest.raises(Wrong, match=message):
+    with pytest.raises(Violation, match=message):
         history(hand)
         judged(hand)
 
@@ -513,7 +514,7 @@ def test_a_wrong_history_is_refused(history: Callable[[Hand], None], message: st
 )
 def test_a_policy_is_held_to_what_it_passes_over(misfire: Any, minutes: float) -> None:
     spec = evolve(SPEC, policy=Policy(misfire=misfire))
-    with pytest.raises(Wrong, match="forbids it"):
+    with pytest.raises(Violation, match="forbids it"):
         Hand(spec).ran(minutes, 1)
     hand = Hand(spec)
     hand.passed_over(minutes, 1, Status.MISSED)
@@ -528,13 +529,13 @@ def test_a_policy_is_held_to_what_it_runs(misfire: Any) -> None:
     hand.look()
     hand = Hand(spec)
     hand.passed_over(1.5, 1, Status.MISSED)
-    with pytest.raises(Wrong, match="does not excuse it"):
+    with pytest.raises(Violation, match="does not excuse it"):
         hand.look()
 
 
 def test_what_is_caught_up_stands_for_itself() -> None:
     hand = Hand(evolve(SPEC, policy=Policy(misfire=CatchUp(9))))
-    with pytest.raises(Wrong, match=r"stands for 1 more until .*, not for 0 until never"):
+    with pytest.raises(Violation, match=r"covers 1 more until .*, not 0 until never"):
         hand.ran(2.5, 1, coalesced=1, coalesced_until=at(2))
 
 
@@ -542,18 +543,18 @@ def test_retries_are_counted_and_wait() -> None:
     spec = evolve(SPEC, policy=Policy(retry=Retry(2, MINUTE / 2)))
     hand = Hand(spec)
     hand.ran(1, 1, how="failed", status=Status.FAILED)
-    with pytest.raises(Wrong, match="failure 1 of 2 must not be the last"):
+    with pytest.raises(Violation, match="failure 1 of 2 must not be the last"):
         hand.look()
 
     hand = Hand(spec)
     hand.ran(1, 1, how="failed", status=Status.FAILED, final=False)
     hand.look(1)
-    with pytest.raises(Wrong, match="before its retry was due"):
+    with pytest.raises(Violation, match="before its retry was due"):
         hand.ran(1.2, 2, attempt=2)
 
     hand = Hand(spec)
     hand.ran(1, 1, how="failed", status=Status.FAILED, final=False)
     hand.look(1)
     hand.ran(1.5, 2, attempt=2, how="failed", status=Status.FAILED, final=False)
-    with pytest.raises(Wrong, match="failure 2 of 2 must be the last"):
+    with pytest.raises(Violation, match="failure 2 of 2 must be the last"):
         hand.look()

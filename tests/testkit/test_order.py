@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.testkit.mutants import MutantHarness, Sound
 
-from sched_testkit.conformance import run_law
+from sched_testkit._suite.runner import run_law
 from sched_testkit.laws import LAWS
 from sched_testkit.laws.order import STEPS, step_of
 

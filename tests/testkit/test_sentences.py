@@ -47,7 +47,7 @@ def sentences(text: str) -> list[str]:
 
 
 def documented() -> Iterator[tuple[str, str]]:
-    """Return where each sentence of the port stands, and the sentence."""
+    """Return the place of each sentence of the port, and the sentence."""
     protocols = (ports.JobStore, ports.Backend, ports.Probed, ports.Transactional)
     for kind in (ports.Page, ports.JobQuery, ports.ExecutionQuery, *protocols):
         yield from ((kind.__name__, each) for each in sentences(kind.__doc__ or ""))

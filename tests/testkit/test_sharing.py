@@ -7,7 +7,7 @@ from tests.testkit.mutants import harness_of
 from tests.testkit.mutants.durability import ADictionary
 
 from sched_testkit import LawBroken, conformance
-from sched_testkit.conformance import run_law
+from sched_testkit._suite.runner import run_law
 from sched_testkit.laws import LAWS
 
 BY_NAME = {law.name: law for law in LAWS}

@@ -42,7 +42,7 @@ def test_nothing_goes_wrong(deep: bool) -> None:
     histories = DEEP_HISTORIES if deep else HISTORIES
     for seed in range(histories):
         outcome = play(seed)
-        assert not outcome.finding, f"seed {seed}: {outcome.finding}\n{outcome.told()}"
+        assert not outcome.finding, f"seed {seed}: {outcome.finding}\n{outcome.narration()}"
         takeovers += outcome.takeovers
     assert takeovers > histories / 20, "hardly anything was taken over: this shows nothing"
 
@@ -50,7 +50,7 @@ def test_nothing_goes_wrong(deep: bool) -> None:
 @pytest.mark.parametrize("seed", FOUND)
 def test_what_was_found_once_is_not_found_again(seed: int) -> None:
     outcome = play(seed)
-    assert not outcome.finding, f"{outcome.finding}\n{outcome.told()}"
+    assert not outcome.finding, f"{outcome.finding}\n{outcome.narration()}"
 
 
 def test_a_seed_plays_the_same_history_again(deep: bool) -> None:
@@ -63,7 +63,7 @@ def test_a_seed_plays_the_same_history_again(deep: bool) -> None:
 def test_a_seed_plays_the_same_history_in_another_process(deep: bool) -> None:
     """The other one begins with another seed of its hashes than this one."""
     seeds = 8 if deep else 3
-    play_all = f"for seed in range({seeds}): print(play(seed).told())"
+    play_all = f"for seed in range({seeds}): print(play(seed).narration())"
     done = subprocess.run(
         [sys.executable, "-c", f"from sched_testkit.simulation import play\n{play_all}"],
         env={"PYTHONHASHSEED": "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"},
@@ -71,7 +71,7 @@ def test_a_seed_plays_the_same_history_in_another_process(deep: bool) -> None:
         text=True,
         check=True,
     )
-    assert done.stdout == "".join(play(seed).told() + "\n" for seed in range(seeds))
+    assert done.stdout == "".join(play(seed).narration() + "\n" for seed in range(seeds))
     assert done.stdout.count("claimed:") > seeds
 
 

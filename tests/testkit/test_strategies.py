@@ -53,7 +53,7 @@ def test_strategies_vary_every_field() -> None:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    # What a standing is made of lies deep in a job: it is drawn by itself, too.
+    # What a standing is made of lies deep in a job: it is drawn on its own, too.
     @given(value=st.tuples(strategies.jobs(), strategies.executions(), strategies.standings()))
     def collect(value: tuple[Job, Execution, Standing]) -> None:
         for each in parts(value):

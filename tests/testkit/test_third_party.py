@@ -51,7 +51,7 @@ def bare() -> Iterator[Path]:
 
 @contextmanager
 def environment(name: str, *more: str) -> Iterator[Path]:
-    """Make it anew, where an earlier one was: there Python finds what that one compiled."""
+    """Make a new one where an earlier one was: there Python finds what that one compiled."""
     folder = ROOT / ".dev" / "third-party" / name
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
@@ -143,7 +143,7 @@ def test_a_planted_defect_fails_by_name(bare: Path, tmp_path: Path, deep: bool) 
     [
         "one_of_two_adds or claimed_once",
         pytest.param(
-            "one_of_two or different_jobs or beside or claimed_once", marks=pytest.mark.deep
+            "one_of_two or different_jobs or during or claimed_once", marks=pytest.mark.deep
         ),
     ],
     ids=["two laws", "all of overlap"],

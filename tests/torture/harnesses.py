@@ -19,8 +19,8 @@ from pathlib import Path
 
 import anyio
 import psycopg
-from tests import nats_server, postgres_server
-from tests.proxy import Proxy
+from tests.servers import nats_server, postgres_server
+from tests.servers.proxy import Proxy
 
 from sched_core import Backend, Scheduler
 from sched_jetstream import JetStreamBackend
@@ -28,7 +28,7 @@ from sched_sql import SqlBackend
 from sched_testkit.torture import Fault, TortureHarness
 
 TIMEOUT = timedelta(seconds=1)
-"""For an answer of the store: half of the lease."""
+"""How long an answer of the store may take: half of the lease."""
 BUCKET = "torture"
 
 
@@ -51,7 +51,7 @@ class Sqlite(TortureHarness):
 
     def delays(self, address: str) -> Mapping[str, Fault]:
         def locked(seconds: float) -> None:
-            """Somebody else writes, for long; it may have to wait for a process that is stopped."""
+            """Another writes, for long; it may have to wait for a process that is stopped."""
             with closing(sqlite3.connect(address, isolation_level=None, timeout=30)) as held:
                 held.execute("BEGIN IMMEDIATE")
                 time.sleep(seconds)
@@ -122,7 +122,7 @@ class Postgres(TortureHarness):
         assert proxy is not None
 
         def restarted(seconds: float) -> None:
-            """As `pg_ctl restart -m immediate`, with some time in between."""
+            """Restart like `pg_ctl restart -m immediate`, with some time in between."""
             server.stop("immediate")
             time.sleep(seconds)
             server.start()

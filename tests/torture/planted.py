@@ -14,6 +14,7 @@ from typing import Any, cast
 import anyio
 from attrs import evolve
 from tests.torture.harnesses import Sqlite
+from tests.wrappers import HandsOn
 
 from sched_core import (
     Backend,
@@ -30,7 +31,7 @@ from sched_core import (
     Status,
     Undecodable,
 )
-from sched_core._runtime import loop as runtime_loop
+from sched_core._runtime import shutdown
 from sched_core.memory import MemoryBackend, MemoryStore, _Row
 from sched_core.row import CLAIM_LOST, WRITTEN, History, is_held_by
 from sched_testkit.simulation import Setup
@@ -39,18 +40,15 @@ from sched_testkit.torture import Fault
 WRITTEN_ALL = Settled("written")
 
 
-class Wrapper:
-    """Hands everything on."""
+class Wrapper(HandsOn):
+    """A backend that knows its clock; what is planted is a subclass."""
 
-    def __init__(self, inner: Backend) -> None:
-        self.inner = inner
+    def __init__(self, backend: Backend) -> None:
+        super().__init__(backend)
         self.clock: Clock | None = None
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
     async def open(self, clock: Clock, *, worker: str) -> Clock:
-        self.clock = await self.inner.open(clock, worker=worker)
+        self.clock = await self.backend.open(clock, worker=worker)
         return self.clock
 
     def now(self) -> datetime:
@@ -58,7 +56,7 @@ class Wrapper:
         return self.clock.now()
 
     def prolonged(self, claims: Sequence[Claim]) -> list[Claim]:
-        until = self.now() + self.inner.capabilities.lease
+        until = self.now() + self.backend.capabilities.lease
         return [evolve(claim, expires_at=until) for claim in claims]
 
 
@@ -73,19 +71,19 @@ class RenewalEveryThirdTime(Wrapper):
     async def renew(self, renewals: Sequence[Renewal]) -> Sequence[Claim]:
         self.calls += 1
         if self.calls % 3 == 0:
-            return await self.inner.renew(renewals)
+            return await self.backend.renew(renewals)
         return self.prolonged([each.claim for each in renewals])
 
 
 class AckBeforeCommit(Wrapper):
-    def __init__(self, inner: Backend) -> None:
-        super().__init__(inner)
+    def __init__(self, backend: Backend) -> None:
+        super().__init__(backend)
         self.waiting: list[Settlement] = []
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         before, self.waiting = self.waiting, list(settlements)
         if before:
-            await self.inner.settle(before)
+            await self.backend.settle(before)
         return [WRITTEN_ALL] * len(settlements)
 
 
@@ -97,7 +95,7 @@ class StopDropsClaims(Wrapper):
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         kept = [one for one in settlements if not is_interrupted(one)]
-        written = iter(await self.inner.settle(kept) if kept else ())
+        written = iter(await self.backend.settle(kept) if kept else ())
         return [WRITTEN_ALL if is_interrupted(one) else next(written) for one in settlements]
 
 
@@ -110,7 +108,7 @@ class SlowToSettle(Wrapper):
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         await anyio.sleep(0.3)
-        return await self.inner.settle(settlements)
+        return await self.backend.settle(settlements)
 
 
 class LeaseByAnotherClock(Wrapper):
@@ -119,9 +117,9 @@ class LeaseByAnotherClock(Wrapper):
     count = 0
 
     async def open(self, clock: Clock, *, worker: str) -> Clock:
-        ahead = self.inner.capabilities.lease if int(worker[-1], 16) % 2 else timedelta(0)
+        ahead = self.backend.capabilities.lease if int(worker[-1], 16) % 2 else timedelta(0)
         self.clock = clock
-        await self.inner.open(cast("Clock", Ahead(clock, ahead)), worker=worker)
+        await self.backend.open(cast("Clock", Ahead(clock, ahead)), worker=worker)
         return clock
 
 
@@ -144,23 +142,23 @@ class WakeUpLost(Wrapper):
 
 class EditWithoutComparison(Wrapper):
     async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
-        stored = await self.inner.get(job.id)
+        stored = await self.backend.get(job.id)
         current = as_read(job, stored) if isinstance(stored, Job) else job
-        return await self.inner.replace(current, executions)
+        return await self.backend.replace(current, executions)
 
 
 class EditsOverlookClaims(Wrapper):
     """What is held is not compared, so an edit takes what runs for what has not begun."""
 
     async def get(self, job_id: str) -> Job | Undecodable | None:
-        job = await self.inner.get(job_id)
+        job = await self.backend.get(job_id)
         return evolve(job, held=None, held_at=None) if isinstance(job, Job) else job
 
     async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
-        stored = await self.inner.get(job.id)
+        stored = await self.backend.get(job.id)
         if isinstance(stored, Job):
             job = evolve(job, held=stored.held, held_at=stored.held_at)
-        return await self.inner.replace(job, executions)
+        return await self.backend.replace(job, executions)
 
 
 def as_read(job: Job, stored: Job) -> Job:
@@ -184,11 +182,11 @@ class EditOfWhatWasRead(EditWithoutComparison):
 
 class SettleResurrects(Wrapper):
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
-        outcomes = await self.inner.settle(settlements)
+        outcomes = await self.backend.settle(settlements)
         for settlement, settled in zip(settlements, outcomes, strict=True):
             if settled.outcome == "conflict" and settled.job is None and settlement.standing:
                 job = evolve(settlement.claim.job, standing=settlement.standing)
-                await self.inner.add([job])
+                await self.backend.add([job])
         return outcomes
 
 
@@ -196,27 +194,27 @@ class SettleRevertsEdits(Wrapper):
     """What was edited meanwhile gets back the definition that the run was claimed with."""
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
-        outcomes = await self.inner.settle(settlements)
+        outcomes = await self.backend.settle(settlements)
         for settlement, settled in zip(settlements, outcomes, strict=True):
             if settled.outcome == "conflict" and settled.job is not None:
-                await self.inner.replace(evolve(settled.job, spec=settlement.claim.job.spec))
+                await self.backend.replace(evolve(settled.job, spec=settlement.claim.job.spec))
         return outcomes
 
 
 class SettleWithoutRevision(Wrapper):
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
-        outcomes = list(await self.inner.settle(settlements))
+        outcomes = list(await self.backend.settle(settlements))
         for index, (settlement, settled) in enumerate(zip(settlements, outcomes, strict=True)):
             if settled.outcome == "conflict" and settled.job is not None and settlement.standing:
                 forced = evolve(settlement, expected=settled.job.revision)
-                outcomes[index] = (await self.inner.settle([forced]))[0]
+                outcomes[index] = (await self.backend.settle([forced]))[0]
         return outcomes
 
 
 class ClaimWithoutHold(Wrapper):
     async def claim_due(self, room: Room) -> Claimed:
-        claimed = await self.inner.claim_due(room)
-        await self.inner.release(claimed.claims)
+        claimed = await self.backend.claim_due(room)
+        await self.backend.release(claimed.claims)
         return claimed
 
 
@@ -224,7 +222,7 @@ class LossForgotten(Wrapper):
     """What was lost is handed out as if it had not been attempted."""
 
     async def claim_due(self, room: Room) -> Claimed:
-        claimed = await self.inner.claim_due(room)
+        claimed = await self.backend.claim_due(room)
         return evolve(claimed, claims=[self._forgetful(claim) for claim in claimed.claims])
 
     def _forgetful(self, claim: Claim) -> Claim:
@@ -241,9 +239,9 @@ class SettleAfterTheLease(Wrapper):
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         assert self.clock is not None
-        late = self.now() + self.inner.capabilities.lease * 4
+        late = self.now() + self.backend.capabilities.lease * 4
         await self.clock.sleep_until(late)
-        return await self.inner.settle(settlements)
+        return await self.backend.settle(settlements)
 
 
 class ReleaseOfWhatRuns(Scheduler):
@@ -255,7 +253,7 @@ class ReleaseOfWhatRuns(Scheduler):
         queued = workers.take_queued
 
         def everything() -> list[Claim]:
-            return queued() + [run.claim for run in workers.holdings.runs.values()]
+            return queued() + [run.claim for run in workers.in_flight.runs.values()]
 
         workers.take_queued = everything  # type: ignore[method-assign]
         return parts
@@ -266,20 +264,20 @@ class StopBeforeSettling(Scheduler):
 
     def _parts(self, clock: Clock) -> Any:
         parts = super()._parts(clock)
-        engine, workers = parts.engine, parts.workers
+        loop, workers = parts.loop, parts.workers
 
-        async def wind_down(stop: Any, over: Any) -> None:
+        async def wind_down(shutdown: Any, over: Any) -> None:
             claims = workers.take_all_unbegun()
             await workers.until_idle()
             workers.close()
-            await engine._release(claims)
+            await loop._release(claims)
 
-        engine._wind_down = wind_down  # type: ignore[method-assign]
+        loop._wind_down = wind_down  # type: ignore[method-assign]
         return parts
 
 
-class EndsByItself(Scheduler):
-    """After a while it stops, though nobody has told it to."""
+class EndsUnasked(Scheduler):
+    """After a while it stops, though it was not told to."""
 
     async def run_forever(self, *args: Any, **options: Any) -> None:
         async with anyio.create_task_group() as tasks:
@@ -438,7 +436,7 @@ class Planted(Sqlite):
 
     def scheduler(self, backend: Backend, **options: Any) -> Scheduler:
         if not self.patient:
-            vars(runtime_loop)["DEFAULT_GRACE"] = timedelta(0)
+            vars(shutdown)["DEFAULT_GRACE"] = timedelta(0)
         return self.kind(backend, **options)
 
 
@@ -463,7 +461,7 @@ class BadEnd(Planted):
         return {}
 
 
-for _name, _kind in (SCHEDULERS | {"ends by itself": EndsByItself}).items():
+for _name, _kind in (SCHEDULERS | {"ends unasked": EndsUnasked}).items():
     globals()[harness_name(_name)] = type(
         harness_name(_name), (BadEnd,), {"name": _name, "kind": _kind}
     )

@@ -20,17 +20,17 @@ from sched_core import Backend, Claim, Execution, Hold, Job, Settled, Settlement
 from sched_core import row as core_row
 from sched_core._rules import hold as hold_rules
 from sched_core.row import History, is_held_by
-from sched_sql import SqlBackend
-from sched_sql.moments import micros
+from sched_sql import DatabaseBackend, SqlBackend
+from sched_sql._shared.moments import micros
+from sched_sql._shared.table import ClaimBatch, Now
 from sched_sql.postgres import claims as postgres_claims
 from sched_sql.postgres.renewals import Renewals, Renewed
-from sched_sql.postgres.sql import HASTY, Steps
+from sched_sql.postgres.sql import ASYNC_COMMIT, Steps
 from sched_sql.sqlite import records, table
 from sched_sql.sqlite.database import Serial
 from sched_sql.sqlite.records import Record
-from sched_sql.sqlite.settlements import Settling
+from sched_sql.sqlite.settlements import Settler
 from sched_sql.sqlite.table import SqliteTable
-from sched_sql.table import Asked, Now
 from sched_testkit.torture import Fault
 
 GAP = 0.03
@@ -51,7 +51,7 @@ def settle_in_two_transactions(inside: SqliteTable) -> None:
             evolve(one, executions=()) if one.claim.token in held else one for one in settlements
         ]
         with database.write() as serial:
-            return Settling(database.connection, records, history, serial).settle(rest, now())
+            return Settler(database.connection, records, history, serial).settle(rest, now())
 
     inside.settle = settle  # type: ignore[method-assign]
 
@@ -61,7 +61,7 @@ def holds(inside: SqliteTable, claim: Claim) -> bool:
 
 
 def token_not_checked(inside: SqliteTable) -> None:
-    """Whoever settles first is believed, whoever holds the job."""
+    """The worker that settles first is believed, whichever holds the job."""
     before = Record.settle
 
     def settle(
@@ -120,7 +120,7 @@ def freed_without_an_end(inside: SqliteTable) -> None:
         vars(module)["freed"] = freed
 
 
-def the_held_is_derived_anew(inside: SqliteTable) -> None:
+def the_held_is_derived_again(inside: SqliteTable) -> None:
     """What is held is what a claim of the stored job would be for, also after an edit."""
     vars(records)["_LEAVE"] = (
         "UPDATE sched_job SET held = NULL WHERE ? IS NOT NULL AND id = ? AND removed = 0"
@@ -154,19 +154,19 @@ def claim_by_what_was_read(inside: SqliteTable) -> None:
     """What is due is looked up first, and then written without a further look."""
     real = inside._claims
 
-    def claim(asked: Asked, lease: timedelta, now: Now) -> None:
+    def claim(batch: ClaimBatch, lease: timedelta, now: Now) -> None:
         at = now()
-        rows = real._due(at, asked.limit)
+        rows = real._due(at, batch.limit)
         time.sleep(GAP)
         with inside._database.write(durable=False) as serial:
-            real._lapse(asked.lapsed, at, serial)
-            real._take(rows, asked.claims, at, at + lease, serial)
+            real._lapse(batch.lapsed, at, serial)
+            real._take(rows, batch.claims, at, at + lease, serial)
 
     inside._claims.claim = claim  # type: ignore[method-assign]
 
 
 def tokens_of_each_process(inside: SqliteTable) -> None:
-    """They grow in each process, and nobody asks the store where they stand."""
+    """They grow in each process, and no process asks the store for them."""
     counter, take = Serial(time.monotonic_ns() % 1000), inside._claims._take
 
     def own(rows: Any, claims: Any, at: Any, until: Any, serial: Serial) -> None:
@@ -182,7 +182,7 @@ SPOILED: dict[str, Callable[[SqliteTable], None]] = {
     "nothing of the lost": nothing_of_the_lost,
     "losses counted only": losses_counted_only,
     "freed without an end": freed_without_an_end,
-    "the held is derived anew": the_held_is_derived_anew,
+    "the held is derived again": the_held_is_derived_again,
     "takeover before the end": takeover_before_the_end,
     "the living taken for dead": the_living_taken_for_dead,
     "claim by what was read": claim_by_what_was_read,
@@ -194,7 +194,7 @@ class Spoiled(Sqlite):
     spoil: Callable[[SqliteTable], None]
 
     def backend(self, address: str) -> Backend:
-        backend = cast("SqlBackend", super().backend(address))
+        backend = cast("DatabaseBackend", super().backend(address))
         inside = backend._table
         assert isinstance(inside, SqliteTable)
         type(self).spoil(inside)
@@ -213,7 +213,7 @@ class ClaimsThatDoNotWait(Postgres):
     name = "claims that do not wait"
 
     def backend(self, address: str) -> Backend:
-        with mock.patch.object(postgres_claims, "DURABLE", HASTY):
+        with mock.patch.object(postgres_claims, "SYNC_COMMIT", ASYNC_COMMIT):
             return super().backend(address)
 
     def faults(self, address: str) -> Mapping[str, Fault]:
@@ -227,11 +227,11 @@ class RenewalsInRowsOnly(Postgres):
     name = "renewals in rows only"
 
     def backend(self, address: str) -> Backend:
-        def renew_beside(self: Renewals, *_: object) -> Steps[Renewed]:
+        def renew_unlocked(self: Renewals, *_: object) -> Steps[Renewed]:
             yield from ()
             return Renewed(None, [])
 
-        Renewals.renew_beside = renew_beside  # type: ignore[assignment,method-assign]
+        Renewals.renew_unlocked = renew_unlocked  # type: ignore[assignment,method-assign]
         return super().backend(address)
 
     def faults(self, address: str) -> Mapping[str, Fault]:

@@ -18,7 +18,7 @@ from sched_testkit.torture.worker import load
 
 GUILTY, LONG = "guilty", "long"
 SECONDS = {GUILTY: 0.3, LONG: 35.0}
-"""That handlers take: the long one takes longer than others are held up for one that is alone."""
+"""How long handlers take: the long one longer than others are held up for one that is alone."""
 OTHERS = 0.5
 CONCURRENCY = 20
 CHARGED = "all are charged"

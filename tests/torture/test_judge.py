@@ -17,11 +17,11 @@ from attrs import evolve
 
 from sched_core import Execution, Interval, Job, JobSpec, Kind, Pending, Standing, Status
 from sched_testkit import torture
-from sched_testkit.torture.checker import check
 from sched_testkit.torture.commands import Command
 from sched_testkit.torture.evidence import Evidence, Rules
-from sched_testkit.torture.faults import ABSENT, MEDDLED, STARVED, Harm
+from sched_testkit.torture.faults import ABSENT, MEDDLED, STARVED, InjectedFault
 from sched_testkit.torture.finding import Finding
+from sched_testkit.torture.invariants import check
 from sched_testkit.torture.processes import Exit
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -79,7 +79,7 @@ def ran(of: Execution, **changes: Any) -> list[Entry]:
     return [entry("start", of, seconds + 0.001, **changes), entry("end", of, seconds + 0.01)]
 
 
-def harm(
+def fault(
     what: str,
     worker: int,
     began: float,
@@ -87,8 +87,8 @@ def harm(
     *,
     store: bool = False,
     costly: bool = True,
-) -> Harm:
-    return Harm(what, worker, at(began), at(ended), store, costly)
+) -> InjectedFault:
+    return InjectedFault(what, worker, at(began), at(ended), store, costly)
 
 
 def command(what: str, seconds: float, **changes: Any) -> Command:
@@ -126,7 +126,7 @@ def sound() -> Evidence:
         executions=[FIRST, LOST, AGAIN, THIRD],
         entries=[READY, *ran(FIRST), entry("start", LOST, 20.001), *ran(AGAIN), *ran(THIRD)],
         commands=[command("submit", 0, job_id="a")],
-        harms=[harm("kill", 1, 20.005, 20.05), harm("terminate", 0, 39, 39.2)],
+        injected=[fault("kill", 1, 20.005, 20.05), fault("terminate", 0, 39, 39.2)],
         exits=[Exit(1, -9, at(20.04), ""), Exit(2, 0, at(39.1), "")],
         hanging=[],
         rested=at(39),
@@ -163,8 +163,8 @@ def without(what: str, of: Execution) -> Change:
     )
 
 
-def harmed(*more: Harm) -> Change:
-    return lambda evidence: evolve(evidence, harms=[*evidence.harms, *more])
+def with_faults(*more: InjectedFault) -> Change:
+    return lambda evidence: evolve(evidence, injected=[*evidence.injected, *more])
 
 
 def rules(**changes: Any) -> Change:
@@ -188,7 +188,7 @@ def commanded(*more: Command, job: Job | None = B, runs: Sequence[Execution] = (
 
 
 VERSIONS = {1: "4", 2: "5"}
-"""By token: which version of ``b`` its run was given."""
+"""The version of ``b`` that a run was given, by token."""
 
 
 def standing(number: int = 4, due: float = 40) -> Job:
@@ -227,9 +227,9 @@ REMOVED = command("remove", 20, uid="v")
 TRIGGERED = evolve(RUN_OF_B, kind=Kind.TRIGGERED, claimed_at=at(5))
 LATER = execution(2, 1, 2, 31.0, job_id="b", uid="v")
 TAKEN = evolve(LOST, finished_at=at(21))
-LOCKED = harm("row locked", 0, 19.5, 22, store=True, costly=False)
-SLOW = harm("black hole", 0, 22.2, 24.5, store=True)
-STOPPED = harm("stop", 3, 20.5, 22)
+LOCKED = fault("row locked", 0, 19.5, 22, store=True, costly=False)
+SLOW = fault("black hole", 0, 22.2, 24.5, store=True)
+STOPPED = fault("stop", 3, 20.5, 22)
 
 CASES: list[tuple[str, Change, Change]] = [
     ("token not growing", exchanged(THIRD, token=3), same),
@@ -249,15 +249,15 @@ CASES: list[tuple[str, Change, Change]] = [
     (
         "run without an execution",
         executions(FIRST, LOST, AGAIN),
-        both(executions(FIRST, LOST, AGAIN), harmed(harm("kill", 2, 31.5, 31.6))),
+        both(executions(FIRST, LOST, AGAIN), with_faults(fault("kill", 2, 31.5, 31.6))),
     ),
     (
         "run without an execution",  # who dies later had time enough to write it
-        both(executions(FIRST, LOST, AGAIN), harmed(harm("kill", 2, 38.9, 39))),
+        both(executions(FIRST, LOST, AGAIN), with_faults(fault("kill", 2, 38.9, 39))),
         both(
             executions(FIRST, LOST, AGAIN),
             without("end", THIRD),
-            harmed(harm("kill", 2, 38.9, 39)),
+            with_faults(fault("kill", 2, 38.9, 39)),
         ),
     ),
     ("execution of another claim", exchanged(THIRD, token=5), same),
@@ -382,18 +382,18 @@ CASES: list[tuple[str, Change, Change]] = [
     ),
     (
         "trigger lost",  # though there were processes for all of the 30 s but one
-        both(commanded(command("trigger", 1, key="v:1")), harmed(harm(ABSENT, 0, 2, 3))),
-        both(commanded(command("trigger", 1, key="v:1")), harmed(harm(ABSENT, 0, 2, 20))),
+        both(commanded(command("trigger", 1, key="v:1")), with_faults(fault(ABSENT, 0, 2, 3))),
+        both(commanded(command("trigger", 1, key="v:1")), with_faults(fault(ABSENT, 0, 2, 20))),
     ),
     (
         "trigger lost",  # two reasons at the same time are one
         both(
             commanded(command("trigger", 1, key="v:1")),
-            harmed(harm(ABSENT, 0, 2, 8), harm(STARVED, 0, 2, 8)),
+            with_faults(fault(ABSENT, 0, 2, 8), fault(STARVED, 0, 2, 8)),
         ),
         both(
             commanded(command("trigger", 1, key="v:1")),
-            harmed(harm(ABSENT, 0, 2, 8), harm(STARVED, 0, 8, 14)),
+            with_faults(fault(ABSENT, 0, 2, 8), fault(STARVED, 0, 8, 14)),
         ),
     ),
     (
@@ -439,31 +439,35 @@ CASES: list[tuple[str, Change, Change]] = [
         exchanged(LOST, status=Status.INTERRUPTED),
         both(
             exchanged(LOST, status=Status.INTERRUPTED),
-            harmed(harm("terminate", 1, 20.5, 21)),
+            with_faults(fault("terminate", 1, 20.5, 21)),
         ),
     ),
     (
         "taken over without a fault",
-        lambda evidence: evolve(evidence, harms=evidence.harms[1:], exits=evidence.exits[1:]),
+        lambda evidence: evolve(evidence, injected=evidence.injected[1:], exits=evidence.exits[1:]),
         same,
     ),
     (
-        "taken over without a fault",  # by a stop of somebody else
-        lambda evidence: evolve(evidence, harms=[evidence.harms[1], STOPPED]),
+        "taken over without a fault",  # by a stop of another process
+        lambda evidence: evolve(evidence, injected=[evidence.injected[1], STOPPED]),
         both(
-            lambda evidence: evolve(evidence, harms=[evidence.harms[1], STOPPED]),
+            lambda evidence: evolve(evidence, injected=[evidence.injected[1], STOPPED]),
             rules(stopped_may_lock=True),
         ),
     ),
     (
         "taken over without a fault",  # of the store, and none that costs a claim
-        lambda evidence: evolve(evidence, harms=[evidence.harms[1], LOCKED]),
-        lambda evidence: evolve(evidence, harms=[evidence.harms[1], evolve(LOCKED, costly=True)]),
+        lambda evidence: evolve(evidence, injected=[evidence.injected[1], LOCKED]),
+        lambda evidence: evolve(
+            evidence, injected=[evidence.injected[1], evolve(LOCKED, costly=True)]
+        ),
     ),
     (
         "taken over without a fault",  # after its own handler meddled with the store
-        lambda evidence: evolve(evidence, harms=[evidence.harms[1], harm(MEDDLED, 1, 20.1, 20.1)]),
-        harmed(harm(MEDDLED, 1, 20.1, 20.1)),
+        lambda evidence: evolve(
+            evidence, injected=[evidence.injected[1], fault(MEDDLED, 1, 20.1, 20.1)]
+        ),
+        with_faults(fault(MEDDLED, 1, 20.1, 20.1)),
     ),
     ("taken over early", executions(FIRST, TAKEN, AGAIN, THIRD), same),
     (
@@ -476,15 +480,15 @@ CASES: list[tuple[str, Change, Change]] = [
         lambda evidence: evolve(
             evidence,
             entries=[*evidence.entries, entry("stopped", LOST, 20.5)],
-            harms=[harm("terminate", 1, 20.4, 20.9), evidence.harms[1]],
+            injected=[fault("terminate", 1, 20.4, 20.9), evidence.injected[1]],
         ),
         lambda evidence: evolve(
             evidence,
             entries=[*evidence.entries, entry("stopped", LOST, 20.5)],
-            harms=[
-                harm("terminate", 1, 20.4, 20.9),
-                harm("black hole", 0, 20.3, 22, store=True),
-                evidence.harms[1],
+            injected=[
+                fault("terminate", 1, 20.4, 20.9),
+                fault("black hole", 0, 20.3, 22, store=True),
+                evidence.injected[1],
             ],
         ),
     ),
@@ -493,14 +497,14 @@ CASES: list[tuple[str, Change, Change]] = [
         stopped_early := lambda evidence: evolve(
             evidence,
             entries=[*evidence.entries, entry("stopped", LOST, 20.5)],
-            harms=[harm("terminate", 1, 20.4, 20.9), evidence.harms[1]],
+            injected=[fault("terminate", 1, 20.4, 20.9), evidence.injected[1]],
         ),
-        both(stopped_early, harmed(harm(STARVED, 0, 19.3, 22))),
+        both(stopped_early, with_faults(fault(STARVED, 0, 19.3, 22))),
     ),
     (
         "taken over late",
         exchanged(LOST, finished_at=at(29.9)),
-        both(exchanged(LOST, finished_at=at(29.9)), harmed(harm("stop", 3, 23, 29))),
+        both(exchanged(LOST, finished_at=at(29.9)), with_faults(fault("stop", 3, 23, 29))),
     ),
     (
         "late",
@@ -511,52 +515,54 @@ CASES: list[tuple[str, Change, Change]] = [
         both(
             executions(FIRST, LOST, AGAIN, late),
             entries(*ran(FIRST), entry("start", LOST, 20.001), *ran(AGAIN), *ran(late)),
-            harmed(harm("black hole", 0, 29, 31, store=True)),
+            with_faults(fault("black hole", 0, 29, 31, store=True)),
         ),
     ),
     (
-        "late",  # a handler that meddles keeps nobody waiting
+        "late",  # a handler that meddles keeps no other waiting
         both(
             executions(FIRST, LOST, AGAIN, late),
             entries(*ran(FIRST), entry("start", LOST, 20.001), *ran(AGAIN), *ran(late)),
-            harmed(harm(MEDDLED, 2, 29, 31)),
+            with_faults(fault(MEDDLED, 2, 29, 31)),
         ),
         both(
             executions(FIRST, LOST, AGAIN, late),
             entries(*ran(FIRST), entry("start", LOST, 20.001), *ran(AGAIN), *ran(late)),
-            harmed(evolve(LOCKED, began=at(29), ended=at(31))),
+            with_faults(evolve(LOCKED, began=at(29), ended=at(31))),
         ),
     ),
-    ("slow to recover", harmed(SLOW), harmed(evolve(SLOW, ended=at(25.5)))),
+    ("slow to recover", with_faults(SLOW), with_faults(evolve(SLOW, ended=at(25.5)))),
     (
-        "slow to recover",  # and somebody was there who could have run something
-        both(harmed(SLOW), harmed(harm(ABSENT, 0, 23, 24.4))),
-        both(harmed(SLOW), harmed(harm(ABSENT, 0, 24, 26, costly=False))),
+        "slow to recover",  # and a process was there that could have run something
+        both(with_faults(SLOW), with_faults(fault(ABSENT, 0, 23, 24.4))),
+        both(with_faults(SLOW), with_faults(fault(ABSENT, 0, 24, 26, costly=False))),
     ),
     (
         "slow to recover",  # also from what costs no claim
-        harmed(evolve(SLOW, costly=False)),
-        harmed(evolve(SLOW, costly=False, ended=at(25.5))),
+        with_faults(evolve(SLOW, costly=False)),
+        with_faults(evolve(SLOW, costly=False, ended=at(25.5))),
     ),
     (
         "slow to recover",
-        both(harmed(SLOW), harmed(harm("stop", 3, 24, 26))),
-        both(harmed(SLOW), harmed(harm("stop", 3, 24, 26)), rules(stopped_may_lock=True)),
+        both(with_faults(SLOW), with_faults(fault("stop", 3, 24, 26))),
+        both(
+            with_faults(SLOW), with_faults(fault("stop", 3, 24, 26)), rules(stopped_may_lock=True)
+        ),
     ),
     (
         "left lying",
         resting(standing(4, 32)),
         resting(standing(4, 34)),
     ),
-    ("died by itself", exits(Exit(3, 1, at(15), "")), exits(Exit(3, 0, at(39.1), ""))),
+    ("died on its own", exits(Exit(3, 1, at(15), "")), exits(Exit(3, 0, at(39.1), ""))),
     (
-        "died by itself",  # before anybody told it to
+        "died on its own",  # before it was told to
         exits(Exit(3, 0, at(15), "")),
-        both(exits(Exit(3, 0, at(15), "")), harmed(harm("terminate", 3, 14.9, 15.4))),
+        both(exits(Exit(3, 0, at(15), "")), with_faults(fault("terminate", 3, 14.9, 15.4))),
     ),
-    ("died by itself", exits(Exit(3, -9, at(15), "")), exits(Exit(1, -9, at(20.2), ""))),
+    ("died on its own", exits(Exit(3, -9, at(15), "")), exits(Exit(1, -9, at(20.2), ""))),
     ("does not stop", lambda evidence: evolve(evidence, hanging=[2]), same),
-    ("vacuous", rules(store_faults=True), both(rules(store_faults=True), harmed(SLOW))),
+    ("vacuous", rules(store_faults=True), both(rules(store_faults=True), with_faults(SLOW))),
     ("vacuous", executions(FIRST, AGAIN, THIRD), same),
     *(
         (
@@ -589,5 +595,5 @@ def test_each_invariant_can_be_broken(name: str, guilty: Change, innocent: Chang
 
 def test_none_is_left_out() -> None:
     """Every name by which the judge accuses is among the cases."""
-    source = "".join(path.read_text() for path in Path(torture.__path__[0]).glob("*.py"))
+    source = "".join(path.read_text() for path in Path(torture.__path__[0]).rglob("*.py"))
     assert set(re.findall(r'Finding\(\s*"([^"]+)"', source)) == {name for name, *_ in CASES}

@@ -30,7 +30,7 @@ CAUGHT = {
         "two final executions",
     },
     "planted:SettleWithoutRevision": {"claimed in a pause", "edit reverted"},
-    "planted:EndsByItself": {"died by itself"},
+    "planted:EndsUnasked": {"died on its own"},
     "planted:SettleResurrects": {"resurrected", "claimed after its removal"},
     "planted_stores:SettleInTwoTransactions": {"doubled"},
     "planted_stores:TokenNotChecked": {
@@ -56,7 +56,7 @@ CAUGHT = {
     "planted_stores:ClaimsThatDoNotWait": {"doubled", "execution of another claim"},
     "planted_stores:LeaseByTheLocalClock": {"early"},
 }
-"""By harness: at least one of the invariants that must be broken."""
+"""The invariants, by harness, of which at least one must be broken."""
 WITHIN = 300.0
 """Seconds, all tries together."""
 

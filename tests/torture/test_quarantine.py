@@ -1,4 +1,4 @@
-"""One handler that kills its process, beside others: real processes, restarted at once."""
+"""One handler that kills its process, among others: real processes, restarted at once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ INNOCENT = [LONG, *(f"innocent-{number}" for number in range(29))]
 BOUND = 2 * QUARANTINE
 """What runs has one to end, and then the suspect has one to itself."""
 SLACK = timedelta(seconds=15)
-"""For a process to begin again, and for the lease of what the former one had claimed."""
+"""The time for a process to begin again, and for the lease of what the former one had claimed."""
 LIMIT = 400.0
 """Seconds in all; then the guilty one is thought to go on until further notice."""
 
@@ -36,8 +36,8 @@ class Story:
 
     Attributes:
         starts: Processes that were started.
-        final: By job, its final execution.
-        waited: By job that came later, how long it waited until it first began.
+        final: The final execution of each job.
+        waited: How long each job that came later waited until it first began.
     """
 
     starts: int = 0

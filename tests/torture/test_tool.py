@@ -138,7 +138,7 @@ def test_delays_are_drawn_like_faults_and_known_to_cost_no_claim(tmp_path: Path)
         anyio.run(play, faults)
     finally:
         processes.end()
-    made = [(harm.what, harm.store, harm.costly) for harm in faults.harms]
+    made = [(fault.what, fault.store, fault.costly) for fault in faults.injected]
     assert made == [("cheap", True, False), ("costly", True, True)]
 
 
@@ -152,7 +152,7 @@ def test_a_handler_that_meddles_is_noted_and_excuses_nothing(tmp_path: Path) -> 
         Sqlite(), "", Sleeping("", "", tmp_path, 1, random.Random(1), clocks=False), 7, 1
     )
     faults.note([{"what": MEDDLED, "worker": 2, "at": "2026-01-01T00:00:00+00:00"}])
-    assert [(harm.worker, harm.excuses) for harm in faults.harms] == [(2, False)]
+    assert [(fault.worker, fault.excuses) for fault in faults.injected] == [(2, False)]
 
 
 def test_when_no_process_was_there_is_noted(tmp_path: Path) -> None:
@@ -166,8 +166,8 @@ def test_when_no_process_was_there_is_noted(tmp_path: Path) -> None:
     faults.note(
         [{"what": "ready", "worker": n, "at": at(ready).isoformat()} for n, ready in begun.items()]
     )
-    (harm,) = faults.harms
-    assert (harm.what, harm.began, harm.ended, harm.costly) == (ABSENT, at(9), at(20), False)
+    (fault,) = faults.injected
+    assert (fault.what, fault.began, fault.ended, fault.costly) == (ABSENT, at(9), at(20), False)
 
 
 class Sleeping(Processes):
@@ -181,7 +181,7 @@ class Sleeping(Processes):
         return self.workers[-1]
 
 
-def test_whoever_a_cancellation_left_out_is_started_later(tmp_path: Path) -> None:
+def test_a_worker_that_a_cancellation_left_out_is_started_later(tmp_path: Path) -> None:
     async def play(processes: Processes) -> None:
         with anyio.move_on_after(1.5):
             await processes.replace_dead()

@@ -1,6 +1,6 @@
 """Every backend under torture: real processes and servers, killed, stopped, cut off.
 
-Each run is a process of its own, as whoever tortures a backend of theirs starts it.
+Each run is a process of its own, as the author of a backend starts it.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from typing import Any
 import nats
 from nats.js.errors import NotFoundError
 from tests.conformance.harnesses import LEASE
-from tests.jetstream.servers import delete_streams, shared_server
-from tests.proxy import Proxy
+from tests.servers.nats_shared import delete_streams, shared_server
+from tests.servers.proxy import Proxy
 
 from sched_jetstream import JetStreamBackend
 from sched_jetstream._model.subjects import token_of
@@ -24,7 +24,7 @@ from sched_testkit import Harness
 
 
 class JetStreamHarness(Harness):
-    """Runs examples on one real server, each with streams of its own."""
+    """A real server that all examples share, each with streams of its own."""
 
     name = "jetstream"
     can_cut = can_spoil = can_spoil_execution = True

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from tests import postgres_server
 from tests.conformance.harnesses import LEASE
-from tests.pgbouncer import find, pgbouncer
-from tests.proxy import Proxy
+from tests.servers import postgres_server
+from tests.servers.pgbouncer import find, pgbouncer
+from tests.servers.proxy import Proxy
 
-from sched_sql import SqlBackend
+from sched_sql import DatabaseBackend, SqlBackend
 from sched_testkit import Harness
 
 
@@ -38,7 +38,7 @@ class PostgresHarness(Harness):
         with postgres_server.schema() as (address, schema), Proxy(("127.0.0.1", port)) as proxy:
             yield PostgresPlace(address, schema, proxy)
 
-    def backend(self, place: Any) -> SqlBackend:
+    def backend(self, place: Any) -> DatabaseBackend:
         return SqlBackend(place.address, schema=place.schema, time="clock", lease=LEASE)
 
     def connect(self, place: Any) -> psycopg.Connection[Any]:
@@ -122,7 +122,7 @@ class PostgresHarness(Harness):
 
 
 class BehindPgBouncer(PostgresHarness):
-    """Behind a real PgBouncer."""
+    """A PostgreSQL behind a real PgBouncer."""
 
     mode: str
     sessions: int
@@ -173,6 +173,6 @@ class PooledPostgresHarness(BehindPgBouncer):
     name = "postgres behind pgbouncer"
     mode, sessions = "transaction", 20
 
-    def backend(self, place: Any) -> SqlBackend:
+    def backend(self, place: Any) -> DatabaseBackend:
         options: dict[str, Any] = {"schema": place.schema, "time": "clock", "lease": LEASE}
         return SqlBackend(place.address, pooled=True, **options)

@@ -15,7 +15,7 @@ from typing import Any
 from tests.conformance.harnesses import LEASE
 
 from sched_core import BackendError
-from sched_sql import SqlBackend
+from sched_sql import SqliteBackend
 from sched_testkit import Harness
 
 
@@ -25,21 +25,21 @@ class SqliteHarness(Harness):
     can_stall = can_refuse_writes = can_make_newer = True
 
     def __init__(self) -> None:
-        self._made: weakref.WeakSet[SqlBackend] = weakref.WeakSet()
+        self._made: weakref.WeakSet[SqliteBackend] = weakref.WeakSet()
 
     @contextmanager
     def place(self) -> Iterator[Path]:
         with TemporaryDirectory() as folder:
             yield Path(folder) / "jobs.db"
 
-    def backend(self, place: Any) -> SqlBackend:
-        backend = SqlBackend(place, lease=LEASE)
+    def backend(self, place: Any) -> SqliteBackend:
+        backend = SqliteBackend(place, lease=LEASE)
         self._made.add(backend)
         return backend
 
     def _wait_for_locks(self, seconds: float) -> None:
         for backend in self._made:
-            database = backend._table._database  # type: ignore[attr-defined]  # ours
+            database = backend._table._database
             database.lock._timeout = seconds
             with contextlib.suppress(BackendError, sqlite3.ProgrammingError):  # closed, crashed
                 database.connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
@@ -93,7 +93,7 @@ class SqliteHarness(Harness):
 
     @contextmanager
     def refuse_writes(self, place: Any) -> Iterator[None]:
-        """As on a disk that was mounted read-only."""
+        """Refuse writes as on a disk that was mounted read-only."""
         self._query_only("ON")
         yield
         self._query_only("OFF")
@@ -101,7 +101,7 @@ class SqliteHarness(Harness):
     def _query_only(self, state: str) -> None:
         for backend in self._made:
             with contextlib.suppress(BackendError, sqlite3.ProgrammingError):  # closed, crashed
-                database = backend._table._database  # type: ignore[attr-defined]  # ours
+                database = backend._table._database
                 database.connection.execute(f"PRAGMA query_only = {state}")
 
     @contextmanager
@@ -118,6 +118,6 @@ class SqliteHarness(Harness):
 
 @contextmanager
 def written_by_others(place: Path) -> Iterator[sqlite3.Connection]:
-    """Write to a file, as somebody else."""
+    """Write to a file, as another program."""
     with closing(sqlite3.connect(place)) as connection, connection:
         yield connection

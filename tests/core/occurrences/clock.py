@@ -1,4 +1,4 @@
-"""Where the clock of a world begins, and how people read it."""
+"""The first moment of a world's clock, and how people read it."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from sched_core._model.job import Job
 from sched_core._rules import define as defines
 from sched_core._rules import operate, request
 from sched_core.errors import RevisionConflict
-from sched_testkit._oracle.annals import Request
+from sched_testkit._oracle.incarnations import Request
 
 if TYPE_CHECKING:
     from tests.core.occurrences.world import World
@@ -34,8 +34,8 @@ def edit(world: World, job: Job, argument: str) -> None:
     if schedule == job.spec.schedule and change.job.next_run == job.next_run:
         world.replace(change.job)  # only a request's wait was put right
         return
-    before = operate.woken(job, now=world.now).standing.last_number
-    world.judge.edited(job.uid, schedule, world.now, job, before)
+    before = operate.resumed_if_over(job, now=world.now).standing.last_number
+    world.judge.known.reschedule(job.uid, schedule, world.now, job, before)
     world.replace(change.job, change.executions)
 
 
@@ -47,45 +47,47 @@ def policy(world: World, job: Job, argument: str) -> None:
     if change is not None:
         world.row.check(job)
         if change.job.next_run != job.next_run:  # a clock that had been ahead is put right
-            world.judge.edited(job.uid, spec.schedule, world.now, job, job.standing.last_number)
+            world.judge.known.reschedule(
+                job.uid, spec.schedule, world.now, job, job.standing.last_number
+            )
         world.replace(change.job, change.executions)
         world.policy = chosen
-        world.judge.lives[job.uid].edits += 1
+        world.judge.known.incarnations[job.uid].edits += 1
         # How many claims may be lost is another number now.
-        world.judge.fatal.clear()
-        world.judge.lost.clear()
+        world.judge.observed.fatal.clear()
+        world.judge.observed.lost.clear()
 
 
 def remove(world: World, job: Job, argument: str) -> None:
     """Remove the job."""
-    found = defines.retire(job, now=world.now)
+    found = defines.final_executions(job, now=world.now)
     world.row.check(job)
-    world.judge.removed(job.uid, world.now, job)
-    world.row.remove(job, found, world.judge)
+    world.judge.known.remove(job.uid, world.now, job)
+    world.row.remove(job, found, world.judge.history)
 
 
 def pause(world: World, job: Job, argument: str) -> None:
     """Pause the job, for so many minutes if any are told."""
     until = world.now + int(argument) * M if argument else None
     world.replace(operate.pause(job, until=until, reason=None, now=world.now))
-    life = world.judge.lives[job.uid]
+    incarnation = world.judge.known.incarnations[job.uid]
     if job.standing.scheduled is None and not job.standing.requests:
         return
-    in_force = life.paused_at(world.now)
+    in_force = incarnation.paused_at(world.now)
     if in_force is not None:
         in_force.end = in_force.until = until
         return
     one = job.standing.scheduled
     held = one.scheduled_at if one is not None and one.number == job.held else None
-    life.pause(world.now, until, world.judge.seq, held)
+    incarnation.pause(world.now, until, world.judge.known.seq, held)
 
 
 def resume(world: World, job: Job, argument: str) -> None:
     """End the pause."""
     world.replace(operate.resume(job, at=world.now))
-    life = world.judge.lives[job.uid]
-    if life.paused_at(world.now) is not None:
-        life.resume(world.judge.seq, world.now)
+    incarnation = world.judge.known.incarnations[job.uid]
+    if incarnation.paused_at(world.now) is not None:
+        incarnation.resume(world.judge.known.seq, world.now)
 
 
 def trigger(world: World, job: Job, argument: str) -> None:
@@ -93,7 +95,7 @@ def trigger(world: World, job: Job, argument: str) -> None:
     args = {"by": "me"} if argument else None
     number = world.ask(job, request.trigger(job, now=world.now, args=args, key=argument or None))
     asked = Request(world.read_at, number, Kind.TRIGGERED, args)
-    world.judge.lives[job.uid].requests.append(asked)
+    world.judge.known.incarnations[job.uid].requests.append(asked)
 
 
 def backfill(world: World, job: Job, argument: str) -> None:
@@ -101,26 +103,26 @@ def backfill(world: World, job: Job, argument: str) -> None:
     since, until = world.now - 25 * M, world.now
     number = world.ask(job, request.backfill(job, since=since, until=until, now=world.now))
     asked = Request(world.read_at, number, Kind.BACKFILLED, None, since, until)
-    world.judge.lives[job.uid].requests.append(asked)
+    world.judge.known.incarnations[job.uid].requests.append(asked)
 
 
 def skip(world: World, job: Job, argument: str) -> None:
     """Mark the next moment."""
     world.replace(operate.skip_next(job, now=world.now))
-    world.judge.lives[job.uid].skips.append((world.judge.seq, world.now))
+    world.judge.known.incarnations[job.uid].skips.append((world.judge.known.seq, world.now))
 
 
 def unskip(world: World, job: Job, argument: str) -> None:
     """Take the mark away."""
     world.replace(operate.unskip(job))
-    world.judge.lives[job.uid].unskipped = True
+    world.judge.known.incarnations[job.uid].unskipped = True
 
 
 def hurry(world: World, job: Job, argument: str) -> None:
     """Have what waits for its next attempt run now."""
     world.replace(operate.retry_now(job, now=world.now))
     world.waits.clear()
-    world.judge.lost.clear()
+    world.judge.observed.lost.clear()
 
 
 def cancel(world: World, job: Job, argument: str) -> None:
@@ -130,7 +132,9 @@ def cancel(world: World, job: Job, argument: str) -> None:
     number = None if job.held is not None or not ones else ones[0].number
     marked = operate.cancel(job, now=world.now, number=number)
     world.row.check(job)
-    world.judge.lives[job.uid].cancels |= {*marked.standing.cancels} - {*standing.cancels}
+    world.judge.known.incarnations[job.uid].cancels |= {*marked.standing.cancels} - {
+        *standing.cancels
+    }
     world.replace(marked)
 
 

@@ -1,4 +1,4 @@
-"""Faults planted into the rules: each is one changed line, and dies by the history beside it."""
+"""Faults planted into the rules: each is one changed line, and dies by the history next to it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Planted:
     """A wrong rule.
 
     Attributes:
-        what: In words.
-        module: Of ``sched_core._rules``.
+        what: The fault in words.
+        module: A module of ``sched_core._rules``.
         right: A piece of its text, which is there once.
         wrong: What takes its place.
-        scenario: In which it shows.
-        history: By which the judge finds it.
+        scenario: The scenario in which it shows.
+        history: The history by which the judge finds it.
     """
 
     what: str
@@ -34,10 +34,12 @@ class Planted:
 
 @contextmanager
 def plant(fault: Planted) -> Iterator[None]:
-    """Have a rule be wrong meanwhile, for whoever has imported it already, too."""
+    """Make a rule wrong while the context lasts, also in modules that have imported it already."""
     module = importlib.import_module(f"sched_core._rules.{fault.module}")
     text = inspect.getsource(module)
-    assert text.count(fault.right) == 1, f"{fault.what}: its text stands {text.count(fault.right)}x"
+    assert text.count(fault.right) == 1, (
+        f"{fault.what}: its text is there {text.count(fault.right)}x"
+    )
     changed = ModuleType(module.__name__)
     exec(compile(text.replace(fault.right, fault.wrong), module.__name__, "exec"), vars(changed))
     others = _functions(changed)
@@ -75,7 +77,7 @@ FAULTS = (
         "t:10 claim:A",
     ),
     Planted(
-        "a claim that was lost beside others ends the occurrence",
+        "a claim that was lost while others ran ends the occurrence",
         "hold",
         "if 1 < most == count and stored.lost < most and not _was_alone(hold):",
         "if False:",
@@ -99,7 +101,7 @@ FAULTS = (
         "trigger die-alone",
     ),
     Planted(
-        "a lost claim does not fix the content",
+        "a lost claim does not fix the coverage",
         "hold",
         "began_at=stored.began_at or hold.claimed_at,",
         "began_at=stored.began_at,",
@@ -107,9 +109,9 @@ FAULTS = (
         "trigger die t:35 cancel|claim t:35 trigger",
     ),
     Planted(
-        "whoever frees a claim forgets what was edited away",
+        "the end of a claim forgets what was edited away",
         "hold",
-        "return (*executions, of_hold(hold, one, 0, Status.SUPERSEDED, now))",
+        "return (*executions, execution_of_hold(hold, one, 0, Status.SUPERSEDED, now))",
         "return executions",
         "drop+cancel+5",
         "trigger:key cancel|claim release:A remove|claim ok:A",
@@ -163,7 +165,7 @@ FAULTS = (
         "pause cancel",
     ),
     Planted(
-        "the pause's end is nobody's turn",
+        "no claim is for the end of a pause",
         "standing",
         "return None if ends is not None and (first is None or ends <= first.due_at) else first",
         "return first",
@@ -211,7 +213,7 @@ FAULTS = (
         "claim:A ok:A policy pause t:35 t:10 t:7 resume",
     ),
     Planted(
-        "what stands for the last moment after a pause is judged by the misfire policy",
+        "what covers the last moment after a pause is judged by the misfire policy",
         "begin",
         "if judged <= moment or (spare is not None and spare in (moment, one.coalesced_until)):",
         "if judged <= moment or moment == spare:",
@@ -219,7 +221,7 @@ FAULTS = (
         "edit edit t:35 t:7 claim:A policy back:12 pause:25",
     ),
     Planted(
-        "a paused job is paused anew with each command",
+        "a paused job is paused again with each command",
         "operate",
         "begun = standing.pause or Pause(now, standing.last_number)",
         "begun = Pause(now, standing.last_number)",
@@ -363,7 +365,7 @@ FAULTS = (
         "t:7 t:7 t:35 t:35 t:7 t:7 t:35",
     ),
     Planted(
-        "every attempt stands for what has passed by then",
+        "every attempt covers what has passed by then",
         "begin",
         "at = one.began_at or claim.claimed_at",
         "at = claim.claimed_at",
@@ -397,7 +399,7 @@ FAULTS = (
     Planted(
         "an edit keeps what the new calendar lacks",
         "define",
-        "return asked_grid(edited, moment - TICK).after(moment - TICK) == moment",
+        "return requestable_grid(edited, moment - TICK).after(moment - TICK) == moment",
         "return True",
         "calendar",
         "claim:A ok:A t:10 edit",
@@ -421,7 +423,7 @@ FAULTS = (
     Planted(
         "another misfire policy counts again what has begun",
         "define",
-        "            edited = evolve(edited, standing=with_fixed_content(job))",
+        "            edited = evolve(edited, standing=with_fixed_coverage(job))",
         "            pass",
         "catchup",
         "t:35 claim:A ok:A claim:A policy fail:A t:35 claim:A",
@@ -429,7 +431,7 @@ FAULTS = (
     Planted(
         "a pause takes away what has begun, where the clock was set back",
         "operate",
-        "        standing = with_fixed_content(job)",
+        "        standing = with_fixed_coverage(job)",
         "        pass",
         "plain",
         "t:35 claim:A fail:A back:12 back:12 pause t:10 resume t:35 claim:A",

@@ -119,7 +119,7 @@ class Search:
 
     Attributes:
         histories: How many were judged.
-        faults: Of each kind the shortest history.
+        faults: The shortest history of each kind.
     """
 
     def __init__(self, scenario: Scenario, alphabet: Sequence[str], depth: int) -> None:
@@ -206,7 +206,7 @@ def randomly(
             kind = kind_of(error)
             if kind not in faults:
                 faults[kind] = scenario, number, shrunk(scenario, world.told, kind)
-        statuses.update(each.status.value for each in world.judge.executions)
+        statuses.update(each.status.value for each in world.judge.history.executions)
         if len(faults) > 10:
             break
     return faults, statuses

@@ -9,7 +9,7 @@ from sched_core.row import History, Row, same_as_read
 
 
 class Stored(Row):
-    """A row whose lapsed claims are ended by whoever claims, as backends do."""
+    """A row whose lapsed claims are ended by the next claim, as backends do."""
 
     def claim_due(
         self, token: int, worker: str, now: datetime, lease: timedelta, revision: int, to: History

@@ -6,7 +6,7 @@ import pytest
 from tests.core.occurrences.planted import FAULTS, Planted, plant
 from tests.core.occurrences.search import ALPHABETS, SCENARIOS, Search, randomly, replay
 
-from sched_testkit._oracle.annals import Wrong
+from sched_testkit._oracle.violation import Violation
 
 BEGUN_AHEAD = (
     "edit edit t:10 policy t:10 t:7 t:10 back:12 t:7 t:10 policy back:12 t:10 claim:A policy "
@@ -104,6 +104,6 @@ def test_a_history_that_was_wrong_once(scenario: str, history: str) -> None:
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what)
 def test_the_judge_finds_a_planted_fault(fault: Planted) -> None:
     replay(fault.scenario, fault.history.split()).drain()
-    with plant(fault), pytest.raises(Wrong):  # an error in a rule itself would be no finding
+    with plant(fault), pytest.raises(Violation):  # an error in a rule itself would be no finding
         replay(fault.scenario, fault.history.split()).drain()
     replay(fault.scenario, fault.history.split()).drain()

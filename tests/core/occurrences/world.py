@@ -11,7 +11,7 @@ from tests.core.occurrences.clock import T0, M, at
 from tests.core.occurrences.commands import COMMANDS
 from tests.core.occurrences.stored import Stored
 
-from sched_core._model.claim import Asked, Claim, Decision, Ended, Renewal, Settlement, Start
+from sched_core._model.claim import Claim, Decision, Ended, Renewal, Requested, Settlement, Start
 from sched_core._model.execution import Execution, Kind, Status
 from sched_core._model.job import Job, JobSpec
 from sched_core._model.occurrence import Pause, Pending, Standing
@@ -23,9 +23,9 @@ from sched_core._rules import operate
 from sched_core._rules.standing import current
 from sched_core.errors import InvalidDefinition, NothingToSkip, RevisionConflict
 from sched_core.schedule import Once
-from sched_testkit._oracle import oracle
-from sched_testkit._oracle.annals import Wrong
-from sched_testkit._oracle.oracle import Oracle
+from sched_testkit._oracle import starts
+from sched_testkit._oracle.judge import new_judge
+from sched_testkit._oracle.violation import Violation
 
 LEASE = 4 * M
 REFUSED = (NothingToSkip, InvalidDefinition, operate.NothingToCancel)
@@ -56,12 +56,12 @@ class World:
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.now = self.latest = T0
-        self.row, self.judge = Stored(), Oracle(_grace(scenario.policies))
+        self.row, self.judge = Stored(), new_judge(grace=_grace(scenario.policies))
         self.workers = {"A": Worker(), "B": Worker()}
         self.serial = self.lives = self.schedule = self.policy = self.read_at = 0
         self.highest: dict[str, int] = {}
         self.waits: dict[tuple[str, int], datetime] = {}
-        """Until when what has failed or was put off is not attempted again."""
+        """The moment before which a failed or postponed occurrence is not attempted again."""
         self.told: tuple[str, ...] = ()
         self.do_add()
 
@@ -116,7 +116,7 @@ class World:
     def do(self, op: str) -> None:
         """Let something happen, and look at what is stored then."""
         self.told = (*self.told, op)
-        self.judge.seq += 1
+        self.judge.known.seq += 1
         name, _, between = op.partition("|")
         head, _, argument = name.partition(":")
         method = head.replace("-", "_")
@@ -135,20 +135,20 @@ class World:
         job = self.row.found
         if job is None:
             return
-        standing, life = job.standing, self.judge.lives[job.uid]
+        standing, incarnation = job.standing, self.judge.known.incarnations[job.uid]
         pause = standing.pause
-        if pause is None and not life.resumed:
-            until = life.pauses[-1].end
-            if standing.due_at is None and life.paused_at(self.now):
-                life.resume(self.judge.seq, self.now)  # a finished job is not paused
+        if pause is None and not incarnation.resumed:
+            until = incarnation.pauses[-1].end
+            if standing.due_at is None and incarnation.paused_at(self.now):
+                incarnation.resume(self.judge.known.seq, self.now)  # a finished job is not paused
             elif until is not None and until <= self.latest:
-                life.resume(self.judge.seq)
-        elif pause is not None and pause.until is None and not life.paused_at(self.now):
+                incarnation.resume(self.judge.known.seq)
+        elif pause is not None and pause.until is None and not incarnation.paused_at(self.now):
             if job.spec.policy.pause_after is None:
-                raise Wrong("it is paused, and nobody asked for it")
-            life.pause(pause.since, None, self.judge.seq, None)
+                raise Violation("it is paused, and no command asked for it")
+            incarnation.pause(pause.since, None, self.judge.known.seq, None)
         if standing.last_number < self.highest.get(job.uid, 0):
-            raise Wrong("numbers go back")
+            raise Violation("numbers go back")
         self.highest[job.uid] = standing.last_number
         ones = [*standing.requests, *([standing.scheduled] if standing.scheduled else [])]
         self._look_at_names(job, ones)
@@ -157,25 +157,25 @@ class World:
         if pause is not None and pause.until is not None and ones:
             dues.append(pause.until)
         if standing.due_at != min(dues, default=None):
-            raise Wrong(f"due at {at(standing.due_at)}, not {at(min(dues, default=None))}")
+            raise Violation(f"due at {at(standing.due_at)}, not {at(min(dues, default=None))}")
 
     def _look_at_names(self, job: Job, ones: Sequence[Pending]) -> None:
         numbers = [one.number for one in ones]
         if len(set(numbers)) != len(numbers) or max(numbers, default=0) > job.standing.last_number:
-            raise Wrong(f"numbers {numbers} up to {job.standing.last_number}")
+            raise Violation(f"numbers {numbers} up to {job.standing.last_number}")
         for one in ones:
             key, name = (job.uid, one.number), (one.kind, one.scheduled_at)
-            if key in self.judge.finals:
-                raise Wrong(f"{one.number} is pending and has its final execution")
-            if self.judge.names.get(key, name) != name:
-                raise Wrong(f"{one.number} is another one than before")
+            if key in self.judge.observed.finals:
+                raise Violation(f"{one.number} is pending and has its final execution")
+            if self.judge.observed.names.get(key, name) != name:
+                raise Violation(f"{one.number} is another one than before")
 
     # -- time
 
     def do_time(self, minutes: int) -> None:
         """Let time go by, or have the clock set back; those that live renew their claims."""
         target = self.now + minutes * M
-        self.judge.set_back = self.judge.set_back or minutes < 0
+        self.judge.known.set_back = self.judge.known.set_back or minutes < 0
         while self.now != target:
             step = min(target - self.now, 3 * M) if minutes > 0 else target - self.now
             self.now += step
@@ -189,7 +189,9 @@ class World:
     # -- workers
 
     def _claim(self, name: str) -> Claim | None:
-        return self.row.claim_due(self.next(), name, self.now, LEASE, self.next(), self.judge)
+        return self.row.claim_due(
+            self.next(), name, self.now, LEASE, self.next(), self.judge.history
+        )
 
     def do_claim(self, worker: Worker) -> None:
         """Claim, and begin."""
@@ -201,18 +203,18 @@ class World:
         worker.what = begins.begin(claim, now=self.now)
         if isinstance(worker.what, Start):
             waits_until = self.waits.get((claim.job.uid, worker.what.number), self.now)
-            if self.now < waits_until and not self.judge.set_back:
-                raise Wrong(f"{worker.what.number} starts before {at(waits_until)}")
-            self.judge.start(claim.job, _told(worker.what), self.now)
+            if self.now < waits_until and not self.judge.known.set_back:
+                raise Violation(f"{worker.what.number} starts before {at(waits_until)}")
+            self.judge.starts.start(claim.job, _told(worker.what), self.now)
             if worker.what.alone:
                 self.row.renew(Renewal(claim, alone=True), self.now, LEASE)
 
     def do_die(self) -> None:
-        """Claim, and die beside others."""
+        """Claim, and die while others run in the same process."""
         self._die(alone=False)
 
     def do_die_alone(self) -> None:
-        """Claim, and die with nothing beside it, where that is what the worker is told to do."""
+        """Claim, and die alone, where the worker must run the occurrence alone."""
         self._die(alone=True)
 
     def _die(self, *, alone: bool) -> None:
@@ -223,12 +225,12 @@ class World:
         if one is None:
             return
         if isinstance(what, Start):
-            self.judge.start(claim.job, _told(what), self.now)
+            self.judge.starts.start(claim.job, _told(what), self.now)
         if claim.job.spec.policy.max_lost == 1:
-            self.judge.fatal.add((claim.job.uid, one.number))
+            self.judge.observed.fatal.add((claim.job.uid, one.number))
         elif isinstance(what, Start) and what.alone and alone:
             self.row.renew(Renewal(claim, alone=True), self.now, LEASE)
-            self.judge.fatal.add((claim.job.uid, one.number))
+            self.judge.observed.fatal.add((claim.job.uid, one.number))
 
     def do_freeze(self, worker: Worker) -> None:
         """Stop renewing, and know nothing of it."""
@@ -242,13 +244,13 @@ class World:
             return
         alone = isinstance(what, Start) and what.alone and not worker.renewed
         if alone or (self.row.found or claim.job).spec.policy.max_lost == 1:
-            self.judge.fatal.add((claim.job.uid, one.number))
+            self.judge.observed.fatal.add((claim.job.uid, one.number))
 
     def _is_kept(self, claim: Claim) -> None:
         """Take in that a claim was not lost after all."""
         one = current(claim.job.standing)
         if one is not None and one.lost < claim.job.spec.policy.max_lost:
-            self.judge.fatal.discard((claim.job.uid, one.number))
+            self.judge.observed.fatal.discard((claim.job.uid, one.number))
 
     def _settle(self, worker: Worker, decide: Callable[[Job | None], Decision]) -> bool:
         """Settle, and decide on what is stored where the job was edited meanwhile.
@@ -259,25 +261,25 @@ class World:
         claim = worker.claim
         assert claim is not None
         holds = self.row.hold is not None and self.row.hold.token == claim.token
-        before = (self.row.job, self.row.hold, len(self.judge.executions))
+        before = (self.row.job, self.row.hold, len(self.judge.history.executions))
         stored: Job | None = claim.job
         for _ in range(3):
             decision = decide(stored)
             expected = None if stored is None or decision.standing is None else stored.revision
             settlement = Settlement(claim, expected, decision.standing, decision.executions)
-            settled = self.row.settle(settlement, self.now, self.next(), self.judge)
+            settled = self.row.settle(settlement, self.now, self.next(), self.judge.history)
             if settled.outcome != "conflict":
                 break
             stored = settled.job
         else:
-            raise Wrong("conflicts without end")
+            raise Violation("conflicts without end")
         if holds and settled.outcome != "written":
-            raise Wrong(f"a holder's settlement: {settled.outcome}")
+            raise Violation(f"a holder's settlement: {settled.outcome}")
         if not holds:
             if settled.outcome != "claim_lost":
-                raise Wrong(f"the settlement of a lost claim: {settled.outcome}")
-            if before != (self.row.job, self.row.hold, len(self.judge.executions)):
-                raise Wrong("the settlement of a lost claim changed something")
+                raise Violation(f"the settlement of a lost claim: {settled.outcome}")
+            if before != (self.row.job, self.row.hold, len(self.judge.history.executions)):
+                raise Violation("the settlement of a lost claim changed something")
         else:
             self._is_kept(claim)
         worker.last = settlement
@@ -341,32 +343,36 @@ class World:
 
         self._settle(worker, decide)
         if holds and isinstance(what, Start):
-            self.judge.unbegun(claim.job.uid, _told(what))
+            self.judge.starts.hand_back(claim.job.uid, _told(what))
 
     def do_release(self, worker: Worker) -> None:
         """Hand the claim back."""
         claim, what = worker.claim, worker.what
         assert claim is not None
         holds = self.row.hold is not None and self.row.hold.token == claim.token
-        before = (self.row.job, self.row.hold, len(self.judge.executions))
+        before = (self.row.job, self.row.hold, len(self.judge.history.executions))
         if holds:
             self._is_kept(claim)
         if holds and isinstance(what, Start):
-            self.judge.unbegun(claim.job.uid, _told(what))
-        self.row.release(claim, self.now, self.judge)
-        if not holds and before != (self.row.job, self.row.hold, len(self.judge.executions)):
-            raise Wrong("the release of a lost claim changed something")
+            self.judge.starts.hand_back(claim.job.uid, _told(what))
+        self.row.release(claim, self.now, self.judge.history)
+        if not holds and before != (
+            self.row.job,
+            self.row.hold,
+            len(self.judge.history.executions),
+        ):
+            raise Violation("the release of a lost claim changed something")
         worker.claim = worker.what = None
 
     def do_repeat(self, worker: Worker) -> None:
         """Send the last settlement once more."""
         assert worker.last is not None
-        before = (self.row.job, self.row.hold, len(self.judge.executions))
-        settled = self.row.settle(worker.last, self.now, self.next(), self.judge)
-        if before != (self.row.job, self.row.hold, len(self.judge.executions)):
-            raise Wrong("a repeated settlement changed something")
+        before = (self.row.job, self.row.hold, len(self.judge.history.executions))
+        settled = self.row.settle(worker.last, self.now, self.next(), self.judge.history)
+        if before != (self.row.job, self.row.hold, len(self.judge.history.executions)):
+            raise Violation("a repeated settlement changed something")
         if settled.outcome == "conflict":
-            raise Wrong("a repeated settlement conflicts")
+            raise Violation("a repeated settlement conflicts")
 
     # -- commands
 
@@ -376,7 +382,7 @@ class World:
         spec = JobSpec("a", self.next_schedule(), policy=self.scenario.policies[self.policy])
         job = defines.admit(spec, uid=f"u{self.lives}", declared=False, now=self.now)
         self.row.add(job, self.next())
-        self.judge.edited(job.uid, spec.schedule, self.now, None)
+        self.judge.known.reschedule(job.uid, spec.schedule, self.now, None)
 
     def next_schedule(self) -> Any:
         """Return the schedule that is chosen; a single moment lies five minutes ahead."""
@@ -389,7 +395,7 @@ class World:
             if not isinstance(found, Job):
                 return
             job = found
-            self.read_at = self.judge.seq
+            self.read_at = self.judge.known.seq
             if between:
                 self.do_claim(self.workers["A"])
                 between = ""
@@ -400,13 +406,13 @@ class World:
             except REFUSED:
                 pass
             return
-        raise Wrong("an edit conflicts without end")
+        raise Violation("an edit conflicts without end")
 
     def replace(self, job: Job, found: tuple[Execution, ...] = ()) -> None:
         """Write what an operator has made of the job."""
-        self.row.replace(job, found, self.next(), self.judge)
+        self.row.replace(job, found, self.next(), self.judge.history)
 
-    def ask(self, job: Job, asked: Asked) -> int:
+    def ask(self, job: Job, asked: Requested) -> int:
         """Write a request, unless it was there; return its number."""
         if asked.job is not job:
             self.replace(asked.job)
@@ -422,12 +428,12 @@ class World:
         self._drain(max(self.now, self.latest) + 30 * M)
         job = self.row.read()
         if isinstance(job, Job) and job.standing.pause is not None:
-            self.judge.expect_ends_in_pause(job.uid, self.now)
+            self.judge.accounting.expect_ends_in_pause(job.uid, self.now)
             COMMANDS["resume"](self, job, "")
         horizon = max(self.now, self.latest) + 42 * M
         self._drain(horizon)
         self.now = horizon
-        self.judge.account(horizon)
+        self.judge.accounting.account(horizon)
 
     def _drain(self, horizon: datetime) -> None:
         worker = self.workers["B"]
@@ -440,7 +446,7 @@ class World:
             if worker.claim is not None:
                 self.do_ok(worker)
             self.look()
-        raise Wrong("it does not come to rest")
+        raise Violation("it does not come to rest")
 
 
 def _is_held(one: Pending, pause: Pause, standing: Standing) -> bool:
@@ -449,9 +455,9 @@ def _is_held(one: Pending, pause: Pause, standing: Standing) -> bool:
     return not marked and (one.kind is Kind.SCHEDULED or one.origin <= pause.last_number)
 
 
-def _told(start: Start) -> oracle.Start:
+def _told(start: Start) -> starts.Start:
     """Return what a handler is told, in the judge's own words."""
-    return oracle.Start(
+    return starts.Start(
         start.number,
         start.scheduled_at,
         start.kind,

@@ -16,7 +16,7 @@ from sched_core._rules import define, operate
 from sched_core._rules.begin import begin
 from sched_core._rules.finish import finish
 from sched_core._rules.hold import held, lapse, renewed
-from sched_core._rules.standing import current, placed, replaced
+from sched_core._rules.standing import current, replaced, with_due_at
 from sched_core.schedule import Interval, Schedule
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -48,7 +48,7 @@ def changed(job: Job, **fields: object) -> Job:
     one = current(job.standing)
     assert one is not None
     other = evolve(one, **fields)  # type: ignore[arg-type]  # names of fields
-    return evolve(job, standing=placed(job, replaced(job.standing, one, other), T0))
+    return evolve(job, standing=with_due_at(job, replaced(job.standing, one, other), T0))
 
 
 def claimed(job: Job, now: datetime) -> Claim:

@@ -50,7 +50,7 @@ class TestLate:
         assert job.next_run == T0 + 11 * HOUR
 
     @pytest.mark.parametrize("ended", [FAILURE, INTERRUPTION, Ended(Status.SNOOZED)])
-    def test_what_it_stands_for_is_the_same_at_every_attempt(self, ended: Ended) -> None:
+    def test_it_covers_the_same_at_every_attempt(self, ended: Ended) -> None:
         policy = Policy(retry=Retry(attempts=2, backoff=5 * HOUR, maximum=DAY))
         claim, start = begun(admit(HOURLY, policy), T0 + 2 * HOUR + MINUTE)
         job, _ = end(claim, start, T0 + 2 * HOUR + MINUTE, ended)
@@ -102,7 +102,7 @@ class TestLate:
             assert begun(job, late)[1].number == 1
             return
         job, executions = passed_over(job, late)
-        # What passed after it had begun is another occurrence, and judged by itself.
+        # What passed after it had begun is another occurrence, and judged separately.
         assert told(executions) == [("missed", 1, 0)]
         assert told(passed_over(job, late)[1]) == [("missed", 2, 1)]
 
@@ -205,7 +205,7 @@ class TestNotCalled:
         assert isinstance(begin(claim, now=T0), Start)
 
     @pytest.mark.parametrize("lost", [0, 9])
-    def test_a_skipped_one_stands_for_itself_alone(self, lost: int) -> None:
+    def test_a_skipped_one_covers_itself_alone(self, lost: int) -> None:
         job = operate.skip_next(admit(HOURLY), now=T0)
         job = changed(job, lost=lost)
         job, executions = passed_over(job, T0 + 3 * HOUR)
@@ -268,7 +268,7 @@ class TestWhatTheHandlerIsTold:
         assert (start.coalesced, start.coalesced_until) == (0, None)
 
     def test_the_last_of_a_schedule_that_an_edit_shortened_is_told(self) -> None:
-        """What an edit has added to what an occurrence stands for is told like the rest."""
+        """What an edit has added to what an occurrence covers is told like the rest."""
         change = edit(admit(HOURLY), T0 + 3 * HOUR + MINUTE, schedule=Interval(hours=2))
         _, start = begun(change.job, T0 + 3 * HOUR + MINUTE)
         assert (start.coalesced, start.coalesced_until) == (2, T0 + 3 * HOUR)

@@ -99,9 +99,9 @@ class TestAdmit:
 
 class TestAnnounced:
     def announced(self) -> Job:
-        return define.announce(admit(HOURLY).spec, uid="uid", now=T0)
+        return define.placeholder(admit(HOURLY).spec, uid="uid", now=T0)
 
-    def test_it_is_not_due_and_whoever_declares_it_finishes_the_work(self) -> None:
+    def test_it_is_not_due_and_the_next_process_to_declare_it_finishes_the_work(self) -> None:
         job = self.announced()
         assert (job.state, job.standing.due_at) == (State.PAUSED, None)
         change = define.redefine(job, job.spec, declared=True, now=T0 + DAY)
@@ -115,7 +115,7 @@ class TestAnnounced:
         assert run(job, T0 + DAY)[1].manual
 
     def test_a_removal_leaves_nothing(self) -> None:
-        assert define.retire(self.announced(), now=T0 + DAY) == ()
+        assert define.final_executions(self.announced(), now=T0 + DAY) == ()
 
 
 class TestRedefine:
@@ -185,7 +185,7 @@ class TestRedefine:
         assert (one.number, one.attempts, one.failures) == (2, 0, 0)
 
     def test_what_is_held_is_kept_and_what_was_due_behind_it_has_its_end(self) -> None:
-        """What an occurrence stands for is fixed at its claim, also while only that shows it."""
+        """What an occurrence covers is fixed at its claim, also while only that shows it."""
         claim, start = begun(admit(HOURLY, RETRY), T0 + HOUR)
         change = edit(running(claim.job, T0 + HOUR), T0 + 3 * HOUR, schedule=Interval(hours=9))
         assert told(change.executions) == [("superseded", 2, 1)]
@@ -256,37 +256,37 @@ class TestRedefine:
 
 class TestRetire:
     def test_what_was_not_due_leaves_no_execution(self) -> None:
-        assert define.retire(admit(HOURLY), now=T0 + 59 * MINUTE) == ()
+        assert define.final_executions(admit(HOURLY), now=T0 + 59 * MINUTE) == ()
 
     @pytest.mark.parametrize("policy", [Policy(), Policy(misfire=CatchUp(limit=2))])
     def test_one_execution_is_for_all_that_was_due(self, policy: Policy) -> None:
-        (execution,) = define.retire(admit(HOURLY, policy), now=T0 + 5 * HOUR + MINUTE)
+        (execution,) = define.final_executions(admit(HOURLY, policy), now=T0 + 5 * HOUR + MINUTE)
         assert (execution.status, execution.final) == (Status.SUPERSEDED, True)
         assert (execution.scheduled_at, execution.coalesced) == (T0 + HOUR, 4)
         assert execution.coalesced_until == T0 + 5 * HOUR
 
-    def test_what_has_begun_ends_by_itself_and_what_was_due_behind_it_in_another(self) -> None:
+    def test_what_has_begun_ends_alone_and_what_was_due_behind_it_in_another(self) -> None:
         job, _ = run(admit(HOURLY, RETRY), T0 + HOUR, FAILURE)
-        executions = define.retire(job, now=T0 + 3 * HOUR)
+        executions = define.final_executions(job, now=T0 + 3 * HOUR)
         assert told(executions) == [("superseded", 1, 0), ("superseded", 2, 1)]
         assert len({each.number for each in executions}) == 2
 
     def test_what_a_lost_claim_has_begun_ends_before_it_is_due_again(self) -> None:
         job, _ = lose(admit(HOURLY), T0 + HOUR)
-        assert told(define.retire(job, now=T0 + HOUR)) == [("superseded", 1, 0)]
+        assert told(define.final_executions(job, now=T0 + HOUR)) == [("superseded", 1, 0)]
 
     def test_what_lay_in_a_pause_is_not_among_it(self) -> None:
         paused = pause(admit(HOURLY), T0 + 2 * HOUR)
-        assert told(define.retire(paused, now=T0 + 5 * HOUR)) == [("superseded", 1, 1)]
-        assert define.retire(pause(admit(HOURLY), T0), now=T0 + 5 * HOUR) == ()
+        assert told(define.final_executions(paused, now=T0 + 5 * HOUR)) == [("superseded", 1, 1)]
+        assert define.final_executions(pause(admit(HOURLY), T0), now=T0 + 5 * HOUR) == ()
 
     def test_every_request_has_its_end_a_backfill_with_its_rest(self) -> None:
         job = request.trigger(admit(HOURLY), now=T0 + 150 * MINUTE).job
         job = request.backfill(job, since=T0 + HOUR, until=T0 + 2 * HOUR, now=T0 + 150 * MINUTE).job
-        executions = define.retire(job, now=T0 + 150 * MINUTE)
+        executions = define.final_executions(job, now=T0 + 150 * MINUTE)
         assert statuses(executions) == [Status.SUPERSEDED] * 3
         assert [(each.number, each.coalesced) for each in executions] == [(1, 1), (2, 0), (3, 1)]
 
     def test_a_finished_job_leaves_none(self) -> None:
         job, _ = run(admit(Once(T0)), T0)
-        assert define.retire(job, now=T0 + DAY) == ()
+        assert define.final_executions(job, now=T0 + DAY) == ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from attrs import evolve
@@ -37,11 +37,23 @@ from sched_core._model.occurrence import State
 from sched_core._model.policy import Policy, Retry, backoff
 from sched_core._rules import operate, request
 from sched_core._rules.finish import finish, postpone
-from sched_core.schedule import Cron, FixedDelay, Interval, Once
+from sched_core.schedule import Cron, FixedDelay, Interval, Once, Schedule
 
 AT_QUARTER = Cron("15 * * * *")
 """A calendar that lacks every moment of an hourly job."""
 SNOOZE = Ended(Status.SNOOZED, delay=20 * MINUTE)
+
+
+class Cooling:
+    """Another package's kind: it rests as long after each run as it first waited."""
+
+    counts_from_end = True
+
+    def first(self, anchor: datetime) -> datetime | None:
+        return self.next_after(anchor, anchor)
+
+    def next_after(self, moment: datetime, anchor: datetime) -> datetime | None:
+        return moment + HOUR
 
 
 class TestWhatComesNext:
@@ -52,8 +64,9 @@ class TestWhatComesNext:
             assert execution.scheduled_at == T0 + hour * HOUR
             assert job.next_run == T0 + (hour + 1) * HOUR
 
-    def test_a_fixed_delay_counts_from_the_end_of_a_run(self) -> None:
-        claim, start = begun(admit(FixedDelay(hours=1)), T0 + HOUR)
+    @pytest.mark.parametrize("schedule", [FixedDelay(hours=1), Cooling()])
+    def test_a_schedule_may_count_from_the_end_of_a_run(self, schedule: Schedule) -> None:
+        claim, start = begun(admit(schedule), T0 + HOUR)
         job, _ = end(claim, start, T0 + 5 * HOUR)
         assert job.next_run == T0 + 6 * HOUR
 
@@ -268,7 +281,7 @@ class TestOnWhatIsStoredNow:
         claim, start = begun(admit(HOURLY, Policy(retry=Retry(attempts=5))), T0 + HOUR)
         decision = finish(claim, start, ended, started_at=T0 + HOUR, now=T0 + HOUR, stored=stored)
         assert decision.standing is None
-        if ended is SNOOZE:  # whoever frees the claim writes how it ended
+        if ended is SNOOZE:  # the backend writes how it ended as it frees the claim
             assert decision.executions == ()
             return
         (execution,) = decision.executions
@@ -287,7 +300,7 @@ class TestOnWhatIsStoredNow:
             last_status=Status.SUCCEEDED,
         )
 
-    def test_a_job_that_went_on_without_it_repeats_nothing_that_it_stood_for(self) -> None:
+    def test_a_job_that_was_edited_meanwhile_repeats_nothing_that_it_covered(self) -> None:
         claim, start = begun(admit(HOURLY), T0 + 5 * HOUR)
         stored = edit(running(claim.job, T0 + 5 * HOUR), T0 + 5 * HOUR, schedule=AT_QUARTER).job
         job, executions = end(claim, start, T0 + 5 * HOUR + MINUTE, stored=stored)
@@ -359,7 +372,9 @@ class TestPostpone:
         assert start.kind is Kind.TRIGGERED
 
     @pytest.mark.parametrize("stored", ["edited", "removed", "added again"])
-    def test_what_was_edited_away_is_left_to_whoever_frees_the_claim(self, stored: str) -> None:
+    def test_what_was_edited_away_is_left_to_the_call_that_frees_the_claim(
+        self, stored: str
+    ) -> None:
         job, now = admit(HOURLY), T0 + HOUR
         there = {
             "edited": edit(job, now, schedule=Cron("30 * * * *")).job,

@@ -72,7 +72,7 @@ class TestRenewed:
             hold.pending,
         )
 
-    def test_it_tells_since_when_nothing_ran_beside_it(self) -> None:
+    def test_it_tells_since_when_nothing_else_ran(self) -> None:
         hold = held_by_worker(admit(HOURLY), T0 + HOUR)
         alone = renewed(hold, T0 + HOUR, LEASE, alone=True)
         still = renewed(alone, T0 + HOUR + MINUTE, LEASE, alone=True)
@@ -165,13 +165,13 @@ def lose_again(now: object) -> tuple[Job, tuple[Execution, ...]]:
 
 
 class TestQuarantine:
-    """The last claim but one must be lost while nothing runs beside it, or it does not count."""
+    """The last claim but one must be lost while nothing else runs, or it does not count."""
 
     def suspect(self, lost: int, max_lost: int = 3) -> Job:
         return changed(admit(HOURLY, Policy(max_lost=max_lost)), lost=lost, began_at=T0 + HOUR)
 
     @pytest.mark.parametrize(("lost", "counted"), [(0, 1), (1, 2), (2, 2)])
-    def test_beside_others_losses_count_no_further_than_one_below(
+    def test_alongside_others_losses_count_no_further_than_one_below(
         self, lost: int, counted: int
     ) -> None:
         job, _ = lose(self.suspect(lost), T0 + HOUR)
@@ -201,7 +201,7 @@ class TestQuarantine:
         assert after is not None
         assert scheduled(after).lost == counted
 
-    def test_others_that_began_beside_it_clear_it(self) -> None:
+    def test_others_that_began_during_it_clear_it(self) -> None:
         job = self.suspect(2)
         hold = renewed(held_by_worker(job, T0 + HOUR), T0 + HOUR, LEASE, alone=True)
         after, _ = lapse(job, renewed(hold, T0 + HOUR + SECOND, LEASE), now=T0 + 2 * HOUR)
@@ -226,7 +226,7 @@ class TestQuarantine:
 
 
 class TestFreed:
-    """Whoever frees a claim writes the end of what an edit or a removal has left to it."""
+    """The call that frees a claim writes the end of what an edit or a removal has left to it."""
 
     @pytest.mark.parametrize("ended", [Status.INTERRUPTED, Status.FAILED, None])
     @pytest.mark.parametrize("stored", ["the same", "edited", "removed"])
@@ -297,19 +297,19 @@ class TestWhoseItIs:
 
 
 class TestWhatIsLeftToAClaim:
-    """A job that stands for four more is edited or removed while it runs, and its worker dies."""
+    """A job that covers four more is edited or removed while it runs, and its worker dies."""
 
     NOW = T0 + 5 * HOUR + 30 * MINUTE
 
     @pytest.mark.parametrize("how", ["edited", "removed"])
-    def test_its_end_stands_for_what_it_began_to_stand_for(self, how: str) -> None:
+    def test_its_end_covers_what_it_began_to_cover(self, how: str) -> None:
         job = running(admit(HOURLY), self.NOW)
         hold = held_by_worker(job, self.NOW)
         if how == "edited":
             change = edit(job, self.NOW, schedule=Cron("15 * * * *"))
             left, executions = change.job, change.executions
         else:
-            left, executions = None, define.retire(job, now=self.NOW)
+            left, executions = None, define.final_executions(job, now=self.NOW)
         after = as_left(hold, executions)
         assert after is not None
         _, lost = lapse(left, after, now=after.expires_at)
@@ -325,7 +325,7 @@ class TestWhatIsLeftToAClaim:
         job = request.backfill(admit(HOURLY), since=T0, until=now, now=now).job
         job, _ = run(job, now)
         claim, start = begun(job, now)
-        removed = define.retire(running(job, now), now=now)
+        removed = define.final_executions(running(job, now), now=now)
         hold = as_left(held_by_worker(job, now), removed)
         assert hold is not None
         decision = finish(claim, start, SUCCESS, started_at=now, now=now, stored=None)

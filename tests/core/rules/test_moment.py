@@ -131,7 +131,7 @@ class TestAClockThatWasAhead:
         assert moment.corrected(mended, now=T0 + MINUTE) is None
         job, second = run(mended, T0 + MINUTE)
         assert (second.number, second.attempt) == (first.number, 2)
-        assert second.coalesced == 700 * 24 - 1, "it stands for what it began to stand for"
+        assert second.coalesced == 700 * 24 - 1, "it covers what it began to cover"
         after = moment.corrected(job, now=T0 + MINUTE)
         assert after is not None
         assert after.next_run == T0 + HOUR

@@ -39,7 +39,7 @@ from sched_core.schedule import Between, Cron, FixedDelay, Interval, Once, Sched
 
 RETRY = Policy(retry=Retry(attempts=3, backoff=10 * MINUTE))
 LIMITED = Between(Interval(hours=1, start=T0), end=T0 + 4 * HOUR + MINUTE)
-"""At each full hour up to 4:00."""
+"""A job at each full hour up to 4:00."""
 
 
 class TestPause:
@@ -97,7 +97,7 @@ class TestPause:
         assert gaps[-1].end == T0 + (MOST_GAPS + 2) * HOUR + 10 * MINUTE
 
     @pytest.mark.parametrize("ended", [FAILURE, INTERRUPTION, Ended(Status.SNOOZED)])
-    def test_what_has_begun_goes_on_after_it_and_stands_for_the_same(self, ended: Ended) -> None:
+    def test_what_has_begun_continues_after_it_and_covers_the_same(self, ended: Ended) -> None:
         claim, start = begun(admit(HOURLY, RETRY), T0 + 2 * HOUR + MINUTE)
         job, _ = end(claim, start, T0 + 2 * HOUR + MINUTE, ended)
         job = pause(job, T0 + 2 * HOUR + MINUTE)
@@ -122,11 +122,14 @@ class TestPause:
         job, _ = end(claim, start, T0 + 3 * HOUR, FAILURE, stored=job)
         assert scheduled(job).number == 1
 
-    def test_it_ends_by_itself_at_its_end_however_late_that_is_noticed(self) -> None:
+    def test_it_ends_on_its_own_at_its_end_however_late_that_is_noticed(self) -> None:
         job = pause(admit(HOURLY), T0, until=T0 + 150 * MINUTE)
-        for noticed in (resume(job, at=T0 + 5 * HOUR), operate.woken(job, now=T0 + 5 * HOUR)):
+        for noticed in (
+            resume(job, at=T0 + 5 * HOUR),
+            operate.resumed_if_over(job, now=T0 + 5 * HOUR),
+        ):
             assert noticed.next_run == T0 + 3 * HOUR
-        assert operate.woken(job, now=T0 + 149 * MINUTE) is job
+        assert operate.resumed_if_over(job, now=T0 + 149 * MINUTE) is job
 
     @pytest.mark.parametrize("until", [T0, T0 - DAY, datetime(2027, 1, 1)])  # noqa: DTZ001
     def test_its_end_must_be_aware_and_ahead(self, until: datetime) -> None:

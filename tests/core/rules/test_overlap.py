@@ -1,4 +1,4 @@
-"""What passes while an occurrence is under way, beside what passed before it began."""
+"""What passes while an occurrence is under way, with what passed before it began."""
 
 from __future__ import annotations
 
@@ -86,12 +86,12 @@ OUTCOMES: dict[tuple[str, Overlap], list[tuple[str, int, int]]] = {
         ("succeeded", 6, 0),
     ],
 }
-"""For an hourly job that is claimed at 4:15, whose first run takes until 6:20."""
+"""Cases of an hourly job that is claimed at 4:15, whose first run takes until 6:20."""
 
 
 @pytest.mark.parametrize(("misfire", "overlap"), OUTCOMES)
 @pytest.mark.parametrize("jitter", [timedelta(0), MINUTE])
-def test_every_misfire_policy_beside_every_overlap_policy(
+def test_every_misfire_policy_with_every_overlap_policy(
     misfire: str, overlap: Overlap, jitter: timedelta
 ) -> None:
     """Each moment is accounted for once: before the begin by misfire, after it by overlap."""

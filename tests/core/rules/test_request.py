@@ -1,4 +1,4 @@
-"""Triggers, reruns and backfills: occurrences that were asked for, beside the schedule."""
+"""Triggers, reruns and backfills: occurrences that were asked for, with those of the schedule."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class TestTrigger:
             assert again.number == 3
             assert [one.number for one in again.job.standing.requests] == [2, 3]
 
-    def test_a_retry_of_the_first_goes_on_beside_it(self) -> None:
+    def test_a_retry_of_the_first_continues_alongside_it(self) -> None:
         job, _ = run(trigger(admit(HOURLY, RETRY), now=T0).job, T0, FAILURE)
         job, second = run(trigger(job, now=T0 + MINUTE).job, T0 + MINUTE)
         job, retry = run(job, T0 + 10 * MINUTE)
@@ -95,7 +95,7 @@ class TestTrigger:
         assert [one.args for one in asked.job.standing.requests] == [{"a": "1"}, {"a": "1"}]
         assert trigger(asked.job, now=T0).number == 4
 
-    def test_a_key_that_has_ended_asks_anew(self) -> None:
+    def test_a_key_that_has_ended_asks_again(self) -> None:
         asked = trigger(admit(HOURLY), now=T0, key="order 7")
         job, _ = run(asked.job, T0)
         assert trigger(job, now=T0 + MINUTE, key="order 7").number > asked.number

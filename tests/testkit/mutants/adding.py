@@ -107,7 +107,7 @@ class RaisesForUnknownIds(Sound):
 
 @breaks("get_of_an_unknown_id_is_none")
 class RemovesWhatIsNotThere(Sound):
-    """Remove is content whatever was there: nobody looked at the row count."""
+    """Remove is content whatever was there: it does not look at the row count."""
 
     async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
         with contextlib.suppress(JobNotFound):
@@ -137,7 +137,7 @@ class ForgetsArguments(StoresOtherwise):
 
 @breaks("an_added_job_is_stored_as_it_was_given")
 class ForgetsWhatBegan(StoresOtherwise):
-    """When an occurrence has begun has no column: what it stands for moves between attempts."""
+    """The start of an occurrence has no column: what it covers moves between attempts."""
 
     def occurrence(self, one: Pending) -> Pending:
         return evolve(one, began_at=None)

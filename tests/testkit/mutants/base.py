@@ -181,7 +181,7 @@ def hold_of(row: Row) -> Hold:
 
 
 def as_free(job: Job) -> Job:
-    """Return a job as it is read where nobody holds it."""
+    """Return a job as it is read where no claim holds it."""
     return evolve(job, held=None, held_at=None)
 
 

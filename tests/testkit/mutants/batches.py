@@ -150,7 +150,7 @@ class TooManyAreAddedInParts(Limited):
 
 @breaks("a_bulk_add_beyond_the_limit_is_whole_or_refused")
 class TooManyAreABusyStore(Limited):
-    """What the server refuses is BackendUnavailable, so that its caller tries for ever."""
+    """What the server refuses is BackendUnavailable, so that its caller tries without end."""
 
     async def add_too_many(self, jobs: Sequence[Job]) -> Sequence[Job]:
         raise BackendUnavailable(f"at most {LIMIT}")

@@ -62,7 +62,7 @@ class AddingAgainStartsAnEmptyHistory(Forgets):
 
 
 @breaks("the_history_of_a_removed_job_stays")
-class TheLedgerIsJoinedWithJobs(Sound):
+class TheHistoryIsJoinedWithJobs(Sound):
     """FROM history JOIN job: the executions of a job that is gone are not listed."""
 
     async def executions(
@@ -148,7 +148,7 @@ class ExpiryOnlyMoves(ExpiresAsFirst):
 
 @breaks("an_edit_takes_expiry_away")
 class ExpiryIsNeverGiven(ExpiresAsFirst):
-    """Only a job that was added with a moment of expiry, or settled with one, expires."""
+    """A job expires only if it was added with a moment of expiry, or settled with one."""
 
     def expires(self, job: Job, first: datetime | None) -> datetime | None:
         never = first is None and job.standing.last_status is not Status.SUCCEEDED
@@ -166,7 +166,7 @@ class CountsExecutionsOnly(Sound):
 
 @breaks("prune_counts_executions_and_jobs")
 class ExpiredJobsVanish(Sound):
-    """A job that has expired is gone for whoever asks, before prune has counted it."""
+    """A job that has expired is gone for every caller, before prune has counted it."""
 
     async def get(self, job_id: str) -> Job | Undecodable | None:
         job = await super().get(job_id)

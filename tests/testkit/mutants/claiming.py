@@ -126,7 +126,7 @@ class InOrderOfAdding(InAnotherOrder):
     """No ORDER BY."""
 
     def order(self, due: list[tuple[datetime, str]]) -> None:
-        """As they lie."""
+        """Leave the order as it is."""
 
 
 @breaks("a_clock_set_forward_hands_out_what_is_due")
@@ -276,9 +276,9 @@ class RenewalIsANewClaim(Sound):
         return renewed
 
 
-@breaks("an_expired_claim_nobody_took_is_still_held")
+@breaks("an_expired_claim_that_is_not_taken_over_is_still_held")
 class SettleLooksAtTheClock(Sound):
-    """Settle refuses a claim whose lease has ended, though nobody took it."""
+    """Settle refuses a claim whose lease has ended, though no worker took it."""
 
     def _settle(self, settlement: Settlement, now: datetime) -> Settled:
         row = self.store.rows.get(settlement.claim.job.id)
@@ -288,9 +288,9 @@ class SettleLooksAtTheClock(Sound):
         return super()._settle(settlement, now)
 
 
-@breaks("an_expired_claim_nobody_took_is_still_held")
+@breaks("an_expired_claim_that_is_not_taken_over_is_still_held")
 class RenewLooksAtTheClock(Sound):
-    """Renew refuses a claim whose lease has ended, though nobody took it."""
+    """Renew refuses a claim whose lease has ended, though no worker took it."""
 
     async def extend(self, claims: Sequence[Claim]) -> Sequence[Claim]:
         now = self._now()
@@ -329,7 +329,7 @@ class KeepsWhatWasLocked(Store):
 
 @breaks("a_locked_record_outlives_no_lease")
 class GivesTheLockedMoreTime(Sound):
-    """A claim whose record was locked gets a further lease, though nobody renews it."""
+    """A claim whose record was locked gets a further lease, though no worker renews it."""
 
     makes = KeepsWhatWasLocked
 

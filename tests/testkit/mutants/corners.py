@@ -73,7 +73,7 @@ class WaitsForNoHoldOfTheRemoved(LooksAtSome):
 
 @breaks("the_first_of_many_ends_a_wait_for_few")
 class TellsOfTheFirstAdded(Sound):
-    """Of several jobs that are added at once the first one is told to those who wait."""
+    """The first of several jobs that are added at once is the only one to end a wait."""
 
     def _add(self, job: Job) -> Job:
         added = super()._add(job)
@@ -147,7 +147,7 @@ class ReleasesInTwoSteps(Sound):
 
 @breaks("a_settlement_cannot_bring_a_job_back")
 class KeepsTheEndOfTheRemoved(Sound):
-    """Of a run whose job was removed only the end is written, not its attempts."""
+    """A run whose job was removed has only its end written, not its attempts."""
 
     def _settle(self, settlement: Settlement, now: datetime) -> Settled:
         if self.store.row(settlement.claim.job.id).job is None:
@@ -208,7 +208,7 @@ class Forgets(Sound):
 
 @breaks("what_prune_leaves_is_known")
 class ForgetsRepeats(Forgets):
-    """By what a repeat is known is kept beside the history, and thrown away with some of it."""
+    """The record of repeats is kept apart from the history, and thrown away with some of it."""
 
     def forget(self) -> None:
         self.store.stored = lambda _: None
@@ -216,7 +216,7 @@ class ForgetsRepeats(Forgets):
 
 @breaks("what_prune_leaves_is_known")
 class ForgetsIds(Forgets):
-    """Which executions are stored is kept beside them, and thrown away with some of them."""
+    """The ids of stored executions are kept apart, and thrown away with some executions."""
 
     def forget(self) -> None:
         self.store.written = {}
@@ -224,7 +224,7 @@ class ForgetsIds(Forgets):
 
 @breaks("texts_mean_nothing")
 class KeepsTheFirstLine(Sound):
-    """Of a reason the first line is kept."""
+    """The first line of a reason is all that is kept."""
 
     class FirstLines(WritesOtherwise):
         def change(self, execution: Execution) -> Execution | None:
@@ -327,7 +327,7 @@ class ComparesWorkers(Sound):
 
 @breaks("workers_differ_to_their_last_character")
 class TakesWorkersForHosts(ComparesWorkers):
-    """A worker is known by what stands before the last colon of its name."""
+    """A worker is known by what comes before the last colon of its name."""
 
     def same(self, holder: str, worker: str) -> bool:
         return ":" in holder and holder.rpartition(":")[0] == worker.rpartition(":")[0]

@@ -1,4 +1,4 @@
-"""What shows only when several calls come together: the model beside the backend says so."""
+"""What shows only when several calls come together: the model says so."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def _by_end(execution: Execution) -> tuple[datetime, str]:
 
 @the_model
 class PruneClearsTheRemoved(Sound):
-    """Prune deletes what is left of removed jobs whose claims have run out, and tells nobody."""
+    """Prune deletes what is left of removed jobs whose claims have run out, and tells no worker."""
 
     async def prune(self, before: datetime) -> int:
         now = self._now()
@@ -232,7 +232,7 @@ class AddClearsTheRemoved(Sound):
 
 @the_model
 class ReleasedClaimsSettle(Sound):
-    """A claim that was released can be settled until somebody else has one."""
+    """A claim that was released can be settled until another worker has one."""
 
     released: Any = None
 
@@ -270,7 +270,7 @@ class OneEndForEachCall(Sound):
 
 @the_model
 class SettlesTheFirstOnly(Sound):
-    """Of settlements of one worker that are for one job, a repeat in another batch is refused."""
+    """A repeat in another batch is refused, among settlements of one worker for one job."""
 
     def _settle(self, settlement: Settlement, now: datetime) -> Settled:
         known = self.store.row(settlement.claim.job.id)

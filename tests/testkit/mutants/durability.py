@@ -1,7 +1,7 @@
 """Backends that declare durable and shared data, and keep a part of it in their own process.
 
 They are made of a sound one whose data lies in a file. What others write is read in every call, so
-a part that is kept in the process is seen by nobody else.
+a part that is kept in the process is seen by no other process.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ class ARefusedSettlementCommitsTheEffect(Joined):
 
 @breaks("a_handlers_commit_wakes_who_waits")
 class HandlersCommitsWakeNobody(Joined):
-    """Only settle() wakes; a handler's commit is looked for later."""
+    """A handler's commit is looked for later: only settle() wakes."""
 
     def end(self, handlers: Handlers) -> None:
         alarms, self.store.alarms = self.store.alarms, []

@@ -50,7 +50,7 @@ class TellsNobodysHold(TellsOtherwise):
 
 @breaks("the_holder_is_told_by_get_and_jobs")
 class TellsWhenTheHoldWasRenewed(TellsOtherwise):
-    """The moment of the claim is that of its newest renewal: what the run stands for moves."""
+    """The moment of the claim is that of its newest renewal: what the run covers moves."""
 
     def tell(self, job: Job) -> Job:
         return evolve(job, held_at=self.store.rows[job.id].hold.renewed_at)
@@ -88,7 +88,7 @@ class ListsWithoutHolds(Sound):
 
 @breaks("what_is_held_is_told_by_every_answer")
 class ConflictsTellNoHold(Sound):
-    """A conflict answers with the stored job as if nobody held it."""
+    """A conflict answers with the stored job as if no claim held it."""
 
     def _settle(self, settlement: Settlement, now: datetime) -> Settled:
         settled = super()._settle(settlement, now)
@@ -99,7 +99,7 @@ class ConflictsTellNoHold(Sound):
 
 @breaks("what_is_held_is_told_by_every_answer")
 class EditsTellNoHold(Sound):
-    """Replace answers with what it was given, as if nobody held it."""
+    """Replace answers with what it was given, as if no claim held it."""
 
     async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         return as_free(await super().replace(job, executions))
@@ -146,7 +146,7 @@ class ForgetsWhatAnEndStandsFor(Sound):
 
 @breaks("a_lost_claim_ends_what_was_edited_away")
 class ForgetsItAtAnEdit(ForgetsWhatAnEndStandsFor):
-    """Of an occurrence that an edit takes away the claim keeps what it was when it was claimed."""
+    """The claim of an occurrence that an edit takes away keeps what it was when claimed."""
 
     async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         stored = await super().replace(job, executions)

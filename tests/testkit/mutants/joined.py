@@ -57,7 +57,7 @@ class Staged(Store):
             super().append(execution)
 
     def commit(self) -> None:
-        """Store what was written, if nobody else has written there meanwhile."""
+        """Store what was written, if no other has written there meanwhile."""
         for job_id, met in self.met.items():
             if self.store.rows.get(job_id, met) is not met:
                 raise BackendUnavailable(f"{job_id} was written meanwhile")

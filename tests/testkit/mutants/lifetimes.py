@@ -33,7 +33,7 @@ class NothingToRenewWhenClosed(Sound):
 
 @breaks("what_is_not_open_refuses_every_call")
 class ClosedIsOutOfReach(Sound):
-    """A closed backend says BackendUnavailable, so that its caller tries for ever."""
+    """A closed backend says BackendUnavailable, so that its caller tries without end."""
 
     def _now(self) -> datetime:
         if self._clock is None:
@@ -126,7 +126,7 @@ class WaitsOnAfterClose(Sound):
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FAR = datetime(2262, 4, 11, tzinfo=UTC)
-"""Where nanoseconds in 64 bits end."""
+"""The last moment that nanoseconds in 64 bits can say."""
 
 
 @breaks("the_first_and_the_last_moment_are_kept")

@@ -147,7 +147,7 @@ class FinishedIsHidden(ListsOtherwise):
         return job.state is not State.FINISHED and query.matches(job)
 
 
-class LedgerOtherwise(Sound):
+class HistoryOtherwise(Sound):
     """Base: history pages made of a list of its own."""
 
     def selected(self, execution: Execution, query: ExecutionQuery) -> bool:
@@ -172,7 +172,7 @@ class LedgerOtherwise(Sound):
 
 
 @breaks("pages_of_the_history_are_stable")
-class LedgerPagesByOffset(Sound):
+class HistoryPagesByOffset(Sound):
     """The next page begins at a position, which moves with every execution that is written."""
 
     async def executions(
@@ -188,7 +188,7 @@ class LedgerPagesByOffset(Sound):
 
 
 @breaks("the_history_comes_newest_first")
-class OldestFirst(LedgerOtherwise):
+class OldestFirst(HistoryOtherwise):
     """The history is listed in the order of writing."""
 
     def key(self, position: int, job_id: str) -> Any:
@@ -196,7 +196,7 @@ class OldestFirst(LedgerOtherwise):
 
 
 @breaks("the_history_comes_newest_first")
-class LedgerOfOnePage(Sound):
+class HistoryOfOnePage(Sound):
     """The history's first page is its only one."""
 
     async def executions(
@@ -206,7 +206,7 @@ class LedgerOfOnePage(Sound):
 
 
 @breaks("the_whole_history_comes_newest_first")
-class LedgerJobByJob(LedgerOtherwise):
+class HistoryJobByJob(HistoryOtherwise):
     """Across jobs the history is listed by id."""
 
     def key(self, position: int, job_id: str) -> Any:
@@ -214,16 +214,16 @@ class LedgerJobByJob(LedgerOtherwise):
 
 
 @breaks("the_history_is_filtered")
-class SinceIsExclusive(LedgerOtherwise):
-    """Since is compared with >."""
+class SinceIsExclusive(HistoryOtherwise):
+    """The query's since is compared with >."""
 
     def selected(self, execution: Execution, query: ExecutionQuery) -> bool:
         return execution.finished_at != query.since and query.matches(execution)
 
 
 @breaks("the_history_is_filtered")
-class UntilIsInclusive(LedgerOtherwise):
-    """Until is compared with <=."""
+class UntilIsInclusive(HistoryOtherwise):
+    """The query's until is compared with <=."""
 
     def selected(self, execution: Execution, query: ExecutionQuery) -> bool:
         inside = query.until is None or execution.finished_at <= query.until
@@ -231,7 +231,7 @@ class UntilIsInclusive(LedgerOtherwise):
 
 
 @breaks("the_history_is_filtered")
-class AnyLedgerFilterWillDo(LedgerOtherwise):
+class AnyHistoryFilterWillDo(HistoryOtherwise):
     """The history's filters are joined by OR."""
 
     def selected(self, execution: Execution, query: ExecutionQuery) -> bool:
@@ -244,7 +244,7 @@ class AnyLedgerFilterWillDo(LedgerOtherwise):
 
 
 @breaks("the_history_is_filtered")
-class FinalFalseIsNoFilter(LedgerOtherwise):
+class FinalFalseIsNoFilter(HistoryOtherwise):
     """`if query.final:` where `is not None` was meant."""
 
     def selected(self, execution: Execution, query: ExecutionQuery) -> bool:

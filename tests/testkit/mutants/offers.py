@@ -10,9 +10,9 @@ from tests.testkit.mutants.base import AFTER, Sound, breaks
 from sched_core import Clock, Job, Room
 
 
-@breaks("due_since_tells_of_what_nobody_holds")
+@breaks("due_since_tells_of_what_no_claim_holds")
 class DueSinceCountsWhatIsHeld(Sound):
-    """SELECT min(due_at), whoever holds the job."""
+    """SELECT min(due_at), whichever claim holds the job."""
 
     async def due_since(self) -> datetime | None:
         now, rows = self._now(), self.store.rows.values()
@@ -21,7 +21,7 @@ class DueSinceCountsWhatIsHeld(Sound):
         return earliest if earliest <= now else None
 
 
-@breaks("due_since_tells_of_what_nobody_holds")
+@breaks("due_since_tells_of_what_no_claim_holds")
 class DueSinceClaims(Sound):
     """Claims what is due to see what it is."""
 
@@ -32,7 +32,7 @@ class DueSinceClaims(Sound):
 
 @breaks("due_since_tells_of_what_was_lost")
 class DueSinceLeavesOutWhatWasLost(Sound):
-    """SELECT min(due_at) WHERE nobody has claimed it, however long ago."""
+    """SELECT min(due_at) WHERE no worker has claimed it, however long ago."""
 
     async def due_since(self) -> datetime | None:
         now, rows = self._now(), self.store.rows.values()

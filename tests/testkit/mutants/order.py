@@ -22,7 +22,7 @@ from sched_core import (
 
 @breaks("the_history_is_listed_by_writing_and_selected_by_its_end")
 class SelectsByTheClaim(Sound):
-    """Since and until are compared with when the attempt was claimed."""
+    """The query's since and until are compared with when the attempt was claimed."""
 
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int

@@ -37,7 +37,7 @@ class Racing(Sound):
         return job
 
     async def take_back(self, job_id: str) -> None:
-        """Remove what is stored under an id, whoever has added it."""
+        """Remove what is stored under an id, whichever call has added it."""
         job = self.store.row(job_id).read()
         if job is not None:
             await self.remove(job)
@@ -67,7 +67,7 @@ class AddLooksFirst(Racing):
 
 @breaks("one_of_two_adds_of_an_id_wins")
 class AddLooksFirstFarAway(AddLooksFirst):
-    """As AddLooksFirst, with a network in between."""
+    """The same as AddLooksFirst, with a network in between."""
 
     async def others_work(self) -> None:
         await sleep(0.003)
@@ -75,7 +75,7 @@ class AddLooksFirstFarAway(AddLooksFirst):
 
 @breaks("two_adds_of_one_incarnation_store_it_once")
 class AnyUniqueViolationIsACollision(Racing):
-    """Looks for the uid first; an id that is taken when it inserts is a collision, whoever's."""
+    """Looks for the uid first; an id that is taken when it inserts is a collision."""
 
     async def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
         self._now()
@@ -90,7 +90,7 @@ class AnyUniqueViolationIsACollision(Racing):
 
 @breaks("two_adds_of_one_incarnation_store_it_once")
 class ARepeatIsStoredAgain(Racing):
-    """An upsert: whoever comes second writes a new revision over the first."""
+    """An upsert: the second writer puts a new revision over the first."""
 
     async def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
         self._now()

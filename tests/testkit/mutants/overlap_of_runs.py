@@ -84,13 +84,13 @@ class ClaimsWithoutComparing(ClaimsCopies):
 
 @breaks("many_claimers_share_what_is_due")
 class ClaimsWithoutComparingFarAway(ClaimsWithoutComparing):
-    """As ClaimsWithoutComparing, with a network in between."""
+    """The same as ClaimsWithoutComparing, with a network in between."""
 
     async def others_work(self) -> None:
         await sleep(0.002)
 
 
-@breaks("an_edit_beside_a_claim_knows_of_it")
+@breaks("an_edit_during_a_claim_knows_of_it")
 class ClaimTakesBackAnEdit(ClaimsCopies):
     """Compares the hold, and writes the whole row, with the job that it read."""
 
@@ -99,7 +99,7 @@ class ClaimTakesBackAnEdit(ClaimsCopies):
         return row.hold is None and (row.job is None) is (read is None)
 
 
-@breaks("an_edit_beside_a_claim_knows_of_it")
+@breaks("an_edit_during_a_claim_knows_of_it")
 class ClaimsWhatWasPutOff(Racing):
     """Reads the ids that are due, then claims those that are free, whatever they are due at now."""
 
@@ -118,7 +118,7 @@ class ClaimsWhatWasPutOff(Racing):
         return claims
 
 
-@breaks("a_removal_beside_a_claim_knows_of_it")
+@breaks("a_removal_during_a_claim_knows_of_it")
 class ClaimBringsBack(ClaimsCopies):
     """Compares the revision where there is one, and inserts the row where there is none."""
 
@@ -135,7 +135,7 @@ class LapsesWithoutComparing(ClaimsCopies):
         return True
 
 
-@breaks("a_lost_claim_ends_what_is_edited_away_beside_it_once")
+@breaks("a_lost_claim_ends_what_is_edited_away_meanwhile_once")
 class LapsesTakeBackEdits(ClaimsCopies):
     """What a lost claim leaves is written where the claim is still there, edited or not."""
 
@@ -191,7 +191,7 @@ class SettleComparesTheFenceFirst(SettlesLater):
 
 @breaks("the_end_of_a_lease_or_a_settlement_ends_a_claim")
 class SettleComparesTheFenceFarAway(SettleComparesTheFenceFirst):
-    """As SettleComparesTheFenceFirst, with a network before it compares, and before it writes."""
+    """SettleComparesTheFenceFirst with a network before it compares, and before it writes."""
 
     async def others_work(self) -> None:
         await sleep(0.002)
@@ -212,7 +212,7 @@ class SettleComparesTheRevisionFirst(SettlesLater):
         return self._settle(settlement, self._now())
 
 
-@breaks("a_settlement_beside_a_removal_brings_nothing_back")
+@breaks("a_settlement_during_a_removal_brings_nothing_back")
 class SettleIsAnUpsert(SettlesLater):
     """A settlement is an upsert of the job."""
 
@@ -223,7 +223,7 @@ class SettleIsAnUpsert(SettlesLater):
         return self._settle(settlement, self._now())
 
 
-@breaks("an_add_beside_the_end_of_a_removed_run_is_kept")
+@breaks("an_add_at_the_end_of_a_removed_run_is_kept")
 class DeletesTheTombstone(SettlesLater):
     """A settlement that found a tombstone deletes what is stored under the id."""
 
@@ -326,7 +326,7 @@ class RenewBringsTheClaimBack(RenewsLater):
         self.store.save(job_id, row)
 
 
-@breaks("a_renewal_beside_an_edit_keeps_both")
+@breaks("a_renewal_during_an_edit_keeps_both")
 class RenewTakesBackAnEdit(RenewsLater):
     """Compares the hold, and writes the whole row, with the job that it read."""
 
@@ -337,7 +337,7 @@ class RenewTakesBackAnEdit(RenewsLater):
             self.store.save(job_id, read)
 
 
-@breaks("a_renewal_beside_a_removal_brings_nothing_back")
+@breaks("a_renewal_during_a_removal_brings_nothing_back")
 class RenewBringsTheJobBack(RenewsLater):
     """Writes the whole row where no other revision is stored."""
 
@@ -347,15 +347,15 @@ class RenewBringsTheJobBack(RenewsLater):
             self.store.save(job_id, read)
 
 
-@breaks("a_renewal_beside_an_edit_keeps_both")
+@breaks("a_renewal_during_an_edit_keeps_both")
 class RenewsInAThread(RenewTakesBackAnEdit):
-    """As RenewTakesBackAnEdit: what a thread of its own reads, the next one writes."""
+    """RenewTakesBackAnEdit in two steps: what a thread of its own reads, the next one writes."""
 
     async def others_work(self) -> None:
         await to_thread.run_sync(lambda: None)
 
 
-@breaks("a_renewal_beside_an_edit_keeps_both")
+@breaks("a_renewal_during_an_edit_keeps_both")
 class EditTakesBackARenewal(Racing):
     """An edit writes the whole row, with the hold that it read."""
 
@@ -397,7 +397,7 @@ class ReleaseComparesFirst(ReleasesLater):
         self.store.save(job_id, row)
 
 
-@breaks("a_release_beside_an_edit_frees_the_job")
+@breaks("a_release_during_an_edit_frees_the_job")
 class ReleaseTakesBackAnEdit(ReleasesLater):
     """Writes the whole row, with the job that it read."""
 
@@ -406,7 +406,7 @@ class ReleaseTakesBackAnEdit(ReleasesLater):
             self.store.save(job_id, read)
 
 
-@breaks("a_release_ends_what_is_edited_away_beside_it_once")
+@breaks("a_release_ends_what_is_edited_away_meanwhile_once")
 class ReleaseLooksFirst(ReleasesLater):
     """Looks whether its occurrence is there, then frees it, edited away meanwhile or not."""
 
@@ -416,7 +416,7 @@ class ReleaseLooksFirst(ReleasesLater):
         self.store.save(job_id, row)
 
 
-@breaks("pruning_keeps_what_is_claimed_beside_it")
+@breaks("pruning_keeps_what_is_claimed_meanwhile")
 class PruneComparesTheEndOnly(Racing):
     """Lists what has expired and is free, then deletes what has expired."""
 

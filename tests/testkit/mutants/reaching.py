@@ -179,7 +179,7 @@ class TheUnreadableBlocksTheQueue(Sound):
 
 @breaks("an_unreadable_record_stops_nothing_else")
 class TheUnreadableIsAlwaysDue(Sound):
-    """A record that cannot be read is due, and nobody claims it: waiting spins."""
+    """A record that cannot be read is due, and no worker claims it: waiting spins."""
 
     async def wait_due(self, room: Room) -> None:
         await checkpoint()
@@ -225,7 +225,7 @@ class ListensUntilAnOutage(Sound):
 
 @breaks("a_wait_outlives_an_outage")
 class AnOutageEndsListening(ListensUntilAnOutage):
-    """What listens and looks ends at the outage, and whoever waits for it waits for ever."""
+    """What listens and looks ends at the outage, and a call that waits for it waits without end."""
 
     async def meet_outage(self) -> None:
         await anyio.sleep_forever()

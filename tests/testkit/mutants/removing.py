@@ -79,7 +79,7 @@ class ReAddForgetsTheTombstone(Sound):
 
 @breaks("a_readded_job_waits_for_the_old_run")
 class RemoveDeletesTheRow(Sound):
-    """A removed job leaves no tombstone: a re-added one runs beside the old run."""
+    """A removed job leaves no tombstone: a re-added one runs next to the old run."""
 
     async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
         await super().remove(job, executions)
@@ -149,9 +149,9 @@ class WhatHasRunIsSupersededToo(Sound):
         return settled
 
 
-@breaks("an_end_says_what_the_occurrence_stood_for")
+@breaks("a_last_execution_says_what_the_occurrence_covered")
 class EndsStandForThemselves(Sound):
-    """The end of what was edited away stands for itself, whatever an edit had added to it."""
+    """The end of what was edited away covers itself only, whatever an edit had added to it."""
 
     class Alone(WritesOtherwise):
         def change(self, execution: Execution) -> Execution:
@@ -162,7 +162,7 @@ class EndsStandForThemselves(Sound):
     makes = Alone
 
 
-@breaks("an_end_says_what_the_occurrence_stood_for")
+@breaks("a_last_execution_says_what_the_occurrence_covered")
 class EndsAreScheduled(Sound):
     """The end of a request that was edited away says that it was the schedule's."""
 

@@ -84,7 +84,7 @@ class ABatchIsJudgedAtItsBeginning(Sound):
 
 @breaks("a_repeat_of_another_claim_is_none")
 class KnowsRepeatsByTheIdsOfExecutions(Sound):
-    """A settlement is a repeat if executions with its ids are there, whoever wrote them."""
+    """A settlement is a repeat if executions with its ids are there, whatever wrote them."""
 
     def _settle(self, settlement: Settlement, now: datetime) -> Settled:
         settled = super()._settle(settlement, now)
@@ -109,7 +109,7 @@ class ReleaseIsASettlement(Sound):
 
 @breaks("a_released_claim_cannot_settle")
 class ReleasedClaimsAreHeldUntilTheNext(Sound):
-    """Release makes a job due, and leaves it to its worker until somebody claims it."""
+    """Release makes a job due, and leaves it to its worker until a worker claims it."""
 
     def _settle(self, settlement: Settlement, now: datetime) -> Settled:
         row = self.store.row(settlement.claim.job.id)

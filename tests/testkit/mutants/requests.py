@@ -82,7 +82,7 @@ class RequestsAreNumberedAnew(WritesStandings):
         return evolve(standing, requests=tuple(evolve(one, number=n) for one, n in moved))
 
 
-@breaks("an_edit_beside_a_held_request_leaves_it_its_number")
+@breaks("an_edit_leaves_a_held_occurrence_its_number")
 class TheHeldIsDerivedAnew(Sound):
     """What is held is what a claim of the stored job would be for, also after an edit."""
 

@@ -113,7 +113,7 @@ class ForgetsWhatWasSettledBefore(Sound):
 
 @breaks("a_stale_settlement_changes_nothing")
 class NoFence(Sound):
-    """A settlement is written whoever holds the job now."""
+    """A settlement is written whichever claim holds the job now."""
 
     def _settle(self, settlement: Settlement, now: datetime) -> Settled:
         row = self.store.rows.get(settlement.claim.job.id)
@@ -227,8 +227,8 @@ class BelievesTheCaller(Sound):
 
     def _settle(self, settlement: Settlement, now: datetime) -> Settled:
         row = self.store.rows.get(settlement.claim.job.id)
-        stands = row is not None and row.job is not None and settlement.standing is None
-        if stands and holds(row, settlement.claim):
+        leaves = row is not None and row.job is not None and settlement.standing is None
+        if leaves and holds(row, settlement.claim):
             self.store.write(settlement.executions)
             return super()._settle(evolve(settlement, executions=()), now)
         return super()._settle(settlement, now)
@@ -303,7 +303,7 @@ class SettlesInTwoSteps(Sound):
         return await super().settle(settlements)
 
 
-@breaks("a_settlement_writes_what_ended_beside_its_run")
+@breaks("a_settlement_writes_what_ended_during_its_run")
 class OneLineForASettlement(Sound):
     """A settlement writes its first execution."""
 

@@ -114,7 +114,7 @@ class LostClaimsAreNotCounted(CountsOtherwise):
 
 @breaks("a_lease_that_has_ended_counts_an_attempt")
 class LostClaimsDoNotAddUp(CountsOtherwise):
-    """Only the newest lost claim is counted, so that a poison job goes on for ever."""
+    """The newest lost claim alone is counted, so that a poison job goes on without end."""
 
     def count(self, before: Pending, after: Pending) -> Pending:
         return evolve(after, lost=1)
@@ -122,7 +122,7 @@ class LostClaimsDoNotAddUp(CountsOtherwise):
 
 @breaks("a_lease_that_has_ended_counts_an_attempt")
 class LostClaimsHaveNotBegun(CountsOtherwise):
-    """An occurrence whose claim was lost counts as never begun: what it stands for moves."""
+    """An occurrence whose claim was lost counts as never begun: what it covers moves."""
 
     def count(self, before: Pending, after: Pending) -> Pending:
         return evolve(after, began_at=before.began_at)
@@ -146,7 +146,7 @@ class TellsNothingOfLostClaims(Sound):
 
 @breaks("a_lease_that_has_ended_counts_an_attempt")
 class TellsOfLostClaimsTwice(Sound):
-    """Whoever looks is told of what was lost last, also if another has told it already."""
+    """Each worker is told of what was lost last, also if another has told it already."""
 
     async def claim_due(self, room: Room) -> Claimed:
         claimed = await super().claim_due(room)
@@ -277,7 +277,7 @@ class HoldsOtherwise(Sound):
 
 @breaks("only_a_loss_alone_is_the_last")
 class NobodyIsEverAlone(HoldsOtherwise):
-    """Renew does not keep whether the worker is alone: a poison job goes on for ever."""
+    """Renew does not keep whether the worker is alone: a poison job goes on without end."""
 
     def renewed(self, hold: Hold) -> Hold:
         return evolve(hold, alone_at=None)
@@ -285,7 +285,7 @@ class NobodyIsEverAlone(HoldsOtherwise):
 
 @breaks("only_a_loss_alone_is_the_last")
 class OnceAloneAlwaysAlone(Sound):
-    """That a worker was alone is kept when it is not any more: a neighbour's crash is charged."""
+    """A worker that was alone is still taken for alone: a neighbour's crash is charged."""
 
     async def renew(self, renewals: Sequence[Renewal]) -> Sequence[Claim]:
         was = {job_id: row.hold and row.hold.alone_at for job_id, row in self.store.rows.items()}
@@ -298,7 +298,7 @@ class OnceAloneAlwaysAlone(Sound):
 
 @breaks("only_a_loss_alone_is_the_last")
 class EveryLossMayBeTheLast(Lapses):
-    """Claims that were lost beside others count as the last one, too."""
+    """Claims that were lost among others count as the last one, too."""
 
     def ends(self, row: _Row, now: datetime) -> None:
         hold = hold_of(row)
@@ -315,7 +315,7 @@ class AloneFromTheNewestRenewal(HoldsOtherwise):
 
 @breaks("where_one_loss_is_the_last_any_is")
 class TheFirstLossIsNeverTheLast(CountsOtherwise):
-    """With max_lost 1, too, what was lost waits to be run alone."""
+    """What was lost waits to be run alone, with max_lost 1, too."""
 
     def count(self, before: Pending, after: Pending) -> Pending:
         return evolve(after, lost=0) if after.lost == 1 and before.lost == 0 else after
@@ -337,7 +337,7 @@ class LostCountsUntilTheOccurrenceEnds(Sound):
 
 @breaks("an_edit_keeps_what_was_lost")
 class EditsForgetWhatWasLost(Sound):
-    """An edit writes the occurrence anew, without the claims of it that were lost."""
+    """An edit writes the occurrence again, without the claims of it that were lost."""
 
     async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         one = job.standing.scheduled
@@ -414,7 +414,7 @@ class AbandonsOtherwise(WritesOtherwise):
 
 @breaks("an_abandoned_execution_says_what_was_lost")
 class AbandonedForEver(Sound):
-    """An abandoned execution is kept for ever, whatever the policy says."""
+    """An abandoned execution is kept without end, whatever the policy says."""
 
     class Kept(AbandonsOtherwise):
         def abandoned(self, execution: Execution) -> Execution:
@@ -436,7 +436,7 @@ class AbandonedAtTheEndOfItsLease(Sound):
 
 @breaks("an_abandoned_execution_says_what_was_lost")
 class AbandonedAfterAStart(Sound):
-    """An abandoned execution says that the handler was called, which nobody knows."""
+    """An abandoned execution says that the handler was called, which is unknown."""
 
     class Started(AbandonsOtherwise):
         def abandoned(self, execution: Execution) -> Execution:

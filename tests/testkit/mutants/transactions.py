@@ -130,7 +130,7 @@ class ARefusalAbortsTheTransaction(Joined):
 
 @breaks("a_refusal_within_leaves_the_rest")
 class HalfABatchStaysWithin(Joined):
-    """In a transaction of others each job is added by itself: the rollback is theirs to do."""
+    """Each job in a transaction of others is added on its own: the rollback is theirs to do."""
 
     async def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
         if not isinstance(self.store, Staged):
@@ -155,7 +155,7 @@ class ReadsOnce(Staged):
 
 @breaks("an_edit_within_is_compared_with_what_is_stored")
 class ComparesWithItsSnapshot(StagedElsewhere):
-    """An edit is compared with what the transaction has read, and nobody looks at the commit."""
+    """An edit is compared with what the transaction has read, and not again at the commit."""
 
     stages = ReadsOnce
 

@@ -23,7 +23,7 @@ from sched_core import (
     Settlement,
     Undecodable,
 )
-from sched_testkit.harness import METHODS
+from sched_testkit._suite.port import METHODS
 
 
 class SilentStore(Store):
@@ -123,7 +123,7 @@ class WhatWasSentIsWrittenTwice(Silent):
 
 @breaks("a_silent_store_loses_nothing_and_does_nothing_twice")
 class ClaimsOfASilentStoreAreForgotten(Silent):
-    """The answer of a claim that gave up is thrown away, and its claims are renewed for ever."""
+    """The answer of a claim that gave up is thrown away, and its claims are renewed without end."""
 
     async def claim_due(self, room: Room) -> Claimed:
         silent = self.store.spoken is not None
@@ -139,7 +139,7 @@ class ClaimsOfASilentStoreAreForgotten(Silent):
 
 @breaks("a_wait_outlives_a_silence")
 class SilenceEndsListening(Silent):
-    """What listens gives up on a silent store, and whoever waits for it waits for ever."""
+    """What listens gives up on a silent store, and a call that waits for it waits without end."""
 
     async def wait_due(self, room: Room) -> None:
         while self.store.spoken is None:

@@ -21,7 +21,7 @@ from sched_core import (
 
 @breaks("an_unreadable_execution_is_shown_in_its_place")
 class UnreadableLinesAreLeftOut(Sound):
-    """What cannot be read is not listed: nobody learns of it."""
+    """What cannot be read is not listed: no one learns of it."""
 
     async def executions(
         self, query: ExecutionQuery, *, after: str | None, limit: int
@@ -77,7 +77,7 @@ class UnreadableLinesComeLast(Sound):
 
 @breaks("an_unreadable_execution_stops_nothing_else")
 class UnreadableLinesStopTakeovers(Sound):
-    """To write an abandoned execution, all executions are read."""
+    """All executions are read to write an abandoned one."""
 
     async def hand_out(self, limit: int) -> Sequence[Claim]:
         holds = [row.hold for row in self.store.rows.values() if row.hold is not None]
@@ -88,7 +88,7 @@ class UnreadableLinesStopTakeovers(Sound):
 
 @breaks("an_unreadable_execution_stops_nothing_else")
 class UnreadableLinesStopRepeats(Sound):
-    """To know a repeated settlement, all executions are read."""
+    """All executions are read to know a repeated settlement."""
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         for settlement in settlements:

@@ -1,4 +1,4 @@
-"""Faults that nobody had thought of until somebody looked for what the laws do not see."""
+"""Faults that were found only by a search for what the laws do not see."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class PrunesOneBatchOfExecutions(Sound):
 
 @breaks("many_records_are_pruned_at_once")
 class PrunesOneBatchOfJobs(Sound):
-    """So it does with jobs that have expired."""
+    """Prune deletes one batch of the jobs that have expired."""
 
     async def prune(self, before: datetime) -> int:
         now = self._now()
@@ -162,7 +162,7 @@ class ReleasedJobsGoToTheEnd(Sound):
 
 @breaks("a_page_goes_on_in_another_instance")
 class CursorsAreOfOneInstance(Sound):
-    """A page's next names a cursor of the instance; one that it does not know begins anew."""
+    """A page's next names a cursor of the instance; one that it does not know begins again."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
@@ -197,7 +197,7 @@ class RevisionsAreBroughtAlong(Sound):
 
 @breaks("an_outage_can_be_opened_through")
 class OpeningFailsAsTheDriverDoes(Sound):
-    """Only calls of an open backend translate the errors of the driver."""
+    """The errors of the driver are translated only by calls of an open backend."""
 
     async def open(self, clock: Clock, *, worker: str) -> Clock:
         if self.store.cut:

@@ -117,7 +117,7 @@ class SelectsOtherwise(Sound):
 
 @breaks("records_are_selected_to_the_microsecond")
 class SinceIsAText(SelectsOtherwise):
-    """When executions ended is compared as text, that has a fraction or has none."""
+    """The end of an execution is compared as text, that has a fraction or has none."""
 
     def selects(self, execution: Execution, query: ExecutionQuery) -> bool:
         ended = as_text(execution.finished_at)
@@ -130,7 +130,7 @@ class SinceIsAText(SelectsOtherwise):
 
 @breaks("records_are_selected_to_the_microsecond")
 class SelectsBySeconds(SelectsOtherwise):
-    """When executions ended is compared in whole seconds."""
+    """The end of an execution is compared in whole seconds."""
 
     def selects(self, execution: Execution, query: ExecutionQuery) -> bool:
         return query.matches(
@@ -140,7 +140,7 @@ class SelectsBySeconds(SelectsOtherwise):
 
 @breaks("filters_of_the_history_hold_together")
 class UntilForgetsTheJob(SelectsOtherwise):
-    """With an end the executions are found by another index, which has no jobs in it."""
+    """Executions with an end are found by another index, which has no jobs in it."""
 
     def selects(self, execution: Execution, query: ExecutionQuery) -> bool:
         alone = query.until is not None and query.job_id is not None
@@ -313,7 +313,7 @@ class GroupsIgnoreCase(ListsOtherwise):
 
 @breaks("filters_of_jobs_hold_together")
 class OneEntryOfMetadata(ListsOtherwise):
-    """Of the wanted entries of metadata the first one that is there will do."""
+    """The first of the wanted entries of metadata that is there will do."""
 
     def selects(self, job: Job, query: JobQuery) -> bool:
         wanted = query.metadata.items()
@@ -338,7 +338,7 @@ class TextsAreCut(Keeps):
         return evolve(job, spec=evolve(job.spec, metadata=short))
 
 
-@breaks("filters_stand_when_the_clock_stands")
+@breaks("filters_hold_when_the_clock_does_not_move")
 class PagesGoOnAfterTheMoment(Sound):
     """The next page of the history begins below the moment at which the last one ended."""
 

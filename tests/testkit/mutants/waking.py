@@ -92,7 +92,7 @@ class LeasesWakeNobody(Sound):
 
 
 class Quiet(Sound):
-    """Base: some calls wake nobody."""
+    """A base for backends of which some calls end no wait."""
 
     def quietly(self) -> Any:
         return without_alarms(self.store)
@@ -110,7 +110,7 @@ def without_alarms(store: Any, keep: Sequence[Alarm] = ()) -> Iterator[None]:
 
 @breaks("an_edit_wakes_who_waits")
 class EditsWakeNobody(Quiet):
-    """Only a new job wakes who waits, not one that is resumed or triggered."""
+    """A new job ends a wait, and one that is resumed or triggered does not."""
 
     async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         with self.quietly():
@@ -212,7 +212,7 @@ class WaitsForTheOldTime(Sound):
 
 @breaks("the_end_of_any_lease_ends_waiting")
 class OnlyTheDueWake(Sound):
-    """A lease that ends wakes nobody where an edit has put its job off or removed it."""
+    """A lease that ends ends no wait where an edit has put its job off or removed it."""
 
     class ByDue(Store):
         def earliest(self) -> datetime | None:
@@ -228,7 +228,7 @@ class OnlyTheDueWake(Sound):
 
 @breaks("what_waits_after_a_lost_claim_wakes_at_its_moment")
 class TheLostWakeBeforeTheirMoment(Sound):
-    """What waits after a lost claim wakes whoever waits for half of its wait already."""
+    """What waits after a lost claim ends waits after half of its wait already."""
 
     async def wait_due(self, room: Room) -> None:
         now = self._now()

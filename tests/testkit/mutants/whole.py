@@ -95,7 +95,7 @@ class SettlesWithoutTheGaps(SettlesOtherwise):
 
 @breaks("a_settlement_keeps_nothing_of_the_standing_before")
 class SettlesWhatRunsChange(SettlesOtherwise):
-    """A settlement writes what a run changes, and leaves the pause as it stands."""
+    """A settlement writes what a run changes, and leaves the pause as it is."""
 
     def change(self, before: Standing, after: Standing) -> Standing:
         return evolve(after, pause=before.pause)
@@ -128,7 +128,7 @@ class KnowsARepeatByItsToken(Sound):
 
 @breaks("a_stored_execution_is_passed_over")
 class LooksUpAllExecutionsAtOnce(Sound):
-    """Which executions of an edit are new is looked up once: one that comes twice is so twice."""
+    """The new executions of an edit are looked up once: one that comes twice is stored twice."""
 
     async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         new = [each for each in executions if self.store.stored(each.id) is None]
@@ -319,7 +319,7 @@ class NamesOtherwise(Sound):
 
 @breaks("ids_that_look_alike_are_different")
 class TakesWhatIsInBraces(NamesOtherwise):
-    """What stands in braces in a key is its place, as a cluster has it."""
+    """What is in braces in a key is its place, as a cluster has it."""
 
     def place(self, job_id: str) -> str:
         found = re.search(r"\{(.+?)\}", job_id)
@@ -336,7 +336,7 @@ class UnquotesIds(NamesOtherwise):
 
 @breaks("what_is_not_open_refuses_every_call")
 class AnswersNothingWithNothing(Sound):
-    """Where there is nothing to settle it does not look whether it is open."""
+    """It does not look whether it is open where there is nothing to settle."""
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         return await super().settle(settlements) if settlements else []

@@ -23,8 +23,8 @@ class Sunrise:
     """Every sunrise at a place, to about a minute; days without one are left out.
 
     Args:
-        latitude: In degrees, north is positive; from -90 to 90.
-        longitude: In degrees, east is positive; from -180 to 180.
+        latitude: Degrees, north is positive; from -90 to 90.
+        longitude: Degrees, east is positive; from -180 to 180.
     """
 
     latitude: float

@@ -1,6 +1,7 @@
 """The command line of sched-core: a driving adapter like any service.
 
-Read in this order: ``words`` (values as text and as JSON), ``plot`` (a day as characters),
-``doctor`` (what may be wrong), ``shared``, ``looking``, ``operating``,
-``running`` (the commands), ``main``.
+Read in this order: ``output`` (the only place that prints), ``text`` (values as text and as JSON),
+``timeline`` (a day as characters), ``application`` (what the commands share), ``health`` and
+``doctor`` (what is wrong, and what may be), ``inspection``, ``operations`` and ``service`` (the
+commands), ``main``.
 """

@@ -28,13 +28,13 @@ from sched_core import (
     StoreNotFound,
     SystemClock,
 )
-from sched_core._support.redaction import without_password
 from sched_core.config import Config, open_backend, read_config
 from sched_core.ports import Backend
+from sched_core.settings import without_password
 
 FILES = ("scheduler.toml", "pyproject.toml")
 FAILED, WRONG, INTERRUPTED, UNHEARD = 1, 2, 130, 141
-"""Exit codes: it could not be done; wrong input or configuration; Ctrl-C; nobody reads on."""
+"""Exit codes: it failed; wrong input or configuration; Ctrl-C; no program reads the output."""
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _JETSTREAM = ("nats", "tls", "ws", "wss")
@@ -42,7 +42,7 @@ _NAMES_OF_URL = ("dsn", "database", "servers", "urls", "address")
 
 
 class Commands(TyperGroup):
-    """Turns whatever ends a command into one line and an exit code."""
+    """The commands; whatever ends one becomes one line and an exit code."""
 
     def main(
         self,
@@ -80,8 +80,8 @@ class Commands(TyperGroup):
         sys.exit(code or 0)
 
     def invoke(self, ctx: Any) -> Any:
-        """Call the command, and see that what it printed was heard."""
-        with Telling():
+        """Call the command, and check that its output could be written."""
+        with ErrorReporting():
             result = super().invoke(ctx)
             sys.stdout.flush()
             return result
@@ -99,16 +99,18 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="Look at the jobs of a scheduler, operate them, and run them.\n\n"
-    "The store is the one of the configuration file: --config, or the file that SCHEDULER_CONFIG "
-    "names, or scheduler.toml or pyproject.toml (table tool.scheduler) in this folder; variables "
-    "such as SCHEDULER_SQL_URL win over it, and --url wins over both. Only run makes a store.\n\n"
-    "Exit codes: 0 done, 1 it could not be done, 2 wrong input or configuration, 130 Ctrl-C.",
+    "A configuration file names the store: --config, or the file that SCHEDULER_CONFIG names, or "
+    "scheduler.toml or pyproject.toml (table tool.scheduler) in this folder. Variables such as "
+    "SCHEDULER_SQL_URL win over the file, and --url wins over both. Only the command run creates "
+    "a store.\n\n"
+    "Exit codes: 0 done, 1 it failed, or a problem was found, 2 wrong input or configuration, "
+    "130 Ctrl-C.",
 )
 
 
 @frozen
 class Settings:
-    """What stands before the command."""
+    """The options that precede the command."""
 
     config: Path | None
     url: str | None
@@ -118,8 +120,8 @@ class Settings:
 LOOK, ACT, RUN = "Look", "Operate", "Run"
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-JobId = Annotated[str, typer.Argument(metavar="ID", help="Of the job.", show_default=False)]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id.", show_default=False)]
 
 
 def _version(wanted: bool) -> None:
@@ -132,27 +134,30 @@ def _version(wanted: bool) -> None:
 def options(
     context: typer.Context,
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="The TOML file.", show_default=False)
+        Path | None,
+        typer.Option("--config", "-c", help="The configuration file (TOML).", show_default=False),
     ] = None,
     url: Annotated[
         str | None,
-        typer.Option(help="The store's address; it wins over file and environment."),
+        typer.Option(help="The store's address; it wins over the file and the environment."),
     ] = None,
     utc: Annotated[bool, typer.Option("--utc", help="Show moments in UTC.")] = False,
     _: Annotated[
         bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Say which this is."),
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
-    """Keep what stands before the command."""
+    """Keep the options that precede the command."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         raise typer.Exit(WRONG)
     context.obj = Settings(config, url, utc)
 
 
-class Telling:
-    """Turns errors that are the caller's, or the store's, into a line and an exit code."""
+class ErrorReporting:
+    """Turns the caller's errors, and the store's, into one line and an exit code."""
 
     def __enter__(self) -> None:
         return
@@ -175,7 +180,7 @@ class Telling:
 
 
 def _let_go_of_output() -> None:
-    """Let what is still to be flushed go nowhere: the interpreter flushes once more at its end."""
+    """Discard output that is not flushed yet: the interpreter flushes once more when it ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -185,13 +190,13 @@ def _let_go_of_output() -> None:
 
 
 def fail(text: str, *, code: int) -> NoReturn:
-    """Say what is wrong, and end."""
+    """Print what is wrong, and end the command."""
     complain(text)
     raise typer.Exit(code)
 
 
 def settings_of(context: typer.Context) -> Settings:
-    """Return what stands before the command."""
+    """Return the options that precede the command."""
     settings: Settings = context.obj
     return settings
 
@@ -225,7 +230,7 @@ def _file(config: Path | None) -> Path | None:
 
 
 def _mode_of(url: str, configured: str | None) -> str:
-    """Return the mode of an address; what is none of a known one is left to the configured mode."""
+    """Return the mode for an address; an unknown kind of address keeps the configured mode."""
     scheme = _ADDRESS.match(url)
     jetstream, sql = ("jetstream", "nats"), ("sql", "gorm")
     known = (*jetstream, *sql)
@@ -237,20 +242,20 @@ def _mode_of(url: str, configured: str | None) -> str:
 
 @asynccontextmanager
 async def opened_scheduler(config: Config) -> AsyncIterator[Scheduler]:
-    """Open the scheduler of a configuration, which must be there already; it runs nothing."""
+    """Open a scheduler that runs nothing on the store of a configuration, which must exist."""
     scheduler = Scheduler(open_backend(config, create=False), worker=WORKER)
     async with scheduler:
         yield scheduler
 
 
 WORKER = "sched-cli"
-"""What the store knows this program as."""
+"""The name under which this program opens a store."""
 
 
 def with_scheduler(
     context: typer.Context, main: Callable[[Scheduler], Awaitable[int | None]]
 ) -> None:
-    """Call a function with the scheduler of the configuration; what it returns is the exit code."""
+    """Call a function with the scheduler of the configuration; it returns the exit code."""
     config = config_of(context)
 
     async def opened() -> int | None:
@@ -263,7 +268,7 @@ def with_scheduler(
 
 
 def store_of(backend: Backend) -> str:
-    """Return what a store is called, without a password."""
+    """Return the name of a store for people, without a password."""
     kind = type(backend)
     return kind.__name__ if kind.__str__ is object.__str__ else str(backend)
 

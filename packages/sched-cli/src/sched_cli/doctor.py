@@ -1,4 +1,4 @@
-"""What may be wrong with a store and its jobs, for people and for programs."""
+"""The examination of a store and its jobs: what is wrong, and what may surprise."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ RECENT = timedelta(days=1)
 
 @frozen
 class Findings:
-    """What was found.
+    """The result of an examination.
 
     Attributes:
-        problems: What is wrong.
-        notices: What was wrong, and is over.
-        advice: What may surprise.
-        facts: What was looked at.
+        problems: Sentences about what is wrong now.
+        notices: Sentences about what was wrong, and is over.
+        advice: Sentences about what may surprise in a definition.
+        facts: Counts of jobs by state, and of the last day's executions by status.
     """
 
     problems: list[str] = field(factory=list)
@@ -33,7 +33,7 @@ class Findings:
 
 
 async def examine(scheduler: Scheduler) -> Findings:
-    """Write to the store, read all jobs and the last day's history, and say what is odd."""
+    """Write to the store, read all jobs and the last day's history, and report what is wrong."""
     found = Findings()
     health = await scheduler.health()
     found.problems.extend(
@@ -42,7 +42,7 @@ async def examine(scheduler: Scheduler) -> Findings:
     now = health.at
     states: Counter[str] = Counter()
     since = await due_since(scheduler, scheduler.backend)
-    nobody = since is not None and now - since > OVERDUE
+    no_worker = since is not None and now - since > OVERDUE
     async for job in scheduler.list_jobs():
         if not isinstance(job, Job):
             states["unreadable"] += 1
@@ -52,18 +52,18 @@ async def examine(scheduler: Scheduler) -> Findings:
         due_at = job.standing.due_at
         if due_at is not None and now - due_at > OVERDUE:
             said = f"job {job.id!r} has been due since {due_at:%Y-%m-%d %H:%M:%S}Z"
-            if nobody:
-                found.problems.append(f"{said}: nobody runs it, or its run is long")
+            if no_worker:
+                found.problems.append(f"{said}: no worker runs it, or its run takes long")
             else:
-                found.notices.append(f"{said}: its run is long")
-        if (odd := far_ahead(job, now=now)) is not None:
-            found.problems.append(f"job {job.id!r}: {odd}")
+                found.notices.append(f"{said}: its run takes long")
+        if (problem := far_ahead(job, now=now)) is not None:
+            found.problems.append(f"job {job.id!r}: {problem}")
         found.advice.extend(f"job {job.id!r}: {each}" for each in advise(job.spec, now=now))
     statuses: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     newest: UndecodableExecution | None = None
     latest: dict[str, Status] = {}
-    """How the newest occurrence of a job ended; executions come newest first."""
+    """The status of each job's newest occurrence; executions come newest first."""
     async for each in scheduler.list_executions(ExecutionQuery(since=now - RECENT)):
         if isinstance(each, UndecodableExecution):
             statuses["unreadable"] += 1

@@ -1,6 +1,6 @@
-"""Whether a store and its service do their work now: for probes, which ask every few seconds.
+"""Whether a store and its service work now: for probes, which ask every few seconds.
 
-Only live state is read, never the history, so that it costs the same however much has run.
+A probe reads only live state, never the history, so it costs the same however much has run.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from sched_core import Scheduler
 from sched_core.ports import Backend, Probed, Undecodable
 
 OVERDUE = timedelta(minutes=1)
-"""A job that is due for so long and that nobody holds is one that nobody runs."""
+"""How long a job may be due before the probe reports that no worker runs it."""
 
 
 @frozen
 class Condition:
-    """What a probe found.
+    """The result of a probe.
 
     Attributes:
-        problems: What is wrong now.
-        facts: What was looked at.
+        problems: Sentences about what is wrong now.
+        facts: The store, its workers, and since when a job has been due.
     """
 
     problems: list[str] = field(factory=list)
@@ -35,8 +35,8 @@ async def probe(scheduler: Scheduler, *, own: str) -> Condition:
     """Write to the store, look for overdue jobs, and for workers.
 
     Args:
-        scheduler: Open, running nothing.
-        own: How the names of this program's own workers begin: they run nothing.
+        scheduler: An open scheduler that runs nothing.
+        own: The prefix of the names of this program's own workers, which run nothing.
     """
     found = Condition()
     health = await scheduler.health()
@@ -51,13 +51,13 @@ async def probe(scheduler: Scheduler, *, own: str) -> Condition:
     since = await due_since(scheduler, backend)
     found.facts.update(workers=alive, due_since=since)
     if since is not None and health.at - since > OVERDUE:
-        who = "no worker is alive" if alive == [] else "nobody runs it"
+        who = "no worker is alive" if alive == [] else "no worker runs it"
         found.problems.append(f"a job has been due since {since:%Y-%m-%d %H:%M:%S}Z: {who}")
     return found
 
 
 async def due_since(scheduler: Scheduler, backend: Backend) -> datetime | None:
-    """Return since when a job is due that nobody holds."""
+    """Return since when a job has been due that no worker has claimed."""
     if isinstance(backend, Probed):
         return await backend.due_since()
     # Such a store does not tell whether a lease has ended: a job whose run is long counts as well.

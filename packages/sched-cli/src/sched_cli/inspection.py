@@ -1,4 +1,4 @@
-"""Commands that look and change nothing."""
+"""Commands that show what is stored, and change nothing."""
 
 from __future__ import annotations
 
@@ -75,18 +75,23 @@ HISTORY = (
 )
 
 
-@app.command(rich_help_panel=LOOK)
+@app.command(rich_help_panel=LOOK, epilog="Example: sched jobs --prefix report- --state paused")
 def jobs(
     context: typer.Context,
-    prefix: Annotated[str, typer.Option(help="Ids that begin with it.")] = "",
-    state: Annotated[State | None, typer.Option(help="Only those.")] = None,
-    group: Annotated[str | None, typer.Option(help="Only that group.")] = None,
+    prefix: Annotated[str, typer.Option(help="Only jobs whose id starts with this text.")] = "",
+    state: Annotated[State | None, typer.Option(help="Only jobs in this state.")] = None,
+    group: Annotated[str | None, typer.Option(help="Only jobs of this group.")] = None,
     metadata: Annotated[
-        list[str] | None, typer.Option("--meta", metavar="KEY=VALUE", help="With this entry.")
+        list[str] | None,
+        typer.Option(
+            "--meta",
+            metavar="KEY=VALUE",
+            help="Only jobs with this entry in their metadata; may be repeated.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List jobs, with their schedule and what comes next."""
+    """List jobs with their schedule and their next run."""
     entries = dict(_entry(text) for text in metadata or [])
     query = JobQuery(state, prefix, group, entries)
 
@@ -119,7 +124,7 @@ def jobs(
 
 @app.command(rich_help_panel=LOOK)
 def show(context: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
-    """Show one job: its definition, where it stands, what comes next, how it went."""
+    """Show one job: its definition, its state, its last run and its next ones."""
     utc = settings_of(context).utc
 
     async def main(scheduler: Scheduler) -> None:
@@ -168,22 +173,29 @@ def show(context: typer.Context, job_id: JobId, as_json: AsJson = False) -> None
     with_scheduler(context, main)
 
 
-@app.command(rich_help_panel=LOOK)
+@app.command(
+    rich_help_panel=LOOK, epilog="Example: sched history nightly --status failed --since 2d"
+)
 def history(
     context: typer.Context,
     job_id: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="Only that job.", show_default=False)
+        str | None,
+        typer.Argument(metavar="ID", help="Only entries of this job.", show_default=False),
     ] = None,
     status: Annotated[
-        list[Status] | None, typer.Option(help="Only those; may be repeated.")
+        list[Status] | None,
+        typer.Option(help="Only entries with this status; may be repeated."),
     ] = None,
     since: Annotated[
-        str | None, typer.Option(help="Ended since then: a moment, or 2h for two hours ago.")
+        str | None,
+        typer.Option(help="Only entries that ended since then: a moment, or 2h for two hours ago."),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", metavar="N", min=1, help="Show at most N entries.")
+    ] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List what ran and what did not, newest first."""
+    """List what ran and what did not run, newest first."""
     utc = settings_of(context).utc
 
     async def main(scheduler: Scheduler) -> None:
@@ -228,7 +240,11 @@ def history(
     with_scheduler(context, main)
 
 
-@app.command("next", rich_help_panel=LOOK)
+@app.command(
+    "next",
+    rich_help_panel=LOOK,
+    epilog="Example: sched next '30 2 * * *' --tz Europe/Berlin",
+)
 def next_(
     context: typer.Context,
     expression: Annotated[
@@ -240,12 +256,15 @@ def next_(
         ),
     ],
     tz: Annotated[
-        str | None, typer.Option(help="The zone of a cron expression; UTC unless given.")
+        str | None, typer.Option(help="The time zone of a cron expression; UTC unless given.")
     ] = None,
-    count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="How many.")] = 5,
+    count: Annotated[
+        int,
+        typer.Option("--count", "-n", metavar="N", min=1, max=1000, help="Show N occurrences."),
+    ] = 5,
     as_json: AsJson = False,
 ) -> None:
-    """Say when a schedule occurs, and what is odd about it; needs no store."""
+    """Show when a schedule occurs next, and what may surprise about it; needs no store."""
     now = SystemClock().now()
     zone = "UTC" if tz is None else Cron("0 0 * * *", tz).tz  # which says what is wrong with it
     schedule = schedule_of(expression, zone)
@@ -265,11 +284,14 @@ def next_(
 @app.command(rich_help_panel=LOOK)
 def day(
     context: typer.Context,
-    prefix: Annotated[str, typer.Option(help="Jobs whose ids begin with it.")] = "",
-    hours: Annotated[int, typer.Option(min=1, max=24 * 31, help="Back and ahead.")] = 24,
+    prefix: Annotated[str, typer.Option(help="Only jobs whose id starts with this text.")] = "",
+    hours: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, max=24 * 31, help="Draw N hours back and N hours ahead."),
+    ] = 24,
     as_json: AsJson = False,
 ) -> None:
-    """Draw the last day and the coming day, a row for each job."""
+    """Draw the last day and the next day, one row per job."""
 
     async def main(scheduler: Scheduler) -> None:
         now, reach = now_of(scheduler), timedelta(hours=hours)
@@ -300,7 +322,7 @@ def day(
 
 @app.command(rich_help_panel=LOOK)
 def health(context: typer.Context, as_json: AsJson = False) -> None:
-    """Write to the store, and say whether jobs are overdue that nobody runs: for probes."""
+    """Write to the store, and report whether jobs are overdue that no worker runs: for probes."""
 
     async def main(scheduler: Scheduler) -> int:
         found = await probe(scheduler, own=WORKER)
@@ -325,7 +347,7 @@ def health(context: typer.Context, as_json: AsJson = False) -> None:
 
 @app.command(rich_help_panel=LOOK)
 def doctor(context: typer.Context, as_json: AsJson = False) -> None:
-    """Write to the store, look at every job and the last day's history, and say what is wrong."""
+    """Write to the store, read every job and the last day's history, and report what is wrong."""
     config = config_of(context)
 
     async def main(scheduler: Scheduler) -> int:
@@ -353,7 +375,7 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 async def _exists_or_ran(scheduler: Scheduler, job_id: str) -> None:
-    """Refuse an id that nobody has ever heard of: it is a typing error, not an empty history."""
+    """Refuse an id that the store does not know: it is a typing error, not an empty history."""
     async for _ in scheduler.list_executions(job_id):
         return
     await scheduler.get_job(job_id)

@@ -36,14 +36,17 @@ from sched_core import (
 )
 
 
-@app.command(rich_help_panel=ACT)
+@app.command(
+    rich_help_panel=ACT, epilog="Example: sched pause nightly --until 2h --reason 'disk full'"
+)
 def pause(
     context: typer.Context,
     job_id: JobId,
     until: Annotated[
-        str | None, typer.Option(help="Ends by itself then: a moment, or 2h for in two hours.")
+        str | None,
+        typer.Option(help="When the pause ends on its own: a moment, or 2h for in two hours."),
     ] = None,
-    reason: Annotated[str | None, typer.Option(help="For people.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why, for people.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Pause a job; a run in flight ends as usual."""
@@ -64,7 +67,7 @@ def resume(context: typer.Context, job_id: JobId, as_json: AsJson = False) -> No
 
 @app.command(rich_help_panel=ACT)
 def trigger(context: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
-    """Run a job once now, besides its schedule, wherever its service runs."""
+    """Run a job once now, in addition to its schedule, on a worker of its service."""
 
     async def main(scheduler: Scheduler) -> None:
         key = await scheduler.trigger_job(job_id)
@@ -80,7 +83,7 @@ def trigger(context: typer.Context, job_id: JobId, as_json: AsJson = False) -> N
 def skip(
     context: typer.Context,
     job_id: JobId,
-    undo: Annotated[bool, typer.Option("--undo", help="Take it back.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Take the skip back.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Skip the next occurrence of a job."""
@@ -109,16 +112,17 @@ def remove(
     with_scheduler(context, main)
 
 
-@app.command(rich_help_panel=ACT)
+@app.command(rich_help_panel=ACT, epilog="Example: sched prune --before 90d")
 def prune(
     context: typer.Context,
     before: Annotated[
-        str, typer.Option(help="Ended before then: a moment, or 30d for 30 days ago.")
+        str,
+        typer.Option(help="Delete what ended before then: a moment, or 30d for 30 days ago."),
     ],
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete history that ended before a moment, and whatever has expired."""
+    """Delete history that ended before a moment, and all that has expired."""
 
     async def main(scheduler: Scheduler) -> None:
         moment = moment_of(before, now_of(scheduler), past=True, field="--before")

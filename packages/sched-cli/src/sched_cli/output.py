@@ -1,6 +1,6 @@
-"""What reaches the terminal, or the program at the other end of a pipe: the only place that prints.
+"""The only place that prints, on a terminal or into a pipe.
 
-Ids, reasons and metadata are other people's text. Whatever of it cannot be printed is escaped here,
+Ids, reasons and metadata are other people's text. This module escapes whatever cannot be printed,
 so that no job clears a screen, sets a title or turns a line around.
 """
 
@@ -20,7 +20,7 @@ from rich.cells import cell_len, set_cell_size
 GAP = "  "
 CUT = "…"
 KEY = 45
-"""Percent of a narrow table that the key may take before it gets lines of its own."""
+"""The key's share of a narrow table, in percent; a longer key gets a line of its own."""
 WIDTH = "COLUMNS"
 
 
@@ -53,8 +53,8 @@ class Cell:
 
     Attributes:
         text: What is shown.
-        colour: By its name, where there are colours.
-        bold: Whether it is set off.
+        colour: The colour's name, used where there are colours.
+        bold: Whether the text is bold.
     """
 
     text: str = field(converter=printable)
@@ -68,7 +68,7 @@ class Cell:
 
 
 def say(*cells: str | Cell) -> None:
-    """Print a line; colours are left out where nobody sees them."""
+    """Print a line, with colours on a terminal only."""
     coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     _write(sys.stdout, "".join(_cell(cell).shown(coloured=coloured) for cell in cells))
 
@@ -97,7 +97,7 @@ def edge() -> int | None:
 
 
 def folded_to_edge(text: str, indent: int) -> list[str]:
-    """Return the lines of a long text, which fit beside something on a terminal."""
+    """Return the lines of a long text, which leave room for an indent on a terminal."""
     width = edge()
     if width is None:
         return [text]
@@ -106,14 +106,14 @@ def folded_to_edge(text: str, indent: int) -> list[str]:
 
 @frozen
 class Column:
-    """How a column of a table gives way where the table is too wide.
+    """A column of a table, and how it shrinks where the table is too wide.
 
     Attributes:
-        title: Its heading.
+        title: The heading.
         least: The width down to which its texts are cut; ``None``: they are never cut.
-        optional: Left out before others are cut further.
-        key: What names the row. It is never cut, so that it can be copied: where it is too long it
-            has a line of its own.
+        optional: Whether the column is left out before others are cut further.
+        key: Whether the column names the row. A key is never cut, so that it can be copied: one
+            that is too long has a line of its own.
     """
 
     title: str
@@ -134,7 +134,7 @@ def layout(
     """Return the lines of a table.
 
     Args:
-        columns: At most one is a key.
+        columns: The columns; at most one of them is a key.
         rows: A cell for each column.
         width: Most characters in a line; ``None`` for any number.
     """

@@ -1,4 +1,4 @@
-"""The command that runs jobs, and the one that completes what is typed."""
+"""The command that runs jobs, and the one that sets up completion in a shell."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import anyio
 import typer
-from typer.completion import get_completion_script  # type: ignore[attr-defined]  # as in shared
+from typer.completion import get_completion_script  # type: ignore[attr-defined]  # as in application
 
 from sched_cli.application import RUN, app, config_of, settings_of, store_of
 from sched_cli.output import printable
@@ -26,18 +26,18 @@ logger = logging.getLogger("sched_cli")
 
 WHAT = "MODULE:NAME"
 MANY = 1000
-"""Jobs that are counted at the start: a service must not read a million of them to say so."""
+"""The most jobs that are counted at the start: a service must not read a million first."""
 
 
 class Log(enum.Enum):
-    """How to log."""
+    """The format of the log."""
 
     TEXT = "text"
     JSON = "json"
     NONE = "none"
 
 
-@app.command(rich_help_panel=RUN)
+@app.command(rich_help_panel=RUN, epilog="Example: sched run app.jobs:router")
 def run(
     context: typer.Context,
     target: Annotated[
@@ -49,10 +49,10 @@ def run(
         ),
     ],
     log: Annotated[
-        Log, typer.Option(help="How to log to standard error, unless the module sets that up.")
+        Log, typer.Option(help="How to log to standard error, unless the module sets up logging.")
     ] = Log.TEXT,
 ) -> None:
-    """Run what is due until Ctrl-C or SIGTERM. A handler gets the store of the configuration."""
+    """Run due jobs until Ctrl-C or SIGTERM. A handler uses the store of the configuration."""
     scheduler = _scheduler_of(target, context)
     _set_up_logging(log)
 
@@ -66,7 +66,7 @@ def run(
 
 
 async def _counted(scheduler: Scheduler) -> str:
-    """Return how many jobs there are; of very many that there are many, without reading them."""
+    """Return how many jobs there are, in words; stop counting at :data:`MANY`."""
     count = 0
     async for _ in scheduler.list_jobs():
         count += 1
@@ -115,7 +115,7 @@ def _scheduler_of(target: str, context: typer.Context) -> Scheduler:
 
 
 class _Printable(logging.Formatter):
-    """Text in which what jobs say cannot steer the terminal."""
+    """Text that cannot steer the terminal, whatever jobs log."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record, in lines that can be printed."""
@@ -142,7 +142,7 @@ def _takes_nothing(function: Callable[..., Any]) -> bool:
 
 
 class Shell(enum.Enum):
-    """Shells that complete."""
+    """The shells that can complete commands."""
 
     BASH = "bash"
     ZSH = "zsh"
@@ -151,9 +151,11 @@ class Shell(enum.Enum):
 
 @app.command(rich_help_panel=RUN)
 def completion(
-    shell: Annotated[Shell, typer.Argument(help="For which shell.", show_default=False)],
+    shell: Annotated[
+        Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish.", show_default=False)
+    ],
 ) -> None:
-    """Print what makes a shell complete commands and options: eval "$(sched completion bash)"."""
+    """Print a script that makes your shell complete commands: eval "$(sched completion bash)"."""
     name = "sched"
     script = get_completion_script(
         prog_name=name, complete_var=f"_{name.upper()}_COMPLETE", shell=shell.value

@@ -1,4 +1,4 @@
-"""Values as people read them, and as programs do."""
+"""Values as text for people, and as fields of JSON for programs."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def iso(moment: datetime) -> str:
 
 
 def next_of(job: Job) -> datetime | None:
-    """Return what a job waits for: a request, or else the next moment of its schedule."""
+    """Return when a job runs next: for a request, or else by its schedule."""
     return min((asked.due_at for asked in job.standing.requests), default=job.next_run)
 
 

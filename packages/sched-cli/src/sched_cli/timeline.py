@@ -16,19 +16,19 @@ LEGEND = (
     "■ succeeded  x failed  - missed, skipped or replaced  ▁▂▃▄▅▆▇█ 1, 2, 3, 4, 8 … are to come"
 )
 MOST = 500
-"""Occurrences of one job that are looked at."""
+"""The most occurrences of one job that are counted."""
 
 _WORSE = (NOTHING, SUCCEEDED, OTHER, FAILED)
 
 
 @frozen
 class Row:
-    """One job.
+    """The row of one job.
 
     Attributes:
-        id: Of the job.
-        past: One character a cell, oldest first; the worst that ended in it.
-        future: One character a cell, by how many occurrences are expected in it.
+        id: The job's id.
+        past: One character per cell, oldest first: the worst status that ended in the cell.
+        future: One character per cell, by how many occurrences are expected in the cell.
     """
 
     id: str
@@ -44,14 +44,14 @@ def plot(
     reach: timedelta = timedelta(days=1),
     cells: int = 24,
 ) -> list[Row]:
-    """Return a row for each job, and for those that are gone and have left executions.
+    """Return a row for each job, and for each removed one that has left executions.
 
     Args:
-        jobs: That are stored.
-        executions: Of the time ``reach`` before now; others are passed over.
+        jobs: The stored jobs.
+        executions: The history of the time ``reach`` before now; others are ignored.
         now: The present moment.
         reach: How far to look, back and ahead.
-        cells: Characters for it, on each side.
+        cells: Characters per row, on each side.
     """
     width = reach / cells
     past: dict[str, list[str]] = {job.id: [NOTHING] * cells for job in jobs}

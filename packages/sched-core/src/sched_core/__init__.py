@@ -1,9 +1,8 @@
 """A job scheduler as a pure domain core with pluggable backends.
 
-Read in this order: ``errors``, ``clock``, ``schedule``, ``_model``, ``lint``, ``_rules``,
-``ports``, ``codec``, ``row``, ``memory``, ``threads``, ``holdings``, ``leases``, ``quarantine``,
-``settler``, ``workers``, ``signals``, ``observing``, ``engine``, ``definitions``, ``syncing``,
-``scheduler``, ``router``, ``settings``, ``config``; ``testing`` is for tests.
+Import what you use from here. For authors of backends there are ``sched_core.ports``, ``.row`` and
+``.codec``, for tests ``.testing``, for logging and tracing ``.logs`` and ``.otel``. Modules that
+begin with an underscore may change in any release.
 """
 
 from sched_core._model.claim import Claim, Claimed, Hold, Renewal, Room, Settled, Settlement

@@ -1,4 +1,4 @@
-"""What is worth a second look in a definition that is right: sentences for people, no errors."""
+"""Advice about definitions that are right and may surprise: sentences for people, no errors."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from itertools import pairwise
 
 from sched_core._model.job import Job, JobSpec
 from sched_core._model.policy import Drop
-from sched_core._rules.moment import hurried, stray
+from sched_core._rules.moment import stray, without_future_waits
 from sched_core.schedule import Cron, Schedule, dst_warnings, first_occurrence, parts, upcoming
 
 MOST = 3
-"""Sentences about nights of one schedule; a year has two such nights in most zones."""
+"""The most sentences about nights of one schedule; in most zones a year has two such nights."""
 
 
 def advise(spec: JobSpec, *, now: datetime) -> list[str]:
-    """Return what may surprise whoever wrote the definition; nothing for most.
+    """Return what may surprise the author of a definition; nothing for most.
 
     Args:
         spec: The definition.
         now: The moment from which on it would hold, timezone-aware.
 
     Returns:
-        One sentence each: the schedule has no occurrence; nights of the coming year in which local
-        times are missing or come twice, with their dates; two restricted day fields, which cron
-        joins by *or*; a jitter that outlasts the gap to the next occurrence, or the grace after
-        which an occurrence is dropped.
+        One sentence for each of these: the schedule has no occurrence; nights of the coming year in
+        which local times are missing or come twice, with their dates; two restricted day fields,
+        which cron joins by *or*; a jitter that outlasts the gap to the next occurrence, or the
+        grace after which an occurrence is dropped.
     """
     schedule, policy = spec.schedule, spec.policy
     found = []
@@ -53,7 +53,7 @@ def far_ahead(job: Job, *, now: datetime) -> str | None:
     """Return what a clock that was far ahead has left behind in a stored job, ``None`` for most.
 
     Args:
-        job: As it is stored.
+        job: The job as it is stored.
         now: The present moment, timezone-aware.
     """
     moment, one = stray(job, now=now), job.standing.scheduled
@@ -62,7 +62,7 @@ def far_ahead(job: Job, *, now: datetime) -> str | None:
             f"its next moment is {one.scheduled_at:%Y-%m-%d %H:%M:%S}Z, and that of its schedule "
             f"{moment:%Y-%m-%d %H:%M:%S}Z: a clock was far ahead; scheduler.reanchor_job mends it"
         )
-    if hurried(job, now=now) is not job:
+    if without_future_waits(job, now=now) is not job:
         return (
             "it has a retry or a request that waits for a moment as far ahead as a clock was; "
             "scheduler.reanchor_job mends it"

@@ -1,8 +1,8 @@
-"""Where something was opened: the process, and the event loop.
+"""Refusal of calls from another process or event loop than the one that opened something.
 
 A connection, a lock or a future of one event loop harms both loops when it is used in another one,
-and a forked child shares the parent's sockets. So whatever is opened keeps an :class:`Affinity`,
-and asks it at the beginning of each call.
+and a forked child shares the parent's sockets. So everything that is opened keeps an
+:class:`Affinity`, and asks it at the beginning of each call.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Affinity:
     """Remembers the process and the event loop in which it was made.
 
     Args:
-        what: Was opened here, with its article: for messages.
+        what: The name of what was opened, for messages; with its article.
     """
 
     __slots__ = ("_loop", "_process", "_what")

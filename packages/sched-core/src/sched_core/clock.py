@@ -28,26 +28,26 @@ class Clock(Protocol):
     async def sleep_until(self, moment: datetime) -> None:
         """Return once :meth:`now` has reached the moment, at once if it has.
 
-        Early only where the clock was set back: then whoever sleeps must look again, or a sleep
-        of a second would last for as long as the clock was set back.
+        It returns early only where the clock was set back: then the caller must look again, or a
+        sleep of a second would last for as long as the clock was set back.
         """
         ...
 
 
 def elapsed(clock: Clock) -> float:
-    """Return seconds on a scale that nobody sets: only their differences mean anything.
+    """Return seconds on a scale that is never set: only their differences mean anything.
 
-    A clock that can be set may have a method ``elapsed`` for them; of others it is their own time.
+    A clock that can be set may have a method ``elapsed`` for them; otherwise its own time counts.
     """
     own = getattr(clock, "elapsed", None)
     return clock.now().timestamp() if own is None else float(own())
 
 
 class StepWatch:
-    """Notices that a clock was set, by what has elapsed meanwhile.
+    """Notices that a clock was set, by the time that has elapsed since.
 
-    Two scales cannot be read at one instant, and the thread may be held up in between. So a look is
-    bounded by what had elapsed before and after it, and only what lies outside counts.
+    Two scales cannot be read at one instant, and the thread may be held up in between. So each
+    reading is bounded by what had elapsed before and after it, and only what lies outside counts.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -90,7 +90,7 @@ class SystemClock:
 
 
 def monotonic_seconds() -> float:
-    """Return monotonic seconds for measuring one's own pauses; deaf to steps of the wall clock."""
+    """Return seconds for timeouts and back-off, which changes of the wall clock do not affect."""
     return time.monotonic()
 
 
@@ -98,24 +98,24 @@ _BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def boot_seconds() -> float:
-    """Return monotonic seconds that go on while the machine is suspended, where it tells them."""
+    """Return monotonic seconds that count a suspension of the machine, where the machine can."""
     return time.clock_gettime(_BOOT)
 
 
 def loop_seconds() -> float:
-    """Return the event loop's monotonic seconds: what its own timers go by."""
+    """Return the event loop's monotonic seconds, by which its own timers run."""
     return anyio.current_time()
 
 
 async def pause(seconds: float) -> None:
-    """Wait in real time. For back-off against a real store only: a fake clock does not drive it."""
+    """Wait in real time: for back-off against a real store only, as no fake clock drives it."""
     await anyio.sleep(seconds)
 
 
 async def backoff_pause(failures: int) -> None:
     """Wait before trying a store again: 50 ms, doubled with each failure up to 3 s, jittered.
 
-    No longer than that: a store that is back is used again within five seconds.
+    It waits no longer, so that a store that is back is used again within five seconds.
     """
     longest = min(0.05 * 2 ** min(failures - 1, 20), 3.0)
     # The last digits of the loop's clock differ between replicas, and repeat where a loop does.
@@ -138,7 +138,7 @@ LAST = datetime.max.replace(tzinfo=UTC)
 class Alarm:
     """Sleep until a moment or a nudge, whichever comes first, without losing a nudge.
 
-    A count, not a flag: whoever waits reads :attr:`count` before looking for work, so that a nudge
+    It counts nudges: the caller reads :attr:`count` before it looks for work, so that a nudge
     between the look and the sleep ends the sleep at once.
     """
 
@@ -149,7 +149,7 @@ class Alarm:
         self._event: anyio.Event | None = None
 
     def nudge(self) -> None:
-        """Wake the sleeper, or the next one that has not looked since. From the loop's thread."""
+        """Wake the sleeper, or the next one that has not looked since. Call it in the loop."""
         self.count += 1
         if self._event is not None:
             self._event.set()
@@ -184,8 +184,8 @@ class StoreClock:
     It begins with the least that the first reply allows: never ahead, so that nothing is early.
 
     Args:
-        clock: Only waits. What it says of the time plays no role, however wrong it is, once the
-            store has replied.
+        clock: A clock to wait by. Once the store has replied, the time that it tells plays no role,
+            however wrong it is.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -201,7 +201,7 @@ class StoreClock:
         return datetime.fromtimestamp(time.clock_gettime(_BOOT) + offset, UTC)
 
     def elapsed(self) -> float:
-        """Return seconds of this machine: what the store's clock is set by does not count."""
+        """Return seconds of this machine: a step of the store's clock does not count."""
         return boot_seconds()
 
     async def sleep_until(self, moment: datetime) -> None:
@@ -214,7 +214,7 @@ class StoreClock:
                 return
 
     def observe(self, told: datetime, sent: float, received: float) -> timedelta:
-        """Take in what the store's clock showed between two ``boot_seconds``. From any thread.
+        """Take in what the store's clock showed between two ``boot_seconds``; in any thread.
 
         Returns:
             How far it had stepped away from the estimate, zero for what the round trip explains.
@@ -231,4 +231,4 @@ class StoreClock:
 
 
 _SET_BACK = 0.5
-"""Seconds; less than that is how estimates differ."""
+"""Seconds by which the store's clock was set back; estimates may differ by less."""

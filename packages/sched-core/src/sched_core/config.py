@@ -1,4 +1,4 @@
-"""Opens a scheduler from a file, a mapping and the environment.
+"""Opens the scheduler that a file, a mapping or the environment describes.
 
 ``mode`` names an entry point of the group ``sched.backends``: a function that takes the
 :class:`~sched_core.settings.Section` of that mode and returns a backend that is not open yet. The
@@ -47,17 +47,17 @@ _KNOWN = {
 _SAME = ({"sql", "gorm"}, {"jetstream", "nats"})
 
 _KUBERNETES = re.compile(r"(.*_)?(SERVICE_(HOST|PORT.*)|PORT|PORT_\d+_(TCP|UDP).*)")
-"""What Kubernetes puts into the environment for a service named scheduler, or scheduler-nats."""
+"""Variables that Kubernetes sets for a service named scheduler, or scheduler-nats."""
 
 
 @frozen
 class General:
-    """What is not the backend's.
+    """The settings of a scheduler that are not its backend's.
 
     Attributes:
-        mode: Which backend.
+        mode: The name of the backend's kind, for example ``sql``.
         worker: A name for people; see :class:`~sched_core.Scheduler`.
-        max_concurrency: Handlers at a time.
+        max_concurrency: The most handlers that run at a time.
     """
 
     mode: str | None = None
@@ -67,12 +67,12 @@ class General:
 
 @frozen
 class Config:
-    """A configuration that has been read, and opens nothing by itself.
+    """A configuration that has been read; no store is open yet.
 
     Attributes:
-        general: What is not the backend's.
+        general: The settings that are not the backend's.
         section: The backend's part. Its ``repr`` names keys and no values.
-        source: Where it was read from, for people.
+        source: Where the configuration comes from, for people.
     """
 
     general: General
@@ -97,17 +97,17 @@ def open_scheduler(
         config: The path of a TOML file with a table ``[scheduler]`` (in a ``pyproject.toml``,
             ``[tool.scheduler]``), or a mapping of the same shape. Without it, the file that the
             variable ``SCHEDULER_CONFIG`` names, and without that the environment alone.
-        handler, clock, observers: As for :class:`~sched_core.Scheduler`.
-        worker, max_concurrency: As there; they win over the configuration.
-        environ: The environment; the process's unless given. It wins over ``config``.
-        create: Whether to make the store where there is none, and to bring an older version's up
-            to date. False for programs that look and operate: opening raises
-            :class:`~sched_core.errors.StoreNotFound` and a
-            :class:`~sched_core.errors.BackendError` then.
+        handler, clock, observers: See :class:`~sched_core.Scheduler`.
+        worker, max_concurrency: See there; they win over the configuration.
+        environ: The environment, by default that of the process. It wins over ``config``.
+        create: Whether to create the store if there is none, and to upgrade an older one. False is
+            for programs that only look and operate: if the store is missing, opening raises
+            :class:`~sched_core.errors.StoreNotFound`, and if it is older, a
+            :class:`~sched_core.errors.BackendError`.
 
     Raises:
-        InvalidDefinition: A key is unknown or its value cannot be; the message names it.
-        ModeNotConfigured: The package of the mode, or what it connects to, is missing.
+        InvalidDefinition: A key is unknown or its value is wrong; the message names the key.
+        ModeNotConfigured: The package of the mode, or a package that it needs, is missing.
         OSError: The file cannot be read.
     """
     found = read_config(config, environ=environ)
@@ -127,11 +127,12 @@ def open_backend(config: Config, *, create: bool = True) -> Backend:
     """Return the backend of a configuration, not open yet.
 
     Args:
-        config: It.
-        create: As for :func:`open_scheduler`.
+        config: The configuration.
+        create: Whether to create or upgrade the store; see :func:`open_scheduler`.
 
     Raises:
-        ModeNotConfigured, InvalidDefinition: As :func:`open_scheduler` does.
+        ModeNotConfigured: The package of the mode, or a package that it needs, is missing.
+        InvalidDefinition: A key is unknown or its value is wrong; the message names the key.
     """
     mode = config.general.mode
     if mode is None:
@@ -161,10 +162,10 @@ def open_backend(config: Config, *, create: bool = True) -> Backend:
 def read_config(
     config: Source | None = None, *, environ: Mapping[str, str] | None = None
 ) -> Config:
-    """Read a configuration, and the environment over it; see :func:`open_scheduler`.
+    """Read a configuration, then the environment, which wins; see :func:`open_scheduler`.
 
     Raises:
-        InvalidDefinition: A key is unknown, or its value cannot be.
+        InvalidDefinition: A key is unknown or its value is wrong.
         OSError: The file cannot be read.
     """
     environ = os.environ if environ is None else environ
@@ -195,7 +196,7 @@ def _table(config: Source) -> tuple[Mapping[str, Any], str]:
         document: Mapping[str, Any] = config
     elif isinstance(config, str | os.PathLike):
         source = os.fspath(config)
-        import tomllib  # here: who reads no file starts sooner
+        import tomllib  # here: programs that read no file start sooner
 
         try:
             document = tomllib.loads(Path(config).read_text(encoding="utf-8"))
@@ -214,7 +215,7 @@ def _table(config: Source) -> tuple[Mapping[str, Any], str]:
 def _section(
     mode: str | None, sections: Mapping[str, Mapping[str, Any]], environ: Mapping[str, str]
 ) -> Section:
-    """Return the section of a mode, with what the environment says about it."""
+    """Return the section of a mode, with the environment's values over it."""
     if mode is None:
         return Section(TABLE, {})
     names = [mode, *sorted(_aliases(mode) - {mode})]
@@ -244,7 +245,7 @@ def _section(
 
 
 def _put(values: dict[str, Any], path: Sequence[str], text: str, variable: str) -> None:
-    """Write a value of the environment over whatever spelling of its key is there."""
+    """Write a value of the environment over the same key in any spelling."""
     key, rest = path[0], path[1:]
     written = next((name for name in values if plain(name) == plain(key)), key)
     if not rest:
@@ -283,7 +284,7 @@ class MemorySettings:
     """The section ``scheduler.memory``.
 
     Attributes:
-        lease: How long a claim lives unless it is renewed.
+        lease: How long a claim holds unless the worker renews it.
     """
 
     lease: timedelta = timedelta(seconds=30)

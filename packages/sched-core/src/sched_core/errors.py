@@ -5,8 +5,8 @@
   :class:`WrongEventLoop`, :class:`HandlerNotSet`. Change the call.
 * The record's: :class:`JobUndecodable`. Run a version that can read it.
 * The backend's: :class:`BackendUnavailable` (try again), :class:`BackendError` (don't).
-* Nobody's: :class:`RevisionConflict`, :class:`ClaimLost`. Somebody else was first; read again and
-  decide again, or leave it to them.
+* No one's: :class:`RevisionConflict`, :class:`ClaimLost`. Another writer was first: read again and
+  decide again, or leave it to that writer.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class InvalidDefinition(SchedError, ValueError):
 
 
 LONGEST_SHOWN = 200
-"""Characters of a value in a message: enough to know it by."""
+"""The most characters of a value in a message: enough to recognise it."""
 
 
 def shown(value: object) -> str:
-    """Return what a message says of a value that was refused, however large or odd it is."""
+    """Return a refused value as a message shows it, however large or odd it is."""
     if isinstance(value, str | bytes | bytearray) and len(value) > LONGEST_SHOWN:
         return f"{value[:LONGEST_SHOWN]!r} and {len(value) - LONGEST_SHOWN} more"
     try:
@@ -52,7 +52,7 @@ class ModeNotConfigured(SchedError):
     """The package of a mode, or what it connects to, is missing.
 
     Args:
-        mode: As it was written.
+        mode: The mode as it was written.
         problem: What is missing, and what to do about it.
     """
 
@@ -66,7 +66,7 @@ class ModeNotConfigured(SchedError):
 
 
 class ScheduleWarning(UserWarning):
-    """A schedule that is right, and may mean something else than who wrote it thinks."""
+    """A schedule that is right, and may mean something else than its author thinks."""
 
 
 class _AboutJob(SchedError):
@@ -97,7 +97,7 @@ class JobNotFound(_AboutJob, LookupError):
 class RevisionConflict(_AboutJob):
     """The stored job is not the one that the write was decided on. Read it again."""
 
-    template = "job {job_id} was changed by somebody else meanwhile: read it again"
+    template = "job {job_id} was changed in the meantime: read it again"
 
 
 class ClaimLost(_AboutJob):
@@ -127,7 +127,7 @@ class JobUndecodable(SchedError):
 
 
 class GroupConflict(SchedError):
-    """``sync_jobs`` met an id that belongs to somebody else; nothing was written.
+    """``sync_jobs`` met an id that is not the group's; nothing was written.
 
     Args:
         job_id: The id.
@@ -172,7 +172,7 @@ class SchedulerForked(SchedError):
 
 
 class WrongEventLoop(SchedError):
-    """What one event loop opened was used in another one. Hand the call over to the first loop."""
+    """A scheduler or backend was used outside the event loop that opened it: hand the call over."""
 
 
 class HandlerNotSet(SchedError):

@@ -1,4 +1,4 @@
-"""What your code gives to the scheduler: functions of one event, or a dispatcher."""
+"""Handlers: what your code gives to the scheduler, functions of one event or a dispatcher."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ Handler = Callable[[JobEvent], Awaitable[Any] | Any]
 """A function of one event: ``async`` runs in the loop, a plain one in a thread."""
 
 InThread = Callable[[Handler, JobEvent], Awaitable[Any]]
-"""Calls a plain function in a thread of the worker's, and waits for it."""
+"""A function that calls a plain function in one of the worker's threads, and waits for it."""
 
 
 class Dispatcher:
-    """A handler that finds the function to call by itself, and may declare jobs.
+    """A handler that itself finds the function to call, and may declare jobs.
 
-    To be inherited, unlike the ports: a handler is told from others by it, and a stand-in that has
-    every attribute is a plain handler still.
+    Inherit from it, unlike from the ports: the scheduler knows a dispatcher by this class. Any
+    other object is a plain handler, even one that has every attribute.
     """
 
     group: str | None = None
-    """With a group, the declared jobs are synced as one set; else each is ensured."""
+    """The group as which the declared jobs are synced, as one set; without it each is ensured."""
     version: int | str | None = None
-    """Of the deployment, with a group."""
+    """The deployment's version, with a group."""
     declares: bool = True
     """Whether the scheduler stores the declared jobs."""
 
     @property
     def specs(self) -> Sequence[JobSpec]:
-        """The jobs that it declares."""
+        """The definitions of the jobs that it declares."""
         return ()
 
     @property
     def renamed_from(self) -> Mapping[str, str]:
-        """With a group: earlier ids of the jobs that it declares, by their present ones."""
+        """The earlier ids of the jobs that it declares, by their present ones; with a group."""
         return {}
 
     async def dispatch(self, event: JobEvent, in_thread: InThread) -> Any:
         """Handle the event.
 
         Args:
-            event: As any handler gets it.
-            in_thread: Use it for functions that are not ``async``: they keep their claim until
+            event: The event, as any handler gets it.
+            in_thread: The caller of functions that are not ``async``: they keep their claim until
                 they return, and a stop waits for them no longer than its grace.
         """
         raise NotImplementedError

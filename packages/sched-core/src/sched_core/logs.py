@@ -1,7 +1,8 @@
-"""Structured logging with the standard library: what happened, with its facts as fields.
+"""Structured logging with the standard library: executions and health, with facts as fields.
 
-Everything here logs to ``sched_core`` and its children, and sets up nothing: where records go is
-the application's business. :class:`JsonFormatter` writes them as JSON, one object on a execution.
+All records go to the logger ``sched_core`` and its children. This module sets up no handlers: the
+application decides where records go. :class:`JsonFormatter` writes them as JSON, one object per
+line.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ _PLAIN = logging.LogRecord("", 0, "", 0, "", (), None).__dict__.keys() | {"messa
 class LogExecutions:
     """An observer that logs each execution and each change of health.
 
-    The fields of a record are those of :class:`~sched_core.Execution` (moments as ISO 8601 text,
-    ``status`` as its word), besides ``duration`` and ``delay`` in seconds where a handler was
-    called, and ``event``: ``execution`` or ``health``.
+    The fields of a record are those of :class:`~sched_core.Execution`, with moments as ISO 8601
+    text and ``status`` as its word. If a handler was called, ``duration`` and ``delay`` are there
+    too, in seconds. ``event`` is ``execution`` or ``health``.
 
     Args:
-        logger: Where to; ``sched_core.executions`` unless given.
+        logger: The logger, by default ``sched_core.executions``.
     """
 
     def __init__(self, logger: logging.Logger | None = None) -> None:
@@ -46,7 +47,7 @@ class LogExecutions:
                 level = logging.WARNING
             text = "healthy" if what.healthy else "unhealthy: " + "; ".join(what.problems)
             if what.notices:
-                text += "; to be known: " + "; ".join(what.notices)
+                text += "; notices: " + "; ".join(what.notices)
             fields = {
                 "event": "health",
                 "healthy": what.healthy,
@@ -71,7 +72,7 @@ class LogExecutions:
 
 
 def fields_of(execution: Execution) -> dict[str, Any]:
-    """Return an execution as fields that JSON can write; what is unset is left out."""
+    """Return an execution as fields that JSON can write, without those that are unset."""
     fields: dict[str, Any] = {
         "event": "execution",
         "execution_id": execution.id,
@@ -101,10 +102,10 @@ def fields_of(execution: Execution) -> dict[str, Any]:
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes a record, and every extra field it has, as one JSON object on a execution."""
+    """Writes a record, with all its extra fields, as one JSON object on one line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record as JSON; what JSON cannot write is written as its text."""
+        """Return the record as JSON; a value that JSON cannot write becomes its text."""
         fields: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
             "level": record.levelname,

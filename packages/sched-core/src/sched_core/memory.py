@@ -1,7 +1,7 @@
-"""The backend to read before writing your own: everything in dictionaries, nothing durable.
+"""The backend to read before you write your own: everything in dictionaries, nothing durable.
 
-Each method is one step without an ``await`` in it: what a database does with a transaction, this
-one gets from the event loop. Several backends may share a :class:`MemoryStore`, as several
+No method has an ``await`` between its reads and its writes, so the event loop gives it what a
+database gives with a transaction. Several backends may share a :class:`MemoryStore`, as several
 processes share a database.
 """
 
@@ -46,17 +46,17 @@ class MemoryStore:
     def __init__(self) -> None:
         self.rows: dict[str, _Row] = {}
         self.history: list[tuple[int, Execution | UndecodableExecution]] = []
-        """In the order of writing, each execution with its position."""
+        """The executions in the order of writing, each with its position."""
         self.written: dict[str, Execution | UndecodableExecution] = {}
         self.due: list[tuple[datetime, str]] = []
-        """What no claim holds, by its ``due_at``."""
+        """The rows that no claim holds, by their ``due_at``."""
         self.held: list[tuple[datetime, str]] = []
-        """What a claim holds, by the end of its lease."""
+        """The rows that a claim holds, by the end of its lease."""
         self.serial = 0
         self.alarms: list[Alarm] = []
 
     def next_serial(self) -> int:
-        """Return a number that never came before: tokens and revisions come from here."""
+        """Return a number that was never given before, for tokens and revisions."""
         self.serial += 1
         return self.serial
 
@@ -67,7 +67,7 @@ class MemoryStore:
         return self.rows.get(job_id) or _Row()
 
     def save(self, job_id: str, row: _Row) -> None:
-        """Store a row that was changed, and wake those who would sleep past it."""
+        """Store a row that was changed, and wake the calls that would sleep past it."""
         wake = row.due()
         if wake is None and row.is_empty():
             self.rows.pop(job_id, None)
@@ -99,13 +99,13 @@ class MemoryStore:
         return row is not None and row.wake == wake and row.queue is queue
 
     def first(self, queue: list[tuple[datetime, str]]) -> tuple[datetime, str] | None:
-        """Return what a queue begins with."""
+        """Return the first entry of a queue that still holds."""
         while queue and not self._waits_in(queue, queue[0]):
             heapq.heappop(queue)
         return queue[0] if queue else None
 
     def earliest(self) -> datetime | None:
-        """Return when the first row should be looked at."""
+        """Return when the first row is due or loses its lease."""
         due, held = self.first(self.due), self.first(self.held)
         if due is None or (held is not None and held < due):
             due = held
@@ -169,7 +169,7 @@ class MemoryBackend:
         self._worker = ""
 
     def __str__(self) -> str:
-        """Return where jobs are, for people."""
+        """Return where the jobs are stored, for people."""
         return "memory"
 
     @property

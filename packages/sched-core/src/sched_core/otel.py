@@ -1,7 +1,7 @@
-"""Spans and metrics for OpenTelemetry; needs ``sched-core[otel]``, and no other part imports it.
+"""Spans and metrics for OpenTelemetry; needs ``sched-core[otel]``.
 
-Names follow the conventions for messaging, as far as those exist: an occurrence is the message, a
-job its destination, a run its processing. What messaging has no word for is named ``sched.*``.
+Names follow the conventions for messaging: an occurrence is the message, a job its destination, a
+run its processing. Where messaging has no name, ours begins with ``sched.``.
 
 ========================================  =====================================================
 metric                                    what it is
@@ -10,16 +10,16 @@ metric                                    what it is
 ``messaging.process.duration``            how long they took, in seconds
 ``sched.occurrences``                     final executions, by ``sched.status``
 ``sched.lateness``                        seconds from an occurrence to its first attempt
-``sched.claims.lost``                     lost claims, told by the worker that ended them
+``sched.claims.lost``                     lost claims, counted by the worker that takes over
 ``sched.backend.errors``                  failures to reach the backend
 ``sched.oldest_due.age``                  seconds by which what is claimed and unfinished is late
 ``sched.executing``                       runs under way or queued
 ``sched.unhealthy``                       1 while something is wrong, else 0
 ========================================  =====================================================
 
-``error.type`` is set where a run failed. ``messaging.destination.name`` is the job's id for the
-first hundred ids that are seen, and ``_other`` for all others: one-shots must not make a series
-each.
+``error.type`` is set if a run failed. ``messaging.destination.name`` is the job's id for the first
+hundred ids that come, and ``_other`` for all others: each one-shot must not make a series of its
+own.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ from sched_core.errors import InvalidDefinition, NoRoute
 from sched_core.handlers import Dispatcher, Handler, is_async
 
 OTHER = "_other"
-"""Stands for the jobs beyond the first hundred."""
+"""The name in metrics of all jobs beyond the first hundred."""
 REMEMBERED = 10_000
-"""Runs that have a span already and whose executions have not come yet."""
+"""How many runs with a span of their own are remembered until their executions come."""
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 60, 600)
 _BASE = {"messaging.system": "sched", "messaging.operation.name": "process"}
 
 
 class Watched(Protocol):
-    """What is read of a scheduler whenever metrics are collected."""
+    """A scheduler, as far as metrics read it."""
 
     def snapshot(self) -> Health | None: ...
 
@@ -61,13 +61,13 @@ class Watched(Protocol):
 class Telemetry:
     """An observer that exports spans and metrics: ``Scheduler(..., observers=[Telemetry()])``.
 
-    By itself it writes a span for each execution, when that is stored. For spans that are current
-    while the handler runs, so that those of its own calls lie inside, wrap the handler in
-    :meth:`trace`, or give :meth:`middleware` to a router.
+    It writes a span for each execution, once that is stored. If you want a span that is current
+    while the handler runs, so that the spans of the handler's own calls lie inside it, wrap the
+    handler in :meth:`trace`, or give :meth:`middleware` to a router.
 
     Args:
-        tracer_provider: The global one unless given.
-        meter_provider: The global one unless given.
+        tracer_provider: The provider of tracers, by default the global one.
+        meter_provider: The provider of meters, by default the global one.
         max_jobs: How many job ids get metrics of their own.
     """
 
@@ -129,7 +129,7 @@ class Telemetry:
         )
 
     def watch(self, scheduler: Watched) -> None:
-        """Read this scheduler, too, whenever metrics are collected; it calls this when it opens."""
+        """Read this scheduler whenever metrics are collected; the scheduler calls this itself."""
         self._schedulers.add(scheduler)
 
     def _read(
@@ -146,7 +146,7 @@ class Telemetry:
 
         return observe
 
-    # -- what the scheduler tells
+    # -- called by the scheduler
 
     def __call__(self, what: Execution | HealthChange) -> None:
         if isinstance(what, HealthChange):
@@ -177,7 +177,7 @@ class Telemetry:
         return job_id
 
     def _span(self, execution: Execution, failed: str | None) -> None:
-        """Write the span of an execution, after the fact."""
+        """Write the span of an execution that has ended."""
         attributes: dict[str, AttributeValue] = {
             **_BASE,
             "messaging.operation.type": "process",
@@ -216,7 +216,7 @@ class Telemetry:
     async def middleware(
         self, event: JobEvent, call_next: Callable[[JobEvent], Awaitable[Any]]
     ) -> Any:
-        """Go around the handlers of a :class:`~sched_core.JobRouter` with a current span."""
+        """Run the handlers of a :class:`~sched_core.JobRouter` inside a current span."""
         with self._current(event):
             return await call_next(event)
 
@@ -224,7 +224,7 @@ class Telemetry:
         """Return the handler with a current span around each call.
 
         Raises:
-            InvalidDefinition: It is a router: that takes :meth:`middleware`.
+            InvalidDefinition: The handler is a router; use :meth:`middleware` for it.
         """
         if isinstance(handler, Dispatcher):
             raise InvalidDefinition(
@@ -281,7 +281,7 @@ def _age(health: Health) -> float:
 
 
 def _error_type(execution: Execution) -> str | None:
-    """Return a word of low cardinality for what went wrong, ``None`` where nothing did."""
+    """Return the class of an execution's error, ``None`` if there is no error."""
     if execution.status is Status.ABANDONED:
         return "lost"
     if execution.status is not Status.FAILED:

@@ -1,11 +1,14 @@
 """The scheduler port: what a backend does, and every error it may raise.
 
-A backend inherits nothing from here. It remembers and wakes up; it never decides when a job next
-runs. It compares one moment, ``standing.due_at``, with the clock that decides, and looks at no
-schedule, pause or retry. What it must keep apart from the job is the *hold*: the claim as it is
-stored, with the occurrence that it is for. What a claim means for what is stored is decided by
-functions of :mod:`sched_core.row`: ``lapse`` where its lease has ended, ``freed`` where it ends in
-any way, ``is_held_by`` whose it is.
+This file is for authors of backends, and is read as one: the values that a backend returns or is
+asked with come first, then the protocols. A backend inherits nothing from here.
+
+A backend stores jobs and wakes workers; it never decides when a job next runs. It compares one
+moment, ``standing.due_at``, with the clock that decides, and looks at no schedule, pause or retry.
+Apart from the job it keeps the *hold*: the claim as it is stored, with the occurrence that it is
+for. Functions of :mod:`sched_core.row` decide what a claim does to what is stored: ``is_held_by``
+says which claim it is, ``lapse`` what is left of one whose lease has ended, and ``freed`` what the
+end of any claim writes.
 """
 
 from __future__ import annotations
@@ -25,7 +28,9 @@ from sched_core.clock import Clock
 T = TypeVar("T")
 
 MAX_POLL = timedelta(seconds=5)
-"""A backend looks for due jobs at least this often, whatever notification got lost."""
+"""A backend looks for due jobs at least this often, even if a notification got lost."""
+
+# -- what a backend returns, and what it is asked with
 
 
 @frozen
@@ -33,11 +38,11 @@ class Undecodable:
     """A stored record that this version cannot read. It is listed, and otherwise left alone.
 
     Attributes:
-        id: Of the job.
+        id: The job's id.
         reason: Why it cannot be read.
-        format: Of the record, by its header.
+        format: The format that its header names.
         record: Its bytes, unchanged.
-        tag: The kind of its schedule, by its header; empty where a backend does not say.
+        tag: The kind of schedule that its header names; empty where a backend does not say.
     """
 
     id: str
@@ -52,14 +57,14 @@ class UndecodableExecution:
     """A record of the history that this version cannot read. It is listed, otherwise left alone.
 
     Attributes:
-        id: Of the record where the store tells it apart from the body; else a name within the
+        id: The record's id where the store tells it apart from the body; else a name within the
             store that stays the same.
-        job_id: Of the job, where that can be read; else empty.
+        job_id: The job's id where that can be read; else empty.
         reason: Why it cannot be read.
-        record: Its bytes, unchanged; where a store keeps columns, these, as its documentation
-            says.
-        finished_at: When it ended, where that can be read: by it the record is selected and
-            pruned as others are.
+        record: Its bytes, unchanged; of a store with columns, these in the form that its
+            documentation names.
+        finished_at: When it ended, where that can be read: listings select it and ``prune``
+            deletes it by that moment, as they do others.
         expires_at: When it may be deleted, where that can be read and there is such a moment.
     """
 
@@ -76,9 +81,9 @@ class Page(Generic[T]):
     """A part of a listing.
 
     Attributes:
-        items: In the listing's order.
-        next: Pass it as ``after`` for the next page; opaque; ``None`` on the last page, also where
-            that is full.
+        items: The items, in the listing's order.
+        next: What to pass as ``after`` for the next page; opaque; ``None`` on the last page, also
+            where that is full.
     """
 
     items: Sequence[T]
@@ -87,9 +92,9 @@ class Page(Generic[T]):
 
 @frozen
 class JobQuery:
-    """Which jobs to list. Everything given must hold; metadata: these entries, and maybe more.
+    """A choice of jobs to list. A job must match all that is given; it may have more metadata.
 
-    An undecodable record is listed unless the id prefix excludes it: nobody knows the rest of it.
+    An undecodable record is listed unless the id prefix excludes it: the rest of it is unknown.
     """
 
     state: State | None = None
@@ -110,10 +115,10 @@ class JobQuery:
 
 @frozen
 class ExecutionQuery:
-    """Which records of the history to list: ``finished_at`` in ``[since, until)``.
+    """A choice of records of the history to list: ``finished_at`` in ``[since, until)``.
 
     An undecodable one is listed unless its job or its ``finished_at``, where these can be read,
-    exclude it: nobody knows the rest of it.
+    exclude it: the rest of it is unknown.
     """
 
     job_id: str | None = None
@@ -151,14 +156,16 @@ class Capabilities:
     Attributes:
         durable: What a returned call wrote survives the death of every process.
         shared: Several processes may use the same data.
-        time: Who decides what is due: the ``clock`` given to ``open``, or the ``store``'s own.
+        time: The clock that decides what is due: the ``clock`` given to ``open``, or that of the
+            ``store``.
         granularity: The finest difference between two moments that it keeps.
         lease: How long a claim lives unless it is renewed.
-        bulk_limit: Most jobs that one ``add`` takes all-or-nothing; ``None`` for any number.
+        bulk_limit: The most jobs that one ``add`` takes all-or-nothing; ``None`` for any number.
         ordered: Pages come in id order, the history newest first across jobs.
         transactions: Jobs can be written inside the caller's own transaction.
         loops: The event loops it runs on.
-        notified: What another process writes wakes a waiting call at once; else it is looked for.
+        notified: What another process writes wakes a waiting call at once; else the call looks for
+            it from time to time.
     """
 
     durable: bool
@@ -173,8 +180,11 @@ class Capabilities:
     notified: bool = False
 
 
+# -- the port
+
+
 class JobStore(Protocol):
-    """Definitions; also what a backend hands out for the caller's own transaction.
+    """The part of the port that stores definitions; a transaction of the caller's has it, too.
 
     Every method raises :class:`~sched_core.errors.BackendUnavailable` where trying again may help
     and :class:`~sched_core.errors.BackendError` where it does not.
@@ -198,19 +208,19 @@ class JobStore(Protocol):
         """Return what is stored under the id, ``None`` if nothing is.
 
         ``Job.held`` and ``Job.held_at`` tell of the claim that has not ended, also where its lease
-        has and nobody has taken note yet: what an edit makes of an occurrence depends on whether it
-        has begun.
+        has and no worker has taken note yet: what an edit does to an occurrence depends on whether
+        it has begun.
         """
         ...
 
     async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         """Store the job if it is still what was read; return it as it is stored, with its revision.
 
-        It is not where its revision is another one, or where it was claimed or freed meanwhile:
-        ``row.same_as_read`` says it. The hold of a running claim is kept. Executions of the held
-        occurrence are not written: the claim writes its end (``row.is_left_to_claim``). The hold
-        keeps what such an execution stands for (``row.as_left``). One whose id is stored already is
-        passed over.
+        It is not where its revision is another one, or where it was claimed or freed in the
+        meantime: ``row.same_as_read`` decides. The hold of a running claim is kept. Executions of
+        the held occurrence are not written: the claim writes its end (``row.is_left_to_claim``).
+        The hold keeps the moments that such an execution covers (``row.as_left``). One whose id is
+        stored already is passed over.
 
         Raises:
             JobNotFound: Nothing is stored under the id.
@@ -238,7 +248,7 @@ class Backend(JobStore, Protocol):
     """The scheduler port.
 
     A backend works in the process and the event loop that opened it. Elsewhere every call raises
-    ``SchedulerForked`` or ``WrongEventLoop``: :class:`~sched_core.affinity.Affinity` does it.
+    ``SchedulerForked`` or ``WrongEventLoop``: :class:`~sched_core.affinity.Affinity` does that.
 
     A call that is cancelled returns at once, whatever the store does, and so does :meth:`close`
     within seconds: a stop has a deadline.
@@ -258,12 +268,13 @@ class Backend(JobStore, Protocol):
         """Connect, and return the clock that decides: the given one, or the store's own.
 
         Args:
-            clock: Tells the time and waits.
-            worker: Unique to this start of this process; with the token it is the fence.
+            clock: The clock that tells the time and waits.
+            worker: The worker's name, unique to this start of this process; it and the token tell
+                a claim from every other.
 
         Raises:
             SchemaTooNew: The store was written by a newer version. Nothing was changed.
-            BackendError: This backend is open already, and goes on as it is.
+            BackendError: This backend is open already, and stays as it is.
         """
         ...
 
@@ -285,8 +296,8 @@ class Backend(JobStore, Protocol):
 
         They tell what is held of them, as :meth:`get` does.
 
-        Its first page is asked for after every write that has returned, here or in another
-        process, and shows what those wrote: ``sync_jobs`` of several deployments rely on it.
+        The first page shows all that was written by calls that had returned before, here or in
+        another process: ``sync_jobs`` of several deployments relies on it.
         """
         ...
 
@@ -296,7 +307,7 @@ class Backend(JobStore, Protocol):
         A job that becomes due earlier than all others wakes a waiting call, whichever backend wrote
         it; so does the end of a lease, when :meth:`claim_due` has something to write. Other writes
         may wake it, too. While nothing is written and nothing is due, it waits: callers ask again
-        at once. A clock that was set back prolongs no wait.
+        at once. A clock that was set back makes no wait longer.
         """
         ...
 
@@ -307,28 +318,28 @@ class Backend(JobStore, Protocol):
         ``row.lapse`` returns, and stores the job that it returns under a new revision: the
         occurrence has had an attempt, and may be due only later. These executions are returned,
         too. Then it claims: a job is due from its ``due_at`` on, unless a claim holds it. Claims
-        come in the order of ``due_at``. A store that fetches ahead may hand out what it has here
-        before what was released only now. Records that cannot be read are passed over. Cancelled,
-        it leaves nothing claimed. A call that waited for more than a tenth of a lease may claim
-        nothing: what the caller holds should be renewed first, or it would be ended here.
+        come in the order of ``due_at``. A store that fetches ahead may hand out what it has fetched
+        before what was released only now. Records that cannot be read are passed over. A cancelled
+        call leaves nothing claimed. A call that waited for more than a tenth of a lease may claim
+        nothing: the caller should renew its claims first, or this call would end them.
         """
         ...
 
     async def renew(self, renewals: Sequence[Renewal]) -> Sequence[Claim]:
         """Extend the leases of those still held; return their claims with the new ``expires_at``.
 
-        ``Claim.cancel`` tells the holder that the run is to be cancelled. A claim whose lease has
-        ended and that nobody has ended is still held. A lease that ends because somebody else has
-        locked the record is no reason to end it before its owner could renew: where a store's
-        records can be locked by others, a renewal must be possible beside the record, and
+        ``Claim.cancel`` tells the worker that the run is to be cancelled. A claim whose lease has
+        ended is still held until a call has ended it. A lease that ends because another client has
+        locked the record is no reason to end the claim before its worker could renew it: where
+        others can lock a store's records, a renewal must be possible apart from the record, and
         :meth:`claim_due` must look there, in one step with what it writes.
         """
         ...
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
-        """End claims: each settlement atomic by itself, one answer for each, in order.
+        """End claims: each settlement is one atomic write with one answer, in the order given.
 
-        What ``row.freed`` returns is written, also of a job that was edited or removed meanwhile.
+        What ``row.freed`` returns is written, also if the job was edited or removed since.
 
         ==============  ========================================================================
         ``written``     now, or by an earlier try: the newest claim that was settled is this one, or
@@ -336,7 +347,7 @@ class Backend(JobStore, Protocol):
         ``conflict``    ``expected`` is not the stored revision, or ``standing`` is ``None`` and
                         the end of what would still be pending is among the executions
         ``claim_lost``  the claim holds nothing any more
-        ``busy``        the record is locked by somebody else: try again
+        ``busy``        another client has locked the record: try again
         ==============  ========================================================================
 
         Executions whose ids are stored already are passed over.
@@ -346,8 +357,8 @@ class Backend(JobStore, Protocol):
     async def release(self, claims: Sequence[Claim]) -> None:
         """Free claims whose handlers were never called: nothing has begun, no attempt is counted.
 
-        What ``row.freed`` returns is written: an occurrence that was edited or removed away
-        meanwhile ends.
+        What ``row.freed`` returns is written: an occurrence that was edited or removed away in the
+        meantime ends.
         """
         ...
 
@@ -356,7 +367,7 @@ class Backend(JobStore, Protocol):
     ) -> Page[Execution | UndecodableExecution]:
         """List records of the history, newest first, in the order in which they were written.
 
-        What cannot be read is listed in its place, and keeps no other call from its work.
+        A record that cannot be read is listed in its place, and hinders no other call.
         """
         ...
 
@@ -365,13 +376,16 @@ class Backend(JobStore, Protocol):
 
         Executions are deleted without their jobs and jobs without their executions. A claimed job
         stays, and so does the hold of a removed one. An execution that cannot be read is deleted as
-        others are where its age can be read, and is left alone where it cannot: until a version
-        that knows it prunes.
+        others are where its age can be read; where it cannot, it stays until a version that knows
+        it prunes.
 
         Returns:
             How many executions and jobs were deleted.
         """
         ...
+
+
+# -- what a backend may have in addition
 
 
 class Transaction(Protocol):
@@ -396,7 +410,7 @@ class Transaction(Protocol):
 
 @runtime_checkable
 class Probed(Protocol):
-    """What a backend may have besides the port, for probes: live state, without the history."""
+    """What a backend may have in addition, for probes: live state, without the history."""
 
     async def due_since(self) -> datetime | None:
         """Return since when a job is due that no claim holds, ``None`` where there is none.
@@ -411,20 +425,21 @@ class Probed(Protocol):
 
 
 class Transactional(Protocol):
-    """What a backend has besides the port where ``capabilities.transactions``.
+    """What a backend has in addition where ``capabilities.transactions``.
 
-    A backend that stands in front of another defines both itself: the scheduler refuses what
-    ``__getattr__`` hands on, which would be written past the one in front.
+    A backend that wraps another one defines both itself: the scheduler refuses what ``__getattr__``
+    hands on, because it would be written past the wrapper.
     """
 
     def within(self, connection: Any) -> JobStore:
         """Return definitions that are written inside the caller's transaction.
 
         Args:
-            connection: Of the store's driver, synchronous or not, to the same database.
+            connection: A connection of the store's driver, synchronous or not, to the same
+                database.
 
         Raises:
-            InvalidDefinition: It is none, or has no transaction that could be joined.
+            InvalidDefinition: It is no such connection, or has no transaction that could be joined.
         """
         ...
 
@@ -438,7 +453,7 @@ class Transactional(Protocol):
 
         When its block is left without an exception, the job is locked and read, ``decide`` is
         called with it (``None`` if it was removed), and the settlement is written before the
-        commit; ``committed`` is called after it. What loses the claim rolls everything back and
-        raises :class:`~sched_core.errors.ClaimLost`.
+        commit; ``committed`` is called after it. If the claim is lost, everything is rolled back
+        and :class:`~sched_core.errors.ClaimLost` is raised.
         """
         ...

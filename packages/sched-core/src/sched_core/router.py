@@ -1,7 +1,7 @@
-"""Functions for jobs: by id, by pattern, by metadata; and what goes around all of them.
+"""The router: finds the function for a job by its id, a pattern or metadata.
 
-A :class:`JobRouter` is a handler like any other. What it adds is finding the function, and
-declaring jobs beside their functions. It depends on nothing: a function takes the event.
+A :class:`JobRouter` is a handler like any other. It also lets you declare a job where its function
+is defined, and put middleware around all functions.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from sched_core.schedule import Schedule
 F = TypeVar("F", bound=Handler)
 
 Next = Callable[[JobEvent], Awaitable[Any]]
-"""What a middleware calls to go on: the next middleware, or the handler."""
+"""The function that a middleware calls to continue: the next middleware, or the handler."""
 
 
 class Middleware(Protocol):
-    """An ``async`` function around handlers: ``await call_next(event)`` goes on."""
+    """An ``async`` function around handlers, which calls ``await call_next(event)`` to continue."""
 
     async def __call__(self, event: JobEvent, call_next: Next, /) -> Any:
-        """Do something before, after, around or instead of the rest."""
+        """Do something before, after, around or instead of the next function."""
         ...
 
 
@@ -40,13 +40,13 @@ M = TypeVar("M", bound=Middleware)
 
 @frozen
 class _Route:
-    """Which jobs a handler is for.
+    """A handler, and the jobs that it is for.
 
     Attributes:
-        handler: To call.
-        matches: Asked with the whole id; ``None`` for any.
-        metadata: Entries that the job must have, and maybe more.
-        text: For people.
+        handler: The function to call.
+        matches: The test of a job's id; ``None`` matches any.
+        metadata: Entries that the job's metadata must have, and maybe more.
+        text: The route as text for people.
     """
 
     handler: Handler
@@ -63,19 +63,24 @@ class _Route:
 class JobRouter(Dispatcher):
     """A handler that calls a function for each job, chosen by id, pattern or metadata.
 
-    A job's own function comes first, then patterns and metadata in the order in which they were
-    added, then the default. A job without any is released, and tried again after a pause: in a
-    rolling deploy another worker may know it.
+    The router tries a job's own function first, then patterns and metadata in the order in which
+    you added them, then the default. If none fits, the worker releases the job, and tries it again
+    after a pause: in a rolling deploy another worker may know it.
 
-    Jobs declared by :meth:`job` are stored by the scheduler that has the router for its handler,
-    when it opens and before it runs: each by ``ensure_job``, or, where the router has a group, all
-    together by ``sync_jobs``.
+    The scheduler whose handler is this router stores the jobs declared by :meth:`job`, when it
+    opens and before it runs. It calls ``ensure_job`` for each or, if the router has a group,
+    ``sync_jobs`` for all together.
 
     Args:
-        group: Of the declared jobs: those that are stored and no longer declared are removed.
-        version: With a group: of this deployment. See ``Scheduler.sync_jobs``.
-        declare: False leaves storing to you: ``scheduler.sync_jobs(router.specs, group=...)``.
+        group: The group of the declared jobs. Jobs of the group that are stored and no longer
+            declared are removed.
+        version: The version of this deployment, with a group; see ``Scheduler.sync_jobs``.
+        declare: Whether the scheduler stores the jobs. If not, call
+            ``scheduler.sync_jobs(router.specs, group=...)``.
         no_route_delay: Seconds for which this worker leaves a job alone that it has no route for.
+
+    Raises:
+        InvalidDefinition: An argument is out of bounds.
     """
 
     def __init__(
@@ -109,19 +114,19 @@ class JobRouter(Dispatcher):
 
     @property
     def specs(self) -> Sequence[JobSpec]:
-        """The jobs declared by :meth:`job`, in that order."""
+        """The jobs declared by :meth:`job`, in the order of their declarations."""
         return tuple(self._specs.values())
 
     @property
     def renamed_from(self) -> Mapping[str, str]:
-        """Earlier ids of declared jobs, by their present ones."""
+        """The earlier ids of declared jobs, by their present ids."""
         return dict(self._renamed_from)
 
     # -- adding
 
     def job(
         self,
-        id: str,  # noqa: A002 -- the word that users know the job by
+        id: str,
         schedule: Schedule,
         *,
         name: str | None = None,
@@ -129,19 +134,19 @@ class JobRouter(Dispatcher):
         policy: Policy | None = None,
         renamed_from: str | None = None,
     ) -> Callable[[F], F]:
-        """Declare a job, and decorate the function that it is for.
+        """Declare a job, and decorate its function.
 
         Args:
-            id: Of the job.
-            schedule: When it occurs.
-            name: For people.
-            metadata: Handed to the function.
-            policy: How occurrences are treated.
-            renamed_from: Its earlier id, in a router with a group: its work is kept. See
+            id: The job's id.
+            schedule: When the job occurs.
+            name: A name for people.
+            metadata: Entries that the function finds in the event.
+            policy: How to treat late, failed and overlapping occurrences.
+            renamed_from: The job's earlier id, in a router with a group; its work is kept. See
                 ``Scheduler.sync_jobs``.
 
         Raises:
-            InvalidDefinition: A value is out of bounds, or the id has a function already.
+            InvalidDefinition: A value is out of bounds, or the id already has a function.
         """
         if renamed_from is not None and self.group is None:
             raise InvalidDefinition("renamed_from", "is of a set: give the router a group, too")
@@ -169,15 +174,16 @@ class JobRouter(Dispatcher):
         *,
         metadata: Mapping[str, str] | None = None,
     ) -> Callable[[F], F]:
-        """Decorate the function for jobs that match, and declare nothing.
+        """Decorate the function for matching jobs, and declare none.
 
         Args:
             pattern: An id; or a glob such as ``"report-*"`` (``*``, ``?``, ``[…]``, case counts);
                 or a compiled regular expression, which the whole id must match.
-            metadata: Entries that the job must have, and maybe more.
+            metadata: Entries that the job's metadata must have, and maybe more.
 
         Raises:
-            InvalidDefinition: Neither was given, or the id has a function already.
+            InvalidDefinition: There is neither a pattern nor metadata, or the id already has a
+                function.
         """
         if pattern is None and not metadata:
             raise InvalidDefinition("pattern", "is missing: give an id, a pattern, or metadata")
@@ -205,10 +211,10 @@ class JobRouter(Dispatcher):
         return add
 
     def default(self, handler: F) -> F:
-        """Decorate the function for jobs that have no other.
+        """Decorate the function for jobs that no route fits.
 
         Raises:
-            InvalidDefinition: There is one already.
+            InvalidDefinition: The router already has a default.
         """
         if self._default is not None:
             raise InvalidDefinition("handler", "there is a default already")
@@ -219,10 +225,10 @@ class JobRouter(Dispatcher):
     def middleware(self, function: M) -> M:
         """Decorate an ``async`` function around every handler; the first one added is outermost.
 
-        It is also called where there is no route, and sees ``NoRoute`` then.
+        The router also calls it if there is no route; ``call_next`` then raises ``NoRoute``.
 
         Raises:
-            InvalidDefinition: It is not ``async``.
+            InvalidDefinition: The function is not ``async``.
         """
         if not is_async(function):
             raise InvalidDefinition(
@@ -232,9 +238,9 @@ class JobRouter(Dispatcher):
         return function
 
     def include(self, other: JobRouter) -> None:
-        """Take over what another router has so far: its functions keep its middleware.
+        """Copy all that another router has so far; its functions keep its middleware.
 
-        Its declared jobs get this router's group.
+        Its declared jobs get this router's group. What you add to it later is not copied.
 
         Raises:
             InvalidDefinition: An id has a function in both, or both have a default.
@@ -266,13 +272,13 @@ class JobRouter(Dispatcher):
         self._by_id[job_id] = handler
 
     def _wrapped(self, handler: Handler) -> Handler:
-        """Return a handler of this router together with the middleware that it has now."""
+        """Return a handler together with the middleware that this router has now."""
         return _Wrapped(handler, tuple(self._middleware)) if self._middleware else handler
 
     # -- calling
 
     def handler_for(self, event: JobEvent) -> Handler | None:
-        """Return the function for a job, ``None`` if there is none."""
+        """Return the function for the event's job, ``None`` if there is none."""
         handler = self._by_id.get(event.id)
         if handler is not None:
             return handler
@@ -282,14 +288,14 @@ class JobRouter(Dispatcher):
         return self._default
 
     async def dispatch(self, event: JobEvent, in_thread: InThread) -> Any:
-        """Call the function for a job, and the middleware around it.
+        """Call the function for the event's job, and the middleware around it.
 
         Args:
-            event: What the function receives.
-            in_thread: Calls a function that is not ``async``.
+            event: The event that the function gets.
+            in_thread: Calls a function that is not ``async`` in a thread.
 
         Raises:
-            NoRoute: There is none.
+            NoRoute: No function fits the job.
         """
         handler = self.handler_for(event)
         if handler is None:
@@ -302,7 +308,7 @@ class JobRouter(Dispatcher):
 
 @frozen
 class _Wrapped(Dispatcher):
-    """A function of an included router."""
+    """A function of an included router, with that router's middleware."""
 
     handler: Handler
     middleware: tuple[Middleware, ...]

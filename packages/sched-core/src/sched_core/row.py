@@ -1,4 +1,4 @@
-"""What is stored under one id, and what each call of the port does to it: for backends to share.
+"""The record of one job as backends store it, and what each call of the port does to it.
 
 A backend loads a row and calls the method of the port's name on it, which changes the row and
 writes executions through the :class:`History`; then it saves both, in one transaction of its
@@ -7,8 +7,8 @@ store::
     with transaction() as data:
         data.row(job.id).replace(job, executions, revision=data.next_number(), to=data)
 
-Nothing here waits, or reads a clock, or knows a store. Backends that say the same in SQL or in
-messages use the decisions about claims that stand here under their own names: ``current``,
+Nothing here waits, or reads a clock, or knows a store. Backends that do the same in SQL or in
+messages use the decisions about claims, which this module offers as functions: ``current``,
 ``held``, ``renewed``, ``lapse``, ``freed``, ``is_held_by``, ``is_left_to_claim``, ``as_left``,
 ``is_to_be_cancelled``, ``is_repeat`` and ``leaves_pending``; ``kept`` says how long the executions
 of a hold are kept where that is not stored with it.
@@ -92,7 +92,7 @@ class History(Protocol):
 
 
 def with_hold(job: Job, hold: Hold | None) -> Job:
-    """Return a job as it is to be read: with what a claim holds of it."""
+    """Return a job as a reader gets it: with what a claim holds of it."""
     if hold is None or hold.pending is None or hold.uid != job.uid:
         number = at = None
     else:
@@ -103,14 +103,14 @@ def with_hold(job: Job, hold: Hold | None) -> Job:
 
 
 def same_as_read(job: Job, stored: Job) -> bool:
-    """Whether a job, as somebody has read and edited it, is still what is stored.
+    """Whether a job that a caller has read and edited is still what is stored.
 
-    What an edit makes of an occurrence depends on whether it has begun, so a claim that was made
-    or ended meanwhile is a change, too.
+    What an edit does to an occurrence depends on whether it has begun, so a claim that was made or
+    ended in the meantime is a change, too.
 
     Args:
-        job: The edited one.
-        stored: As it would be read now, by :func:`with_hold`.
+        job: The edited job.
+        stored: The stored job as a caller would read it now, by :func:`with_hold`.
     """
     return (job.uid, job.revision, job.held, job.held_at) == (
         stored.uid,
@@ -122,28 +122,28 @@ def same_as_read(job: Job, stored: Job) -> bool:
 
 @define
 class Row:
-    """One id: the job, and apart from it who holds it.
+    """The record of one id: the job, and apart from it the claim that holds it.
 
     Attributes:
-        job: What comes next; ``None`` for a tombstone, which carries a hold, and for an empty row.
+        job: The job; ``None`` for a tombstone, which carries a hold, and for an empty row.
         hold: The claim that has not ended.
-        ended: Token and worker of the newest claim that was settled: by them a repeat is known.
+        ended: The token and the worker of the newest claim that was settled: they tell a repeat.
     """
 
     job: Job | Undecodable | None = None
     hold: Hold | None = None
     ended: tuple[int, str] | None = None
 
-    # -- what it says
+    # -- questions
 
     def is_empty(self) -> bool:
         """Whether there is nothing to store: delete it."""
         return self.job is None and self.hold is None
 
     def due(self) -> datetime | None:
-        """Return from when on :meth:`claim` should be called, ``None`` for never.
+        """Return the moment from which on to call :meth:`claim`, ``None`` for never.
 
-        A row that is held should be looked at when its lease ends, whether or not its job is due.
+        The moment of a held row is the end of its lease, whether or not its job is due.
         """
         if isinstance(self.job, Undecodable):
             return None
@@ -152,11 +152,11 @@ class Row:
         return None if self.job is None else self.job.standing.due_at
 
     def read(self) -> Job | Undecodable | None:
-        """Return the job as ``get`` and ``jobs`` give it: with what is held of it."""
+        """Return the job as ``get`` and ``jobs`` return it: with what is held of it."""
         return with_hold(self.job, self.hold) if isinstance(self.job, Job) else self.job
 
     def readable(self, job_id: str) -> Job:
-        """Return the job as it is to be read.
+        """Return the job as a reader gets it.
 
         Raises:
             JobNotFound: There is none.
@@ -170,7 +170,7 @@ class Row:
         return job
 
     def has_expired(self, now: datetime) -> bool:
-        """Whether ``prune`` may delete it: the job has expired, and nobody holds it."""
+        """Whether ``prune`` may delete it: the job has expired, and no claim holds it."""
         expires_at = self.job.standing.expires_at if isinstance(self.job, Job) else None
         return expires_at is not None and expires_at <= now and self.hold is None
 
@@ -194,7 +194,7 @@ class Row:
         return self.readable(job.id)
 
     def replace(self, job: Job, executions: Sequence[Execution], revision: int, to: History) -> Job:
-        """Store an edited job, and write its executions, but those that are left to a claim.
+        """Store an edited job, and write its executions, except those that are left to a claim.
 
         Raises:
             JobNotFound: There is none.
@@ -208,7 +208,7 @@ class Row:
         return self.readable(job.id)
 
     def remove(self, job: Job, executions: Sequence[Execution], to: History) -> None:
-        """Remove the job; a held one leaves a tombstone. Executions as by :meth:`replace`.
+        """Remove the job; a held one leaves a tombstone. Write executions as :meth:`replace` does.
 
         Raises:
             JobNotFound: There is none.
@@ -245,7 +245,7 @@ class Row:
         return executions
 
     def claim(self, token: int, worker: str, now: datetime, lease: timedelta) -> Claim | None:
-        """Hand the job out, if it is due and nobody holds it; :meth:`lapse` comes first."""
+        """Hand the job out if it is due and no claim holds it; call :meth:`lapse` first."""
         job = self.job
         if self.hold is not None or not isinstance(job, Job):
             return None
@@ -259,8 +259,8 @@ class Row:
         """Extend the lease, also one that has ended; ``None`` if the claim holds nothing.
 
         The returned claim tells whether its run is to be cancelled. Where others can lock the
-        stored row, store the renewal beside it: a lease that ended because its row was locked is no
-        reason to :meth:`lapse` before its owner could renew.
+        stored row, store the renewal apart from it: a lease that ended because its row was locked
+        is no reason to :meth:`lapse` before its worker could renew it.
         """
         claim, hold, job = renewal.claim, self.hold, self.job
         if hold is None or not is_held_by(hold, claim):
@@ -274,7 +274,7 @@ class Row:
     def release(self, claim: Claim, now: datetime, to: History) -> bool:
         """Free a claim whose handler was not called; return whether it held the row.
 
-        What was edited or removed away meanwhile ends here.
+        An occurrence that was edited or removed away in the meantime ends here.
         """
         hold, job = self.hold, self.job
         if hold is None or not is_held_by(hold, claim):

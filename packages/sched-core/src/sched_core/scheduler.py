@@ -1,4 +1,4 @@
-"""The application service: what users call."""
+"""The scheduler: the calls with which a service declares, operates and runs its jobs."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from sched_core._model.execution import Execution
 from sched_core._model.job import RESERVED, Job, JobSpec, check_text
 from sched_core._model.policy import Policy
 from sched_core._runtime import transactions
-from sched_core._runtime.loop import DEFAULT_GRACE, FLUSH, Engine
+from sched_core._runtime.loop import Loop
 from sched_core._runtime.observers import Health, Observer, Observers
+from sched_core._runtime.shutdown import DEFAULT_GRACE, FLUSH
 from sched_core._runtime.workers import Workers
 from sched_core._service.definitions import (
     UNSET,
     Definitions,
-    JobsInTransaction,
     Unset,
     changes_of,
     spec_of,
 )
-from sched_core._service.sync import Synced, Syncing, version_of
+from sched_core._service.in_transaction import JobsInTransaction
+from sched_core._service.marker import version_of
+from sched_core._service.sync import Sync, Synced
 from sched_core._support.logger import Logger
 from sched_core.affinity import Affinity
 from sched_core.clock import Clock, SystemClock
@@ -58,23 +60,27 @@ def random_id() -> str:
 
 
 class Scheduler:
-    """Jobs on a backend.
+    """Declares, operates and runs the jobs on a backend.
 
-    ``async with`` opens the backend and starts no task; ``run_forever`` runs what is due. Before
-    it is opened, ``ensure_job``, ``submit_job`` and ``submit_jobs`` are queued and applied in order
-    when it opens: they are not durable until then.
+    ``async with`` opens the backend and starts no task; ``run_forever`` runs due jobs. You can call
+    ``ensure_job``, ``submit_job`` and ``submit_jobs`` before the scheduler is open: it queues these
+    calls and applies them in order when it opens. Until then nothing is stored.
 
     Args:
-        backend: Where jobs live.
-        handler: Called with a :class:`~sched_core.JobEvent` for each attempt. Async ones run
-            in the loop, others in threads of their own limiter.
-        clock: Tells the time and waits; the machine's unless given.
-        worker: A name for people. What goes into claims is made unique by a random suffix.
-        max_concurrency: Handlers at a time.
-        observers: Callables that get every execution that this scheduler's runs, edits and
-            looks for lost claims wrote, once it is stored, and health changes. They run in the loop
-            and must not wait.
-        new_id: Makes the random part of incarnations and worker names; for repeatable tests.
+        backend: The backend that stores the jobs.
+        handler: A callable that gets a :class:`~sched_core.JobEvent` for each attempt. An ``async``
+            one runs in the event loop, a plain function in a thread.
+        clock: The clock that tells the time and waits; by default the machine's.
+        worker: A name for this worker, for people. Claims carry it with a random suffix that makes
+            it unique.
+        max_concurrency: The most handlers that run at a time.
+        observers: Callables that get every execution that this scheduler has written, once it is
+            stored, and every change of health. They run in the event loop and must not block.
+        new_id: A function that makes the random part of job uids and worker names, for repeatable
+            tests.
+
+    Raises:
+        InvalidDefinition: An argument is out of bounds.
     """
 
     def __init__(
@@ -114,7 +120,7 @@ class Scheduler:
 
     @property
     def backend(self) -> Backend:
-        """Where jobs are kept; its ``str`` is for people."""
+        """The backend that stores the jobs; its ``str`` is for people."""
         return self._backend
 
     # -- opening
@@ -143,7 +149,7 @@ class Scheduler:
         return self
 
     async def _declare(self) -> None:
-        """Store the jobs that the handler declares, unless that was done already."""
+        """Store the jobs that the handler declares, unless that was done before."""
         handler: Any = self._handler
         if not isinstance(handler, Dispatcher) or not handler.declares:
             return
@@ -167,16 +173,16 @@ class Scheduler:
             self._backend,
             clock,
             max_concurrency=self._max_concurrency,
-            on_execution=self._observers.tell if self._observers else None,
-            on_trouble=self._observers.trouble,
-            on_notice=self._observers.notice,
+            on_execution=self._observers.notify if self._observers else None,
+            set_problem=self._observers.set_problem,
+            set_notice=self._observers.set_notice,
         )
         if self._handler is not None:
             workers.caller.set_handler(self._handler)
         return _Opened(
             clock=clock,
             workers=workers,
-            engine=Engine(self._backend, clock, workers, self._observers, self._handler_set),
+            loop=Loop(self._backend, clock, workers, self._observers, self._handler_set),
             definitions=self._definitions(clock),
             affinity=Affinity("this scheduler"),
         )
@@ -197,11 +203,13 @@ class Scheduler:
 
     async def _close(self) -> None:
         opened, self._opened = self._opened, None
-        seconds = FLUSH if opened is None else opened.engine.left_to_stop()
+        seconds = FLUSH if opened is None else opened.loop.left_to_close()
         with anyio.CancelScope(shield=True), anyio.move_on_after(seconds) as limit:
             await self._backend.close()
         if limit.cancelled_caught:
-            logger.error("the backend was not closed within %.1f s: it is left as it is", seconds)
+            logger.error(
+                "the backend did not close within %.1f s; the scheduler waits no longer", seconds
+            )
 
     def _open(self, *, any_loop: bool = False) -> _Opened:
         if self._opened is None:
@@ -215,10 +223,10 @@ class Scheduler:
         return self._opened
 
     def set_handler(self, handler: Handler) -> None:
-        """Use this handler from the next run on.
+        """Use this handler for all runs that have not begun.
 
         Raises:
-            InvalidDefinition: It cannot be called.
+            InvalidDefinition: The handler cannot be called.
         """
         if not callable(handler):
             raise InvalidDefinition(
@@ -233,7 +241,7 @@ class Scheduler:
 
     async def ensure_job(
         self,
-        id: str,  # noqa: A002 -- the word that users know the job by
+        id: str,
         schedule: Schedule,
         *,
         name: str | None = None,
@@ -241,21 +249,22 @@ class Scheduler:
         policy: Policy | None = None,
         group: str | None = None,
     ) -> Job:
-        """Declare a job: add it, or change it where its definition differs.
+        """Declare a job: add it, or change it if its definition differs.
 
-        Where it is the same, nothing changes. Only a changed *schedule* moves the anchor and what
-        is not yet due; what is due or has begun is kept, once, unless the new schedule is one of
-        calendar moments and lacks it. Changed metadata or policy keep all of it.
+        Call this at every start: if the definition is the same, nothing changes. Only a changed
+        *schedule* moves the anchor and occurrences that are not yet due. An occurrence that is due
+        or has begun is kept, once, unless the new schedule lists calendar moments and this is none
+        of them. Changed metadata or a changed policy keep all occurrences.
 
         Returns:
             The job as stored; before the scheduler is open, as it would be stored.
 
         Raises:
             InvalidDefinition: A value is out of bounds; nothing was stored.
-            JobNotFound: It is on its way from another id, where it still is: the ``sync_jobs`` that
-                renames it was cut off, and is to be repeated.
-            JobUndecodable: What is stored under the id cannot be read by this version.
-            BackendUnavailable: Try again.
+            JobNotFound: A ``sync_jobs`` that moves the job here from another id was interrupted.
+                Call ``sync_jobs`` again.
+            JobUndecodable: This version cannot read the record under the id.
+            BackendUnavailable: The store cannot be reached; call again.
         """
         spec = spec_of(id, schedule, name, metadata, policy, group)
         if self._opened is None:
@@ -264,7 +273,7 @@ class Scheduler:
 
     async def submit_job(
         self,
-        id: str,  # noqa: A002 -- the word that users know the job by
+        id: str,
         schedule: Schedule,
         *,
         name: str | None = None,
@@ -272,7 +281,7 @@ class Scheduler:
         policy: Policy | None = None,
         group: str | None = None,
     ) -> Job:
-        """Add a job. Once finished, it is deleted after ``policy.keep_finished``.
+        """Add a job. Once it has finished, it is deleted after ``policy.keep_finished``.
 
         Returns:
             The job as stored; before the scheduler is open, as it would be stored.
@@ -280,7 +289,7 @@ class Scheduler:
         Raises:
             JobAlreadyExists: Another job is stored under the id; nothing was stored.
             InvalidDefinition: A value is out of bounds; nothing was stored.
-            BackendUnavailable: The outcome is unknown. Look before you submit again.
+            BackendUnavailable: The outcome is unknown. Call ``get_job`` before you submit again.
         """
         spec = spec_of(id, schedule, name, metadata, policy, group)
         if self._opened is None:
@@ -291,13 +300,14 @@ class Scheduler:
         """Add many jobs.
 
         Args:
-            specs: Their definitions, each id once.
-            atomic: All or none, as far as ``capabilities.bulk_limit`` reaches; False goes in
-                chunks, each of them all or none.
+            specs: The definitions, each id once.
+            atomic: Whether to store all jobs or none; ``capabilities.bulk_limit`` says how many
+                that can be. False stores them in chunks, each of which is all or none.
 
         Raises:
-            JobAlreadyExists: One of the ids is taken; with ``atomic`` nothing was stored.
-            InvalidDefinition: More jobs than the backend takes at once, or an id occurs twice.
+            JobAlreadyExists: An id is taken; with ``atomic`` nothing was stored.
+            InvalidDefinition: There are more jobs than the backend takes at once, or an id occurs
+                twice.
         """
         specs = list(specs)
         seen: set[str] = set()
@@ -339,31 +349,32 @@ class Scheduler:
     ) -> Synced:
         """Declare a whole set: add, change and remove jobs until the group is what the specs say.
 
-        It converges and is no transaction: called again, also by other replicas at the same time,
-        it goes on where it was interrupted. As with :meth:`ensure_job`, only a changed schedule
-        moves the next occurrence. A job of the same id that ``ensure_job`` declared without a group
-        joins the group.
+        A sync is no transaction, but it converges: call it again after an interruption, also from
+        other replicas at the same time, and it continues. As with :meth:`ensure_job`, only a
+        changed schedule moves the next occurrence. A job with the same id that ``ensure_job`` has
+        declared without a group joins the group.
 
         Args:
-            specs: The set, each id once; their group may be left out.
-            group: Its name, for example of the service.
-            version: Of this deployment: a whole number, or dotted numbers such as ``"1.4.10"``,
-                which grow with every deployment. Once a version has synced, older ones, and those
-                without one, change nothing any more. Without any version the last sync wins.
+            specs: The set, each id once. The specs may leave their group out.
+            group: The group's name, for example that of the service.
+            version: The version of this deployment: a whole number, or dotted numbers such as
+                ``"1.4.10"``, which grow with every deployment. Once a version has synced, syncs
+                with an older version, or with none, change nothing. If no sync has a version, the
+                last one wins.
             prune: Whether to remove jobs of the group that are not in the set.
-            dry_run: Whether to say only what would be done.
-            renamed_from: Earlier ids of jobs of the set, by their present ones. Such a job keeps
-                what is due, waits or was asked for, under the same keys; a run in flight ends under
-                the old id.
+            dry_run: Whether to return what would be done, and to write nothing.
+            renamed_from: The earlier ids of jobs of the set, by their present ids. A renamed job
+                keeps its pending occurrences, retries and requests under the same idempotency keys;
+                a run in flight ends under the old id.
 
         Raises:
             GroupConflict: An id is of another group, or was submitted; nothing was written.
             InvalidDefinition: A value is out of bounds, an id occurs twice or is of another group.
-            SchedulerNotStarted: Outside ``async with``.
-            BackendUnavailable: A part may have been done: call it again.
+            SchedulerNotStarted: The scheduler is not open.
+            BackendUnavailable: A part may have been done; call again.
         """
         opened = self._open()
-        syncing = Syncing(
+        sync = Sync(
             self._backend,
             opened.clock,
             new_id=self._new_id,
@@ -373,11 +384,11 @@ class Scheduler:
             version=version_of(version),
             renamed_from={} if renamed_from is None else renamed_from,
         )
-        return await syncing.run(specs, prune=prune, dry_run=dry_run)
+        return await sync.run(specs, prune=prune, dry_run=dry_run)
 
     async def update_job(
         self,
-        id: str,  # noqa: A002 -- the word that users know the job by
+        id: str,
         schedule: Schedule | Unset = UNSET,
         *,
         name: str | Unset | None = UNSET,
@@ -385,54 +396,60 @@ class Scheduler:
         policy: Policy | Unset = UNSET,
         group: str | Unset | None = UNSET,
     ) -> Job:
-        """Change what is given and keep the rest; see :meth:`ensure_job` for what that moves.
+        """Change the given fields and keep the others; :meth:`ensure_job` says what that moves.
 
         Raises:
             JobNotFound: There is no such job.
-            JobUndecodable: The record cannot be read by this version.
+            JobUndecodable: This version cannot read the record.
             InvalidDefinition: A value is out of bounds; nothing was stored.
         """
         changes = changes_of(schedule, name, metadata, policy, group)
         return await self._open().definitions.update(id, changes)
 
-    async def remove_job(self, id: str) -> None:  # noqa: A002 -- see ensure_job
-        """Remove a job. A run in flight is not interrupted, and cannot bring the job back.
+    async def remove_job(self, id: str) -> None:
+        """Remove a job. A run in flight continues, and cannot bring the job back.
 
         Raises:
             JobNotFound: There is no such job.
-            JobUndecodable: The record cannot be read by this version; it was left alone.
+            JobUndecodable: This version cannot read the record; it was left alone.
         """
         await self._open().definitions.remove(id)
 
     def in_transaction(self, connection: Any) -> JobsInTransaction:
-        """Return what declares and removes jobs inside the caller's own database transaction.
+        """Declare and remove jobs inside your own database transaction.
 
-        A job that is written so is visible, and wakes whoever waits, only if that commits.
+        Other workers see such a job, and wake up for it, only if your transaction commits.
 
         Args:
-            connection: Of the backend's driver, synchronous or asynchronous, to the backend's
-                database, with a transaction open or opened by its first statement.
+            connection: A connection of the backend's driver, synchronous or asynchronous, to the
+                backend's database. A transaction is open on it, or its first statement opens one.
+
+        Returns:
+            An object with methods like those of the scheduler, which write on the connection.
 
         Raises:
-            BackendError: The backend has no transactions, or stands in front of one that has them
-                and does not say how it takes part.
-            InvalidDefinition: The connection is none of its driver's, or commits each statement.
+            BackendError: The backend has no transactions, or wraps a backend that has them and does
+                not say how it takes part.
+            InvalidDefinition: The connection is not of the backend's driver, or it commits each
+                statement.
         """
-        opened = self._open(any_loop=True)  # what runs on the caller's connection is the caller's
+        opened = self._open(
+            any_loop=True
+        )  # the caller decides in which loop its connection is used
         store = transactions.within(self._backend, connection)
         return JobsInTransaction(store, opened.clock, new_id=self._new_id)
 
-    async def get_job(self, id: str) -> Job:  # noqa: A002 -- see ensure_job
-        """Return a job as it is stored.
+    async def get_job(self, id: str) -> Job:
+        """Return a job as stored.
 
         Raises:
             JobNotFound: There is no such job.
-            JobUndecodable: The record cannot be read by this version.
+            JobUndecodable: This version cannot read the record.
         """
         return await self._open().definitions.get(id)
 
     async def list_jobs(self, query: JobQuery | None = None) -> AsyncIterator[Job | Undecodable]:
-        """Iterate over jobs, a page at a time, in id order where the backend promises order."""
+        """Iterate over jobs, in the order of their ids if the backend promises an order."""
         self._open()
         query, after = query or JobQuery(), None
         while True:
@@ -446,9 +463,12 @@ class Scheduler:
     async def list_executions(
         self, query: ExecutionQuery | str | None = None
     ) -> AsyncIterator[Execution | UndecodableExecution]:
-        """Iterate over the history, newest first; a string is a job's id.
+        """Iterate over the history, newest first.
 
         A record that this version cannot read comes in its place, with its bytes and the reason.
+
+        Args:
+            query: A filter, or the id of a job. Without it, all executions come.
         """
         self._open()
         if isinstance(query, str):
@@ -465,85 +485,101 @@ class Scheduler:
 
     async def pause_job(
         self,
-        id: str,  # noqa: A002 -- see ensure_job
+        id: str,
         *,
         until: datetime | None = None,
         reason: str | None = None,
     ) -> Job:
-        """Pause a job: a run in flight settles, moments inside the pause are not due.
+        """Pause a job: until the pause ends, it runs only when it is triggered.
 
-        What is due, waits for a retry or was asked for before is held until the pause has ended. A
-        trigger during the pause runs.
+        A run in flight ends as usual. The schedule's moments inside the pause are not due.
+        Occurrences that were due, waited for a retry or were requested before the pause wait until
+        its end. A finished job stays as it is.
 
         Args:
-            id: Of the job. A finished one stays as it is.
-            until: When the pause ends by itself; ``None`` until ``resume_job``.
-            reason: For people.
+            id: The job's id.
+            until: The time when the pause ends on its own; ``None`` pauses until ``resume_job``.
+            reason: A text for people.
 
         Raises:
-            JobNotFound, JobUndecodable, InvalidDefinition: ``until`` is naive or has passed.
+            JobNotFound: There is no such job.
+            JobUndecodable: This version cannot read the record.
+            InvalidDefinition: ``until`` has no time zone, or has passed.
         """
         return await self._open().definitions.pause(id, until=until, reason=reason)
 
-    async def resume_job(self, id: str) -> Job:  # noqa: A002 -- see ensure_job
-        """End a pause. A one-shot whose moment passed meanwhile runs now.
+    async def resume_job(self, id: str) -> Job:
+        """End a pause. A one-shot whose moment has passed in the meantime runs now.
 
         Raises:
-            JobNotFound, JobUndecodable.
+            JobNotFound: There is no such job.
+            JobUndecodable: This version cannot read the record.
         """
         return await self._open().definitions.resume(id)
 
-    async def trigger_job(self, id: str) -> str:  # noqa: A002 -- see ensure_job
-        """Run a job once more, now, besides its schedule; also a paused or finished one.
+    async def trigger_job(self, id: str) -> str:
+        """Run a job once more, now, in addition to its schedule, even if it is paused or finished.
 
-        It waits for nothing but a run of the job that is under way, and ends and hurries no retry.
-        A second call before it has begun is the same request.
+        The request waits only for a run of the job that is under way. It does not end a waiting
+        retry, nor hurry it. A second call before the request has begun is the same request.
 
         Returns:
-            The key of its occurrence: its handler's ``event.key``, and in front of the attempt in
-            the ids of its executions.
+            The idempotency key of the occurrence: its handler finds it as ``event.key``, and the
+            ids of its executions begin with it.
 
         Raises:
-            JobNotFound, JobUndecodable.
+            JobNotFound: There is no such job.
+            JobUndecodable: This version cannot read the record.
             InvalidDefinition: 16 requests of the job wait already.
         """
         return await self._open().definitions.trigger(id)
 
-    async def reanchor_job(self, id: str) -> Job:  # noqa: A002 -- see ensure_job
-        """Have a job run at its schedule's next moment, where its stored one lies far after that.
+    async def reanchor_job(self, id: str) -> Job:
+        """Move a job to its schedule's next moment if its stored one lies far after that.
 
-        A clock that was far ahead for a while leaves such moments behind; retries and requests that
-        wait since then are due now. ``ensure_job``, ``update_job``, ``sync_jobs`` and
-        ``resume_job`` do the same for the jobs that they are given, and ``run_forever`` for all
-        jobs, soon after it has begun. Where the stored moment is the schedule's next one, or lies
-        less than an hour or a period after it, nothing is changed.
+        A clock that was far ahead for a while leaves such moments behind. Retries and requests that
+        have waited since then become due now. If the stored moment is the schedule's next one, or
+        lies less than an hour or a period after it, nothing changes.
+
+        You rarely need this: ``ensure_job``, ``update_job``, ``sync_jobs`` and ``resume_job`` do
+        the same for their jobs, and ``run_forever`` for all jobs, soon after it has begun.
 
         Raises:
-            JobNotFound, JobUndecodable.
+            JobNotFound: There is no such job.
+            JobUndecodable: This version cannot read the record.
         """
         return await self._open().definitions.reanchor(id)
 
-    async def skip_next(self, id: str) -> Job:  # noqa: A002 -- see ensure_job
-        """Skip the first occurrence after now; twice is once.
+    async def skip_next(self, id: str) -> Job:
+        """Skip the first occurrence after now. A second call skips no further one.
 
         Raises:
-            JobNotFound, JobUndecodable, NothingToSkip: There is no such occurrence.
+            JobNotFound: There is no such job.
+            JobUndecodable: This version cannot read the record.
+            NothingToSkip: The schedule has no occurrence after now.
         """
         return await self._open().definitions.skip_next(id)
 
-    async def unskip(self, id: str) -> Job:  # noqa: A002 -- see ensure_job
+    async def unskip(self, id: str) -> Job:
         """Take ``skip_next`` back.
 
         Raises:
-            JobNotFound, JobUndecodable.
+            JobNotFound: There is no such job.
+            JobUndecodable: This version cannot read the record.
         """
         return await self._open().definitions.unskip(id)
 
     async def prune(self, before: datetime) -> int:
-        """Delete executions that ended before the moment, and whatever has expired.
+        """Delete executions that ended before a moment, and all that has expired.
+
+        Args:
+            before: The moment, with a time zone.
 
         Returns:
             How many executions and jobs were deleted.
+
+        Raises:
+            InvalidDefinition: The moment has no time zone.
         """
         self._open()
         if not isinstance(before, datetime) or before.utcoffset() is None:  # type: ignore[redundant-expr]  # callers may not type-check
@@ -555,138 +591,139 @@ class Scheduler:
     @property
     def is_running(self) -> bool:
         """Whether ``run_forever`` is running."""
-        return self._opened is not None and self._opened.engine.running
+        return self._opened is not None and self._opened.loop.running
 
     async def wait_until_running(self) -> None:
         """Wait until ``run_forever`` has begun to look for work."""
         await self._running_event.wait()
 
     async def run_due(self) -> int:
-        """Run until nothing is left that was due when this was called.
+        """Run until no job is left that was due at the call.
 
         Returns:
             How many attempts ran.
 
         Raises:
-            HandlerNotSet: There is no handler.
-            SchedulerRunning: ``run_forever`` is running.
+            HandlerNotSet: The scheduler has no handler.
+            SchedulerRunning: ``run_forever`` or another ``run_due`` is running.
             BackendUnavailable: The store could not be reached.
         """
         opened = self._open()
         if self._handler is None:
             raise HandlerNotSet("set a handler before run_due: Scheduler(backend, handler=...)")
         if self._busy:
-            raise SchedulerRunning("run_due cannot run beside run_forever or another run_due")
+            raise SchedulerRunning("run_due cannot run while run_forever or another run_due does")
         self._busy = True
         before = opened.workers.completed
         try:
             await self._declare()
-            await opened.engine.run_due(opened.clock.now())
+            await opened.loop.run_due(opened.clock.now())
         finally:
             self._busy = False
         return opened.workers.completed - before
 
     async def run_forever(self, *, signals: bool | str = "auto") -> None:
-        """Run what is due until :meth:`stop`, a signal, or cancellation.
+        """Run due jobs until :meth:`stop`, a signal, or cancellation.
 
         Args:
-            signals: ``"auto"``: SIGINT and SIGTERM stop it, in the main thread and where the
-                default handlers stand; a second one stops at once. ``False``: leave signals alone.
+            signals: ``"auto"`` stops on SIGINT and SIGTERM, and at once on a second one. It applies
+                in the main thread, to signals that the program does not handle itself. ``False``
+                leaves signals alone.
 
         Raises:
-            SchedulerNotStarted: Outside ``async with``.
-            SchedulerRunning: It is running already.
-            SchedulerStopped: It has ended although nothing asked it to.
+            SchedulerNotStarted: The scheduler is not open.
+            SchedulerRunning: ``run_forever`` or ``run_due`` is running.
+            SchedulerStopped: The loop has ended although no stop was requested.
         """
-        engine = self._open().engine
+        loop = self._open().loop
         if self._busy:
             raise SchedulerRunning("run_forever is running already, or run_due is")
         self._busy = True
         try:
             await self._declare()
-            await engine.run_forever(signals=bool(signals), running=self._running_event.set)
+            await loop.run_forever(signals=bool(signals), running=self._running_event.set)
         finally:
             self._busy = False
             self._running_event = anyio.Event()
 
     async def stop(self, grace: timedelta | float = DEFAULT_GRACE) -> None:
-        """Stop ``run_forever``: no new claims, wait for handlers, write how they ended.
+        """Stop ``run_forever``: claim nothing more, wait for handlers, write their outcomes.
 
-        It has ended, or is given up, 5 seconds after the grace, whatever the store does. Called by
-        a handler, it asks and returns at once: the handler is waited for like all others.
+        This returns at the latest 5 seconds after the grace, whatever the store does. If a handler
+        calls it, it returns at once, and the scheduler waits for that handler as for all others.
 
         Args:
-            grace: For handlers to end, in seconds or as a timedelta; then they are cancelled and
-                their occurrences run again elsewhere or later (``interrupted``).
+            grace: How long handlers may still run, in seconds or as a timedelta. Then the scheduler
+                cancels them; their occurrences run again elsewhere or later (``interrupted``).
 
         Raises:
-            InvalidDefinition: The grace is no number of seconds from 0 on.
-            WrongEventLoop: In another event loop than the one that opened the scheduler.
+            InvalidDefinition: The grace is no number of seconds, or negative.
+            WrongEventLoop: This is not the event loop that opened the scheduler.
         """
         seconds = grace.total_seconds() if isinstance(grace, timedelta) else grace
         if not isinstance(seconds, (int, float)) or not seconds >= 0:  # type: ignore[redundant-expr]  # callers may not type-check
             raise InvalidDefinition("grace", f"must be seconds, 0 or more, not {grace!r}")
         if self._opened is not None:
             self._opened.affinity.check()
-            await self._opened.engine.stop(float(seconds))
+            await self._opened.loop.stop(float(seconds))
 
     # -- health
 
     async def health(self) -> Health:
-        """Tell whether this scheduler does its work, with a real write to the backend.
+        """Return whether this scheduler works, after a real write to the backend.
 
         Raises:
-            SchedulerNotStarted: Outside ``async with``.
+            SchedulerNotStarted: The scheduler is not open.
         """
         opened = self._open()
-        trouble = self._observers.trouble
+        set_problem = self._observers.set_problem
         try:
             await self._backend.check()
-            trouble("backend", None)
-        except Exception as error:  # noqa: BLE001 -- whatever it is, it is what health is asked for
-            trouble("backend", f"{type(error).__name__}: {error}")
+            set_problem("backend", None)
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it is the problem to report
+            set_problem("backend", f"{type(error).__name__}: {error}")
         missing = "no handler is set: nothing is claimed" if self._handler is None else None
-        trouble("handler", missing)
-        engine = opened.engine
-        stalled = f"has not looked for work since {engine.looked_at}" if engine.stalled() else None
-        trouble("loop", stalled)
+        set_problem("handler", missing)
+        loop = opened.loop
+        stalled = f"has not looked for work since {loop.looked_at}" if loop.stalled() else None
+        set_problem("loop", stalled)
         return self._health(opened)
 
     def snapshot(self) -> Health | None:
-        """Return what is known without asking the backend, for metrics; callable in any thread.
+        """Return what this process knows without asking the backend. Any thread may call this.
 
         Returns:
-            ``None`` outside ``async with``.
+            The state, for metrics; ``None`` if the scheduler is not open.
         """
         opened = self._opened
         return None if opened is None else self._health(opened)
 
     def _health(self, opened: _Opened) -> Health:
-        engine, workers, problems = opened.engine, opened.workers, self._observers.problems
+        loop, workers, problems = opened.loop, opened.workers, self._observers.problems
         return Health(
             healthy=not problems,
             problems=problems,
             notices=self._observers.notices,
-            running=engine.running,
+            running=loop.running,
             executing=workers.active,
-            unsettled=len(workers.holdings.runs),
+            unsettled=len(workers.in_flight.runs),
             completed=workers.completed,
-            looked_at=engine.looked_at,
-            full_since=engine.full_since,
-            oldest_due=workers.holdings.oldest_due(),
+            looked_at=loop.looked_at,
+            full_since=loop.full_since,
+            oldest_due=workers.in_flight.oldest_due(),
             lateness=workers.lateness,
-            claims_lost=workers.holdings.claims_lost,
-            backend_errors=workers.holdings.backend_errors,
+            claims_lost=workers.in_flight.claims_lost,
+            backend_errors=workers.in_flight.backend_errors,
             at=opened.clock.now(),
         )
 
 
 @frozen
 class _Opened:
-    """What an open scheduler is made of."""
+    """The parts of an open scheduler."""
 
     clock: Clock
     workers: Workers
-    engine: Engine
+    loop: Loop
     definitions: Definitions
     affinity: Affinity

@@ -1,8 +1,8 @@
-# ruff: noqa: TRY004 -- one kind of error, whose text is a message, for all that cannot be read
-"""Settings: what a file, a mapping or the environment says, as typed values.
+# ruff: noqa: TRY004 -- one kind of error for every value that cannot be read; its text is the message
+"""Settings: values from a file, a mapping or the environment, with types.
 
-A settings class is an attrs class; its fields are the keys. A key may be written in any of the
-usual ways: ``stream_name``, ``streamName``, ``stream-name``, ``STREAM_NAME``.
+A settings class is an attrs class; its fields are the keys. You may write a key in any of the usual
+ways: ``stream_name``, ``streamName``, ``stream-name``, ``STREAM_NAME``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from sched_core.errors import InvalidDefinition
 
 if TYPE_CHECKING:
     from cattrs import Converter
+
+__all__ = ["Section", "duration", "nearest", "plain", "setting", "without_password"]
 
 T = TypeVar("T")
 
@@ -40,12 +42,12 @@ _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)(us|µs|ms|s|m|h|d|w)", re.ASCII)
 def setting(
     default: Any = attrs.NOTHING, *, aliases: tuple[str, ...] = (), secret: bool = False
 ) -> Any:
-    """Return a field of a settings class; needed only for one with aliases, or secret.
+    """Return a field of a settings class; only a secret one or one with aliases needs this.
 
     Args:
-        default: Where nothing is said.
+        default: The value if the key is missing.
         aliases: Other names of the key.
-        secret: The value is in no message, and not in the ``repr``.
+        secret: Whether to keep the value out of messages and of the ``repr``.
     """
     return attrs.field(
         default=default, repr=not secret, metadata={_ALIASES: aliases, _SECRET: secret}
@@ -58,7 +60,7 @@ def duration(value: object) -> timedelta:
     The units are ``us``, ``ms``, ``s``, ``m``, ``h``, ``d`` and ``w``.
 
     Raises:
-        ValueError: It is none, or negative.
+        ValueError: The value is no duration, or is negative.
     """
     if isinstance(value, timedelta):
         return value
@@ -94,13 +96,13 @@ def _spelt_like(example: str, name: str) -> str:
 
 
 class Section(Mapping[str, Any]):
-    """The part of a configuration that is a backend's: keys as they were written.
+    """The part of a configuration that is a backend's, with its keys as they were written.
 
     Args:
-        name: For messages, for example ``scheduler.nats``.
-        values: What was said.
-        sources: For keys that came from the environment, the variable's name.
-        create: Whether the backend may make its store where there is none.
+        name: The section's name in messages, for example ``scheduler.nats``.
+        values: The values by key.
+        sources: The names of the variables of keys that came from the environment.
+        create: Whether the backend may create its store if there is none.
     """
 
     def __init__(
@@ -129,7 +131,7 @@ class Section(Mapping[str, Any]):
         return f"<Section {self.name}: {', '.join(self._values) or 'empty'}>"
 
     def existing(self) -> Section:
-        """Return the same section for a store that must be there already."""
+        """Return the same section for a store that must exist."""
         return Section(self.name, self._values, self._sources, create=False)
 
     def with_value(
@@ -138,10 +140,10 @@ class Section(Mapping[str, Any]):
         """Return the section with another value.
 
         Args:
-            key: Of the value.
-            value: It.
-            source: Where it comes from, for messages.
-            instead_of: Other names of the key, whose values go.
+            key: The key of the value.
+            value: The value.
+            source: Where the value comes from, for messages.
+            instead_of: Other names of the key, whose values are left out.
         """
         names = {plain(name) for name in (key, *instead_of)}
         values = {name: each for name, each in self._values.items() if plain(name) not in names}
@@ -150,7 +152,7 @@ class Section(Mapping[str, Any]):
         return Section(self.name, values, sources, create=self.create)
 
     def where(self, key: str) -> str:
-        """Return what a message calls a key."""
+        """Return the name of a key for messages."""
         source = self._sources.get(plain(key))
         path = f"{self.name}.{key}"
         return path if source is None else f"{path} (from {source})"
@@ -158,9 +160,8 @@ class Section(Mapping[str, Any]):
     def read(self, cls: type[T]) -> T:
         """Return the section as an instance of a settings class.
 
-        Values are converted where nothing is lost: what comes from the environment is text, and
-        ``"5"`` is a number, ``"true"`` a truth, ``"24h"`` a duration there. Tables are nested
-        settings classes.
+        Text is converted if nothing is lost, since the environment holds text only: ``"5"`` is a
+        number, ``"true"`` a truth value, ``"24h"`` a duration. Tables are nested settings classes.
 
         Raises:
             InvalidDefinition: A key is unknown, given twice, missing, or its value cannot be read.
@@ -222,7 +223,7 @@ def _keys(fields: Mapping[str, attrs.Attribute[Any]]) -> list[str]:
 
 
 def plain(name: str) -> str:
-    """Return a key without what spellings differ in."""
+    """Return a key in the form in which all its spellings are the same."""
     return name.replace("_", "").replace("-", "").lower()
 
 
@@ -250,7 +251,7 @@ def _text(value: object) -> str:
 
 
 def _texts(value: object) -> tuple[str, ...]:
-    """Return several texts; one is as good as a list of one."""
+    """Return several texts; one text counts as a list of one."""
     listed = [value] if isinstance(value, str) else value
     if not isinstance(listed, list | tuple) or not all(isinstance(each, str) for each in listed):
         raise ValueError("must be text, or a list of texts")

@@ -24,7 +24,7 @@ class FakeClock:
     """A clock for tests; it implements the ``Clock`` port.
 
     Args:
-        start: Where it stands; 2026-01-01 UTC unless given.
+        start: The moment that it shows at first; 2026-01-01 UTC unless given.
     """
 
     def __init__(self, start: datetime = EPOCH) -> None:
@@ -34,7 +34,7 @@ class FakeClock:
         self._order = itertools.count()
 
     def now(self) -> datetime:
-        """Return where the clock stands, in UTC."""
+        """Return the moment that the clock shows, in UTC."""
         return self._now
 
     def elapsed(self) -> float:
@@ -51,10 +51,10 @@ class FakeClock:
             await anyio.lowlevel.checkpoint()
 
     def advance(self, by: timedelta | None = None, **units: float) -> datetime:
-        """Move the clock forwards and wake who slept until then; return where it stands now.
+        """Move the clock forwards and wake the calls that slept until then; return the new time.
 
         Raises:
-            InvalidDefinition: Backwards. Use :meth:`jump` for that.
+            InvalidDefinition: The step is negative. Use :meth:`jump` to go back.
         """
         by = timedelta(**units) if by is None else by
         if by < timedelta(0):
@@ -63,21 +63,21 @@ class FakeClock:
         return self.jump(self._now + by)
 
     def jump(self, to: datetime | timedelta) -> datetime:
-        """Set the clock, forwards or backwards, as an operator might; return where it stands.
+        """Set the clock, forwards or backwards, as an operator might; return the new time.
 
         Args:
             to: A moment, or a timedelta from the present one.
         """
         before = self._now
         self._now = before + to if isinstance(to, timedelta) else utc(to, "to")
-        # Set back, everybody looks again: see Clock.sleep_until.
+        # When it is set back, every sleeper looks again: see Clock.sleep_until.
         while self._sleepers and (self._now < before or self._sleepers[0][0] <= self._now):
             heapq.heappop(self._sleepers)[2].set()
         return self._now
 
 
 class RecordingHandler:
-    """A sync or async handler's stand-in that keeps the events it was called with."""
+    """A handler for tests that keeps the events that it was called with."""
 
     def __init__(self) -> None:
         self.events: list[JobEvent] = []

@@ -10,7 +10,8 @@ from attrs import asdict, frozen
 from sched_core._support.redaction import without_password
 from sched_core.errors import BackendError, InvalidDefinition, ModeNotConfigured
 from sched_core.settings import Section, setting
-from sched_sql.backend import SqlBackend
+from sched_sql.backend import DatabaseBackend
+from sched_sql.dialects import SqlBackend
 
 DEFAULT = "sqlite:///scheduler.db"
 """The database where none is named: a file in the working directory."""
@@ -18,13 +19,14 @@ DEFAULT = "sqlite:///scheduler.db"
 
 @frozen
 class SqlSettings:
-    """The section ``scheduler.sql``, also ``scheduler.gorm``. What is unset is the backend's own.
+    """The section ``scheduler.sql`` or ``scheduler.gorm``; what is unset has the backend's default.
 
     Attributes:
-        url: The database's address, as :class:`~sched_sql.SqlBackend` takes it.
-        lease, timeout: As there.
-        synchronous: As there, for SQLite.
-        schema, migrate, pooled, handler_connections: As there, for PostgreSQL.
+        url: The database's address, as :func:`~sched_sql.SqlBackend` takes it.
+        lease, timeout: Options of both backends.
+        synchronous: An option of :class:`~sched_sql.SqliteBackend`.
+        schema, migrate, pooled, handler_connections: Options of
+            :class:`~sched_sql.PostgresBackend`.
     """
 
     url: str = setting(DEFAULT, aliases=("dsn", "database"), secret=True)
@@ -37,7 +39,7 @@ class SqlSettings:
     handler_connections: int | None = None
 
 
-def open_sql(section: Section) -> SqlBackend:
+def open_sql(section: Section) -> DatabaseBackend:
     """Return the backend that the section describes, not open yet.
 
     Raises:

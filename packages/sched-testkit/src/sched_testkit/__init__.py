@@ -1,4 +1,17 @@
-"""The conformance suite for backends of the scheduler, and tools for testing with it."""
+"""The conformance suite for backends of the scheduler, and tools for testing with it.
+
+Who uses what:
+
+- Authors of backends: this package, that is :class:`Harness` and :func:`conformance`, and
+  :mod:`sched_testkit.torture` for real processes under faults.
+- Users of the scheduler, in their tests: the pytest fixtures of :mod:`sched_testkit.fixtures`,
+  which are there without an import, and the hypothesis strategies of
+  :mod:`sched_testkit.strategies`.
+- The project itself: :mod:`sched_testkit.simulation`, which proves sched-core.
+
+:mod:`sched_testkit.laws` may be read, but is not imported by others. What begins with an
+underscore is internal.
+"""
 
 import pytest
 

@@ -1,7 +1,7 @@
 """Fixtures for users of the scheduler: days pass in milliseconds, and every run is at its instant.
 
 Neither fixture needs an event loop, so both work in plain tests (with ``anyio.run``), in anyio's,
-on asyncio and trio, and beside pytest-asyncio::
+on asyncio and trio, and together with pytest-asyncio::
 
     def test_three_days(fake_scheduler):
         async def main():
@@ -32,7 +32,7 @@ TURNS = 50
 PATIENCE = 0.05
 """Seconds of real time that a handler gets, which waits for something else than the clock."""
 ENDLESS = timedelta(days=36_500)
-"""The lease: nobody else is there to take over."""
+"""The lease never ends: there is no other worker to take over."""
 
 
 class _UsersClock(FakeClock):
@@ -67,8 +67,8 @@ class FakeScheduler(Scheduler):
     """A scheduler in memory that runs already, and whose time passes by :meth:`advance` only.
 
     Attributes:
-        clock: Where time stands; handlers may sleep on it.
-        store: The data.
+        clock: The fake clock; handlers may sleep on it.
+        store: The store with all jobs and executions.
     """
 
     def __init__(self, clock: FakeClock, **options: Any) -> None:

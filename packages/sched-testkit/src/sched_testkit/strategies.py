@@ -1,6 +1,6 @@
 """Hypothesis strategies for everything that a backend must keep: moments, schedules, jobs.
 
-Each is made once: hypothesis examines a new one anew, which takes longer than drawing from it.
+Each is made once: hypothesis examines every new one, which takes longer than drawing from it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ NASTY = (
 """What stores get wrong more often than other text."""
 
 LONG = ("k" * 255, "é" * 255, "\U0001f600" * 255)
-"""As long as a text may be, which chance seldom makes them: in one to four bytes each."""
+"""Texts of the greatest length, which chance seldom makes: characters of one to four bytes."""
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Who has a job, and what is decided about it."""
+"""Claims of jobs, and what is decided about them."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from sched_core._support.values import quick
 @quick
 @frozen(weakref_slot=False)
 class Hold:
-    """A claim as it is stored: all that its executions need, whatever becomes of the job.
+    """A claim as it is stored: all that its executions need, even if the job is edited or removed.
 
     Attributes:
-        job_id: Of the job.
-        uid: Of the incarnation.
-        token: With ``worker`` the fence.
-        worker: Who has it.
-        claimed_at: By the clock that decides.
-        renewed_at: When its holder last gave a sign of life.
+        job_id: The job's id.
+        uid: The uid of the job's incarnation.
+        token: The fencing token: it and ``worker`` tell this claim from every other.
+        worker: The worker that has it.
+        claimed_at: When it was made, by the clock that decides.
+        renewed_at: When its worker last renewed it; before that, ``claimed_at``.
         expires_at: When others may take it over.
         pending: The occurrence as it was claimed; ``None`` for a claim that ends a pause.
         keep: How long its executions are kept; ``None`` without end.
-        alone_at: Since when its worker has run nothing else beside it; ``None``: it has.
+        alone_at: Since when its worker has run nothing else at the same time; ``None`` where the
+            worker runs other jobs, too.
     """
 
     job_id: str
@@ -47,15 +48,15 @@ class Hold:
 @quick
 @frozen(weakref_slot=False)
 class Claim:
-    """What a worker receives: the job as it was claimed, and the fence.
+    """What a worker receives: the job as it was claimed, and the fencing token.
 
     Attributes:
-        job: As it was claimed.
-        token: Grows with every claim of the id.
-        worker: Who has it.
-        claimed_at: By the clock that decides.
+        job: The job as it was claimed.
+        token: The fencing token; it grows with every claim of the id.
+        worker: The worker that has the claim.
+        claimed_at: When it was made, by the clock that decides.
         expires_at: When others may take it over, unless it is renewed.
-        cancel: Seen at a renewal: the run is to be cancelled.
+        cancel: Whether the run is to be cancelled; a renewal tells it.
     """
 
     job: Job
@@ -68,10 +69,10 @@ class Claim:
 
 @frozen
 class Room:
-    """What a worker can take.
+    """How many more jobs a worker can take.
 
     Attributes:
-        limit: How many jobs at the most, in all. Where it is 0, lost claims end all the same.
+        limit: The most jobs to claim. Where it is 0, lost claims end all the same.
     """
 
     limit: int
@@ -79,10 +80,10 @@ class Room:
 
 @frozen
 class Claimed:
-    """What a look for due jobs brought.
+    """What a search for due jobs brought.
 
     Attributes:
-        claims: In the order of ``due_at``.
+        claims: The new claims, in the order of ``due_at``.
         lapsed: The executions that were written about claims whose lease had ended.
     """
 
@@ -95,8 +96,8 @@ class Renewal:
     """A claim whose lease is to be extended.
 
     Attributes:
-        claim: As it was handed out or renewed.
-        alone: Whether its worker runs nothing else beside it.
+        claim: The claim as it was handed out or last renewed.
+        alone: Whether its worker runs nothing else at the same time.
     """
 
     claim: Claim
@@ -108,10 +109,10 @@ class Settlement:
     """What a claim ends with; written atomically.
 
     Attributes:
-        claim: That ends.
+        claim: The claim that ends.
         expected: The revision that ``standing`` was decided on.
-        standing: The new one; ``None`` leaves the job alone and only frees the claim.
-        executions: To add.
+        standing: The job's new standing; ``None`` leaves the job alone and only frees the claim.
+        executions: The executions to add.
     """
 
     claim: Claim
@@ -122,12 +123,12 @@ class Settlement:
 
 @frozen
 class Settled:
-    """What became of a settlement.
+    """What the backend did with a settlement.
 
     Attributes:
         outcome: ``written`` now or by an earlier try; ``busy``: locked elsewhere, try again;
             ``conflict``: the job was edited, decide on ``job``; ``claim_lost``: nothing is written.
-        job: With ``conflict``: what is stored now, ``None`` if it is gone.
+        job: What is stored now, with ``conflict``; ``None`` if it is gone.
     """
 
     outcome: Literal["written", "busy", "conflict", "claim_lost"]
@@ -143,7 +144,7 @@ class Change:
 
 
 @frozen
-class Asked:
+class Requested:
     """A job with a request in it, and the number of the request's occurrence."""
 
     job: Job
@@ -156,16 +157,17 @@ class Start:
     """Call the handler.
 
     Attributes:
-        number: Of the occurrence.
-        scheduled_at: Its nominal moment.
-        kind: Why it is there.
-        attempt: From 1.
-        coalesced: How many further moments the run stands for.
+        number: The occurrence's number.
+        scheduled_at: The occurrence's nominal moment.
+        kind: Why the occurrence is there.
+        attempt: The attempt's number, counted from 1.
+        coalesced: How many further moments the run covers.
         coalesced_until: The last of them.
-        deadline: With ``overlap="cancel"``: when the run is to be cancelled.
-        alone: Whether the worker is to run nothing else beside it: the next lost claim is its last.
-        args: For the handler.
-        following: The moment after all that it stands for, where that is known.
+        deadline: When the run is to be cancelled, with ``overlap="cancel"``.
+        alone: Whether the worker is to run nothing else at the same time: the next lost claim is
+            the occurrence's last.
+        args: The request's arguments for the handler.
+        following: The moment after all that the run covers, where that is known.
     """
 
     number: int
@@ -194,8 +196,8 @@ class Ended:
 
     Attributes:
         status: SUCCEEDED, FAILED, INTERRUPTED, SNOOZED or CANCELLED.
-        reason: For people.
-        delay: Of a snooze, or of a failure that says itself when to try again.
+        reason: Why, in words for people.
+        delay: The wait before the next attempt, of a snooze or of a failure that asks for one.
         retry: False for a failure that is final, whatever the policy.
         by_store: Whether it was interrupted by a failure of the store, and not by a stop: it is
             attempted again after a wait that grows.

@@ -16,7 +16,7 @@ from sched_core.schedule import Schedule
 
 
 class Effects(Protocol):
-    """Makes the transactions in which handlers write and their occurrences are settled."""
+    """The maker of transactions in which handlers write and their occurrences are settled."""
 
     def begin(self, event: JobEvent) -> Any:
         """Return what ``event.transaction()`` returns."""
@@ -38,17 +38,17 @@ class JobEvent:
     """What a handler receives.
 
     Attributes:
-        id: Of the job.
-        name: Of the job.
-        metadata: Of the job, read-only.
-        schedule: Of the job.
+        id: The job's id.
+        name: The job's name.
+        metadata: The job's metadata, read-only.
+        schedule: The job's schedule.
         scheduled_at: The occurrence's nominal moment, in UTC.
         started_at: When this attempt began.
-        attempt: From 1.
+        attempt: The attempt's number, counted from 1.
         key: The same for every attempt at this occurrence and no other: use it for idempotency.
         token: Higher for every later claim of this job: hand it to stores that can fence.
         kind: Why the occurrence is there: its schedule, or a request.
-        coalesced: How many further occurrences this run stands for; the same at every attempt.
+        coalesced: How many further occurrences this run covers; the same at every attempt.
         coalesced_until: The last of them.
         last_completed_at: When the newest earlier run ended.
     """

@@ -1,4 +1,4 @@
-"""One record of the history."""
+"""Executions: the records of the history."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Kind(enum.Enum):
     SCHEDULED = "scheduled"
     TRIGGERED = "triggered"
     RERUN = "rerun"
-    """Of an occurrence that has ended, for its moment and with its arguments."""
+    """A request to run an ended occurrence again, for its moment and with its arguments."""
     BACKFILLED = "backfilled"
     """A moment of the schedule that was asked for; the moments of a range one after the other."""
 
@@ -37,7 +37,7 @@ class Status(enum.Enum):
     MISSED = "missed"
     """Passed over by the misfire policy."""
     SKIPPED = "skipped"
-    """By ``skip_next``, or because another occurrence was under way."""
+    """Passed over by ``skip_next``, or because another occurrence was under way."""
     CANCELLED = "cancelled"
     SUPERSEDED = "superseded"
     """Due or begun, and then edited or removed away."""
@@ -56,24 +56,24 @@ class Execution:
 
     Attributes:
         id: ``uid:number:attempt``; what makes a repeated settlement harmless.
-        job_id: Of the job.
-        uid: Of the incarnation.
-        number: With the uid: the occurrence.
-        attempt: From 1; 0 where nothing ran.
+        job_id: The job's id.
+        uid: The uid of the job's incarnation.
+        number: The occurrence's number; with the uid it names the occurrence.
+        attempt: The attempt's number, counted from 1; 0 where nothing ran.
         kind: Why the occurrence was there.
         scheduled_at: The occurrence's nominal moment.
         status: How it ended.
-        final: Whether the occurrence ended with it; at most one for each is final.
-        token: Of the claim.
-        worker: Who wrote it, or who was lost.
+        final: Whether the occurrence ended with it; an occurrence has at most one such execution.
+        token: The claim's fencing token.
+        worker: The worker that wrote it, or whose claim was lost.
         claimed_at: When the claim was made.
         started_at: When the handler was called, ``None`` if it was not.
         finished_at: When it ended.
-        reason: For people.
-        coalesced: Further moments after ``scheduled_at`` that it stands for.
+        reason: Why, in words for people.
+        coalesced: How many further moments after ``scheduled_at`` it covers.
         coalesced_until: The last of them.
-        snoozes: Of the occurrence.
-        expires_at: From when on the backend may delete it.
+        snoozes: How often the occurrence's handler had asked for later.
+        expires_at: The moment from which on the backend may delete it.
     """
 
     id: str
@@ -103,7 +103,7 @@ class Execution:
 
 
 def occurrence_key(uid: str, number: int) -> str:
-    """Return what names an occurrence, and what its handlers use for idempotency."""
+    """Return the occurrence's name, which its handlers use as idempotency key."""
     return f"{uid}:{number}"
 
 

@@ -16,11 +16,11 @@ from sched_core.errors import InvalidDefinition, shown
 from sched_core.schedule import Schedule
 
 LONGEST_TEXT = 255
-"""Characters in an id, a name or a group."""
+"""The most characters in an id, a name or a group."""
 RESERVED = "sched:"
 """Ids that begin with it are this package's own records: never due, never listed."""
 LARGEST_METADATA = 64 * 1024
-"""Bytes of UTF-8 in all keys and values together."""
+"""The most bytes of UTF-8 in all keys and values together."""
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
 
@@ -45,7 +45,8 @@ def check_text(name: str, value: object) -> None:
     """Refuse what cannot be an id, a name or a group.
 
     Raises:
-        InvalidDefinition: Not a string, empty, over 255 characters, or with a control character.
+        InvalidDefinition: It is no string, is empty, has more than 255 characters, or has a control
+            character.
     """
     if not isinstance(value, str):
         raise InvalidDefinition(name, f"must be a string, not {shown(value)}")
@@ -97,10 +98,10 @@ class JobSpec:
     Args:
         id: 1 to 255 characters, none of them a control character.
         schedule: When the job occurs.
-        name: For people; 255 characters at most.
+        name: A name for people; 255 characters at most.
         metadata: Handed to the handler; at most 64 KiB. Kept as a read-only copy.
         policy: How occurrences are treated.
-        group: Of ``sync_jobs``.
+        group: The set of jobs that ``sync_jobs`` keeps it in.
 
     Raises:
         InvalidDefinition: A field is out of bounds; the message names it and the remedy.
@@ -138,13 +139,13 @@ class Job:
 
     Attributes:
         spec: What the user declared.
-        uid: Of the incarnation: another one after remove and add.
-        declared: Whether by ``ensure_job``.
+        uid: The incarnation: a job that is removed and added again has another one.
+        declared: Whether ``ensure_job`` declared it.
         anchor: When the schedule took effect.
         standing: What runs and operators change.
-        revision: Given by the backend on every write, a takeover included.
-        held: Given by the backend on every read: the number of the occurrence that a claim holds.
-        held_at: Given likewise: when that claim was made.
+        revision: A number that the backend gives on every write, a takeover included.
+        held: The number of the occurrence that a claim holds; the backend gives it on every read.
+        held_at: When that claim was made; given likewise.
     """
 
     spec: JobSpec

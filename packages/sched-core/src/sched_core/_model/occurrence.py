@@ -12,10 +12,10 @@ from sched_core._model.execution import Kind, Status
 from sched_core._support.values import quick
 
 MOST_REQUESTS = 16
-"""Requests that may wait in one job."""
+"""The most requests that may wait in one job."""
 _SCHEDULED = Kind.SCHEDULED  # a member of an enumeration takes ten times as long to look up
 MOST_GAPS = 16
-"""Gaps behind one occurrence that are told apart; of more, the newest two are one."""
+"""The most gaps behind one occurrence that are told apart; of more, the newest two become one."""
 
 
 class State(enum.Enum):
@@ -32,26 +32,27 @@ class Pending:
     """One occurrence that has not ended. ``uid:number`` is its name, given once.
 
     Attributes:
-        number: From the job's counter; it never changes and is never used again.
+        number: Its number from the job's counter; it never changes and is never used again.
         scheduled_at: Its nominal moment.
-        due_at: From when on it may be claimed: jitter, a retry's wait, a snooze.
+        due_at: The moment from which on it may be claimed; jitter, a retry's wait or a snooze put
+            it after ``scheduled_at``.
         kind: Why it is there.
-        attempts: That have their execution.
-        failures: Those of them that failed.
-        lost: Claims of it that were lost in a row.
+        attempts: How many attempts have their execution.
+        failures: How many of them failed.
+        lost: How many claims of it were lost in a row.
         snoozes: How often its handler has asked for later.
-        began_at: When it was first claimed and did not end with that claim. What it stands for is
-            fixed then, and is the same at every attempt.
-        coalesced, coalesced_until: What an edit has fixed of what it stands for: how many moments
-            of the schedule before, and the last of them.
-        key: Of a request: the same key, not yet ended, is the same request.
-        origin: Of a request: the number that it was asked for with; its own but in a backfill.
-        until: Of a backfill: the end of its range. Of the schedule's: it stands for nothing after
+        began_at: When it was first claimed and did not end with that claim. The moments that it
+            covers are fixed then, and are the same at every attempt.
+        coalesced, coalesced_until: How many further moments of the schedule it covers, and the last
+            of them, as far as an edit has fixed that.
+        key: The key of a request: until it has ended, a request with the same key is the same.
+        origin: The number that a request was made under; its own but in a backfill.
+        until: The end of a backfill's range. An occurrence of the schedule covers nothing after
             this moment, because it had begun when it was edited or paused.
-        args: Of a request: for the handler.
-        derived_from: Of the schedule's: what its moment was derived from besides the schedule, as
-            ``schedule.derivation`` writes it.
-        retry_at: Where ``due_at`` is a deadline that comes first: when the next attempt is due.
+        args: The request's arguments for the handler.
+        derived_from: The data that the schedule's moment was derived from, such as rules of time
+            zones; ``schedule.derivation`` writes it.
+        retry_at: When the next attempt is due, where ``due_at`` is a deadline that comes first.
     """
 
     number: int
@@ -74,7 +75,7 @@ class Pending:
 
     @property
     def is_scheduled(self) -> bool:
-        """Whether it is the schedule's, and no request."""
+        """Whether the schedule made it, and no request."""
         return self.kind is _SCHEDULED
 
 
@@ -85,8 +86,8 @@ class Pause:
     Attributes:
         since: When it began.
         last_number: The newest number that was given by then.
-        until: When it ends by itself, ``None`` for not.
-        reason: For people.
+        until: When it ends on its own; ``None`` until further notice.
+        reason: Why, in words for people.
     """
 
     since: datetime
@@ -97,9 +98,10 @@ class Pause:
 
 @frozen
 class Gap:
-    """Moments in ``(since, end]`` are not the schedule's.
+    """A span ``(since, end]`` whose moments do not count as the schedule's.
 
-    A pause, what an overlap skipped, or one moment that was cancelled before it came.
+    It comes from a pause, from what an overlap skipped, or from one moment that was cancelled
+    before it came.
     """
 
     since: datetime
@@ -115,10 +117,10 @@ class Standing:
         last_number: The newest number that was given.
         scheduled: The schedule's occurrence that is next, or under way.
         due_at: The one moment that backends compare: that of what a claim is for.
-        requests: What was asked for besides the schedule, in the order of asking.
-        pause: That is in force.
-        gaps: Behind ``scheduled``, in order; empty but where it outlived a pause or an overlap, or
-            what was before it was cancelled and has not come.
+        requests: The requests that have not ended, in the order in which they were made.
+        pause: The pause that is in force.
+        gaps: The gaps behind ``scheduled``, in order. There are some only where it outlived a pause
+            or an overlap, or where a moment before it was cancelled and has not come.
         spare: The last moment of a schedule, inside a pause after which it has none: no misfire
             policy passes it over.
         skip: The moment that ``skip_next`` marked.
@@ -127,8 +129,8 @@ class Standing:
         last_scheduled_at: The newest moment of the schedule that has its final execution, or began;
             not what was cancelled before it came.
         last_finished_at: When the newest run ended.
-        last_status: Of the newest execution.
-        expires_at: From when on a finished job may be deleted.
+        last_status: The newest execution's status.
+        expires_at: The moment from which on a finished job may be deleted.
     """
 
     last_number: int

@@ -15,7 +15,7 @@ Overlap = Literal["late", "skip", "cancel"]
 KEPT: Final = timedelta(days=30)
 """How long an execution is kept unless the policy says so, or its schedule's gaps are long."""
 KEPT_GAPS = 10
-"""Of a schedule with long gaps: for how many of them."""
+"""How many gaps of its schedule an execution is kept, where those are long."""
 
 
 def _duration(
@@ -51,7 +51,7 @@ def _number(name: str, value: object, *, least: float, most: float) -> None:
 
 @frozen
 class Coalesce:
-    """The first missed occurrence runs, once, and stands for the further ones that passed."""
+    """The first missed occurrence runs, once, and covers the further ones that passed."""
 
 
 @frozen
@@ -94,7 +94,7 @@ class Retry:
     Args:
         attempts: Failures that settle the occurrence, the first included; 1 is no retry.
         backoff: The pause after the first failure.
-        factor: By which the pause grows with each further failure.
+        factor: The factor by which the pause grows with each further failure.
         maximum: The longest pause.
         jitter: A share of the pause, from 0 to 1, by which it is lengthened; derived from the
             occurrence's key, so that every replica computes the same.
@@ -143,17 +143,17 @@ class Policy:
     """How a job's occurrences are treated.
 
     Args:
-        misfire: What happens to what passed before it could begin.
-        overlap: What happens to what passes while an occurrence is under way, its retries included:
-            it is ``late`` like everything else, or ``skip``ped with one execution for all of it; or
-            it ``cancel``s the one under way at its moment.
-        retry: What happens to failed ones.
-        timeout: After which a run is cancelled and failed.
+        misfire: What happens to occurrences that passed before they could begin.
+        overlap: What happens to occurrences that pass while one is under way, its retries included:
+            they are ``late`` like all others, or ``skip``ped with one execution for all of them; or
+            the first of them ``cancel``s the one under way.
+        retry: What happens to failed occurrences.
+        timeout: How long a run may take before it is cancelled and failed.
         jitter: A job is handed out up to this much after its nominal moment.
-        max_lost: Lost claims in a row after which the occurrence is ``failed``. Only one that was
-            lost while nothing ran beside it counts as the last of them.
-        max_snoozes: After so many, one more is a failure.
-        pause_after: So many final failures of scheduled occurrences in a row pause the job.
+        max_lost: How many claims in a row may be lost before the occurrence is ``failed``. A claim
+            counts as the last of them only if the worker ran nothing else when it was lost.
+        max_snoozes: How many snoozes an occurrence has; one more is a failure.
+        pause_after: How many final failures of scheduled occurrences in a row pause the job.
         keep_finished: How long a finished job that was submitted is kept; ``None`` without end.
         keep_executions: How long executions are kept; ``None`` until ``prune``. Unless it is given,
             30 days or ten gaps of the schedule, whichever is longer.

@@ -1,4 +1,4 @@
-"""What a claim means: run this attempt, or settle with an outcome."""
+"""The decision about a new claim: run an attempt, or settle without one."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from sched_core._model.execution import Status
 from sched_core._model.job import Job
 from sched_core._model.occurrence import Pending
 from sched_core._model.policy import CatchUp, Coalesce, Drop
-from sched_core._rules.finish import after, waiting
+from sched_core._rules.finish import waiting, what_follows
 from sched_core._rules.grid import (
-    NOTHING,
+    NONE_BEHIND,
     TICK,
     Behind,
-    content,
-    counts_from_end,
+    coverage,
     following,
     grid_of,
     passed,
@@ -23,41 +22,43 @@ from sched_core._rules.grid import (
 )
 from sched_core._rules.hold import runs_alone
 from sched_core._rules.moment import rederived
-from sched_core._rules.operate import woken
-from sched_core._rules.record import ended
-from sched_core._rules.standing import current, placed, replaced, scheduled
+from sched_core._rules.operate import resumed_if_over
+from sched_core._rules.record import final_execution
+from sched_core._rules.standing import current, replaced, scheduled, with_due_at
+from sched_core.schedule import counts_from_end
 from sched_core.schedule.derivation import fingerprint
 
 
 def begin(claim: Claim, *, now: datetime) -> Start | Decision:
-    """Say what a claim means.
+    """Return what to do with a claim: call the handler, or settle without a call.
 
-    What an occurrence stands for is fixed when it is first claimed. ``Drop`` and the window of
-    ``CatchUp`` judge it again after a lost or an interrupted claim, and never between retries.
+    The moments that an occurrence covers are fixed when it is first claimed. ``Drop`` and the
+    window of ``CatchUp`` judge it again after a lost or an interrupted claim, and never between
+    retries.
     """
     job, standing, policy = claim.job, claim.job.standing, claim.job.spec.policy
     due_at, one = standing.due_at, current(standing)
     if due_at is None or (due_at > claim.claimed_at and due_at > now):
         return Decision(None)  # handed out early
     if one is None:
-        return Decision(woken(job, now=max(now, due_at)).standing)
+        return Decision(resumed_if_over(job, now=max(now, due_at)).standing)
 
     moment, attempt = one.scheduled_at, one.attempts + 1
     if one.number in standing.cancels:
         rest = None if one.is_scheduled else rest_of_backfill(job, one)
-        return _ends(claim, one, Status.CANCELLED, now, "cancelled", rest)
+        return _without_attempt(claim, one, Status.CANCELLED, now, "cancelled", rest)
     is_scheduled = one.is_scheduled
     derived_from = fingerprint(job.spec.schedule)
     if is_scheduled and one.began_at is None and one.derived_from != derived_from:
         mended = rederived(job, now=now)
         if mended is not None and mended.standing.find(one.number) is None:
             return Decision(mended.standing)
-    mark, fixed = standing.skip, counts_from_end(job)
-    if mark is not None and is_scheduled and (mark == moment or (fixed and mark < moment)):
-        return _ends(claim, one, Status.SKIPPED, now, None, Behind())
+    mark, from_end = standing.skip, counts_from_end(job.spec.schedule)
+    if mark is not None and is_scheduled and (mark == moment or (from_end and mark < moment)):
+        return _without_attempt(claim, one, Status.SKIPPED, now, None, Behind())
     if one.lost >= policy.max_lost:
         reason = f"lost: {one.lost} claims in a row were never settled"
-        return _ends(claim, one, Status.FAILED, now, reason)
+        return _without_attempt(claim, one, Status.FAILED, now, reason)
     alone = one.lost > 0 and runs_alone(job, one)
     if not is_scheduled:
         return Start(one.number, moment, one.kind, attempt, alone=alone, args=one.args)
@@ -67,20 +68,22 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
         if missed is not None:
             return missed
     at = one.began_at or claim.claimed_at
-    behind, next_one = NOTHING, None if fixed else following(job, moment)
+    behind, next_one = NONE_BEHIND, None if from_end else following(job, moment)
     if one.coalesced or (next_one is not None and next_one <= at):
-        behind = content(job, one, at)
+        behind = coverage(job, one, at)
         if next_one is not None and behind.last is not None:
             next_one = following(job, behind.last)
     deadline = None
-    if policy.overlap == "cancel" and not fixed:
+    if policy.overlap == "cancel" and not from_end:
         deadline = next_one if next_one is None or next_one > at else following(job, at)
     if deadline is not None and one.began_at is not None and deadline <= claim.claimed_at:
-        return _ends(claim, one, Status.CANCELLED, now, "the next occurrence's moment has come")
+        return _without_attempt(
+            claim, one, Status.CANCELLED, now, "the next occurrence's moment has come"
+        )
     if one.retry_at is not None and one.retry_at > max(claim.claimed_at, now):
-        # Its deadline was to end it, and is none any more.
+        # It was due for its deadline, which does not hold any more.
         waits = replaced(standing, one, waiting(one, one.retry_at, deadline))
-        return Decision(placed(job, waits, now))
+        return Decision(with_due_at(job, waits, now))
     return Start(
         one.number,
         moment,
@@ -120,11 +123,11 @@ def _missed(claim: Claim, one: Pending, now: datetime) -> Decision | None:
         until = min(until, one.began_at)  # what passed later is the overlap policy's
     behind = passed(job, one.coalesced_until or moment, until)
     whole = Behind(one.coalesced + behind.number, behind.last or one.coalesced_until)
-    return _ends(claim, one, Status.MISSED, now, reason, whole)
+    return _without_attempt(claim, one, Status.MISSED, now, reason, whole)
 
 
 def _caught_up(job: Job, one: Pending, misfire: CatchUp, judged: datetime) -> tuple[datetime, str]:
-    """Return from which moment on late ones run, and what is said of those before it."""
+    """Return the first late moment that runs, and the reason why those before it do not."""
     moment = runs_from = one.scheduled_at
     if one.began_at is None:
         runs_from = _newest(job, moment, judged, misfire.limit)
@@ -139,7 +142,7 @@ def _newest(job: Job, moment: datetime, until: datetime, limit: int) -> datetime
     grid, oldest = grid_of(job), moment
     pause = job.standing.pause
     until = until if pause is None else min(until, pause.since)
-    if counts_from_end(job) or grid.count(moment, until) < limit:
+    if counts_from_end(job.spec.schedule) or grid.count(moment, until) < limit:
         return moment
     if limit > _STEPS:
         return _newest_by_halving(job, moment, until, limit)
@@ -152,7 +155,7 @@ def _newest(job: Job, moment: datetime, until: datetime, limit: int) -> datetime
 
 
 _STEPS = 64
-"""Moments that are stepped over one by one; halving a century takes about as many questions."""
+"""The most moments to step over one by one; halving a century takes about as many questions."""
 
 
 def _newest_by_halving(job: Job, moment: datetime, until: datetime, limit: int) -> datetime:
@@ -173,7 +176,7 @@ def _before(now: datetime, by: timedelta) -> datetime:
         return datetime.min.replace(tzinfo=now.tzinfo)
 
 
-def _ends(
+def _without_attempt(
     claim: Claim,
     one: Pending,
     status: Status,
@@ -182,6 +185,8 @@ def _ends(
     behind: Behind | None = None,
 ) -> Decision:
     """Return the decision that ends an occurrence without an attempt."""
-    behind = content(claim.job, one, one.began_at) if behind is None else behind
-    execution = ended(claim.job, one, status, now, reason=reason, claim=claim, behind=behind)
-    return after(claim.job, one, execution, now, began_at=one.began_at)
+    behind = coverage(claim.job, one, one.began_at) if behind is None else behind
+    execution = final_execution(
+        claim.job, one, status, now, reason=reason, claim=claim, behind=behind
+    )
+    return what_follows(claim.job, one, execution, now, began_at=one.began_at)

@@ -1,4 +1,4 @@
-"""Admit, edit, remove: what a definition makes of occurrences that are there."""
+"""Admit, edit, rename, remove: what a new definition does to the occurrences that are there."""
 
 from __future__ import annotations
 
@@ -14,32 +14,31 @@ from sched_core._rules.grid import (
     TICK,
     Behind,
     Grid,
-    asked_grid,
     cancelled_ahead,
-    content,
+    coverage,
     following,
-    has_calendar_moments,
     passed,
+    requestable_grid,
     rest_of_backfill,
 )
-from sched_core._rules.moment import corrected, hurried, is_believed
-from sched_core._rules.operate import is_announced, woken
-from sched_core._rules.record import ended, of_passed
+from sched_core._rules.moment import corrected, is_believed, without_future_waits
+from sched_core._rules.operate import is_placeholder, resumed_if_over
+from sched_core._rules.record import execution_of_passed, final_execution
 from sched_core._rules.standing import (
     began_at,
-    fixed,
     has_begun,
     is_owed,
-    placed,
     replaced,
     scheduled,
-    with_fixed_content,
+    with_coverage,
+    with_due_at,
+    with_fixed_coverage,
 )
-from sched_core.schedule import first_occurrence
+from sched_core.schedule import counts_from_anchor, first_occurrence
 
 EDITED = "edited or removed"
 MOVED_FROM = f"{RESERVED}moved-from"
-"""In the metadata of a copy under another id: the id of its original."""
+"""The metadata key under which a copy with another id has the id of its original."""
 _EMPTY = Standing(1, None, None)
 
 
@@ -48,13 +47,13 @@ def admit(spec: JobSpec, *, uid: str, declared: bool, now: datetime) -> Job:
     first = first_occurrence(spec.schedule, now)
     empty = Job(spec, uid, declared, now, _EMPTY)
     if first is None:
-        return Job(spec, uid, declared, now, placed(empty, _EMPTY, now))
+        return Job(spec, uid, declared, now, with_due_at(empty, _EMPTY, now))
     one = scheduled(empty, 1, first)
     return Job(spec, uid, declared, now, Standing(1, one, one.due_at))
 
 
-def announce(spec: JobSpec, *, uid: str, now: datetime) -> Job:
-    """Return a job that others see, and that is not due before :func:`redefine` has made it so."""
+def placeholder(spec: JobSpec, *, uid: str, now: datetime) -> Job:
+    """Return a job that reserves an id: it is visible, and not due before :func:`redefine`."""
     standing = Standing(0, None, None, pause=Pause(now, 0, None, "being declared"))
     return Job(spec, uid, True, now, standing)
 
@@ -64,23 +63,24 @@ def redefine(
 ) -> Change | None:
     """Return the edited job; ``None`` where the definition is the stored one, and its moment right.
 
-    Only a changed schedule moves anything. What is due or begun is kept, once, unless the new
-    schedule is one of calendar moments and lacks it: then it is ``superseded``. Requests stay.
+    Only a changed schedule moves anything. What is due or has begun is kept, as one occurrence,
+    unless the new schedule follows the calendar and lacks that moment: then it is ``superseded``.
+    Requests stay.
 
     Args:
-        job: As it is stored, with what is held.
+        job: The job as it is stored, with what is held of it.
         spec: The new definition; its id is the job's.
         declared: Whether the job is declared from now on; ``None`` leaves that as it is.
-        now: By the clock that decides.
+        now: The present moment, by the clock that decides.
     """
     declared = job.declared if declared is None else declared
-    if is_announced(job.standing):
+    if is_placeholder(job.standing):
         admitted = admit(spec, uid=job.uid, declared=declared, now=now)
         return Change(evolve(admitted, revision=job.revision))
     edited = evolve(job, spec=spec, declared=declared)
     if job.spec.schedule == spec.schedule:
         if job.spec.policy.misfire != spec.policy.misfire:
-            edited = evolve(edited, standing=with_fixed_content(job))
+            edited = evolve(edited, standing=with_fixed_coverage(job))
         mended = corrected(edited, now=now)
         if mended is not None:
             return Change(mended)
@@ -88,43 +88,43 @@ def redefine(
             return None
         if job.standing.expires_at is None and job.standing.due_at is not None:
             return Change(edited)
-        return Change(evolve(edited, standing=placed(edited, edited.standing, now)))
-    return _rescheduled(hurried(woken(job, now=now), now=now), edited, now)
+        return Change(evolve(edited, standing=with_due_at(edited, edited.standing, now)))
+    return _rescheduled(without_future_waits(resumed_if_over(job, now=now), now=now), edited, now)
 
 
 def renamed(job: Job, job_id: str, *, now: datetime) -> Job:
     """Return the job under another id, with the names of its occurrences, and not due yet.
 
-    What is held stays with the old record: its claim ends it. The copy is due once
-    :func:`redefine` has had it, which is to be after the old record was removed.
+    What is held stays with the old record: its claim ends it. The copy becomes due when
+    :func:`redefine` edits it; call that after the old record was removed.
     """
     standing = job.standing
     held = None if job.held is None else standing.find(job.held)
     spec = evolve(job.spec, id=job_id, metadata={MOVED_FROM: job.id})
     moved = evolve(job, spec=spec, revision=0, held=None, held_at=None)
     if held is not None and held.is_scheduled:
-        behind = content(job, held, held.began_at or job.held_at)
+        behind = coverage(job, held, held.began_at or job.held_at)
         moment = following(job, behind.last or held.scheduled_at)
         number = standing.last_number + (moment is not None)
         one = None if moment is None else scheduled(job, number, moment)
         standing = evolve(standing, last_number=number, scheduled=one)
     elif held is not None:
         standing = replaced(standing, held)
-    standing = placed(moved, standing, now)
+    standing = with_due_at(moved, standing, now)
     return evolve(moved, standing=evolve(standing, due_at=None))
 
 
 def is_moving(job: Job, *, now: datetime) -> bool:
     """Whether a job is a copy by :func:`renamed` that is not due yet: the original may be there.
 
-    Nothing may be done to it but to :func:`redefine` it. It has the names and numbers of the
+    The only permitted change is :func:`redefine`. The copy has the names and numbers of the
     original: what became due here would run twice, and what was asked for would be written over.
     """
     standing = job.standing
     if standing.due_at is not None:
         return False
     # Copies that were made before they were marked are known by what is due in them.
-    return moved_from(job) is not None or placed(job, standing, now).due_at is not None
+    return moved_from(job) is not None or with_due_at(job, standing, now).due_at is not None
 
 
 def moved_from(job: Job) -> str | None:
@@ -132,9 +132,9 @@ def moved_from(job: Job) -> str | None:
     return job.spec.metadata.get(MOVED_FROM) if job.standing.due_at is None else None
 
 
-def retire(job: Job, *, now: datetime) -> tuple[Execution, ...]:
+def final_executions(job: Job, *, now: datetime) -> tuple[Execution, ...]:
     """Return the executions to write when the job is removed: of all that was due or begun."""
-    job = woken(job, now=now)
+    job = resumed_if_over(job, now=now)
     one, found = job.standing.scheduled, list[Execution]()
     if one is not None:
         found += _superseded(job, one, now)
@@ -147,18 +147,18 @@ def retire(job: Job, *, now: datetime) -> tuple[Execution, ...]:
 def _withdrawn(job: Job, one: Pending, number: int, now: datetime) -> tuple[Execution, ...]:
     """Return the executions of a request that ends; of a backfill, also of its rest.
 
-    Where it is held, its claim writes its end: the rest has an execution with the number.
+    Where it is held, its claim writes its final execution, and the rest has one with the number.
     """
     rest = rest_of_backfill(job, one)
     if job.held != one.number or not rest.number:
-        return (ended(job, one, Status.SUPERSEDED, now, reason=EDITED, behind=rest),)
-    own = ended(job, one, Status.SUPERSEDED, now, reason=EDITED)
-    moment = asked_grid(job, one.scheduled_at).after(one.scheduled_at)
+        return (final_execution(job, one, Status.SUPERSEDED, now, reason=EDITED, behind=rest),)
+    own = final_execution(job, one, Status.SUPERSEDED, now, reason=EDITED)
+    moment = requestable_grid(job, one.scheduled_at).after(one.scheduled_at)
     if moment is None:
         return (own,)
     later = evolve(one, number=number, scheduled_at=moment, snoozes=0)
     behind = rest_of_backfill(job, later)
-    return own, ended(job, later, Status.SUPERSEDED, now, reason=EDITED, behind=behind)
+    return own, final_execution(job, later, Status.SUPERSEDED, now, reason=EDITED, behind=behind)
 
 
 def _rescheduled(job: Job, edited: Job, now: datetime) -> Change:
@@ -180,7 +180,7 @@ def _rescheduled(job: Job, edited: Job, now: datetime) -> Change:
         if is_due and _is_kept(edited, old):
             kept, standing, found = _kept(job, old, standing, now)
             standing = evolve(standing, scheduled=kept)
-            return Change(evolve(edited, standing=placed(edited, standing, now)), found)
+            return Change(evolve(edited, standing=with_due_at(edited, standing, now)), found)
         found = _superseded(job, old, now)
         standing = evolve(standing, last_number=_newest(standing.last_number, found))
 
@@ -195,7 +195,7 @@ def _rescheduled(job: Job, edited: Job, now: datetime) -> Change:
     number = standing.last_number + (first is not None)
     one = None if first is None else scheduled(edited, number, first)
     fresh = evolve(standing, last_number=number, scheduled=one)
-    return Change(evolve(edited, standing=placed(edited, fresh, now)), found)
+    return Change(evolve(edited, standing=with_due_at(edited, fresh, now)), found)
 
 
 def _newest(number: int, executions: tuple[Execution, ...]) -> int:
@@ -203,19 +203,19 @@ def _newest(number: int, executions: tuple[Execution, ...]) -> int:
 
 
 def _is_kept(edited: Job, one: Pending) -> bool:
-    """Whether the new schedule takes over what was due or begun by the one before."""
+    """Whether the new schedule takes over what was due or had begun under the old one."""
     schedule, moment = edited.spec.schedule, one.scheduled_at
-    if not has_calendar_moments(schedule):
+    if counts_from_anchor(schedule):
         return True
-    return asked_grid(edited, moment - TICK).after(moment - TICK) == moment
+    return requestable_grid(edited, moment - TICK).after(moment - TICK) == moment
 
 
 def _kept(
     job: Job, one: Pending, standing: Standing, now: datetime
 ) -> tuple[Pending, Standing, tuple[Execution, ...]]:
-    """Return what is kept, for all that was due behind it; what it cannot stand for is superseded.
+    """Return the kept occurrence, which covers what was due behind it; the rest is superseded.
 
-    What an occurrence stands for is fixed when it begins.
+    The moments that an occurrence covers are fixed when it begins.
     """
     at = began_at(job, one)
     if at is None:
@@ -223,7 +223,7 @@ def _kept(
         whole = one.coalesced + behind.number
         last = behind.last or one.coalesced_until
         return evolve(one, coalesced=whole, coalesced_until=last), standing, ()
-    kept = fixed(job, one, at)
+    kept = with_coverage(job, one, at)
     rest = _rest(job, kept.until or one.scheduled_at, standing.last_number + 1, now)
     return kept, evolve(standing, last_number=_newest(standing.last_number, rest)), rest
 
@@ -231,7 +231,7 @@ def _kept(
 def _superseded(job: Job, one: Pending, now: datetime) -> tuple[Execution, ...]:
     """Return the executions of a scheduled occurrence that ends, and of all that was due behind it.
 
-    Where it is held, its claim writes its end: what was due behind it has an execution of its own.
+    Where it is held, its claim writes its final execution, and what was due behind it has its own.
     """
     if not is_owed(job, one, now):
         return ()
@@ -239,14 +239,14 @@ def _superseded(job: Job, one: Pending, now: datetime) -> tuple[Execution, ...]:
     if at is None:
         behind = passed(job, one.coalesced_until or one.scheduled_at, now)
         behind = Behind(one.coalesced + behind.number, behind.last or one.coalesced_until)
-        return (ended(job, one, Status.SUPERSEDED, now, reason=EDITED, behind=behind),)
-    behind = content(job, one, at)
-    own = ended(job, one, Status.SUPERSEDED, now, reason=EDITED, behind=behind)
+        return (final_execution(job, one, Status.SUPERSEDED, now, reason=EDITED, behind=behind),)
+    behind = coverage(job, one, at)
+    own = final_execution(job, one, Status.SUPERSEDED, now, reason=EDITED, behind=behind)
     number = job.standing.last_number + 1
     return (own, *_rest(job, behind.last or one.scheduled_at, number, now))
 
 
 def _rest(job: Job, since: datetime, number: int, now: datetime) -> tuple[Execution, ...]:
     """Return one execution for all that was due after a moment."""
-    rest = of_passed(job, since, number, Status.SUPERSEDED, now, reason=EDITED)
+    rest = execution_of_passed(job, since, number, Status.SUPERSEDED, now, reason=EDITED)
     return () if rest is None else (rest,)

@@ -1,4 +1,4 @@
-"""What the end of a run means, and what comes next: computed from the occurrence, not its run."""
+"""The decision at the end of a run: what is written, and which occurrence comes next."""
 
 from __future__ import annotations
 
@@ -10,34 +10,33 @@ from sched_core._model.job import Job
 from sched_core._model.occurrence import Gap, Pause, Pending, Standing
 from sched_core._model.policy import Policy, Retry, backoff
 from sched_core._rules.grid import (
-    NOTHING,
+    NONE_BEHIND,
     Behind,
     Grid,
-    asked_grid,
-    counts_from_end,
-    of_moment,
+    gap_of_moment,
+    requestable_grid,
     rest_of_backfill,
     still_ahead,
     with_gap,
 )
-from sched_core._rules.record import expiry, gap_after, kept, of_passed
+from sched_core._rules.record import execution_of_passed, expiry, gap_after, kept
 from sched_core._rules.standing import (
     current,
-    forgotten_at,
-    placed,
+    expiry_of_finished,
     replaced,
     requests_with,
     scheduled,
+    with_due_at,
 )
 from sched_core._support.values import evolve
 from sched_core.clock import instant_after
-from sched_core.schedule import next_occurrence
+from sched_core.schedule import counts_from_end, next_occurrence
 
 _SUCCEEDED, _SNOOZED = Status.SUCCEEDED, Status.SNOOZED
 _CANCELLED, _INTERRUPTED = Status.CANCELLED, Status.INTERRUPTED
 # Members of an enumeration take ten times as long to look up, and this is on the way of every run.
 LONGEST_WAIT = timedelta(minutes=1)
-"""Before an attempt that follows one which a failure of the store has interrupted."""
+"""The longest wait before the next attempt, after a failure of the store interrupted one."""
 _STORE_FAILED = Retry(backoff=timedelta(seconds=1), factor=2, maximum=LONGEST_WAIT, jitter=0.5)
 
 
@@ -50,13 +49,13 @@ def finish(
     now: datetime,
     stored: Job | None,
 ) -> Decision:
-    """Say what the end of a run means for what is stored.
+    """Return what to store at the end of a run.
 
     The occurrence is found by its number. Where it is gone, it was edited or removed away: the run
     has its execution all the same, and no worker attempts it again.
 
     Args:
-        claim: That the run belongs to.
+        claim: The claim that the run belongs to.
         start: What ``begin`` said.
         ended: How the run ended.
         started_at: When the handler was called.
@@ -71,14 +70,14 @@ def finish(
     if status is not _SUCCEEDED:
         status, reason = _outcome(job, one, start, ended, policy)
     if one is not None and status is not _SUCCEEDED:
-        again = _again(claim, start, ended, status, one, policy, now)
+        again = _next_attempt(claim, start, ended, status, one, policy, now)
     final = again is None and status is not _INTERRUPTED and status is not _SNOOZED
     next_one, gap = start.following, None
     if next_one is not None:
         gap = next_one - (start.coalesced_until or start.scheduled_at)
-    elif job is not None and one is not None and counts_from_end(job):
+    elif job is not None and one is not None and counts_from_end(job.spec.schedule):
         gap = gap_after(job, one, None, now)
-    behind = NOTHING
+    behind = NONE_BEHIND
     if final and start.coalesced:
         behind = Behind(start.coalesced, start.coalesced_until)
     if status is _CANCELLED and job is not None and one is not None and not one.is_scheduled:
@@ -108,30 +107,30 @@ def finish(
     if job is None:
         return Decision(None, executions)
     if one is None:
-        return Decision(_noted(job.standing, start, status, now), executions)
+        return Decision(_with_run_noted(job.standing, start, status, now), executions)
     if again is not None:
-        return Decision(placed(job, replaced(job.standing, one, again), now), executions)
+        return Decision(with_due_at(job, replaced(job.standing, one, again), now), executions)
     began_at = one.began_at or claim.claimed_at
     # What followed was computed from the claimed job: an edit may have put another in its place.
     known = (start.following,) if job is claimed else None
-    return after(job, one, execution, now, began_at=began_at, ran=True, known=known)
+    return what_follows(job, one, execution, now, began_at=began_at, ran=True, known=known)
 
 
 def postpone(claim: Claim, *, until: datetime, now: datetime, stored: Job | None) -> Decision:
-    """Hand the claim back unrun, and the job out again at ``until``: it was no attempt."""
+    """Return what to store for a claim that did not run: the job is due again at ``until``."""
     one = current(claim.job.standing)
     there = None if stored is None or stored.uid != claim.job.uid else stored.standing
     later = None if one is None or there is None else there.find(one.number)
     if stored is None or there is None or later is None:
         return Decision(None)
     waits = replaced(there, later, evolve(later, due_at=max(until, later.due_at)))
-    return Decision(placed(stored, waits, now))
+    return Decision(with_due_at(stored, waits, now))
 
 
 def _outcome(
     job: Job | None, one: Pending | None, start: Start, ended: Ended, policy: Policy
 ) -> tuple[Status, str | None]:
-    """Return how a run ended without success: a mark or a bound may have a say in it."""
+    """Return how a run ended without success; a mark to cancel or a limit may change it."""
     status, reason = ended.status, ended.reason
     if status is _SNOOZED and one is not None and one.snoozes >= policy.max_snoozes:
         status, reason = Status.FAILED, f"snoozed more than {policy.max_snoozes} times"
@@ -140,17 +139,17 @@ def _outcome(
     return status, reason
 
 
-def _noted(standing: Standing, start: Start, status: Status, now: datetime) -> Standing:
-    """Return the standing of a job that went on without the occurrence that has run."""
+def _with_run_noted(standing: Standing, start: Start, status: Status, now: datetime) -> Standing:
+    """Return the standing of a job that was edited while the occurrence ran, with that noted."""
     last, past = standing.last_scheduled_at, start.coalesced_until or start.scheduled_at
     if start.kind is Kind.SCHEDULED and (last is None or last < past):
         last = past
     if status is _SNOOZED:
-        status = Status.SUPERSEDED  # whoever frees the claim writes that: no execution is snoozed
+        status = Status.SUPERSEDED  # the backend writes that as it frees the claim
     return evolve(standing, last_scheduled_at=last, last_finished_at=now, last_status=status)
 
 
-def _again(
+def _next_attempt(
     claim: Claim,
     start: Start,
     ended: Ended,
@@ -189,7 +188,7 @@ def _again(
 def waiting(one: Pending, until: datetime, deadline: datetime | None) -> Pending:
     """Return an occurrence that waits for its next attempt, or for the deadline if that is first.
 
-    A pause or an edit may take the deadline away meanwhile: the attempt is no earlier for that.
+    A pause or an edit may take the deadline away: the attempt is then due no earlier.
     """
     if deadline is None or deadline >= until:
         return evolve(one, due_at=until, retry_at=None)
@@ -199,7 +198,7 @@ def waiting(one: Pending, until: datetime, deadline: datetime | None) -> Pending
 # -- what comes next
 
 
-def after(
+def what_follows(
     job: Job,
     one: Pending,
     execution: Execution,
@@ -212,9 +211,9 @@ def after(
     """Return what comes after the final execution of a pending occurrence.
 
     Args:
-        job: As it is stored.
-        one: That has ended.
-        execution: Its final one.
+        job: The job as it is stored.
+        one: The occurrence that has ended.
+        execution: The occurrence's final execution.
         now: When it ended.
         began_at: When it was first claimed; ``None`` if it never began.
         ran: Whether its handler was called just now.
@@ -228,7 +227,7 @@ def after(
     executions: tuple[Execution, ...] = (execution,)
     covered = past
     if job.spec.policy.overlap == "skip" and began_at is not None:
-        skipped = of_passed(
+        skipped = execution_of_passed(
             job, max(past, began_at), number + 1, Status.SKIPPED, now, reason="still running"
         )
         if skipped is not None:
@@ -237,8 +236,8 @@ def after(
             gaps, known = with_gap(gaps, Gap(max(past, began_at), covered)), None
     is_ahead = execution.status is _CANCELLED and began_at is None and past > now
     if is_ahead:
-        gaps = with_gap(gaps, of_moment(one.scheduled_at))
-    if counts_from_end(job):
+        gaps = with_gap(gaps, gap_of_moment(one.scheduled_at))
+    if counts_from_end(job.spec.schedule):
         next_one = next_occurrence(job.spec.schedule, now, job.anchor)
     elif known is not None:
         (next_one,) = known
@@ -251,7 +250,7 @@ def after(
     gaps = gaps and still_ahead(gaps, now if next_one is None else min(now, next_one))
     pause, failing = standing.pause, 0
     if execution.status is not _SUCCEEDED:
-        pause, failing = _failing(job, execution, number, now)
+        pause, failing = _failures_in_a_row(job, execution, number, now)
     last = standing.last_scheduled_at
     if not is_ahead and (last is None or last < covered):
         last = covered
@@ -266,16 +265,16 @@ def after(
         gaps,
         None if is_over else spare,
         standing.skip if standing.skip is not None and standing.skip > past else None,
-        standing.cancels and _marks(standing, one),
+        standing.cancels and _remaining_cancels(standing, one),
         failing,
         last,
         now if ran else standing.last_finished_at,
         execution.status,
-        forgotten_at(job, now) if is_over else None,
+        expiry_of_finished(job, now) if is_over else None,
     )
-    # What waits beside, or is held by a pause, may be due first.
+    # A request that waits, or the end of a pause, may be due first.
     is_placed = is_over or (pause is None and not standing.requests)
-    return Decision(found if is_placed else placed(job, found, now), executions)
+    return Decision(found if is_placed else with_due_at(job, found, now), executions)
 
 
 def _after_request(
@@ -283,19 +282,19 @@ def _after_request(
 ) -> Decision:
     """Return what comes after the final execution of a request: of a backfill, its next moment."""
     standing = job.standing
-    rest = () if execution.status is Status.CANCELLED else _rest(job, one, now)
+    rest = () if execution.status is Status.CANCELLED else _next_of_backfill(job, one, now)
     asked = evolve(
         standing,
         requests=requests_with(standing, one, *rest),
         last_number=standing.last_number + len(rest),
-        cancels=_marks(standing, one),
+        cancels=_remaining_cancels(standing, one),
         last_finished_at=now if ran else standing.last_finished_at,
         last_status=execution.status,
     )
-    return Decision(placed(job, asked, now), (execution,))
+    return Decision(with_due_at(job, asked, now), (execution,))
 
 
-def _failing(
+def _failures_in_a_row(
     job: Job, execution: Execution, number: int, now: datetime
 ) -> tuple[Pause | None, int]:
     """Return the pause that so many failures in a row make, and how many there are now."""
@@ -308,16 +307,16 @@ def _failing(
     return pause, failing
 
 
-def _marks(standing: Standing, ended: Pending) -> tuple[int, ...]:
-    """Return the numbers to be cancelled of what is still there."""
+def _remaining_cancels(standing: Standing, ended: Pending) -> tuple[int, ...]:
+    """Return the marks to cancel of occurrences that are still there."""
     return tuple(one for one in standing.cancels if one != ended.number and standing.find(one))
 
 
-def _rest(job: Job, one: Pending, now: datetime) -> tuple[Pending, ...]:
+def _next_of_backfill(job: Job, one: Pending, now: datetime) -> tuple[Pending, ...]:
     """Return the next occurrence of a backfill."""
     if one.until is None:
         return ()
-    moment = asked_grid(job, one.scheduled_at).after(one.scheduled_at)
+    moment = requestable_grid(job, one.scheduled_at).after(one.scheduled_at)
     if moment is None or moment > one.until:
         return ()
     number = job.standing.last_number + 1

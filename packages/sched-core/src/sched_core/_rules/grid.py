@@ -12,26 +12,26 @@ from sched_core._model.job import Job
 from sched_core._model.occurrence import MOST_GAPS, Gap, Pending
 from sched_core._model.policy import Coalesce
 from sched_core.schedule import (
-    FixedDelay,
     Schedule,
     count_occurrences,
+    counts_from_anchor,
+    counts_from_end,
     first_occurrence,
     last_occurrence,
     next_occurrence,
 )
-from sched_core.schedule.combined import parts
 
 TICK = timedelta(microseconds=1)
 
 
 class Behind(NamedTuple):
-    """Moments that lie behind another one: how many, and the last of them."""
+    """The moments of a schedule that follow another one: how many, and the last of them."""
 
     number: int = 0
     last: datetime | None = None
 
 
-NOTHING = Behind()
+NONE_BEHIND = Behind()
 
 
 @frozen
@@ -74,8 +74,8 @@ class Grid:
     def between(self, after: datetime, until: datetime) -> Behind:
         """Return the moments in ``(after, until]``.
 
-        Of a schedule that can only be stepped through, the first of them where there are many:
-        their number and the last of them belong together, and the rest is late once more.
+        Where a schedule can only be stepped through and there are many, these are the first of
+        them: their number and the last of them belong together, and the rest is late once more.
         """
         number, newest = 0, None
         for since, end in self._stretches(after, until):
@@ -88,9 +88,9 @@ class Grid:
         return Behind(number, newest)
 
     def _stretches(self, after: datetime, until: datetime) -> Iterator[tuple[datetime, datetime]]:
-        """Give what lies outside the gaps in ``(after, until]``, in order.
+        """Yield the stretches of ``(after, until]`` that lie outside the gaps, in order.
 
-        Each is counted by itself: a schedule that is stepped through says "at least", and a
+        Each is counted separately: a schedule that is stepped through says "at least", and a
         difference of two such numbers says nothing.
         """
         for gap in self.gaps:
@@ -101,35 +101,30 @@ class Grid:
             yield after, until
 
 
-def counts_from_end(job: Job) -> bool:
-    """Whether the schedule's next moment is not known before a run has ended."""
-    return isinstance(job.spec.schedule, FixedDelay)
-
-
 def grid_of(job: Job) -> Grid:
     """Return the moments of a job's schedule."""
     return Grid(job.spec.schedule, job.anchor, job.standing.gaps)
 
 
 def following(job: Job, moment: datetime) -> datetime | None:
-    """Return the first moment after this one; asked in every run, so without a grid if possible."""
+    """Return the first moment after this one. Every run asks, so no grid is made without need."""
     if job.standing.gaps:
         return grid_of(job).after(moment)
     return next_occurrence(job.spec.schedule, moment, job.anchor)
 
 
 def passed(job: Job, since: datetime, now: datetime) -> Behind:
-    """Return the moments after the first that were due by the second: none is inside a pause."""
+    """Return the moments after ``since`` that were due by ``now``; none is inside a pause."""
     pause = job.standing.pause
     until = now if pause is None else min(now, pause.since)
-    if until <= since or counts_from_end(job):
+    if until <= since or counts_from_end(job.spec.schedule):
         return Behind()
     first = following(job, since)
     return Behind() if first is None or first > until else grid_of(job).between(since, until)
 
 
-def content(job: Job, one: Pending, at: datetime | None) -> Behind:
-    """Return what an occurrence stands for besides itself, if it began at the moment."""
+def coverage(job: Job, one: Pending, at: datetime | None) -> Behind:
+    """Return the further moments that an occurrence covers if it began at the moment."""
     added = Behind(one.coalesced, one.coalesced_until)
     if at is None or not one.is_scheduled or type(job.spec.policy.misfire) is not Coalesce:
         return added
@@ -143,34 +138,20 @@ def rest_of_backfill(job: Job, one: Pending) -> Behind:
     """Return what is left of a backfill behind its pending occurrence."""
     if one.until is None or one.is_scheduled:
         return Behind()
-    return asked_grid(job, one.scheduled_at).between(one.scheduled_at, one.until)
+    return requestable_grid(job, one.scheduled_at).between(one.scheduled_at, one.until)
 
 
-def asked_grid(job: Job, since: datetime) -> Grid:
+def requestable_grid(job: Job, since: datetime) -> Grid:
     """Return the moments that can be asked for: calendar moments also from before the anchor."""
     schedule, anchor = job.spec.schedule, job.anchor
-    return Grid(schedule, min(anchor, since - TICK) if has_calendar_moments(schedule) else anchor)
-
-
-def has_calendar_moments(schedule: Schedule) -> bool:
-    """Whether a moment is one of the schedule's wherever it is anchored, or none."""
-    anchors = getattr(schedule, "counts_from_anchor", None)
-    if anchors is not None:
-        return not anchors
-    if not all(has_calendar_moments(part) for part in parts(schedule)):
-        return False
-    return not isinstance(schedule, FixedDelay) and not _is_measured(schedule)
-
-
-def _is_measured(schedule: Schedule) -> bool:
-    return hasattr(schedule, "every") and getattr(schedule, "start", None) is None
+    return Grid(schedule, anchor if counts_from_anchor(schedule) else min(anchor, since - TICK))
 
 
 # -- gaps
 
 
 def with_gap(gaps: tuple[Gap, ...], gap: Gap) -> tuple[Gap, ...]:
-    """Return the gaps with one more, in order; a clock that was set back may lay it over others."""
+    """Return the gaps with one more, in order. After a clock was set back it may overlap others."""
     if gap.end <= gap.since:
         return gaps
     apart = [one for one in gaps if one.end < gap.since or gap.end < one.since]
@@ -182,14 +163,14 @@ def with_gap(gaps: tuple[Gap, ...], gap: Gap) -> tuple[Gap, ...]:
     return tuple(found)
 
 
-def of_moment(moment: datetime) -> Gap:
+def gap_of_moment(moment: datetime) -> Gap:
     """Return the gap that takes out one moment: it was cancelled before it came."""
     return Gap(moment - TICK, moment)
 
 
 def cancelled_ahead(gaps: tuple[Gap, ...], now: datetime) -> tuple[Gap, ...]:
     """Return the gaps of moments that were cancelled, and have not come."""
-    return tuple(gap for gap in gaps if gap.end > now and gap == of_moment(gap.end))
+    return tuple(gap for gap in gaps if gap.end > now and gap == gap_of_moment(gap.end))
 
 
 def still_ahead(gaps: tuple[Gap, ...], moment: datetime) -> tuple[Gap, ...]:

@@ -1,4 +1,4 @@
-"""Claims that end without a word: lost ones, and what any end of a claim owes."""
+"""Stored claims: how they are made, renewed, lost and freed, and what their ends write."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from sched_core._model.execution import Execution, Status
 from sched_core._model.job import Job
 from sched_core._model.occurrence import Pending
 from sched_core._model.policy import share
-from sched_core._rules.record import kept, of_hold
-from sched_core._rules.standing import placed, replaced
+from sched_core._rules.record import execution_of_hold, kept
+from sched_core._rules.standing import replaced, with_due_at
 from sched_core.clock import instant_after
 
 QUARANTINE = timedelta(seconds=30)
-"""For how long a worker begins nothing beside an occurrence whose next lost claim is its last."""
+"""How long a worker begins nothing else while it runs an occurrence whose next lost claim is its
+last."""
 SHORTEST_WAIT, LONGEST_WAIT = timedelta(seconds=1), timedelta(minutes=1)
-"""Before an occurrence is due again after a lost claim; the wait doubles with each one."""
+"""Waits until an occurrence is due again after a lost claim; they double with each one."""
 
 
 def held(
@@ -35,9 +36,9 @@ def renewed(hold: Hold, now: datetime, lease: timedelta, *, alone: bool = False)
     """Return the stored claim with a longer lease.
 
     Args:
-        hold: As it is stored.
-        now: By the clock that decides.
-        lease: How long it lives now.
+        hold: The claim as it is stored.
+        now: The present moment, by the clock that decides.
+        lease: How long it lives from now on.
         alone: Whether its worker runs nothing else.
     """
     until = max(hold.expires_at, instant_after(now, lease))
@@ -46,7 +47,7 @@ def renewed(hold: Hold, now: datetime, lease: timedelta, *, alone: bool = False)
 
 
 def is_held_by(hold: Hold | None, claim: Claim) -> bool:
-    """Whether a stored claim is the one that a worker believes to have."""
+    """Whether a stored claim is the one that a worker believes it has."""
     return hold is not None and (hold.token, hold.worker) == (claim.token, claim.worker)
 
 
@@ -65,9 +66,9 @@ def is_repeat(settlement: Settlement, found: Sequence[object]) -> bool:
     """Whether an earlier try of a settlement has written its executions.
 
     Args:
-        settlement: Whose claim is not held any more.
-        found: For each of its executions what is stored under that id; ``None`` for nothing. What
-            cannot be read is not believed.
+        settlement: A settlement whose claim is not held any more.
+        found: What is stored under the id of each of its executions; ``None`` for nothing. A record
+            that cannot be read does not count.
     """
     mine = settlement.claim.token, settlement.claim.worker
     return bool(settlement.executions) and all(
@@ -78,9 +79,9 @@ def is_repeat(settlement: Settlement, found: Sequence[object]) -> bool:
 
 
 def runs_alone(job: Job, one: Pending) -> bool:
-    """Whether a worker is to begin nothing beside it: one more lost claim would be its last.
+    """Whether the occurrence is to run alone, because one more lost claim would be its last.
 
-    Where a single one is the last anyway, nothing is to be found out.
+    Where the first lost claim is the last anyway, there is nothing to find out.
     """
     return 0 < one.lost == job.spec.policy.max_lost - 1
 
@@ -88,17 +89,17 @@ def runs_alone(job: Job, one: Pending) -> bool:
 def lapse(
     job: Job | None, hold: Hold, *, now: datetime
 ) -> tuple[Job | None, tuple[Execution, ...]]:
-    """Return what a stored claim whose lease ran out leaves: an attempt that counts, and a wait.
+    """Return what to store for a claim whose lease ran out: an attempt that counts, and a wait.
 
-    The backend stores both, and knows no more of it. No schedule is asked here. Only a claim that
-    was lost while its worker ran nothing else ends the occurrence: any other may be the crash of
-    another job's handler, and is counted no further than one below.
+    The backend stores both; no schedule is asked. Only a claim that was lost while its worker ran
+    nothing else ends the occurrence. Any other may be the crash of another job's handler, so the
+    count stops one below ``max_lost``.
     """
     one, stored = hold.pending, _stored(job, hold)
     if one is None:
         return job, ()
     attempt = one.attempts + 1
-    lost = (of_hold(hold, one, attempt, Status.ABANDONED, now),)
+    lost = (execution_of_hold(hold, one, attempt, Status.ABANDONED, now),)
     executions = freed(job, hold, lost, now=now)
     if job is None or stored is None:
         return job, executions
@@ -120,12 +121,12 @@ def lapse(
         due_at=max(stored.due_at, instant_after(now, wait)) if wait else stored.due_at,
     )
     return evolve(
-        job, standing=placed(job, replaced(job.standing, stored, lapsed), now)
+        job, standing=with_due_at(job, replaced(job.standing, stored, lapsed), now)
     ), executions
 
 
 def _was_alone(hold: Hold) -> bool:
-    """Whether a claim was lost while its worker ran nothing beside it, by all that is known."""
+    """Whether a claim was lost while its worker ran nothing else, as far as is known."""
     since = hold.alone_at
     return since is not None and hold.renewed_at < since + QUARANTINE
 
@@ -139,9 +140,9 @@ def _wait(lost: int, key: str) -> timedelta:
 def freed(
     job: Job | None, hold: Hold, executions: tuple[Execution, ...] = (), *, now: datetime
 ) -> tuple[Execution, ...]:
-    """Return the executions that a stored claim ends with, by whatever call.
+    """Return the executions to write when a stored claim ends, whichever call ends it.
 
-    An edit or a removal leaves the end of what is held to its claim: it is written here.
+    An edit or a removal leaves the final execution of what is held to its claim: it is added here.
     """
     for each in executions:
         if each.final:
@@ -149,13 +150,13 @@ def freed(
     one = hold.pending
     if one is None or _stored(job, hold) is not None:
         return executions
-    return (*executions, of_hold(hold, one, 0, Status.SUPERSEDED, now))
+    return (*executions, execution_of_hold(hold, one, 0, Status.SUPERSEDED, now))
 
 
 def leaves_pending(job: Job | None, hold: Hold, settlement: Settlement) -> bool:
-    """Whether a settlement that leaves the job alone has the end of what would still be pending.
+    """Whether a settlement would leave an occurrence pending although it has its final execution.
 
-    It was decided on a job that was gone, and has been added again under the same name since.
+    That settlement was decided while the job was gone, and the job has been added again since.
     """
     if settlement.standing is not None or _stored(job, hold) is None:
         return False
@@ -173,8 +174,8 @@ def is_left_to_claim(hold: Hold | None, execution: Execution) -> bool:
 def as_left(hold: Hold | None, executions: Iterable[Execution]) -> Hold | None:
     """Return a stored claim with what an edit or a removal leaves to it.
 
-    The end of what is held is written when its claim ends. By then no schedule can count what it
-    stood for: the edit takes that schedule away.
+    The final execution of what is held is written when its claim ends. By then no schedule can
+    count the moments that it covered: the edit takes that schedule away.
     """
     for each in executions:
         if hold is None or hold.pending is None or not is_left_to_claim(hold, each):
@@ -187,7 +188,7 @@ def as_left(hold: Hold | None, executions: Iterable[Execution]) -> Hold | None:
 
 
 def _stored(job: Job | None, hold: Hold) -> Pending | None:
-    """Return what is held as it is stored now."""
+    """Return the held occurrence as it is stored now."""
     if job is None or job.uid != hold.uid or hold.pending is None:
         return None
     return job.standing.find(hold.pending.number)

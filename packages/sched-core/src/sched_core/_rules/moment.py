@@ -1,7 +1,7 @@
-"""Stored moments are checked, not believed.
+"""Checks of stored moments.
 
 The moment of a pending occurrence was right when it was stored. Since then a clock that had been
-far ahead may have been mended, or the rules of a time zone may have changed.
+far ahead may have been corrected, or the rules of a time zone may have changed.
 """
 
 from __future__ import annotations
@@ -12,28 +12,29 @@ from attrs import evolve
 
 from sched_core._model.job import Job
 from sched_core._model.occurrence import Pending
-from sched_core._rules.grid import TICK, Grid, cancelled_ahead, counts_from_end, grid_of
-from sched_core._rules.standing import began_at, has_begun, placed, replaced, scheduled
-from sched_core.schedule import Schedule, next_occurrence
+from sched_core._rules.grid import TICK, Grid, cancelled_ahead, grid_of
+from sched_core._rules.standing import began_at, has_begun, replaced, scheduled, with_due_at
+from sched_core.schedule import Schedule, counts_from_end, next_occurrence
 from sched_core.schedule.derivation import fingerprint, knows_better, trail_of
 
 BELIEVED = timedelta(hours=1)
-"""How far ahead of the clock a moment may lie that has run, and is not repeated. A clock that was
-set back by more than that, and by more than a period, was wrong before."""
+"""How far ahead of the clock a moment may lie that has run, and is not repeated. If a clock is set
+back by more than that, and by more than a period, it was wrong before."""
 
 
 def corrected(job: Job, *, now: datetime) -> Job | None:
     """Return the job with what is pending put right; ``None`` where it is."""
-    found = hurried(job, now=now)
+    found = without_future_waits(job, now=now)
     found = rederived(found, now=now) or found
     found = reanchored(found, now=now) or found
     return None if found is job else found
 
 
-def hurried(job: Job, *, now: datetime) -> Job:
-    """Return the job with what began, or was asked for, in a future that did not come due now.
+def without_future_waits(job: Job, *, now: datetime) -> Job:
+    """Return the job with those occurrences due now that began while a clock was far ahead.
 
-    Its wait was counted from there: by a clock that is right it would be one of years.
+    So are requests that were made then. Their waits were counted from that clock: by a clock that
+    is right, they would wait for years.
     """
     standing = job.standing
     for one in (standing.scheduled, *standing.requests):
@@ -44,7 +45,7 @@ def hurried(job: Job, *, now: datetime) -> Job:
             standing = replaced(standing, one, at_once)
     if standing is job.standing:
         return job
-    return evolve(job, standing=placed(job, standing, now))
+    return evolve(job, standing=with_due_at(job, standing, now))
 
 
 def is_from_ahead(job: Job, one: Pending, now: datetime) -> bool:
@@ -54,11 +55,11 @@ def is_from_ahead(job: Job, one: Pending, now: datetime) -> bool:
 
 
 def rederived(job: Job, *, now: datetime) -> Job | None:
-    """Return the job as the newer data of this process has it; ``None`` where there are none.
+    """Return the job by this process's newer data of time zones; ``None`` where it has none.
 
-    What has begun stays, and what is to be cancelled. A moment that is none any more gives way to
-    the nearest one that has not run, under a number of its own: there is one run, at the new hour;
-    a mark of ``skip_next`` goes with it.
+    What has begun stays, and so does what is to be cancelled. A moment that the schedule no longer
+    has gives way to the nearest one that has not run, under a number of its own: there is one run,
+    at the new hour. A mark of ``skip_next`` moves with it.
     """
     one = job.standing.scheduled
     if one is None or not is_outdated(job):
@@ -73,7 +74,7 @@ def rederived(job: Job, *, now: datetime) -> Job | None:
     fresh = None if moment is None else scheduled(job, number, moment)
     skip = moment if job.standing.skip == one.scheduled_at else job.standing.skip
     standing = evolve(job.standing, last_number=number, scheduled=fresh, skip=skip)
-    return evolve(job, standing=placed(job, standing, now))
+    return evolve(job, standing=with_due_at(job, standing, now))
 
 
 def is_outdated(job: Job) -> bool:
@@ -97,9 +98,9 @@ def _nearest(job: Job, moment: datetime) -> datetime | None:
 def reanchored(job: Job, *, now: datetime) -> Job | None:
     """Return the job at its schedule's next moment; ``None`` where that changes nothing.
 
-    For a moment that a clock, which was far ahead for a while, has put years away. A schedule that
-    took effect before now keeps its grid: otherwise there would be moments of both, close together.
-    A mark of ``skip_next`` goes with it.
+    It is for a moment that lies years away because a clock was far ahead for a while. A schedule
+    that took effect before now keeps its grid: otherwise moments of two grids would lie close
+    together. A mark of ``skip_next`` moves with the moment.
     """
     moment = stray(job, now=now)
     if moment is None:
@@ -116,15 +117,15 @@ def reanchored(job: Job, *, now: datetime) -> Job | None:
         skip=moment if is_marked else job.standing.skip,
         last_scheduled_at=None,
     )
-    return evolve(anchored, standing=placed(anchored, fresh, now))
+    return evolve(anchored, standing=with_due_at(anchored, fresh, now))
 
 
 def stray(job: Job, *, now: datetime) -> datetime | None:
     """Return the schedule's next moment where the pending one lies after it without a reason.
 
-    A pause and jitter are reasons; so are moments that were cancelled, an occurrence under way, or
-    one that is to be cancelled, and a clock that was set back a little: by less than an hour, or
-    less than a period. A schedule that counts from the end of a run is asked as if one ended now.
+    Reasons are a pause, jitter, moments that were cancelled, an occurrence that is under way or is
+    to be cancelled, and a clock that was set back by less than an hour or less than a period. A
+    schedule that counts from the end of a run is asked as if one ended now.
     """
     one, standing = job.standing.scheduled, job.standing
     if one is None or has_begun(job, one) or one.number in standing.cancels:
@@ -136,7 +137,7 @@ def stray(job: Job, *, now: datetime) -> datetime | None:
     moment = grid.after(now)
     if moment is None or one.scheduled_at - moment <= BELIEVED:
         return None
-    if counts_from_end(job):
+    if counts_from_end(job.spec.schedule):
         return moment if one.scheduled_at - moment > moment - now else None
     past = standing.last_scheduled_at
     if past is not None and moment <= past and is_believed(job.spec.schedule, past, now, anchor):

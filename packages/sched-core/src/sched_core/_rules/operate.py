@@ -10,7 +10,6 @@ from sched_core._model.job import Job
 from sched_core._model.occurrence import Gap, Pause, Pending, Standing
 from sched_core._rules.grid import (
     TICK,
-    counts_from_end,
     following,
     grid_of,
     still_ahead,
@@ -19,36 +18,36 @@ from sched_core._rules.grid import (
 from sched_core._rules.standing import (
     began_at,
     has_begun,
-    placed,
     replaced,
     scheduled,
-    with_fixed_content,
+    with_due_at,
+    with_fixed_coverage,
 )
 from sched_core.errors import InvalidDefinition, NothingToSkip, SchedError
-from sched_core.schedule import first_occurrence, utc
+from sched_core.schedule import counts_from_end, first_occurrence, utc
 
 
 class NothingToCancel(SchedError):
     """No such occurrence runs, waits for a retry, or was asked for."""
 
 
-def is_announced(standing: Standing) -> bool:
-    """Whether the job is only being declared: nothing but this is paused without an occurrence."""
+def is_placeholder(standing: Standing) -> bool:
+    """Whether the job is a placeholder: no other job is paused without an occurrence."""
     return standing.pause is not None and standing.scheduled is None and not standing.requests
 
 
 def activated(job: Job, now: datetime) -> Job:
-    """Return a job that was only announced as one that was just admitted."""
+    """Return a placeholder as a job that was just admitted."""
     job = evolve(job, anchor=now)
     first = first_occurrence(job.spec.schedule, now)
     number = job.standing.last_number + 1
     one = None if first is None else scheduled(job, number, first)
     standing = evolve(job.standing, last_number=number, scheduled=one, pause=None)
-    return evolve(job, standing=placed(job, standing, now))
+    return evolve(job, standing=with_due_at(job, standing, now))
 
 
 def pause(job: Job, *, until: datetime | None, reason: str | None, now: datetime) -> Job:
-    """Return the job paused; a finished one as it is; one that is paused with a new end and reason.
+    """Return the job paused, or a paused one with the new end and reason; a finished one as it is.
 
     Raises:
         InvalidDefinition: ``until`` is naive or not after ``now``.
@@ -58,48 +57,48 @@ def pause(job: Job, *, until: datetime | None, reason: str | None, now: datetime
         raise InvalidDefinition(
             "until", f"must be after the present moment, not {until.isoformat()}"
         )
-    job = woken(job, now=now)
+    job = resumed_if_over(job, now=now)
     standing = job.standing
     if standing.scheduled is None and not standing.requests:
         return job
     one = standing.scheduled
     at = None if one is None else began_at(job, one)
     if at is not None and at > now:
-        # The clock was set back: the gap of this pause lies over what it began to stand for.
-        standing = with_fixed_content(job)
+        # The clock was set back: the gap of this pause overlaps the moments that it covers.
+        standing = with_fixed_coverage(job)
     begun = standing.pause or Pause(now, standing.last_number)
     paused = evolve(standing, pause=evolve(begun, until=until, reason=reason))
-    return evolve(job, standing=placed(job, paused, now))
+    return evolve(job, standing=with_due_at(job, paused, now))
 
 
 def resume(job: Job, *, at: datetime) -> Job:
-    """Return the job with its pause ended; it had ended by itself where its time was up.
+    """Return the job with its pause ended.
 
-    Moments inside it are none of the schedule's any more. What was due before it, or had begun,
-    goes on. Where the schedule has nothing left after it, its last moment inside it runs.
+    Moments inside the pause do not run any more. What was due before it, or had begun, continues.
+    Where the schedule has no moment after the pause, its last moment inside it runs.
 
     Args:
-        job: As it is stored, with what is held.
-        at: When the pause ended, unless it had ended by itself before.
+        job: The job as it is stored, with what is held of it.
+        at: When the pause ended, unless its ``until`` came before.
     """
     standing, paused = job.standing, job.standing.pause
     if paused is None:
         return job
-    if is_announced(standing):
+    if is_placeholder(standing):
         return activated(job, at)
     end = at if paused.until is None else min(at, paused.until)
     active = evolve(standing, pause=None)
     one = standing.scheduled
     if one is not None and one.scheduled_at <= end and paused.since < end:
-        active = _without(job, active, one, paused.since, end)
-    return evolve(job, standing=placed(job, active, at))
+        active = _without_paused_moments(job, active, one, paused.since, end)
+    return evolve(job, standing=with_due_at(job, active, at))
 
 
-def _without(
+def _without_paused_moments(
     job: Job, standing: Standing, one: Pending, since: datetime, end: datetime
 ) -> Standing:
     """Return the standing after a pause, without the moments inside it."""
-    if counts_from_end(job):
+    if counts_from_end(job.spec.schedule):
         return standing
     marked = one.number in standing.cancels
     owed = one.scheduled_at <= since or has_begun(job, one) or marked
@@ -120,7 +119,7 @@ def _without(
     return evolve(standing, last_number=number + 1, scheduled=fresh, gaps=gaps, spare=spare)
 
 
-def woken(job: Job, *, now: datetime) -> Job:
+def resumed_if_over(job: Job, *, now: datetime) -> Job:
     """Return the job resumed where the end of its pause has come, and no worker has seen it."""
     paused = job.standing.pause
     ends = None if paused is None else paused.until
@@ -128,10 +127,10 @@ def woken(job: Job, *, now: datetime) -> Job:
 
 
 def skip_next(job: Job, *, now: datetime) -> Job:
-    """Return the job with its first scheduled occurrence after now marked; twice is once.
+    """Return the job with its first scheduled occurrence after now marked to be skipped.
 
     Raises:
-        NothingToSkip: There is none.
+        NothingToSkip: There is no such occurrence.
     """
     one = job.standing.scheduled
     moment = None if one is None else one.scheduled_at
@@ -144,20 +143,20 @@ def skip_next(job: Job, *, now: datetime) -> Job:
 
 
 def unskip(job: Job) -> Job:
-    """Return the job without a mark."""
+    """Return the job without the mark of :func:`skip_next`."""
     return evolve(job, standing=evolve(job.standing, skip=None))
 
 
 def cancel(job: Job, *, now: datetime, number: int | None = None) -> Job:
     """Return the job with one occurrence marked: it ends ``cancelled``.
 
-    Its holder sees the mark at a renewal. One that waits is due at once, also inside a pause, and
-    ends when a worker claims it.
+    The worker that runs it sees the mark at a renewal. One that waits is due at once, also inside a
+    pause, and ends when a worker claims it.
 
     Args:
-        job: As it is stored, with what is held.
-        now: By the clock that decides.
-        number: Of the occurrence; ``None``: the one that is held.
+        job: The job as it is stored, with what is held of it.
+        now: The present moment, by the clock that decides.
+        number: The occurrence's number; ``None`` for the one that is held.
 
     Raises:
         NothingToCancel: There is no such occurrence.
@@ -171,14 +170,14 @@ def cancel(job: Job, *, now: datetime, number: int | None = None) -> Job:
         standing = replaced(standing, one, evolve(one, due_at=min(one.due_at, now)))
     marks = {mark for mark in standing.cancels if standing.find(mark) or mark == job.held}
     marked = evolve(standing, cancels=tuple(sorted(marks | {number})))
-    return evolve(job, standing=placed(job, marked, now))
+    return evolve(job, standing=with_due_at(job, marked, now))
 
 
 def retry_now(job: Job, *, now: datetime) -> Job:
-    """Return the job with all that waits for its next attempt due now."""
+    """Return the job with every occurrence due now that waits for its next attempt."""
     standing = job.standing
     for one in (standing.scheduled, *standing.requests):
         if one is not None and one.began_at is not None and (one.retry_at or one.due_at) > now:
             at_once = evolve(one, due_at=min(one.due_at, now), retry_at=None)
             standing = replaced(standing, one, at_once)
-    return evolve(job, standing=placed(job, standing, now))
+    return evolve(job, standing=with_due_at(job, standing, now))

@@ -1,4 +1,4 @@
-"""What the history says: executions of attempts, and of occurrences that no attempt decided."""
+"""The executions of occurrences that no attempt decided, and how long executions are kept."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from sched_core._model.execution import Execution, Status
 from sched_core._model.job import Job
 from sched_core._model.occurrence import Pending
 from sched_core._model.policy import KEPT, KEPT_GAPS, Policy
-from sched_core._rules.grid import Behind, counts_from_end, following, passed
+from sched_core._rules.grid import Behind, following, passed
 from sched_core.clock import LAST, instant_after
+from sched_core.schedule import counts_from_end
 
 _SHORT = KEPT / KEPT_GAPS
 
 
 def expiry(keep: timedelta | None, now: datetime) -> datetime | None:
-    """Return from when on what is kept for so long may be deleted; ``None`` for never."""
+    """Return the moment from which on a record may be deleted; ``None`` for never."""
     if keep is None:
         return None
     found = instant_after(now, keep)
@@ -27,8 +28,8 @@ def kept(policy: Policy, gap: timedelta | None = None) -> timedelta | None:
     """Return how long an execution is kept.
 
     Args:
-        policy: Of the job.
-        gap: From its moment to the schedule's next one, where that is known.
+        policy: The job's policy.
+        gap: The time from its moment to the schedule's next one, where that is known.
     """
     if policy.keep_executions != "default":
         return policy.keep_executions
@@ -41,18 +42,18 @@ def kept(policy: Policy, gap: timedelta | None = None) -> timedelta | None:
 
 
 def gap_after(job: Job, one: Pending, last: datetime | None, now: datetime) -> timedelta | None:
-    """Return how long after an occurrence, or the last that it stands for, the next one is due.
+    """Return how long after an occurrence, or the last that it covers, the next one is due.
 
-    ``None`` where nothing of the kind is known, or the policy says itself how long to keep.
+    ``None`` where that is unknown or of no use: the policy itself says how long to keep.
     """
     if not one.is_scheduled or job.spec.policy.keep_executions != "default":
         return None
-    since = now if counts_from_end(job) else last or one.scheduled_at
+    since = now if counts_from_end(job.spec.schedule) else last or one.scheduled_at
     next_one = following(job, since)
     return None if next_one is None else next_one - since
 
 
-def ended(
+def final_execution(
     job: Job,
     one: Pending,
     status: Status,
@@ -67,22 +68,26 @@ def ended(
     return _record(job.spec.id, job.uid, one, 0, status, now, claim, keep, reason, behind)
 
 
-def of_passed(
+def execution_of_passed(
     job: Job, since: datetime, number: int, status: Status, now: datetime, *, reason: str
 ) -> Execution | None:
     """Return one final execution, under a number of its own, for all that was due after a moment.
 
-    ``None`` where nothing was.
+    ``None`` where nothing was due.
     """
     behind, first = passed(job, since, now), following(job, since)
     if not behind.number or first is None:
         return None
     rest = Behind(behind.number - 1, behind.last if behind.number > 1 else None)
-    return ended(job, Pending(number, first, first), status, now, reason=reason, behind=rest)
+    return final_execution(
+        job, Pending(number, first, first), status, now, reason=reason, behind=rest
+    )
 
 
-def of_hold(hold: Hold, one: Pending, attempt: int, status: Status, now: datetime) -> Execution:
-    """Return an execution about what a hold is for, whatever became of its job."""
+def execution_of_hold(
+    hold: Hold, one: Pending, attempt: int, status: Status, now: datetime
+) -> Execution:
+    """Return an execution of a stored claim's occurrence, even where its job is gone."""
     behind = Behind() if attempt else Behind(one.coalesced, one.coalesced_until)
     return _record(hold.job_id, hold.uid, one, attempt, status, now, hold, hold.keep, None, behind)
 

@@ -1,31 +1,33 @@
-"""Requests: a trigger, a rerun, a backfill is one more occurrence, beside the schedule."""
+"""Requests: a trigger, a rerun and a backfill add occurrences to those of the schedule."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
 
-from sched_core._model.claim import Asked
+from sched_core._model.claim import Requested
 from sched_core._model.execution import Kind
 from sched_core._model.job import Job
 from sched_core._model.occurrence import MOST_REQUESTS, Pending
-from sched_core._rules.grid import TICK, asked_grid, counts_from_end
-from sched_core._rules.operate import activated, is_announced
-from sched_core._rules.standing import has_begun, is_held_back, placed
+from sched_core._rules.grid import TICK, requestable_grid
+from sched_core._rules.operate import activated, is_placeholder
+from sched_core._rules.standing import has_begun, is_held_back, with_due_at
 from sched_core._support.values import evolve
 from sched_core.errors import InvalidDefinition
+from sched_core.schedule import counts_from_end
 
 
 class TooManyRequests(InvalidDefinition):
-    """The job has as many requests waiting as it may."""
+    """The job has as many waiting requests as it may have."""
 
 
 def trigger(
     job: Job, *, now: datetime, args: Mapping[str, str] | None = None, key: str | None = None
-) -> Asked:
-    """Return the job with one more occurrence, now.
+) -> Requested:
+    """Return the job with one more occurrence, due now.
 
-    A plain one that has not begun, and may run, is the same one; with a key, the one that has it.
+    An earlier request answers this one, too, if it has the same key; without key and arguments, if
+    it is as plain, may run and has not begun.
 
     Raises:
         TooManyRequests: 16 wait already.
@@ -34,8 +36,8 @@ def trigger(
         is_plain = one.kind is Kind.TRIGGERED and one.key is None and one.args is None
         waits = is_plain and not has_begun(job, one) and not is_held_back(job.standing, one)
         if key is None and args is None and waits and one.due_at <= now:
-            return Asked(job, one.number)
-    return _asked(job, Pending(0, now, now, Kind.TRIGGERED, key=key, args=args), now)
+            return Requested(job, one.number)
+    return _with_request(job, Pending(0, now, now, Kind.TRIGGERED, key=key, args=args), now)
 
 
 def rerun(
@@ -45,23 +47,23 @@ def rerun(
     now: datetime,
     key: str,
     args: Mapping[str, str] | None = None,
-) -> Asked:
+) -> Requested:
     """Return the job with one more occurrence for a moment that has had one.
 
     Args:
-        job: As it is stored, with what is held.
-        moment: The nominal one of the execution that is repeated.
-        now: By the clock that decides.
+        job: The job as it is stored, with what is held of it.
+        moment: The nominal moment of the execution that is repeated.
+        now: The present moment, by the clock that decides.
         key: The execution's id: while it is repeated, repeating it again is the same.
-        args: Those of the execution.
+        args: The arguments of the execution.
 
     Raises:
         TooManyRequests: 16 wait already.
     """
-    return _asked(job, Pending(0, moment, now, Kind.RERUN, key=key, args=args), now)
+    return _with_request(job, Pending(0, moment, now, Kind.RERUN, key=key, args=args), now)
 
 
-def backfill(job: Job, *, since: datetime, until: datetime, now: datetime) -> Asked:
+def backfill(job: Job, *, since: datetime, until: datetime, now: datetime) -> Requested:
     """Return the job with an occurrence for each moment of its schedule from one to the other.
 
     They are one request, and run one after the other. Calendar moments may lie before the anchor.
@@ -70,18 +72,22 @@ def backfill(job: Job, *, since: datetime, until: datetime, now: datetime) -> As
         InvalidDefinition: There is no such moment up to now.
         TooManyRequests: 16 wait already.
     """
-    first = None if counts_from_end(job) else asked_grid(job, since).after(since - TICK)
+    first = (
+        None
+        if counts_from_end(job.spec.schedule)
+        else requestable_grid(job, since).after(since - TICK)
+    )
     if first is None or first > until or until > now:
         raise InvalidDefinition("since", "the schedule has no moment from it to `until`, up to now")
     key = f"{since.isoformat()}/{until.isoformat()}"
-    return _asked(job, Pending(0, first, now, Kind.BACKFILLED, key=key, until=until), now)
+    return _with_request(job, Pending(0, first, now, Kind.BACKFILLED, key=key, until=until), now)
 
 
-def _asked(job: Job, one: Pending, now: datetime) -> Asked:
+def _with_request(job: Job, one: Pending, now: datetime) -> Requested:
     for other in job.standing.requests:
         if one.key is not None and (other.kind, other.key) == (one.kind, one.key):
-            return Asked(job, other.number)
-    if is_announced(job.standing):
+            return Requested(job, other.number)
+    if is_placeholder(job.standing):
         job = activated(job, now)
     standing = job.standing
     if len(standing.requests) >= MOST_REQUESTS:
@@ -93,4 +99,4 @@ def _asked(job: Job, one: Pending, now: datetime) -> Asked:
     number = standing.last_number + 1
     requests = (*standing.requests, evolve(one, number=number, origin=number))
     asked = evolve(standing, last_number=number, requests=requests)
-    return Asked(evolve(job, standing=placed(job, asked, now)), number)
+    return Requested(evolve(job, standing=with_due_at(job, asked, now)), number)

@@ -7,7 +7,7 @@ from datetime import datetime
 from sched_core._model.job import Job
 from sched_core._model.occurrence import Gap, Pause, Pending, Standing
 from sched_core._model.policy import share
-from sched_core._rules.grid import content
+from sched_core._rules.grid import coverage
 from sched_core._rules.record import expiry
 from sched_core._support.values import evolve
 from sched_core.clock import instant_after
@@ -30,9 +30,9 @@ def current(standing: Standing) -> Pending | None:
 
 
 def is_held_back(standing: Standing, one: Pending) -> bool:
-    """Whether a pause holds a pending occurrence: what was there when it began.
+    """Whether a pause holds a pending occurrence: it holds what was there when it began.
 
-    A request that came later runs, and so does what is to be cancelled: its end is not a run.
+    A request that came later is claimed, and so is what is to be cancelled: its end is no run.
     """
     pause = standing.pause
     if pause is None or one.number in standing.cancels:
@@ -40,21 +40,23 @@ def is_held_back(standing: Standing, one: Pending) -> bool:
     return one.is_scheduled or one.origin <= pause.last_number
 
 
-def placed(job: Job, standing: Standing, now: datetime) -> Standing:
+def with_due_at(job: Job, standing: Standing, now: datetime) -> Standing:
     """Return the standing with its one due moment; finished if nothing is left."""
     if standing.scheduled is None and not standing.requests:
-        return _with(standing, None, None, standing.gaps, None, forgotten_at(job, now))
+        return _standing_with(
+            standing, None, None, standing.gaps, None, expiry_of_finished(job, now)
+        )
     one, pause = current(standing), standing.pause
     due_at = one.due_at if one is not None else None if pause is None else pause.until
-    return _with(standing, due_at, pause, standing.gaps, standing.spare, None)
+    return _standing_with(standing, due_at, pause, standing.gaps, standing.spare, None)
 
 
-def forgotten_at(job: Job, now: datetime) -> datetime | None:
-    """Return when a job that has nothing left is forgotten; ``None``: never by itself."""
+def expiry_of_finished(job: Job, now: datetime) -> datetime | None:
+    """Return when a job that has nothing left may be deleted; ``None`` for never."""
     return expiry(None if job.declared else job.spec.policy.keep_finished, now)
 
 
-def _with(
+def _standing_with(
     standing: Standing,
     due_at: datetime | None,
     pause: Pause | None,
@@ -106,30 +108,30 @@ def began_at(job: Job, one: Pending) -> datetime | None:
     return one.began_at or (job.held_at if has_begun(job, one) else None)
 
 
-def with_fixed_content(job: Job) -> Standing:
-    """Return the standing in which what has begun keeps what it stands for.
+def with_fixed_coverage(job: Job) -> Standing:
+    """Return the standing in which an occurrence that has begun keeps the moments that it covers.
 
-    Otherwise that is counted at each attempt, by the policy, the schedule and the pauses of then:
-    of these, one is about to change.
+    Otherwise these are counted at each attempt, by the policy, the schedule and the pauses of that
+    time: one of these is about to change.
     """
     one = job.standing.scheduled
     at = None if one is None else began_at(job, one)
     if one is None or at is None:
         return job.standing
-    return evolve(job.standing, scheduled=fixed(job, one, at))
+    return evolve(job.standing, scheduled=with_coverage(job, one, at))
 
 
-def fixed(job: Job, one: Pending, at: datetime) -> Pending:
-    """Return an occurrence that began at the moment, with what it stands for written into it."""
-    behind = content(job, one, at)
+def with_coverage(job: Job, one: Pending, at: datetime) -> Pending:
+    """Return an occurrence that began at the moment, with the moments that it covers fixed."""
+    behind = coverage(job, one, at)
     last = behind.last or one.scheduled_at
     return evolve(one, coalesced=behind.number, coalesced_until=behind.last, until=last)
 
 
 def is_owed(job: Job, one: Pending, now: datetime) -> bool:
-    """Whether an occurrence must have its end: it was asked for, has begun, or was due.
+    """Whether an occurrence must have a final execution: it was asked for, has begun, or was due.
 
-    One that is to be cancelled must: its end is what was asked for.
+    One that is to be cancelled must have it: that is what the caller asked for.
     """
     pause = job.standing.pause
     due = not one.is_scheduled or one.scheduled_at <= (now if pause is None else pause.since)

@@ -1,1 +1,1 @@
-"""The runtime: claims what is due, calls handlers, writes how their runs end."""
+"""The runtime: claims due jobs, calls their handlers, and writes the outcomes of their runs."""

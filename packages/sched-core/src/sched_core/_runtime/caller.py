@@ -10,16 +10,16 @@ import anyio
 import anyio.to_thread
 
 from sched_core._model.event import JobEvent
-from sched_core._runtime.runs import Run, Worker
+from sched_core._runtime.runs import Run, WorkerTask
 from sched_core._runtime.threads import HandlerThread
 from sched_core.handlers import Dispatcher, Handler, is_async
 
 
 class Caller:
-    """Calls the handler that is set.
+    """Calls the scheduler's handler.
 
     Args:
-        slots: Most threads on trio. On asyncio each standing task has one, once it needs it.
+        slots: The most threads on trio. On asyncio each worker task has one, once it needs it.
     """
 
     def __init__(self, *, slots: int) -> None:
@@ -40,7 +40,11 @@ class Caller:
         self.threaded = self._dispatcher is None and not is_async(handler)
 
     def start(self, host: Any) -> None:
-        """Get ready to call; *host* is the task of asyncio that runs everything, or ``None``."""
+        """Get ready to call handlers.
+
+        Args:
+            host: The asyncio task that runs the scheduler; ``None`` on trio.
+        """
         self._host = host
         self._limiter = anyio.CapacityLimiter(self._slots)
 
@@ -50,12 +54,12 @@ class Caller:
             thread.end()
         self._threads.clear()
 
-    def call(self, run: Run, handler: Handler, event: JobEvent, worker: Worker) -> Any:
-        """Call the handler; raises what it raises.
+    def call(self, run: Run, handler: Handler, event: JobEvent, worker: WorkerTask) -> Any:
+        """Call the handler, and let its exceptions through.
 
         Returns:
-            What the handler returns or, where it runs in a thread, a coroutine for that: to be
-            awaited if it can be.
+            What the handler returns or, if it runs in a thread, a coroutine that returns that. The
+            caller awaits it if it is awaitable.
         """
         if run.in_thread:
             return self._call_plain(run, handler, event, worker)
@@ -65,17 +69,19 @@ class Caller:
         return handler(event)
 
     async def _call_plain(
-        self, run: Run, handler: Handler, event: JobEvent, worker: Worker
+        self, run: Run, handler: Handler, event: JobEvent, worker: WorkerTask
     ) -> None:
         result = _ran(await self._call_in_thread(handler, event, worker))
         run.in_thread = False
         if inspect.isawaitable(result):
-            if run.why:
+            if run.cancel_reason:
                 worker.scope.cancel()
             await result
 
-    async def _in_thread(self, run: Run, worker: Worker, handler: Handler, event: JobEvent) -> Any:
-        """Call a function that a dispatcher chose; what waits for it here can go on afterwards."""
+    async def _in_thread(
+        self, run: Run, worker: WorkerTask, handler: Handler, event: JobEvent
+    ) -> Any:
+        """Call a function that a dispatcher has chosen, in a thread."""
         run.enter_thread()
         try:
             result = _ran(await self._call_in_thread(handler, event, worker))
@@ -85,7 +91,7 @@ class Caller:
         run.leave_thread()
         return result
 
-    async def _call_in_thread(self, handler: Handler, event: JobEvent, worker: Worker) -> Any:
+    async def _call_in_thread(self, handler: Handler, event: JobEvent, worker: WorkerTask) -> Any:
         if self._host is None:
             # In a tuple: trio refuses functions that return coroutines.
             (result,) = await anyio.to_thread.run_sync(
@@ -99,7 +105,7 @@ class Caller:
         try:
             return await thread.call(handler, event)
         except BaseException:
-            if thread.busy:  # left behind
+            if thread.busy:  # the handler was left running
                 thread.end()
                 worker.thread = None
             raise

@@ -1,4 +1,4 @@
-"""What this process holds: its claims, from the moment they are made until they are settled."""
+"""The runs in flight in this process: its claims, until they are settled or let go."""
 
 from __future__ import annotations
 
@@ -17,30 +17,31 @@ from sched_core.ports import Backend
 logger = Logger("sched_core")
 
 
-class Holdings:
-    """The claims that this process holds, one for each job id, and what went wrong with them.
+class InFlight:
+    """The runs in flight, at most one per job id, and the counts of what went wrong with them.
 
     Args:
-        backend: That they were made on.
-        clock: The one that decides.
-        on_trouble: Called with a topic and what is wrong with it, or ``None`` when it is right.
-        on_notice: The same for what people should know, and that is nothing wrong here.
+        backend: The backend that handed out the claims.
+        clock: The clock that decides.
+        set_problem: Called with a topic of health and its problem, ``None`` once that is over.
+        set_notice: Called with a topic and what people should know of it, ``None`` once that is
+            over.
     """
 
     def __init__(
         self,
         backend: Backend,
         clock: Clock,
-        on_trouble: Callable[[str, str | None], None],
-        on_notice: Callable[[str, str | None], None],
+        set_problem: Callable[[str, str | None], None],
+        set_notice: Callable[[str, str | None], None],
     ) -> None:
         self.backend, self.clock = backend, clock
-        self.on_trouble, self.on_notice = on_trouble, on_notice
+        self.set_problem, self.set_notice = set_problem, set_notice
         self.lease = backend.capabilities.lease
         self.runs: dict[str, Run] = {}
-        """By job id."""
+        """The runs by job id."""
         self.successors: dict[str, Run] = {}
-        """Of a claim that ran out here and was made again here: they wait for the earlier run."""
+        """Runs, by job id, that wait for an earlier run of their job, whose lease ran out here."""
         self.claims_lost = 0
         self.backend_errors = 0
         self.changed = anyio.Event()
@@ -59,35 +60,35 @@ class Holdings:
         return successor
 
     def clear(self) -> None:
-        """Forget everything: it is left to its leases."""
+        """Forget all runs. The leases of their claims run out."""
         for run in [*self.runs.values(), *self.successors.values()]:
             run.let_go()
         self.runs.clear()
         self.successors.clear()
 
     def signal(self) -> None:
-        """Wake whoever waits for a change."""
+        """Wake the tasks that wait for a change."""
         self.changed.set()
         self.changed = anyio.Event()
 
     def lose(self, run: Run) -> None:
-        """Note that a run's claim belongs to somebody else, and tell it to stop."""
-        if run.why == "lost":
+        """Note that a claim is no longer this worker's, and tell its handler to stop."""
+        if run.is_lost:
             return
         self.claims_lost += 1
         logger.warning("job %r: claim %s was lost", run.claim.job.id, run.claim.token)
         run.cancel("lost")
 
-    def trouble(self, doing: str, error: BaseException) -> None:
+    def backend_failed(self, doing: str, error: BaseException) -> None:
         """Count and log a failure to reach the backend, and turn unhealthy."""
         self.backend_errors += 1
         expected = isinstance(error, BackendError)
         logger.warning(
             "%s failed: %s", doing, describe(error), exc_info=None if expected else error
         )
-        self.on_trouble(doing, describe(error))
+        self.set_problem(doing, describe(error))
 
     def oldest_due(self) -> datetime | None:
-        """Return the earliest due moment among what is held and not settled."""
-        runs = list(self.runs.values())  # at once: metrics are collected by other threads
+        """Return the earliest due moment of the runs in flight."""
+        runs = list(self.runs.values())  # a copy: other threads collect metrics
         return min((run.claim.job.standing.due_at or LAST for run in runs), default=None)

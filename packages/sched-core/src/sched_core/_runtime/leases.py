@@ -1,4 +1,4 @@
-"""Time limits of what is held: leases that are renewed, and handlers whose time is up."""
+"""The time limits of runs: leases that are renewed, and handlers whose time is up."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import anyio.abc
 
 from sched_core._model.claim import Claim, Renewal
-from sched_core._runtime.in_flight import Holdings
-from sched_core._runtime.runs import Run, Why
+from sched_core._runtime.in_flight import InFlight
+from sched_core._runtime.runs import CancelReason, Run
 from sched_core._runtime.supervision import keep_up
 from sched_core._support.logger import Logger
 from sched_core.clock import LAST, Alarm, elapsed, instant_after, loop_seconds
@@ -20,94 +20,90 @@ logger = Logger("sched_core")
 
 MICROSECOND = 1e-6
 LONGEST_NAP = 86_400.0
-"""Seconds after which deadlines are looked at again; a timedelta holds no arbitrary float."""
+"""The most seconds between two looks at deadlines; a timedelta cannot hold any float."""
 PATIENCE = 1.0
-"""Seconds that a cancelled coroutine has to return before it counts as one that goes on."""
+"""Seconds that a cancelled coroutine has to return before a notice names it."""
 
 
 class Leases:
     """Renews claims while their handlers run, and gives up those that could not be renewed."""
 
-    def __init__(self, holdings: Holdings) -> None:
-        self._holdings = holdings
+    def __init__(self, in_flight: InFlight) -> None:
+        self._in_flight = in_flight
         self._renewals: list[float] = []
-        """When those began that have not returned, by a clock that nobody sets."""
+        """The start times of renewals that have not returned, by the event loop's clock."""
 
     async def keep(
         self, tasks: anyio.abc.TaskGroup, *, host: Any, tick: Callable[[], None]
     ) -> None:
-        """Renew until cancelled, at every third of a lease.
+        """Renew claims until cancelled, three times per lease.
 
         Args:
-            tasks: Where renewals run, so that one that hangs does not stop the next.
+            tasks: The task group that renewals run in: one that hangs does not stop the next.
             host: The task that the group belongs to; see ``supervision``.
-            tick: Called each time.
+            tick: Called before each renewal.
         """
-        holdings = self._holdings
+        in_flight = self._in_flight
         self._renewals = []
-        patience, seen = (holdings.lease / 10).total_seconds(), None
+        patience, seen = (in_flight.lease / 10).total_seconds(), None
         while True:
-            await holdings.clock.sleep_until(self._renew_at())
+            await in_flight.clock.sleep_until(self._renew_at())
             tick()
             began = self._renewals[0] if self._renewals else None
             if began is None:
                 tasks.start_soon(keep_up, "a renewal", host, self.renew)
             elif began == seen and loop_seconds() - began >= patience:
-                # A renewal that neither returns nor fails saves nothing. It was seen before:
-                # what only waits for a loop that was blocked comes back at once.
-                self._give_up(list(holdings.runs.values()))
+                # A renewal that neither returns nor fails saves no claim. It hung at the last look,
+                # too: one that only waited for a blocked loop would have returned since.
+                self._give_up(list(in_flight.runs.values()))
             seen = began
 
     def _renew_at(self) -> datetime:
-        """Return when to renew: every third of a lease, and once more where one is about to end."""
-        now, lease = self._holdings.clock.now(), self._holdings.lease
+        """Return when to renew: each third of a lease, and before the earliest lease ends."""
+        now, lease = self._in_flight.clock.now(), self._in_flight.lease
         ends = min(
-            (
-                run.claim.expires_at
-                for run in self._holdings.runs.values()
-                if run.is_open and run.why != "lost"
-            ),
+            (run.claim.expires_at for run in self._in_flight.runs.values() if run.needs_lease),
             default=LAST,
         )
         return max(min(ends, now + lease / 3), now + lease / 10)
 
     def _give_up(self, runs: Sequence[Run]) -> None:
-        now = self._holdings.clock.now()
+        now = self._in_flight.clock.now()
         for run in runs:
             if run.claim.expires_at <= now and run.is_open:
-                self._holdings.lose(run)
+                self._in_flight.lose(run)
 
     async def renew(self) -> bool:
-        """Renew what has less than two thirds of its lease left; give up what is lost.
+        """Renew claims with less than two thirds of their lease left; give up lost ones.
 
         Returns:
             Whether the backend answered.
         """
-        holdings = self._holdings
-        soon = holdings.clock.now() + holdings.lease * 2 / 3
-        runs = [run for run in holdings.runs.values() if run.claim.expires_at <= soon]
+        in_flight = self._in_flight
+        soon = in_flight.clock.now() + in_flight.lease * 2 / 3
+        runs = [run for run in in_flight.runs.values() if run.claim.expires_at <= soon]
         if not runs:
-            holdings.on_trouble("renewing", None)  # nothing depends on it any more
+            in_flight.set_problem("renewing", None)  # no claim depends on it any more
             return True
         return await self._renew(runs)
 
     async def renew_one(self, run: Run) -> bool:
-        """Renew a claim whatever is left of its lease; return whether the backend answered."""
+        """Renew a claim, however long its lease still is; return whether the backend answered."""
         return await self._renew([run])
 
     async def _renew(self, runs: Sequence[Run]) -> bool:
-        holdings = self._holdings
+        in_flight = self._in_flight
         renewals, began = self._renewals, loop_seconds()
         renewals.append(began)
         try:
-            renewed = await holdings.backend.renew([Renewal(run.claim, run.alone) for run in runs])
+            renewed = await in_flight.backend.renew([Renewal(run.claim, run.alone) for run in runs])
         except Exception as error:  # noqa: BLE001 -- a third party's backend may raise anything
-            holdings.trouble("renewing", error)
+            in_flight.backend_failed("renewing", error)
             self._give_up(runs)
             return False
         finally:
             renewals.remove(began)
-        holdings.on_trouble("renewing", None)
+        in_flight.set_problem("renewing", None)
         held = {claim.job.spec.id: claim for claim in renewed}
         for run in runs:
             claim = held.get(run.claim.job.spec.id)
@@ -116,18 +112,18 @@ class Leases:
                 if claim.cancel:
                     run.cancel("cancel")
             elif run.is_open:
-                holdings.lose(run)
+                in_flight.lose(run)
             else:
                 run.miss_renewal()
         return True
 
     async def renew_expiring(self) -> None:
-        """Renew before claiming where a lease is about to end, or we would take over ourselves."""
-        holdings = self._holdings
-        for _ in range(10):  # what runs meanwhile may block the loop as well
-            soon = holdings.clock.now() + holdings.lease / 10
+        """Renew leases that are about to end, or the next claim would take over our own runs."""
+        in_flight = self._in_flight
+        for _ in range(10):  # handlers may block the loop during a renewal as well
+            soon = in_flight.clock.now() + in_flight.lease / 10
             if not any(
-                run.claim.expires_at <= soon and run.why != "lost" for run in holdings.runs.values()
+                run.claim.expires_at <= soon and not run.is_lost for run in in_flight.runs.values()
             ):
                 return
             if not await self.renew():
@@ -135,99 +131,104 @@ class Leases:
 
 
 class Deadlines:
-    """Cancels handlers whose time is up: one heap for all of them, not a timer for each.
+    """Cancels handlers whose time is up, with one heap for all instead of a timer for each.
 
-    What has elapsed is measured on a scale that nobody sets: a clock that is set ends no run. A
-    handler that cannot be cancelled, or goes on all the same, is told of while it does.
+    Time is measured by ``elapsed``, so setting the clock ends no run. A notice names each handler
+    that cannot be cancelled, or still runs although it was cancelled.
 
     Args:
-        holdings: What is held.
+        in_flight: The runs in flight.
         slots: How many handlers may run at a time.
     """
 
-    def __init__(self, holdings: Holdings, *, slots: int) -> None:
-        self._holdings = holdings
+    def __init__(self, in_flight: InFlight, *, slots: int) -> None:
+        self._in_flight = in_flight
         self._slots = slots
-        self._heap: list[tuple[float, int, Run, Why]] = []
+        self._heap: list[tuple[float, int, Run, CancelReason]] = []
         self._serial = 0
         self._alarm = Alarm()
         self._overdue = 0
 
     def add(
-        self, run: Run, why: Why, after: timedelta, tasks: anyio.abc.TaskGroup, host: Any
+        self,
+        run: Run,
+        reason: CancelReason,
+        after: timedelta,
+        tasks: anyio.abc.TaskGroup,
+        host: Any,
     ) -> None:
-        """Cancel the run after so long unless it has ended by then."""
+        """Cancel the run after a while, unless it has ended by then."""
         heap = self._heap
-        deadline = elapsed(self._holdings.clock) + after.total_seconds()
+        deadline = elapsed(self._in_flight.clock) + after.total_seconds()
         if not heap:
             tasks.start_soon(keep_up, "the watch over timeouts", host, self._watch)
-        if len(heap) > 4 * len(self._holdings.runs) + 1000:
+        if len(heap) > 4 * len(self._in_flight.runs) + 1000:
             heap[:] = [each for each in heap if not each[2].has_returned]
             heapq.heapify(heap)
-        self._push(deadline, run, why)
+        self._push(deadline, run, reason)
         if heap[0][2] is run:
             self._alarm.nudge()
 
-    def _push(self, deadline: float, run: Run, why: Why) -> None:
+    def _push(self, deadline: float, run: Run, reason: CancelReason) -> None:
         self._serial += 1
-        heapq.heappush(self._heap, (deadline, self._serial, run, why))
+        heapq.heappush(self._heap, (deadline, self._serial, run, reason))
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Forget all deadlines."""
         self._heap.clear()
         self._overdue = 0
 
     def returned(self, run: Run) -> None:
-        """Take back what was told of an overdue handler: it has returned."""
+        """Clear the notice of an overdue handler, which has returned."""
         if run.overdue:
             run.overdue = False
             self._overdue -= 1
-            self._holdings.on_notice(_topic(run), None)
+            self._in_flight.set_notice(_topic(run), None)
             self._tell_of_slots()
 
     async def _watch(self) -> None:
-        heap, clock = self._heap, self._holdings.clock
+        heap, clock = self._heap, self._in_flight.clock
         while heap:
             seen = self._alarm.count
-            deadline, _, run, why = heap[0]
+            deadline, _, run, reason = heap[0]
             if run.has_returned:
                 heapq.heappop(heap)
             elif (remaining := deadline - elapsed(clock)) < MICROSECOND:
                 heapq.heappop(heap)
-                first = run.why is None
-                run.cancel(why)
+                first = run.cancel_reason is None
+                run.cancel(reason)
                 if first and not run.in_thread:
-                    self._push(deadline + PATIENCE, run, why)
+                    self._push(deadline + PATIENCE, run, reason)
                 elif run.is_open and not run.overdue:
-                    self._overrun(run, why)
+                    self._overrun(run, reason)
             else:
                 until = instant_after(clock.now(), timedelta(seconds=min(remaining, LONGEST_NAP)))
                 await self._alarm.sleep(clock, until, seen)
 
-    def _overrun(self, run: Run, why: Why) -> None:
+    def _overrun(self, run: Run, reason: CancelReason) -> None:
         run.overdue = True
         self._overdue += 1
         spec = run.claim.job.spec
         how = (
             "it runs in a thread, which cannot be stopped: let it look at event.cancelled"
             if run.in_thread
-            else "it goes on although it was cancelled"
+            else "it still runs although it was cancelled"
         )
         past = (
             "the next occurrence's moment"
-            if why == "overlap"
+            if reason == "overlap"
             else (f"its timeout of {spec.policy.timeout}")
         )
         text = f"its handler is past {past}, since {run.started_at}"
         logger.warning(
             "job %r: %s; %s", spec.id, text, how, extra={"job_id": spec.id, "since": run.started_at}
         )
-        self._holdings.on_notice(_topic(run), f"{text}; {how}")
+        self._in_flight.set_notice(_topic(run), f"{text}; {how}")
         self._tell_of_slots()
 
     def _tell_of_slots(self) -> None:
         full = self._overdue >= self._slots
-        self._holdings.on_trouble(
+        self._in_flight.set_problem(
             "handlers",
             f"all {self._slots} slots are taken by handlers past their timeout: nothing runs"
             if full

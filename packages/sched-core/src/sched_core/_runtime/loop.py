@@ -1,20 +1,19 @@
-"""The loop that runs what is due, and how it ends."""
+"""The loop that claims due jobs and has them run."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context, ContextVar, copy_context
 from datetime import datetime, timedelta
-from typing import TypeVar, TypeVarTuple, Unpack
 
 import anyio
 from anyio.lowlevel import checkpoint
 
 from sched_core._model.claim import Claim, Room
 from sched_core._model.execution import describe
-from sched_core._runtime.maintenance import Moments, Retention, Unreadable
+from sched_core._runtime.maintenance import MomentsCheck, Retention, UnreadableCheck
 from sched_core._runtime.observers import Observers
+from sched_core._runtime.shutdown import Shutdown, wind_down
 from sched_core._runtime.signals import stop_signals
 from sched_core._runtime.supervision import first_of, keep_up, until
 from sched_core._runtime.workers import Workers
@@ -25,119 +24,42 @@ from sched_core.clock import (
     backoff_pause,
     elapsed,
     instant_after,
-    loop_seconds,
 )
 from sched_core.errors import SchedulerStopped
 from sched_core.ports import Backend
 
-T = TypeVar("T")
-Arguments = TypeVarTuple("Arguments")
-
 logger = Logger("sched_core")
 
-DEFAULT_GRACE = timedelta(seconds=20)
-"""Below the 30 seconds that Kubernetes waits before it kills."""
-FLUSH = 5.0
-"""Seconds after the grace in which what was cancelled ends and is written, all in all."""
-CLOSING = 0.5
-"""The last of them: for leaving behind what has not ended."""
-AT_ONCE = 1.0
-"""The same after a second signal."""
+RELEASE_TIMEOUT = 5.0
+"""Seconds that the store has to take claims back."""
 STALLED = timedelta(seconds=30)
-"""A loop that has not looked for work for so long is reported as stalled."""
+"""A loop that has not looked for work for longer than this is reported as stalled."""
 
 AFTER_STEP = timedelta(seconds=10)
-"""How long nothing is claimed after the clock was set forward.
+"""How long the loop claims nothing after the clock was set forward.
 
-Whoever holds something renews it first, or others would take over what is running; and a clock that
-is put right at once must not have made one run of a day's occurrences.
+Workers renew their claims first, or others would take over what is running. And if the clock is put
+right at once, a day's occurrences must not have been coalesced into one run.
 """
 IDLE_TURNS = 3
-"""After so many turns of the event loop without a beginning, all handlers are waiting."""
+"""After so many turns of the event loop in which no handler was called, all of them wait."""
 
 
-class Stop:
-    """A request to stop, and what ended.
-
-    A stop has one deadline, grace plus :data:`FLUSH` after it was asked for, whatever the store
-    does.
-    """
-
-    def __init__(self) -> None:
-        self.requested = anyio.Event()
-        self.at_once = anyio.Event()
-        self.ended = anyio.Event()
-        """Set when the engine has ended, or its deadline has passed."""
-        self.served = anyio.Event()
-        """Set when the engine has ended."""
-        self.grace = DEFAULT_GRACE.total_seconds()
-        self._asked_at = 0.0
-        self._deadline = math.inf
-        self._waiting: anyio.CancelScope | None = None
-
-    def request(self, grace: float | None) -> None:
-        """Ask for the end.
-
-        Args:
-            grace: Seconds that handlers have to end; ``None``: as it stands.
-        """
-        now = loop_seconds()
-        if grace is not None:
-            self.grace = grace
-        if not self.requested.is_set():
-            self._asked_at = now
-        if self.grace <= 0:
-            self.at_once.set()
-        self._deadline = min(self._deadline, now + max(self.grace, 0) + FLUSH)
-        self.requested.set()
-        if self._waiting is not None:
-            self._waiting.cancel()
-
-    def on_signal(self) -> None:
-        """Ask for the end; a second time, for the end at once."""
-        if self.requested.is_set():
-            logger.warning("second signal: stopping at once")
-            self._deadline = min(self._deadline, loop_seconds() + AT_ONCE)
-            self.request(0)
-        else:
-            logger.info("signal: stopping within %s s", self.grace)
-            self.request(None)
-
-    def grace_left(self) -> float:
-        """Return for how many seconds handlers may go on."""
-        if self.at_once.is_set():
-            return 0.0
-        return max(0.0, self._asked_at + self.grace - loop_seconds())
-
-    def left(self) -> float:
-        """Return for how many seconds anything may go on."""
-        return max(0.0, self._deadline - CLOSING - loop_seconds())
-
-    def patience(self) -> float:
-        """Return for how many seconds those who wait for the end wait at most."""
-        return max(0.0, self._deadline - loop_seconds())
-
-    async def wait(
-        self, wait: Callable[[Unpack[Arguments]], Awaitable[T]], *arguments: *Arguments
-    ) -> T | None:
-        """Wait for something in a way that a request ends; return what came of it, if anything."""
-        result: T | None = None
-        with anyio.CancelScope() as self._waiting:
-            if not self.requested.is_set():
-                result = await wait(*arguments)
-        self._waiting = None
-        return result
-
-
-class Engine:
-    """Claims what is due and has it run, for as long as one call of ``run`` lasts.
+class Loop:
+    """Claims due jobs and has them run, while ``run_forever`` or ``run_due`` is under way.
 
     Args:
-        backend: Where jobs live.
-        clock: The one that decides.
-        workers: Run what was claimed.
-        observers: Told of lost claims and troubles.
-        handler_set: Set once there is a handler.
+        backend: The backend that hands out claims.
+        clock: The clock that decides.
+        workers: The tasks that run the claims.
+        observers: They learn of lost claims, and keep the problems for health.
+        handler_set: Set once the scheduler has a handler.
+
+    Attributes:
+        running: Whether ``run_forever`` is running.
+        full_since: The time since which all handlers are busy and the loop claims nothing more;
+            ``None`` while there is room.
+        looked_at: The time when the loop last looked for work.
     """
 
     def __init__(
@@ -153,33 +75,31 @@ class Engine:
         self._workers = workers
         self._observers = observers
         self._handler_set = handler_set
-        self._stop = Stop()
+        self._shutdown = Shutdown()
         self._stopped = anyio.Event()
         self._steps = StepWatch(clock)
-        self._retention = Retention(backend, clock, observers, step=workers.holdings.lease / 4)
-        self._unreadable = Unreadable(backend, clock, observers)
-        self._moments = Moments(backend, clock, observers)
+        self._retention = Retention(backend, clock, observers, step=workers.in_flight.lease / 4)
+        self._unreadable = UnreadableCheck(backend, clock, observers)
+        self._moments = MomentsCheck(backend, clock, observers)
         self._inside: ContextVar[bool] = ContextVar("sched_core.inside", default=False)
         self.running = False
-        """Whether ``run_forever`` is running."""
         self.full_since: datetime | None = None
-        """Since when all handlers are busy, while nothing more can be claimed."""
         self.looked_at: datetime | None = None
-        """When the loop last looked for work."""
 
     async def stop(self, grace: float) -> None:
-        """End ``run_forever``; return once it has ended, or refuses to.
+        """Stop ``run_forever``; return once it has ended, or its deadline has passed.
 
-        Asked by a handler of its own, it returns at once: it would wait for its own caller.
+        Called by a handler of this scheduler, it returns at once: else it would wait for its own
+        caller.
         """
         if self.running:
-            self._stop.request(grace)
+            self._shutdown.request(grace)
             if not self._inside.get():
                 await self._stopped.wait()
 
-    def left_to_stop(self) -> float:
-        """Return the seconds that are left of a stop, a few where none was asked for."""
-        return max(AT_ONCE, min(self._stop.patience(), FLUSH))
+    def left_to_close(self) -> float:
+        """Return the seconds that the backend has to close; a few where no stop was requested."""
+        return self._shutdown.left_to_close()
 
     def stalled(self) -> bool:
         """Whether the loop has not looked for work for too long."""
@@ -194,10 +114,10 @@ class Engine:
     # -- the frame
 
     async def run_forever(self, *, signals: bool, running: Callable[[], None]) -> None:
-        """Run what is due until a stop is requested; cancelled, stop with no grace.
+        """Run due jobs until a stop is requested; if cancelled, stop without grace.
 
         Args:
-            signals: Whether SIGINT and SIGTERM stop it, where nobody else has taken them.
+            signals: Whether SIGINT and SIGTERM stop it, if their handlers are the default ones.
             running: Called once the loop begins to look for work.
         """
         self.running, self._stopped = True, anyio.Event()
@@ -208,51 +128,53 @@ class Engine:
             self._stopped.set()
 
     async def run_due(self, moment: datetime) -> None:
-        """Run until nothing is left that was due at the moment."""
+        """Run until no job is left that was due at the moment."""
         await self._run(lambda: self._run_until(moment), signals=False)
         await self._retention.sometimes()
 
     async def _run(self, work: Callable[[], Awaitable[None]], *, signals: bool) -> None:
-        stop = self._stop = Stop()
+        shutdown = self._shutdown = Shutdown()
         failure: list[Exception] = []
         async with anyio.create_task_group() as host:
-            host.start_soon(self._serve, stop, work, failure)
-            host.start_soon(self._watch_deadline, stop)
+            host.start_soon(self._serve, shutdown, work, failure)
+            host.start_soon(self._watch_deadline, shutdown)
             try:
-                async with stop_signals(enabled=signals, on_signal=stop.on_signal):
-                    await stop.ended.wait()
+                async with stop_signals(enabled=signals, on_signal=shutdown.on_signal):
+                    await shutdown.done.wait()
             except BaseException:
-                stop.request(0)
+                shutdown.request(0)
                 raise
         if failure:
             raise failure[0]
 
-    async def _watch_deadline(self, stop: Stop) -> None:
-        """Let those who wait for the end go on at the deadline, whatever still hangs then."""
+    async def _watch_deadline(self, shutdown: Shutdown) -> None:
+        """Let ``run_forever`` and ``stop`` return at the deadline, whatever still hangs then."""
         with anyio.CancelScope(shield=True):
-            await first_of(stop.requested.wait, stop.served.wait)
-            await until(stop.served.wait, stop.patience)
-        if not stop.served.is_set():
-            logger.error("the scheduler has stopped, and something that it called still hangs")
-            stop.ended.set()
+            await first_of(shutdown.requested.wait, shutdown.finished.wait)
+            await until(shutdown.finished.wait, shutdown.patience)
+        if not shutdown.finished.is_set():
+            logger.error(
+                "the scheduler has stopped, although a handler or a call of the store still hangs"
+            )
+            shutdown.done.set()
             self._stopped.set()
 
     async def _serve(
         self,
-        stop: Stop,
+        shutdown: Shutdown,
         work: Callable[[], Awaitable[None]],
         failure: list[Exception],
     ) -> None:
-        # Nothing in here is cancelled from outside: the end is decided by the request alone.
+        # No cancellation from outside reaches this: the request alone decides when it ends.
         done = False
         with anyio.CancelScope(shield=True):
             try:
                 async with anyio.create_task_group() as tasks:
-                    self._workers.start(tasks, self._handlers_context(), insists=self.running)
+                    self._workers.start(tasks, self._handlers_context(), retry_refused=self.running)
                     over = anyio.Event()
                     tasks.start_soon(_do, work, failure, over)
-                    await first_of(over.wait, stop.requested.wait)
-                    await self._wind_down(stop, over)
+                    await first_of(over.wait, shutdown.requested.wait)
+                    await self._wind_down(shutdown, over)
                     done = True
             except Exception as error:
                 logger.exception("the scheduler's loop failed")
@@ -261,8 +183,8 @@ class Engine:
                 if not done and not failure:
                     failure.append(SchedulerStopped("its loop was cancelled from outside"))
                     logger.error("the scheduler's loop was cancelled from outside: no job runs")
-                stop.served.set()
-                stop.ended.set()
+                shutdown.finished.set()
+                shutdown.done.set()
 
     def _handlers_context(self) -> Context:
         context = copy_context()
@@ -272,22 +194,22 @@ class Engine:
     # -- until nothing is due
 
     async def _run_until(self, moment: datetime) -> None:
-        workers, stop = self._workers, self._stop
+        workers, shutdown = self._workers, self._shutdown
         moment, claims = await self._claim_first(moment)
         while claims:
-            if stop.requested.is_set():
+            if shutdown.requested.is_set():
                 await self._release(claims)
                 return
             workers.accept(claims)
-            await stop.wait(workers.until_idle)
-            await stop.wait(workers.until_settled)
+            await shutdown.wait(workers.until_idle)
+            await shutdown.wait(workers.until_settled)
             claims = await self._claim_until(moment)
 
     async def _claim_first(self, moment: datetime) -> tuple[datetime, Sequence[Claim]]:
-        """Claim what is due; return by which moment, and the claims.
+        """Claim due jobs; return the moment up to which ``run_due`` runs, and the claims.
 
-        What is known here of a store's clock may lag behind it, by as long as its first answers
-        took. What the store hands out is due: then it is later there than was believed here.
+        This process's estimate of the store's clock may lag, by as long as the store's first
+        answers took. What the store hands out is due, so the moment is the latest of the claims.
         """
         claims = await self._claim_some()
         latest = max((claim.job.standing.due_at or moment for claim in claims), default=moment)
@@ -304,23 +226,23 @@ class Engine:
     async def _claim_some(self) -> Sequence[Claim]:
         claims: Sequence[Claim] = ()
         slow = True
-        while slow and not claims and not self._stop.requested.is_set():
-            changed, room = self._workers.holdings.changed, self._workers.room()
-            if room <= 0:  # what may begin alone has just ended, and others may not begin yet
-                await self._stop.wait(changed.wait)
+        while slow and not claims and not self._shutdown.requested.is_set():
+            changed, room = self._workers.in_flight.changed, self._workers.room()
+            if room <= 0:  # a run that was alone has just ended, and others may not begin yet
+                await self._shutdown.wait(changed.wait)
                 continue
-            # A backend that had to wait long claims nothing, so that what is held is renewed first.
+            # A backend that had to wait long claims nothing, so that claims are renewed first.
             self.looked_at = self._clock.now()
             claims = await self._claim(room)
-            slow = self._clock.now() - self.looked_at > self._workers.holdings.lease / 10
+            slow = self._clock.now() - self.looked_at > self._workers.in_flight.lease / 10
         return claims
 
     async def _claim(self, limit: int) -> Sequence[Claim]:
-        claimed = await self._stop.wait(self._backend.claim_due, Room(limit))
+        claimed = await self._shutdown.wait(self._backend.claim_due, Room(limit))
         if claimed is None:
             return ()
         for execution in claimed.lapsed:
-            self._observers.tell(execution)
+            self._observers.notify(execution)
         return claimed.claims
 
     # -- until it is stopped
@@ -329,126 +251,102 @@ class Engine:
         host = self._workers.host
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(keep_up, "retention", host, self._retention.run)
-            tasks.start_soon(keep_up, "the look for unreadable jobs", host, self._unreadable.run)
-            tasks.start_soon(keep_up, "the look for wrong moments", host, self._moments.run)
+            tasks.start_soon(keep_up, "the check for unreadable jobs", host, self._unreadable.run)
+            tasks.start_soon(keep_up, "the check for wrong moments", host, self._moments.run)
             running()
             await keep_up("the loop", host, self._claim_and_run)
             tasks.cancel_scope.cancel()
 
     async def _claim_and_run(self) -> None:
-        workers, stop, failures = self._workers, self._stop, 0
-        while not stop.requested.is_set():
+        workers, shutdown, failures = self._workers, self._shutdown, 0
+        while not shutdown.requested.is_set():
             self.looked_at = self._clock.now()
             try:
                 if workers.caller.handler is None:
-                    self._observers.trouble("handler", "no handler is set: nothing is claimed")
-                    await stop.wait(self._handler_set.wait)
+                    self._observers.set_problem("handler", "no handler is set: nothing is claimed")
+                    await shutdown.wait(self._handler_set.wait)
                     continue
-                self._observers.trouble("handler", None)
-                changed = workers.holdings.changed
+                self._observers.set_problem("handler", None)
+                changed = workers.in_flight.changed
                 free = workers.room()
                 if free <= 0:
                     self.full_since = self.full_since or self.looked_at
-                    await stop.wait(changed.wait)
+                    await shutdown.wait(changed.wait)
                     continue
                 self.full_since = None
-                if self._steps.step() > workers.holdings.lease / 4:
+                if self._steps.step() > workers.in_flight.lease / 4:
                     await self._wait_out_step()
                     continue
-                if workers.holdings.runs:
-                    await stop.wait(workers.leases.renew_expiring)
+                if workers.in_flight.runs:
+                    await shutdown.wait(workers.leases.renew_expiring)
                 claims = await self._claim(free)
-                if claims and stop.requested.is_set():
+                if claims and shutdown.requested.is_set():
                     await self._release(claims)
                 elif claims:
                     workers.accept(claims)
                     await self._let_workers_start()
                 else:
-                    await stop.wait(self._backend.wait_due, Room(free))
+                    await shutdown.wait(self._backend.wait_due, Room(free))
                 if failures:
                     failures = 0
-                    self._observers.trouble("claiming", None)
+                    self._observers.set_problem("claiming", None)
             except Exception as error:  # noqa: BLE001 -- a third party's backend may raise anything
                 failures += 1
-                workers.holdings.trouble("claiming", error)
-                await stop.wait(backoff_pause, failures)
+                workers.in_flight.backend_failed("claiming", error)
+                await shutdown.wait(backoff_pause, failures)
 
     async def _wait_out_step(self) -> None:
-        """Wait whether the clock, which was set forward, stays so; set back, wait no more."""
-        self._observers.trouble("clock", f"was set forward: nothing is claimed for {AFTER_STEP}")
+        """Wait after the clock was set forward, until it has stayed so or was set back."""
+        self._observers.set_problem(
+            "clock", f"was set forward: nothing is claimed for {AFTER_STEP}"
+        )
         logger.warning("the clock was set forward: nothing is claimed for %s", AFTER_STEP)
-        await self._stop.wait(self._workers.leases.renew)
+        await self._shutdown.wait(self._workers.leases.renew)
         ends = elapsed(self._clock) + AFTER_STEP.total_seconds()
-        while (remaining := ends - elapsed(self._clock)) > 0 and not self._stop.requested.is_set():
+        while (
+            remaining := ends - elapsed(self._clock)
+        ) > 0 and not self._shutdown.requested.is_set():
             until = instant_after(self._clock.now(), timedelta(seconds=remaining))
-            await self._stop.wait(self._clock.sleep_until, until)
+            await self._shutdown.wait(self._clock.sleep_until, until)
             self.looked_at = self._clock.now()
             step = self._steps.step()
-            if step < -self._workers.holdings.lease / 4:
+            if step < -self._workers.in_flight.lease / 4:
                 break
-            if step > self._workers.holdings.lease / 4:
+            if step > self._workers.in_flight.lease / 4:
                 ends = elapsed(self._clock) + AFTER_STEP.total_seconds()
-        self._observers.trouble("clock", None)
+        self._observers.set_problem("clock", None)
 
     async def _let_workers_start(self) -> None:
-        """Give what was accepted its turn: what then blocks the loop is renewed before a claim.
+        """Let handlers begin, so that leases are renewed before the next claim if one blocks.
 
-        What was claimed ahead and cannot begin, because handlers wait after all, is handed back:
+        Claims beyond the concurrency cannot begin if handlers wait after all. They are given back:
         another process may have nothing to do.
         """
         queued, unchanged = self._workers.queued, 0
-        while queued and unchanged < IDLE_TURNS and not self._stop.requested.is_set():
+        while queued and unchanged < IDLE_TURNS and not self._shutdown.requested.is_set():
             await checkpoint()
             unchanged = unchanged + 1 if self._workers.queued == queued else 0
             queued = self._workers.queued
-        if queued and not self._stop.requested.is_set():
+        if queued and not self._shutdown.requested.is_set():
             await self._release(self._workers.take_queued())
 
     # -- the end
 
-    async def _wind_down(self, stop: Stop, over: anyio.Event) -> None:
-        """End what is running.
-
-        Args:
-            stop: That was requested, or the work has ended without one.
-            over: Set once nothing more is claimed.
-        """
-        workers = self._workers
-        stop.request(None)
-
-        async def give_back() -> None:
-            await self._release(workers.take_all_unbegun())
-            await over.wait()
-            await self._release(workers.take_all_unbegun())
-
-        held = workers.holdings.runs
-        if held or not over.is_set():  # there is something to wait for
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(until, give_back, stop.left)
-                await until(workers.until_idle, stop.grace_left)
-                if workers.active:
-                    workers.cancel_all()
-                    await until(workers.until_idle, stop.left)
-        if workers.active:
-            hanging = sorted(run.claim.job.id for run in held.values())
-            logger.error("handlers did not end, their leases must run out: %s", hanging)
-            workers.abandon_threads()
-        if held:
-            await until(workers.until_settled, stop.left)
-        if held:
-            logger.error("%s runs were not written", len(held))
-        workers.close()
+    async def _wind_down(self, shutdown: Shutdown, over: anyio.Event) -> None:
+        await wind_down(self._workers, shutdown, over, self._release)
 
     async def _release(self, claims: Sequence[Claim]) -> None:
         if not claims:
             return
         try:
-            with anyio.fail_after(FLUSH):
+            with anyio.fail_after(RELEASE_TIMEOUT):
                 await self._backend.release(claims)
-            self._observers.trouble("releasing", None)
+            self._observers.set_problem("releasing", None)
         except Exception as error:
-            logger.exception("claims could not be released, their leases must run out")
-            self._observers.trouble("releasing", describe(error))
+            logger.exception(
+                "claims could not be released; their jobs run again when the leases end"
+            )
+            self._observers.set_problem("releasing", describe(error))
 
 
 async def _do(
@@ -456,7 +354,7 @@ async def _do(
 ) -> None:
     try:
         await work()
-    except Exception as error:  # noqa: BLE001 -- raised by Engine._run
+    except Exception as error:  # noqa: BLE001 -- raised by Loop._run
         failure.append(error)
     finally:
         over.set()

@@ -1,7 +1,7 @@
-"""What a running scheduler does beside running jobs, and is never urgent.
+"""The upkeep that a running scheduler does next to running jobs; none of it is urgent.
 
-It has the backend delete what has expired, looks for jobs that it cannot read, and for moments that
-are wrong since a clock or the rules of time zones were mended.
+It has the backend delete what has expired. It checks for jobs that it cannot read, and for stored
+moments that are wrong because a clock or the rules of time zones have been corrected since.
 """
 
 from __future__ import annotations
@@ -27,29 +27,32 @@ logger = Logger("sched_core")
 
 RETENTION_BEGINS = timedelta(minutes=1)
 RETENTION = timedelta(hours=1)
-"""How often expired jobs and executions are deleted. For as long a clock that was set forward
-must stay so before anything is: one that is put right meanwhile has deleted nothing."""
-LOOK_BEGINS = timedelta(seconds=10)
-"""What became due while no worker was there goes first: the look may have to read every job."""
-LOOK_FOR_UNREADABLE = timedelta(hours=1)
-LOOK_AGAIN = timedelta(minutes=5)
-"""Longest pause after a look that failed."""
-LOOK_SHARE = 20
-"""A look that failed is made again after so many times as long as the store answered it."""
+"""How often expired jobs and executions are deleted.
+
+A clock that was set forward must stay so for as long before anything is deleted: if it is put right
+within that time, nothing was deleted by mistake.
+"""
+CHECKS_BEGIN = timedelta(seconds=10)
+"""Jobs that became due while no worker ran go first: a check may have to read every job."""
+UNREADABLE_CHECK_EVERY = timedelta(hours=1)
+LONGEST_CHECK_PAUSE = timedelta(minutes=5)
+"""The longest pause after a check that failed."""
+CHECK_PAUSE_FACTOR = 20
+"""A failed check is repeated after so many times the seconds in which the store answered it."""
 PAGE = 200
-"""Jobs that are read at a time."""
+"""How many jobs are read at a time."""
 SHOWN = 20
-"""Most jobs that are named."""
+"""The most jobs that a message names."""
 
 
 class Retention:
     """Has the backend delete what has expired.
 
     Args:
-        backend: That deletes.
-        clock: The one that decides.
-        observers: Told of troubles.
-        step: A clock that moves further than that at once was set.
+        backend: The backend that deletes.
+        clock: The clock that decides.
+        observers: They keep the problems for health.
+        step: A clock that moves further than this at once was set.
     """
 
     def __init__(
@@ -63,7 +66,7 @@ class Retention:
         self._pruned_at: datetime | None = None
 
     async def run(self) -> None:
-        """Delete until cancelled, every hour."""
+        """Delete expired data every hour, until cancelled."""
         pause = RETENTION_BEGINS  # soon, or a service that restarts often would never prune
         while True:
             await wait(self._clock, pause)
@@ -73,14 +76,14 @@ class Retention:
             try:
                 await self._backend.prune(FIRST)
                 pause = RETENTION
-                self._observers.trouble("retention", None)
+                self._observers.set_problem("retention", None)
             except Exception as error:
                 pause = RETENTION_BEGINS  # health is bad until it succeeds
                 logger.exception("retention failed, it is tried again")
-                self._observers.trouble("retention", describe(error))
+                self._observers.set_problem("retention", describe(error))
 
     async def sometimes(self) -> None:
-        """Delete if it was not done for a day."""
+        """Delete expired data if that was not done for a day."""
         now = self._clock.now()
         if self._was_set_forward():
             return
@@ -89,20 +92,20 @@ class Retention:
             await self._backend.prune(FIRST)
 
     def _was_set_forward(self) -> bool:
-        """Whether the clock shows a time, by being set, in which nothing has expired yet."""
+        """Whether the clock was set forward since the last look."""
         if self._steps.step() <= self._step:
             return False
         logger.warning("the clock was set forward: nothing is deleted for %s", RETENTION)
         return True
 
 
-class Unreadable:
-    """Looks for jobs that this version cannot read, and that therefore do not run here.
+class UnreadableCheck:
+    """Finds jobs that this version cannot read, and that therefore do not run here.
 
     Args:
-        backend: That lists them.
-        clock: The one that decides.
-        observers: Told of them.
+        backend: The backend that lists jobs.
+        clock: The clock that decides.
+        observers: They keep the notice that names the jobs.
     """
 
     def __init__(self, backend: Backend, clock: Clock, observers: Observers) -> None:
@@ -111,42 +114,42 @@ class Unreadable:
         self._observers = observers
 
     async def run(self) -> None:
-        """Look until cancelled, soon and then every hour."""
-        pause = LOOK_BEGINS
+        """Check soon, and then every hour, until cancelled."""
+        pause = CHECKS_BEGIN
         while True:
             await wait(self._clock, pause)
             try:
-                await self._look()
-                pause = LOOK_FOR_UNREADABLE
-                self._observers.trouble("listing", None)
+                await self._check()
+                pause = UNREADABLE_CHECK_EVERY
+                self._observers.set_problem("listing", None)
             except Exception as error:  # noqa: BLE001 -- a third party's backend may raise anything
-                pause = LOOK_BEGINS  # health is bad until it succeeds
-                logger.warning("the look for unreadable jobs failed: %s", describe(error))
-                self._observers.trouble("listing", describe(error))
+                pause = CHECKS_BEGIN  # health is bad until it succeeds
+                logger.warning("the check for unreadable jobs failed: %s", describe(error))
+                self._observers.set_problem("listing", describe(error))
 
-    async def _look(self) -> None:
-        page = await self._backend.jobs(NO_READABLE_JOB, after=None, limit=SHOWN)
+    async def _check(self) -> None:
+        page = await self._backend.jobs(UNREADABLE_JOBS, after=None, limit=SHOWN)
         found = [job for job in page.items if isinstance(job, Undecodable)]
         if not found:
-            self._observers.notice("unreadable", None)
+            self._observers.set_notice("unreadable", None)
             return
         more = "" if page.next is None else ", and more"
         named = "; ".join(f"{job.id!r}: {job.reason}" for job in found) + more
         logger.warning("jobs that this version cannot read do not run here: %s", named)
-        self._observers.notice("unreadable", f"jobs that this version cannot read: {named}")
+        self._observers.set_notice("unreadable", f"jobs that this version cannot read: {named}")
 
 
-class Moments:
-    """Puts right the stored moments of all jobs where it can be seen that some are wrong.
+class MomentsCheck:
+    """Corrects the stored moments of jobs after a clock or the rules of time zones were wrong.
 
-    A clock that was far ahead for a while leaves executions in the future behind. A newer release
-    of the time zone database than the store has seen is told by a record of the store's own. Where
-    there is neither, a look costs two questions.
+    A clock that was far ahead for a while leaves executions in the future behind. A record in the
+    store tells whether this machine has newer rules of time zones than any worker had before. If
+    neither is the case, a check costs two calls of the backend.
 
     Args:
-        backend: That lists jobs and executions.
-        clock: The one that decides.
-        observers: Told of what was done.
+        backend: The backend that lists jobs and executions.
+        clock: The clock that decides.
+        observers: They keep the notice that names the corrected jobs.
     """
 
     def __init__(self, backend: Backend, clock: Clock, observers: Observers) -> None:
@@ -158,30 +161,30 @@ class Moments:
         self._answered_at = elapsed(clock)
 
     async def run(self) -> None:
-        """Look once, soon; again where that fails, or where it has not seen the end of all.
+        """Check once, soon; check again if that fails, or leaves something to be done.
 
-        Another worker that has not ended its look may have died. What began in a future that did
-        not come leaves a next moment there when it ends.
+        Another worker that has begun a check may have died before its end. And a run that began in
+        a future that did not come leaves a next moment there when it ends.
         """
-        pause = LOOK_BEGINS
+        pause = CHECKS_BEGIN
         while True:
             await wait(self._clock, pause)
             began = self._answered_at = elapsed(self._clock)
             try:
-                await self.look()
-                self._observers.trouble("moments", None)
+                await self.check()
+                self._observers.set_problem("moments", None)
                 if not (self._awaits or self._left):
                     return
-                pause = LOOK_AGAIN
+                pause = LONGEST_CHECK_PAUSE
             except Exception as error:  # noqa: BLE001 -- a third party's backend may raise anything
                 pause = after_failure(self._answered_at - began)
-                logger.warning("the look for wrong moments failed: %s", describe(error))
-                self._observers.trouble("moments", describe(error))
+                logger.warning("the check for wrong moments failed: %s", describe(error))
+                self._observers.set_problem("moments", describe(error))
 
-    async def look(self) -> None:
-        """Read all jobs, and put their moments right, where some may be wrong."""
+    async def check(self) -> None:
+        """If moments may be wrong, read all jobs and correct them."""
         mine = release()
-        # Taken up already where an earlier look has failed after that.
+        # An earlier check that failed may have taken this up already.
         self._is_newer = self._is_newer or await self._takes_up(mine)
         ahead = ExecutionQuery(since=instant_after(self._clock.now(), BELIEVED))
         was_ahead = bool((await self._backend.executions(ahead, after=None, limit=1)).items)
@@ -205,13 +208,13 @@ class Moments:
             why = "a clock was far ahead" if was_ahead else "there are new rules of time zones"
             text = f"{why}: the next moments of these jobs were put right: {named}"
             logger.warning(text)
-            self._observers.notice("moments", text)
+            self._observers.set_notice("moments", text)
 
     async def _takes_up(self, mine: str) -> bool:
-        """Return whether to look by this machine's release of time zone rules.
+        """Return whether to check jobs by this machine's release of time zone rules.
 
-        Not where that was done by this release or a newer one. Of several workers that begin at
-        once one takes it up, and the others see later whether it has come to the end.
+        No check is needed if a worker has done it with this release or a newer one. If several
+        workers begin at once, one takes the check up; the others see later whether it has ended.
         """
         stored = await self._backend.get(RELEASE)
         known = stored.spec.metadata if isinstance(stored, Job) else {}
@@ -231,7 +234,7 @@ class Moments:
             await self._write(stored, {**stored.spec.metadata, "looked": mine})
 
     async def _write(self, stored: Job | None, metadata: Mapping[str, str]) -> bool:
-        """Write the record; return whether nobody else did meanwhile."""
+        """Write the record; return whether no other worker wrote it first."""
         spec = JobSpec(RELEASE, Once(FIRST), name="marker", metadata=metadata)
         try:
             if stored is None:
@@ -245,9 +248,9 @@ class Moments:
         return True
 
     async def _put_right(self, job: Job) -> bool:
-        """Return whether the job's next moment was moved."""
+        """Correct a job's moments if they are wrong; return whether its next moment was moved."""
         now, standing = self._clock.now(), job.standing
-        # Its next moment is computed from that when it has ended.
+        # The job's next moment is computed from this one when its run has ended.
         self._left = self._left or any(
             one is not None and is_from_ahead(job, one, now)
             for one in (standing.scheduled, *standing.requests)
@@ -258,30 +261,39 @@ class Moments:
         try:
             await self._backend.replace(mended)
         except (RevisionConflict, JobNotFound):
-            return False  # it was claimed or edited meanwhile, which looks at the moment itself
+            return (
+                False  # it was claimed or edited in the meantime, which corrects the moment as well
+            )
         return (mended.next_run, mended.standing.due_at) != (job.next_run, standing.due_at)
 
 
 RELEASE = f"{RESERVED}release"
-"""The id of the record that tells the newest release of time zone rules that a worker has had, and
-the newest by which a worker has looked at all jobs."""
-NO_READABLE_JOB = JobQuery(group="\x1f")
-"""No group has a control character in its name. What cannot be read is listed all the same."""
+"""The id of a record that holds two releases of time zone rules.
+
+They are the newest that a worker has had, and the newest by which a worker has checked all jobs.
+"""
+UNREADABLE_JOBS = JobQuery(group="\x1f")
+"""Matches unreadable jobs alone.
+
+No group has a control character in its name, and a list always includes jobs that cannot be read.
+"""
 
 
 def after_failure(worked: float) -> timedelta:
-    """Return the pause after a look that failed, by the seconds in which the store answered it.
+    """Return the pause after a check that failed, by the seconds in which the store answered it.
 
-    Health is bad until a look succeeds, so the next one comes soon. A look may read every job: one
-    that has read for long comes later, or looks would be what the store is busy with. Neither how
-    often a look has failed matters nor how long its last call hung: after a long outage, health is
-    good as soon as after a short one.
+    Health is bad until a check succeeds, so the next one comes soon. A check may read every job:
+    the longer it has read, the later it comes again, or checks would keep the store busy. How often
+    a check has failed does not matter, nor how long its last call hung: health turns good as soon
+    after a long outage as after a short one.
     """
-    return min(max(LOOK_BEGINS, timedelta(seconds=LOOK_SHARE * worked)), LOOK_AGAIN)
+    return min(
+        max(CHECKS_BEGIN, timedelta(seconds=CHECK_PAUSE_FACTOR * worked)), LONGEST_CHECK_PAUSE
+    )
 
 
 async def wait(clock: Clock, duration: timedelta) -> None:
-    """Wait until so much has elapsed, whatever the clock is set to meanwhile."""
+    """Wait for a duration, whatever the clock is set to in the meantime."""
     ends = elapsed(clock) + duration.total_seconds()
     while (left := ends - elapsed(clock)) > 0:
         await clock.sleep_until(instant_after(clock.now(), timedelta(seconds=left)))

@@ -1,4 +1,4 @@
-"""Who is told: observers of executions and of health."""
+"""Observers: who learns of executions and of changes of health; and what is wrong now."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = Logger("sched_core")
 
 @frozen
 class HealthChange:
-    """What observers get when health changes, or what people should know.
+    """What observers get when the problems or the notices of a scheduler change.
 
     Attributes:
         healthy: Whether nothing is wrong.
@@ -32,25 +32,26 @@ class HealthChange:
 
 @frozen
 class Health:
-    """What ``health()`` returns.
+    """The state of a scheduler, as ``health()`` and ``snapshot()`` return it.
 
     Attributes:
         healthy: Whether nothing is wrong.
         problems: What is wrong, for people.
         notices: What people should know although this scheduler does its work.
         running: Whether ``run_forever`` is running.
-        executing: Runs under way or queued.
-        unsettled: Claims held, those included that only wait to be written.
-        completed: Runs ended since this scheduler was opened.
-        looked_at: When the loop last looked for work.
-        full_since: Since when all handlers are busy and nothing more is claimed, ``None`` while
-            there is room.
-        oldest_due: The earliest due moment among what is claimed here and not yet written; what
-            waits in the store while all handlers are busy is not among it.
+        executing: How many runs are queued or under way.
+        unsettled: How many claims this scheduler has, including those that only wait to be written.
+        completed: How many runs have ended since this scheduler was opened.
+        looked_at: The time when the loop last looked for work.
+        full_since: The time since which all handlers are busy and the loop claims nothing more;
+            ``None`` while there is room.
+        oldest_due: The earliest due moment of the claims that are not yet written. Jobs that wait
+            in the store while all handlers are busy do not count.
         lateness: How late the newest run began.
-        claims_lost: Claims whose lease had ended, and that were ended by others.
-        backend_errors: Failures to reach the backend.
-        at: When this was read, by the clock that decides.
+        claims_lost: How many claims this scheduler lost: their lease ended before it renewed them
+            or wrote the outcome.
+        backend_errors: How many calls of the backend have failed.
+        at: The time of this state, by the clock that decides.
     """
 
     healthy: bool
@@ -70,16 +71,19 @@ class Health:
 
 
 Observer = Callable[[Execution | HealthChange], None]
-"""Is called with what happened. One that has a method ``watch`` is given the scheduler, too, each
-time that opens: for what is read and not told, as by ``sched_core.otel``."""
+"""A callable that the scheduler calls with what happened.
+
+If it has a method ``watch``, the scheduler passes itself to that each time it opens. The observer
+can then read the state at any time, as ``sched_core.otel`` does.
+"""
 
 
 class Observers:
-    """Tells observers what happened, and keeps what is wrong.
+    """Calls observers with what happened, and keeps the problems and notices for health.
 
     Args:
-        backend: Where executions are read, of which only the backend knows whether it wrote them.
-        observers: Whom to tell. One that fails is logged, and harms nothing.
+        backend: The backend whose history says which executions of an edit were written.
+        observers: The observers. If one fails, that is logged and harms nothing.
     """
 
     def __init__(self, backend: Backend, observers: Sequence[Observer]) -> None:
@@ -92,7 +96,7 @@ class Observers:
         return bool(self._observers)
 
     def watch(self, scheduler: object) -> None:
-        """Show the scheduler to observers that want to read it by themselves."""
+        """Pass the scheduler to each observer that has a method ``watch``."""
         for observer in self._observers:
             watch = getattr(observer, "watch", None)
             if callable(watch):
@@ -109,12 +113,12 @@ class Observers:
         return tuple(f"{topic}: {text}" for topic, text in list(self._notices.items()))
 
     def forget(self) -> None:
-        """Begin with nothing wrong, and nothing to know."""
+        """Forget all problems and notices."""
         self._problems.clear()
         self._notices.clear()
 
-    def trouble(self, topic: str, problem: str | None) -> None:
-        """Note a problem, or that it is over; tell the observers when health changes."""
+    def set_problem(self, topic: str, problem: str | None) -> None:
+        """Note a problem, ``None`` once it is over; notify observers if health changes."""
         if problem is None:
             if topic not in self._problems:
                 return
@@ -124,23 +128,23 @@ class Observers:
             changed = not self._problems
             self._problems[topic] = problem
         if changed:
-            self._tell_of_health()
+            self._notify_of_health()
 
-    def notice(self, topic: str, text: str | None) -> None:
-        """Note what people should know, or that it is over; tell the observers when it changes."""
+    def set_notice(self, topic: str, text: str | None) -> None:
+        """Note what people should know, ``None`` once it is over; notify observers of a change."""
         if self._notices.get(topic) == text:
             return
         if text is None:
             del self._notices[topic]
         else:
             self._notices[topic] = text
-        self._tell_of_health()
+        self._notify_of_health()
 
-    def _tell_of_health(self) -> None:
-        self.tell(HealthChange(not self._problems, self.problems, self.notices))
+    def _notify_of_health(self) -> None:
+        self.notify(HealthChange(not self._problems, self.problems, self.notices))
 
     async def edited(self, job_id: str, executions: Sequence[Execution]) -> None:
-        """Tell the observers which executions an edit wrote: not those that are left to a claim."""
+        """Notify observers of executions that an edit has written, not of those left to a run."""
         if executions and self._observers:
             ids = {each.id for each in executions}
             await self._stored(ExecutionQuery(job_id=job_id), ids)
@@ -148,26 +152,26 @@ class Observers:
     async def _stored(self, query: ExecutionQuery, ids: set[str]) -> None:
         try:
             page = await self._backend.executions(query, after=None, limit=len(ids) + 10)
-        except Exception:  # what was written or claimed stands, whatever a backend raises here
+        except Exception:  # the edit is written, whatever a backend raises here
             logger.exception("observers miss executions of job %r", query.job_id)
             return
         for each in reversed(page.items):
             if isinstance(each, Execution) and each.id in ids:
-                self.tell(each)
+                self.notify(each)
 
-    def tell(self, what: Execution | HealthChange) -> None:
-        """Call every observer."""
+    def notify(self, what: Execution | HealthChange) -> None:
+        """Call every observer with what happened."""
         for observer in self._observers:
             try:
                 observer(what)
             except KeyboardInterrupt:
                 raise
-            except BaseException:  # also what was meant to end a script: it harms nothing here
+            except BaseException:  # also SystemExit, which is for scripts: it harms nothing here
                 logger.exception("an observer failed: %s", _shown(observer))
 
 
 def _shown(observer: Observer) -> str:
     try:
         return repr(observer)
-    except Exception:  # noqa: BLE001 -- of the application's
+    except Exception:  # noqa: BLE001 -- the application's own __repr__
         return type(observer).__qualname__

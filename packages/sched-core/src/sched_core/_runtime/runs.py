@@ -1,7 +1,7 @@
 """A run: one claim, from the moment it was made until it is settled or let go.
 
-Everything that changes the state of a run is a method here, and what may follow what is
-:data:`TABLE`. A step that the table does not allow raises, and changes nothing.
+Each step from one phase to another is a method here. :data:`TABLE` says which steps a phase allows;
+any other step raises an error, and changes nothing.
 
 ====================  ==============================================================================
 phase                 meaning
@@ -9,9 +9,10 @@ phase                 meaning
 ``claimed``           Nothing is decided yet, or an earlier run of the job has to end here first.
 ``queued``            The handler is to be called.
 ``running``           The handler was called, in the loop or in a thread, and has not returned.
-``committed``         The handler's own transaction has settled the occurrence; it has not returned.
-``ended``             What it ends with is decided, and being written.
-``over``              Written, given back, lost, or left to its lease. The claim is not held here.
+``committed``         The handler's own transaction has settled the occurrence; the handler has not
+                      returned.
+``ended``             The outcome is decided, and being written.
+``over``              The claim was settled, given back, lost, or left until its lease runs out.
 ====================  ==============================================================================
 """
 
@@ -49,14 +50,14 @@ TABLE: Mapping[Phase, Mapping[Step, Phase]] = {
     "queued": _Steps({"call": "running", "decide": "ended", "let go": "over"}),
     "running": _Steps({"commit": "committed", "decide": "ended", "let go": "over"}),
     "committed": _Steps({"let go": "over"}),
-    # Decided again where the job was edited meanwhile. What a handler left behind in a thread may
-    # commit after it has returned, or was given up: the store says which of the two was written.
+    # "decide": the job was edited in the meantime. "commit": a thread that the handler has left
+    # behind may commit after the decision; the store then says which of the two was written.
     "ended": _Steps({"decide": "ended", "commit": "ended", "let go": "over"}),
     "over": _Steps({"commit": "over", "let go": "over"}),
 }
 
-Why = Literal["stop", "timeout", "overlap", "cancel", "lost"]
-_STRENGTH: Mapping[Why | None, int] = {
+CancelReason = Literal["stop", "timeout", "overlap", "cancel", "lost"]
+_STRENGTH: Mapping[CancelReason | None, int] = {
     None: 0,
     "stop": 1,
     "timeout": 1,
@@ -64,15 +65,15 @@ _STRENGTH: Mapping[Why | None, int] = {
     "cancel": 1,
     "lost": 2,
 }
-"""Of reasons for cancelling: the first one stays, but a lost claim outweighs all others."""
+"""How strong reasons are: the first one is kept, but a lost claim outweighs all others."""
 
 
 @frozen
 class Postponed:
-    """The handler does not know the job, or was not called: the claim is handed back.
+    """The outcome of a run whose handler has no route for the job, or was not called.
 
     Attributes:
-        until: When the job is handed out again.
+        until: The time from which the backend hands the job out again.
     """
 
     until: datetime
@@ -82,17 +83,17 @@ Outcome = Ended | Postponed
 
 
 def failure(error: BaseException) -> Ended:
-    """Say whose failure it is: the handler's, or the store's that failed inside it."""
+    """Return the outcome of a handler that raised: its own failure, or the store's inside it."""
     if _is_by_store(error):
         return Ended(Status.INTERRUPTED, describe(error), by_store=True)
     return Ended(Status.FAILED, describe(error))
 
 
 def _is_by_store(error: BaseException) -> bool:
-    """Whether an error is the store's, or was deliberately raised from one that is.
+    """Whether an error is the store's, or was raised from one that is.
 
-    A group is the store's if all that it holds is. The errors are asked for nothing that their
-    classes may have made fail, and may be chained and grouped to any depth.
+    A group of errors is the store's if all its errors are. Errors may be chained and grouped to any
+    depth. Only what a user's class cannot override is read from them.
     """
     found, seen = False, set[int]()
     branches: list[BaseException | None] = [error]
@@ -112,21 +113,23 @@ def _is_by_store(error: BaseException) -> bool:
     return found
 
 
-def told_to_stop(why: Why | None, outcome: Outcome, timeout: timedelta | None) -> Outcome:
-    """Say what the end of a handler means that was told to stop."""
-    if why is None or isinstance(outcome, Postponed) or outcome.by_store:
+def cancelled_outcome(
+    reason: CancelReason | None, outcome: Outcome, timeout: timedelta | None
+) -> Outcome:
+    """Return the outcome to record for a handler that was told to stop, or else the given one."""
+    if reason is None or isinstance(outcome, Postponed) or outcome.by_store:
         return outcome
-    if why == "timeout":
+    if reason == "timeout":
         return Ended(Status.FAILED, f"timeout: cancelled after {timeout}")
-    if why == "overlap":
+    if reason == "overlap":
         return Ended(Status.CANCELLED, "the next occurrence's moment has come")
-    if why == "cancel":
+    if reason == "cancel":
         return Ended(Status.CANCELLED, "cancelled")
     return Ended(Status.INTERRUPTED, "the worker stopped before the handler had ended")
 
 
-class Worker:
-    """A standing task that calls handlers."""
+class WorkerTask:
+    """A task that calls handlers, one after the other."""
 
     __slots__ = ("scope", "thread", "woken")
 
@@ -140,28 +143,29 @@ class Run:
     """One claim, and how far it has come.
 
     Attributes:
-        claim: As it was made, with the lease that it has now.
-        phase: See the table above.
-        start: What the rules said when it was claimed; ``None`` where the handler is not called.
-        started_at: When the handler was called.
-        finished_at: When it returned, or was found to have nothing to do.
-        worker: The task that the handler runs in, while it does.
-        in_thread: Whether it runs in a thread, where it can be told to stop and not be cancelled.
-        why: Why it was told to stop.
-        cancellation: By which the handler is told.
-        outcome: How it ended.
-        error: What the handler raised.
+        claim: The claim, with its present lease.
+        phase: The phase, see the table above.
+        start: What the rules decided for the claim; ``None`` if no handler is called.
+        started_at: The time when the handler was called.
+        finished_at: The time when the handler returned, or when it proved not to be called.
+        worker: The task that the handler runs in; ``None`` before and after.
+        in_thread: Whether the handler runs in a thread, where it cannot be cancelled.
+        cancel_reason: Why the handler was told to stop.
+        cancellation: The value by which the handler learns that it is to stop.
+        outcome: How the handler ended; ``None`` if nothing was called, or nothing may be written.
+        error: The exception that the handler raised.
         decision: What is to be written.
-        expected: The revision that the decision was made on.
-        conflicts: How often the decision had to be made again.
-        refusals: How often the store refused to write its end.
-        offered: What the handler's own transaction was about to commit, whatever came of it.
-        overdue: Whether its handler is past its time and goes on.
-        alone: Whether nothing else runs or begins beside it.
+        expected: The revision of the job that the decision was made on.
+        conflicts: How often the decision was made again because the job had been edited.
+        refusals: How often the store refused to write the decision.
+        offered: What the handler's own transaction was about to commit, whether or not it did.
+        overdue: Whether the handler still runs although its time is up.
+        alone: Whether no other run is under way in this process, or begins.
     """
 
     __slots__ = (
         "alone",
+        "cancel_reason",
         "cancellation",
         "claim",
         "conflicts",
@@ -177,7 +181,6 @@ class Run:
         "refusals",
         "start",
         "started_at",
-        "why",
         "worker",
     )
 
@@ -187,9 +190,9 @@ class Run:
         self.start: Start | None = None
         self.started_at: datetime | None = None
         self.finished_at: datetime | None = None
-        self.worker: Worker | None = None
+        self.worker: WorkerTask | None = None
         self.in_thread = False
-        self.why: Why | None = None
+        self.cancel_reason: CancelReason | None = None
         self.cancellation = Cancellation()
         self.outcome: Outcome | None = None
         self.error: BaseException | None = None
@@ -199,15 +202,30 @@ class Run:
         self.offered: Settlement | None = None
         self.overdue = self.alone = False
 
-    # -- what it says
+    # -- its state
 
     @property
     def is_open(self) -> bool:
-        """Whether nothing is decided yet: it can be told to stop, and its claim be lost."""
+        """Whether nothing is decided yet: the handler can be told to stop, the claim be lost."""
         return self.phase in {"claimed", "queued", "running"}
 
     @property
-    def lost(self) -> int:
+    def is_under_way(self) -> bool:
+        """Whether it is open, and the handler has not returned."""
+        return self.is_open and not self.has_returned
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the claim is known to be another worker's, or to have ended."""
+        return self.cancel_reason == "lost"
+
+    @property
+    def needs_lease(self) -> bool:
+        """Whether the claim has to be renewed before its lease ends."""
+        return self.is_open and not self.is_lost
+
+    @property
+    def claims_lost(self) -> int:
         """How many claims of its occurrence were lost in a row before this one."""
         one = current(self.claim.job.standing)
         return 0 if one is None else one.lost
@@ -224,27 +242,27 @@ class Run:
         self.phase = TABLE[self.phase]["queue"]
         self.start = start
 
-    def call(self, worker: Worker, now: datetime, *, in_thread: bool) -> None:
+    def call(self, worker: WorkerTask, now: datetime, *, in_thread: bool) -> None:
         """Note that the handler is being called."""
         self.phase = TABLE[self.phase]["call"]
         self.started_at, self.worker, self.in_thread = now, worker, in_thread
 
     def enter_thread(self) -> None:
-        """Note that it goes on in a thread."""
+        """Note that the handler continues in a thread."""
         self.in_thread = True
 
     def leave_thread(self) -> None:
-        """Note that it goes on in the loop; a cancellation that could not reach it comes now."""
+        """Note that the handler continues in the loop; cancel it now if it was told to stop."""
         self.in_thread = False
-        if self.why is not None and self.worker is not None and self.is_open:
+        if self.cancel_reason is not None and self.worker is not None and self.is_open:
             self.worker.scope.cancel()
 
-    def cancel(self, why: Why) -> None:
+    def cancel(self, reason: CancelReason) -> None:
         """Tell the handler to stop, and cancel it where it can be."""
         if not self.is_open:
             return
-        if _STRENGTH[why] > _STRENGTH[self.why]:
-            self.why = why
+        if _STRENGTH[reason] > _STRENGTH[self.cancel_reason]:
+            self.cancel_reason = reason
         self.cancellation.requested = True
         if self.worker is not None and not self.in_thread:
             self.worker.scope.cancel()
@@ -255,44 +273,44 @@ class Run:
             self.worker.scope.cancel()
 
     def renew(self, claim: Claim) -> None:
-        """Hold it with a new lease."""
+        """Note the new lease of the claim."""
         self.claim = claim
 
     def miss_renewal(self) -> None:
-        """Note that the claim was not renewed although what it ends with is decided.
+        """Note that the claim was not renewed after the decision.
 
-        Written meanwhile, or lost: what becomes of the settlement tells.
+        It was settled in the meantime, or lost: the answer to the settlement will tell.
         """
         if self.phase == "ended":
-            self.why = "lost"
+            self.cancel_reason = "lost"
 
     def offer(self, settlement: Settlement) -> Settlement:
-        """Note what the handler's own transaction is about to commit. From any thread."""
+        """Note what the handler's own transaction is about to commit. Any thread may call this."""
         self.offered = settlement
         return settlement
 
     def commit(self, settlement: Settlement) -> None:
-        """Note that the handler's own transaction was committed. From any thread."""
+        """Note that the handler's own transaction was committed. Any thread may call this."""
         phase = TABLE[self.phase]["commit"]
-        self.offered = settlement  # before the phase, which other threads look at
+        self.offered = settlement  # before the phase, which other threads read
         self.phase = phase
 
     def finish(self, outcome: Outcome | None, error: BaseException | None, now: datetime) -> None:
         """Note how the handler ended; what that means is decided next.
 
         Args:
-            outcome: ``None`` where nothing may be written.
-            error: What it raised.
+            outcome: The outcome; ``None`` if nothing may be written.
+            error: The exception that it raised.
             now: The present moment.
         """
         self.worker, self.finished_at, self.error = None, now, error
         self.outcome = outcome
 
     def decide(self, decision: Decision, expected: int | None) -> None:
-        """Note what is to be written, on which revision."""
+        """Note what is to be written, and on which revision of the job."""
         self.phase = TABLE[self.phase]["decide"]
         self.decision, self.expected = decision, expected
 
     def let_go(self) -> None:
-        """Note that the claim is not held here any more."""
+        """Note that the claim is no longer this worker's."""
         self.phase = TABLE[self.phase]["let go"]

@@ -1,4 +1,4 @@
-"""Signals that stop a scheduler: taken only where nobody else has taken them."""
+"""Signals that stop a scheduler, if the program has no handlers of its own for them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @asynccontextmanager
 async def stop_signals(*, enabled: bool, on_signal: Callable[[], None]) -> AsyncIterator[None]:
-    """Call *on_signal* for each SIGINT and SIGTERM whose default handler stands; put it back after.
+    """Call *on_signal* for each SIGINT and SIGTERM; restore the default handlers afterwards.
 
-    Outside the main thread, and where the host has handlers of its own, nothing is touched.
+    Outside the main thread, and for a signal that the program handles itself, nothing is changed.
     """
     in_main = threading.current_thread() is threading.main_thread()
     ours = [each for each in _SIGNALS if enabled and in_main and _is_default(each)]

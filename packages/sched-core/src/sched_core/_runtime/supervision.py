@@ -1,8 +1,8 @@
-"""Standing tasks that outlive a cancellation which reaches them by mistake.
+"""Lasting tasks that survive a cancellation which reaches them by mistake.
 
-On asyncio whoever has a task may cancel it: an abort button that kept the task of a handler, a
-library's timeout that fires too late. A task group takes that for the end of the task, and ends all
-others in silence. Here such a cancellation is logged, and the work is begun again.
+On asyncio, any code that has a task may cancel it: an abort button that kept the task of a handler,
+or a library's timeout that fires too late. A task group then ends all its other tasks silently.
+This module logs such a cancellation, and begins the work again.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def is_stray(error: BaseException, host: Any) -> bool:
     """Whether a cancellation came from no scope around the task, and not from the program's end.
 
     Args:
-        error: That reached the task.
-        host: The task that runs the scheduler, ``None`` on trio, where there are none.
+        error: The exception that reached the task.
+        host: The task that runs the scheduler; ``None`` on trio, where no cancellation is stray.
     """
     if host is None or not isinstance(error, sys.modules["asyncio"].CancelledError):
         return False
@@ -43,15 +43,15 @@ def is_stray(error: BaseException, host: Any) -> bool:
 
 
 def uncancel(task: Any) -> None:
-    """Take all cancellations of the task back: others will run in it."""
+    """Take back all cancellations of a task, in which other handlers will run."""
     while task is not None and task.cancelling():
         task.uncancel()
 
 
 async def absorb(task: Any) -> bool:
-    """Let a cancellation that is still to be delivered come, and go; return whether there was one.
+    """Take the cancellation that a task has still to receive; return whether there was one.
 
-    To be called where no scope around the task is cancelled.
+    Call this only while no scope around the task is cancelled.
     """
     if task is None or not task.cancelling():
         return False
@@ -59,17 +59,17 @@ async def absorb(task: Any) -> bool:
     try:
         await asyncio.sleep(0)
     except asyncio.CancelledError:
-        pass  # it was for what ran before
+        pass  # it was meant for the handler that ran before
     uncancel(task)
     return True
 
 
 async def keep_up(name: str, host: Any, work: Callable[[], Awaitable[object]]) -> None:
-    """Do the work until it returns, again where its task was cancelled by mistake.
+    """Do the work until it returns; begin again if its task was cancelled by mistake.
 
     Args:
-        name: Of the work, for the log.
-        host: As for :func:`is_stray`.
+        name: The name of the work, for the log.
+        host: The task that runs the scheduler, see :func:`is_stray`.
         work: May be begun again at any time.
     """
     while True:
@@ -80,15 +80,15 @@ async def keep_up(name: str, host: Any, work: Callable[[], Awaitable[object]]) -
             if not is_stray(error, host):
                 raise
             uncancel(asyncio_task())
-            logger.warning("%s was cancelled from outside the scheduler; it goes on", name)
+            logger.warning("%s was cancelled from outside the scheduler; it continues", name)
 
 
 LOOK_EVERY = 0.1
-"""Seconds between looks whether there is still time."""
+"""Seconds between two looks at the time that is left."""
 
 
 async def until(wait: Callable[[], Awaitable[object]], left: Callable[[], float]) -> None:
-    """Wait for something, as long as there are seconds left."""
+    """Wait for something while there are seconds left."""
 
     async def run_out() -> None:
         while (seconds := left()) > 0:

@@ -25,7 +25,7 @@ class HandlerThread:
     returns would keep the process alive. This is a daemon, as trio's threads are.
 
     Args:
-        host: The task that runs the scheduler.
+        host: The asyncio task that runs the scheduler.
     """
 
     __slots__ = ("_calls", "_host", "_loop", "_process", "_returned", "_waiter", "busy")
@@ -40,7 +40,7 @@ class HandlerThread:
         threading.Thread(target=self._serve, name="sched handler", daemon=True).start()
 
     async def call(self, handler: Handler, event: JobEvent) -> Any:
-        """Call the handler; cancelled, leave it behind."""
+        """Call the handler; if cancelled, leave it running."""
         context = copy_context()
         if (sniffio := sys.modules.get("sniffio")) is not None:
             # A handler may start an event loop of its own in its thread.
@@ -54,7 +54,7 @@ class HandlerThread:
             except BaseException as cancelled:
                 if not is_stray(cancelled, self._host):
                     raise
-                uncancel(asyncio_task())  # the handler goes on, and so does its claim
+                uncancel(asyncio_task())  # the handler still runs, and keeps its claim
         (result, error), self._returned = self._returned, (None, None)
         if error is not None:
             raise error
@@ -79,7 +79,7 @@ class HandlerThread:
                 try:
                     self._loop.call_soon_threadsafe(self._report, result, error)
                 except RuntimeError:
-                    return  # the loop is closed: nobody waits any more
+                    return  # the loop is closed: no task waits any more
                 del call, context, handler, event, result, error
 
     def _report(self, result: Any, error: BaseException | None) -> None:
@@ -89,9 +89,10 @@ class HandlerThread:
 
 
 def _leave_child(error: BaseException | None) -> None:
-    """End a process that a handler has forked, and in which it came back here.
+    """End a process that a handler has forked, in which the handler has returned to this thread.
 
-    The scheduler is the parent's. Here it would wait without end, and the parent for this process.
+    The scheduler runs in the parent alone. Here the thread would wait without end, and so would the
+    parent for this process.
     """
     if error is not None:
         logger.error("a process that a handler has forked failed", exc_info=from_user_code(error))

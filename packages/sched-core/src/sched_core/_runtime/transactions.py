@@ -1,4 +1,4 @@
-"""Handlers that write in the transaction that settles their occurrence."""
+"""Transactions in which a handler's own writes and its outcome are committed together."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from sched_core._model.claim import SUCCESS, Settlement
 from sched_core._model.event import JobEvent
 from sched_core._model.job import Job
 from sched_core._rules.finish import finish
-from sched_core._runtime.in_flight import Holdings
+from sched_core._runtime.in_flight import InFlight
 from sched_core._runtime.runs import Run
 from sched_core.errors import BackendError, ClaimLost
 from sched_core.ports import Backend, JobStore, Transaction, Transactional
 
 
-class Transactions:
-    """Makes them for the runs that this process holds.
+class HandlerTransactions:
+    """Begins transactions for the runs in flight.
 
     Args:
-        holdings: What is held.
-        backend: That it is held on.
+        in_flight: The runs in flight.
+        backend: The backend that handed out their claims.
     """
 
-    def __init__(self, holdings: Holdings, backend: Backend) -> None:
-        self._holdings = holdings
+    def __init__(self, in_flight: InFlight, backend: Backend) -> None:
+        self._in_flight = in_flight
         self._backend = backend
 
     def begin(self, event: JobEvent) -> Transaction:
-        """Return a transaction that settles the event's occurrence; from any thread."""
-        run = self._holdings.runs.get(event.id)
-        if run is None or run.claim.token != event.token or run.why == "lost":
+        """Return a transaction that settles the event's occurrence. Any thread may call this."""
+        run = self._in_flight.runs.get(event.id)
+        if run is None or run.claim.token != event.token or run.is_lost:
             raise ClaimLost(event.id)
         if run.phase == "committed":
             raise BackendError(
@@ -53,7 +53,7 @@ class Transactions:
             raise BackendError(f"this occurrence of job {run.claim.job.id!r} is settled already")
         if start is None or not run.is_open:
             raise ClaimLost(run.claim.job.id)
-        now = self._holdings.clock.now()
+        now = self._in_flight.clock.now()
         decision = finish(
             run.claim, start, SUCCESS, started_at=run.started_at or now, now=now, stored=stored
         )
@@ -63,11 +63,11 @@ class Transactions:
 
 
 def within(backend: Backend, connection: Any) -> JobStore:
-    """Return definitions that a backend writes inside the caller's transaction.
+    """Return a store of jobs that writes inside the caller's transaction.
 
     Raises:
         BackendError: The backend has no transactions, or does not say how it takes part in one.
-        InvalidDefinition: As the backend says.
+        InvalidDefinition: The backend cannot use the connection; the message says why.
     """
     if not backend.capabilities.transactions:
         raise BackendError("this backend has no transactions: use the scheduler's own methods")
@@ -77,11 +77,11 @@ def within(backend: Backend, connection: Any) -> JobStore:
 def _own(backend: Backend, method: Literal["within", "transaction"]) -> Transactional:
     """Return the backend if it defines a method of transactions itself.
 
-    What ``__getattr__`` hands on to another backend would be written past the one in front of it:
-    past its audit, its quota or its encryption.
+    A backend that wraps another one may pass the call on by ``__getattr__``. The job would then be
+    written past the wrapper: past its audit, its quota or its encryption.
 
     Raises:
-        BackendError: It does not.
+        BackendError: The backend does not define the method.
     """
     if inspect.getattr_static(backend, method, None) is None:
         kind = type(backend).__qualname__

@@ -1,7 +1,7 @@
-"""Jobs as users declare, change and operate them: read, decide, write if nobody else did.
+"""Declares, changes and operates jobs: reads, decides, and writes unless another process did first.
 
-It needs no more than the port's :class:`~sched_core.ports.JobStore`, so that the same code serves a
-whole backend and one transaction of the caller's.
+This needs only the port's :class:`~sched_core.ports.JobStore`, so the same code serves a whole
+backend and one transaction of the caller's.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from attrs import evolve
 
-from sched_core._model.claim import Asked, Change
+from sched_core._model.claim import Change, Requested
 from sched_core._model.execution import Execution, occurrence_key
 from sched_core._model.job import RESERVED, Job, JobSpec
 from sched_core._model.policy import Policy
@@ -33,15 +33,18 @@ from sched_core.schedule import Schedule
 logger = Logger("sched_core")
 
 TRIES = 8
-"""Of adding a job whose id is taken though nothing is found under it, and of changing one that is
-on its way from another id; some seconds."""
+"""How often to try again, within some seconds.
+
+This is for adding a job whose id is taken although no job is found under it, and for changing a job
+that a sync moves from another id.
+"""
 
 Edited = Callable[[str, Sequence[Execution]], Awaitable[None]]
-"""Told which executions an edit wrote, with the job's id."""
+"""A function that gets the id of an edited job and the executions that the edit has written."""
 
 
 class Unset:
-    """Stands for what is not to be changed."""
+    """The type of :data:`UNSET`, the argument for a field that is not to be changed."""
 
     def __repr__(self) -> str:
         return "UNSET"
@@ -51,13 +54,13 @@ UNSET: Final = Unset()
 
 
 class Definitions:
-    """Jobs in a store.
+    """Declares, changes and operates the jobs in a store.
 
     Args:
-        store: Where they are kept.
-        clock: The one that decides.
-        new_id: Makes the incarnations of jobs.
-        edited: Told of the executions that edits write.
+        store: The store of the jobs.
+        clock: The clock that decides.
+        new_id: Makes the uids of jobs.
+        edited: Called with the executions that edits have written.
     """
 
     def __init__(
@@ -72,7 +75,7 @@ class Definitions:
         """Return the job as it would be stored.
 
         Raises:
-            InvalidDefinition: Its id is reserved.
+            InvalidDefinition: The job's id is reserved.
         """
         unreserved(spec)
         return define.admit(spec, uid=self._new_id(), declared=declared, now=self._clock.now())
@@ -86,18 +89,18 @@ class Definitions:
         return stored
 
     def advise(self, spec: JobSpec) -> None:
-        """Log what may surprise whoever wrote a definition that is new or has changed."""
+        """Log what may surprise the author of a new or changed definition."""
         try:
             sentences = advise(spec, now=self._clock.now())
         except Exception:
-            # A third party's schedule may raise anything; where that harms, it is seen elsewhere.
+            # A third party's schedule may raise anything; if it matters, running the job shows it.
             logger.debug("job %r: its definition cannot be examined", spec.id, exc_info=True)
             return
         for sentence in sentences:
             logger.warning("job %r: %s", spec.id, sentence)
 
     async def ensure(self, spec: JobSpec) -> Job:
-        """Add a job, or change it where its definition differs."""
+        """Add a job, or change it if its definition differs."""
         unreserved(spec)
         tries = moving = 0
         while True:
@@ -108,7 +111,7 @@ class Definitions:
                 except JobAlreadyExists:
                     tries += 1
                     await taken(spec.id, tries)
-                    continue  # somebody else was faster: compare with theirs
+                    continue  # another process was faster: compare with its job
                 self.advise(spec)
                 return added
             job = _readable(stored)
@@ -145,10 +148,10 @@ class Definitions:
         return updated
 
     async def remove(self, job_id: str) -> None:
-        """Remove a job, with the executions of what was due or begun."""
+        """Remove a job, and write the executions of occurrences that were due or had begun."""
         while True:
             job = await self._arrived(job_id)
-            executions = define.retire(job, now=self._clock.now())
+            executions = define.final_executions(job, now=self._clock.now())
             try:
                 await self._store.remove(job, executions)
             except RevisionConflict:
@@ -157,7 +160,7 @@ class Definitions:
             return
 
     async def get(self, job_id: str) -> Job:
-        """Return a job as it is stored."""
+        """Return a job as stored."""
         stored = None if str(job_id).startswith(RESERVED) else await self._store.get(job_id)
         if stored is None:
             raise JobNotFound(job_id)
@@ -172,7 +175,7 @@ class Definitions:
         )
 
     async def resume(self, job_id: str) -> Job:
-        """End a pause. What a wrong clock left behind is put right: looks pass over paused jobs."""
+        """End a pause, and correct wrong moments, since the scheduler's check skips paused jobs."""
 
         def resume(job: Job, now: datetime) -> Job:
             resumed = operate.resume(job, at=now)
@@ -181,8 +184,8 @@ class Definitions:
         return await self._operate(job_id, resume)
 
     async def trigger(self, job_id: str) -> str:
-        """Run a job once now, besides its schedule; return the key of the occurrence."""
-        asked: list[Asked] = []
+        """Run a job once now, in addition to its schedule; return the occurrence's key."""
+        asked: list[Requested] = []
 
         def ask(job: Job, now: datetime) -> Job:
             asked[:] = [request.trigger(job, now=now)]
@@ -192,7 +195,7 @@ class Definitions:
         return occurrence_key(job.uid, asked[0].number)
 
     async def reanchor(self, job_id: str) -> Job:
-        """Have a job's next moment be its schedule's next, where a clock has put it far away."""
+        """Move a job to its schedule's next moment if a wrong clock has put it far after that."""
 
         def mend(job: Job) -> Change | None:
             mended = moment.corrected(job, now=self._clock.now())
@@ -211,7 +214,7 @@ class Definitions:
     async def _operate(self, job_id: str, act: Callable[[Job, datetime], Job]) -> Job:
         def edit(job: Job) -> Change:
             now = self._clock.now()
-            return Change(act(operate.woken(job, now=now), now))
+            return Change(act(operate.resumed_if_over(job, now=now), now))
 
         return await self._edit(job_id, edit)
 
@@ -227,10 +230,10 @@ class Definitions:
                 continue
 
     async def _arrived(self, job_id: str) -> Job:
-        """Return a job; wait where it is on its way from another id.
+        """Return a job; wait while a sync moves it from another id.
 
         Raises:
-            JobNotFound: It has not arrived for some seconds: the sync that renames it was cut off.
+            JobNotFound: The move took more than some seconds: the sync was interrupted.
         """
         for tries in range(1, TRIES + 1):
             job = await self.get(job_id)
@@ -240,7 +243,7 @@ class Definitions:
         raise JobNotFound(job_id)
 
     async def _is_copy(self, job: Job) -> bool:
-        """Whether a job is on its way from another id, under which it is still there."""
+        """Whether a sync moves a job here from another id, where it is still stored."""
         old = define.moved_from(job)
         original = None if old is None else await self._store.get(old)
         return isinstance(original, Job) and original.uid == job.uid
@@ -252,10 +255,10 @@ class Definitions:
 
 
 async def taken(job_id: str, tries: int) -> None:
-    """Wait, longer each time, where an id is taken and nothing is found under it.
+    """Wait, longer each time, because an id is taken and no job is found under it.
 
     Raises:
-        JobUndecodable: That has been so for some seconds, and is no race with others.
+        JobUndecodable: The wait took more than some seconds, so it is no race with other processes.
     """
     if tries > TRIES:
         raise JobUndecodable(job_id, "it was removed, and what is left of its last run is unknown")
@@ -264,10 +267,10 @@ async def taken(job_id: str, tries: int) -> None:
 
 
 def unreserved(spec: JobSpec) -> JobSpec:
-    """Refuse ids of this package's own records.
+    """Return a spec unless its id is reserved for this package's own records.
 
     Raises:
-        InvalidDefinition: It begins as those do.
+        InvalidDefinition: The id is reserved.
     """
     if spec.id.startswith(RESERVED):
         raise InvalidDefinition(
@@ -282,72 +285,10 @@ def _readable(stored: Job | Undecodable) -> Job:
     return stored
 
 
-class JobsInTransaction:
-    """Jobs declared and removed inside a transaction of the caller's.
-
-    Every method means what the scheduler's method of the same name does, once that transaction
-    commits. Observers are not told.
-    """
-
-    def __init__(self, store: JobStore, clock: Clock, *, new_id: Callable[[], str]) -> None:
-        self._definitions = Definitions(store, clock, new_id=new_id, edited=_nobody)
-
-    async def ensure_job(
-        self,
-        id: str,  # noqa: A002 -- the word that users know the job by
-        schedule: Schedule,
-        *,
-        name: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        policy: Policy | None = None,
-        group: str | None = None,
-    ) -> Job:
-        """Declare a job: add it, or change it where its definition differs."""
-        spec = spec_of(id, schedule, name, metadata, policy, group)
-        return await self._definitions.ensure(spec)
-
-    async def submit_job(
-        self,
-        id: str,  # noqa: A002 -- the word that users know the job by
-        schedule: Schedule,
-        *,
-        name: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        policy: Policy | None = None,
-        group: str | None = None,
-    ) -> Job:
-        """Add a job. Raises JobAlreadyExists; the transaction can go on all the same."""
-        spec = spec_of(id, schedule, name, metadata, policy, group)
-        return (await self._definitions.submit([spec]))[0]
-
-    async def update_job(
-        self,
-        id: str,  # noqa: A002 -- the word that users know the job by
-        schedule: Schedule | Unset = UNSET,
-        *,
-        name: str | Unset | None = UNSET,
-        metadata: Mapping[str, str] | Unset = UNSET,
-        policy: Policy | Unset = UNSET,
-        group: str | Unset | None = UNSET,
-    ) -> Job:
-        """Change what is given and keep the rest. Raises JobNotFound."""
-        return await self._definitions.update(
-            id, changes_of(schedule, name, metadata, policy, group)
-        )
-
-    async def remove_job(self, id: str) -> None:  # noqa: A002 -- as above
-        """Remove a job. Raises JobNotFound."""
-        await self._definitions.remove(id)
-
-
-async def _nobody(job_id: str, executions: Sequence[Execution]) -> None:
-    """Tell nobody: the caller may still roll back."""
-
-
 def changes_of(
     schedule: object, name: object, metadata: object, policy: object, group: object
 ) -> dict[str, Any]:
-    """Return the fields that are to be changed."""
+    """Return the fields that are to be changed, by name."""
     given = {
         "schedule": schedule,
         "name": name,
@@ -366,7 +307,7 @@ def spec_of(
     policy: Policy | None,
     group: str | None,
 ) -> JobSpec:
-    """Return a definition of what the methods of a scheduler are given."""
+    """Return the definition that the arguments of a scheduler's method describe."""
     return JobSpec(
         job_id,
         schedule,

@@ -1,36 +1,34 @@
 """Declares a whole set of jobs, in a way that an older deployment cannot undo.
 
-Every write is a compare-and-set of one record, as everywhere; there is no transaction over several.
-What orders deployments is a *marker*: one record for each group that is never due and never listed,
-and holds the newest version that has synced. The order of the steps makes that enough:
+Every write compares and sets one record; no transaction covers several. The *marker* of the group
+(see ``marker``) holds the newest version that has synced, and so orders deployments. These steps
+make that enough:
 
-1. Refuse if the marker is newer. Move it to the own version.
-2. Read the group, then the marker again: it must still not be newer. So whatever a newer deployment
-   wrote after it had moved the marker has another revision than what was read here, and the
-   compare-and-sets of an older one that was held up in between fail.
+1. The sync ends if the marker is newer. Otherwise it moves the marker to its own
+   version.
+2. The sync reads the group, then the marker again, which must still not be newer. Whatever a newer
+   deployment wrote after it had moved the marker has another revision than the one read here. So
+   the writes of an older deployment that was held up in between fail.
 3. Therefore the first sync of a version writes every record of its set, changed or not.
-4. A job that is added has no revision to compare. It is *announced* first: stored without being
-   due. Then the marker is read, and only if it is not newer the job is activated by a
-   compare-and-set. A newer deployment that moved the marker in between finds the announced job, and
-   removes it; one that is left over by a crash never runs.
+4. A job that is added has no revision to compare. The sync *announces* it first: it stores the job
+   without a due moment. Then it reads the marker, and only if that is not newer it activates the
+   job, by a compare-and-set. A newer deployment that moved the marker in between finds the
+   announced job and removes it. An announced job that a crash leaves behind never runs.
 
-Without versions nobody is older, and the last sync wins.
+Without versions no deployment is older than another, and the last sync wins.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from hashlib import blake2b
 
 from attrs import evolve, field, frozen
 
 from sched_core._model.claim import Change
-from sched_core._model.job import RESERVED, Job, JobSpec, check_text
-from sched_core._model.occurrence import Standing
+from sched_core._model.job import Job, JobSpec, check_text
 from sched_core._rules import define
 from sched_core._service.definitions import Edited, taken, unreserved
+from sched_core._service.marker import GroupMarker, Superseded, Version, version_text
 from sched_core._support.logger import Logger
 from sched_core.clock import Clock
 from sched_core.errors import (
@@ -41,31 +39,26 @@ from sched_core.errors import (
     RevisionConflict,
 )
 from sched_core.ports import Backend, JobQuery, Undecodable
-from sched_core.schedule import Once
 
 logger = Logger("sched_core")
 
 PAGE = 200
 CHUNK = 500
-"""Most jobs added in one call."""
-
-Version = tuple[int, ...]
-
-_DOTTED = re.compile(r"\d+(\.\d+)*", re.ASCII)
+"""The most jobs that one call adds."""
 
 
 @frozen
 class Synced:
-    """What ``sync_jobs`` did, or with ``dry_run`` would do; ids in order.
+    """The ids of the jobs that ``sync_jobs`` changed, or with ``dry_run`` would change, in order.
 
     Attributes:
-        added: Jobs that were not there.
+        added: Jobs that were not stored before.
         changed: Jobs whose definition differed.
-        kept: Jobs that are as they were, with their next occurrence.
+        kept: Jobs that stay as they were, with their next occurrence.
         removed: Jobs of the group that are not in the set.
-        unreadable: Jobs of the set whose record this version cannot read: they were left alone.
+        unreadable: Jobs of the set whose record this version cannot read; they were left alone.
         superseded_by: The version of a newer deployment that has synced the group: from then on
-            nothing was changed. ``None`` where there is none.
+            this sync changed nothing. ``None`` if there is no newer deployment.
     """
 
     added: tuple[str, ...] = ()
@@ -76,29 +69,9 @@ class Synced:
     superseded_by: str | None = None
 
 
-class _Superseded(Exception):
-    """A newer deployment has moved the marker."""
-
-
-@frozen
-class _Marker:
-    """What a group's marker says."""
-
-    version: Version = ()
-    complete: bool = True
-    job: Job | None = None
-
-    @property
-    def text(self) -> str:
-        return "unreadable" if self.version == _UNREADABLE else ".".join(map(str, self.version))
-
-
-_UNREADABLE: Version = (2**63,)
-
-
 @frozen
 class _Plan:
-    """The set and what is stored, side by side."""
+    """The wanted set, and the jobs that are stored."""
 
     wanted: dict[str, JobSpec]
     stored: dict[str, Job]
@@ -113,18 +86,18 @@ class _Done:
     removed: list[str] = field(factory=list)
 
 
-class Syncing:
+class Sync:
     """One sync of one group.
 
     Args:
-        backend: Where jobs live.
-        clock: The one that decides.
-        new_id: Makes the incarnations of jobs.
-        edited: Told of the executions that edits write.
-        advise: Told of definitions that are new or changed.
-        group: Its name.
-        version: Of the deployment, from :func:`version_of`.
-        renamed_from: Earlier ids of jobs of the set, by their present ones.
+        backend: The backend that stores the jobs.
+        clock: The clock that decides.
+        new_id: Makes the uids of jobs.
+        edited: Called with the executions that edits have written.
+        advise: Called with definitions that are new or changed.
+        group: The group's name.
+        version: The deployment's version, from ``marker.version_of``.
+        renamed_from: The earlier ids of jobs of the set, by their present ids.
     """
 
     def __init__(
@@ -141,6 +114,7 @@ class Syncing:
     ) -> None:
         self._backend = backend
         self._clock = clock
+        self._marker = GroupMarker(backend, clock, new_id=new_id, group=group, version=version)
         self._new_id = new_id
         self._edited = edited
         self._advise = advise
@@ -153,26 +127,26 @@ class Syncing:
         """Make the group what the specs say.
 
         Raises:
-            GroupConflict: One of the ids is another group's; nothing was written.
+            GroupConflict: An id is another group's; nothing was written.
         """
         wanted = _checked(specs, self._group)
         _check_renames(self._renamed_from, wanted)
         try:
-            complete = await self._lead(dry_run=dry_run)
+            complete = await self._marker.take_lead(dry_run=dry_run)
             plan = await self._read(wanted)
-            await self._check()
+            await self._marker.check()
             if dry_run:
-                self._foresee(plan, prune=prune)
+                self._preview(plan, prune=prune)
             else:
                 await self._apply(plan, prune=prune, touch=not complete)
                 if not complete:
-                    await self._complete()
-        except _Superseded as error:
+                    await self._marker.complete()
+        except Superseded as error:
             logger.warning(
                 "group %r was synced by version %s: version %s changes nothing",
                 self._group,
                 error,
-                ".".join(map(str, self._version)) or "(none)",
+                version_text(self._version) or "(none)",
             )
             return self._report(superseded_by=str(error))
         return self._report(plan.unreadable)
@@ -187,54 +161,6 @@ class Syncing:
             unreadable=unreadable,
             superseded_by=superseded_by,
         )
-
-    # -- the marker
-
-    async def _marker(self) -> _Marker:
-        stored = await self._backend.get(marker_id(self._group))
-        if stored is None:
-            return _Marker()
-        if isinstance(stored, Undecodable):
-            return _Marker(_UNREADABLE)
-        text = stored.spec.metadata.get("version", "")
-        version = version_of(text) if _DOTTED.fullmatch(text) else _UNREADABLE
-        return _Marker(version, "complete" in stored.spec.metadata, stored)
-
-    async def _check(self) -> _Marker:
-        marker = await self._marker()
-        if marker.version > self._version:
-            raise _Superseded(marker.text)
-        return marker
-
-    async def _lead(self, *, dry_run: bool) -> bool:
-        """Move the marker to the own version; return whether a sync of it has been completed."""
-        while True:
-            marker = await self._check()
-            if marker.version == self._version or dry_run:
-                return marker.complete
-            if await self._mark(marker, complete=False):
-                return False
-
-    async def _complete(self) -> None:
-        marker = await self._check()
-        if not marker.complete:
-            await self._mark(marker, complete=True)
-
-    async def _mark(self, marker: _Marker, *, complete: bool) -> bool:
-        metadata = {"group": self._group, "version": ".".join(map(str, self._version))}
-        if complete:
-            metadata["complete"] = "yes"
-        spec = JobSpec(marker_id(self._group), _NEVER, name="marker", metadata=metadata)
-        standing = Standing(1, None, None)
-        try:
-            if marker.job is None:
-                now = self._clock.now()
-                await self._backend.add([Job(spec, self._new_id(), True, now, standing)])
-            else:
-                await self._backend.replace(evolve(marker.job, spec=spec))
-        except (JobAlreadyExists, JobNotFound, RevisionConflict):
-            return False
-        return True
 
     # -- reading
 
@@ -262,12 +188,12 @@ class Syncing:
         return _Plan(wanted, stored, tuple(sorted(unreadable)))
 
     def _refuse_others(self, job: Job) -> None:
-        """Refuse a job that belongs to somebody else; one that ``ensure_job`` declared joins."""
+        """Refuse another group's job, and a submitted one; a declared one without group joins."""
         group = job.spec.group
         if group != self._group and (group is not None or not job.declared):
             raise GroupConflict(job.id, self._group, group)
 
-    def _foresee(self, plan: _Plan, *, prune: bool) -> None:
+    def _preview(self, plan: _Plan, *, prune: bool) -> None:
         done, now = self._done, self._clock.now()
         for job_id, spec in plan.wanted.items():
             job = plan.stored.get(job_id)
@@ -299,27 +225,28 @@ class Syncing:
         if prune:
             for job_id in sorted(plan.stored.keys() - plan.wanted.keys()):
                 if self._is_copy(plan, job_id):
-                    # A move that was cut off is taken back: its work is under the old id.
+                    # A move was interrupted, and is taken back: the work is under the old id.
                     await self._withdraw(plan.stored[job_id])
                     self._done.removed.append(job_id)
                 else:
                     await self._remove(plan.stored[job_id])
 
     def _earlier(self, plan: _Plan, job_id: str) -> Job | None:
-        """Return the stored job that one of the set was, under another id, before."""
+        """Return the stored job, of an earlier id, that a job of the set is renamed from."""
         old = plan.stored.get(self._renamed_from.get(job_id, ""))
         return None if old is None or old.spec.group != self._group else old
 
     def _is_copy(self, plan: _Plan, job_id: str) -> bool:
-        """Whether a job is on its way from another id, under which it is still there."""
+        """Whether a job is the copy of a move from another id, where it is still stored."""
         job = plan.stored[job_id]
         names = [each.id for each in plan.stored.values() if each.uid == job.uid]
         return len(names) > 1 and define.is_moving(job, now=self._clock.now())
 
     async def _rename(self, old: Job, spec: JobSpec) -> None:
-        """Move a job's work to another id: a copy that is not due, then no original, then due.
+        """Move a job's work to another id.
 
-        Where it is interrupted, the next sync of the set goes on: the copy has the original's uid.
+        This adds a copy that is not due, removes the original, and makes the copy due. If it is
+        interrupted, the next sync of the set continues: the copy has the original's uid.
         """
         tries = 0
         while True:
@@ -329,7 +256,7 @@ class Syncing:
             except JobAlreadyExists:
                 found = await self._again(spec.id)
                 if found is not None:
-                    # It was declared meanwhile, without what was due under the old id.
+                    # It was declared in the meantime, without the work under the old id.
                     await self._define(found, spec, touch=False)
                     await self._remove(old)
                     return
@@ -337,8 +264,8 @@ class Syncing:
                 await taken(spec.id, tries)
                 continue
             try:
-                await self._check()
-            except _Superseded:
+                await self._marker.check()
+            except Superseded:
                 await self._withdraw(copy)
                 raise
             try:
@@ -356,7 +283,7 @@ class Syncing:
             await self._define(stored, spec, touch=True)
 
     async def _define(self, job: Job, spec: JobSpec, *, touch: bool, new: bool = False) -> None:
-        """Write a definition over what was read before the marker was checked."""
+        """Write a definition over a job that was read before the marker was checked."""
         while True:
             change = define.redefine(job, spec, declared=True, now=self._clock.now())
             if change is None and not touch:
@@ -371,7 +298,7 @@ class Syncing:
                     await self._add([spec])
                     return
                 self._refuse_others(found)
-                # Whoever wrote it did so after the marker had been moved.
+                # Another process wrote it, after the marker had been moved.
                 job, touch = found, False
                 continue
             await self._edited(spec.id, changed.executions)
@@ -388,11 +315,11 @@ class Syncing:
 
     async def _add(self, specs: Sequence[JobSpec], tries: int = 1) -> None:
         now = self._clock.now()
-        jobs = [define.announce(spec, uid=self._new_id(), now=now) for spec in specs]
+        jobs = [define.placeholder(spec, uid=self._new_id(), now=now) for spec in specs]
         try:
             announced = list(await self._backend.add(jobs))
         except JobAlreadyExists:
-            # Somebody was faster with some of them. One by one it is known with which.
+            # Another process has added some of them. One by one, this finds out which.
             for spec in specs:
                 found = await self._again(spec.id)
                 if found is not None:
@@ -403,8 +330,8 @@ class Syncing:
                     await self._add([spec], tries + 1)
             return
         try:
-            await self._check()
-        except _Superseded:
+            await self._marker.check()
+        except Superseded:
             for job in announced:
                 await self._withdraw(job)
             raise
@@ -415,11 +342,11 @@ class Syncing:
         try:
             await self._backend.remove(job)
         except (JobNotFound, RevisionConflict):
-            pass  # somebody has made it theirs, or removed it
+            pass  # another process has changed or removed it
 
     async def _remove(self, job: Job) -> None:
         while True:
-            executions = define.retire(job, now=self._clock.now())
+            executions = define.final_executions(job, now=self._clock.now())
             try:
                 await self._backend.remove(job, executions)
             except (JobNotFound, RevisionConflict):
@@ -437,41 +364,11 @@ class Syncing:
     async def _again(self, job_id: str) -> Job | None:
         """Read a record again, and the marker after it."""
         found = await self._backend.get(job_id)
-        await self._check()
+        await self._marker.check()
         if isinstance(found, Undecodable):
-            # A newer version of this package wrote it, without a version of the group.
-            raise _Superseded("unreadable")
+            # A newer version of this package wrote it, in a sync without a version.
+            raise Superseded("unreadable")
         return found
-
-
-_NEVER = Once(datetime(1970, 1, 1, tzinfo=UTC))
-
-
-def marker_id(group: str) -> str:
-    """Return the id of a group's marker: reserved, and of a length that fits any group."""
-    return f"{RESERVED}group:{blake2b(group.encode(), digest_size=16).hexdigest()}"
-
-
-def version_of(version: int | str | None) -> Version:
-    """Return a version as numbers that compare; ``None`` is below all.
-
-    Raises:
-        InvalidDefinition: It is neither a whole number nor dotted numbers.
-    """
-    if version is None:
-        return ()
-    if isinstance(version, int) and not isinstance(version, bool) and version >= 0:
-        return (version,)
-    if isinstance(version, str) and len(version) <= 100 and _DOTTED.fullmatch(version):
-        numbers = [int(number) for number in version.split(".")]
-        while len(numbers) > 1 and numbers[-1] == 0:
-            numbers.pop()  # 1.4 is 1.4.0
-        return tuple(numbers)
-    raise InvalidDefinition(
-        "version",
-        f"must be a whole number or dotted numbers such as '1.4.10', which grow with every "
-        f"deployment, not {version!r}: a build number, or the time of the commit in seconds",
-    )
 
 
 def _check_renames(renamed_from: Mapping[str, str], wanted: Mapping[str, JobSpec]) -> None:

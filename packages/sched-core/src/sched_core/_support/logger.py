@@ -1,7 +1,7 @@
 """The packages' own logging: a log call never raises, whatever filters and handlers do.
 
-A filter of the application that fails, or an exception whose text or notes cannot be read, would
-otherwise end what was about to be logged, and with it the scheduler's loop.
+Otherwise a failing filter of the application, or an exception whose text or notes cannot be read,
+would end the code that logs, and with it the scheduler's loop.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Logger:
     """Logs to a logger of the standard library.
 
     Args:
-        name: Of that logger.
+        name: The name of that logger.
     """
 
     __slots__ = ("_logger",)
@@ -43,7 +43,7 @@ class Logger:
         self._log(logging.ERROR, message, args, options)
 
     def exception(self, message: str, *args: object, **options: Any) -> None:
-        """Log at ERROR, with the traceback of what is being handled."""
+        """Log at ERROR, with the traceback of the exception that is being handled."""
         self._log(logging.ERROR, message, args, {"exc_info": True, **options})
 
     def log(self, level: int, message: str, *args: object, **options: Any) -> None:
@@ -59,7 +59,7 @@ class Logger:
             self._logger.log(level, message, *args, stacklevel=3, **options)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # noqa: BLE001 -- of a filter or a handler, of any kind
+        except BaseException as error:  # noqa: BLE001 -- a filter or a handler may raise anything
             _last_resort(message, error)
 
 
@@ -79,7 +79,7 @@ def type_name(error: BaseException) -> str:
 
 
 def attribute(owner: type[Any], name: str, of: object) -> Any:
-    """Return what a built-in type keeps under a name, whatever a class of the user's made of it."""
+    """Return an attribute as a built-in type stores it, even if a user's class overrides it."""
     return owner.__dict__[name].__get__(of)
 
 

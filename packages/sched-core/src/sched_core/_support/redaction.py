@@ -1,7 +1,7 @@
-"""What may be shown of an address, and of a text that may hold one: never a password.
+"""Removes passwords from addresses, and from texts that may contain an address.
 
-A password that was not percent-encoded makes an address ambiguous: where it ends is a guess. So
-nothing here guesses: of what is not plain, nothing is shown.
+A password that was not percent-encoded makes an address ambiguous: one could only guess where it
+ends. This module never guesses. It hides all that is not plainly harmless.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _NAMED = re.compile(r"(?i)((?:pass\w*|pwd|token|secret)\s*=)")
 
 
 def shown_address(address: str) -> str:
-    """Return scheme, host and port of an address, ``***`` in the place of what may be a secret.
+    """Return the scheme, host and port of an address, with ``***`` for what may be secret.
 
     Args:
-        address: For example ``nats://user:password@host:4222``; without a scheme, host and port.
+        address: An address such as ``nats://user:password@host:4222``, or just a host and port.
     """
     scheme, found, rest = address.rpartition("://") if "://" in address else ("", "", address)
     if found and not _SCHEME.fullmatch(scheme):
@@ -37,9 +37,9 @@ def _are_hosts(text: str) -> bool:
 
 
 def without_password(text: str) -> str:
-    """Return a text without what may be credentials: too little of it rather than too much.
+    """Return a text without anything that may be a credential, rather too short than too long.
 
-    Between ``://`` and the last ``@`` nothing is left, and nothing after ``password=``.
+    This removes all between ``://`` and the last ``@``, and all after ``password=``.
     """
     named, credentials = _NAMED.search(text), _CREDENTIALS.search(text)
     end = len(text) if named is None else named.end(1)

@@ -1,8 +1,8 @@
-"""Values that cannot be changed, and are made as fast as those that can.
+"""Frozen values that are made as fast as mutable ones.
 
-The constructor that attrs writes for a frozen class stores each field by a call that goes round the
-class's own refusal: for the eighteen fields of an execution that takes four times as long as plain
-assignments do, on the way of every run.
+The constructor that attrs writes for a frozen class stores each field by a call that bypasses the
+class's own refusal. For the nineteen fields of an execution that takes four times as long as plain
+assignments, in every run.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ C = TypeVar("C", bound=type[Any])
 def quick(cls: C) -> C:
     """Give a frozen attrs class a constructor that stores the fields by plain assignments.
 
-    While it runs, the instance is of another class: of the same fields, and not frozen. No other
-    code has the instance yet. All else, equality and ``evolve`` among it, stays as attrs made it::
+    While it runs, the instance has another class, with the same fields and not frozen. No other
+    code has the instance yet. All else, such as equality, stays as attrs made it::
 
         @quick
         @frozen(weakref_slot=False)
@@ -27,8 +27,8 @@ def quick(cls: C) -> C:
             x: int
             y: int
 
-    A class that is derived from it is refused. There is no room for weak references because Python
-    lets an instance change its class only between two that are laid out alike.
+    Subclasses are refused. There is no slot for weak references because Python lets an instance
+    change its class only between two that have the same layout.
     """
     fields = attrs.fields(cls)
     unfrozen = attrs.make_class(
@@ -51,21 +51,21 @@ def quick(cls: C) -> C:
 
 
 _COPIES: dict[type, Callable[[Any, dict[str, Any]], Any]] = {}
-"""What copies the values of a class that are made quickly."""
+"""The copying functions of the classes that :func:`quick` has changed."""
 
 if TYPE_CHECKING:
     from attrs import evolve as evolve  # noqa: PLC0414 -- by it the arguments are checked
 else:
 
     def evolve(value: Any, **changes: Any) -> Any:
-        """Return a copy with changes, of a value that is made quickly: as attrs does it."""
+        """Return a copy with changes, as attrs does; for values of :func:`quick` classes."""
         return _COPIES[type(value)](value, changes)
 
 
 def _copier(
     fields: Sequence[attrs.Attribute[Any]], unfrozen: type, cls: type
 ) -> Callable[[Any, dict[str, Any]], Any]:
-    """Return what copies a value, and changes the copy before anybody else has it."""
+    """Return a function that copies a value and changes the copy before other code has it."""
     scope: dict[str, Any] = {"_new": object.__new__, "_unfrozen": unfrozen, "_cls": cls}
     scope["_names"] = {each.alias or each.name: each.name for each in fields}
     body = [
@@ -86,7 +86,7 @@ def _copier(
 def _constructor(
     fields: Sequence[attrs.Attribute[Any]], unfrozen: type, cls: type
 ) -> Callable[..., None]:
-    """Return the constructor."""
+    """Return the constructor that assigns every field."""
     scope: dict[str, Any] = {
         "_become": object.__setattr__,
         "_unfrozen": unfrozen,
@@ -118,7 +118,7 @@ def _constructor(
 def _compiled(
     name: str, parameters: str, body: Sequence[str], scope: dict[str, Any], where: str
 ) -> Any:
-    """Return a function; it is written as text, as attrs does it: each call in it counts."""
+    """Return a function from its text, as attrs does, because every call inside it costs time."""
     lines = "\n    ".join(body)
     text = f"def {name}({parameters}):\n    {lines}\n"
     exec(compile(text, where, "exec"), scope)  # noqa: S102 -- ours

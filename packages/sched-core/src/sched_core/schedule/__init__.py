@@ -1,10 +1,11 @@
 """Schedules: values that list moments.
 
-Read in this order: ``base`` (what a schedule is), ``interval`` (measured time), ``cron_fields``,
-``cron_calendar``, ``cron_dst``, ``cron_keywords``, ``cron`` (the calendar, in a time zone),
-``combined`` (schedules made of others).
+``base`` says what a schedule is, ``interval`` measures time, ``cron`` follows a calendar in a time
+zone, and ``any_of``, ``between`` and ``excluding`` are made of other schedules. Each kind brings
+the format in which it is stored; ``kinds`` knows them by their tags.
 """
 
+from sched_core.schedule.any_of import AnyOf
 from sched_core.schedule.base import (
     Countable,
     Counted,
@@ -12,15 +13,19 @@ from sched_core.schedule.base import (
     Newest,
     Schedule,
     count_occurrences,
+    counts_from_anchor,
+    counts_from_end,
     first_occurrence,
     last_occurrence,
     next_occurrence,
     upcoming,
     utc,
 )
-from sched_core.schedule.combined import AnyOf, Between, Excluding, parts
+from sched_core.schedule.between import Between
+from sched_core.schedule.combined import parts
 from sched_core.schedule.cron import Cron, dst_warnings
 from sched_core.schedule.cron_dst import DstRule
+from sched_core.schedule.excluding import Excluding
 from sched_core.schedule.interval import FixedDelay, Interval, Once, StartAtInterval
 
 __all__ = [
@@ -39,6 +44,8 @@ __all__ = [
     "Schedule",
     "StartAtInterval",
     "count_occurrences",
+    "counts_from_anchor",
+    "counts_from_end",
     "dst_warnings",
     "first_occurrence",
     "last_occurrence",

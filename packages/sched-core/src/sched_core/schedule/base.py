@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import NamedTuple, Protocol, cast, runtime_checkable
+from typing import ClassVar, NamedTuple, Protocol, cast, runtime_checkable
 
 from sched_core.errors import InvalidDefinition, shown
 
@@ -23,7 +23,12 @@ STEPPING_LIMIT = 1000
 
 @runtime_checkable
 class Schedule(Protocol):
-    """Lists moments. The anchor is the moment at which the schedule took effect for one job."""
+    """Lists moments. The anchor is the moment at which the schedule took effect for one job.
+
+    A class may also declare attributes that the rules ask for: ``counts_from_end``
+    (:func:`counts_from_end`), ``counts_from_anchor`` (:func:`counts_from_anchor`) and
+    ``fingerprint`` (``sched_core.schedule.derivation``).
+    """
 
     def first(self, anchor: datetime) -> datetime | None:
         """Return the first occurrence for a job anchored at ``anchor``; ``None`` for never."""
@@ -84,10 +89,31 @@ class Newest(NamedTuple):
     exact: bool
 
 
+def counts_from_end(schedule: Schedule) -> bool:
+    """Say whether the next occurrence is counted from the end of a run, and unknown before it.
+
+    A class declares that by an attribute ``counts_from_end = True``.
+    """
+    return getattr(schedule, "counts_from_end", False) is True
+
+
+def counts_from_anchor(schedule: Schedule) -> bool:
+    """Say whether the occurrences depend on when the schedule took effect for a job.
+
+    A schedule declares that by an attribute ``counts_from_anchor``. One that does not is taken to
+    count from the anchor where it has a period, ``every``, and no ``start``.
+    """
+    declared = getattr(schedule, "counts_from_anchor", None)
+    if declared is not None:
+        return bool(declared)
+    return hasattr(schedule, "every") and getattr(schedule, "start", None) is None
+
+
 class BuiltIn:
     """What the kinds of this package share; a third-party schedule need not inherit it."""
 
     __slots__ = ()
+    counts_from_end: ClassVar[bool] = False
 
     def upcoming(
         self: Schedule, after: datetime, n: int, anchor: datetime | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 from attrs import field, frozen
 
@@ -28,6 +28,7 @@ from sched_core.schedule.cron_dst import (
     zone_named,
 )
 from sched_core.schedule.cron_fields import bounded, parse
+from sched_core.schedule.encoding import fields_of
 
 _ELAPSED = DstRule(gap="skip", fold="both")
 _FIXED = DstRule(gap="once-after", fold="first")
@@ -267,7 +268,7 @@ class Cron(BuiltIn):
 
 
 def dst_warnings(cron: Cron, after: datetime, years: int = 1) -> list[str]:
-    """Say in which nights a schedule meets local times that are missing or come twice.
+    """Return a warning for each night in which a schedule meets missing or repeated local times.
 
     A schedule that follows elapsed time in all 24 hours meets nothing odd and gets no warning.
 
@@ -297,16 +298,16 @@ def dst_warnings(cron: Cron, after: datetime, years: int = 1) -> list[str]:
         span = f"{_clock(low)} to {_clock(high)}"
 
         if later > before:
-            fate = (
+            effect = (
                 f"what is due then runs once, at {_clock(high)}"
                 if plan.rule.gap == "once-after"
                 else "what is due then does not run"
             )
-            night = f"{span} does not exist; {fate}"
+            night = f"{span} does not exist; {effect}"
         else:
             which = {"first": "only the first time", "last": "only the second time"}
-            fate = which.get(plan.rule.fold, "both times")
-            night = f"{span} comes twice; what is due then runs {fate}"
+            times = which.get(plan.rule.fold, "both times")
+            night = f"{span} comes twice; what is due then runs {times}"
 
         warnings.append(f"{_local(low):%Y-%m-%d}: in {cron.tz} {night} ({cron.expression})")
 
@@ -327,9 +328,27 @@ def _moment(second: int) -> datetime | None:
 
 
 def _local(second: int) -> datetime:
-    """Return local seconds as a datetime; its UTC is a stand-in for a wall clock."""
+    """Return local seconds as a datetime whose fields show the wall clock; it is not UTC."""
     return EPOCH + timedelta(0, second)
 
 
 def _clock(second: int) -> str:
     return f"{_local(second):%H:%M}"
+
+
+def encode_cron(cron: Cron) -> dict[str, Any]:
+    """Return how the schedule is stored: what ``json`` can write."""
+    body: dict[str, Any] = {"expression": cron.expression}
+    if cron.tz != "UTC":
+        body["tz"] = cron.tz
+    if isinstance(cron.dst, DstRule):
+        body["dst"] = {"gap": cron.dst.gap, "fold": cron.dst.fold}
+    return body
+
+
+def decode_cron(value: Any) -> Cron:
+    """Return the schedule that is stored so; raise an error if none is."""
+    body = fields_of(value, "expression", "tz dst")
+    rule = fields_of(body["dst"], "gap fold") if "dst" in body else None
+    dst: Literal["debian"] | DstRule = DstRule(rule["gap"], rule["fold"]) if rule else "debian"
+    return Cron(body["expression"], body.get("tz", "UTC"), dst)

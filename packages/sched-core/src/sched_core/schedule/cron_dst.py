@@ -1,7 +1,7 @@
 """Time zones as integer arithmetic: when offsets change, and what a rule makes of such nights.
 
 Moments are whole seconds since 1970-01-01 UTC; *local seconds* are the same plus the offset.
-A zone becomes a row of pieces in which the offset stands still. What cron does in a gap or an
+A zone becomes a row of pieces in which the offset does not change. What cron does in a gap or an
 overlap is decided once, when the pieces are cut, so that searching them needs no special cases.
 """
 
@@ -97,11 +97,11 @@ class Piece(NamedTuple):
 
 
 class Timeline:
-    """A zone as pieces, cut by one rule.
+    """A zone's time as pieces with one offset each, cut by one rule.
 
     Args:
         zone: UTC or an IANA zone.
-        rule: What becomes of gaps and overlaps.
+        rule: The rule for gaps and overlaps.
     """
 
     __slots__ = ("_rule", "_zone")
@@ -193,7 +193,7 @@ def _names() -> frozenset[str]:
     from importlib import resources
 
     text = resources.files("tzdata").joinpath("zones").read_text("utf-8")
-    return frozenset(text.split()) - {"Factory"}  # which stands for a zone that nobody has set
+    return frozenset(text.split()) - {"Factory"}  # the name of a zone that is not set
 
 
 def transitions(zone: tzinfo, start: int, end: int) -> list[Transition]:

@@ -1,11 +1,11 @@
-"""Reads a cron expression.
+"""The parser of cron expressions.
 
 The language is Vixie cron's as Debian ships it: numbers, names, ``*``, ranges, steps, lists and
 the ``@`` nicknames, with an optional field for seconds in front. What other dialects add is
 refused, with the remedy:
 
 * A reversed range is an error, as in Vixie cron, except in the day of week. There ``fri-mon``
-  has one possible meaning, so it wraps; Vixie cron refuses it, which nobody can rely on.
+  has one possible meaning, so it wraps; Vixie cron refuses it, and no crontab relies on that.
 * ``R`` is refused: it draws a value at every parse. So is ``H``, which needs a hash of the job.
 * ``L``, ``W``, ``#``, ``?`` and years are refused: they are no part of Debian's cron.
 * A time zone in front, ``CRON_TZ=…``, is refused: it is an argument here.
@@ -30,18 +30,18 @@ NICKNAMES = {
     "@midnight": "0 0 * * *",
     "@hourly": "0 * * * *",
 }
-"""Vixie cron's, except ``@reboot``, which names no moment."""
+"""Vixie cron's nicknames, except ``@reboot``, which names no moment."""
 
 LONGEST_EXPRESSION = 1000
-"""Characters in an expression. One that lists every value of all six fields has 530; a longer one
-only repeats itself, and takes time to read in which nothing else runs."""
+"""The most characters in an expression. One that lists every value of all six fields has 530; a
+longer one only repeats itself, and takes time to read in which nothing else runs."""
 
 LONGEST_MONTHS = (0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
 @frozen
 class FieldKind:
-    """One column of an expression: the values it may hold, and names that stand for some."""
+    """One column of an expression: the values it may hold, and names for some of them."""
 
     name: str
     low: int
@@ -183,7 +183,7 @@ def _columns(expression: str) -> list[str]:
 
 
 def _values(term: str, kind: FieldKind) -> Iterable[int]:
-    """Return what a term stands for, in Debian's cron."""
+    """Return the values of a term, as Debian's cron reads it."""
     match = _TERM.fullmatch(term)
 
     if match is None:

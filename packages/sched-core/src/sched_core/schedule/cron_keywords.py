@@ -14,7 +14,7 @@ import warnings
 from sched_core.errors import InvalidDefinition, ScheduleWarning, shown
 from sched_core.schedule.cron_fields import bounded, parse
 
-# From large to small, with what stands for a field below the smallest one given.
+# From large to small, each with its text where only larger fields are given.
 _STARTS = {
     "month": "1",
     "day": "1",
@@ -30,10 +30,10 @@ _NUMBER = re.compile(r"(?<![/\d])\d+")
 
 
 def expression(given: dict[str, int | str | None]) -> str:
-    """Return the expression that stands for fields given by name.
+    """Return the expression of fields given by name.
 
     Raises:
-        InvalidDefinition: None was given, or one is neither a number nor text.
+        InvalidDefinition: No field was given, or one is neither a number nor text.
     """
     texts = {name: _text(name, value) for name, value in given.items() if value is not None}
     if not texts:

@@ -1,16 +1,17 @@
-"""What moments are derived from besides their schedule: time zone rules, and the data of a kind.
+"""Fingerprints of the data that moments are derived from.
 
-Both change under stored jobs: a country changes its rules, a calendar is corrected. A *fingerprint*
-names what a moment was derived from, so that a process can see whether it knows better.
+Besides their schedule that is the rules of time zones, and the data of a kind. Both change while
+jobs are stored: a country changes its rules, a calendar is corrected. A *fingerprint* names the
+data that a moment was derived from, so that a process can see whether its own data are newer.
 
-A fingerprint is ``version:digest``. The version is that of the time zone database, where the
-machine tells it; the digest is of the rules of the zones that the schedule uses, so that a new
-release which leaves these alone changes nothing. A kind of one's own may have an attribute
-``fingerprint``, a text that is another one whenever its moments may be.
+A fingerprint is ``version:digest``. The version is that of the time zone database, if the machine
+tells it. The digest is of the rules of the zones that the schedule uses, so that a new release
+which leaves these alone changes nothing. A third party's kind may have an attribute
+``fingerprint``: a text that changes whenever its moments may.
 
-What a job stores is a *trail*: the fingerprint that its moment was derived from, and behind it
-those before. By it a process that is older, in a fleet that is being upgraded, is known: it changes
-nothing back.
+A job stores a *trail*: the fingerprint that its moment was derived from, and after it the earlier
+ones. While a fleet is being upgraded, an older process finds its own fingerprint there and does
+not change the moment back.
 """
 
 from __future__ import annotations
@@ -23,18 +24,19 @@ from importlib import resources
 from pathlib import Path
 
 from sched_core.schedule.base import Schedule
-from sched_core.schedule.combined import Excluding, parts
+from sched_core.schedule.combined import parts
 from sched_core.schedule.cron import Cron
+from sched_core.schedule.excluding import Excluding
 from sched_core.schedule.interval import FixedDelay, Interval, Once
 
 LONGEST_TRAIL = 6
-"""Fingerprints that a job remembers."""
+"""The most fingerprints that a job remembers."""
 _FIXED = frozenset({Interval, FixedDelay, Once})
-"""Their moments are derived from nothing else."""
+"""The kinds whose moments are derived from nothing else."""
 
 
 def fingerprint(schedule: Schedule) -> str:
-    """Return what names the data that its moments are derived from; empty where there is none."""
+    """Return the name of the data that a schedule's moments are derived from; empty for no data."""
     if type(schedule) in _FIXED:
         return ""
     if type(schedule) is Cron:
@@ -107,7 +109,7 @@ def knows_better(mine: str, trail: str) -> bool:
 
     Args:
         mine: The process's fingerprint of the schedule.
-        trail: As it is stored with the moment.
+        trail: The trail that is stored with the moment.
     """
     stored, *before = trail.split("|")
     if mine.partition(":")[2] == stored.partition(":")[2]:
@@ -123,7 +125,7 @@ def trail_of(mine: str, trail: str) -> str:
 
     Args:
         mine: The process's fingerprint of the schedule.
-        trail: Of the moment before.
+        trail: The trail of the moment before.
     """
     if mine == trail or not trail:
         return mine

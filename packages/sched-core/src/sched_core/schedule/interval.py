@@ -6,11 +6,19 @@ None of them knows about time zones: a day here is 24 hours. Use ``Cron`` for a 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any, ClassVar
 
 from attrs import field, frozen
 
 from sched_core.errors import InvalidDefinition, shown
 from sched_core.schedule.base import BuiltIn, utc
+from sched_core.schedule.encoding import (
+    decode_duration,
+    decode_moment,
+    encode_duration,
+    encode_moment,
+    fields_of,
+)
 
 SHORTEST = timedelta(milliseconds=1)
 LONGEST = timedelta(days=36525)
@@ -36,6 +44,11 @@ class Interval(BuiltIn):
 
     every: timedelta
     start: datetime | None
+
+    @property
+    def counts_from_anchor(self) -> bool:
+        """Whether the grid has no start of its own."""
+        return self.start is None
 
     def __init__(
         self,
@@ -136,6 +149,8 @@ class FixedDelay(BuiltIn):
         InvalidDefinition: The pause is missing, given twice, of another type or out of bounds.
     """
 
+    counts_from_end: ClassVar[bool] = True
+    counts_from_anchor: ClassVar[bool] = True
     every: timedelta
 
     def __init__(
@@ -260,3 +275,36 @@ def _point(origin: datetime, every: timedelta, index: int) -> datetime | None:
         return origin + index * every
     except OverflowError:
         return None
+
+
+def encode_interval(interval: Interval) -> dict[str, Any]:
+    """Return how the schedule is stored: what ``json`` can write."""
+    every = {"every": encode_duration(interval.every)}
+    return every if interval.start is None else every | {"start": encode_moment(interval.start)}
+
+
+def decode_interval(value: Any) -> Interval:
+    """Return the schedule that is stored so; raise an error if none is."""
+    body = fields_of(value, "every", "start")
+    start = decode_moment(body["start"]) if "start" in body else None
+    return Interval(decode_duration(body["every"]), start=start)
+
+
+def encode_fixed_delay(schedule: FixedDelay) -> dict[str, Any]:
+    """Return how the schedule is stored: what ``json`` can write."""
+    return {"every": encode_duration(schedule.every)}
+
+
+def decode_fixed_delay(value: Any) -> FixedDelay:
+    """Return the schedule that is stored so; raise an error if none is."""
+    return FixedDelay(decode_duration(fields_of(value, "every")["every"]))
+
+
+def encode_once(schedule: Once) -> dict[str, Any]:
+    """Return how the schedule is stored: what ``json`` can write."""
+    return {"at": encode_moment(schedule.at)}
+
+
+def decode_once(value: Any) -> Once:
+    """Return the schedule that is stored so; raise an error if none is."""
+    return Once(decode_moment(fields_of(value, "at")["at"]))

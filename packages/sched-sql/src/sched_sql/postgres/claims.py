@@ -1,12 +1,13 @@
-"""How claims begin in PostgreSQL, end without a word, and are released.
+"""Claims in PostgreSQL: how a worker gets them, loses them and gives them back.
 
-A claim is one statement: no lock outlives it, so a process that freezes at any moment keeps nobody
-from a row. It also tells of claims whose leases have ended. To end these needs executions to be
-written and is rare: that is a transaction of its own.
+A claim is one statement. No lock outlives it, so a process that freezes at any moment blocks no
+row. The statement also tells of claims whose leases have ended. Ending those writes executions and
+is rare, so it is a transaction of its own.
 
-Rows that others have locked are passed over everywhere, so nothing that locks many rows ever
-waits, and what never waits cannot deadlock. A release that passed over a row comes back for it, and
-waits for a moment with nothing else locked: its claim would keep the job until the lease ends.
+Every statement passes over rows that other transactions have locked. So nothing that locks many
+rows ever waits, and what never waits cannot deadlock. A release comes back for the rows that it
+passed over, and waits a moment for each with nothing else locked: the claim would keep the job
+until its lease ends.
 """
 
 # ruff: noqa: S608 -- statements are made of constants; values are bound
@@ -19,45 +20,45 @@ from typing import Any, NamedTuple
 
 from sched_core import Claim, Execution, Hold, Undecodable, codec
 from sched_core import row as core
-from sched_sql.holds import RECORD_COLUMNS, read_record
-from sched_sql.moments import moment
+from sched_sql._shared.holds import RECORD_COLUMNS, read_record
+from sched_sql._shared.moments import moment
+from sched_sql._shared.rows import JOB_COLUMNS, QUEUE, read_job, read_job_or_undecodable
 from sched_sql.postgres.executions import CHUNK, Executions, Found
 from sched_sql.postgres.records import Freed, Records
-from sched_sql.postgres.renewals import Fence, Places, Renewals, arrays
+from sched_sql.postgres.renewals import Fence, Renewals, RowLocations, arrays
 from sched_sql.postgres.sql import (
-    DURABLE,
-    HASTY,
+    ASYNC_COMMIT,
     JOBS,
     NOW,
+    SYNC_COMMIT,
     Announce,
     Names,
     Query,
     Steps,
-    of,
+    qualified,
     texts,
     type_of,
 )
-from sched_sql.rows import JOB_COLUMNS, QUEUE, read_job, read_job_or_undecodable
 
-EVER = -(2**62)
-"""Before all moments."""
+BEGINNING = -(2**62)
+"""A number of microseconds before all moments."""
 
 MOMENT = "250ms"
-"""How long a release waits for a row that another call writes."""
+"""The time for which a release waits for a row that another call writes."""
 
 ENDED = 500
-"""Claims whose leases have ended that one statement tells of, at most."""
+"""The most claims with ended leases that one statement tells of."""
 
 
-class Asked(NamedTuple):
-    """What a claim asks for.
+class ClaimRequest(NamedTuple):
+    """The bounds of one claim.
 
     Attributes:
-        limit: Most jobs.
-        lease: In microseconds.
+        limit: The most jobs to claim.
+        lease: The lease in microseconds.
         now: The moment, where the clock decides; ``None`` where the server's does.
-        within: The server's clock must lie between these, or nothing is claimed.
-        floor: Nothing that is due before is looked at.
+        within: The moments between which the server's clock must lie, or nothing is claimed.
+        floor: The moment before which the claim looks at nothing.
         ends: Whether claims whose leases have ended are ended.
     """
 
@@ -69,30 +70,30 @@ class Asked(NamedTuple):
     ends: bool
 
 
-class Claimed(NamedTuple):
-    """What a claim found besides what it claimed.
+class ClaimResult(NamedTuple):
+    """What a claim found apart from the jobs that it claimed.
 
     Attributes:
-        at: The moment.
+        at: The moment of the claim.
         ended: Ids of jobs whose claims' leases have ended.
-        broken: What was claimed and cannot be read; to be given back.
-        last: When the newest row is due, if there were as many as were asked for.
+        undecodable: Claims of rows that this process cannot read; the caller releases them.
+        last: The moment at which the last row is due, if the claim found as many as it asked for.
     """
 
     at: int
     ended: list[str]
-    broken: list[Fence]
+    undecodable: list[Fence]
     last: int | None
 
 
-class Look(NamedTuple):
-    """What is due next.
+class DueProbe(NamedTuple):
+    """A look at what is due next.
 
     Attributes:
-        at: The moment of the look.
-        free: When the next job is due that nobody holds, of those after ``above``.
-        passed_over: Whether there are any at or before it.
-        held: When the first lease ends.
+        at: The moment of the probe.
+        free: The moment at which the next free job is due, of those after ``above``.
+        passed_over: Whether there are free jobs at or before ``above``.
+        held: The moment at which the first lease ends.
     """
 
     at: int
@@ -102,31 +103,31 @@ class Look(NamedTuple):
 
 
 class Claims:
-    """The claims on the jobs of a schema, and on behalf of one worker.
+    """Claims jobs of a schema for one worker.
 
     Args:
-        names: Of the schema.
-        executions: In it.
-        records: In it.
-        announce: Wakes others, if one of the moments is near.
+        names: The schema's names.
+        executions: The history in the schema.
+        records: The stored jobs in the schema.
+        announce: Wakes other workers if one of the moments is near.
     """
 
     def __init__(
         self, names: Names, executions: Executions, records: Records, announce: Announce
     ) -> None:
-        self.places = Places()
+        self.locations = RowLocations()
         self._executions = executions
         self._records = records
         self._announce = announce
-        self.renewals = Renewals(names, self.places)
+        self.renewals = Renewals(names, self.locations)
         self.worker = ""
         self._malformed: set[str] = set()
         """``id:revision`` of rows whose header was fine and whose body was not."""
         job, renewal, now = names.job, names.renewal, f"coalesce(%(now)s::bigint, {NOW})"
-        hasty = f"clk AS MATERIALIZED (SELECT {now} AS t, {HASTY})"
+        clk_async = f"clk AS MATERIALIZED (SELECT {now} AS t, {ASYNC_COMMIT})"
         # What a handler begins with must not be taken back by a crash of the server: the same
         # attempt would run again, perhaps with a token that was handed out before.
-        durable = f"clk AS MATERIALIZED (SELECT {now} AS t, {DURABLE})"
+        clk_sync = f"clk AS MATERIALIZED (SELECT {now} AS t, {SYNC_COMMIT})"
         readable = (
             "format = %(format)s AND tag = ANY(%(tags)s::text[]) "
             "AND (%(malformed)s::text[] IS NULL "
@@ -144,7 +145,7 @@ class Claims:
         # Of the claims whose leases have ended, those are told, too, that come after what is
         # claimed here: ``due`` has as many rows as there is room. Only a sweep looks for them.
         self._claim = f"""
-            WITH {durable}, due AS MATERIALIZED (
+            WITH {clk_sync}, due AS MATERIALIZED (
                 SELECT ctid AS place, id, due_at, lease_until IS NULL AS free
                 FROM {job}
                 WHERE queue = '{QUEUE}' AND due_at >= %(floor)s AND {reached}
@@ -156,19 +157,19 @@ class Claims:
                     ended_token = CASE WHEN worker IS NULL THEN ended_token ELSE token END,
                     ended_worker = coalesce(worker, ended_worker)
                 FROM due, clk WHERE j.ctid = due.place AND due.free
-                RETURNING {of("j", JOB_COLUMNS)}, j.ctid::text AS place, j.token
+                RETURNING {qualified("j", JOB_COLUMNS)}, j.ctid::text AS place, j.token
             )
             SELECT clk.t, taken.due_at AS due_at, taken.* FROM clk, taken
             UNION ALL
             SELECT clk.t, due.due_at, due.id, {nothing} FROM clk, due WHERE NOT due.free
             UNION ALL
-            SELECT clk.t, {EVER}, edited.id, {nothing} FROM clk, (
+            SELECT clk.t, {BEGINNING}, edited.id, {nothing} FROM clk, (
                 SELECT id FROM {job} WHERE held IS NOT NULL AND {ended} AND {readable}
                 ORDER BY id LIMIT {ENDED}) edited
             UNION ALL
-            SELECT clk.t, {EVER}, later.id, {nothing} FROM clk, (
+            SELECT clk.t, {BEGINNING}, later.id, {nothing} FROM clk, (
                 SELECT id FROM {job}
-                WHERE %(floor)s = {EVER} AND %(limit)s <= (SELECT count(*) FROM due)
+                WHERE %(floor)s = {BEGINNING} AND %(limit)s <= (SELECT count(*) FROM due)
                     AND queue = '{QUEUE}' AND {reached} AND {ended} AND {readable}
                 ORDER BY due_at LIMIT {ENDED}) later
             UNION ALL
@@ -176,8 +177,8 @@ class Claims:
             ORDER BY 2 NULLS FIRST
         """
         self._ended = f"""
-            WITH {durable}
-            SELECT clk.t, {of("j", RECORD_COLUMNS)} FROM clk, {job} j
+            WITH {clk_sync}
+            SELECT clk.t, {qualified("j", RECORD_COLUMNS)} FROM clk, {job} j
             WHERE j.id = ANY(%(ids)s::text[]) AND j.lease_until <= clk.t
             ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
         """
@@ -186,8 +187,8 @@ class Claims:
                 ELSE greatest(lease_until, (SELECT r.lease_until FROM {renewal} r
                     WHERE r.token = job.token AND r.worker = job.worker)) END
         """
-        self._look = f"""
-            WITH {hasty}
+        self._probe = f"""
+            WITH {clk_async}
             SELECT clk.t,
                 (SELECT due_at FROM {job} WHERE queue = '{QUEUE}' AND due_at > %(above)s
                     AND lease_until IS NULL AND {readable} ORDER BY due_at LIMIT 1),
@@ -207,13 +208,13 @@ class Claims:
             WHERE j.token = i.token AND j.worker = i.worker AND j.lease_until IS NOT NULL
         """
         self._lock_mine = f"""
-            WITH {durable}
-            SELECT clk.t, {of("j", RECORD_COLUMNS)}
+            WITH {clk_sync}
+            SELECT clk.t, {qualified("j", RECORD_COLUMNS)}
             FROM clk, {mine} ORDER BY j.id FOR NO KEY UPDATE OF j
         """
         self._still_mine = f"SELECT j.id, j.token, j.worker FROM {mine}"
         self._expired_jobs = f"""
-            WITH {hasty}, old AS MATERIALIZED (
+            WITH {clk_async}, old AS MATERIALIZED (
                 SELECT {JOB_COLUMNS} FROM {job}
                 WHERE expires_at <= (SELECT t FROM clk) AND lease_until IS NULL AND NOT removed
                     AND {readable}
@@ -234,51 +235,51 @@ class Claims:
 
     # -- what is due
 
-    def look(
+    def probe(
         self, now: int | None, horizon: int, *, floor: int, above: int, sweep: bool
-    ) -> Steps[Look]:
+    ) -> Steps[DueProbe]:
         """Return what is due next."""
         values = {"now": now, "horizon": horizon, "floor": floor, "above": above, "sweep": sweep}
-        ((at, free, passed_over, held),) = yield Query(self._look, values | self.readable())
-        return Look(at, free, passed_over, held)
+        ((at, free, passed_over, held),) = yield Query(self._probe, values | self.readable())
+        return DueProbe(at, free, passed_over, held)
 
     # -- claiming
 
-    def claim(self, claims: list[Claim], asked: Asked) -> Steps[Claimed]:
+    def claim(self, claims: list[Claim], request: ClaimRequest) -> Steps[ClaimResult]:
         """Append claims to the list."""
-        places = self.places
-        least, most = asked.within
+        locations = self.locations
+        least, most = request.within
         values = {
-            "now": asked.now,
+            "now": request.now,
             "least": least,
             "most": most,
-            "floor": asked.floor,
-            "ends": asked.ends,
-            "limit": asked.limit,
+            "floor": request.floor,
+            "ends": request.ends,
+            "limit": request.limit,
             "worker": self.worker,
-            "lease": asked.lease,
+            "lease": request.lease,
         }
         rows = yield Query(self._claim, values | self.readable())
         at: int = rows[0][0]
-        claimed_at, expires_at = moment(at), moment(at + asked.lease)
+        claimed_at, expires_at = moment(at), moment(at + request.lease)
         ended: dict[str, None] = {}
         others = 0
-        broken: list[Fence] = []
+        undecodable: list[Fence] = []
         for row in rows[1:]:
             if row[3] is None:
-                others += row[1] == EVER
+                others += row[1] == BEGINNING
                 ended[row[2]] = None
                 continue
             try:
                 job = read_job(row[2:])
             except codec.Malformed:
                 self._malformed.add(f"{row[2]}:{row[3]}")
-                broken.append((row[2], row[-1], self.worker))
+                undecodable.append((row[2], row[-1], self.worker))
                 continue
             claims.append(Claim(job, row[-1], self.worker, claimed_at, expires_at))
-            places[row[-1]] = row[-2]
-        full = len(rows) - 1 - others >= asked.limit
-        return Claimed(at, list(ended), broken, rows[-1][1] if full else None)
+            locations[row[-1]] = row[-2]
+        full = len(rows) - 1 - others >= request.limit
+        return ClaimResult(at, list(ended), undecodable, rows[-1][1] if full else None)
 
     def lapse(self, ids: Sequence[str], now: int | None) -> Steps[tuple[list[Execution], int]]:
         """End claims whose leases have ended.
@@ -311,7 +312,7 @@ class Claims:
         return history.written, len(freed)
 
     def prune(self, now: int | None) -> Steps[tuple[int, bool]]:
-        """Delete a chunk of the jobs that have expired, but for what turns out to be unreadable.
+        """Delete a chunk of the expired jobs; what turns out to be unreadable stays.
 
         Returns:
             How many were deleted, and whether there may be more.
@@ -332,12 +333,12 @@ class Claims:
     def release(
         self, fences: Sequence[Fence], now: int | None, *, wait: bool = False
     ) -> Steps[list[Fence]]:
-        """Free claims whose handlers were never called; return those that others have locked.
+        """Release claims whose handlers were never called; return those whose rows are locked.
 
         Args:
-            fences: Of the claims.
+            fences: The claims.
             now: The moment, where the store's clock does not decide.
-            wait: For locked rows, for a moment.
+            wait: Whether to wait a moment for locked rows.
         """
         if wait:
             yield Query("SELECT set_config('lock_timeout', %s, true)", (MOMENT,))

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Sequence
 from sched_core import Execution, Hold, Job, Undecodable
 from sched_core import row as core
 from sched_core.ports import MAX_POLL
-from sched_sql.holds import RECORD_COLUMNS, held_text, read_record
-from sched_sql.moments import micros_or_none
+from sched_sql._shared.holds import RECORD_COLUMNS, held_text, read_record
+from sched_sql._shared.moments import micros_or_none
+from sched_sql._shared.rows import JOB_COLUMNS, job_values
+from sched_sql._shared.rules import reject_duplicate_ids, revised
 from sched_sql.postgres.executions import Executions, Found
-from sched_sql.postgres.sql import DURABLE, JOBS, NOW, Names, Query, Steps, texts
-from sched_sql.rows import JOB_COLUMNS, job_values
-from sched_sql.rules import refuse_twins, revised
+from sched_sql.postgres.sql import JOBS, NOW, SYNC_COMMIT, Names, Query, Steps, texts
 
 BULK = 2_000
 """Jobs that one statement of an ``add`` inserts."""
@@ -47,7 +47,7 @@ class Definitions:
             SELECT {RECORD_COLUMNS} FROM {names.job} WHERE id = ANY(%s::text[])
             ORDER BY id FOR NO KEY UPDATE
         """
-        self._bury = f"""
+        self._make_tombstone = f"""
             UPDATE {names.job}
             SET removed = true, revision = {names.next}, due_at = NULL, held = %s
             WHERE id = %s
@@ -60,7 +60,7 @@ class Definitions:
         self._add_one = f"""
             WITH added AS ({self._insert})
             SELECT revision, CASE WHEN {is_soon} THEN {notify} END
-            FROM added, (SELECT {DURABLE}) durable
+            FROM added, (SELECT {SYNC_COMMIT}) durable
         """
         self.fixed: Callable[[], int | None] = lambda: None
         """Tells the moment where the clock decides, and not the server's."""
@@ -71,9 +71,9 @@ class Definitions:
         return read_record(rows[0]).read() if rows else None
 
     def add(self, jobs: Sequence[Job]) -> Steps[list[Job]]:
-        """Store new jobs, all or none: whoever runs this takes it back if it raises."""
-        refuse_twins(jobs)
-        # Everybody inserts in the order of ids, so that nobody waits for each other.
+        """Store new jobs, all or none: the caller rolls back if this raises."""
+        reject_duplicate_ids(jobs)
+        # Every worker inserts in the order of ids, so no two workers wait for each other.
         waiting = sorted(jobs, key=lambda job: job.id.encode())
         stored: dict[str, Job] = {}
         for start in range(0, len(waiting), BULK):
@@ -88,14 +88,14 @@ class Definitions:
         return [stored[job.id] for job in jobs]
 
     def add_one(self, job: Job) -> Steps[Job | None]:
-        """Store a new job, and wake everybody, in one statement; ``None`` if the id is taken."""
+        """Store a new job and wake all workers, in one statement; ``None`` if the id is taken."""
         values = JOBS.values([job_values(job, 0)])
         due_at = micros_or_none(job.standing.due_at)
         rows = yield Query(self._add_one, (*values, due_at, self.fixed(), ""))
         return revised(job, rows[0][0]) if rows else None
 
     def _meet(self, part: dict[str, Job], stored: dict[str, Job]) -> Steps[None]:
-        """Deal with ids that are taken; what is gone meanwhile stays in the part."""
+        """Deal with ids that are taken; a job that is gone by now stays in the part."""
         for row in (yield Query(self._lock, (texts(part),))):
             record = read_record(row)
             job = part.pop(row[0])
@@ -130,7 +130,7 @@ class Definitions:
         if record.hold is None:
             yield Query(self._delete, (job.spec.id,))
         else:
-            yield Query(self._bury, (held_text(record.hold), job.spec.id))
+            yield Query(self._make_tombstone, (held_text(record.hold), job.spec.id))
 
     def _locked(self, job_id: str) -> Steps[core.Row]:
         rows = yield Query(self._lock, (texts([job_id]),))

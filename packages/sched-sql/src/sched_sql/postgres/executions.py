@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sched_core import Execution, UndecodableExecution
-from sched_sql.history import EXECUTION_COLUMNS, execution_values, named, read_execution
-from sched_sql.moments import EARLIEST, Row
+from sched_sql._shared.history import EXECUTION_COLUMNS, execution_values, named, read_execution
+from sched_sql._shared.moments import EARLIEST, Row
 from sched_sql.postgres.partitions import Partitions, drop_at
-from sched_sql.postgres.sql import EXECUTIONS, NOW, Names, Query, Steps, numbers, of, texts
+from sched_sql.postgres.sql import EXECUTIONS, NOW, Names, Query, Steps, numbers, qualified, texts
 
 CHUNK = 5_000
 """Rows that one transaction of a prune deletes at most."""
@@ -58,7 +58,7 @@ class Executions:
             ON CONFLICT (uid, number, attempt, drop_at) DO NOTHING
         """
         self._find = f"""
-            SELECT {of("l", EXECUTION_COLUMNS)}, l.seq
+            SELECT {qualified("l", EXECUTION_COLUMNS)}, l.seq
             FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS i(uid, number, attempt)
             JOIN {execution} l
                 ON l.uid = i.uid AND l.number = i.number AND l.attempt = i.attempt

@@ -1,8 +1,9 @@
-"""Leases renewed from a thread of their own while the event loop cannot.
+"""A thread that renews leases while the event loop cannot.
 
-A handler that blocks the loop would lose every lease of the process. But a loop that is blocked for
-good must lose them, or a hung process would hold its jobs for ever; and so must a claim that the
-loop has given up. So the thread renews a claim only for two leases after the loop last named it.
+Without it, a handler that blocks the loop would lose every lease of the process. But a loop that is
+blocked for good must lose its leases, or a hung process would hold its jobs without end; and so
+must a claim that the loop has given up. So the thread renews a claim only for two leases after the
+loop last named it.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from sched_core.clock import boot_seconds
 logger = Logger("sched_sql")
 
 STALLED = 2
-"""Leases after which a claim that the loop has not named is not renewed any more."""
+"""The leases after which the thread stops renewing a claim that the loop has not named."""
 
 
 class _Held(NamedTuple):
     claim: Claim
     until: float
-    """When its lease ends, counted from before the request that made it so."""
+    """The end of its lease, counted from before the request that renewed it."""
     named_at: float
-    """When the loop last claimed it, or asked for its renewal."""
+    """The moment at which the loop last claimed it, or asked for its renewal."""
     alone: bool
-    """Whether nothing else ran beside it then."""
+    """Whether it was the only run at that moment."""
 
 
 class Heartbeat:
@@ -79,9 +80,9 @@ class Heartbeat:
 
         Args:
             claims: New ones, or renewed.
-            since: When the request was sent that made them so.
+            since: The moment at which the request for them was sent.
             named: Whether the loop asked for it.
-            alone: The tokens of those beside which nothing else runs, where the loop has asked.
+            alone: The tokens of claims that are the process's only run, where the loop has asked.
         """
         with self._lock:
             for claim in claims:

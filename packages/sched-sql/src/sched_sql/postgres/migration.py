@@ -10,7 +10,8 @@ from psycopg.errors import LockNotAvailable, ObjectInUse
 from sched_core._support.logger import Logger
 from sched_core.clock import boot_seconds
 from sched_core.errors import BackendError, SchemaTooNew
-from sched_sql.postgres.session import MEANING, Lane
+from sched_sql.postgres.server import MEANING
+from sched_sql.postgres.session import LaneConnection
 from sched_sql.postgres.sql import Names, Query, Steps
 
 logger = Logger("sched_sql")
@@ -22,7 +23,7 @@ WHERE n.nspname = %s AND c.relname = 'meta'
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 BASE = 3
-"""The version that ``0003_schema.sql`` makes; what was before, scripts beside it take over."""
+"""The version that ``0003_schema.sql`` makes; the scripts next to it take over older schemas."""
 
 PATIENCE = 60.0
 """Seconds to wait for workers of an older version to let go of what they hold."""
@@ -156,7 +157,7 @@ def set_forward(names: Names, schema: str) -> Steps[None]:
             "logical replication and partial restores leave it, and this role may not set it: run "
             f"SELECT setval({names.serial.replace('%%', '%')}, {target})"
         )
-    # In one statement: what others draw meanwhile is not taken back.
+    # In one statement: a number that another worker draws at the same time is not taken back.
     yield Query(
         f"SELECT setval({names.serial}, %s) WHERE {_drawn(names)} < %s",
         (target, highest),
@@ -181,13 +182,13 @@ def _drawn_and_highest(names: Names, limit: str = "") -> Query:
 
 
 def bring_up_to_date(
-    lane: Lane, names: Names, schema: str, fixed: Callable[[], int | None]
+    lane: LaneConnection, names: Names, schema: str, fixed: Callable[[], int | None]
 ) -> None:
     """Make the schema, or bring it up to date; safe where many begin at once.
 
     Args:
         lane: Where to do it.
-        names: Of the schema.
+        names: The schema's names.
         schema: Its name.
         fixed: Tells the moment where not the server's clock decides.
 
@@ -222,7 +223,7 @@ def bring_up_to_date(
 
 def apply(names: Names, schema: str, at: int | None = None) -> Steps[None]:
     """Bring the schema up to date in one transaction; who comes second finds it done."""
-    # As long as it takes: the copy of a long history, and the wait for whoever makes it.
+    # As long as it takes: the copy of a long history, and the wait for the worker that makes it.
     patient = "set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true)"
     # The plans of a copy, not those of a look-up.
     planned = ", ".join(f"set_config('enable_{kind}', 'on', true)" for kind in _BULK)

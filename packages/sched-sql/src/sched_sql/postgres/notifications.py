@@ -1,4 +1,4 @@
-"""Hearing that others have written something that is due soon."""
+"""The connection on which a worker hears that another process wrote something due soon."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from psycopg import Notify
 
 from sched_core._support.logger import Logger
 from sched_core.clock import boot_seconds
-from sched_sql.postgres.session import IS_READ_ONLY, Lane
+from sched_sql.postgres.session import IS_READ_ONLY, LaneConnection
 from sched_sql.postgres.sql import Names
 
 logger = Logger("sched_sql")
@@ -18,40 +18,40 @@ LONGEST_PAUSE = 10.0
 """Seconds between attempts to listen again, at most."""
 
 ASK_EVERY = 10.0
-"""Seconds after which the connection is asked for a sign of life: nobody may ever announce anything
-on it, because its packets vanish, or because its server is the primary no more."""
+"""Seconds after which the connection is asked for a sign of life: it may stay silent without end,
+because its packets vanish, or because its server is no longer the primary."""
 
 ANSWER = 4.0
 """Seconds to wait for the answer."""
 
 
-class Listening:
+class Listener:
     """One connection that listens; without it, waiting falls back to looking.
 
     Args:
         lane: Its connection.
-        names: Of the schema: it has a channel of its own.
+        names: The schema's names; it has a channel of its own.
         enabled: False behind a pooler, where nothing would arrive.
     """
 
-    def __init__(self, lane: Lane, names: Names, *, enabled: bool) -> None:
+    def __init__(self, lane: LaneConnection, names: Names, *, enabled: bool) -> None:
         self._lane = lane
         self._names = names
         self._enabled = enabled
         self.worker = ""
-        """Who listens: what it has announced by its name is no news."""
+        """The worker that listens: its own announcements are no news to it."""
         self._heard = 0
         self._failures = 0
         self._try_at = 0.0
         self._asked = 0.0
         self._descriptor: int | None = None
-        """Of its own, so that no thread closes what the event loop waits for."""
+        """A descriptor of its own: no thread closes what the event loop waits for."""
         self._listens = False
         self._question = f'LISTEN "{names.channel}"; {IS_READ_ONLY}'
 
     @property
     def descriptor(self) -> int | None:
-        """What becomes readable when something is announced; ``None`` while nobody listens."""
+        """What becomes readable when something is announced; ``None`` while not listening."""
         return self._descriptor if self._listens and self._lane.is_current else None
 
     def silence(self) -> float:
@@ -65,12 +65,12 @@ class Listening:
     def start(self) -> bool:
         """Listen, unless it was tried just now; return whether it has begun.
 
-        Never raises: whoever does not hear must look.
+        Never raises: a worker that does not hear looks instead.
         """
         if not self.may_start():
             return False
         try:
-            self._let_go()  # nobody waits for it: whoever would, starts this
+            self._let_go()  # no task waits for it: a task that would, calls this
             self._descriptor = self._lane.listen(self._names.channel, self._on_notice)
         except Exception as error:  # noqa: BLE001 -- as the docstring says; looking raises, too
             self._failed(error)

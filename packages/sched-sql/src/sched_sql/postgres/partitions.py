@@ -6,30 +6,35 @@ So there are few of them, however long something is kept, and each can be droppe
 its last execution has expired. What never expires has a partition of its own.
 
 The moment is computed from what is in the execution, and that is decided when it is written: a
-settlement that is repeated carries the same. Whoever writes makes the partition that is missing;
-whoever prunes makes those that come next, and drops those that are over.
+settlement that is repeated carries the same. A worker that writes makes the partition that is
+missing; a worker that prunes makes those that come next, and drops those that are over.
 """
 
 # ruff: noqa: S608 -- statements are made of constants; values are bound
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from psycopg.errors import CheckViolation
 
 from sched_sql.postgres.sql import NOW, Names, Query, Steps, numbers
+
+T = TypeVar("T")
 
 DAY = 86_400_000_000
 """Microseconds."""
 NEVER = 2**63 - 1
 """The moment of what never expires."""
 USUAL = 30 * DAY
-"""For how long most executions are kept."""
+"""The time for which most executions are kept, in microseconds."""
 LARGE = 256 * 2**20
 """Bytes from which on a partition is left to be dropped whole. Executions in a smaller one are
 deleted one by one as soon as they have expired."""
 
 _SIXTEEN = 4
-"""By how many bits the days for which something is kept are shifted to find the width."""
+"""The number of bits by which the days of retention are shifted to find the width."""
 
 
 def drop_at(finished_at: int, expires_at: int | None) -> int:
@@ -49,13 +54,13 @@ class Partitions:
     """The partitions of one schema, as far as this process knows them.
 
     Args:
-        names: Of the schema.
+        names: The schema's names.
     """
 
     def __init__(self, names: Names) -> None:
         self._known = {NEVER}
         self._longest: dict[int, int] = {}
-        """For how long the longest kept execution of each width of partition is kept."""
+        """The longest retention of an execution seen so far, by width of partition."""
         self._make = f"SELECT {names.make_partitions}(%s::bigint[])"
         self._drop = f"SELECT {names.drop_partitions}(coalesce(%s::bigint, {NOW}))"
         self._large = f"""
@@ -73,11 +78,19 @@ class Partitions:
         """Believe nothing: a partition that was believed to be there is not."""
         self._known = {NEVER}
 
+    def retry(self, write: Callable[[], T]) -> T:
+        """Call something that writes executions: again where a partition was gone."""
+        try:
+            return write()
+        except CheckViolation:
+            self.forget()
+            return write()
+
     def make(self, written: Iterable[tuple[int, int | None]]) -> Steps[None]:
         """Make the partitions that are not known to be there.
 
-        What a transaction has made and taken back is believed to be there all the same: who meets
-        that has it forgotten, and comes again.
+        What a transaction made and rolled back is believed to be there all the same. A caller that
+        finds it missing calls :meth:`forget`, and comes again.
 
         Args:
             written: When each execution ended, and when it expires.

@@ -1,4 +1,4 @@
-"""Connections for handlers: so many and no more, given in order, each tested before it is used."""
+"""Connections for handlers: a bounded number, given in order, each tested before use."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from psycopg.rows import tuple_row
 from sched_core.clock import boot_seconds, pause
 from sched_core.errors import BackendUnavailable
 from sched_sql.postgres.failures import ends_sessions, is_full
+from sched_sql.postgres.server import Address
 from sched_sql.postgres.session import (
     IS_READ_ONLY,
-    Address,
     Epoch,
-    Lane,
-    Line,
+    LaneConnection,
     Session,
+    SocketHandle,
     is_stale,
 )
 from sched_sql.postgres.slots import Slots
@@ -61,7 +61,7 @@ class Patience:
 
 
 class _Idle:
-    """A connection that nobody uses, and since when."""
+    """An idle connection, and the moment since which it is idle."""
 
     __slots__ = ("connection", "since")
 
@@ -70,19 +70,19 @@ class _Idle:
         self.since = since
 
 
-class Connections:
+class HandlerConnections:
     """Connections for handlers, with nothing set that their own statements might notice.
 
     Args:
         address: Where to connect.
-        epoch: Of all connections.
+        epoch: The epoch that all connections of the backend share.
         size: How many there may be.
         first: What is connected before any of them: without it, no claim is renewed.
         pooled: Whether a pooler may give each transaction another session.
     """
 
     def __init__(
-        self, address: Address, epoch: Epoch, *, size: int, first: Lane, pooled: bool
+        self, address: Address, epoch: Epoch, *, size: int, first: LaneConnection, pooled: bool
     ) -> None:
         self._address = address
         self._epoch = epoch
@@ -91,7 +91,7 @@ class Connections:
         self._slots = Slots(size)
         self._lock = threading.Lock()
         self._idle: list[_Idle] = []
-        self._made: dict[Any, tuple[int, Line]] = {}
+        self._made: dict[Any, tuple[int, SocketHandle]] = {}
         """All there are, and the epochs in which they were made."""
         self._ended = threading.Event()
 
@@ -264,7 +264,7 @@ class Connections:
         return bool(others or self._made or self._slots.taken > 1)
 
     def _note(self, connection: Any, epoch: int) -> None:
-        line = Line(connection.fileno())
+        line = SocketHandle(connection.fileno())
         with self._lock:
             self._made[connection] = (epoch, line)
         if self._ended.is_set():
@@ -352,7 +352,7 @@ class Connections:
         self._ended.clear()
 
     def close(self) -> None:
-        """Close what nobody uses, and cut off what handlers that do not end still use."""
+        """Close idle connections, and cut off those of handlers that do not finish."""
         self._ended.set()
         with self._lock:
             idle, self._idle = self._idle, []

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sched_sql.postgres.session import Lane
+from sched_sql.postgres.session import LaneConnection
 
 ROUNDS = 3
 """How often each connection is asked, both ways: others may use the pooler at the same time."""
 
 
-def shares_sessions(lanes: Sequence[Lane], processes: Sequence[tuple[int, int]]) -> bool:
+def shares_sessions(lanes: Sequence[LaneConnection], processes: Sequence[tuple[int, int]]) -> bool:
     """Say whether connections share the sessions of a server, as in PgBouncer's transaction mode.
 
     Nothing is set for that, so nothing is left to other users of the pooler. Each connection of the

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from sched_core import Job, Undecodable
 from sched_core import row as core
-from sched_sql.moments import micros_or_none
+from sched_sql._shared.moments import micros_or_none
+from sched_sql._shared.standings import STANDING_COLUMNS, standing_values
 from sched_sql.postgres.sql import Columns, Names, Query, Steps, numbers, texts
-from sched_sql.standings import STANDING_COLUMNS, standing_values
 
 _STANDINGS = Columns(f"id, {STANDING_COLUMNS}, settled")
 
@@ -20,7 +20,7 @@ class Freed(NamedTuple):
     """A row whose claim has ended.
 
     Attributes:
-        id: Of the job.
+        id: The job's id.
         before: The job as it was stored.
         row: What is to be stored now.
         settled: Whether the claim was settled: by its token and worker a repeat is known then.

@@ -1,10 +1,10 @@
-"""How leases are extended in PostgreSQL, also where somebody else has locked the row.
+"""Leases that are extended in PostgreSQL, also while another transaction has the row locked.
 
-A row that others have locked is not waited for: what cannot be renewed in its row is renewed
-*beside* it, in a table that only such renewals write, and whoever ends claims whose leases have
-ended. A lease lasts until the later of the two moments, so a row that was locked past its lease is
-no reason to end the claim. Who ends it ends its renewals first, in the same transaction: where an
-owner renews at the same moment, the key of that table lets one of them win.
+A renewal does not wait for a locked row. It is *unlocked* instead: it goes into a table of its own,
+which only such renewals write, and the workers that end claims with ended leases. A lease lasts
+until the later of the two moments, so a row that was locked past its lease is no reason to end the
+claim. A worker that ends it ends its renewals first, in the same transaction: where the owner
+renews at the same moment, the key of that table lets one of them win.
 """
 
 # ruff: noqa: S608 -- statements are made of constants; values are bound
@@ -19,25 +19,25 @@ from attrs import evolve
 
 from sched_core import Claim, Hold, Job, Renewal
 from sched_core.row import is_held_by, is_to_be_cancelled
-from sched_sql.holds import RECORD_COLUMNS, read_record
-from sched_sql.moments import moment
-from sched_sql.postgres.sql import HASTY, NOW, Names, Query, Steps, numbers, texts
+from sched_sql._shared.holds import RECORD_COLUMNS, read_record
+from sched_sql._shared.moments import moment
+from sched_sql.postgres.sql import ASYNC_COMMIT, NOW, Names, Query, Steps, numbers, texts
 
 REMEMBERED = 3_600_000_000
-"""Microseconds for which a renewal beside its row stays after its end."""
+"""Microseconds for which an unlocked renewal stays after its end."""
 
 Fence = tuple[str, int, str]
 """Id, token and worker of a claim."""
 
 
-class Places(dict[int, str]):
-    """Where the rows of claims are, by token: what a settle need not look up.
+class RowLocations(dict[int, str]):
+    """The places of claims' rows in the table, by token: a settle need not look them up.
 
     While an old snapshot is open, an index leads to every version of a row that there was since.
-    A row that has moved meanwhile is found by its id all the same, only slower.
+    A row that has moved since is found by its id all the same, only slower.
     """
 
-    def of(self, token: int) -> str:
+    def find(self, token: int) -> str:
         """Return where a claim's row was last seen, or where no row is."""
         return self.get(token, "(0,0)")
 
@@ -48,11 +48,11 @@ class Places(dict[int, str]):
 
 
 class Renewed(NamedTuple):
-    """What is held still.
+    """The claims that a renewal found to be held.
 
     Attributes:
         at: The moment, if anything is held.
-        claims: With their new leases.
+        claims: The claims, with their new leases.
     """
 
     at: int | None
@@ -63,16 +63,16 @@ class Renewals:
     """Extends leases in one schema, and ends what was extended.
 
     Args:
-        names: Of the schema.
-        places: Where rows are; what is renewed has moved.
+        names: The schema's names.
+        locations: The places of rows; a renewed row has moved.
     """
 
-    def __init__(self, names: Names, places: Places) -> None:
-        self._places = places
+    def __init__(self, names: Names, locations: RowLocations) -> None:
+        self._locations = locations
         job, renewal, now = names.job, names.renewal, f"coalesce(%(now)s::bigint, {NOW})"
-        hasty = f"clk AS MATERIALIZED (SELECT {now} AS t, {HASTY})"
+        clk_async = f"clk AS MATERIALIZED (SELECT {now} AS t, {ASYNC_COMMIT})"
         self._renew = f"""
-            WITH {hasty},
+            WITH {clk_async},
             i AS MATERIALIZED (SELECT * FROM unnest(%(ids)s::text[], %(tokens)s::bigint[],
                 %(workers)s::text[], %(alone)s::boolean[])
                 WITH ORDINALITY AS i(id, token, worker, alone, n)),
@@ -95,8 +95,8 @@ class Renewals:
             FROM clk, i JOIN {job} j ON j.id = i.id
             WHERE j.token = i.token AND j.worker = i.worker AND j.lease_until IS NOT NULL
         """
-        self._renew_beside = f"""
-            WITH {hasty}, renewed AS (
+        self._renew_unlocked = f"""
+            WITH {clk_async}, renewed AS (
                 INSERT INTO {renewal} AS r (token, worker, renewed_at, lease_until, alone_at)
                 SELECT i.token, i.worker, clk.t, clk.t + %(lease)s, CASE WHEN i.alone THEN clk.t END
                 FROM unnest(%(tokens)s::bigint[], %(workers)s::text[], %(alone)s::boolean[])
@@ -127,26 +127,26 @@ class Renewals:
         """
 
     def renew(self, renewals: Sequence[Renewal], lease: int, now: int | None) -> Steps[Renewed]:
-        """Extend leases: in their rows, or beside those that others have locked."""
+        """Extend leases: in their rows, or unlocked where others have locked the row."""
         rows = yield Query(self._renew, {"now": now, "lease": lease, **_values(renewals)})
         if not rows:
             return Renewed(None, [])
         at: int = rows[0][0]
         until = {n: (place, ends) for _, n, place, ends, _ in rows if place is not None}
         for n, (place, _) in until.items():
-            self._places[renewals[n - 1].claim.token] = place
+            self._locations[renewals[n - 1].claim.token] = place
         held = {row[1] for row in rows}
         marked = {renewals[row[1] - 1].claim.job.spec.id for row in rows if row[4]}
         cancelled = (yield from self._cancelled(renewals, marked)) if marked else set()
-        beside = yield from self.renew_beside(
+        unlocked = yield from self.renew_unlocked(
             [renewals[n - 1] for n in sorted(held - until.keys())], lease, now, cancelled
         )
         in_rows = [
             _renewed(renewals[n - 1].claim, moment(until[n][1]), cancelled) for n in sorted(until)
         ]
-        return Renewed(at, in_rows + beside.claims)
+        return Renewed(at, in_rows + unlocked.claims)
 
-    def renew_beside(
+    def renew_unlocked(
         self,
         renewals: Sequence[Renewal],
         lease: int,
@@ -157,14 +157,14 @@ class Renewals:
 
         Args:
             renewals: What is to be extended.
-            lease: In microseconds.
+            lease: The lease in microseconds.
             now: The moment, where the clock decides; ``None`` where the server's does.
-            cancelled: Of which claims the runs are to be cancelled, where that is known.
+            cancelled: The claims whose runs are to be cancelled, where that is known.
         """
         if not renewals:
             return Renewed(None, [])
         values = {"now": now, "lease": lease, **_values(renewals)}
-        rows = yield Query(self._renew_beside, values)
+        rows = yield Query(self._renew_unlocked, values)
         if not rows:
             return Renewed(None, [])
         at: int = rows[0][0]
@@ -193,14 +193,14 @@ class Renewals:
         return found
 
     def end(self, holds: Sequence[Hold], at: int) -> Steps[dict[tuple[int, str], Hold]]:
-        """End renewals beside locked rows of ended leases; return what may be ended, by its fence.
+        """End the unlocked renewals of ended leases; return the claims that may be ended, by fence.
 
         Args:
-            holds: Of rows that are locked here.
+            holds: The holds of rows that this transaction has locked.
             at: The moment.
 
         Returns:
-            The holds, with what was renewed beside their rows.
+            The holds, with their unlocked renewals.
         """
         mine = {(hold.token, hold.worker): hold for hold in holds}
         if not mine:

@@ -1,7 +1,7 @@
 """Connections to PostgreSQL: made again when they fail, dropped together, bounded in time.
 
-Each lane has a connection of its own, so that an edit that waits for a row, or a long listing,
-keeps nobody from claiming, settling and renewing.
+Each lane has a connection of its own, so an edit that waits for a row, or a long listing, does not
+delay claims, settlements and renewals.
 """
 
 from __future__ import annotations
@@ -15,113 +15,18 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection, Connection, Notify, conninfo, errors
+from psycopg import AsyncConnection, Connection, Notify, errors
 from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
-from sched_core.errors import InvalidDefinition
-from sched_sql.moments import Row
+from sched_sql._shared.moments import Row
 from sched_sql.postgres.failures import ends_sessions
-from sched_sql.postgres.sql import Query, Steps
+from sched_sql.postgres.server import Address, flat
+from sched_sql.postgres.sql import Steps
+from sched_sql.postgres.steps import run
 
 T = TypeVar("T")
-
-MEANING: Mapping[str, str] = {
-    # Names that are not qualified are the server's own: of functions, operators and types, too.
-    # pg_temp is named because it would come first otherwise.
-    "search_path": "pg_catalog, pg_temp",
-    "client_encoding": "UTF8",
-    "array_nulls": "on",
-    "standard_conforming_strings": "on",
-    "transform_null_equals": "off",
-    # A policy that hides rows from us is an error, and no empty queue.
-    "row_security": "off",
-}
-"""What our statements mean depends on these; they are set in sessions of others, too."""
-
-SETTINGS: Mapping[str, str] = {
-    # The statements are written for their indexes, whatever statistics say or miss; planned once.
-    "enable_seqscan": "off",
-    "enable_bitmapscan": "off",
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
-    "plan_cache_mode": "force_generic_plan",
-    "jit": "off",
-    "enable_indexscan": "on",
-    "enable_indexonlyscan": "on",
-    "enable_nestloop": "on",
-    "enable_tidscan": "on",
-    "enable_sort": "on",
-    "enable_material": "on",
-    "max_parallel_workers_per_gather": "0",
-    "default_transaction_isolation": "read committed",
-    # A process that freezes inside a transaction must not keep its locks.
-    "idle_in_transaction_session_timeout": "10s",
-    # A role's or a database's default must not end sessions that wait for work.
-    "idle_session_timeout": "0",
-    "default_table_access_method": "heap",  # a claim names the place of its row
-    **MEANING,
-}
-"""Of every session of ours, whatever the role's and the database's defaults are.
-
-Not among them: default_transaction_read_only, by which a DBA fences a server off.
-"""
-
-
-class Address:
-    """Where the server is, and as whom to connect.
-
-    Args:
-        where: As libpq understands it: a URI or ``key=value`` pairs; what it leaves out comes from
-            a service file and the environment.
-        timeout: Seconds after which a server that does not answer counts as unreachable.
-        settings: Of every session.
-
-    Raises:
-        InvalidDefinition: libpq does not understand it.
-    """
-
-    def __init__(self, where: str, *, timeout: float, settings: Mapping[str, str]) -> None:
-        given = _understood(where)
-        if given is None:  # raised here: libpq's own error, which quotes passwords, is no context
-            raise InvalidDefinition(
-                "where",
-                "libpq does not understand it: write 'postgresql://user@host:5432/database', with "
-                "what is special in user and password percent-encoded",
-            )
-        quick = str(max(1, min(10, round(timeout))))
-        defaults = {
-            "application_name": "sched",
-            "connect_timeout": quick,
-            "keepalives_idle": quick,
-            "keepalives_interval": "2",
-            "keepalives_count": "3",
-            "tcp_user_timeout": str(round(timeout * 1000)),
-        }
-        # As what the role or the database has for a default, nothing but ASCII might pass.
-        always = {"client_encoding": "UTF8"}
-        self.conninfo = conninfo.make_conninfo("", **{**defaults, **given, **always})
-        self.timeout = timeout
-        self.settings = dict(settings)
-
-    def __str__(self) -> str:
-        """Return what may be shown: no password."""
-        shown = conninfo.conninfo_to_dict(self.conninfo)
-        host = shown.get("host") or shown.get("hostaddr") or "(local)"
-        port, database = shown.get("port"), shown.get("dbname")
-        service, user = shown.get("service"), shown.get("user")
-        text = f"PostgreSQL at {host}" + (f":{port}" if port else "")
-        text = f"PostgreSQL service {service}" if service else text
-        text += f", database {database}" if database else ""
-        return text + (f", user {user}" if user else "")
-
-
-def _understood(where: str) -> dict[str, Any] | None:
-    try:
-        return dict(conninfo.conninfo_to_dict(where))
-    except psycopg.ProgrammingError:
-        return None
 
 
 class Epoch:
@@ -130,7 +35,7 @@ class Epoch:
     A connection belongs to the epoch in which it was made: in a later one it is not used any more.
 
     Args:
-        ended: Called when one has ended, to drop what nobody uses at that moment.
+        ended: Called when an epoch has ended, to drop idle connections.
     """
 
     def __init__(self, ended: Callable[[], object]) -> None:
@@ -147,10 +52,10 @@ class Epoch:
             self._ended()
 
 
-class Line:
+class SocketHandle:
     """A second handle of a connection's socket, by which another thread cuts it off.
 
-    Not the first one: whoever closes that might have its number given to another file.
+    It does not use the first handle: its number may belong to another file once that is closed.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -189,26 +94,26 @@ BUSY = 1.0
 """Seconds to wait for a lane that is in use, before going on without it."""
 
 
-class Lane:
+class LaneConnection:
     """One connection to an address, for one caller at a time.
 
     Args:
         address: Where to connect.
-        epoch: Of all connections.
+        epoch: The epoch that all connections of the backend share.
         pooled: Whether a pooler may give each transaction another session: nothing is prepared,
             and the settings go into every transaction.
         first: A lane that is connected before this one.
     """
 
     def __init__(
-        self, address: Address, epoch: Epoch, *, pooled: bool, first: Lane | None = None
+        self, address: Address, epoch: Epoch, *, pooled: bool, first: LaneConnection | None = None
     ) -> None:
-        self._address = address
+        self.address = address
         self._epoch = epoch
         self._pooled = pooled
         self._first = first
         self._session: Session | None = None
-        self._line: Line | None = None
+        self._handle: SocketHandle | None = None
         self._made_in = 0
         self._is_set = False
         self._closed = threading.Event()
@@ -231,12 +136,12 @@ class Lane:
 
         Args:
             steps: Makes them.
-            transaction: False where they are one statement, which is atomic by itself.
+            transaction: False where they are one statement, which is atomic.
             patience: Seconds for each answer; ``None`` for any number, 0 for the address's.
         """
         with self._turn:
             session = self._connected()
-            session.patience = self._address.timeout if patience == 0.0 else patience
+            session.patience = self.address.timeout if patience == 0.0 else patience
             try:
                 if not transaction and not self._pooled:
                     return run(session, steps())
@@ -357,21 +262,21 @@ class Lane:
             self._first.connect()
         made_in = self._epoch.number
         session = Session.connect(
-            self._address.conninfo,
+            self.address.conninfo,
             autocommit=True,
             prepare_threshold=None if self._pooled else 1,
             row_factory=tuple_row,
         )
-        session.patience = self._address.timeout
+        session.patience = self.address.timeout
         self._session, self._made_in, self._is_set = session, made_in, False
-        self._line = Line(session.fileno())
-        if self._closed.is_set():  # meanwhile
+        self._handle = SocketHandle(session.fileno())
+        if self._closed.is_set():  # while it connected
             self._drop()
             raise psycopg.OperationalError("the backend is being closed")
         return session
 
     def _drop(self) -> None:
-        line, self._line = self._line, None
+        line, self._handle = self._handle, None
         session, self._session = self._session, None
         if session is not None:
             session.close()
@@ -399,12 +304,12 @@ class Lane:
     def cut_off(self) -> None:
         """Make what hangs in the connection fail, and do without one; from any thread."""
         self._closed.set()
-        line = self._line
+        line = self._handle
         if line is not None:
             line.cut()
 
     def close(self) -> None:
-        """Disconnect. Where the lane is in use, whoever uses it does."""
+        """Disconnect; where the lane is in use, the thread that uses it does."""
         self._closed.set()
         if self._turn.acquire(timeout=BUSY):
             try:
@@ -415,13 +320,13 @@ class Lane:
     def forget(self) -> None:
         """Let go of the parent's connection in a forked child, without a word to the server."""
         self._turn = threading.Lock()
-        _INHERITED.append((self._session, self._line))
-        self._session = self._line = None
+        _INHERITED.append((self._session, self._handle))
+        self._session = self._handle = None
 
 
 _PROCESS = "SELECT pg_catalog.pg_backend_pid()"
 
-_INHERITED: list[tuple[Session | None, Line | None]] = []
+_INHERITED: list[tuple[Session | None, SocketHandle | None]] = []
 """Connections of parent processes: closing them would end the parent's sessions."""
 
 
@@ -437,59 +342,4 @@ def is_stale(connection: Connection[Any] | AsyncConnection[Any]) -> bool:
 def _settings_query(settings: Mapping[str, str], *, local: bool) -> tuple[str, list[str]]:
     # Qualified, because the search path is not set yet.
     calls = ", ".join(f"pg_catalog.set_config(%s, %s, {str(local).lower()})" for _ in settings)
-    return f"SELECT {calls}", _flat(settings)
-
-
-def _flat(settings: Mapping[str, str]) -> list[str]:
-    return [part for setting in settings.items() for part in setting]
-
-
-def borrowed(steps: Steps[T]) -> Steps[T]:
-    """Run steps in a session of somebody else's: its settings are put back afterwards.
-
-    Inside a savepoint or at the end of a transaction: what raises takes the settings back with it.
-    """
-    (row,) = yield Query(f"SELECT {_ASK}, {_SET}", _flat(MEANING))
-    # Where the client's encoding was none, what was read before it was set came as bytes.
-    before = [value.decode() if isinstance(value, bytes) else value for value in row]
-    result = yield from steps
-    yield Query(f"SELECT {_SET}", _flat(dict(zip(MEANING, before, strict=False))))
-    return result
-
-
-_ASK = ", ".join(f"pg_catalog.current_setting('{name}')" for name in MEANING)
-_SET = ", ".join("pg_catalog.set_config(%s, %s, true)" for _ in MEANING)
-
-
-def run(connection: Connection[Any], steps: Steps[T]) -> T:
-    """Run steps on a connection, and return what they return."""
-    rows: list[Row] | None = None
-    with connection.cursor(row_factory=tuple_row) as cursor:
-        try:
-            while True:
-                query: Query = next(steps) if rows is None else steps.send(rows)
-                if query.values:
-                    cursor.execute(query.statement, query.values)
-                else:
-                    cursor.execute(query.statement.replace("%%", "%"), prepare=False)
-                rows = cursor.fetchall() if cursor.description else []
-        except StopIteration as end:
-            result: T = end.value
-            return result
-
-
-async def run_async(connection: AsyncConnection[Any], steps: Steps[T]) -> T:
-    """Run steps on an asynchronous connection, and return what they return."""
-    rows: list[Row] | None = None
-    async with connection.cursor(row_factory=tuple_row) as cursor:
-        while True:
-            try:
-                query: Query = next(steps) if rows is None else steps.send(rows)
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            if query.values:
-                await cursor.execute(query.statement, query.values)
-            else:
-                await cursor.execute(query.statement.replace("%%", "%"), prepare=False)
-            rows = await cursor.fetchall() if cursor.description else []
+    return f"SELECT {calls}", flat(settings)

@@ -1,4 +1,4 @@
-"""How claims end in PostgreSQL: in the common case one statement for a whole batch.
+"""Settlements in PostgreSQL: in the common case one statement for a whole batch.
 
 The common case is that a claim still holds its job, the job was not edited, and the occurrence got
 its one execution. All conditions are in the statement, row by row: those that meet them are
@@ -17,25 +17,25 @@ from operator import itemgetter
 
 from sched_core import Claim, Job, Kind, Settled, Settlement, Undecodable
 from sched_core import row as core
-from sched_sql.history import execution_values
-from sched_sql.holds import RECORD_COLUMNS, read_record
-from sched_sql.moments import EPOCH, micros, micros_or_none, moment
+from sched_sql._shared.history import execution_values
+from sched_sql._shared.holds import RECORD_COLUMNS, read_record
+from sched_sql._shared.moments import EPOCH, micros, micros_or_none, moment
+from sched_sql._shared.rules import is_plain_run
+from sched_sql._shared.standings import RUN_COLUMNS, run_values
 from sched_sql.postgres.executions import Executions
 from sched_sql.postgres.partitions import drop_at
 from sched_sql.postgres.records import Freed, Records
 from sched_sql.postgres.sql import (
-    DURABLE,
     NOW,
+    SYNC_COMMIT,
     Announce,
     Columns,
     Names,
     Query,
     Steps,
-    of,
+    qualified,
     texts,
 )
-from sched_sql.rules import is_plain
-from sched_sql.standings import RUN_COLUMNS, run_values
 
 BUSY = Settled("busy")
 
@@ -65,13 +65,13 @@ def _sent(standing: Iterable[str]) -> Columns:
 RUNS, SHORT_RUNS = _sent(_RUN), _sent(_RUN[place] for place in _CHANGED)
 
 
-class Settling:
+class Settler:
     """Ends claims in one schema.
 
     Args:
-        names: Of the schema.
-        executions: In it.
-        records: In it.
+        names: The schema's names.
+        executions: The history in the schema.
+        records: The stored jobs in the schema.
         announce: Wakes others, if one of the moments is near. What :meth:`settle_runs` has written
             is left to its caller: to announce each batch would cost more than to write it.
     """
@@ -86,8 +86,8 @@ class Settling:
         self._runs = self._runs_statement(names, RUNS)
         self._short_runs = self._runs_statement(names, SHORT_RUNS)
         row = f"""
-            SELECT clk.t, {of("j", RECORD_COLUMNS)}
-            FROM {job} j, (SELECT coalesce(%s::bigint, {NOW}) AS t, {DURABLE}) clk
+            SELECT clk.t, {qualified("j", RECORD_COLUMNS)}
+            FROM {job} j, (SELECT coalesce(%s::bigint, {NOW}) AS t, {SYNC_COMMIT}) clk
             WHERE j.id = ANY(%s::text[]) ORDER BY j.id FOR NO KEY UPDATE OF j
         """
         self._rows_waiting = row
@@ -119,11 +119,11 @@ class Settling:
                 SELECT {names.next}, id, uid, held, token, worker, claimed_at, held_snoozes, {its}
                 FROM (SELECT * FROM ended ORDER BY n) ended
             )
-            SELECT ended.n FROM ended, (SELECT {DURABLE}) durable
+            SELECT ended.n FROM ended, (SELECT {SYNC_COMMIT}) durable
         """
 
     def settle_runs(
-        self, settlements: Sequence[Settlement], places: Callable[[int], str]
+        self, settlements: Sequence[Settlement], locations: Callable[[int], str]
     ) -> Steps[set[int]]:
         """Write those that are the common case and of one worker; return which, by position."""
         rows, runs = [], []
@@ -133,7 +133,7 @@ class Settling:
                 raise AssertionError("no common case")
             runs.append(run_values(standing))
             its = execution_values(settlement.executions[0])
-            about = (claim.job.spec.id, places(claim.token), claim.token, settlement.expected)
+            about = (claim.job.spec.id, locations(claim.token), claim.token, settlement.expected)
             written = (its[3], *its[5:8], *its[11:16], its[17], drop_at(its[12], its[17]))
             rows.append((about, written))
         partitions = self._executions.partitions
@@ -157,9 +157,9 @@ class Settling:
         """Write settlements by the rules; return one answer for each.
 
         Args:
-            settlements: Of whatever kind.
+            settlements: The settlements, of any kind.
             now: The moment, where the clock decides; ``None`` where the server's does.
-            wait: For locked rows; else these are answered as busy.
+            wait: Whether to wait for locked rows; else their settlements are answered as busy.
         """
         ids = sorted({one.claim.job.spec.id for one in settlements})
         statement = self._rows_waiting if wait else self._rows
@@ -198,9 +198,9 @@ class Settling:
         return (False, None) if isinstance(job, Undecodable) else (True, job)
 
 
-def is_run(settlement: Settlement) -> bool:
+def is_common_run(settlement: Settlement) -> bool:
     """Whether it is the common case, and its execution says of the claim what the row says."""
-    if not is_plain(settlement):
+    if not is_plain_run(settlement):
         return False
     claim, its = settlement.claim, settlement.executions[0]
     one = claim.job.standing.scheduled

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import anyio
 
-from sched_sql.calls import running_soon
+from sched_sql._shared.threads import running_soon
 
 
 class _Waiter:
@@ -22,10 +22,10 @@ class _Waiter:
 
 
 class Slots:
-    """So many at a time, given to threads and to tasks in the order of asking.
+    """A bounded number of slots, given to threads and to tasks in the order of asking.
 
     Args:
-        size: How many.
+        size: The number of slots.
     """
 
     def __init__(self, size: int) -> None:

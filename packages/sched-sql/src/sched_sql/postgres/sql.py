@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from sched_sql.history import EXECUTION_COLUMNS
-from sched_sql.moments import Row
-from sched_sql.rows import JOB_COLUMNS
+from sched_sql._shared.history import EXECUTION_COLUMNS
+from sched_sql._shared.moments import Row
+from sched_sql._shared.rows import JOB_COLUMNS
 
 T = TypeVar("T")
 
@@ -28,14 +28,14 @@ The same steps run on this package's own connections and on a caller's, synchron
 
 
 Announce = Callable[[Iterable[int | None]], Steps[None]]
-"""Wakes all who wait, once it is committed, if one of the moments is near."""
+"""Wakes all workers that wait, once it is committed, if one of the moments is near."""
 
 
 class Names:
     """The names of one schema, quoted for use in statements.
 
     Args:
-        schema: As the user wrote it.
+        schema: The schema's name as the user wrote it.
     """
 
     def __init__(self, schema: str) -> None:
@@ -55,22 +55,22 @@ class Names:
         self.next = f"nextval({self.serial})"
         digest = hashlib.blake2b(schema.encode(), digest_size=8).digest()
         self.channel = f"sched_{digest.hex()}"
-        """Where is announced that something will be due soon."""
+        """The channel on which workers announce that something will be due soon."""
         self.lock = int.from_bytes(digest, "big", signed=True)
         """The key of the advisory lock under which the schema is changed."""
 
 
 NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
-"""The server's clock in microseconds; not ``now()``, which stands still in a transaction."""
+"""The server's clock in microseconds; not ``now()``, which does not move in a transaction."""
 
-HASTY = "set_config('synchronous_commit', 'off', true)"
-"""For looks and renewals: a crash of the server that takes one back ends a lease earlier."""
+ASYNC_COMMIT = "set_config('synchronous_commit', 'off', true)"
+"""The commit of probes and renewals: a server's crash that takes one back shortens a lease."""
 
-DURABLE = (
+SYNC_COMMIT = (
     "CASE current_setting('synchronous_commit') WHEN 'off' "
     "THEN set_config('synchronous_commit', 'on', true) END"
 )
-"""For all that was promised to be kept; a role's or database's default may be off."""
+"""The commit of all that must survive; a role's or database's default may be off."""
 
 _TEXT = frozenset(
     "id tag schedule policy metadata name group_name uid derived_from pause_reason last_status "  # noqa: SIM905 -- shorter
@@ -128,7 +128,7 @@ def _text(value: str | None) -> str:
     return f'"{value}"'
 
 
-def of(table: str, columns: str) -> str:
+def qualified(table: str, columns: str) -> str:
     """Return columns with the name of their table before them."""
     return ", ".join(f"{table}.{column.strip()}" for column in columns.split(","))
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Literal, TypeVar
 
-import psycopg
-from psycopg.errors import CheckViolation, LockNotAvailable, UniqueViolation
+from psycopg.errors import CheckViolation, UniqueViolation
 
 from sched_core import (
     Claim,
@@ -25,63 +22,47 @@ from sched_core import (
     Undecodable,
     UndecodableExecution,
 )
-from sched_core._support.logger import Logger
-from sched_core.clock import FIRST, Clock, StoreClock, boot_seconds
-from sched_core.errors import BackendError, BackendUnavailable, StoreNotFound
-from sched_core.ports import MAX_POLL, Transaction
+from sched_core.clock import FIRST, Clock
+from sched_core.errors import StoreNotFound
+from sched_core.ports import Transaction
 from sched_core.row import WRITTEN
-from sched_sql.moments import micros, micros_or_none, moment, nearest_moment
+from sched_sql._shared.moments import micros, micros_or_none, moment
+from sched_sql._shared.rows import QUEUE
+from sched_sql._shared.table import ClaimBatch, Now
 from sched_sql.postgres import migration, queries
-from sched_sql.postgres.claims import ENDED, EVER, Claims, micros_of
+from sched_sql.postgres.announcements import Announcements
+from sched_sql.postgres.caller_store import CallerStore
+from sched_sql.postgres.claimant import Claimant
+from sched_sql.postgres.claims import Claims, micros_of
+from sched_sql.postgres.connections import Connections
 from sched_sql.postgres.definitions import Definitions
 from sched_sql.postgres.executions import CHUNK, Executions
-from sched_sql.postgres.failures import MORE_SLOTS, first_line, is_full, translate
-from sched_sql.postgres.heartbeat import Heartbeat
-from sched_sql.postgres.notifications import Listening
+from sched_sql.postgres.failures import translate
+from sched_sql.postgres.handler_transaction import HandlerTransaction
+from sched_sql.postgres.notifications import Listener
 from sched_sql.postgres.partitions import drop_at
-from sched_sql.postgres.pool import Connections
-from sched_sql.postgres.pooler import shares_sessions
-from sched_sql.postgres.queue import Queue
 from sched_sql.postgres.records import Records
-from sched_sql.postgres.renewals import Fence, fence_of
-from sched_sql.postgres.session import BUSY, SETTINGS, Address, Epoch, Lane
-from sched_sql.postgres.settlements import Settling, is_run
-from sched_sql.postgres.sql import DURABLE, NOW, Names, Query, Steps
-from sched_sql.postgres.transactions import CallersStore, HandlersTransaction
-from sched_sql.rows import QUEUE
-from sched_sql.table import Asked, Now
+from sched_sql.postgres.server_time import ServerTime
+from sched_sql.postgres.session import BUSY
+from sched_sql.postgres.settlements import Settler, is_common_run
+from sched_sql.postgres.sql import NOW, SYNC_COMMIT, Names, Query, Steps
 
-logger = Logger("sched_sql")
 T = TypeVar("T")
-
-ANNOUNCE_EVERY = 0.1
-"""Seconds between announcements of what has been settled, at least."""
-
-_LANES = {
-    "claim": "claim",
-    "earliest": "claim",
-    "release": "claim",  # after a claim that was cancelled under way
-    "settle": "settle",
-    "renew": "renew",
-    "changed": "listen",
-    "listen": "listen",
-    "close": "close",  # whatever hangs in the others
-}
 
 
 class PostgresTable:
-    """Jobs and their history in one schema; see :class:`sched_sql.table.Table`.
+    """Jobs and their history in one schema; see :class:`sched_sql._shared.table.Table`.
 
     Args:
-        where: The address, as libpq understands it.
-        schema: Its name.
+        where: The address for libpq.
+        schema: The schema's name.
         time: Who decides what is due: the server's clock, or the one given to ``open``.
-        lease: How long a claim lives.
+        lease: The time for which a claim lives.
         timeout: Seconds to wait for an answer, and for a lock.
         migrate: Whether to make the schema, and bring it up to date.
         pooled: Whether a pooler may give each transaction another session.
         create: Whether the schema may be missing.
-        handler_connections: Most connections for handlers.
+        handler_connections: The most connections for handlers.
     """
 
     def __init__(
@@ -97,50 +78,34 @@ class PostgresTable:
         handler_connections: int,
         create: bool = True,
     ) -> None:
-        settings = {
-            **SETTINGS,
-            "lock_timeout": f"{max(1, round(timeout * 900))}ms",
-            "statement_timeout": f"{max(1, round(timeout * 1000))}ms",
-        }
-        self._address = Address(where, timeout=timeout, settings=settings)
-        self._schema, self._migrate, self._pooled = schema, migrate, pooled
-        self._create = create
-        self._time, self._lease = time, lease
-        self._timeout = timeout
+        self._schema, self._migrate, self._create = schema, migrate, create
+        self._lease, self._timeout = lease, timeout
+        self._connections = Connections(
+            where, lease=lease, timeout=timeout, pooled=pooled, handlers=handler_connections
+        )
+        self._address, self._lanes = self._connections.address, self._connections.lanes
         names = self._names = Names(schema)
         executions = self._executions = Executions(names)
         records = Records(names)
         self._definitions = Definitions(names, executions)
         announce = self._definitions.announce
         self._claims = Claims(names, executions, records, announce)
-        self._settling = Settling(names, executions, records, announce)
-        epoch = Epoch(self._leave_old)
-        # A renewal must have time left to be made beside what it cannot lock.
-        patient = max(1, min(round(timeout * 900), micros_of(lease) // 4000))
-        renewing = {**settings, "lock_timeout": f"{patient}ms"}
-        # And to be made again on another connection, where this one gets no answer.
-        patience = max(1.0, min(timeout, lease.total_seconds() / 6))
-        renew = Lane(Address(where, timeout=patience, settings=renewing), epoch, pooled=pooled)
-        self._renewal_takes = patience
-        # Without the first of them, what is claimed would be lost: it is made first, and again.
-        self._lanes = {"renew": renew} | {
-            name: Lane(self._address, epoch, pooled=pooled, first=renew)
-            for name in ("settle", "claim", "edit")
-        }
-        listening = Lane(self._address, epoch, pooled=pooled, first=renew)
-        self._all = [*self._lanes.values(), *([] if pooled else [listening])]
-        self._listening = Listening(listening, names, enabled=not pooled)
-        self._connections = Connections(
-            self._address, epoch, size=handler_connections, first=renew, pooled=pooled
+        self._settler = Settler(names, executions, records, announce)
+        self._listening = Listener(self._connections.listening, names, enabled=not pooled)
+        self._time = ServerTime(time, self._lanes["edit"], self._stepped)
+        self._announcements = Announcements(self._definitions, self._lanes, self._time)
+        self._claimant = Claimant(
+            self._connections,
+            self._claims,
+            self._time,
+            self._announcements,
+            executions.partitions,
+            lease,
+            self.failure,
         )
-        self._handler_connections = handler_connections
-        self._renewing_failed: Exception | None = None
-        self._heartbeat = Heartbeat(self._beat)
-        self._queue = Queue(lease)
-        self._clock: StoreClock | None = None
-        self._announced_at = 0.0
-        self._unannounced: int | None = None
-        """When the first is due of what has been settled and not been announced."""
+
+    def _stepped(self, by: timedelta) -> None:
+        self._claimant.due_index.clock_stepped(by)
 
     def __str__(self) -> str:
         return f"{self._address}, schema {self._schema}"
@@ -148,110 +113,49 @@ class PostgresTable:
     def failure(self, error: Exception) -> Exception:
         return translate(error, str(self._address), self._schema)
 
-    def lane(self, method: str) -> str:
-        return _LANES.get(method, "edit")
-
     def clock(self, clock: Clock) -> Clock:
-        if self._time == "clock":
-            return clock
-        self._clock = StoreClock(clock)
-        return self._clock
+        """Return the clock that decides: the given one, or the server's."""
+        return self._time.deciding(clock)
 
     # -- opening
 
     def open(self, worker: str, now: Now) -> None:
-        self._claims.worker = self._listening.worker = worker
-        self._definitions.fixed = lambda: self._fixed(now)
-        self._queue = Queue(self._lease)
-        self._renewing_failed = None
-        self._connect()
+        self._listening.worker = self._announcements.worker = worker
+        self._claimant.open(worker)
+        self._definitions.fixed = fixed = lambda: self._time.fixed(now)
+        self._connections.open()
         edit = self._lanes["edit"]
         for _ in range(2):  # the first one also waits for the connection
-            self._observe(self._told)
+            self._time.ask()
         found = edit.run(lambda: migration.version(self._names, self._schema))
         if not self._create and not found[0]:
             raise StoreNotFound(f"{self._address}: there is no schema {self._schema} in it")
         if migration.check(self._schema, found, migrate=self._migrate, create=self._create):
-            migration.bring_up_to_date(edit, self._names, self._schema, lambda: self._fixed(now))
+            migration.bring_up_to_date(edit, self._names, self._schema, fixed)
         if edit.run(lambda: migration.is_behind(self._names), transaction=False):
             edit.run(lambda: migration.set_forward(self._names, self._schema))
         if self._create:
             seen = micros(now())
             edit.run(lambda: self._executions.partitions.make_usual(seen))
-        if self._time == "store":
-            self._heartbeat.start(self._lease)
-
-    def _connect(self) -> None:
-        """Make all connections that a claim depends on: it could not be renewed or settled else."""
-        self._connections.open()
-        for lane in self._all:
-            lane.open()
-        processes: list[tuple[int, int]] = []
-        for lane in self._all:
-            try:
-                processes.append(lane.processes())
-            except psycopg.OperationalError as error:
-                if not processes and not is_full(error):
-                    raise
-                raise BackendUnavailable(
-                    f"{self._address}: this backend needs {len(self._all)} connections at all "
-                    f"times, and up to {self._handler_connections} more for event.transaction() "
-                    f"(handler_connections); it got {len(processes)}: {first_line(error)}: "
-                    f"{MORE_SLOTS}"
-                ) from error
-        if not self._pooled and shares_sessions(self._all, processes):
-            raise BackendError(
-                f"{self._address}: this is a pooler that gives each transaction another session: "
-                "pass pooled=True (`pooled = true` in a configuration file), or the address of "
-                "the server itself"
-            )
-
-    def _told(self) -> int:
-        def steps() -> Steps[int]:
-            ((encoding, at),) = yield Query(f"SELECT current_setting('server_encoding'), {NOW}")
-            if encoding != "UTF8":
-                raise BackendError(
-                    f"{self._address}: the database has the encoding {encoding}: make one with "
-                    "ENCODING 'UTF8'"
-                )
-            return int(at)
-
-        return self._lanes["edit"].run(steps)
-
-    def _observe(self, ask: Callable[[], int | None]) -> None:
-        """Ask something that tells the server's time, and keep the clock's estimate by it."""
-        sent = boot_seconds()
-        at = ask()
-        received = boot_seconds()
-        if at is not None and self._clock is not None:
-            self._queue.stepped(self._clock.observe(moment(at), sent, received))
-
-    def _leave_old(self) -> None:
-        """Drop all connections that nobody uses, because one has led to the wrong server."""
-        logger.info("all connections to the database are made again")
-        for lane in self._all:
-            lane.leave_old()
-        self._connections.leave_old()
+        if self._time.is_the_servers:
+            self._claimant.heartbeat.start(self._lease)
 
     def cut_off(self) -> None:
-        for lane in self._all:
-            lane.cut_off()
-        self._connections.close()
+        self._connections.cut_off()
 
     def close(self) -> None:
-        self._heartbeat.stop(BUSY)
+        self._claimant.heartbeat.stop(BUSY)
         self._listening.close()
-        for lane in self._lanes.values():
-            lane.close()
-
-    async def leave(self) -> None:
         self._connections.close()
 
+    def leave_loop(self) -> None:
+        """Close what belongs to the event loop, before :meth:`close`."""
+        self._connections.pool.close()
+
     def forked(self) -> None:
-        self._heartbeat.forget()
+        self._claimant.heartbeat.forget()
         self._listening.forget()
-        for lane in self._lanes.values():
-            lane.forget()
+        self._connections.forget()
 
     def check(self) -> None:
         def steps() -> Steps[None]:
@@ -263,7 +167,7 @@ class PostgresTable:
         self._lanes["edit"].run(steps)
 
     def due_since(self, now: Now) -> datetime | None:
-        at = self._fixed(now)
+        at = self._time.fixed(now)
 
         def steps() -> Steps[int | None]:
             ((found,),) = yield Query(
@@ -277,30 +181,19 @@ class PostgresTable:
         found = self._lanes["edit"].run(steps)
         return None if found is None else moment(found)
 
-    def live_workers(self) -> Sequence[str] | None:
-        return None
-
     # -- definitions
 
     def _edit(self, steps: Callable[[], Steps[T]]) -> T:
         def durable() -> Steps[T]:
-            yield Query(f"SELECT {DURABLE}")
+            yield Query(f"SELECT {SYNC_COMMIT}")
             return (yield from steps())
 
-        return self._writing(lambda: self._lanes["edit"].run(durable))
-
-    def _writing(self, write: Callable[[], T]) -> T:
-        """Write executions maybe: again where a partition was gone that had been there."""
-        try:
-            return write()
-        except CheckViolation:
-            self._executions.partitions.forget()
-            return write()
+        return self._executions.partitions.retry(lambda: self._lanes["edit"].run(durable))
 
     def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
         added = self._added_alone(jobs[0]) if len(jobs) == 1 else None
         stored = self._edit(lambda: self._definitions.add(jobs)) if added is None else [added]
-        self._queue.disturb()
+        self._claimant.due_index.invalidate()
         return stored
 
     def _added_alone(self, job: Job) -> Job | None:
@@ -313,12 +206,12 @@ class PostgresTable:
 
     def replace(self, job: Job, executions: Sequence[Execution]) -> Job:
         replaced = self._edit(lambda: self._definitions.replace(job, executions))
-        self._queue.disturb()
+        self._claimant.due_index.invalidate()
         return replaced
 
     def remove(self, job: Job, executions: Sequence[Execution]) -> None:
         self._edit(lambda: self._definitions.remove(job, executions))
-        self._queue.disturb()  # the end of a hold that is left is to be looked for
+        self._claimant.due_index.invalidate()  # the end of a hold that is left is to be looked for
 
     def jobs(self, query: JobQuery, after: str | None, limit: int) -> Page[Job | Undecodable]:
         return self._lanes["edit"].run(lambda: queries.jobs(self._names, query, after, limit))
@@ -326,12 +219,13 @@ class PostgresTable:
     # -- transactions of others
 
     def within(self, connection: object) -> JobStore:
-        return CallersStore(connection, self._definitions, self._make_room, self.failure)
+        """Return definitions inside a transaction of the caller's."""
+        return CallerStore(connection, self._definitions, self._make_room, self.failure)
 
     def _make_room(self, executions: Sequence[Execution], *, again: bool) -> None:
         """Make the partitions for executions, before others' transactions write them.
 
-        Made inside one, they would be missing for everybody else until it ends.
+        Made inside one, they would be missing for all others until it ends.
         """
         partitions = self._executions.partitions
         if again:
@@ -346,15 +240,17 @@ class PostgresTable:
         decide: Callable[[Job | None], Settlement],
         committed: Callable[[Settlement], None],
     ) -> Transaction:
+        """Return a transaction that ends with a settlement."""
+
         def done(settlement: Settlement) -> None:
-            self._drop([claim])
+            self._claimant.drop([claim])
             committed(settlement)
-            self._queue.settled([settlement])
+            self._claimant.due_index.settled([settlement])
 
         lease = max(1, micros_of(self._lease) // 1000)
-        return HandlersTransaction(
-            self._connections,
-            self._settling,
+        return HandlerTransaction(
+            self._connections.pool,
+            self._settler,
             claim,
             decide,
             done,
@@ -368,245 +264,79 @@ class PostgresTable:
 
     @property
     def descriptor(self) -> int | None:
+        """What becomes readable when another process has written; ``None``: none listens."""
         return self._listening.descriptor
 
     def silence(self) -> float:
+        """Seconds for which the descriptor may stay silent before :meth:`changed` is called."""
         return self._listening.silence()
 
     def may_listen(self) -> bool:
+        """Whether :meth:`listen` is worth a call now."""
         return self._listening.may_start()
 
     def listen(self) -> None:
+        """Listen to other processes, where the server lets it."""
         if self._listening.start():
-            self._queue.disturb()
+            self._claimant.due_index.invalidate()
 
     def changed(self) -> bool:
         changed = self._listening.descriptor is None or self._listening.heard()
         if changed:
-            self._queue.disturb()
+            self._claimant.due_index.invalidate()
         return changed
-
-    def _fixed(self, now: Now) -> int | None:
-        """Return the moment where the clock decides, ``None`` where the server's does."""
-        return micros(now()) if self._time == "clock" else None
-
-    def earliest(self, now: Now, horizon: datetime) -> datetime | None:
-        self._announce("claim")
-        queue, at = self._queue, self._fixed(now)
-        sweep = at is not None or queue.looks_everywhere(micros(now()))
-        floor = EVER if sweep else queue.floor
-        above = queue.empty_at if at is None else EVER
-        until = micros(horizon)
-        looks = []
-
-        def ask() -> int:
-            looks.append(
-                self._lanes["claim"].run(
-                    lambda: self._claims.look(
-                        at, until, floor=floor, above=max(above, floor), sweep=sweep
-                    ),
-                    transaction=False,
-                )
-            )
-            return looks[0].at
-
-        if at is not None:
-            ask()
-            moments = [found for found in (looks[0].free, looks[0].held) if found is not None]
-        else:
-            began = boot_seconds()
-            self._observe(ask)
-            moments = queue.looked(looks[0], sweep=sweep, cost=boot_seconds() - began)
-        return nearest_moment(min(moments)) if moments else None
 
     # -- claims
 
-    def claim(self, asked: Asked, lease: timedelta, now: Now) -> None:
-        if now() - asked.at > lease / 10:
-            # The loop was blocked or the clock set: the caller renews first, or what it holds
-            # itself would be ended.
-            return
-        self._assure_renewals(now)
-        while self._claim(asked, micros_of(lease), self._fixed(now), micros(now())):
-            # As many rows as were asked for, and some of them were only cleared away.
-            pass
+    def earliest(self, now: Now, horizon: datetime) -> datetime | None:
+        return self._claimant.earliest(now, horizon)
 
-    def _assure_renewals(self, now: Now) -> None:
-        """Refuse to claim while nothing can be renewed.
-
-        Raises:
-            BackendUnavailable: The connection for it is missing, or does not answer.
-        """
-        failed, renew = self._renewing_failed, self._lanes["renew"]
-        if not renew.connect(self._renewal_takes):
-            raise BackendUnavailable(
-                f"{self._address}: a renewal gets no answer, so nothing is claimed"
-            )
-        if failed is not None:
-            held = self._heartbeat.held()
-            if held:
-                self._renew(held, self._fixed(now), named=False)
-            else:
-                renew.processes()
-                self._renewing_failed = None
-
-    def _claim(self, asked: Asked, lease: int, at: int | None, believed: int) -> bool:
-        """Append claims; return whether there may be more, and something has moved."""
-        queue, lane, claims = self._queue, self._lanes["claim"], asked.claims
-        begun, limit = len(claims), asked.limit - len(claims)
-        ask = queue.ask(limit, lease, at, believed)
-        if ask is None:
-            self._observe(self._told)
-            return False
-        sent = boot_seconds()
-        claimed = lane.run(lambda: self._claims.claim(claims, ask), transaction=False)
-        received = boot_seconds()
-        self._heartbeat.hold(claims[begun:], sent, named=True)
-        if self._clock is not None:
-            queue.stepped(self._clock.observe(moment(claimed.at), sent, received))
-        queue.claimed(ask, claimed, received - sent)
-        if claimed.broken:
-            self._free(claimed.broken, at)
-        moved = len(claimed.broken)
-        if claimed.ended:
-            moved += self._lapse(asked, claimed.ended, at)
-        more = len(claims) < asked.limit or len(claimed.ended) >= ENDED
-        if 0 < begun < len(claims):
-            claims.sort(key=lambda claim: claim.job.standing.due_at or FIRST)
-        if not queue.is_conclusive(ask):
-            return more
-        return more and moved > 0
-
-    def _lapse(self, asked: Asked, ids: list[str], at: int | None) -> int:
-        """End claims whose leases have ended; return how many."""
-        lane, claims = self._lanes["claim"], self._claims
-        try:
-            executions, ended = self._writing(lambda: lane.run(lambda: claims.lapse(ids, at)))
-        except Exception as error:
-            if not asked.claims:
-                raise
-            # What is claimed already must not be lost with it; this is tried again.
-            logger.warning("lost claims could not be ended: %s", self.failure(error))
-            return 0
-        asked.lapsed.extend(executions)
-        return ended
+    def claim(self, batch: ClaimBatch, lease: timedelta, now: Now) -> None:
+        self._claimant.claim(batch, now)
 
     def renew(self, renewals: Sequence[Renewal], lease: timedelta, now: Now) -> Sequence[Claim]:
-        return self._renew(renewals, self._fixed(now), named=True)
-
-    @property
-    def beside(self) -> None:
-        return None  # renewing waits for no row
-
-    def _beat(self, renewals: Sequence[Renewal]) -> None:
-        self._renew(renewals, None, named=False)
-
-    def _renew(self, renewals: Sequence[Renewal], at: int | None, *, named: bool) -> list[Claim]:
-        if not renewals:
-            return []
-        renewed: list[Claim] = []
-        lane, extending, lease = self._lanes["renew"], self._claims.renewals, micros_of(self._lease)
-
-        def ask() -> int | None:
-            try:
-                found = lane.run(lambda: extending.renew(renewals, lease, at), transaction=False)
-            except LockNotAvailable:
-                # The table as a whole is locked: for CREATE INDEX, say.
-                found = lane.run(
-                    lambda: extending.renew_beside(renewals, lease, at), transaction=False
-                )
-            renewed.extend(found.claims)
-            return found.at
-
-        sent = boot_seconds()
-        try:
-            self._observe(ask)
-        except Exception as error:
-            self._renewing_failed = error
-            raise
-        self._renewing_failed = None
-        alone = {each.claim.token for each in renewals if each.alone}
-        self._heartbeat.hold(renewed, sent, named=named, alone=alone)
-        held = {claim.token for claim in renewed}
-        self._drop([each.claim for each in renewals if each.claim.token not in held])
-        return renewed
-
-    def _drop(self, claims: Sequence[Claim]) -> None:
-        """Forget claims that have ended."""
-        self._heartbeat.drop(claims)
-        self._claims.places.forget(claims)
+        return self._claimant.renew(renewals, now)
 
     def release(self, claims: Sequence[Claim], now: Now) -> None:
-        if claims:
-            self._drop(claims)
-            fences = [fence_of(claim) for claim in claims]
-            self._free(fences, self._fixed(now))
-            self._queue.disturb()
-
-    def _free(self, fences: Sequence[Fence], at: int | None) -> None:
-        lane = self._lanes["claim"]
-        left = self._writing(lambda: lane.run(lambda: self._claims.release(fences, at)))
-        # Another call writes there, and is done in a moment. What somebody has locked for longer
-        # stays claimed until its lease ends.
-        with suppress(LockNotAvailable):
-            for fence in left:
-                lane.run(functools.partial(self._claims.release, [fence], at, wait=True))
+        self._claimant.release(claims, now)
 
     def settle(self, settlements: Sequence[Settlement], now: Now) -> Sequence[Settled]:
-        lane, settling, at = self._lanes["settle"], self._settling, self._fixed(now)
+        lane, settler, at = self._lanes["settle"], self._settler, self._time.fixed(now)
         answers: dict[int, Settled] = {}
         for runs in _by_worker(settlements).values():
             written = self._settle_runs([settlements[index] for index in runs])
             answers |= {runs[index]: WRITTEN for index in written}
-            self._announce("settle", (settlements[runs[index]] for index in written))
+            self._announcements.make("settle", (settlements[runs[index]] for index in written))
         rest = [index for index in range(len(settlements)) if index not in answers]
         if rest:
             batch = [settlements[index] for index in rest]
-            settled = self._writing(lambda: lane.run(lambda: settling.settle(batch, at)))
+            settled = self._executions.partitions.retry(
+                lambda: lane.run(lambda: settler.settle(batch, at))
+            )
             answers |= dict(zip(rest, settled, strict=True))
         ended = [
             one.claim
             for index, one in enumerate(settlements)
             if answers[index].outcome in {"written", "claim_lost"}
         ]
-        self._drop(ended)
-        self._queue.settled(settlements)
+        self._claimant.drop(ended)
+        self._claimant.due_index.settled(settlements)
         return [answers[index] for index in range(len(settlements))]
 
-    def _announce(self, lane: str, runs: Iterable[Settlement] = ()) -> None:
-        """Wake others where a run is due again before they look; not each time.
-
-        What is left out here goes with the next one, or before this worker waits.
-        """
-        due = [self._unannounced, *(micros_or_none(_due_again(run)) for run in runs)]
-        self._unannounced = min((moment for moment in due if moment is not None), default=None)
-        seconds, soonest = boot_seconds(), self._unannounced
-        if soonest is None or seconds - self._announced_at < ANNOUNCE_EVERY:
-            return
-        self._unannounced, self._announced_at = None, seconds
-        if self._clock is None or moment(soonest) <= self._clock.now() + MAX_POLL:
-            by = self._claims.worker
-            self._lanes[lane].run(
-                lambda: self._definitions.announce([soonest], by), transaction=False
-            )
-
     def _settle_runs(self, batch: Sequence[Settlement]) -> set[int]:
-        settling, places = self._settling, self._claims.places.of
+        settler, locations = self._settler, self._claims.locations.find
         try:
             return self._lanes["settle"].run(
-                lambda: settling.settle_runs(batch, places), transaction=False
+                lambda: settler.settle_runs(batch, locations), transaction=False
             )
         except UniqueViolation:
-            # Somebody's hand has written or copied one of the executions: the rules say what
-            # becomes of that one, and of the others.
+            # One of the executions was written or copied by hand: the rules decide about that one,
+            # and about the others.
             return set()
         except CheckViolation:
             # A partition is gone: the rules make it again.
             self._executions.partitions.forget()
             return set()
-
-    def free_dead(self, now: Now) -> bool:
-        return False  # nobody tells when a process on another machine is gone: its leases run out
 
     # -- the history
 
@@ -616,7 +346,7 @@ class PostgresTable:
         return self._lanes["edit"].run(lambda: queries.executions(self._names, query, after, limit))
 
     def prune(self, before: datetime, now: Now, cursor: int) -> tuple[int, int | None]:
-        edit, executions, at = self._lanes["edit"], self._executions, self._fixed(now)
+        edit, executions, at = self._lanes["edit"], self._executions, self._time.fixed(now)
         if cursor >= 0:
             deleted, following = 0, None
             if before > FIRST:
@@ -637,14 +367,10 @@ _DROP, _EXPIRED = -1, -2
 """What a prune does once all that finished before is deleted."""
 
 
-def _due_again(run: Settlement) -> datetime | None:
-    return None if run.standing is None else run.standing.due_at
-
-
 def _by_worker(settlements: Sequence[Settlement]) -> dict[str, list[int]]:
     """Return where the common cases are, by worker; there is hardly ever more than one."""
     found: dict[str, list[int]] = {}
     for index, settlement in enumerate(settlements):
-        if is_run(settlement):
+        if is_common_run(settlement):
             found.setdefault(settlement.claim.worker, []).append(index)
     return found

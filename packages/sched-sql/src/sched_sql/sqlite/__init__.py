@@ -1,5 +1,3 @@
-"""The SQLite dialect."""
+"""The SQLite dialect: it offers nothing of its own, see :class:`sched_sql.SqliteBackend`."""
 
-from sched_sql.sqlite.table import SqliteTable
-
-__all__ = ["SqliteTable"]
+__all__: list[str] = []

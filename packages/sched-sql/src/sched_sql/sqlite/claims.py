@@ -1,4 +1,4 @@
-"""How claims begin in SQLite, are renewed, lost and released.
+"""Claims in SQLite: how a worker gets them, renews them, loses them and gives them back.
 
 The hold of a claim is in the row of its job. A row that is free waits in one index, by ``due_at``,
 and one that is held in another, by the end of its lease.
@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sched_core import Claim, Execution, Hold, Renewal, Undecodable, codec
-from sched_sql.holds import RECORD_COLUMNS
-from sched_sql.moments import Row, micros, moment_or_none
-from sched_sql.rows import JOB_COLUMNS, JOB_WIDTH, QUEUE
+from sched_sql._shared.holds import RECORD_COLUMNS
+from sched_sql._shared.moments import Row, micros, moment_or_none
+from sched_sql._shared.rows import JOB_COLUMNS, JOB_WIDTH, QUEUE
+from sched_sql._shared.table import ClaimBatch, Now
 from sched_sql.sqlite.database import Database, Serial
 from sched_sql.sqlite.history import History
 from sched_sql.sqlite.records import Record, Records, read_record, read_sound
 from sched_sql.sqlite.renewals import Renewals
-from sched_sql.table import Asked, Now
 
 _DUE = f"""
 SELECT {JOB_COLUMNS}, rowid FROM sched_job INDEXED BY sched_job_due
@@ -62,11 +62,11 @@ WHERE lease_until <= ? AND due_at <= ? AND {readable}
 """
 
 BATCH = 500
-"""Claims that are ended at once."""
+"""The most claims that are ended at once."""
 
 
 class Claims:
-    """The claims on the jobs of a database, and on behalf of one worker."""
+    """Claims jobs of a database for one worker."""
 
     def __init__(
         self, database: Database, records: Records, history: History, renewals: Renewals
@@ -82,7 +82,7 @@ class Claims:
     # -- what can be read
 
     def forget(self) -> None:
-        """Read again what could not be read: somebody has written, and may have repaired it."""
+        """Read again what could not be read: another process may have repaired it."""
         self._malformed.clear()
 
     def can_read(self) -> tuple[str, Row]:
@@ -125,18 +125,18 @@ class Claims:
 
     # -- claiming
 
-    def claim(self, asked: Asked, lease: timedelta, now: Now) -> None:
+    def claim(self, batch: ClaimBatch, lease: timedelta, now: Now) -> None:
         """End claims whose leases have ended, then claim what is due and free."""
-        claims, lapsed = asked.claims, asked.lapsed
+        claims, lapsed = batch.claims, batch.lapsed
         try:
             with self._database.write(durable=False) as serial:
                 at = now()
-                if at - asked.at > lease / 10:
+                if at - batch.at > lease / 10:
                     # The loop was blocked or the clock set: the caller renews first, or what it
                     # holds itself would be ended.
                     return
                 self._lapse(lapsed, at, serial)
-                while (wanted := asked.limit - len(claims)) > 0:
+                while (wanted := batch.limit - len(claims)) > 0:
                     rows = self._due(at, wanted)
                     self._take(rows, claims, at, at + lease, serial)
                     if len(rows) < wanted:
@@ -173,7 +173,7 @@ class Claims:
         self._database.connection.executemany(_CLAIM, updates)
 
     def _lapse(self, lapsed: list[Execution], at: datetime, serial: Serial) -> None:
-        """End all claims whose leases have ended, but for those that were renewed beside."""
+        """End all claims whose leases have ended, except where an unlocked renewal lasts."""
         execute, history = self._database.connection.execute, self._history.within(serial)
         # Nearly always there is none, and to ask for whole rows would cost as much as a run.
         while execute(_HAS_LAPSED, (micros(at),)).fetchone():
@@ -189,11 +189,11 @@ class Claims:
                     self._pass_over(row[-1])
                 else:
                     ended.append((row[0], record, record.hold))
-            beside = self._renewals.end([(hold.token, hold.worker) for _, _, hold in ended], at)
+            unlocked = self._renewals.end([(hold.token, hold.worker) for _, _, hold in ended], at)
             for job_id, record, hold in ended:
-                renewal = beside.get((hold.token, hold.worker))
+                renewal = unlocked.get((hold.token, hold.worker))
                 record.hold = hold if renewal is None else renewal.of(hold)
-                # Nothing happens where it was renewed beside its row, which says so from now on.
+                # An unlocked renewal changes nothing but the row, which says so from now on.
                 lapsed += record.lapse(at, serial.next(), history)
                 self._records.save(job_id, record)
             if len(found) < BATCH:
@@ -216,7 +216,7 @@ class Claims:
         return renewed
 
     def release(self, claims: Sequence[Claim], now: Now) -> None:
-        """Free claims whose handlers were never called."""
+        """Release claims whose handlers were never called."""
         if not claims:
             return
         with self._database.write() as serial:

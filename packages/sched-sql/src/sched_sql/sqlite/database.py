@@ -2,24 +2,24 @@
 
 SQLite before 3.51.3 can corrupt a WAL when two connections write and checkpoint at the same
 instant, and its busy handler is unfair. So every write transaction, every checkpoint, opening and
-closing hold one ``flock`` on a file beside the database; nobody but us checkpoints.
+closing hold one ``flock`` on a file next to the database; only this package checkpoints.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from sched_core._support.logger import Logger
 from sched_core.clock import monotonic_seconds
 from sched_core.errors import BackendError, BackendUnavailable
 from sched_sql.sqlite import files
-from sched_sql.sqlite.failures import is_busy
-from sched_sql.sqlite.files import Fate, Seen
+from sched_sql.sqlite.checkpoints import Checkpoints
+from sched_sql.sqlite.connection import close_quietly, connect, lenient_text, prepare
+from sched_sql.sqlite.files import FileChange, Seen
 from sched_sql.sqlite.guard import Guard, Held, identity_of
 from sched_sql.sqlite.lock import Lock
 from sched_sql.sqlite.schema import StillClaimed, migrate, refuse_old, roll_back, version_of
@@ -28,9 +28,6 @@ Row = tuple[Any, ...]
 
 OLDEST_SQLITE = (3, 35, 0)
 """The first with RETURNING."""
-
-WAL_PAGES = 2_000
-"""After about as many pages in the WAL there is a checkpoint."""
 
 LOOK_EVERY = 0.01
 """Seconds for which it is believed that the files are still the same."""
@@ -42,9 +39,6 @@ _NUMBERS = """
 SELECT value, (SELECT value FROM sched_meta WHERE key = 'schema') FROM sched_meta
 WHERE key = 'serial'
 """
-
-_NO_CHECKPOINT_ON_CLOSE = 1006
-"""``SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE``."""
 
 logger = Logger("sched_sql")
 
@@ -58,7 +52,7 @@ class Serial:
         self.value = value
 
     def next(self) -> int:
-        """Return one."""
+        """Return the next number."""
         self.value += 1
         return self.value
 
@@ -67,7 +61,7 @@ class Database:
     """A connection to one file.
 
     Args:
-        path: Of the file, without links in it; made if it is missing.
+        path: The file's path, without links in it; the file is made if it is missing.
         synchronous: ``FULL``: what a commit wrote survives a power loss. ``NORMAL``: it survives
             the death of every process.
         timeout: Seconds to wait for a lock, and for workers of an older version.
@@ -103,12 +97,7 @@ class Database:
         """The index of a deleted log that other connections of this process may have open."""
         self._schema = 0
         self._seen = 0
-        self._checkpointed = 0
-        self._checkpoint_at = 0
-        self._pages_each = 0.0
-        """Of the WAL, for each row that is changed."""
-        self._syncing: threading.Thread | None = None
-        """Syncs the WAL, or has synced it for the next checkpoint."""
+        self._checkpoints = Checkpoints(path, commits_are_synced=synchronous == "FULL")
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -144,23 +133,14 @@ class Database:
         note = self.lock.note()
         if files.is_log_of_another(self.path, note):
             raise BackendError(
-                f"{self.path}: it was replaced, and beside it lies the log of the file that was "
+                f"{self.path}: it was replaced, and next to it lies the log of the file that was "
                 f"there before. To go on with what it holds: stop all processes, delete "
                 f"{self.path}-wal and {self.path}-shm, start. Nothing was changed"
             )
-        connection = sqlite3.connect(
-            self.path,
-            timeout=self._timeout,
-            isolation_level=None,
-            check_same_thread=False,
-            cached_statements=256,
-        )
+        connection = connect(self.path, self._timeout)
         try:
             version, newest = version_of(connection, self.path)
-            self._into_wal(connection)
-            connection.execute("PRAGMA wal_autocheckpoint = 0")
-            connection.execute("PRAGMA fullfsync = ON")
-            connection.execute("PRAGMA cache_size = -8000")  # kilobytes
+            prepare(connection, self.path, self._timeout, self.lock.pause)
             self._bring_up_to_date(connection, version, newest)
             connection.execute("SELECT value FROM sched_meta").fetchone()  # opens the log
             self._guard.take(self.path)
@@ -172,8 +152,7 @@ class Database:
         self._connection, self._level = connection, ""
         if note != (note := files.note_of(self.path)):
             self.lock.write_note(note)
-        self._checkpointed = connection.total_changes
-        self._checkpoint_at = self._checkpointed + WAL_PAGES // 2
+        self._checkpoints.begin(connection)
 
     def _bring_up_to_date(self, connection: sqlite3.Connection, version: int, newest: int) -> None:
         if version < newest:
@@ -193,26 +172,6 @@ class Database:
         self._bring_up_to_date(connection, version, newest)
         return True
 
-    def _into_wal(self, connection: sqlite3.Connection) -> None:
-        """Have the file keep a write-ahead log; SQLite itself does not wait for others here."""
-        if connection.execute("PRAGMA journal_mode").fetchone() == ("wal",):
-            return
-        deadline = monotonic_seconds() + self._timeout
-        while True:
-            try:
-                (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-            except sqlite3.OperationalError as error:
-                if not is_busy(error) or monotonic_seconds() > deadline:
-                    raise
-                self.lock.pause(0.01)
-                continue
-            if mode != "wal":
-                raise BackendError(
-                    f"{self.path}: a write-ahead log is not possible here (its journal is "
-                    f"{mode!r}): put the database on a local disk"
-                )
-            return
-
     def close(self, *, alone: bool) -> None:
         """Disconnect, under the lock: the last one to close writes the WAL back.
 
@@ -231,7 +190,7 @@ class Database:
             raise
         except BaseException:
             if connection is not None:
-                self._close_quietly(connection)
+                close_quietly(connection)
             self._guard.let_go()
             raise
         else:
@@ -242,26 +201,17 @@ class Database:
 
     def _disconnect(self, connection: sqlite3.Connection, *, alone: bool) -> None:
         what = self._find_out()
-        if what is Fate.AS_IT_WAS and alone:
+        if what is FileChange.AS_IT_WAS and alone:
             self._guard.let_go()
             connection.close()
             if identity_of(f"{self.path}-wal") is None:
                 self.lock.write_note("")
             return
-        if what is Fate.LOG_LOST:
+        if what is FileChange.LOG_LOST:
             self._rescue(connection)
-        self._close_quietly(connection)
-        if what in {Fate.REPLACED, Fate.OVERWRITTEN}:
+        close_quietly(connection)
+        if what in {FileChange.REPLACED, FileChange.OVERWRITTEN}:
             self._set_aside(what)
-
-    @staticmethod
-    def _close_quietly(connection: sqlite3.Connection) -> None:
-        """Close without touching any file: while our locks are held, SQLite cannot either."""
-        configure = getattr(connection, "setconfig", None)  # of Python 3.12
-        if configure is not None:
-            with suppress(sqlite3.ProgrammingError):  # closed already
-                configure(_NO_CHECKPOINT_ON_CLOSE, True)
-        connection.close()
 
     # -- what others do to the files
 
@@ -291,15 +241,18 @@ class Database:
             self._mend(self._connection)
 
     def _is_as_it_was(self) -> bool:
-        return monotonic_seconds() - self._looked < LOOK_EVERY or self._find_out() is Fate.AS_IT_WAS
+        return (
+            monotonic_seconds() - self._looked < LOOK_EVERY
+            or self._find_out() is FileChange.AS_IT_WAS
+        )
 
-    def _find_out(self) -> Fate:
+    def _find_out(self) -> FileChange:
         looked, before = monotonic_seconds(), self._files
         if before is None:
-            return Fate.AS_IT_WAS
+            return FileChange.AS_IT_WAS
         seen = files.see(self.path, self._guard, before)
-        what = files.fate(before, seen)
-        if what is Fate.AS_IT_WAS:
+        what = files.file_change(before, seen)
+        if what is FileChange.AS_IT_WAS:
             self._remember(seen, looked)
         return what
 
@@ -309,19 +262,19 @@ class Database:
     def _mend(self, connection: sqlite3.Connection) -> None:
         """Leave files that no longer belong together; called under the lock."""
         what = self._find_out()
-        if what is Fate.AS_IT_WAS:
+        if what is FileChange.AS_IT_WAS:
             return
-        if what is Fate.REMOVED:
+        if what is FileChange.REMOVED:
             raise BackendError(
                 f"{self.path}: the file was removed under the scheduler: put it back, or restart"
             )
-        if what in {Fate.REPLACED, Fate.OVERWRITTEN} and files.is_empty(self.path):
+        if what in {FileChange.REPLACED, FileChange.OVERWRITTEN} and files.is_empty(self.path):
             # Perhaps a backup is being copied into it: then that is what there is in a moment.
             raise BackendUnavailable(
                 f"{self.path}: the file was emptied under the scheduler: put a backup in its "
                 "place, or restart to begin without any job"
             )
-        if what is Fate.LOG_LOST:
+        if what is FileChange.LOG_LOST:
             whole = self._rescue(connection)
             logger.warning(
                 "%s: its write-ahead log was deleted under the scheduler; %s",
@@ -329,9 +282,9 @@ class Database:
                 "all of it was written back" if whole else "the newest commits are lost",
             )
         self._connection = None
-        self._left = None if what is Fate.REPLACED else self._guard.index
-        self._close_quietly(connection)
-        if what is Fate.LOG_LOST:
+        self._left = None if what is FileChange.REPLACED else self._guard.index
+        close_quietly(connection)
+        if what is FileChange.LOG_LOST:
             files.remove(f"{self.path}-shm", self._guard.index)
         else:
             self._is_new = True
@@ -347,11 +300,11 @@ class Database:
             if not self._guard.is_written_back():
                 raise BackendUnavailable(
                     f"{self.path}: its write-ahead log was deleted, and cannot be written back "
-                    "while somebody reads: end long reads"
+                    "while another program reads: end long reads"
                 )
         return self._guard.is_written_back()
 
-    def _set_aside(self, what: Fate) -> None:
+    def _set_aside(self, what: FileChange) -> None:
         log = None if self._files is None else self._files.log
         kept = files.set_aside(self.path, log, self._guard.index)
         logger.warning(
@@ -362,8 +315,8 @@ class Database:
         )
 
     def _attach(self) -> None:
-        """Connect anew, once that cannot mix anything."""
-        # Meanwhile all others have stopped to believe that the files are still the same.
+        """Connect again, once that cannot mix the files."""
+        # After this pause no other connection believes any more that the files are the same.
         self.lock.pause(2 * LOOK_EVERY)
         if self._left is not None and self._left.holders:
             raise BackendUnavailable(
@@ -377,7 +330,7 @@ class Database:
             files.has_deleted_index_open(self.path) or identity_of(f"{self.path}-shm") is None
         ):
             connection, self._connection = self.connection, None
-            self._close_quietly(connection)
+            close_quietly(connection)
             self._guard.let_go()
             self._files = None
             raise BackendError(
@@ -387,7 +340,7 @@ class Database:
         self._left, self._is_new = None, False
 
     def _wait_until_still(self) -> None:
-        """Wait until nobody copies into the file any more."""
+        """Wait until no program copies into the file any more."""
         deadline = monotonic_seconds() + max(self._timeout, 2 * STILL)
         while True:
             try:
@@ -419,7 +372,7 @@ class Database:
                     if not self._is_of_another_schema(connection):
                         raise
                 return connection.execute(statement, values).fetchall()
-            connection.text_factory = _lenient_text
+            connection.text_factory = lenient_text
             return connection.execute(statement, values).fetchall()
 
     @contextmanager
@@ -457,61 +410,19 @@ class Database:
             except BaseException:
                 roll_back(connection)
                 raise
-            if connection.total_changes >= self._checkpoint_at and self._have_log_synced():
+            if (
+                connection.total_changes >= self._checkpoints.due_at
+                and self._checkpoints.may_begin()
+            ):
                 self._checkpoint(connection)
 
-    def _have_log_synced(self) -> bool:
-        """Return whether a checkpoint may begin; first, have a thread sync what commits did not.
-
-        A checkpoint begins with that, under the lock: everybody would wait for thousands of pages.
-        """
-        if self._durable == "FULL":
-            return True
-        if self._syncing is None:
-            syncing = threading.Thread(
-                target=_sync, args=(f"{self.path}-wal",), name="sched-sync", daemon=True
-            )
-            try:
-                syncing.start()
-            except RuntimeError:
-                return True  # no thread can be had: the checkpoint does it
-            self._syncing = syncing
-        if self._syncing.is_alive():
-            return False
-        self._syncing = None
-        return True
-
     def _checkpoint(self, connection: sqlite3.Connection) -> None:
-        """Write the WAL back, and guess after how many changed rows it is due again."""
-        if self._find_out() is not Fate.AS_IT_WAS:
+        if self._find_out() is not FileChange.AS_IT_WAS:
             return  # the next write finds out more
-        changes = connection.total_changes
-        try:
-            _, pages, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        except sqlite3.Error:
-            pages = WAL_PAGES  # what was committed is safe in the WAL: this can wait
+        self._checkpoints.make(connection)
         self._find_out()
-        # Deletions in bulk change many rows and few pages: what comes next is not as cheap.
-        found = max(pages, 1) / max(changes - self._checkpointed, 1)
-        self._pages_each = max(found, 0.9 * self._pages_each)
-        self._checkpointed = changes
-        self._checkpoint_at = changes + min(max(int(WAL_PAGES / self._pages_each), 200), 50_000)
 
 
 _LEFT: list[object] = []
-"""Connections that could not be closed under the lock: without it, they would write beside others.
+"""Connections that could not be closed under the lock: without it, they would disturb a writer.
 They end with the process, which does not write the log back."""
-
-
-def _sync(path: str) -> None:
-    # SQLite has no POSIX lock on its log, which closing another descriptor would take away.
-    with suppress(OSError):  # the checkpoint finds the same trouble
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(file)
-        finally:
-            os.close(file)
-
-
-def _lenient_text(text: bytes) -> str:
-    return text.decode(errors="surrogateescape")

@@ -1,4 +1,4 @@
-"""Whether a file holds jobs, for those who only look: whatever it is, it is left as it is."""
+"""The check that a file holds jobs, for programs that only look: it changes nothing."""
 
 from __future__ import annotations
 

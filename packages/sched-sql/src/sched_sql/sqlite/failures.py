@@ -6,7 +6,7 @@ import errno
 import sqlite3
 
 from sched_core.errors import BackendError, BackendUnavailable
-from sched_sql.table import Locked
+from sched_sql._shared.table import Locked
 
 
 def is_busy(error: sqlite3.Error) -> bool:

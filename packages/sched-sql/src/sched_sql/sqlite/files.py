@@ -25,8 +25,8 @@ class Seen(NamedTuple):
     header: bytes
 
 
-class Fate(enum.Enum):
-    """What became of files."""
+class FileChange(enum.Enum):
+    """A change of a database's files."""
 
     AS_IT_WAS = "as it was"
     REMOVED = "the database is gone"
@@ -48,18 +48,18 @@ def see(path: str, guard: Guard, before: Seen | None = None) -> Seen:
     return Seen((found.st_dev, found.st_ino), content, log, progress, header)
 
 
-def fate(before: Seen, now: Seen) -> Fate:
+def file_change(before: Seen, now: Seen) -> FileChange:
     """Decide what happened between two looks."""
     if now.database is None:
-        return Fate.REMOVED
+        return FileChange.REMOVED
     if now.database != before.database:
-        return Fate.REPLACED
+        return FileChange.REPLACED
     changed = (now.content[0], now.header) != (before.content[0], before.header)
     if changed and now.progress == before.progress:
-        return Fate.OVERWRITTEN  # nothing but a checkpoint writes to the file
+        return FileChange.OVERWRITTEN  # nothing but a checkpoint writes to the file
     if now.log != before.log:
-        return Fate.LOG_LOST
-    return Fate.AS_IT_WAS
+        return FileChange.LOG_LOST
+    return FileChange.AS_IT_WAS
 
 
 def is_empty(path: str) -> bool:

@@ -112,7 +112,7 @@ def _hold(path: str, locked: tuple[int, int]) -> Held:
         file = _files.get(identity_of(path) or (-1, -1))
         if file is None:
             file = Held(path, locked)
-            # Where another took the name meanwhile, the descriptor is of no use, but stays open.
+            # Where another file has taken the name, the descriptor is of no use, but stays open.
             file = _files.setdefault(file.identity, file)
         if not file.holders:
             _lock(file, path)

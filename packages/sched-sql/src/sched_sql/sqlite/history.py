@@ -13,14 +13,14 @@ import json
 from collections.abc import Iterable
 
 from sched_core import Execution, UndecodableExecution
-from sched_sql.history import (
+from sched_sql._shared.history import (
     EXECUTION_COLUMNS,
     EXECUTION_NAMES,
     execution_values,
     named,
     read_execution,
 )
-from sched_sql.moments import EARLIEST, Row
+from sched_sql._shared.moments import EARLIEST, Row
 from sched_sql.sqlite import nulls
 from sched_sql.sqlite.database import Database, Serial
 

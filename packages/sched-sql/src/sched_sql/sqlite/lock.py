@@ -8,14 +8,14 @@ import threading
 
 from sched_core.clock import monotonic_seconds
 from sched_core.errors import BackendUnavailable
-from sched_sql.table import Locked
+from sched_sql._shared.table import Locked
 
 
 class Lock:
     """An ``flock`` that several processes, and several backends of one, take in turn.
 
     Args:
-        path: Of its file. A note of a few bytes may be kept in it.
+        path: The lock file's path. The file may keep a note of a few bytes.
         timeout: Seconds to wait for it.
     """
 

@@ -13,14 +13,14 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sched_sql.moments import Row
+from sched_sql._shared.moments import Row
 
 
 class Form(NamedTuple):
     """How rows are bound that have no values in the same places.
 
     Attributes:
-        statement: With NULL in these places.
+        statement: The statement with NULL in these places.
         values: Returns what is bound of a row.
         nulls: Returns what is not bound.
         nothing: What that is if the row is one of these.
@@ -33,7 +33,7 @@ class Form(NamedTuple):
 
 
 def execute(connection: sqlite3.Connection, statement: str, row: Row) -> sqlite3.Cursor:
-    """Execute a statement, in which a question mark stands for a value and for nothing else."""
+    """Execute a statement, in which every question mark is a value's place."""
     form = _form(statement, len(row), _empty(row))
     return connection.execute(form.statement, form.values(row))
 

@@ -1,7 +1,7 @@
 """Rows as SQLite hands them out, and as they are written back.
 
 SQLite keeps text in a column for numbers, and a repair by hand may leave half of a hold. Such a row
-is reported and left alone: it must not stop those beside it.
+is reported and left alone: it must not stop the others.
 """
 
 # ruff: noqa: S608 -- statements are made of constants; values are bound
@@ -15,10 +15,10 @@ from attrs import define
 
 from sched_core import Hold, Job, Undecodable, codec
 from sched_core import row as core
-from sched_sql import holds
-from sched_sql.holds import HOLD_COLUMNS, HOLD_WIDTH, RECORD_COLUMNS, held_text
-from sched_sql.moments import Row, micros_or_none
-from sched_sql.rows import JOB_COLUMNS, JOB_WIDTH, job_values, read_job, undecodable
+from sched_sql._shared import holds
+from sched_sql._shared.holds import HOLD_COLUMNS, HOLD_WIDTH, RECORD_COLUMNS, held_text
+from sched_sql._shared.moments import Row, micros_or_none
+from sched_sql._shared.rows import JOB_COLUMNS, JOB_WIDTH, job_values, read_job, undecodable
 from sched_sql.sqlite import nulls
 from sched_sql.sqlite.database import Database
 
@@ -45,11 +45,11 @@ _LOAD = f"SELECT {RECORD_COLUMNS} FROM sched_job WHERE id = ?"
 _VALUES = ", ".join("?" * JOB_WIDTH)
 INSERT = f"INSERT INTO sched_job ({JOB_COLUMNS}) VALUES ({_VALUES})"
 _OVERWRITE = f"UPDATE sched_job SET ({JOB_COLUMNS}) = ({_VALUES}), removed = 0 WHERE id = ?"
-_BURY = "UPDATE sched_job SET removed = 1, due_at = NULL, expires_at = NULL WHERE id = ?"
+_MAKE_TOMBSTONE = "UPDATE sched_job SET removed = 1, due_at = NULL, expires_at = NULL WHERE id = ?"
 _DELETE = "DELETE FROM sched_job WHERE id = ?"
-_LEAVE = "UPDATE sched_job SET held = ? WHERE id = ?"
-_KEEP = "UPDATE sched_job SET renewed_at = ?, lease_until = ?, alone_at = ? WHERE id = ?"
-_FREE = """
+_NOTE_HELD = "UPDATE sched_job SET held = ? WHERE id = ?"
+_RENEW = "UPDATE sched_job SET renewed_at = ?, lease_until = ?, alone_at = ? WHERE id = ?"
+_RELEASE = """
 UPDATE sched_job SET lease_until = NULL, renewed_at = NULL, alone_at = NULL, held = NULL,
     worker = CASE WHEN ? THEN worker END
 WHERE id = ?
@@ -92,16 +92,16 @@ class Records:
                 values = (*job_values(job, job.revision), job_id)
                 nulls.execute(self._database.connection, _OVERWRITE, values)
             else:
-                execute(_BURY, (job_id,))
+                execute(_MAKE_TOMBSTONE, (job_id,))
             if hold is not None:
-                execute(_LEAVE, (held_text(hold), job_id))
+                execute(_NOTE_HELD, (held_text(hold), job_id))
         if hold is None and was_held is not None:
             settled = row.ended == (was_held.token, was_held.worker)
-            execute(_FREE, (settled, job_id))
+            execute(_RELEASE, (settled, job_id))
         elif hold is not None and hold is not was_held:
             moments = (hold.renewed_at, hold.expires_at, hold.alone_at)
             values = (*map(micros_or_none, moments), job_id)
-            nulls.execute(self._database.connection, _KEEP, values)
+            nulls.execute(self._database.connection, _RENEW, values)
 
 
 # -- reading

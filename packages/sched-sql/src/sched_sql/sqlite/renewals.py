@@ -1,9 +1,9 @@
-"""Leases that are extended beside the database, while others have it locked.
+"""Leases that are extended while another program has the database locked.
 
-They are in a small file that only such renewals and the ends of leases touch, each under its lock.
-A lease lasts until the later of the two moments, so a database that was locked past it is no reason
-to end the claim. Who ends it ends its renewals before that is committed: where an owner and another
-worker come at the same moment, that lock lets one of them win.
+Such *unlocked* renewals are in a small file that only they and the ends of leases touch, each under
+the file's own lock. A lease lasts until the later of the two moments, so a database that was locked
+past it is no reason to end the claim. A worker that ends the claim ends its renewals before it
+commits: where the owner renews at the same moment, the file's lock lets one of them win.
 """
 
 from __future__ import annotations
@@ -24,8 +24,15 @@ from sched_core import Claim, Hold, Renewal
 from sched_core.clock import monotonic_seconds
 from sched_core.errors import BackendUnavailable
 from sched_core.row import renewed
-from sched_sql.moments import EARLIEST, LATEST, micros, micros_or_none, moment, moment_or_none
-from sched_sql.table import Now
+from sched_sql._shared.moments import (
+    EARLIEST,
+    LATEST,
+    micros,
+    micros_or_none,
+    moment,
+    moment_or_none,
+)
+from sched_sql._shared.table import Now
 
 PATIENCE = 0.5
 """Seconds to wait for the file; it is held for a moment, unless its holder is stopped."""
@@ -37,7 +44,7 @@ Fence = tuple[int, str]
 """Token and worker of a claim."""
 
 
-class Beside(NamedTuple):
+class UnlockedRenewal(NamedTuple):
     """A renewal: until when, when it was made, and since when its worker ran nothing else."""
 
     until: int
@@ -54,11 +61,11 @@ class Beside(NamedTuple):
 
 
 class Renewals:
-    """The renewals beside one database; usable from several threads.
+    """The unlocked renewals of one database; usable from several threads.
 
     Args:
         database: Its path.
-        folder: Of the file, which is made when it is first needed.
+        folder: The folder of the file, which is made when it is first needed.
         lives: Tells whether a worker is alive. Nothing is renewed for one that is not.
     """
 
@@ -90,16 +97,16 @@ class Renewals:
                 if key not in ended and micros(claim.expires_at) > oldest:
                     hold = renewed(_hold(claim, made.get(key)), at, lease, alone=renewal.alone)
                     until, alone_at = micros(hold.expires_at), micros_or_none(hold.alone_at)
-                    made[key] = Beside(until, micros(at), alone_at)
+                    made[key] = UnlockedRenewal(until, micros(at), alone_at)
                     held.append(evolve(claim, expires_at=hold.expires_at))
             self._write(made, ended, oldest)
         return held
 
-    def end(self, fences: Sequence[Fence], at: datetime) -> dict[Fence, Beside]:
+    def end(self, fences: Sequence[Fence], at: datetime) -> dict[Fence, UnlockedRenewal]:
         """End the renewals of claims that are about to be ended.
 
         Args:
-            fences: Of claims whose leases have ended in the database, which is locked by us.
+            fences: Claims whose leases have ended in the database, which the caller has locked.
             at: The moment.
 
         Returns:
@@ -110,28 +117,28 @@ class Renewals:
         """
         now, workers = micros(at), {worker for _, worker in fences}
         alive = {worker for worker in workers if self._lives(worker)}
-        found: dict[Fence, Beside] = {}
+        found: dict[Fence, UnlockedRenewal] = {}
         if not alive:
             made = self._made()
             for fence in fences:
-                if (beside := made.get(_key(*fence))) is not None:
-                    found[fence] = beside._replace(until=min(beside.until, now))
+                if (renewal := made.get(_key(*fence))) is not None:
+                    found[fence] = renewal._replace(until=min(renewal.until, now))
             return found
         with self._locked() as file:
             made, ended = _read(file)
             for token, worker in fences:
                 key = _key(token, worker)
-                beside = made.get(key)
-                if beside is not None:
-                    last = beside.until if worker in alive else min(beside.until, now)
-                    found[token, worker] = beside._replace(until=last)
-                if worker in alive and (beside is None or beside.until <= now):
+                renewal = made.get(key)
+                if renewal is not None:
+                    last = renewal.until if worker in alive else min(renewal.until, now)
+                    found[token, worker] = renewal._replace(until=last)
+                if worker in alive and (renewal is None or renewal.until <= now):
                     ended[key] = now
             self._write(made, ended, now - REMEMBERED)
         return found
 
-    def _made(self) -> dict[str, Beside]:
-        """Return all renewals, of workers that make no more."""
+    def _made(self) -> dict[str, UnlockedRenewal]:
+        """Return all renewals; for workers that are dead, and make no more."""
         try:
             file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
@@ -154,16 +161,16 @@ class Renewals:
                             f"which with `fuser {self._path}`"
                         )
                     pause.wait(0.001)
-                if os.fstat(file).st_nlink:  # else it was replaced meanwhile
+                if os.fstat(file).st_nlink:  # else it was replaced
                     yield file
                     return
             finally:
-                # A child that was forked meanwhile has the file open, too, and keeps no lock.
+                # A child that was forked in the meantime has the file open, too, and keeps no lock.
                 fcntl.flock(file, fcntl.LOCK_UN)
                 os.close(file)
 
-    def _write(self, made: dict[str, Beside], ended: dict[str, int], oldest: int) -> None:
-        """Replace the file: a process that is killed meanwhile leaves the old one."""
+    def _write(self, made: dict[str, UnlockedRenewal], ended: dict[str, int], oldest: int) -> None:
+        """Replace the file: a process that is killed before the end leaves the old one."""
         content = [
             {key: each for key, each in made.items() if each.until > oldest},
             {key: at for key, at in ended.items() if at > oldest},
@@ -176,7 +183,7 @@ class Renewals:
         new.replace(self._path)
 
 
-def _hold(claim: Claim, beside: Beside | None) -> Hold:
+def _hold(claim: Claim, renewal: UnlockedRenewal | None) -> Hold:
     """Return a claim as it is stored, as far as it is known without the database."""
     since = claim.claimed_at
     hold = Hold(
@@ -190,7 +197,7 @@ def _hold(claim: Claim, beside: Beside | None) -> Hold:
         None,
         None,
     )
-    return hold if beside is None else evolve(hold, alone_at=moment_or_none(beside.alone_at))
+    return hold if renewal is None else evolve(hold, alone_at=moment_or_none(renewal.alone_at))
 
 
 def _open(path: Path, flags: int = 0) -> int:
@@ -205,15 +212,17 @@ def _lock(file: int) -> bool:
     return True
 
 
-def _read(file: int) -> tuple[dict[str, Beside], dict[str, int]]:
+def _read(file: int) -> tuple[dict[str, UnlockedRenewal], dict[str, int]]:
     """Return what was renewed, and when other claims ended."""
     content = os.pread(file, os.fstat(file).st_size, 0)
     try:
         made, ended = json.loads(content)
     except ValueError:
         return {}, {}  # new, or a power loss took it, and all workers with it
-    besides = {key: Beside(*each) for key, each in dict(made).items() if _is_renewal(each)}
-    return besides, {key: at for key, at in dict(ended).items() if _is_moment(at)}
+    renewals = {
+        key: UnlockedRenewal(*each) for key, each in dict(made).items() if _is_renewal(each)
+    }
+    return renewals, {key: at for key, at in dict(ended).items() if _is_moment(at)}
 
 
 def _is_renewal(each: Any) -> bool:

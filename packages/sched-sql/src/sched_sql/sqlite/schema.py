@@ -15,8 +15,8 @@ from pathlib import Path
 
 from sched_core._support.logger import Logger
 from sched_core.errors import BackendError, BackendUnavailable, SchemaTooNew
-from sched_sql.holds import RECORD_COLUMNS
-from sched_sql.upgrade import OLD_COLUMNS, upgraded
+from sched_sql._shared.holds import RECORD_COLUMNS
+from sched_sql._shared.upgrade import OLD_COLUMNS, upgraded
 
 logger = Logger("sched_sql")
 
@@ -68,9 +68,9 @@ def migrate(
     """Apply, in one transaction, all migrations after a version.
 
     Args:
-        connection: To the database, under its lock: no worker of any version writes.
-        version: That it has.
-        path: Of the database.
+        connection: A connection to the database, under its lock: no worker of any version writes.
+        version: The version of the schema.
+        path: The database's path.
         lives: Tells whether a worker is alive.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How claims end in SQLite: in the common case two statements for a whole batch.
+"""Settlements in SQLite: in the common case two statements for a whole batch.
 
 The common case is that every claim still holds its job, no job was edited, and each occurrence got
 its one execution. It is tried for the whole batch, with all conditions in the statement; where a
@@ -15,14 +15,14 @@ from datetime import datetime
 
 from sched_core import Settled, Settlement
 from sched_core.row import WRITTEN
-from sched_sql.history import execution_values
-from sched_sql.moments import Row
-from sched_sql.rules import is_plain
+from sched_sql._shared.history import execution_values
+from sched_sql._shared.moments import Row
+from sched_sql._shared.rules import is_plain_run
+from sched_sql._shared.standings import RUN_COLUMNS, STEADY_COLUMNS, run_values, steady_values
 from sched_sql.sqlite import nulls
 from sched_sql.sqlite.database import Serial
 from sched_sql.sqlite.history import History
 from sched_sql.sqlite.records import Records
-from sched_sql.standings import RUN_COLUMNS, STEADY_COLUMNS, run_values, steady_values
 
 
 def _settle(columns: str) -> str:
@@ -39,7 +39,7 @@ _DOUBT = "UPDATE sched_job SET doubt = max(coalesce(doubt, 0), ?) WHERE id = ?"
 _SETTLE_STEADY, _SETTLE_RUN = _settle(STEADY_COLUMNS), _settle(RUN_COLUMNS)
 
 
-class Settling:
+class Settler:
     """Settles inside a transaction."""
 
     def __init__(
@@ -52,7 +52,7 @@ class Settling:
 
     def settle(self, settlements: Sequence[Settlement], now: datetime) -> list[Settled]:
         """Write settlements; return one answer for each."""
-        plain = [one for one in settlements if is_plain(one)]
+        plain = [one for one in settlements if is_plain_run(one)]
         if plain and not self._settle_as_one(plain):
             # Nothing else was written yet, and the lock is held. A savepoint would cost a copy of
             # each page for every batch.

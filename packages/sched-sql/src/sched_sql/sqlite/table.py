@@ -1,4 +1,4 @@
-"""The SQLite dialect: definitions and claims. Every rule is the one of ``sched_core.memory``."""
+"""Jobs and their history in one SQLite file. Every rule is that of :mod:`sched_core.row`."""
 
 # ruff: noqa: S608 -- statements are made of constants; values are bound
 
@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sched_core import (
@@ -15,7 +15,6 @@ from sched_core import (
     ExecutionQuery,
     Job,
     JobQuery,
-    JobStore,
     Page,
     Renewal,
     Settled,
@@ -23,13 +22,12 @@ from sched_core import (
     Undecodable,
     UndecodableExecution,
 )
-from sched_core.clock import FIRST, Clock
-from sched_core.errors import BackendError
-from sched_core.ports import Transaction
-from sched_sql.holds import RECORD_COLUMNS
-from sched_sql.moments import Row, micros
-from sched_sql.rows import job_values
-from sched_sql.rules import refuse_twins, revised
+from sched_core.clock import FIRST
+from sched_sql._shared.holds import RECORD_COLUMNS
+from sched_sql._shared.moments import Row, micros
+from sched_sql._shared.rows import job_values
+from sched_sql._shared.rules import reject_duplicate_ids, revised
+from sched_sql._shared.table import ClaimBatch, Now
 from sched_sql.sqlite import nulls, queries
 from sched_sql.sqlite.claims import Claims
 from sched_sql.sqlite.database import Database
@@ -38,19 +36,18 @@ from sched_sql.sqlite.failures import translate
 from sched_sql.sqlite.history import CHUNK, History
 from sched_sql.sqlite.records import INSERT, Record, Records, read_record
 from sched_sql.sqlite.renewals import Renewals
-from sched_sql.sqlite.settlements import Settling
+from sched_sql.sqlite.settlements import Settler
 from sched_sql.sqlite.workers import WorkerFiles, is_locked, worker_of
-from sched_sql.table import Asked, Now, Renew
 
 _GET = f"SELECT {RECORD_COLUMNS} FROM sched_job WHERE id = ? AND removed <> 1"
 
 
 class SqliteTable:
-    """Jobs and their history in one SQLite file; see :class:`sched_sql.table.Table`.
+    """Jobs and their history in one SQLite file; see :class:`sched_sql._shared.table.Table`.
 
     Args:
-        path: Of the file.
-        synchronous: Of adds, edits and settles: ``FULL`` or ``NORMAL``.
+        path: The file's path.
+        synchronous: SQLite's setting for adds, edits and settles: ``FULL`` or ``NORMAL``.
         timeout: Seconds to wait for a lock.
         create: Whether to make the file if it is missing.
     """
@@ -77,25 +74,6 @@ class SqliteTable:
     def failure(self, error: Exception) -> Exception:
         return translate(error, self._path)
 
-    def lane(self, method: str) -> str:
-        return "beside" if method == "renew_beside" else ""
-
-    def clock(self, clock: Clock) -> Clock:
-        return clock
-
-    @property
-    def descriptor(self) -> int | None:
-        return None
-
-    def silence(self) -> float:
-        return 0.0  # there is no descriptor
-
-    def may_listen(self) -> bool:
-        return False
-
-    def listen(self) -> None:
-        return
-
     def open(self, worker: str, now: Now) -> None:
         self._claims.worker = worker
         if not self._create:
@@ -103,7 +81,7 @@ class SqliteTable:
         self._database.open()
         with self._database.lock:
             self._workers.register(worker)
-        self.free_dead(now)
+        self.release_dead(now)
         self.changed()
 
     def close(self) -> None:
@@ -112,9 +90,6 @@ class SqliteTable:
 
     def cut_off(self) -> None:
         self._database.lock.cut_off()
-
-    async def leave(self) -> None:
-        return
 
     def forked(self) -> None:
         self._workers.let_go()
@@ -130,7 +105,8 @@ class SqliteTable:
     def due_since(self, now: Now) -> datetime | None:
         return self._claims.due_since(now())
 
-    def live_workers(self) -> Sequence[str] | None:
+    def live_workers(self) -> Sequence[str]:
+        """Return the other workers that are alive."""
         alive = [path for path in self._workers.others() if is_locked(path)]
         return [worker for path in alive if (worker := worker_of(path))]
 
@@ -138,7 +114,7 @@ class SqliteTable:
 
     def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
         values = [job_values(job, 0) for job in jobs]
-        refuse_twins(jobs)
+        reject_duplicate_ids(jobs)
         with self._database.write() as serial:
             connection = self._database.connection
             stored = {
@@ -205,17 +181,13 @@ class SqliteTable:
     def earliest(self, now: Now, horizon: datetime) -> datetime | None:
         return self._claims.earliest(horizon)
 
-    def claim(self, asked: Asked, lease: timedelta, now: Now) -> None:
-        self._claims.claim(asked, lease, now)
+    def claim(self, batch: ClaimBatch, lease: timedelta, now: Now) -> None:
+        self._claims.claim(batch, lease, now)
 
     def renew(self, renewals: Sequence[Renewal], lease: timedelta, now: Now) -> Sequence[Claim]:
         return self._claims.renew(renewals, lease, now)
 
-    @property
-    def beside(self) -> Renew:
-        return self.renew_beside
-
-    def renew_beside(
+    def renew_unlocked(
         self, renewals: Sequence[Renewal], lease: timedelta, now: Now
     ) -> Sequence[Claim]:
         """Extend leases without the database."""
@@ -227,10 +199,11 @@ class SqliteTable:
     def settle(self, settlements: Sequence[Settlement], now: Now) -> Sequence[Settled]:
         with self._database.write() as serial:
             connection = self._database.connection
-            settling = Settling(connection, self._records, self._history, serial)
-            return settling.settle(settlements, now())
+            settler = Settler(connection, self._records, self._history, serial)
+            return settler.settle(settlements, now())
 
-    def free_dead(self, now: Now) -> bool:
+    def release_dead(self, now: Now) -> bool:
+        """End the leases of workers whose processes are gone; return whether there were any."""
         suspects = [path for path in self._workers.others() if not is_locked(path)]
         if not suspects:
             return False
@@ -260,19 +233,6 @@ class SqliteTable:
             "SELECT rowid, worker FROM sched_job WHERE worker = ? AND lease_until IS NOT NULL",
             (worker,),
         )
-
-    # -- transactions of others
-
-    def within(self, connection: object) -> JobStore:
-        raise _no_transactions()
-
-    def transaction(
-        self,
-        claim: Claim,
-        decide: Callable[[Job | None], Settlement],
-        committed: Callable[[Settlement], None],
-    ) -> Transaction:
-        raise _no_transactions()
 
     # -- the history
 
@@ -304,7 +264,3 @@ class SqliteTable:
             "LIMIT ?)",
             (at, *values, CHUNK),
         ).rowcount
-
-
-def _no_transactions() -> BackendError:
-    return BackendError("jobs in SQLite cannot be written in transactions of others")

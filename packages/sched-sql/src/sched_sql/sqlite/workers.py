@@ -1,4 +1,4 @@
-"""Which workers are alive: a file per worker, locked by its process for as long as it lives.
+"""The workers that are alive: a file per worker, locked by its process as long as it lives.
 
 The operating system lets go of the lock however the process ends, so no worker has to wait for a
 lease to find out. What else lies in the directory is not ours, and is passed over.
@@ -98,7 +98,7 @@ def is_locked(path: Path) -> bool:
     try:
         file = _open(path)
     except OSError:
-        return True  # gone meanwhile, or not ours to judge
+        return True  # it is gone by now, or not readable
     try:
         # Shared, so that of two that look at a dead worker's file none takes it for alive.
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

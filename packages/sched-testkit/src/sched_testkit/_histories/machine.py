@@ -1,7 +1,7 @@
 """``machine(harness)``: whole histories on one backend, judged by the oracle after every step.
 
 The real :class:`~sched_core.Scheduler`, twice on one place, with one fake clock. Hypothesis chooses
-what happens, and shrinks a history that goes wrong; its steps are told as a numbered list.
+what happens, and shrinks a history that goes wrong; the error lists its steps.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ from sched_core import (
     Retry,
     Schedule,
 )
-from sched_testkit._histories.world import Act, World
-from sched_testkit._oracle.annals import Wrong
+from sched_testkit._histories.world import HandlerAction, World
+from sched_testkit._oracle.violation import Violation
 from sched_testkit._suite.failure import innermost
-from sched_testkit.harness import Harness, fresh
+from sched_testkit._suite.port import fresh
+from sched_testkit.harness import Harness
 
 S = timedelta(seconds=1)
 IDS = ("a", "b", "c")
@@ -86,7 +87,7 @@ _policies = st.sampled_from(tuple(POLICIES))
 _spans = st.sampled_from(SPANS)
 _acts = st.lists(
     st.builds(
-        Act,
+        HandlerAction,
         does=st.sampled_from(
             (
                 "nothing",
@@ -108,7 +109,7 @@ _acts = st.lists(
 
 
 class Histories(RuleBasedStateMachine):
-    """What may happen. :func:`machine` gives it a harness."""
+    """Every step that a history may have. :func:`machine` gives it a harness."""
 
     harness: Harness
     loop = "asyncio"
@@ -143,22 +144,22 @@ class Histories(RuleBasedStateMachine):
                 await act(*arguments, **options)
                 await self.world.look()
             if scope.cancelled_caught:
-                raise Wrong("a step did not end")
+                raise Violation("a step did not end")
 
         try:
             self._portal.call(step)
-        except BaseException as error:  # noqa: BLE001 -- told, and raised again
+        except BaseException as error:  # noqa: BLE001 -- raised again with the story
             self.failed = True
             found = innermost(error)
-            found.add_note("\nWhat happened:\n" + self.world.told())
+            found.add_note("\nWhat happened:\n" + self.world.narration())
             raise found from None
 
     def _alive(self, wanted: str) -> str:
-        alive = self.world.oracle.alive()
+        alive = self.world.oracle.known.alive()
         return wanted if wanted in alive else alive[0]
 
     def _any(self) -> bool:
-        return bool(self.world.oracle.current)
+        return bool(self.world.oracle.known.current)
 
     def _schedule(self, name: str) -> Schedule:
         schedule = SCHEDULES[name]
@@ -178,7 +179,7 @@ class Histories(RuleBasedStateMachine):
     def add(self, which: int, job: str, schedule: str, policy: str, declared: bool) -> None:
         """Submit or ensure a job; where the id is taken, ensure it."""
         spec = JobSpec(job, self._schedule(schedule), policy=POLICIES[policy])
-        if job in self.world.oracle.current:
+        if job in self.world.oracle.known.current:
             self._step(self.world.ensure, which, spec)
         else:
             self._step(self.world.submit, which, spec, declared=declared)
@@ -187,7 +188,7 @@ class Histories(RuleBasedStateMachine):
     @rule(which=_which, job=_ids)
     def ensure_same(self, which: int, job: str) -> None:
         """Ensure a job as it is."""
-        spec = self.world.oracle.current[self._alive(job)].spec
+        spec = self.world.oracle.known.current[self._alive(job)].spec
         assert spec is not None
         self._step(self.world.ensure, which, spec)
 
@@ -239,24 +240,24 @@ class Histories(RuleBasedStateMachine):
 
     @rule(span=_spans)
     def wait(self, span: int) -> None:
-        """Let time pass with nobody at work."""
+        """Let time pass while no worker runs."""
         self._step(self.world.advance, span * S)
 
     @rule(span=_spans, which=_which, acts=_acts)
-    def work(self, span: int, which: int, acts: list[Act]) -> None:
+    def work(self, span: int, which: int, acts: list[HandlerAction]) -> None:
         """Let time pass, then run what is due."""
         self._step(self.world.advance, span * S)
         self._step(self.world.run, which, acts)
 
     @rule(span=_spans, which=_which, kind=st.sampled_from(MISHAPS))
     def mishap(self, span: int, which: int, kind: str) -> None:
-        """Let time pass, then run what is due on an instance that something happens to."""
+        """Let time pass, then run what is due on a process that has a mishap."""
         self._step(self.world.advance, span * S)
         self._step(self.world.mishap, which, kind)
 
     @rule(which=_which, plain=st.booleans())
     def restart(self, which: int, plain: bool) -> None:
-        """End an instance and start another, whose handler is a coroutine or a plain function."""
+        """End a process and start another, whose handler is a coroutine or a plain function."""
         self._step(self.world.restart, which, plain=plain)
 
     @rule(span=st.sampled_from((1, 31, 100, 1500)))
@@ -284,7 +285,7 @@ def run_histories(
     loop: str = "asyncio",
     shrink: bool = True,
 ) -> None:
-    """Run so many histories of so many steps; the first wrong one is raised, shrunk and told."""
+    """Run so many histories of so many steps; raise the first wrong one, shrunk, with its story."""
     left_out = {Phase.explain} if shrink else {Phase.explain, Phase.shrink}
     logger = logging.getLogger("sched_core")
     logger.disabled = True  # handlers fail by the thousand here, all of them on purpose

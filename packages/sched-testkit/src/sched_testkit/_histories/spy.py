@@ -1,4 +1,4 @@
-"""A backend seen through a glass: the oracle learns of claims, and the machine can break it."""
+"""A backend that the oracle watches, and that the state machine can break."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from sched_core import (
     Settled,
     Settlement,
 )
-from sched_testkit._oracle.chronicle import Chronicle
+from sched_testkit._oracle.oracle import Oracle
 
 
-class Watched:
-    """Hands everything on to a backend, as long as its process lives and reaches the store.
+class SpyBackend:
+    """Passes every call to a backend, as long as its process lives and reaches the store.
 
     Attributes:
-        dies: At what moment the process dies: ``claimed``, ``settling`` or ``settled``.
-        dead: Nothing goes through any more.
-        cut: Claims and renewals do not go through.
-        stall: Renewals hang until it is set.
+        crash_at: The moment at which the process dies: ``claimed``, ``settling`` or ``settled``.
+        dead: Whether the process has died: no call goes through any more.
+        is_cut_off: Whether claims and renewals do not reach the store.
+        renewals_hang_until: An event for which renewals wait.
     """
 
     def __init__(
         self,
         inner: Backend,
-        oracle: Chronicle,
+        oracle: Oracle,
         noting: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self.inner, self.oracle, self.noting = inner, oracle, noting
         self.worker = ""
-        self.dies: str | None = None
-        self.dead = self.cut = False
-        self.stall: anyio.Event | None = None
+        self.crash_at: str | None = None
+        self.dead = self.is_cut_off = False
+        self.renewals_hang_until: anyio.Event | None = None
         self.renewals = 0
         self._under_way = 0
         self._rested = anyio.Event()
@@ -73,51 +73,51 @@ class Watched:
                 self._rested.set()
 
     async def at_rest(self) -> None:
-        """Wait for the answers to claims and settlements: what they did is not known before."""
+        """Wait for the answers to claims and settlements: their effect is not known before."""
         while self._under_way:
             await self._rested.wait()
 
     def _check(self) -> None:
         if self.dead:
             raise BackendError("the process is dead")
-        if self.cut:
+        if self.is_cut_off:
             raise BackendUnavailable("the store cannot be reached")
 
     def _die(self, when: str) -> None:
-        if self.dies == when:
+        if self.crash_at == when:
             self.dead = True
             with self.noting():
                 self.oracle.crashed(self.worker)
             raise BackendError("the process is dead")
 
     async def claim_due(self, room: Room) -> Claimed:
-        """Report every claim, and what was told of lost ones."""
+        """Report every claim, and the executions of lost ones."""
         self._check()
         with self._counted():
             claimed = await self.inner.claim_due(room)
         assert self._clock is not None
         with self.noting():
-            self.oracle.lapsed(claimed.lapsed, self._clock.now())
+            self.oracle.claims.lapsed(claimed.lapsed, self._clock.now())
             for claim in claimed.claims:
-                self.oracle.claimed(claim, self._clock.now())
+                self.oracle.claims.claimed(claim, self._clock.now())
         if claimed.claims:
             self._die("claimed")
         return claimed
 
     async def renew(self, renewals: Sequence[Renewal]) -> Sequence[Claim]:
         """Report every renewal."""
-        if self.stall is not None:
-            await self.stall.wait()
+        if self.renewals_hang_until is not None:
+            await self.renewals_hang_until.wait()
         self._check()
         renewed = await self.inner.renew(renewals)
         assert self._clock is not None
         with self.noting():
-            self.oracle.renewed(renewals, renewed, self._clock.now())
+            self.oracle.claims.renewed(renewals, renewed, self._clock.now())
         self.renewals += 1
         return renewed
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
-        """Report what came of every settlement."""
+        """Report the outcome of every settlement."""
         self._die("settling")
         if self.dead:
             raise BackendError("the process is dead")

@@ -3,111 +3,116 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
+
+from attrs import define
 
 from sched_core import Execution, FixedDelay, Kind, Status
-from sched_testkit._oracle.annals import Epoch, Life, Request, Wrong, at
+from sched_testkit._oracle.incarnations import Incarnation, Request, ScheduleEra
+from sched_testkit._oracle.known import Known
+from sched_testkit._oracle.observed import Observed
+from sched_testkit._oracle.violation import Violation, at
 
 STILL_RUNNING = "still running"
-Key = tuple[str, int]
-"""Of an occurrence: the incarnation and the number."""
-MARKED = timedelta(minutes=100)
-"""How far ahead the moment that a mark is for is looked for."""
+SKIP_REACHES = timedelta(minutes=100)
+"""How far ahead the oracle looks for the moment that a skip has marked."""
 
 
+@define
 class Accounting:
-    """What is known of a history, and what must be true of it at its end.
+    """Judges what must be true of a history at its end.
 
     Attributes:
-        jitter: The most that any of its policies has.
-        set_back: Whether the clock was set back: what has run may then seem early.
+        known: What was commanded.
+        observed: What was seen of each occurrence.
+        jitter: The longest jitter that any policy of the history has.
     """
 
-    def __init__(self) -> None:
-        self.jitter = timedelta(minutes=5)
-        self.lives: dict[str, Life] = {}
-        self.finals: dict[Key, tuple[int, Execution]] = {}
-        self.names: dict[Key, tuple[Kind, datetime]] = {}
-        self.starts: dict[Key, int] = {}
-        self.attempts: dict[Key, int] = {}
-        self.args: dict[Key, Any] = {}
-        self.set_back = False
+    known: Known
+    observed: Observed
+    jitter: timedelta = timedelta(minutes=5)
 
     def expect_ends_in_pause(self, uid: str, now: datetime) -> None:
-        """Expect that what a pause does not hold has ended before it does."""
-        life = self.lives[uid]
-        pause = life.paused_at(now)
+        """Expect that what the pause in force does not hold has ended."""
+        incarnation = self.known.incarnations[uid]
+        pause = incarnation.paused_at(now)
         if pause is None:
             return
-        for number in life.cancels:
-            if (uid, number) not in self.finals:
-                raise Wrong(f"{number} was to be cancelled, and waits for the pause's end")
-        for asked in life.requests:
-            plain = asked.kind is Kind.TRIGGERED and asked.args is None
-            if plain and asked.seq > pause.asked_seq and (uid, asked.number) not in self.finals:
-                raise Wrong(f"{asked.number} was asked for inside the pause, and waits")
+        for number in incarnation.cancels:
+            if (uid, number) not in self.observed.finals:
+                raise Violation(f"{number} was to be cancelled, and waits for the pause's end")
+        for asked in incarnation.requests:
+            if (
+                asked.is_plain
+                and asked.seq > pause.asked_seq
+                and (uid, asked.number) not in self.observed.finals
+            ):
+                raise Violation(f"{asked.number} was asked for inside the pause, and waits")
 
     def account(self, horizon: datetime) -> None:
-        """Expect that all has its end that must have one."""
-        for key in (*self.starts, *self.attempts):
-            if key not in self.finals:
-                raise Wrong(f"{key} was begun and has no final execution")
-        for life in self.lives.values():
-            finals = [found for (uid, _), (_, found) in self.finals.items() if uid == life.uid]
+        """Expect that everything that must end before the horizon has ended."""
+        for key in (*self.observed.starts, *self.observed.attempts):
+            if key not in self.observed.finals:
+                raise Violation(f"{key} was begun and has no final execution")
+        for incarnation in self.known.incarnations.values():
+            finals = self.observed.finals_of(incarnation.uid)
             scheduled = [found for found in finals if found.kind is Kind.SCHEDULED]
-            for epoch in life.epochs:
-                self._moments(life, epoch, scheduled, horizon)
-            self._contents(life, scheduled)
-            self._requests(life, finals)
-            self._skips(life, scheduled)
+            for era in incarnation.eras:
+                self._moments(incarnation, era, scheduled, horizon)
+            self._contents(incarnation, scheduled)
+            self._requests(incarnation, finals)
+            self._skips(incarnation, scheduled)
 
-    def _contents(self, life: Life, scheduled: list[Execution]) -> None:
-        """Expect that what an execution says it stands for is true."""
+    def _contents(self, incarnation: Incarnation, scheduled: list[Execution]) -> None:
+        """Expect that each execution covers the moments that it says it covers."""
         for found in scheduled:
-            first = life.epoch_of(found.number)
-            place = life.epochs.index(first)
-            mine = [epoch for epoch in life.epochs[: place + 1] if epoch.has(found.scheduled_at)]
+            first = incarnation.era_of(found.number)
+            place = incarnation.eras.index(first)
+            mine = [era for era in incarnation.eras[: place + 1] if era.has(found.scheduled_at)]
             if not mine:
-                raise Wrong(f"{found.id}: {at(found.scheduled_at)} is no moment of its schedule")
-            if found.coalesced_until is None or (self.set_back and life.pauses):
+                raise Violation(
+                    f"{found.id}: {at(found.scheduled_at)} is no moment of its schedule"
+                )
+            if found.coalesced_until is None or (self.known.set_back and incarnation.pauses):
                 continue
-            known = [epoch for epoch in mine if not isinstance(epoch.schedule, FixedDelay)]
-            place = life.epochs.index((known or mine)[-1])
+            known = [era for era in mine if not isinstance(era.schedule, FixedDelay)]
+            place = incarnation.eras.index((known or mine)[-1])
             until = found.coalesced_until
             covered = [
                 moment
-                for epoch in self._covered(life, found, place)
-                for moment in epoch.moments(until if epoch.end is None else min(until, epoch.end))
+                for era in self._covered(incarnation, found, place)
+                for moment in era.moments(until if era.end is None else min(until, era.end))
                 if found.scheduled_at < moment
-                and (epoch is life.epochs[place] or epoch.anchor < moment)
-                and moment not in epoch.cancelled
-                and not life.is_taken(moment, epoch)
+                and (era is incarnation.eras[place] or era.anchor < moment)
+                and moment not in era.cancelled
+                and not incarnation.is_taken(moment, era)
             ]
-            apart = sum(self._is_told_apart(found, moment, scheduled) for moment in covered)
-            if covered and found.coalesced_until != covered[-1] and not self.set_back:
-                raise Wrong(f"{found.id} ends at {at(found.coalesced_until)}: that is no moment")
-            if len(covered) - apart != found.coalesced and not self.set_back:
-                raise Wrong(
+            apart = sum(self._is_apart(found, moment, scheduled) for moment in covered)
+            if covered and found.coalesced_until != covered[-1] and not self.known.set_back:
+                raise Violation(
+                    f"{found.id} ends at {at(found.coalesced_until)}: that is no moment"
+                )
+            if len(covered) - apart != found.coalesced and not self.known.set_back:
+                raise Violation(
                     f"{found.id} {found.status.value} {at(found.scheduled_at)} says "
                     f"{found.coalesced} until {at(found.coalesced_until)}, not {len(covered)}"
                 )
 
-    def _covered(self, life: Life, found: Execution, place: int) -> list[Epoch]:
-        """Return the epochs that an occurrence may stand for moments of.
+    def _covered(self, incarnation: Incarnation, found: Execution, place: int) -> list[ScheduleEra]:
+        """Return the eras whose moments an occurrence may cover.
 
-        What an edit has superseded is no part of the schedule that the edit has brought.
+        What an edit has superseded does not belong to the schedule that the edit has brought.
         """
-        seq = self.finals[found.uid, found.number][0]
+        seq = self.observed.finals[found.uid, found.number][0]
         edited = found.status is Status.SUPERSEDED and not found.token
-        if not edited or (life.removed is not None and life.removed < seq):
-            return life.epochs[place:]
-        newest = [epoch for epoch in life.epochs if epoch.seq < seq][-1]
-        before = [epoch for epoch in life.epochs[place:] if epoch.seq < newest.seq]
-        return before or life.epochs[place : place + 1]
+        if not edited or (incarnation.removed is not None and incarnation.removed < seq):
+            return incarnation.eras[place:]
+        newest = [era for era in incarnation.eras if era.seq < seq][-1]
+        before = [era for era in incarnation.eras[place:] if era.seq < newest.seq]
+        return before or incarnation.eras[place : place + 1]
 
     @staticmethod
-    def _is_told_apart(mine: Execution, moment: datetime, scheduled: list[Execution]) -> bool:
-        """Whether another execution says what became of a moment that passed meanwhile."""
+    def _is_apart(mine: Execution, moment: datetime, scheduled: list[Execution]) -> bool:
+        """Whether another execution accounts for a moment that passed during the run."""
         return any(
             found is not mine
             and (
@@ -122,117 +127,129 @@ class Accounting:
         )
 
     def _moments(
-        self, life: Life, epoch: Epoch, scheduled: list[Execution], horizon: datetime
+        self,
+        incarnation: Incarnation,
+        era: ScheduleEra,
+        scheduled: list[Execution],
+        horizon: datetime,
     ) -> None:
         """Expect that each moment of a schedule was accounted for, once."""
-        end = horizon - self.jitter if epoch.end is None else epoch.end
-        cancelled = {found.scheduled_at for found in scheduled if found.number in life.cancels}
-        for moment in epoch.moments(end):
-            own, covering, apart = self._told_of(moment, epoch, life, scheduled)
-            told = f"{life.uid} {at(moment)}: {own} own, {covering} covering"
-            if moment in epoch.cancelled:
+        end = horizon - self.jitter if era.end is None else era.end
+        cancelled = {
+            found.scheduled_at for found in scheduled if found.number in incarnation.cancels
+        }
+        for moment in era.moments(end):
+            own, covering, apart = self._executions_of(moment, era, incarnation, scheduled)
+            what = f"{incarnation.uid} {at(moment)}: {own} own, {covering} covering"
+            if moment in era.cancelled:
                 if own:
-                    raise Wrong(f"{told}: it had been cancelled before the edit")
+                    raise Violation(f"{what}: it had been cancelled before the edit")
                 continue
-            pause = life.around(moment, epoch)
+            pause = incarnation.pause_around(moment, era)
             if apart and own + covering > 1:
-                covering -= 1  # a range that goes on behind what was skipped
+                covering -= 1  # a range that goes on after the skipped moments
             if own > 1 or covering > 1 or (own and covering and not pause):
-                raise Wrong(told)
+                raise Violation(what)
             if pause is not None:
-                if own and moment not in pause.begun | cancelled and moment != epoch.last:
-                    raise Wrong(f"{told}, inside a pause")
-                if own or covering or life.is_taken(moment, epoch):
+                if own and moment not in pause.begun | cancelled and moment != era.last:
+                    raise Violation(f"{what}, inside a pause")
+                if own or covering or incarnation.is_taken(moment, era):
                     continue
-            if own and epoch.must is not None and moment <= epoch.must and not apart:
-                raise Wrong(f"{told}: it had run before the edit")
-            if own + covering == 1 or (epoch.may is not None and moment <= epoch.may):
+            if own and era.must is not None and moment <= era.must and not apart:
+                raise Violation(f"{what}: it had run before the edit")
+            if own + covering == 1 or (era.may is not None and moment <= era.may):
                 continue
-            if epoch.end is not None and epoch.paused is not None and moment > epoch.paused:
+            if era.end is not None and era.paused is not None and moment > era.paused:
                 continue
-            if self.set_back and epoch.end is not None:
+            if self.known.set_back and era.end is not None:
                 continue
-            if epoch.held is not None and epoch.held[0] < moment <= epoch.held[1]:
-                continue  # what the run stood for that was lost with it
-            raise Wrong(told)
+            if era.held is not None and era.held[0] < moment <= era.held[1]:
+                continue  # the lost run covered it
+            raise Violation(what)
 
-    def _told_of(
-        self, moment: datetime, epoch: Epoch, life: Life, scheduled: list[Execution]
+    def _executions_of(
+        self,
+        moment: datetime,
+        era: ScheduleEra,
+        incarnation: Incarnation,
+        scheduled: list[Execution],
     ) -> tuple[int, int, bool]:
         """Return how many executions are of a moment, and how many cover it.
 
         The third says whether one of them is apart from the occurrence that was under way.
         """
-        place = life.epochs.index(epoch)
+        place = incarnation.eras.index(era)
         own: list[Execution] = []
         kept: list[Execution] = []
         covering: list[tuple[Execution, bool]] = []
         apart = False
         for found in scheduled:
-            of = life.epochs.index(life.epoch_of(found.number))
+            of = incarnation.eras.index(incarnation.era_of(found.number))
             rest = found.status is Status.SUPERSEDED and found.attempt == 0
-            since = self.finals[found.uid, found.number][0]
+            since = self.observed.finals[found.uid, found.number][0]
             # An edit gives what it supersedes behind a held occurrence numbers of the new schedule.
-            early = rest and not found.token and (epoch.end_seq is None or since <= epoch.end_seq)
+            early = rest and not found.token and (era.end_seq is None or since <= era.end_seq)
             mine = (of == place and not early) or (rest and of == place + 1)
             if found.scheduled_at == moment and mine:
                 own.append(found)
-            elif found.scheduled_at == moment and of < place and since > epoch.seq:
-                kept.append(found)  # the new schedule has taken it over, perhaps
+            elif found.scheduled_at == moment and of < place and since > era.seq:
+                kept.append(found)  # perhaps the new schedule has taken it over
                 continue
             elif (
                 found.coalesced_until is not None
                 and of <= place + rest
                 and found.scheduled_at < moment <= found.coalesced_until
             ):
-                # A schedule may come with a moment that passed before it came: one of its own.
-                covering.append((found, of == place or epoch.anchor < moment))
+                # A new schedule may have a moment of its own that passed before it took effect.
+                covering.append((found, of == place or era.anchor < moment))
             else:
                 continue
             apart = apart or rest or found.reason == STILL_RUNNING
         if own:
             covering = [(found, shared) for found, shared in covering if shared]
         if not own and not covering:
-            ended = epoch.end is not None and not self.set_back
+            ended = era.end is not None and not self.known.set_back
             own = [found for found in kept if ended or found.status is not Status.SUPERSEDED]
-            apart = apart or bool(own)  # it was under way already: no run of the new schedule
+            apart = apart or bool(own)  # it was already under way: no run of the new schedule
         return len(own), len(covering), apart
 
-    def _requests(self, life: Life, finals: list[Execution]) -> None:
+    def _requests(self, incarnation: Incarnation, finals: list[Execution]) -> None:
         """Expect that each request had its end, after it was made."""
-        for asked in life.requests:
-            key = (life.uid, asked.number)
-            if key not in self.finals:
-                raise Wrong(f"{key} was asked for at {asked.seq}, and has no end")
-            kind = self.finals[key][1].kind
+        for asked in incarnation.requests:
+            key = (incarnation.uid, asked.number)
+            if key not in self.observed.finals:
+                raise Violation(f"{key} was asked for at {asked.seq}, and has no end")
+            kind = self.observed.finals[key][1].kind
             if kind is not asked.kind:
-                raise Wrong(f"{key} was asked for at {asked.seq}, and its end is {kind.value}")
-            plain = asked.kind is Kind.TRIGGERED and asked.args is None
-            if plain and self.starts.get(key, self.finals[key][0]) < asked.seq:
-                raise Wrong(f"{key} had begun before it was asked for at {asked.seq}")
-            if asked.args is not None and self.args.get(key, asked.args) != asked.args:
-                raise Wrong(f"{key} was told {self.args[key]}, not {asked.args}")
+                raise Violation(f"{key} was asked for at {asked.seq}, and its end is {kind.value}")
+            if (
+                asked.is_plain
+                and self.observed.starts.get(key, self.observed.finals[key][0]) < asked.seq
+            ):
+                raise Violation(f"{key} had begun before it was asked for at {asked.seq}")
+            if asked.args is not None and self.observed.args.get(key, asked.args) != asked.args:
+                raise Violation(f"{key} got {self.observed.args[key]}, not {asked.args}")
             if asked.kind is Kind.BACKFILLED:
-                self._backfilled(life, asked, finals)
-        told = {asked.number for asked in life.requests}
-        for uid, number in self.names:
-            kind = self.names[uid, number][0]
-            if uid == life.uid and kind == Kind.TRIGGERED and number not in told:
-                raise Wrong(f"{number} runs, and nobody asked for it")
+                self._backfilled(incarnation, asked, finals)
+        asked_for = {asked.number for asked in incarnation.requests}
+        for uid, number in self.observed.names:
+            kind = self.observed.names[uid, number][0]
+            if uid == incarnation.uid and kind == Kind.TRIGGERED and number not in asked_for:
+                raise Violation(f"{number} runs, and no command asked for it")
 
     @staticmethod
-    def _backfilled(life: Life, asked: Request, finals: list[Execution]) -> None:
+    def _backfilled(incarnation: Incarnation, asked: Request, finals: list[Execution]) -> None:
         """Expect an execution for each moment of a range, or one for the rest."""
         # Asked for again, it is the same request, of the schedule that it was asked for with.
         span = asked.since, asked.until
-        first = min(one.seq for one in life.requests if (one.since, one.until) == span)
-        epoch = [each for each in life.epochs if each.seq <= first][-1]
+        first = min(one.seq for one in incarnation.requests if (one.since, one.until) == span)
+        era = incarnation.era_at(first)
         if asked.until is None or asked.since is None:
             return
-        if epoch is not life.epochs[-1]:
-            return  # edited meanwhile: the rest is of another schedule
+        if era is not incarnation.eras[-1]:
+            return  # an edit came between: the rest belongs to another schedule
         mine = [found for found in finals if found.kind is Kind.BACKFILLED]
-        for moment in epoch.moments(asked.until):
+        for moment in era.moments(asked.until):
             if moment < asked.since:
                 continue
             found = sum(
@@ -243,34 +260,34 @@ class Accounting:
                 )
                 for each in mine
             )
-            ranges = {(one.number, one.since, one.until) for one in life.requests}
+            ranges = {(one.number, one.since, one.until) for one in incarnation.requests}
             most = sum(
                 since is not None and until is not None and since <= moment <= until
                 for _, since, until in ranges
             )
             if not 1 <= found <= most:
-                raise Wrong(f"backfill of {at(moment)}: {found} executions, {most} asked for")
+                raise Violation(f"backfill of {at(moment)}: {found} executions, {most} asked for")
 
-    def _skips(self, life: Life, scheduled: list[Execution]) -> None:
-        """Expect that a moment that was marked did not run."""
+    def _skips(self, incarnation: Incarnation, scheduled: list[Execution]) -> None:
+        """Expect that the moment marked by ``skip_next`` did not run."""
         skipped = [
             found for found in scheduled if found.status is Status.SKIPPED and not found.reason
         ]
-        if len(skipped) > len(life.skips):
-            raise Wrong(f"{len(skipped)} skipped, {len(life.skips)} asked for")
-        if not life.skips or self.set_back or life.unskipped:
+        if len(skipped) > len(incarnation.skips):
+            raise Violation(f"{len(skipped)} skipped, {len(incarnation.skips)} asked for")
+        if not incarnation.skips or self.known.set_back or incarnation.unskipped:
             return
-        seq, asked = life.skips[-1]
-        epoch = [each for each in life.epochs if each.seq <= seq][-1]
-        if epoch.end_seq is not None:
+        seq, asked = incarnation.skips[-1]
+        era = incarnation.era_at(seq)
+        if era.end_seq is not None:
             return
-        for moment in epoch.moments(asked + MARKED):
+        for moment in era.moments(asked + SKIP_REACHES):
             if moment <= asked:
                 continue
-            if life.around(moment, epoch) and moment != epoch.last:
+            if incarnation.pause_around(moment, era) and moment != era.last:
                 return  # a pause has taken it
             for found in scheduled:
-                passed = {Status.SKIPPED, Status.MISSED, Status.CANCELLED, Status.SUPERSEDED}
-                if found.scheduled_at == moment and found.status not in passed:
-                    raise Wrong(f"{at(moment)} was to be skipped, and {found.status.value}")
+                never_ran = {Status.SKIPPED, Status.MISSED, Status.CANCELLED, Status.SUPERSEDED}
+                if found.scheduled_at == moment and found.status not in never_ran:
+                    raise Violation(f"{at(moment)} was to be skipped, and {found.status.value}")
             return

@@ -54,8 +54,8 @@ class Entry:
             return False
         return (execution.uid, execution.number) == (hold.uid, hold.pending.number)
 
-    def stands_for(self, end: Execution) -> None:
-        """Keep with the claim what the end stands for that was left to it."""
+    def covers(self, end: Execution) -> None:
+        """Keep with the claim what the last execution covers that was left to the claim."""
         hold = self.hold
         if hold is not None and hold.pending is not None and end.final:
             until = end.coalesced_until

@@ -65,7 +65,7 @@ class Model:
         self.gone: set[str] = set()
         """Workers that have ended. A freedom: their claims may be lost before the lease ends."""
         self._waits: dict[str, tuple[int, datetime, datetime]] = {}
-        """Of jobs whose lost occurrence waits: its number, and from when until when it is due."""
+        """A lost occurrence that waits, by job: its number, and from when until when it is due."""
         self._revisions: dict[str, set[int]] = {}
         self._tokens: dict[str, int] = {}
         self._fences: set[tuple[str, Fence]] = set()
@@ -149,7 +149,7 @@ class Model:
         """Compare what was read, keep the hold, write no execution of what is held."""
         if self._edits(job, got):
             self._store(job)
-            self._write_beside(self.entry(job.id), executions)
+            self._write_or_leave(self.entry(job.id), executions)
             self._answered(got, Job)
             self.shown(got)
 
@@ -158,7 +158,7 @@ class Model:
         if self._edits(job, got):
             same(None, got, f"remove({job.id!r})")
             entry = self.entry(job.id)
-            self._write_beside(entry, executions)
+            self._write_or_leave(entry, executions)
             self.entries[job.id] = Entry(hold=entry.hold)
 
     def _edits(self, job: Job, got: Any) -> bool:
@@ -393,11 +393,11 @@ class Model:
         for executions in self.owed.values():
             yield from executions
 
-    def _write_beside(self, entry: Entry, executions: Iterable[Execution]) -> None:
+    def _write_or_leave(self, entry: Entry, executions: Iterable[Execution]) -> None:
         self._write([each for each in executions if not entry.left_to_claim(each)])
         for each in executions:
             if entry.left_to_claim(each):
-                entry.stands_for(each)
+                entry.covers(each)
 
     def _write(self, executions: Sequence[Execution]) -> list[Execution]:
         for each in executions:

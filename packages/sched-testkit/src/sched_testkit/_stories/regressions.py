@@ -71,7 +71,7 @@ BY_OURS: tuple[Story, ...] = (
         _claim(most=1),
         _claim(1, most=1),
     ),
-    # SQLite and JetStream wrote a second line under the id of the lost attempt.
+    # SQLite and JetStream wrote a second execution under the id of the lost attempt.
     (_add(), _claim(), _pass(), _claim(), _settle("freed"), _claim(1), _settle()),
     # SQLite wrote a second execution of an attempt that had ended without its standing.
     (_add(), _claim(), _settle("interrupted only"), _claim(), _settle()),
@@ -112,7 +112,7 @@ BY_OTHERS: tuple[Story, ...] = (
     ),
     # Edits
     (_add(), _claim(), _edit("definition"), _pass(), *_taken(0), _settle()),
-    (_add(), _claim(), _edit("definition"), _renew(), _settle(), _settle("anew"), _claim()),
+    (_add(), _claim(), _edit("definition"), _renew(), _settle(), _settle("re-decided"), _claim()),
     (_add("a b ab"), _edit("pause"), _again("add"), _edit("definition", "b"), _again("add")),
     (_add(), _edit("definition"), _claim(), _edit("of an old revision"), _again("replace")),
     (
@@ -174,7 +174,7 @@ BY_OTHERS: tuple[Story, ...] = (
     (
         _add("a b"),
         _claim(),
-        _settle("by nobody", "a b"),
+        _settle("by no worker", "a b"),
         _settle("by a later token", "a b"),
         _claim(1),
     ),

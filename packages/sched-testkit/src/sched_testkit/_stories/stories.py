@@ -18,9 +18,9 @@ IDS = ("a", "b", "ab")
 DUE = ("now", "this second", "an hour ago", "soon", "after a lease", "never")
 EDITS = (
     *("definition", "next occurrence", "due moment", "pause", "pause with an end", "expiry"),
-    *("request", "two requests", "cancel", "of an old revision", "as if nobody held it"),
+    *("request", "two requests", "cancel", "of an old revision", "as if no claim held it"),
 )
-REMOVALS = ("", "with its end", "of an old revision", "as if nobody held it")
+REMOVALS = ("", "with its end", "of an old revision", "as if no claim held it")
 ENDS = (
     *(
         "done",
@@ -37,9 +37,9 @@ ENDS = (
         "last execution only",
         "interrupted only",
         "without executions",
-        "anew",
+        "re-decided",
         "blindly",
-        "by nobody",
+        "by no worker",
         "by a later token",
     ),
 )
@@ -54,8 +54,8 @@ class Step:
 
     Attributes:
         does: The name of the step.
-        by: Which instance, 0 or 1.
-        ids: Of the jobs that it is about.
+        by: The number of the instance, 0 or 1.
+        ids: The ids of the jobs that it is about.
         how: The variant of the step.
         due: When jobs are due afterwards.
         number: A limit; how many claims ago; which filter.
@@ -165,7 +165,7 @@ END: Story = (
 
 def story(seed: int, length: int = 24) -> Story:
     """Return the story of a seed."""
-    chance = random.Random(seed)  # noqa: S311 -- nobody is to be surprised by it
+    chance = random.Random(seed)  # noqa: S311 -- the seed decides
     kinds, weights = tuple(WEIGHTS), tuple(WEIGHTS.values())
     steps = [Step("add", 0, IDS[: chance.choice((1, 2, 3))], due=chance.choice(DUE[:3]))]
     while len(steps) < length:

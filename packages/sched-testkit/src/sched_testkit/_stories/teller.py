@@ -1,4 +1,4 @@
-"""Tells stories on a backend beside the model, and says where they part."""
+"""Tells stories on a backend and on the model, and says where they differ."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ KEPT_SHORTLY = Policy(keep_executions=timedelta(minutes=30))
 
 
 class Teller:
-    """Tells a story on a bench, beside the model, and looks at everything after each step."""
+    """Tells a story on a bench and on the model, and compares everything after each step."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
@@ -127,7 +127,7 @@ class Teller:
         return [claims[-1 - step.number] for claims in made if len(claims) > step.number]
 
     def _end(self, job: Job) -> list[Execution]:
-        """Return the end of the schedule's occurrence, as somebody writes it who edits it away."""
+        """Return the last execution of the schedule's occurrence, as an edit writes it."""
         one = job.standing.scheduled
         if one is None:
             return []
@@ -211,7 +211,7 @@ class Teller:
         if step.how == "definition":
             spec = evolve(job.spec, metadata={"tenant": f"{now}"}, policy=KEPT_SHORTLY)
             return evolve(edited, declared=not job.declared, anchor=now, spec=spec)
-        if step.how == "as if nobody held it":
+        if step.how == "as if no claim held it":
             return evolve(edited, held=None, held_at=None)
         return edited
 
@@ -221,7 +221,7 @@ class Teller:
         job = self.earlier.get(job_id) if step.how == "of an old revision" else stored
         if job is None:
             return
-        if step.how == "as if nobody held it":
+        if step.how == "as if no claim held it":
             job = evolve(job, held=None, held_at=None)
         executions = self._end(job) if step.how else []
 
@@ -297,7 +297,7 @@ class Teller:
                 done.standing, last_number=number, requests=(*done.standing.requests, more)
             )
             return evolve(done, standing=evolve(standing, due_at=due_of(standing)))
-        if how == "anew" and stored is not None:
+        if how == "re-decided" and stored is not None:
             there = stored.uid == claim.job.uid and stored.standing.find(one.number)
             noted = evolve(stored.standing, last_finished_at=now)
             standing = self._after(noted, one, step) if there else noted
@@ -309,7 +309,7 @@ class Teller:
             "interrupted only": Settlement(claim, None, None, (interrupted,)),
             "without executions": evolve(done, executions=()),
             "blindly": evolve(done, expected=None),
-            "by nobody": evolve(done, claim=evolve(claim, worker="nobody")),
+            "by no worker": evolve(done, claim=evolve(claim, worker="stranger")),
             "by a later token": evolve(done, claim=evolve(claim, token=claim.token + 1000)),
         }.get(how, done)
 

@@ -39,7 +39,8 @@ from sched_core import (
 )
 from sched_testkit._stories.filters import selects
 from sched_testkit._suite.builders import FIELDS, KEEP, SECOND, START, Values, whole
-from sched_testkit.harness import Harness, Unfit, inspect_backend
+from sched_testkit._suite.port import inspect_backend
+from sched_testkit.harness import Harness, Unfit
 
 if TYPE_CHECKING:
     from sched_testkit._suite.processes import Elsewhere
@@ -260,10 +261,10 @@ class Bench(Values):
             if after is None:
                 break
             assert page.items, "an empty page must be the last one"
-        beside = sorted(job.id for job in found if job.id in self.neighbours)
+        others = sorted(job.id for job in found if job.id in self.neighbours)
         expected = sorted(job.id for job in self.neighbours.values() if selects(asked, job))
-        assert beside == expected, (
-            f"of the other jobs expected {expected} for {asked}, got {beside}"
+        assert others == expected, (
+            f"of the other jobs expected {expected} for {asked}, got {others}"
         )
         return self.apart(found)
 

@@ -1,4 +1,4 @@
-"""Values that laws build by hand, and what may stand in them.
+"""Values that laws build by hand, and the values that their fields may have.
 
 Nothing here asks the core's rules: a law that used the code it judges would agree with its
 mistakes.
@@ -37,7 +37,7 @@ FIELDS: dict[str, Any] = {
     "metadata": {"tenant": "7", "note": "ünï ✓"},
     "policy": Policy(timeout=timedelta(minutes=5), max_lost=3),
 }
-"""Of a job, unless a law says otherwise."""
+"""The fields of a job, unless a law says otherwise."""
 START = datetime(2031, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
 """Far from the present: what reads the machine's clock instead of the given one shows."""
 KEEP = timedelta(days=30)
@@ -49,12 +49,94 @@ def whole(moment: datetime) -> datetime:
     return moment.replace(microsecond=0)
 
 
+def occurrence_of(claim: Claim) -> Pending:
+    """Return the occurrence that a claim is for; of a paused job the schedule's."""
+    one = next_of(claim.job.standing) or claim.job.standing.scheduled
+    assert one is not None, "there is nothing that could be claimed"
+    return one
+
+
+def execution_of(
+    claim: Claim,
+    at: datetime,
+    status: Status = Status.SUCCEEDED,
+    *,
+    final: bool | None = None,
+    attempt: int | None = None,
+    **changes: Any,
+) -> Execution:
+    """Build the execution of a claim's attempt, which begins and ends at one moment.
+
+    Args:
+        claim: The claim.
+        at: The moment.
+        status: How the attempt ended.
+        final: Whether it ends the occurrence; as the status implies unless given.
+        attempt: The attempt's number; the next one's unless given, and 0 where none was made.
+        changes: Other fields.
+    """
+    job, one = claim.job, occurrence_of(claim)
+    attempt = one.attempts + 1 if attempt is None else attempt
+    if final is None:
+        final = status not in {Status.INTERRUPTED, Status.ABANDONED}
+    execution = Execution(
+        id=f"{job.uid}:{one.number}:{attempt}",
+        job_id=job.id,
+        uid=job.uid,
+        number=one.number,
+        attempt=attempt,
+        kind=one.kind,
+        scheduled_at=one.scheduled_at,
+        status=status,
+        final=final,
+        token=claim.token,
+        worker=claim.worker,
+        claimed_at=claim.claimed_at,
+        started_at=at if attempt else None,
+        finished_at=at,
+        snoozes=one.snoozes,
+    )
+    return evolve(execution, **changes)
+
+
+def success_of(
+    claim: Claim,
+    at: datetime,
+    *,
+    due: datetime | None = None,
+    executions: Sequence[Execution] | None = None,
+    **changes: Any,
+) -> Settlement:
+    """Build a settlement: a success, after which nothing is left but the schedule at ``due``.
+
+    Args:
+        claim: The claim.
+        at: When the attempt ended.
+        due: When the schedule is due next; never again unless given.
+        executions: What is written; the attempt's execution unless given.
+        changes: Other fields of the standing.
+    """
+    number = claim.job.standing.last_number + (due is not None)
+    after = Standing(
+        last_number=number,
+        scheduled=None if due is None else Pending(number, due, due),
+        due_at=due,
+        last_scheduled_at=occurrence_of(claim).scheduled_at,
+        last_finished_at=at,
+        last_status=Status.SUCCEEDED,
+    )
+    written = (execution_of(claim, at),) if executions is None else tuple(executions)
+    return Settlement(claim, claim.job.revision, evolve(after, **changes), written)
+
+
 class Values:
     """Builds jobs, requests, executions and settlements as of the present moment."""
 
     def __init__(self) -> None:
         self.clock = FakeClock(START)
         self._uids = itertools.count(1)
+
+    pending = staticmethod(occurrence_of)
 
     def job(
         self,
@@ -97,9 +179,9 @@ class Values:
         """Return the job with another occurrence of the schedule in the place of its present one.
 
         Args:
-            job: As it was read.
+            job: The job as it was read.
             due: When the new one is; the moment of the other one unless given.
-            changes: Of the new one.
+            changes: Other fields of the new occurrence.
         """
         standing, number = job.standing, job.standing.last_number + 1
         moment = due or standing.due_at or self.clock.now()
@@ -130,48 +212,14 @@ class Values:
 
     def held(self, job: Job, claim: Claim) -> Job:
         """Return the job as it is read while a claim holds it."""
-        return evolve(job, held=self.pending(claim).number, held_at=claim.claimed_at)
-
-    def pending(self, claim: Claim) -> Pending:
-        """Return the occurrence that a claim is for; of a paused job the schedule's."""
-        one = next_of(claim.job.standing) or claim.job.standing.scheduled
-        assert one is not None, "there is nothing that could be claimed"
-        return one
+        return evolve(job, held=occurrence_of(claim).number, held_at=claim.claimed_at)
 
     def execution(
-        self,
-        claim: Claim,
-        status: Status = Status.SUCCEEDED,
-        *,
-        final: bool | None = None,
-        attempt: int | None = None,
-        **changes: Any,
+        self, claim: Claim, status: Status = Status.SUCCEEDED, **changes: Any
     ) -> Execution:
-        """Build the execution of an attempt."""
-        job, one = claim.job, self.pending(claim)
-        attempt = one.attempts + 1 if attempt is None else attempt
-        if final is None:
-            final = status not in {Status.INTERRUPTED, Status.ABANDONED}
+        """Build the execution of an attempt that ends now, and is kept for a while."""
         now = self.clock.now()
-        execution = Execution(
-            id=f"{job.uid}:{one.number}:{attempt}",
-            job_id=job.id,
-            uid=job.uid,
-            number=one.number,
-            attempt=attempt,
-            kind=one.kind,
-            scheduled_at=one.scheduled_at,
-            status=status,
-            final=final,
-            token=claim.token,
-            worker=claim.worker,
-            claimed_at=claim.claimed_at,
-            started_at=now if attempt else None,
-            finished_at=now,
-            snoozes=one.snoozes,
-            expires_at=now + KEEP,
-        )
-        return evolve(execution, **changes)
+        return execution_of(claim, now, status, **({"expires_at": now + KEEP} | changes))
 
     def owed(self, claim: Claim, status: Status) -> Execution:
         """Build the execution that a claim which ends without a word leaves."""
@@ -187,18 +235,8 @@ class Values:
         **changes: Any,
     ) -> Settlement:
         """Build a settlement: a success after which the schedule is next due at ``due``."""
-        standing, one = claim.job.standing, self.pending(claim)
-        number = standing.last_number + (due is not None)
-        after = Standing(
-            last_number=number,
-            scheduled=None if due is None else Pending(number, due, due),
-            due_at=due,
-            last_scheduled_at=one.scheduled_at,
-            last_finished_at=self.clock.now(),
-            last_status=Status.SUCCEEDED,
-        )
-        written = (self.execution(claim),) if executions is None else tuple(executions)
-        return Settlement(claim, claim.job.revision, evolve(after, **changes), written)
+        written = (self.execution(claim),) if executions is None else executions
+        return success_of(claim, self.clock.now(), due=due, executions=written, **changes)
 
     def retry(
         self,
@@ -210,7 +248,7 @@ class Values:
         **changes: Any,
     ) -> Settlement:
         """Build a settlement that leaves the occurrence to a further attempt, at ``due`` or now."""
-        one = self.pending(claim)
+        one = occurrence_of(claim)
         again = evolve(
             one,
             attempts=one.attempts + 1,

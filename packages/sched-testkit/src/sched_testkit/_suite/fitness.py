@@ -10,10 +10,11 @@ from attrs import define
 
 from sched_core import Capabilities
 from sched_testkit._suite.bench import Bench
-from sched_testkit.harness import LOOPS, Harness, Unfit, fresh, inspect_backend
+from sched_testkit._suite.port import LOOPS, fresh, inspect_backend
+from sched_testkit.harness import Harness, Unfit
 
 HURRY = 0.1
-"""Which part of its patience is left to a run of the suite in which a call did not return."""
+"""The part of its patience that a run of the suite keeps once a call did not return."""
 
 
 @define
@@ -21,13 +22,13 @@ class Progress:
     """What is known about a harness in this process.
 
     Attributes:
-        harness: That is examined.
-        capabilities: What its backends declare; ``None`` as long as nobody asked.
-        problem: Why it cannot be examined: empty if it can, ``None`` as long as nobody asked.
+        harness: The harness that is examined.
+        capabilities: What its backends declare; ``None`` until they are asked.
+        problem: Why it cannot be examined: empty if it can, ``None`` until that is known.
         told: Whether a test has failed with the problem.
-        patience: Which part of the harness's patience is left.
-        unshared: Which law about several processes has failed; empty as long as none has.
-        holds_up: In which law a call held up the event loop; empty as long as none has.
+        patience: The part of the harness's patience that is left.
+        unshared: The law about several processes that has failed; empty as long as none has.
+        holds_up: The law in which a call held up the event loop; empty as long as none has.
     """
 
     harness: Harness
@@ -67,7 +68,7 @@ def loops(harness: Harness) -> dict[str, str]:
     """Return for each event loop why it is not examined; empty where it is.
 
     Raises:
-        Unfit: As :func:`declared` does.
+        Unfit: See :func:`declared`.
     """
     return {loop: _why_not(harness, loop) for loop in LOOPS}
 
@@ -86,7 +87,7 @@ def first_loop(harness: Harness) -> str:
     """Return the event loop that is examined in full.
 
     Raises:
-        Unfit: Of the declared ones none is installed.
+        Unfit: None of the declared event loops is installed.
     """
     examined = [loop for loop, why_not in loops(harness).items() if not why_not]
     if not examined:

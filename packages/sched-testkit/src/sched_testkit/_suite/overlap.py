@@ -42,7 +42,7 @@ T = TypeVar("T")
 Call = Callable[[Backend], Awaitable[Any]]
 
 BEGINS = 4
-"""At how many points of a call the other one begins."""
+"""The number of points of a call at which the other one begins."""
 MEETINGS = 6
 """How often two processes meet; their machine decides how closely."""
 REPEATS = 5
@@ -81,7 +81,7 @@ class Answer:
 
 
 class Undecided(Exception):
-    """A call raised BackendUnavailable: nobody knows what it did, so the round says nothing."""
+    """A call raised BackendUnavailable: what it did is unknown, so the round says nothing."""
 
 
 @define
@@ -89,10 +89,10 @@ class Plan:
     """How the two calls of a round meet.
 
     Attributes:
-        what: For people.
+        what: The plan, described for people.
         swapped: Whether the second call begins first.
         turns: After how many turns of the event loop the other begins; ``None`` for at its end.
-        delay: With another process: how many seconds the call here begins after the one there.
+        delay: How many seconds the call here begins after the one in another process.
         took: Turns, or the seconds here and there: noted when the calls did not overlap.
         met: Whether the calls were under way at once, as far as their round noted.
     """

@@ -1,7 +1,7 @@
 """The pytest plugin: the certificate, and fixtures for users of the scheduler.
 
 ``--sched-certificate FILE`` writes what the terminal shows as JSON and Markdown (``FILE.json`` and
-``FILE.md``, or the two beside each other if FILE has one of these endings). ``--sched-strict``
+``FILE.md``, or both if FILE has one of these endings). ``--sched-strict``
 fails a run that examined less than what is declared.
 """
 

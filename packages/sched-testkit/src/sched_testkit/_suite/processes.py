@@ -2,7 +2,7 @@
 
 It is forked before any event loop runs and before any backend is open, so it knows the place and
 nothing of what the suite does there: what it sees came through the store. Forked, because a harness
-that lies in a test file cannot be imported in a process that was started anew.
+that lies in a test file cannot be imported in a process that was newly started.
 """
 
 from __future__ import annotations
@@ -196,9 +196,9 @@ class Distant:
     def __init__(self, other: Elsewhere) -> None:
         self._other = other
         self.at = 0.0
-        """When the next call begins there, if not at once."""
+        """The moment at which the next call begins there, if not at once."""
         self.begun = self.seconds = 0.0
-        """When the last call began there, and how long it took."""
+        """The moment at which the last call began there, and how long it took."""
 
     def __getattr__(self, method: str) -> Callable[..., Awaitable[Any]]:
         async def call(*arguments: Any, **named: Any) -> Any:

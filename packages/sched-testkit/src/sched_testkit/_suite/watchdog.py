@@ -1,7 +1,7 @@
 """Ends a law whose backend holds up the event loop: there no time runs out, for nothing else runs.
 
 A wait that sleeps with ``time.sleep``, or asks again and again without an ``await``, would leave
-the author with a suite that stands still and says nothing.
+the author with a suite that hangs and says nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def watchdog(seconds: float) -> Iterator[None]:
     plugin, such as pytest-timeout, has taken SIGALRM.
 
     Raises:
-        HeldUp: The block did not end by itself.
+        HeldUp: The block did not end in time.
     """
     if not _free():
         yield

@@ -85,16 +85,16 @@ LAWS: tuple[Law, ...] = (
                 (_placed(law, group), law)
                 for group, modules in enumerate((_ALONE, _TOGETHER, (batches,)))
                 for module in modules
-                for law in laws_of(module)
+                for law in laws_of(module, Law)
             ),
             key=lambda placed: placed[0],
         )
     ),
-    *(law for module in _OFFERED for law in laws_of(module)),
+    *(law for module in _OFFERED for law in laws_of(module, Law)),
 )
-"""By the last method that a law calls; overlap comes before large batches, which take long."""
+"""Sorted by the last method they call; overlap comes before large batches, which take long."""
 
-GENERATED_LAWS: tuple[GeneratedLaw, ...] = generated.LAWS
-SEEDED_LAWS: tuple[SeededLaw, ...] = differential.LAWS
+GENERATED_LAWS: tuple[GeneratedLaw, ...] = tuple(laws_of(generated, GeneratedLaw))
+SEEDED_LAWS: tuple[SeededLaw, ...] = tuple(laws_of(differential, SeededLaw))
 
 __all__ = ["GENERATED_LAWS", "LAWS", "SEEDED_LAWS", "GeneratedLaw", "Law", "SeededLaw"]

@@ -29,7 +29,7 @@ MANY = 1001
 """More than stores like to take in one statement."""
 
 FEW = 101
-"""As many are enough on the second loop, and for a store that is asked a share of the examples."""
+"""The size that is enough on the second loop, and for a store with a share of the examples."""
 
 T = TypeVar("T")
 
@@ -114,7 +114,7 @@ async def many_claims_can_be_released(bench: Bench) -> None:
 
 @law
 async def many_lost_claims_are_taken_over(bench: Bench) -> None:
-    """When hundreds of claims are lost each of them is ended, told, and taken over."""
+    """Each of hundreds of claims that are lost at once is ended, told, and taken over."""
     one, two = await bench.open(), await bench.open()
     many = _many(bench, 301)
     await _stored(bench, one, many)
@@ -133,7 +133,7 @@ async def many_lost_claims_are_taken_over(bench: Bench) -> None:
 
 @law
 async def a_batch_is_judged_one_by_one(bench: Bench) -> None:
-    """In a batch of hundreds each settlement gets the answer that it would get alone, in order."""
+    """Each settlement in a batch of hundreds gets the answer that it would get alone, in order."""
     one, two = await bench.open(), await bench.open()
     rounds = 30 if bench.whole else 5
     await _stored(bench, one, 7 * rounds)
@@ -145,7 +145,7 @@ async def a_batch_is_judged_one_by_one(bench: Bench) -> None:
     for claim, kind in zip(claims, itertools.cycle(kinds), strict=False):
         settlement = bench.settlement(claim)
         if kind == "forged":
-            settlement = evolve(settlement, claim=evolve(claim, worker="somebody"))
+            settlement = evolve(settlement, claim=evolve(claim, worker="stranger"))
         elif kind == "edited":
             edited[claim.job.id] = await two.replace(bench.held(claim.job, claim))
         elif kind == "gone":

@@ -120,7 +120,7 @@ async def the_holder_is_told_by_get_and_jobs(bench: Bench) -> None:
     moved = await two.replace(bench.moved(edited))
     await expect(bench.held(moved, claim), "held, and edited away")
     await bench.advance(3 * bench.lease)
-    await expect(bench.held(moved, claim), "held by a lease that nobody has ended yet")
+    await expect(bench.held(moved, claim), "held by a lease that no worker has ended yet")
     await one.release([claim])
     await expect(evolve(moved, held=None, held_at=None), "released")
 
@@ -190,7 +190,7 @@ async def the_oldest_due_come_first(bench: Bench) -> None:
 
 @law
 async def a_claim_is_exclusive(bench: Bench) -> None:
-    """While a claim lives, nobody else gets the job: neither another worker nor the same."""
+    """While a claim lives, no worker gets the job: neither another one nor the same."""
     one = await bench.open()
     two = await bench.open()
     await bench.added(one, *(bench.job(f"job-{n}") for n in range(6)))
@@ -246,8 +246,8 @@ async def renewing_extends_the_lease(bench: Bench) -> None:
 
 
 @law
-async def an_expired_claim_nobody_took_is_still_held(bench: Bench) -> None:
-    """After its lease a claim can still be renewed or settled, as long as nobody has ended it."""
+async def an_expired_claim_that_is_not_taken_over_is_still_held(bench: Bench) -> None:
+    """After its lease a claim can still be renewed or settled, until a worker has ended it."""
     backend = await bench.open()
     await bench.added(backend, bench.job("a"), bench.job("b"))
     claims = {claim.job.id: claim for claim in await bench.due(backend, 10)}
@@ -338,7 +338,7 @@ async def releasing_what_is_not_held_does_nothing(bench: Bench) -> None:
     old = await bench.claim(one)
     new = await bench.take_over(two)
     await one.release([old])
-    assert not await bench.due(one, 10), "a stale release freed somebody else's claim"
+    assert not await bench.due(one, 10), "a stale release freed another worker's claim"
     (other,) = await bench.added(one, bench.job("other"))
     held = await bench.claim(one)
     await one.release([old, held])
@@ -361,7 +361,7 @@ async def a_released_job_keeps_its_place(bench: Bench) -> None:
 
 @law
 async def an_empty_claim_means_that_nothing_is_due(bench: Bench) -> None:
-    """As long as something is due claim_due returns something, whatever it clears away first."""
+    """claim_due returns something as long as something is due, whatever it clears away first."""
     one = await bench.open()
     two = await bench.open()
     now = bench.clock.now()

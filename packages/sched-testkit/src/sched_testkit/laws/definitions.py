@@ -173,7 +173,7 @@ async def an_added_job_gets_a_revision_of_its_own(bench: Bench) -> None:
 
 @law
 async def a_bulk_add_is_all_or_nothing(bench: Bench) -> None:
-    """When one id of a bulk add is taken, none of the others is added."""
+    """A bulk add of which one id is taken adds none of the others."""
     backend = await bench.open()
     limit = backend.capabilities.bulk_limit or 20
     await bench.added(backend, bench.job("taken"))

@@ -6,21 +6,10 @@ from sched_testkit._stories.regressions import FOUND
 from sched_testkit._stories.stories import Story, shortened, story
 from sched_testkit._stories.teller import Teller
 from sched_testkit._suite.bench import Bench
-from sched_testkit.laws.law import SeededLaw
+from sched_testkit.laws.law import law_of_seeds
 
 
+@law_of_seeds(story, found=FOUND, shortened=shortened)
 async def the_model_agrees(bench: Bench, told: Story) -> None:
     """Whatever two instances do one after the other, each call is answered as the model answers."""
     await Teller(bench).tell(told)
-
-
-LAWS = (
-    SeededLaw(
-        the_model_agrees.__name__,
-        the_model_agrees.__doc__ or "",
-        the_model_agrees,
-        values=story,
-        found=FOUND,
-        shortened=shortened,
-    ),
-)

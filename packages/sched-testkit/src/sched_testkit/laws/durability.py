@@ -307,7 +307,7 @@ async def page_there(bench: Bench, after: str) -> list[Execution]:
 
 @law(needs=several_processes, examines="shared", elsewhere=True)
 async def a_process_that_closes_takes_nothing_from_others(bench: Bench) -> None:
-    """When one process closes its backend, another one's claims and calls go on."""
+    """One process closes its backend, and the claims and calls of another one continue."""
     backend, there = await bench.open(), other(bench)
     await there.call(open_there, THERE)
     await bench.added(backend, bench.job())
@@ -325,7 +325,7 @@ async def wakes(bench: Bench, poll: timedelta | None) -> None:
     backend, there = await bench.open(), other(bench)
     await there.call(open_there, THERE)
     await bench.added(backend, bench.job("later", due=bench.clock.now() + timedelta(days=1)))
-    otherwise = "what another process added woke nobody"
+    otherwise = "what another process added ended no wait"
     async with a_wait(bench, backend, otherwise, begins_within=0.05):
         await there.call(add_due)
         if poll is not None:
@@ -346,5 +346,5 @@ async def another_process_wakes_who_waits(bench: Bench) -> None:
 
 @law(needs=hears_others, examines="notified", elsewhere=True)
 async def what_is_notified_wakes_at_once(bench: Bench) -> None:
-    """Where notified is declared, a job that another process adds ends a wait at once."""
+    """A job that another process adds ends a wait at once, where notified is declared."""
     await wakes(bench, None)

@@ -7,9 +7,10 @@ from attrs import evolve
 from sched_core import Execution, Job, Kind, Pending, Room, Status
 from sched_testkit import strategies
 from sched_testkit._suite.bench import Bench
-from sched_testkit.laws.law import GeneratedLaw
+from sched_testkit.laws.law import law_of_values
 
 
+@law_of_values(strategies.jobs)
 async def any_legal_job_survives_a_round_trip(bench: Bench, job: Job) -> None:
     """Any legal job is returned by add, get, jobs and replace exactly as it was written."""
     backend = await bench.open()
@@ -22,6 +23,7 @@ async def any_legal_job_survives_a_round_trip(bench: Bench, job: Job) -> None:
     assert await backend.get(job.id) == again
 
 
+@law_of_values(strategies.pendings)
 async def any_occurrence_survives_its_claim(bench: Bench, one: Pending) -> None:
     """What is claimed is kept in every field, also once an edit has taken it out of its job."""
     backend = await bench.open()
@@ -44,31 +46,10 @@ async def any_occurrence_survives_its_claim(bench: Bench, one: Pending) -> None:
     assert await bench.history(backend) == [ended, expected[0]]
 
 
+@law_of_values(strategies.executions)
 async def any_legal_execution_survives_a_round_trip(bench: Bench, execution: Execution) -> None:
     """Any legal execution is listed exactly as it was written."""
     backend = await bench.open()
     (job,) = await backend.add([bench.job()])
     await backend.replace(job, [execution])
     assert await bench.history(backend) == [execution]
-
-
-LAWS = (
-    GeneratedLaw(
-        "any_legal_job_survives_a_round_trip",
-        "Any legal job is returned by add, get, jobs and replace exactly as it was written.",
-        any_legal_job_survives_a_round_trip,
-        strategies.jobs,
-    ),
-    GeneratedLaw(
-        "any_occurrence_survives_its_claim",
-        "What is claimed is kept in every field, also once an edit has taken it out of its job.",
-        any_occurrence_survives_its_claim,
-        strategies.pendings,
-    ),
-    GeneratedLaw(
-        "any_legal_execution_survives_a_round_trip",
-        "Any legal execution is listed exactly as it was written.",
-        any_legal_execution_survives_a_round_trip,
-        strategies.executions,
-    ),
-)

@@ -66,7 +66,7 @@ class Handled:
             self.found.append(anyio.from_thread.run(self.outside))
 
     def expect_nothing_written(self, why: str) -> None:
-        """Expect that nobody was told of a commit."""
+        """Expect that no waiting call was told of a commit."""
         assert not self.committed, f"{why}, and the commit was told"
 
 
@@ -183,7 +183,7 @@ async def a_lost_claim_commits_nothing(bench: Bench) -> None:
             claim = await bench.claim(backend)
             ended = bench.settlement(claim)
             if how == "forged":
-                claim = evolve(claim, worker="somebody")
+                claim = evolve(claim, worker="stranger")
             settlement = Settlement(
                 claim, None, None, (bench.execution(claim, Status.FAILED, attempt=7),)
             )
@@ -252,7 +252,7 @@ async def a_handlers_commit_wakes_who_waits(bench: Bench) -> None:
         claim = await bench.claim(backend)
         again = bench.settlement(claim, due=bench.clock.now())
         handled = Handled(bench, backend, claim, again)
-        async with a_wait(bench, backend, "a handler's commit woke nobody", begins_within=0.05):
+        async with a_wait(bench, backend, "a handler's commit ended no wait", begins_within=0.05):
             await handled.run(kind)
         claim = await bench.claim(backend)
         assert (claim.job.id, bench.pending(claim).number) == (kind, 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from types import ModuleType
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 from attrs import frozen
 from hypothesis.strategies import SearchStrategy
@@ -13,9 +13,11 @@ from hypothesis.strategies import SearchStrategy
 from sched_core import Backend, Capabilities
 from sched_testkit._suite.bench import Bench
 from sched_testkit._suite.overlap import Round, sweep
-from sched_testkit.harness import OFFERS, Harness, fresh
+from sched_testkit._suite.port import OFFERS, fresh
+from sched_testkit.harness import Harness
 
 LawFunction = Callable[[Bench], Awaitable[None]]
+ValueCheck = Callable[[Bench, Any], Awaitable[None]]
 Needs = Callable[[Capabilities, Harness], str | None]
 """Returns why a law does not apply to a backend, ``None`` if it does."""
 
@@ -27,7 +29,7 @@ class Law:
     """One law.
 
     Attributes:
-        name: Of its function.
+        name: The name of its function.
         text: The law in one sentence.
         check: Asserts it.
         needs: Why it does not apply to a backend, or ``None`` if it does.
@@ -48,7 +50,7 @@ class GeneratedLaw:
     """A law that is examined with many generated values.
 
     Attributes:
-        name: Of its function.
+        name: The name of its function.
         text: The law in one sentence.
         check: Asserts it for one value.
         values: Returns the strategy.
@@ -56,7 +58,7 @@ class GeneratedLaw:
 
     name: str
     text: str
-    check: Callable[[Bench, Any], Awaitable[None]]
+    check: ValueCheck
     values: Callable[[], SearchStrategy[Any]]
 
 
@@ -65,7 +67,7 @@ class SeededLaw:
     """A law that is examined with the same long values on every machine.
 
     Attributes:
-        name: Of its function.
+        name: The name of its function.
         text: The law in one sentence.
         check: Asserts it for one value.
         values: Returns the value of a seed.
@@ -75,10 +77,13 @@ class SeededLaw:
 
     name: str
     text: str
-    check: Callable[[Bench, Any], Awaitable[None]]
+    check: ValueCheck
     values: Callable[[int], Any]
     found: tuple[Any, ...]
     shortened: Callable[[Any, Callable[[Any], bool]], Any]
+
+
+AnyLaw = TypeVar("AnyLaw", Law, GeneratedLaw, SeededLaw)
 
 
 def _nothing(capabilities: Capabilities, harness: Harness) -> str | None:
@@ -180,14 +185,31 @@ def law_of_overlap(check: Round) -> Law:
     return Law(*_named(check), sweeps, _nothing, frozenset({"overlap"}), elsewhere=True)
 
 
+def law_of_values(
+    values: Callable[[], SearchStrategy[Any]],
+) -> Callable[[ValueCheck], GeneratedLaw]:
+    """Make a law of a function that takes a value of the strategy, too."""
+    return lambda check: GeneratedLaw(*_named(check), check, values)
+
+
+def law_of_seeds(
+    values: Callable[[int], Any],
+    *,
+    found: tuple[Any, ...],
+    shortened: Callable[[Any, Callable[[Any], bool]], Any],
+) -> Callable[[ValueCheck], SeededLaw]:
+    """Make a law of a function that takes the value of a seed, too; see :class:`SeededLaw`."""
+    return lambda check: SeededLaw(*_named(check), check, values, found, shortened)
+
+
 def _named(function: Callable[..., object]) -> tuple[str, str]:
     text = " ".join((function.__doc__ or "").split())
     return getattr(function, "__name__", ""), text
 
 
-def laws_of(module: ModuleType) -> list[Law]:
-    """Return the laws of a module, in the order of the file."""
-    return [value for value in vars(module).values() if isinstance(value, Law)]
+def laws_of(module: ModuleType, kind: type[AnyLaw]) -> list[AnyLaw]:
+    """Return the laws of one kind of a module, in the order of the file."""
+    return [value for value in vars(module).values() if isinstance(value, kind)]
 
 
 def granular(backend: Backend) -> timedelta:

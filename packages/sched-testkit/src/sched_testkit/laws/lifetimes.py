@@ -1,4 +1,4 @@
-"""From before ``open`` to after ``close``: what a backend answers at each time of its life."""
+"""Laws about what a backend answers from before ``open`` to after ``close``."""
 
 from __future__ import annotations
 

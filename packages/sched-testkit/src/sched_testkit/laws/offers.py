@@ -1,4 +1,4 @@
-"""What a backend may offer beside the methods that each one has: laws of the later ones."""
+"""Laws of the methods that came later, which a backend may offer or leave out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sched_testkit.laws.law import law, offers
 
 
 @law(needs=offers("due_since"))
-async def due_since_tells_of_what_nobody_holds(bench: Bench) -> None:
+async def due_since_tells_of_what_no_claim_holds(bench: Bench) -> None:
     """Due_since is the moment of the job that is due longest and not held, and changes nothing."""
     backend = await bench.open()
     assert isinstance(backend, Probed), "due_since() and live_workers() are offered together"
@@ -49,7 +49,7 @@ async def due_since_tells_of_what_was_lost(bench: Bench) -> None:
 
 @law(needs=offers("live_workers"))
 async def live_workers_are_the_others(bench: Bench) -> None:
-    """Live_workers names the other workers that are open, or is None where nobody can tell."""
+    """Live_workers names the other workers that are open, or is None where that is unknown."""
     one, two = await bench.open(), await bench.open()
     assert isinstance(one, Probed) and isinstance(two, Probed)
     alive = [await one.live_workers(), await two.live_workers()]

@@ -1,4 +1,4 @@
-"""The order of laws: that of the methods in docs/writing-a-backend.md, so a backend grows green.
+"""The order of laws: methods as in docs/how-to/writing-a-backend.md, so a backend grows green.
 
 A law comes with the last method that it calls: where the first ones are written and the others
 raise, what fails begins at the first that is missing.

@@ -46,7 +46,7 @@ async def check_succeeds_on_a_working_store(bench: Bench) -> None:
 
 @law
 async def another_event_loop_is_refused(bench: Bench) -> None:
-    """In an event loop that did not open it every call raises WrongEventLoop and does nothing."""
+    """Every call in an event loop that did not open it raises WrongEventLoop and does nothing."""
     backend = await bench.open()
     await bench.added(backend, bench.job("held"))
     claim = await bench.claim(backend)

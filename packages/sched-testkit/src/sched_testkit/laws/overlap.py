@@ -38,7 +38,7 @@ def won(first: Answer, second: Answer, *refusals: type[Exception]) -> Answer:
 
 @law_of_overlap
 async def one_of_two_adds_of_an_id_wins(both: Overlap) -> None:
-    """Of two adds of one id at once, one stores its job and the other raises JobAlreadyExists."""
+    """Two adds of one id at once: one stores its job and the other raises JobAlreadyExists."""
     mine, theirs = both.job(metadata={"of": "one"}), both.job(metadata={"of": "two"})
     first, second = await both.both(lambda one: one.add([mine]), lambda two: two.add([theirs]))
     winner = won(first, second, JobAlreadyExists)
@@ -47,7 +47,7 @@ async def one_of_two_adds_of_an_id_wins(both: Overlap) -> None:
 
 @law_of_overlap
 async def two_adds_of_one_incarnation_store_it_once(both: Overlap) -> None:
-    """Of two adds of one uid at once, one stores it and the other is a repeat: both get the job."""
+    """Two adds of one uid at once: one stores it, the other is a repeat, both get the job."""
     job = both.job()
     first, second = await both.both(lambda one: one.add([job]), lambda two: two.add([job]))
     assert first.error is None and second.error is None, f"refused: {first} and {second}"
@@ -57,7 +57,7 @@ async def two_adds_of_one_incarnation_store_it_once(both: Overlap) -> None:
 
 @law_of_overlap
 async def one_of_two_batches_with_a_common_id_wins(both: Overlap) -> None:
-    """Of two batches at once with ids in common, one is stored, and nothing of the other."""
+    """Two batches at once with ids in common: one is stored, and nothing of the other."""
     if (both.one.capabilities.bulk_limit or 4) < 4:
         return
     mine = [both.job(name) for name in ("a", "x", "y", "b")]
@@ -104,7 +104,7 @@ async def a_refused_batch_removes_nothing_of_others(both: Overlap) -> None:
 
 @law_of_overlap
 async def one_of_two_edits_of_a_revision_wins(both: Overlap) -> None:
-    """Of two edits of one revision at once, one is stored, executions too; the other is refused."""
+    """Two edits of one revision at once: one is stored, executions too; the other is refused."""
     (job,) = await both.added(both.job(due=None))
 
     def edit(caller: str) -> Job:
@@ -122,7 +122,7 @@ async def one_of_two_edits_of_a_revision_wins(both: Overlap) -> None:
 
 @law_of_overlap
 async def one_of_two_removals_removes(both: Overlap) -> None:
-    """Of two removals at once, one removes the job and writes executions; the other finds none."""
+    """Two removals at once: one removes the job and writes executions, and the other finds none."""
     (job,) = await both.added(both.job(due=None))
     mine, theirs = unrun(both, job, 1), unrun(both, job, 2)
     first, second = await both.both(
@@ -136,7 +136,7 @@ async def one_of_two_removals_removes(both: Overlap) -> None:
 
 @law_of_overlap
 async def an_edit_or_a_removal_of_a_revision_wins(both: Overlap) -> None:
-    """Of an edit and a removal of one revision at once, one happens and the other is refused."""
+    """An edit and a removal of one revision at once: one happens and the other is refused."""
     (job,) = await both.added(both.job(due=None))
     edited = evolve(job, spec=evolve(job.spec, metadata={"of": "one"}))
     first, second = await both.both(
@@ -156,7 +156,7 @@ async def an_edit_or_a_removal_of_a_revision_wins(both: Overlap) -> None:
 
 @law_of_overlap
 async def a_removed_id_is_free_for_one_add(both: Overlap) -> None:
-    """An add beside the removal of its id is stored after it, or refused because of what was."""
+    """An add during the removal of its id is stored after it, or refused because of what was."""
     (old,) = await both.added(both.job())
     new = both.job()
     first, second = await both.both(lambda one: one.remove(old), lambda two: two.add([new]))
@@ -195,7 +195,7 @@ async def writes_of_different_jobs_are_all_kept(both: Overlap) -> None:
 
 @law_of_overlap
 async def no_call_takes_back_what_another_wrote(both: Overlap) -> None:
-    """A call about another job, or about none, takes back nothing that is written beside it."""
+    """A call about another job, or about none, takes back nothing that is written meanwhile."""
     others = await both.added(both.job("renewed"), both.job("released"))
     claims = {claim.job.id: claim for claim in await both.claimed(both.one)}
     assert claims.keys() == {job.id for job in others}
@@ -221,7 +221,7 @@ def _adding(job: Job) -> Call:
 
 @law_of_overlap
 async def pruning_keeps_what_an_edit_revives(both: Overlap) -> None:
-    """A job whose edit takes away its end beside prune is kept, or its edit finds it gone."""
+    """A job whose edit takes away its end during a prune is kept, or its edit finds it gone."""
     job = both.job(due=None)
     expired = evolve(job.standing, expires_at=both.bench.clock.now() - timedelta(hours=1))
     (job,) = await both.added(evolve(job, standing=expired))

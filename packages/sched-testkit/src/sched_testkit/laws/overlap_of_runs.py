@@ -1,4 +1,4 @@
-"""Overlap around runs: claims, renewals, settlements and edits at once, and takeovers beside them.
+"""Overlap around runs: claims, renewals, settlements, edits and takeovers at once.
 
 Each law is one round; :mod:`sched_testkit._suite.overlap` says in which constellations it is
 played.
@@ -22,7 +22,7 @@ MANY = 24
 
 @law_of_overlap
 async def a_job_is_claimed_once(both: Overlap) -> None:
-    """Of two that claim at once, one gets a job and the other does not."""
+    """Two workers claim at once: one gets a job and the other does not."""
     await both.added(*(both.job(name) for name in "abc"))
     first, second = await both.both(both.claimed, both.claimed)
     claims = [*first.claims, *second.claims, *await both.claimed(both.one)]
@@ -62,8 +62,8 @@ async def many_claimers_share_what_is_due(bench: Bench) -> None:
 
 
 @law_of_overlap
-async def an_edit_beside_a_claim_knows_of_it(both: Overlap) -> None:
-    """Of an edit and a claim at once, the edit is refused, or what it puts off is not claimed."""
+async def an_edit_during_a_claim_knows_of_it(both: Overlap) -> None:
+    """An edit and a claim at once: the edit is refused, or what it puts off is not claimed."""
     (job,) = await both.added(both.job())
     edited = both.bench.put_off(job, both.bench.clock.now() + timedelta(days=1))
     first, second = await both.both(both.claimed, lambda two: two.replace(edited))
@@ -73,7 +73,7 @@ async def an_edit_beside_a_claim_knows_of_it(both: Overlap) -> None:
         assert not await both.claimed(both.two), "it was put off, and is handed out"
         return
     assert second.raised(RevisionConflict), f"the edit: {second}"
-    assert len(first.claims) == 1, "an edit was refused, and nobody has claimed the job"
+    assert len(first.claims) == 1, "an edit was refused, and no worker has claimed the job"
     (claim,) = first.claims
     assert claim.job == job, f"claimed was {claim.job}, and a refused edit has changed it"
     assert await both.stored() == both.bench.held(job, claim)
@@ -81,8 +81,8 @@ async def an_edit_beside_a_claim_knows_of_it(both: Overlap) -> None:
 
 
 @law_of_overlap
-async def a_removal_beside_a_claim_knows_of_it(both: Overlap) -> None:
-    """Of a removal and a claim at once, the removal is refused, or nothing was claimed."""
+async def a_removal_during_a_claim_knows_of_it(both: Overlap) -> None:
+    """A removal and a claim at once: the removal is refused, or nothing was claimed."""
     (job,) = await both.added(both.job())
     first, second = await both.both(both.claimed, lambda two: two.remove(job))
     if second.error is None:
@@ -103,7 +103,7 @@ async def a_removal_beside_a_claim_knows_of_it(both: Overlap) -> None:
 
 @law_of_overlap
 async def one_of_two_ends_a_lost_claim(both: Overlap) -> None:
-    """Of two that find a lease ended at once, one ends it: it counts once, and is told once."""
+    """Two workers find a lease ended at once: one ends it, it counts once, and is told once."""
     _, claim = await both.held()
     await both.end_leases()
     first, second = await both.both(both.claimed, both.claimed)
@@ -124,7 +124,7 @@ async def one_of_two_ends_a_lost_claim(both: Overlap) -> None:
 
 @law_of_overlap
 async def the_end_of_a_lease_or_a_settlement_ends_a_claim(both: Overlap) -> None:
-    """An expired claim that is settled beside a claim_due is settled or lost, never both."""
+    """An expired claim that is settled during a claim_due is settled or lost, never both."""
     _, old = await both.held()
     await both.end_leases()
     settlement = both.bench.settlement(old)
@@ -138,7 +138,7 @@ async def the_end_of_a_lease_or_a_settlement_ends_a_claim(both: Overlap) -> None
         assert (await both.stored()).standing == settlement.standing
         return
     assert outcome == "claim_lost", f"the settlement is {outcome}"
-    assert len(both.lapsed) == 1, "the claim was lost, and nobody told it"
+    assert len(both.lapsed) == 1, "the claim was lost, and no call told of it"
     assert await both.statuses() == ["abandoned"], "a lost claim wrote to the history"
     await both.wait()
     taken = await both.claim()
@@ -148,7 +148,7 @@ async def the_end_of_a_lease_or_a_settlement_ends_a_claim(both: Overlap) -> None
 
 @law_of_overlap
 async def the_end_of_a_lease_or_a_renewal_comes_first(both: Overlap) -> None:
-    """An expired claim that is renewed beside a claim_due is renewed or lost, never both."""
+    """An expired claim that is renewed during a claim_due is renewed or lost, never both."""
     _, old = await both.held()
     await both.end_leases()
     first, second = await both.both(lambda one: both.renewed(one, old), both.claimed)
@@ -159,7 +159,7 @@ async def the_end_of_a_lease_or_a_renewal_comes_first(both: Overlap) -> None:
         assert (await both.settle(both.bench.settlement(old))).outcome == "written"
         assert await both.statuses() == ["succeeded"]
         return
-    assert len(both.lapsed) == 1, "a renewal was refused, and nobody ended the claim"
+    assert len(both.lapsed) == 1, "a renewal was refused, and no worker ended the claim"
     assert (await both.settle(both.bench.settlement(old))).outcome == "claim_lost"
     await both.wait()
     assert (await both.settle(both.bench.settlement(await both.claim()))).outcome == "written"
@@ -168,7 +168,7 @@ async def the_end_of_a_lease_or_a_renewal_comes_first(both: Overlap) -> None:
 
 @law_of_overlap
 async def a_release_frees_no_other_claim(both: Overlap) -> None:
-    """An expired claim that is released beside a claim_due is one of both: released or lost."""
+    """An expired claim that is released during a claim_due is one of both: released or lost."""
     _, old = await both.held()
     await both.end_leases()
     _, second = await both.both(lambda one: one.release([old]), both.claimed)
@@ -177,7 +177,7 @@ async def a_release_frees_no_other_claim(both: Overlap) -> None:
         assert not taken, "it was handed out without a wait after it was lost"
         await both.wait()
         taken = await both.claimed(both.one)
-    assert len(taken) == 1, "nobody got a job that was released or lost"
+    assert len(taken) == 1, "no worker got a job that was released or lost"
     lost = both.bench.pending(taken[0]).lost
     assert lost == len(both.lapsed), "a release is counted as lost, or a loss is not"
     assert await both.statuses() == ["abandoned"] * lost, "counted as lost and written differ"
@@ -195,7 +195,7 @@ async def a_release_frees_no_claim_of_what_came_after(both: Overlap) -> None:
     await both.end_leases()
     _, second = await both.both(lambda one: one.release([old]), both.claimed)
     taken = [*second.claims, *await both.claimed(both.one)]
-    assert len(taken) == 1, "nobody got what came after, or two did"
+    assert len(taken) == 1, "no worker got what came after, or two did"
     assert not await both.claimed(both.two), "a late release freed the claim that came after"
     expected = ["abandoned", "superseded"] if both.lapsed else ["superseded"]
     assert await both.statuses() == expected
@@ -204,7 +204,7 @@ async def a_release_frees_no_claim_of_what_came_after(both: Overlap) -> None:
 
 @law_of_overlap
 async def an_edit_or_a_settlement_of_a_revision_wins(both: Overlap) -> None:
-    """Of an edit and a settlement decided on one revision, the later one is told of a conflict."""
+    """An edit and a settlement decided on one revision: the later one is told of a conflict."""
     job, claim = await both.held()
     edited = evolve(job, spec=evolve(job.spec, metadata={"edited": "yes"}))
     settlement = both.bench.settlement(claim)
@@ -227,8 +227,8 @@ async def an_edit_or_a_settlement_of_a_revision_wins(both: Overlap) -> None:
 
 
 @law_of_overlap
-async def a_settlement_beside_a_removal_brings_nothing_back(both: Overlap) -> None:
-    """Of a settlement and a removal of one revision at once, one happens first and is kept."""
+async def a_settlement_during_a_removal_brings_nothing_back(both: Overlap) -> None:
+    """A settlement and a removal of one revision at once: one happens first and is kept."""
     held, claim = await both.held()
     settlement = both.bench.settlement(claim, due=both.bench.clock.now())
     first, second = await both.both(
@@ -250,7 +250,7 @@ async def a_settlement_beside_a_removal_brings_nothing_back(both: Overlap) -> No
 
 
 @law_of_overlap
-async def an_add_beside_the_end_of_a_removed_run_is_kept(both: Overlap) -> None:
+async def an_add_at_the_end_of_a_removed_run_is_kept(both: Overlap) -> None:
     """A job added under a removed id while the old run settles is there, and handed out."""
     (old,) = await both.added(both.job())
     claim = await both.claim()
@@ -303,8 +303,8 @@ async def a_renewal_brings_no_ended_claim_back(both: Overlap) -> None:
 
 
 @law_of_overlap
-async def a_renewal_beside_an_edit_keeps_both(both: Overlap) -> None:
-    """An edit beside a renewal stands, and the claim is held for a whole lease from then on."""
+async def a_renewal_during_an_edit_keeps_both(both: Overlap) -> None:
+    """An edit during a renewal is kept, and the claim is held for a whole lease from then on."""
     job, claim = await both.held()
     await both.advance(both.one.capabilities.lease / 2)
     edited = evolve(job, spec=evolve(job.spec, metadata={"edited": "yes"}))
@@ -321,7 +321,7 @@ async def a_renewal_beside_an_edit_keeps_both(both: Overlap) -> None:
 
 
 @law_of_overlap
-async def a_renewal_beside_a_removal_brings_nothing_back(both: Overlap) -> None:
+async def a_renewal_during_a_removal_brings_nothing_back(both: Overlap) -> None:
     """A job removed while its claim is renewed is gone, and the claim is held to its end."""
     job, claim = await both.held()
     first, second = await both.both(
@@ -336,8 +336,8 @@ async def a_renewal_beside_a_removal_brings_nothing_back(both: Overlap) -> None:
 
 
 @law_of_overlap
-async def a_release_beside_an_edit_frees_the_job(both: Overlap) -> None:
-    """An edit beside the release of a claim is stored or refused, and the job is free."""
+async def a_release_during_an_edit_frees_the_job(both: Overlap) -> None:
+    """An edit during the release of a claim is stored or refused, and the job is free."""
     held, claim = await both.held()
     edited = evolve(held, spec=evolve(held.spec, metadata={"edited": "yes"}))
     first, second = await both.both(
@@ -355,8 +355,8 @@ async def a_release_beside_an_edit_frees_the_job(both: Overlap) -> None:
 
 
 @law_of_overlap
-async def a_release_ends_what_is_edited_away_beside_it_once(both: Overlap) -> None:
-    """What an edit takes away beside the release of its claim has one end, or is still there."""
+async def a_release_ends_what_is_edited_away_meanwhile_once(both: Overlap) -> None:
+    """What an edit takes away during the release of its claim has one end, or is still there."""
     held, claim = await both.held()
     edited = both.bench.put_off(both.bench.moved(held), None)
     superseded = both.bench.owed(claim, Status.SUPERSEDED)
@@ -373,8 +373,8 @@ async def a_release_ends_what_is_edited_away_beside_it_once(both: Overlap) -> No
 
 
 @law_of_overlap
-async def a_lost_claim_ends_what_is_edited_away_beside_it_once(both: Overlap) -> None:
-    """What an edit takes away beside the end of its lease has one end, or is still there."""
+async def a_lost_claim_ends_what_is_edited_away_meanwhile_once(both: Overlap) -> None:
+    """What an edit takes away as its lease ends has one end, or is still there."""
     held, claim = await both.held()
     await both.end_leases()
     edited = both.bench.put_off(both.bench.moved(held), None)
@@ -411,8 +411,8 @@ async def settlements_of_different_jobs_are_all_kept(both: Overlap) -> None:
 
 
 @law_of_overlap
-async def pruning_keeps_what_is_claimed_beside_it(both: Overlap) -> None:
-    """An expired job that is claimed beside prune is deleted or claimed, never both."""
+async def pruning_keeps_what_is_claimed_meanwhile(both: Overlap) -> None:
+    """An expired job that is claimed during a prune is deleted or claimed, never both."""
     now = both.bench.clock.now()
     job = both.job()
     expired = evolve(job.standing, expires_at=now - timedelta(hours=1))

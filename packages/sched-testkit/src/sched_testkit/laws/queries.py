@@ -85,7 +85,7 @@ async def the_history_is_filtered(bench: Bench) -> None:
     assert await found(since=start + minute, until=start + 2 * minute) == ["b"]
     assert await found(job_id="b", final=True) == []
     assert await found(job_id="a", statuses=frozenset({Status.FAILED})) == []
-    assert await found(job_id="nobody") == []
+    assert await found(job_id="unknown") == []
 
 
 @law
@@ -210,7 +210,7 @@ async def the_history_is_listed_by_writing_and_selected_by_its_end(bench: Bench)
 
 @law
 async def executions_of_a_job_are_listed_in_the_order_of_writing(bench: Bench) -> None:
-    """Of one job, too, what was written last comes first, whatever its occurrence and attempt."""
+    """What was written last comes first, of one job, too, whatever its occurrence and attempt."""
     backend = await bench.open()
     (job,) = await bench.added(backend, bench.job(due=None))
     now = bench.clock.now()

@@ -126,7 +126,7 @@ async def a_repeat_of_another_claim_is_none(bench: Bench) -> None:
 
 @law
 async def a_repeat_has_all_its_executions(bench: Bench) -> None:
-    """Where some executions of a settlement are stored and others are not, it is no repeat."""
+    """A settlement is no repeat where some of its executions are stored and others are not."""
     backend = await bench.open()
     (job,) = await bench.added(backend, bench.job())
     claim = await bench.claim(backend)

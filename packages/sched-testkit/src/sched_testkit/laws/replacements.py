@@ -70,7 +70,7 @@ def _finished(bench: Bench, number: int) -> Standing:
 
 @law
 async def a_replacement_keeps_nothing_of_what_was_before(bench: Bench) -> None:
-    """A replacement stores every field as given, also where it says nothing and something stood."""
+    """A replacement stores every field as given, also an empty one that had a value before."""
     backend = await bench.open()
     full = bench.job(name="name", group="group", metadata={"k": "v", "": "", "x": "y"})
     full = evolve(full, declared=True, standing=_full(bench, 5))
@@ -107,8 +107,8 @@ async def a_settlement_keeps_nothing_of_the_standing_before(bench: Bench) -> Non
         assert claim.job == job, "the claim carries another job than the stored one"
         executions = [bench.execution(claim)]
         if number % 2:  # those of other occurrences take another way in many a store
-            beside = bench.execution(claim, Status.MISSED, attempt=0, number=number + 100)
-            executions.append(evolve(beside, id=f"{job.uid}:{number + 100}:0"))
+            second = bench.execution(claim, Status.MISSED, attempt=0, number=number + 100)
+            executions.append(evolve(second, id=f"{job.uid}:{number + 100}:0"))
         settlement = evolve(bench.settlement(claim, executions=executions), standing=standing)
         assert (await bench.settle(backend, settlement)).outcome == "written"
         settled = await bench.stored(backend)

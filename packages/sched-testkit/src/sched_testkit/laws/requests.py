@@ -74,7 +74,7 @@ async def requests_keep_their_numbers_and_their_order(bench: Bench) -> None:
 
 
 @law
-async def an_edit_beside_a_held_request_leaves_it_its_number(bench: Bench) -> None:
+async def an_edit_leaves_a_held_occurrence_its_number(bench: Bench) -> None:
     """What a claim is for does not change with edits: a request that is due earlier takes nothing.
 
     Its end is that of the occurrence that was claimed.
@@ -86,7 +86,7 @@ async def an_edit_beside_a_held_request_leaves_it_its_number(bench: Bench) -> No
     earlier = bench.request(2, now - 9 * SECOND)
     edited = await two.replace(bench.asked(bench.held(job, claim), earlier))
     assert edited.held == 1, "an edit has changed what is told to be held"
-    assert not await bench.due(two), "a request was handed out beside a run of its job"
+    assert not await bench.due(two), "a request was handed out during a run of its job"
     stored = await bench.stored(two)
     without_it = evolve(stored.standing, scheduled=None)
     await two.replace(evolve(stored, standing=without_it), [bench.owed(claim, Status.SUPERSEDED)])
@@ -113,7 +113,7 @@ async def a_renewal_tells_that_a_run_is_to_be_cancelled(bench: Bench) -> None:
         assert renewed == evolve(claim, expires_at=renewed.expires_at, cancel=renewed.cancel)
         return renewed.cancel
 
-    assert (await bench.renew(one, [claim]))[0].cancel is False, "nobody has marked it"
+    assert (await bench.renew(one, [claim]))[0].cancel is False, "it was not marked"
     assert await cancel(True, 2) is False, "another occurrence is marked"
     assert await cancel(True, 1, 2) is True, "it is marked, and its holder is not told"
     assert await cancel(True, 2) is False, "its mark was taken away"

@@ -46,10 +46,10 @@ async def what_has_expired_is_deleted(bench: Bench) -> None:
     for claim in await bench.due(backend, 10):
         expires = ends if claim.job.id == "job" else None
         execution = bench.execution(claim, expires_at=expires)
-        beside = evolve(execution, id=f"{execution.uid}:7:1", number=7, final=False)
+        other = evolve(execution, id=f"{execution.uid}:7:1", number=7, final=False)
         await bench.settle(
             backend,
-            bench.settlement(claim, executions=[execution, beside], expires_at=expires),
+            bench.settlement(claim, executions=[execution, other], expires_at=expires),
         )
     long_ago = now - timedelta(days=1000)
     await bench.advance(ends - tick - now)
@@ -125,7 +125,7 @@ async def closing_leaves_claims_to_their_lease(bench: Bench) -> None:
     bench.backends.remove(one)
     taken = await bench.take_over(two)
     assert taken.token > held.token
-    assert bench.pending(taken).lost == 1, "closing freed a claim, and nobody knows what it did"
+    assert bench.pending(taken).lost == 1, "closing freed a claim, and what it did is unknown"
     assert bench.summary(await bench.history(two)) == [(1, 1, "abandoned")]
 
 

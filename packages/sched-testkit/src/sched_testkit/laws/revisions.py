@@ -39,8 +39,8 @@ EDITS: dict[str, Edit] = {"replace": _replaces, "remove": _removes}
 
 def unrun(bench: Bench, job: Job, number: int = 1, **changes: Any) -> Execution:
     """Build the final execution of an occurrence that no claim is about."""
-    nobody = Claim(job, 0, "", bench.clock.now(), bench.clock.now())
-    execution = bench.owed(nobody, Status.SUPERSEDED)
+    unclaimed = Claim(job, 0, "", bench.clock.now(), bench.clock.now())
+    execution = bench.owed(unclaimed, Status.SUPERSEDED)
     return evolve(execution, id=f"{job.uid}:{number}:0", number=number, **changes)
 
 
@@ -116,7 +116,7 @@ async def an_edit_leaves_the_running_occurrence_to_its_claim(bench: Bench) -> No
         moved = await backend.replace(bench.moved(bench.held(job, claim)))
         if name == "replace":
             await backend.replace(moved, [*own, other])
-            assert not await bench.due(backend), "an edit freed somebody's claim"
+            assert not await bench.due(backend), "an edit freed a worker's claim"
         else:
             await backend.remove(moved, [*own, other])
         assert await bench.history(backend, job_id=name) == [other]
@@ -134,7 +134,7 @@ async def a_stored_execution_is_passed_over(bench: Bench) -> None:
     ended = unrun(bench, job, 7, reason="the first")
     lost = evolve(ended, id=f"{job.uid}:7:1", attempt=1, status=Status.ABANDONED, final=False)
     first = [ended, lost]
-    twice = [ended, lost, lost, ended]  # what stands before it in one call is stored, too
+    twice = [ended, lost, lost, ended]  # what comes before it in one call is stored, too
     later = bench.clock.now() + timedelta(1)
     second = [evolve(execution, reason="the second", finished_at=later) for execution in first]
     job = await backend.replace(job, twice)
@@ -209,7 +209,7 @@ async def an_edit_conflicts_with_a_lapse(bench: Bench) -> None:
         await bench.claim(one)
         read = await bench.stored(two, name)
         await bench.advance(bench.lease)
-        assert await bench.stored(two, name) == read, "a lease ended, and nobody has taken note yet"
+        assert await bench.stored(two, name) == read, "a lease ended, and none has taken note yet"
         assert len(await bench.lapse(two)) == 1
         await _refused(two, edit, read, [])
         await _refused(two, edit, evolve(read, held=None, held_at=None), [])

@@ -95,7 +95,7 @@ async def the_fence_is_token_and_worker(bench: Bench) -> None:
     backend = await bench.open()
     await bench.added(backend, bench.job())
     claim = await bench.claim(backend)
-    for forged in (evolve(claim, worker="somebody"), evolve(claim, token=claim.token + 1)):
+    for forged in (evolve(claim, worker="stranger"), evolve(claim, token=claim.token + 1)):
         outcome = (await bench.settle(backend, bench.settlement(forged))).outcome
         assert outcome == "claim_lost", f"a forged claim was {outcome}"
         assert not await bench.renew(backend, [forged]), "a forged claim was renewed"
@@ -106,7 +106,7 @@ async def the_fence_is_token_and_worker(bench: Bench) -> None:
 
 @law
 async def an_edit_wins_over_a_settlement(bench: Bench) -> None:
-    """A settlement decided before an edit is a conflict, writes nothing and returns what stands."""
+    """A settlement decided before an edit is a conflict, writes nothing and returns the job."""
     backend = await bench.open()
     (job,) = await bench.added(backend, bench.job(metadata={"v": "1"}))
     claim = await bench.claim(backend)
@@ -129,7 +129,7 @@ async def an_edit_keeps_the_hold(bench: Bench) -> None:
     (job,) = await bench.added(one, bench.job())
     claim = await bench.claim(one)
     await two.replace(bench.moved(bench.held(job, claim)))
-    assert not await bench.due(two), "an edit freed somebody's claim"
+    assert not await bench.due(two), "an edit freed a worker's claim"
     ended = Settlement(claim, None, None, (bench.execution(claim),))
     assert (await bench.settle(one, ended)).outcome == "written"
     assert bench.pending(await bench.claim(two)).number == 2
@@ -246,15 +246,15 @@ async def a_cancelled_settlement_is_whole(bench: Bench) -> None:
         settlement = bench.settlement(await bench.claim(backend))
         await bench.cancelled_after(steps, functools.partial(backend.settle, [settlement]))
         executions = await bench.history(backend, job_id=name)
-        stands_after = (await bench.stored(backend, name)).standing == settlement.standing
-        assert bool(executions) is stands_after, "one of standing and history was written alone"
+        is_stored = (await bench.stored(backend, name)).standing == settlement.standing
+        assert bool(executions) is is_stored, "one of standing and history was written alone"
         assert (await bench.settle(backend, settlement)).outcome == "written"
         assert await bench.history(backend, job_id=name) == list(settlement.executions)
         assert (await bench.stored(backend, name)).standing == settlement.standing
 
 
 @law
-async def a_settlement_writes_what_ended_beside_its_run(bench: Bench) -> None:
+async def a_settlement_writes_what_ended_during_its_run(bench: Bench) -> None:
     """A settlement writes all its executions: of other occurrences, missed or skipped, too."""
     backend = await bench.open()
     await bench.added(backend, bench.job())
@@ -314,8 +314,8 @@ async def what_was_edited_away_ends_with_its_claim(bench: Bench) -> None:
 
 
 @law
-async def an_end_says_what_the_occurrence_stood_for(bench: Bench) -> None:
-    """The end of what was edited away says its kind, moment, snoozes and what it stood for."""
+async def a_last_execution_says_what_the_occurrence_covered(bench: Bench) -> None:
+    """The end of what was edited away says its kind, moment, snoozes and what it covered."""
     backend = await bench.open()
     now = bench.clock.now()
     job = bench.job(policy=Policy(keep_executions=None))

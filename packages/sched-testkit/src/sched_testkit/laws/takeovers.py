@@ -32,7 +32,7 @@ def _owed(bench: Bench, lost: Claim, status: Status) -> Execution:
 
 
 def _end_of_three(bench: Bench, lost: Claim) -> Execution:
-    """Return the end of what is held, which an edit knows to stand for two more."""
+    """Return the end of what is held, which covers two more, as an edit knows."""
     end = _owed(bench, lost, Status.SUPERSEDED)
     return evolve(end, coalesced=2, coalesced_until=lost.claimed_at)
 
@@ -281,7 +281,7 @@ async def only_a_loss_alone_is_the_last(bench: Bench) -> None:
     """
     for name, alone, last in (
         ("never renewed", (), False),
-        ("beside others", (False, False), False),
+        ("among others", (False, False), False),
         ("alone at first", (True, False), False),
         ("alone", (True,), True),
         ("alone at last", (False, True, True), True),
@@ -321,7 +321,7 @@ async def a_long_run_alone_is_not_to_blame(bench: Bench) -> None:
 
 @law
 async def where_one_loss_is_the_last_any_is(bench: Bench) -> None:
-    """With max_lost 1 the first lost claim is the last, whatever ran beside it."""
+    """The first lost claim is the last with max_lost 1, whatever ran at the same time."""
     backend = await bench.open()
     await bench.added(backend, bench.job(policy=Policy(max_lost=1)))
     lost = await _lose(bench, backend)

@@ -198,7 +198,7 @@ async def an_edit_within_is_compared_with_what_is_stored(bench: Bench) -> None:
     try:
         await block()
     except Exception:  # noqa: BLE001 -- a commit may fail with an error of the store's driver
-        assert edited, "an edit within was refused, and nobody else had edited the job"
+        assert edited, "an edit within was refused, and no other call had edited the job"
     else:
         assert not edited, "an edit of an older revision took back what another one had stored"
     assert await bench.stored(other) in (edited or [job])
@@ -217,8 +217,8 @@ async def what_others_write_meanwhile_is_kept(bench: Bench) -> None:
             async with callers(bench, backend) as store:
                 await store.add([bench.job(f"within-{end}", due=None)])
                 try:
-                    await other.add([bench.job(f"beside-{end}", due=None)])
-                    kept.add(f"beside-{end}")
+                    await other.add([bench.job(f"other-{end}", due=None)])
+                    kept.add(f"other-{end}")
                     if end == "commit":
                         settled = await bench.settle(other, bench.settlement(claim))
                         assert settled.outcome == "written"
@@ -235,7 +235,7 @@ async def what_others_write_meanwhile_is_kept(bench: Bench) -> None:
     stored = {job.id for job in await bench.jobs(backend)}
     assert stored == kept, f"expected {sorted(kept)}, stored are {sorted(stored)}"
     assert (await bench.settle(backend, bench.settlement(claim))).outcome == "written"
-    assert len(await bench.history(backend)) == 1, "a settlement beside a transaction was undone"
+    assert len(await bench.history(backend)) == 1, "a settlement outside the transaction was undone"
 
 
 @law(needs=transactional, examines="transactions")
@@ -265,7 +265,7 @@ async def a_claim_is_kept_by_what_is_written_within(bench: Bench) -> None:
 async def _wakes(bench: Bench, poll: timedelta | None) -> None:
     backend = await bench.open()
     await bench.added(backend, bench.job("later", due=bench.clock.now() + timedelta(days=1)))
-    otherwise = "what a caller's transaction committed woke nobody"
+    otherwise = "what a caller's transaction committed ended no wait"
     async with a_wait(bench, backend, otherwise, begins_within=0.05):
         async with callers(bench, backend) as store:
             await store.add([bench.job()])
@@ -287,7 +287,7 @@ def _heard(capabilities: Any, harness: Any) -> str | None:
 
 @law(needs=_heard, examines="transactions")
 async def a_commit_is_notified(bench: Bench) -> None:
-    """Where notified is declared, a job committed in a caller's transaction ends a wait at once."""
+    """A job committed in a caller's transaction ends a wait at once, where notified is declared."""
     await _wakes(bench, None)
 
 

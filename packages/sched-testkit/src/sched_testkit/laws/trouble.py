@@ -104,7 +104,7 @@ async def _expect_done_once(
     assert [evolve(job, revision=0) for job in await backend.add([new])] == [new]
     claims: list[Claim] = list(told["claim_due"].claims) if "claim_due" in done else []
     assert {claim.job.id for claim in claims} <= {"due"}, f"handed out: {claims}"
-    if not claims:  # it may have been claimed, and nobody told
+    if not claims:  # it may have been claimed, and no worker told
         await bench.advance(2 * bench.lease)
         claims = await bench.due(backend)
     if not claims:
@@ -151,7 +151,7 @@ async def a_silent_store_holds_up_no_stop(bench: Bench) -> None:
 async def _soon(
     bench: Bench, silence: contextlib.ExitStack, call: Callable[[], Awaitable[object]]
 ) -> bool:
-    """Whether a call returns soon; if not, the silence ends, or the call would go on for ever."""
+    """Whether a call returns soon; if not, the silence ends, or the call would never return."""
     late = False
 
     async def watch() -> None:
@@ -182,7 +182,7 @@ def _quietly(call: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[ob
 
 @law(needs=refusing)
 async def what_a_store_refuses_to_write_is_told(bench: Bench) -> None:
-    """Where the store refuses writes calls raise BackendError, and none has half an effect."""
+    """Calls raise BackendError where the store refuses writes, and none has half an effect."""
     backend = await bench.open()
     await bench.added(backend, bench.job("ran"))
     await bench.settle(backend, bench.settlement(await bench.claim(backend)))

@@ -1,4 +1,4 @@
-"""Records of the history that cannot be read: shown, left alone, and in nobody's way."""
+"""Records of the history that cannot be read: shown, left alone, and in no other's way."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def an_unreadable_execution_is_shown_in_its_place(bench: Bench) -> None:
 
 @law(needs=spoilable_execution)
 async def an_unreadable_execution_stops_nothing_else(bench: Bench) -> None:
-    """Beside an unreadable execution claims, settlements and takeovers go on and write."""
+    """Claims, settlements and takeovers continue and write next to an unreadable execution."""
     backend, other = await bench.open(), await bench.open()
     await _history(bench, backend)
     claim = await bench.claim(backend)
@@ -87,7 +87,7 @@ async def a_settlement_whose_execution_cannot_be_read_is_written_once(bench: Ben
         outcome = (await bench.settle(again, settlement)).outcome
         assert outcome in {"written", "claim_lost"}, f"it is said to be {outcome}"
     assert await bench.records(other) == [odd], (
-        "the execution was written again, beside the other one"
+        "the execution was written again, next to the other one"
     )
 
 

@@ -53,7 +53,7 @@ async def moments_are_compared_as_moments(bench: Bench) -> None:
 
 @law
 async def what_is_due_within_a_second_comes_in_order(bench: Bench) -> None:
-    """Of what is due within one second the oldest comes first, whole seconds before fractions."""
+    """What is due within one second comes oldest first, whole seconds before fractions."""
     backend = await bench.open()
     start = whole(bench.clock.now()) - 60 * SECOND
     tick = granular(backend)
@@ -91,7 +91,7 @@ async def leases_end_at_whole_seconds_and_between(bench: Bench) -> None:
 
 @law
 async def records_are_selected_to_the_microsecond(bench: Bench) -> None:
-    """Since is inclusive and until exclusive, to the finest moment, at whole seconds, too."""
+    """The since is inclusive, the until exclusive, to the finest moment, at whole seconds, too."""
     backend = await bench.open()
     tick = granular(backend)
     (job,) = await bench.added(backend, bench.job(due=None))
@@ -334,7 +334,7 @@ async def types_are_kept(bench: Bench) -> None:
 
 
 @law
-async def filters_stand_when_the_clock_stands(bench: Bench) -> None:
+async def filters_hold_when_the_clock_does_not_move(bench: Bench) -> None:
     """Executions that ended at one moment are all listed, and told apart by every other filter."""
     backend = await bench.open()
     await bench.added(backend, *(bench.job(f"job-{n}") for n in range(8)))

@@ -29,7 +29,7 @@ async def a_wait(
     """Start waiting, yield what is set when the wait has ended, and expect it to end.
 
     Args:
-        bench: Of the law.
+        bench: The bench of the law.
         backend: The one that waits.
         otherwise: What is wrong if it does not end.
         limit: How many jobs are wanted.
@@ -57,7 +57,7 @@ async def _returns(bench: Bench, backend: Backend, step: Callable[[], Awaitable[
 
 
 async def _stays(bench: Bench, backend: Backend) -> None:
-    """Expect that waiting does not end by itself."""
+    """Expect that waiting does not end on its own."""
     with anyio.move_on_after(min(0.5, bench.harness.patience / 2)) as scope:
         await backend.wait_due(Room(10))
     assert scope.cancelled_caught, "wait_due returned although nothing is due"
@@ -108,7 +108,7 @@ async def waiting_does_not_spin(bench: Bench) -> None:
 
 @law
 async def a_held_job_does_not_end_waiting(bench: Bench) -> None:
-    """A due job that is claimed wakes nobody before its lease ends, and then it does, once."""
+    """A due job that is claimed ends no wait before its lease ends, and then it does, once."""
     one = await bench.open()
     two = await bench.open()
     await bench.added(one, bench.job())
@@ -170,7 +170,7 @@ async def an_earlier_job_wakes_who_waits(bench: Bench) -> None:
 
 @law
 async def a_settlement_wakes_who_waits(bench: Bench) -> None:
-    """A settlement after which a job is due at once wakes a waiting call, whoever settled it."""
+    """A settlement after which a job is due at once wakes a waiting call, whichever settled it."""
     one = await bench.open()
     two = await bench.open()
     for holder in (one, two):
@@ -289,7 +289,7 @@ async def a_cancelled_wait_takes_no_wake_with_it(bench: Bench) -> None:
 
 @law
 async def every_wait_is_woken(bench: Bench) -> None:
-    """Of several waits at once each is woken by a job that is due earlier, from any backend."""
+    """Each of several waits at once is woken by a job that is due earlier, from any backend."""
     one, two = await bench.open(), await bench.open()
     await bench.added(one, bench.job("far", due=bench.clock.now() + timedelta(days=1)))
     for writer in (one, two):

@@ -1,7 +1,7 @@
 """Play many histories: ``python -m sched_testkit.simulation --histories 100000 --seed 1``.
 
-Says how many a minute, what they held, and tells each history that went wrong. Exits with 1 if one
-did, or if nothing ever went wrong in them: faults that never struck prove nothing.
+Prints how many it played a minute, what they held, and the story of the first that went wrong.
+Exits with 1 if one did, or if no claim was ever taken over: faults that never struck prove nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 
 from sched_testkit._numbers import above_zero
-from sched_testkit.simulation.world import Outcome, play
+from sched_testkit.simulation.history import Outcome, play
 
 CHUNK = 250
 
@@ -34,13 +34,13 @@ def main() -> int:
     """Play them on all cores; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m sched_testkit.simulation")
     parser.add_argument("--histories", type=above_zero(int), default=10_000)
-    parser.add_argument("--seed", type=int, default=0, help="of the first; the next count on")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first history")
     parser.add_argument("--cores", type=above_zero(int), default=os.cpu_count() or 1)
-    parser.add_argument("--play", type=int, help="play this seed only, and tell it")
+    parser.add_argument("--play", type=int, help="play only this seed, and print its story")
     options = parser.parse_args()
     if options.play is not None:
         outcome = play(options.play)
-        print(outcome.told())
+        print(outcome.narration())
         return int(bool(outcome.finding))
     began = time.perf_counter()
     runs = takeovers = undecided = 0
@@ -61,7 +61,7 @@ def main() -> int:
         f"{takeovers} takeovers, {len(found)} findings, {undecided} undecided"
     )
     if found:
-        print(f"\nseed {found[0].seed}, told:\n{found[0].told()}")
+        print(f"\nseed {found[0].seed}; the story:\n{found[0].narration()}")
         print(f"\nto see it again: python -m sched_testkit.simulation --play {found[0].seed}")
     if not takeovers:
         print("no claim was ever taken over: these histories show nothing")

@@ -11,31 +11,31 @@ from sched_testkit._suite.bench import START
 from sched_testkit.simulation.loop import SimulatedLoop
 
 TICK = 1e-6
-"""Seconds that looking takes: where time stood still, who looks again and again would not end."""
+"""Seconds that a look takes: if time did not move, a caller that looks in a loop would hang."""
 
 
 class SimulatedClock:
     """The loop's time as moments, and steps of an operator.
 
     Args:
-        loop: Whose time it tells.
+        loop: The loop whose time it shows.
     """
 
     def __init__(self, loop: SimulatedLoop) -> None:
         self._loop = loop
         self._offset = timedelta(0)
         self._sleepers: list[asyncio.Future[None]] = []
-        self._told_at, self._told = -1.0, START
+        self._shown_at, self._shown = -1.0, START
 
     def now(self) -> datetime:
         """Return the moment, in UTC."""
         time = self._loop.time()
-        if time != self._told_at:
-            self._told_at, self._told = time, START + timedelta(seconds=time) + self._offset
-        return self._told
+        if time != self._shown_at:
+            self._shown_at, self._shown = time, START + timedelta(seconds=time) + self._offset
+        return self._shown
 
     def elapsed(self) -> float:
-        """Return seconds that nobody sets."""
+        """Return the seconds of a clock that no operator sets."""
         return self._loop.time()
 
     async def sleep_until(self, moment: datetime) -> None:
@@ -57,9 +57,9 @@ class SimulatedClock:
                 self._sleepers.remove(woken)
 
     def step(self, by: timedelta) -> None:
-        """Set the clock, as an operator might; whoever sleeps looks again."""
+        """Set the clock, as an operator might; every sleeper looks again."""
         self._offset += by
-        self._told_at = -1.0
+        self._shown_at = -1.0
         for sleeper in self._sleepers:
             _wake(sleeper)
 
@@ -69,8 +69,8 @@ def _wake(sleeper: asyncio.Future[None]) -> None:
         sleeper.set_result(None)
 
 
-class Process:
-    """What can happen to a process: it is stopped for a while, or dies.
+class SimulatedProcess:
+    """A simulated process: it can be stopped for a while, be cut off, or die.
 
     It acts on the world through its backend, its clock and its handlers only; a process none of
     whose acts comes through is dead, whatever its code still does.
@@ -84,12 +84,12 @@ class Process:
         self._goes_on: anyio.Event | None = None
 
     def stop(self) -> None:
-        """As by SIGSTOP."""
+        """Stop the process, as SIGSTOP does."""
         if self._goes_on is None:
             self._goes_on = anyio.Event()
 
     def go_on(self) -> None:
-        """As by SIGCONT."""
+        """Let the process go on, as SIGCONT does."""
         if self._goes_on is not None:
             self._goes_on.set()
             self._goes_on = None
@@ -99,7 +99,7 @@ class Process:
         self.cut = False
 
     def kill(self) -> None:
-        """As by SIGKILL."""
+        """Kill the process, as SIGKILL does."""
         self.dead = True
         self.go_on()
 
@@ -112,7 +112,7 @@ class Process:
 class ProcessClock:
     """The machine's clock as a process sees it: one that is stopped does not wake up."""
 
-    def __init__(self, clock: SimulatedClock, process: Process) -> None:
+    def __init__(self, clock: SimulatedClock, process: SimulatedProcess) -> None:
         self._clock, self._process = clock, process
 
     def now(self) -> datetime:
@@ -120,7 +120,7 @@ class ProcessClock:
         return self._clock.now()
 
     def elapsed(self) -> float:
-        """Return seconds that nobody sets."""
+        """Return the seconds of a clock that no operator sets."""
         return self._clock.elapsed()
 
     async def sleep_until(self, moment: datetime) -> None:

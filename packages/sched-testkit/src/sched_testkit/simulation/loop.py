@@ -1,6 +1,6 @@
 """An event loop without a machine: no sockets, no threads, no real time, no chance but the seed's.
 
-Time stands still while anything can go on, and then moves to the next timer. What is ready at the
+Time does not move while anything can go on, and then moves to the next timer. What is ready at the
 same time runs in an order that the seed decides, so that races show, and repeat.
 """
 
@@ -36,7 +36,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self._now = 0.0
         self._ready: list[asyncio.Handle] = []
         self._retries: list[asyncio.Handle] = []
-        """anyio delivers a cancellation again and again: no reason for time to stand still."""
+        """anyio delivers a cancellation again and again: no reason to stop time."""
         self._retried = False
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._serial = 0
@@ -153,7 +153,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         return asyncio.Future(loop=self)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Keep what went wrong where nobody could catch it."""
+        """Keep an error that no task could catch."""
         self.problems.append(context)
 
     def get_task_factory(self) -> None:
@@ -164,7 +164,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         return False
 
     def is_running(self) -> bool:
-        """Whoever asks is running on it."""
+        """The caller is running on it."""
         return True
 
     def is_closed(self) -> bool:

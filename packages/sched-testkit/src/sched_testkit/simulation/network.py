@@ -1,7 +1,7 @@
 """A backend that is far away: calls take time, overtake each other, fail, and lose their answers.
 
 The inner backend's calls are single steps. Around each of them lies the way there and back, and
-everything that can happen on it. The oracle is told what the store did, at the moment it did it.
+everything that can happen on it. The oracle learns what the store did, at the moment it did it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from sched_core import (
     UndecodableExecution,
 )
 from sched_core.ports import Page
-from sched_testkit.simulation.clock import Process, SimulatedClock
+from sched_testkit.simulation.clock import SimulatedClock, SimulatedProcess
 
 T = TypeVar("T")
 
@@ -65,10 +65,10 @@ class Weather:
 CALM = Weather()
 
 
-class Witness(Protocol):
-    """Is told what the store did, in the step in which it did it."""
+class StoreObserver(Protocol):
+    """Learns what the store did, in the step in which the store did it."""
 
-    def noted(self, process: Process, what: str, detail: object) -> None:
+    def noted(self, process: SimulatedProcess, what: str, detail: object) -> None:
         """Something happened that belongs into the story."""
         ...
 
@@ -111,7 +111,7 @@ class Network:
 
     clock: SimulatedClock
     chance: Random
-    witness: Witness
+    observer: StoreObserver
     tasks: anyio.abc.TaskGroup
     weather: Weather = CALM
 
@@ -128,11 +128,11 @@ class RemoteBackend:
 
     Args:
         inner: What is far away; none of its calls may wait, but for ``wait_due``.
-        process: Whose connection it is.
+        process: The process that owns the connection.
         network: The way there and back.
     """
 
-    def __init__(self, inner: Backend, process: Process, network: Network) -> None:
+    def __init__(self, inner: Backend, process: SimulatedProcess, network: Network) -> None:
         self._inner, self._process, self._network = inner, process, network
 
     @property
@@ -151,9 +151,9 @@ class RemoteBackend:
         """Go there, act, and come back.
 
         Args:
-            name: Of the call.
+            name: The name of the call.
             act: The step of the store.
-            done: Tells the witness of it.
+            done: A callback that gives the observer the result.
             undo: Takes it back where the caller is cancelled before the answer has come.
             at_once: The way there takes no time: what was decided on is what is stored.
         """
@@ -161,24 +161,24 @@ class RemoteBackend:
         weather, chance = network.weather, network.chance
         await process.runs()
         self._alive()
-        fate = chance.random()
+        luck = chance.random()
 
         async def step() -> T:
             result = await act()
             done(result)
-            network.witness.wrote()
+            network.observer.wrote()
             return result
 
-        if fate < weather.refused or process.cut:
+        if luck < weather.refused or process.cut:
             await anyio.sleep(network.delay())
             raise BackendUnavailable(f"{name}: the store cannot be reached")
-        fate -= weather.refused
-        if fate < weather.late and not at_once:
-            network.witness.noted(process, f"{name} comes late", "")
+        luck -= weather.refused
+        if luck < weather.late and not at_once:
+            network.observer.noted(process, f"{name} comes late", "")
             network.tasks.start_soon(self._late, step, network.delay() * 3 + 0.05)
             await anyio.sleep(network.delay())
             raise BackendUnavailable(f"{name}: no answer")
-        fate -= weather.late
+        luck -= weather.late
         way = 0.0 if at_once else network.delay()
         if way > weather.latency or chance.random() < 0.5:
             await anyio.sleep(way)
@@ -194,8 +194,8 @@ class RemoteBackend:
                     await undo(result)
             raise
         self._alive()
-        if fate < weather.lost:
-            network.witness.noted(process, f"the answer to {name} is lost", "")
+        if luck < weather.lost:
+            network.observer.noted(process, f"the answer to {name} is lost", "")
             raise BackendUnavailable(f"{name}: the answer was lost")
         return result
 
@@ -227,7 +227,7 @@ class RemoteBackend:
     # -- definitions: what is decided at one moment is stored at it, or not at all
 
     async def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
-        decided, witness = self._now(), self._network.witness
+        decided, observer = self._now(), self._network.observer
 
         async def act() -> tuple[Sequence[Job], list[Job]]:
             known = [await self._inner.get(job.id) for job in jobs]
@@ -235,7 +235,7 @@ class RemoteBackend:
             return stored, [job for job, was in zip(stored, known, strict=True) if was is None]
 
         stored, _ = await self._call(
-            "add", act, lambda both: witness.added(both[1], decided), at_once=True
+            "add", act, lambda both: observer.added(both[1], decided), at_once=True
         )
         return stored
 
@@ -243,33 +243,33 @@ class RemoteBackend:
         return await self._call("get", lambda: self._inner.get(job_id))
 
     async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
-        decided, witness = self._now(), self._network.witness
+        decided, observer = self._now(), self._network.observer
 
         async def act() -> tuple[Job | Undecodable | None, Job]:
             before = await self._inner.get(job.id)
-            witness.wrote()  # what was written before the edit comes before it
+            observer.wrote()  # what was written before the edit comes before it
             return before, await self._inner.replace(job, executions)
 
         def done(both: tuple[Job | Undecodable | None, Job]) -> None:
             before, stored = both
             if isinstance(before, Job):
-                witness.replaced(before, stored, decided)
+                observer.replaced(before, stored, decided)
 
         _, stored = await self._call("replace", act, done, at_once=True)
         return stored
 
     async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
-        decided, witness = self._now(), self._network.witness
+        decided, observer = self._now(), self._network.observer
 
         async def act() -> Job | Undecodable | None:
             before = await self._inner.get(job.id)
-            witness.wrote()
+            observer.wrote()
             await self._inner.remove(job, executions)
             return before
 
         def done(before: Job | Undecodable | None) -> None:
             if isinstance(before, Job):
-                witness.removed(before, decided)
+                observer.removed(before, decided)
 
         await self._call("remove", act, done, at_once=True)
 
@@ -291,7 +291,7 @@ class RemoteBackend:
         return await self._call(
             "claim_due",
             lambda: self._inner.claim_due(room),
-            self._network.witness.claimed,
+            self._network.observer.claimed,
             lambda claimed: self._release(claimed.claims),
         )
 
@@ -299,17 +299,17 @@ class RemoteBackend:
         return await self._call(
             "renew",
             lambda: self._inner.renew(renewals),
-            lambda claims: self._network.witness.renewed(renewals, claims),
+            lambda claims: self._network.observer.renewed(renewals, claims),
         )
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
-        witness = self._network.witness
+        observer = self._network.observer
 
         def done(outcomes: Sequence[Settled]) -> None:
             for settlement, settled in zip(settlements, outcomes, strict=True):
                 if settled.outcome in {"written", "claim_lost"}:
                     written = settled.outcome == "written"
-                    witness.unclaimed(settlement.claim, settlement.executions, written=written)
+                    observer.unclaimed(settlement.claim, settlement.executions, written=written)
 
         return await self._call("settle", lambda: self._inner.settle(settlements), done)
 
@@ -319,7 +319,7 @@ class RemoteBackend:
     async def _release(self, claims: Sequence[Claim]) -> None:
         await self._inner.release(claims)
         for claim in claims:
-            self._network.witness.unclaimed(claim, (), written=True)
+            self._network.observer.unclaimed(claim, (), written=True)
 
     # -- the history
 
@@ -332,10 +332,10 @@ class RemoteBackend:
         return await self._call(
             "prune",
             lambda: self._inner.prune(before),
-            lambda _: self._network.witness.pruned(),
+            lambda _: self._network.observer.pruned(),
         )
 
 
-def remote(inner: Backend, process: Process, network: Network) -> Backend:
+def remote(inner: Backend, process: SimulatedProcess, network: Network) -> Backend:
     """Return the backend at the end of a network."""
     return cast("Backend", RemoteBackend(inner, process, network))

@@ -28,7 +28,7 @@ class SetClock:
     """The machine's clock, set forward or back by what a file says at each look.
 
     Args:
-        path: Of a file that :func:`set_clock` has made.
+        path: A file that :func:`set_clock` has made.
     """
 
     def __init__(self, path: str) -> None:
@@ -41,7 +41,7 @@ class SetClock:
         return datetime.now(UTC) + timedelta(seconds=seconds)
 
     def elapsed(self) -> float:
-        """Return seconds that nobody sets."""
+        """Return monotonic seconds, which no step of the clock changes."""
         return time.monotonic()
 
     async def sleep_until(self, moment: datetime) -> None:

@@ -85,17 +85,17 @@ class Command:
     """What was asked for.
 
     Attributes:
-        what: It.
-        job_id: Of the job.
+        what: The name of the command.
+        job_id: The job's id.
         outcome: ``ok``, ``fail``, or ``info``: it may have been done, or not, or may still be.
         began: When it was sent.
         ended: When its outcome was known.
         changes: Whether it changes what the checker knows of the definition.
-        version: That it leaves in the metadata, 0 where it leaves none; they grow.
-        schedule: That it leaves.
-        uid: Of the incarnation that it removed.
-        key: Of the occurrence that it asked for.
-        until: When the pause that it makes ends by itself.
+        version: The version that it leaves in the metadata, 0 where it leaves none; versions grow.
+        schedule: The schedule that it leaves.
+        uid: The incarnation that it removed.
+        key: The occurrence that it asked for.
+        until: The end of the pause that it makes.
     """
 
     what: str
@@ -116,7 +116,7 @@ class Commands:
 
     Args:
         scheduler: An open one.
-        chance: Of the run.
+        chance: The randomness of the run.
         jobs: How many jobs there are to choose from.
 
     Attributes:
@@ -197,11 +197,11 @@ class Order:
     """A command before it is given.
 
     Attributes:
-        what: It.
-        job_id: Of the job.
-        version: For the metadata.
-        every: For the schedule.
-        until: For a pause.
+        what: The name of the command.
+        job_id: The job's id.
+        version: The version for the metadata.
+        every: The period of the schedule.
+        until: The end of a pause.
     """
 
     what: str

@@ -12,7 +12,7 @@ from attrs import define, field, frozen
 
 from sched_core import Execution, Job
 from sched_testkit.torture.commands import Command
-from sched_testkit.torture.faults import Harm
+from sched_testkit.torture.faults import InjectedFault
 from sched_testkit.torture.finding import Finding
 from sched_testkit.torture.processes import Exit
 
@@ -22,7 +22,7 @@ class Rules:
     """What the backend is allowed; see the attributes of the harness.
 
     Attributes:
-        lease: Of the claims.
+        lease: How long a claim lives.
         recovery: How long after a fault of the store it may take until something runs again.
         dead_are_free: Whether the claims of a dead process may be taken over at once.
         store_faults: Whether the run was to make faults of the store.
@@ -44,13 +44,13 @@ class Evidence:
 
     Attributes:
         rules: What the backend is allowed.
-        jobs: As stored at the end.
+        jobs: The jobs as stored at the end.
         executions: The history, oldest execution first.
         entries: What the workers wrote, in order of time.
         commands: What was commanded, one after the other.
-        harms: What was done to whom.
+        injected: The faults that were injected, and which worker had each.
         exits: How the processes ended.
-        hanging: Those that did not end when asked to.
+        hanging: The processes that did not end when asked to.
         rested: When everything had been well for a while.
         resting: The jobs as stored then.
         broken: What of the run itself did not work.
@@ -61,7 +61,7 @@ class Evidence:
     executions: Sequence[Execution]
     entries: Sequence[dict[str, Any]]
     commands: Sequence[Command]
-    harms: Sequence[Harm]
+    injected: Sequence[InjectedFault]
     exits: Sequence[Exit]
     hanging: Sequence[int]
     rested: datetime
@@ -88,10 +88,10 @@ class Report:
 
     Attributes:
         findings: What must not be, in order of time.
-        counts: Of what was seen.
-        recovery: By fault, seconds: from a kill until a run that it cut off was taken over; from
+        counts: How often each thing was seen.
+        recovery: Seconds, by fault: from a kill until a run that it cut off was taken over; from
             the end of a fault of the store until something ran again.
-        silence: By fault of the store, seconds: the longest time in which nothing began, from its
+        silence: Seconds, by fault of the store: the longest time in which nothing began, from its
             beginning until something ran again.
         lateness: Seconds by which undisturbed first attempts began late while nothing was wrong.
     """

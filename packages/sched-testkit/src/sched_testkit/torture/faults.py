@@ -29,9 +29,9 @@ CLOCK, DISK, STARVED = "clock", "disk full", "machine overloaded"
 ABSENT = "no process there yet"
 """All had ended, and those in their places had not begun: on a busy machine that takes long."""
 MEDDLED = "store meddled with"
-"""By a handler, as its harness does it."""
+"""A handler does what its harness's ``meddle`` says."""
 KILL = "kill at work"
-"""Of a process that is running handlers; it counts as a kill, as those at any moment do."""
+"""The kill of a process that is running handlers; it counts as a kill like any other."""
 STEPS = (0, 3600, -3600)
 """Seconds by which a worker's clock is off."""
 ROOM = 16_384
@@ -41,7 +41,7 @@ IMPATIENT = 0.5
 
 
 @define(eq=False)
-class Harm:
+class InjectedFault:
     """A fault that was made.
 
     Attributes:
@@ -49,7 +49,7 @@ class Harm:
         worker: The number of the one that had it, 0 where all of them may feel it.
         began: When it began.
         ended: When it was undone.
-        store: Whether it befell the store, or the way there.
+        store: Whether the store had it, or the way there.
         costly: Whether claims may be lost by it; otherwise it excuses lateness and nothing else.
     """
 
@@ -65,7 +65,7 @@ class Harm:
         """Whether anything may come of it. A clock that does not decide changes nothing."""
         return self.what not in {CLOCK, MEDDLED}
 
-    def befalls(self, other: Harm) -> bool:
+    def overlaps(self, other: InjectedFault) -> bool:
         """Whether it is of the same process, and at the same time, as the other."""
         overlap = self.began <= other.ended and other.began <= self.ended
         return self.worker == other.worker and overlap
@@ -78,12 +78,12 @@ class Harm:
 
 @frozen
 class Planned:
-    """A fault before it is made; whom it befalls depends on who is there then.
+    """A fault before it is made; which process it hits depends on which ones are there then.
 
     Attributes:
         after: Seconds since the one before was made.
-        kind: Of it.
-        lasts: Seconds, for a stop and for what befalls the store.
+        kind: The kind of the fault.
+        lasts: Seconds, for a stop and for a fault of the store.
         step: Seconds by which a clock is off then.
         again: Seconds until a termination is told a second time, ``None``: it is not.
     """
@@ -102,8 +102,8 @@ def plan(
 
     Args:
         seed: The same one draws the same faults.
-        kinds: To draw from.
-        special: Those of the kinds that befall the store.
+        kinds: The kinds to draw from.
+        special: The kinds that are faults of the store.
         each: Seconds between two, on average.
         lease: Seconds.
     """
@@ -123,20 +123,20 @@ def plan(
 
 
 class Faults:
-    """Makes them, one after the other; those that last go on beside the next.
+    """Makes the faults, one after the other; one that lasts continues during the next.
 
     Args:
-        harness: Supplies those of the store.
-        address: Of the place.
-        processes: Who has them.
-        seed: Of the run.
+        harness: The harness, which supplies the faults of the store.
+        address: The place of the run.
+        processes: The processes that have the faults.
+        seed: The seed of the run.
         each: Seconds between two, on average.
 
     Attributes:
-        harms: What was done, and what the machine did.
-        special: Those of the store.
-        delays: Those of them that cost no claim.
-        broken: What raised instead of doing harm; after that none are made.
+        injected: The faults that were made, and those of the machine.
+        special: The kinds that are faults of the store.
+        delays: The special kinds that cost no claim.
+        broken: The faults that raised instead; after that none are made.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class Faults:
         seed: int,
         each: float,
     ) -> None:
-        self.harms: list[Harm] = []
+        self.injected: list[InjectedFault] = []
         self.broken: list[Finding] = []
         self._lease = harness.lease.total_seconds()
         self._processes, self._whom = processes, random.Random(seed)
@@ -163,16 +163,16 @@ class Faults:
         self._plan = plan(seed, kinds, special, each, self._lease)
 
     @contextmanager
-    def harm(
+    def noting(
         self, what: str, worker: int = 0, *, store: bool = False, costly: bool = True
-    ) -> Iterator[Harm]:
+    ) -> Iterator[InjectedFault]:
         """Note a fault for as long as it lasts."""
-        harm = Harm(what, worker, store=store, costly=costly)
-        self.harms.append(harm)
+        fault = InjectedFault(what, worker, store=store, costly=costly)
+        self.injected.append(fault)
         try:
-            yield harm
+            yield fault
         finally:
-            harm.ended = now()
+            fault.ended = now()
 
     async def make(self, tasks: anyio.abc.TaskGroup) -> None:
         """Make faults until cancelled; what has begun is undone in the task group."""
@@ -190,8 +190,8 @@ class Faults:
     async def watch_machine(self) -> None:
         """Note when this process is held up itself, or a byte on its way into a file.
 
-        Then so are the others, by nobody's fault: by too few processors, or by a file system that
-        lets all wait while somebody else's writes are synced.
+        Then so are the others, and no process is to blame: there are too few processors, or the
+        file system lets all wait while the writes of another are synced.
         """
         with (self._processes.folder / "watched").open("ab", buffering=0) as file:
             while True:
@@ -199,13 +199,13 @@ class Faults:
                 await anyio.sleep(0.1)
                 await anyio.to_thread.run_sync(file.write, b".")
                 if (after := now()) - before > self._lease / 4 * S:
-                    self.harms.append(Harm(STARVED, began=before, ended=after))
+                    self.injected.append(InjectedFault(STARVED, began=before, ended=after))
 
     async def _hurt_store(self, planned: Planned) -> bool:
         """Make a fault of the store; return whether it came to its end."""
         kind = planned.kind
         costly = kind not in self.delays
-        with self.harm(kind, store=True, costly=costly), anyio.CancelScope(shield=True):
+        with self.noting(kind, store=True, costly=costly), anyio.CancelScope(shield=True):
             try:
                 await anyio.to_thread.run_sync(self.special[kind], planned.lasts)
             except Exception as error:
@@ -221,7 +221,7 @@ class Faults:
         if kind == "stop":
             tasks.start_soon(self._stop, worker, planned.lasts)
             return
-        with self.harm(kind, worker.number):
+        with self.noting(kind, worker.number):
             if kind == CLOCK:
                 assert worker.clock is not None
                 set_clock(worker.clock, planned.step)
@@ -248,7 +248,7 @@ class Faults:
         return otherwise
 
     async def _stop(self, worker: Worker, seconds: float) -> None:
-        with self.harm("stop", worker.number), anyio.CancelScope(shield=True):
+        with self.noting("stop", worker.number), anyio.CancelScope(shield=True):
             worker.signal(signal.SIGSTOP)
             await anyio.sleep(seconds)
             if worker.alive:
@@ -272,22 +272,24 @@ class Faults:
             lasts = {"suicide": 2 * S, "block": 2 * self._lease * S, MEDDLED: 0 * S}.get(what)
             if lasts is not None:
                 at = datetime.fromisoformat(entry["at"])
-                self.harms.append(Harm(entry["what"], entry["worker"], at, at + lasts))
-        made = [harm for harm in self.harms if harm.what in {"stop", "block"}]
+                self.injected.append(InjectedFault(entry["what"], entry["worker"], at, at + lasts))
+        made = [fault for fault in self.injected if fault.what in {"stop", "block"}]
         for entry in entries:
             if entry["what"] == "held up":
                 until = datetime.fromisoformat(entry["at"])
-                starved = Harm(STARVED, entry["worker"], until - entry["seconds"] * S, until)
-                if not any(harm.befalls(starved) for harm in made):
-                    self.harms.append(starved)
-        self.harms += self._absences(entries)
+                starved = InjectedFault(
+                    STARVED, entry["worker"], until - entry["seconds"] * S, until
+                )
+                if not any(fault.overlaps(starved) for fault in made):
+                    self.injected.append(starved)
+        self.injected += self._absences(entries)
 
-    def _absences(self, entries: Sequence[dict[str, Any]]) -> Iterator[Harm]:
+    def _absences(self, entries: Sequence[dict[str, Any]]) -> Iterator[InjectedFault]:
         """Yield when no process was there, between two that were."""
         ended = {one.worker: one.at for one in self._processes.exits}
         ready = [(e["at"], e["worker"]) for e in entries if e["what"] == "ready"]
         present: datetime | None = None
         for at, number in sorted((datetime.fromisoformat(at), number) for at, number in ready):
             if present is not None and present < at:
-                yield Harm(ABSENT, 0, present, at, costly=False)
+                yield InjectedFault(ABSENT, 0, present, at, costly=False)
             present = max(present or at, ended.get(number, at + NEVER))

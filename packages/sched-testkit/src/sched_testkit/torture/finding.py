@@ -12,10 +12,10 @@ class Finding:
     """Something that must not be.
 
     Attributes:
-        name: Of the invariant.
+        name: The name of the invariant.
         about: What broke it.
         at: When, for the timeline.
-        job_id: Of the job.
+        job_id: The job's id.
     """
 
     name: str

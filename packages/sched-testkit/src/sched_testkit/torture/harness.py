@@ -11,21 +11,21 @@ from typing import Any
 from sched_core import Backend, Scheduler
 
 Fault = Callable[[float], None]
-"""Does harm for so many seconds, and returns when the store is whole again; called in a thread."""
+"""Makes the fault for so many seconds; returns when the store is whole again. Runs in a thread."""
 
 
 class TortureHarness(ABC):
-    """Subclass it. It is made anew in every worker process.
+    """Subclass it. Every worker process makes its own instance.
 
     Attributes:
         name: How the report calls the backend.
         processes: Worker processes at a time.
-        lease: Of the backends it makes; short, so that much is taken over.
+        lease: The lease of its backends; short, so that much is taken over.
         recovery: How long after a fault of the store it may take until something runs again.
         dead_are_free: Whether a claim may be taken over before its lease ends once its process is
             known to be dead.
         stopped_may_lock: Whether a process that is stopped may hold a lock that all others need,
-            as that of a file: then nobody is blamed for what it keeps waiting.
+            as that of a file: then no process is blamed for what it keeps waiting.
         owns_file: Whether the worker processes themselves write the store's file, so that a full
             disk is theirs.
     """
@@ -80,7 +80,7 @@ class TortureHarness(ABC):
         Called by handlers, in the event loop. It excuses nothing.
 
         Args:
-            address: Of the place.
+            address: The address of the place.
 
         Returns:
             Whether there is such a thing.

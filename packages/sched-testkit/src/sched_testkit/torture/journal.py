@@ -1,4 +1,4 @@
-"""Journals that survive whoever writes them: one line, one ``write`` to a file opened to append."""
+"""Journals that outlive their writers: one line, one ``write`` to a file opened to append."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Journal:
     """An append-only file of what one process did.
 
     Args:
-        path: Of the file.
+        path: The file.
         worker: The number of the process; the system gives its own numbers again before long.
     """
 
@@ -36,7 +36,7 @@ class Journal:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def write(self, what: str, **details: Any) -> None:
-        """Append a line with the time, by the wall clock and by one that nobody sets."""
+        """Append a line with the time, by the wall clock and by a monotonic one."""
         line = {"what": what, "at": now().isoformat(), "mono": time.monotonic()}
         whole = json.dumps({**line, "worker": self._worker, **details}).encode() + b"\n"
         while not self._written(whole):

@@ -32,7 +32,7 @@ class Worker:
 
     Attributes:
         process: It.
-        number: Of it in this run, from 1.
+        number: The number of the process in this run, from 1.
         journal: Where its handlers write.
         log: Where it complains.
         clock: The file that sets its clock; ``None``: it has the machine's.
@@ -98,7 +98,7 @@ class Exit:
 
     Attributes:
         worker: Its number.
-        code: As the system has it: the negative number of a signal, or what it returned.
+        code: The system's exit code: the negative number of a signal, or what it returned.
         at: When that was noticed.
         log: The end of its log.
     """
@@ -115,10 +115,10 @@ class Processes:
 
     Args:
         spec: Names the harness.
-        address: Of the place.
+        address: The address of the place.
         folder: Where they write.
         count: How many there are to be.
-        chance: Of the run.
+        chance: The randomness of the run.
         clocks: Whether they have clocks of their own, which disagree.
     """
 
@@ -190,7 +190,7 @@ class Processes:
             await anyio.sleep(0.2)
             for worker in [w for w in self.workers if not w.alive]:
                 self._ended(worker)
-            # By their number: whoever was cancelled here may have left one out.
+            # By their number: a cancelled call may have left one out.
             while len(self.workers) < self.count:
                 await anyio.sleep(self.chance.random() * 0.5)
                 self.start()

@@ -18,18 +18,18 @@ from attrs import define, field
 from sched_core import BackendUnavailable, Execution, Job, Scheduler
 from sched_core.ports import MAX_POLL
 from sched_core.testing import history
-from sched_testkit.torture.checker import check
 from sched_testkit.torture.commands import Commands, S, workload
 from sched_testkit.torture.evidence import Evidence, Report, Rules
 from sched_testkit.torture.faults import ABSENT, CLOCK, DISK, STARVED, Faults
 from sched_testkit.torture.harness import TortureHarness
+from sched_testkit.torture.invariants import check
 from sched_testkit.torture.journal import now, read
 from sched_testkit.torture.processes import Processes, can_limit_files
 from sched_testkit.torture.worker import load
 
 Read = TypeVar("Read")
 TRIES = 30
-"""For reading what is stored, about a second each."""
+"""Tries to read what is stored, about a second each."""
 
 
 @define
@@ -38,10 +38,10 @@ class Run:
 
     Attributes:
         spec: Names the harness for the workers.
-        seed: Of workload and faults.
+        seed: The seed of workload and faults.
         seconds: How long faults are made.
         faults_each: Seconds between two faults, on average.
-        scale: Of the workload.
+        scale: The size of the workload.
         harness: Once it has played.
         evidence: Once it has played.
         kept: The folder with the journals and logs, if there was a finding, or no verdict at all.
@@ -123,7 +123,7 @@ class Run:
                 watching.cancel_scope.cancel()
             resting = await _read(partial(_jobs, scheduler))
             rested = now()
-            with faults.harm("terminate"):
+            with faults.noting("terminate"):
                 hanging = await anyio.to_thread.run_sync(processes.stop)
             jobs = await _read(partial(_jobs, scheduler))
             executions = await _read(partial(_executions, scheduler))
@@ -144,7 +144,7 @@ class Run:
             executions,
             entries,
             commands.record,
-            faults.harms,
+            faults.injected,
             processes.exits,
             hanging,
             rested,
@@ -154,7 +154,7 @@ class Run:
 
     def faults(self) -> str:
         """Return how many faults of each kind there were."""
-        counted = Counter(harm.what for harm in self.evidence.harms)
+        counted = Counter(fault.what for fault in self.evidence.injected)
         overloads = counted.pop(STARVED, 0) + counted.pop(ABSENT, 0)
         made = ", ".join(f"{count} {what}" for what, count in sorted(counted.items()))
         told = f"{counted.total()} faults ({made})"

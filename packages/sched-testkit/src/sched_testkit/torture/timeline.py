@@ -27,10 +27,10 @@ def timeline(evidence: Evidence, finding: Finding, *, span: timedelta = 6 * S) -
             told = f"{each.id} {each.status.value}, token {each.token} of {each.worker}"
             events.append((each.claimed_at, f"history: claimed, token {each.token}"))
             events.append((each.finished_at, f"history: {told}{', final' if each.final else ''}"))
-    for harm in evidence.harms:
-        who = f" of worker {harm.worker}" if harm.worker else ""
-        events.append((harm.began, f"fault: {harm.what}{who}"))
-        events.append((harm.ended, f"fault ends: {harm.what}{who}"))
+    for fault in evidence.injected:
+        who = f" of worker {fault.worker}" if fault.worker else ""
+        events.append((fault.began, f"fault: {fault.what}{who}"))
+        events.append((fault.ended, f"fault ends: {fault.what}{who}"))
     for command in evidence.commands:
         if command.job_id == job:
             events.append((command.began, f"command: {command.what}"))

@@ -27,7 +27,7 @@ from sched_testkit.torture.journal import Journal
 
 
 class Failed(Exception):
-    """As the job's kind and its key decide."""
+    """A failure of a handler, as the job's kind and its key decide."""
 
 
 def load(spec: str) -> TortureHarness:
@@ -131,7 +131,7 @@ async def _opened(
 
 
 async def watch(journal: Journal, lease: float) -> None:
-    """Journal when the machine lets this process stand: late, and nothing was computed."""
+    """Journal when the machine holds this process up: late, and nothing was computed."""
     while True:
         before, computed = time.monotonic(), time.process_time()
         await anyio.sleep(0.1)

@@ -1,5 +1,5 @@
 -- Occurrences that keep their number, each with attempts of its own. The rows of sched_job_old are copied by
--- sched_sql.upgrade, in the same transaction, and the table is dropped then.
+-- sched_sql._shared.upgrade, in the same transaction, and the table is dropped then.
 
 DROP INDEX sched_job_due;
 DROP INDEX sched_job_expires;

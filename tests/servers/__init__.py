@@ -1,0 +1,1 @@
+"""Real servers, poolers and proxies that tests and benchmarks start and stop."""
