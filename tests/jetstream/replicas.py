@@ -37,13 +37,13 @@ class Replicas:
     """Processes on one bucket.
 
     Attributes:
-        bucket: Of the jobs.
-        folder: Where they write.
-        lease: Seconds.
-        copies: Of the streams.
-        processes: By place; a new one takes the place of one that was killed.
-        urls: What each place connects to.
-        journals: What each place writes to now.
+        bucket: The bucket of jobs.
+        folder: The folder to which the processes write.
+        lease: The lease of claims in seconds.
+        copies: How many copies the streams have.
+        processes: The processes by their place; a new one takes the place of a killed one.
+        urls: The server that each place connects to.
+        journals: The file that each place writes to now.
     """
 
     bucket: str
@@ -95,7 +95,7 @@ class Replicas:
                     await anyio.sleep(0.01)
 
     def freeze(self, place: int) -> None:
-        """Stop one where it stands."""
+        """Stop a process wherever it is."""
         self.processes[place].send_signal(signal.SIGSTOP)
 
     def thaw(self, place: int) -> None:

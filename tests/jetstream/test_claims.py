@@ -1,4 +1,4 @@
-"""What is claimed is handed out in time, whatever becomes of what is claimed beside it."""
+"""What is claimed is handed out in time, whatever becomes of the other claims."""
 
 from __future__ import annotations
 
@@ -196,7 +196,9 @@ def test_claims_do_not_wait_for_what_has_to_be_read_again() -> None:
                 await free.wait()
                 return await one(token)
 
-            undo = exchange(backend, lambda _: failed(RevisionMismatch("somebody was faster")))
+            undo = exchange(
+                backend, lambda _: failed(RevisionMismatch("another worker was faster"))
+            )
             session.reader.read_leader = stalled  # type: ignore[method-assign]
             async with asyncio.timeout(LEASE.total_seconds() * 0.2):
                 assert await claimed(backend) == {"a", "z"}

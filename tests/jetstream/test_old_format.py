@@ -78,7 +78,7 @@ def at(text: str, day: int = 6) -> datetime:
 
 
 AT_THREE = datetime(2031, 5, 7, 1, tzinfo=UTC)
-"""In Berlin."""
+"""Three o'clock in Berlin."""
 SCHEDULED = {
     "asked for": Pending(
         2, datetime(2031, 5, 7, 1, tzinfo=UTC), datetime(2031, 5, 7, 1, tzinfo=UTC)
@@ -385,7 +385,7 @@ def test_where_no_older_worker_runs_anything_their_consumer_goes(tmp_path: Path)
         asyncio.run(main(server.url))
 
 
-def test_whoever_only_looks_changes_nothing_of_an_older_version(tmp_path: Path) -> None:
+def test_a_backend_that_only_reads_changes_nothing_of_an_older_version(tmp_path: Path) -> None:
     async def main(url: str) -> None:
         async with restored(url) as js:
             with pytest.raises(

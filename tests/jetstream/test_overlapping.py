@@ -102,7 +102,7 @@ def through(proxy: Proxy) -> str:
 
 
 def test_a_claim_without_an_answer_is_found_by_the_worker_that_wrote_it() -> None:
-    """Whoever else gets the hints sees that the jobs are held, and leaves them alone."""
+    """Another worker that gets the hints sees that the jobs are held, and leaves them alone."""
 
     async def main(proxy: Proxy) -> None:
         await due("a", "b")
@@ -141,7 +141,7 @@ def test_a_claim_that_is_given_back_without_an_answer_is_free_before_its_lease_e
 
 
 def test_what_is_decided_late_and_not_fetched_is_given_back() -> None:
-    """All handlers may be busy by then, and nobody claims."""
+    """All handlers may be busy by then, and no call claims."""
 
     async def main(proxy: Proxy) -> None:
         await due("a")
@@ -304,7 +304,7 @@ def test_waiting_ends_in_real_time_also_where_the_clock_is_set_back() -> None:
 
 
 def test_an_answer_that_came_while_the_loop_was_blocked_is_read() -> None:
-    """As where a handler computes in the loop, or the machine lets the process stand."""
+    """A handler that computes in the loop does so, or a machine that stops the process."""
 
     async def main() -> None:
         await due("a")

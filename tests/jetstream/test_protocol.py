@@ -197,7 +197,7 @@ class Story:
         self.both = (OnRow(), OnProtocol())
         self.now, self.number = START, 0
         self.jobs: list[Job] = []
-        """As they were read, oldest first: edits may be decided on an older one."""
+        """Jobs as they were read, oldest first: edits may be decided on an older one."""
         self.claims: list[Claim] = []
         self.settlements: list[Settlement] = []
 
@@ -226,8 +226,8 @@ DUES = (0, -5, 0, 0, 20, 50, None)
 BACK = (0, 0, 0, 1, 2)
 """How far back: most often the newest."""
 MOVES = (0, 1, 2)
-"""By how many occurrences an edit or a settlement moves a job on."""
-ENDS = ("final", "final", "final", "retry", "retry", "silent", "beside", "free", "uncounted")
+"""How many occurrences an edit or a settlement moves a job on."""
+ENDS = ("final", "final", "final", "retry", "retry", "silent", "alongside", "free", "uncounted")
 EVER = (True, False)
 OFTEN: dict[str, tuple[int, tuple[tuple[Any, ...], ...]]] = {
     "add": (2, (EVER, DUES)),
@@ -376,7 +376,7 @@ def asked(story: Story, old: Job, step: tuple[Any, ...]) -> Job:
 
 
 def marked(story: Story, old: Job, step: tuple[Any, ...]) -> Job:
-    """To be cancelled, whatever that is."""
+    """Return the job with a mark that cancels its run, whatever that is."""
     return evolve(old, standing=evolve(old.standing, cancels=(number_of(old),)))
 
 
@@ -407,7 +407,7 @@ def decided(
     own = execution(story, job.uid, one.number, Status.SUCCEEDED, claim, attempt)
     if ends == "free" or (not there and ends in {"retry", "silent", "uncounted"}):
         return Settlement(claim, None, None, ())
-    if ends == "beside":
+    if ends == "alongside":
         return Settlement(claim, None, None, (own,))
     if ends == "retry":
         failed = [execution(story, job.uid, one.number, Status.FAILED, claim, attempt)]
@@ -442,7 +442,7 @@ def test_rows_and_records_tell_the_same_story(deep: bool) -> None:
             raise
 
 
-@pytest.mark.parametrize("ends", ["uncounted", "final", "beside"])
+@pytest.mark.parametrize("ends", ["uncounted", "final", "alongside"])
 def test_an_attempt_that_a_standing_does_not_count_is_looked_up_when_it_comes_again(
     ends: str,
 ) -> None:

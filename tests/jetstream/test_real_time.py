@@ -1,4 +1,4 @@
-"""On the server's own clock and timers: what is due runs then, and what was changed does not."""
+"""The server's own clock and timers: what is due runs then, and what was changed does not."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_a_chain_goes_on_over_a_restart() -> None:
     assert keys[:5] == ["1", "2", "3", "4", "5"]
 
 
-def test_a_long_job_holds_up_nobody() -> None:
+def test_a_long_job_holds_up_no_other() -> None:
     ran = Counter[str]()
     release = asyncio.Event()
 

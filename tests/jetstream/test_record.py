@@ -80,7 +80,7 @@ def records(draw: Any) -> Record:
 
 @st.composite
 def holds(draw: Any, job: Job) -> Hold:
-    """A claim of what the job stands at now, or of what it stood at once."""
+    """A claim of what the job is at now, or of what it was at once."""
     own = (job.uid, current(job.standing), kept(job.spec.policy))
     uid, one, keep = draw(
         st.just(own) | st.tuples(st.text(max_size=9), st.none() | pendings, keeps)
@@ -126,7 +126,7 @@ def text_of(record: Record) -> bytes | None:
         {"hold": {"token": 1, "worker": None, "at": "2031-01-01T00:00:00Z", "until": "soon"}},
         {"hold": HOLD | {"was": {"uid": "u", "keep": None}}},
         {"hold": HOLD | {"mood": "a field of the next version"}},
-        {"hold": "somebody"},
+        {"hold": "a worker"},
         {"ended": [1]},
         {"doubtful": None},
         {"doubtful": -1},
@@ -204,7 +204,7 @@ def test_a_newer_format_is_shown_with_its_header_and_bytes() -> None:
     assert (found.id, found.format, found.tag, found.record) == ("a", 99, "x", body)
 
 
-def test_what_somebody_else_wrote_is_undecodable() -> None:
+def test_what_another_program_wrote_is_undecodable() -> None:
     for body in (b"hello", b"{}", b'{"id":"a"}', b"\xff"):
         found = decode(body, 1, "a")
         assert isinstance(found, Undecodable)

@@ -345,7 +345,7 @@ def test_what_is_taken_away_while_it_runs_turns_health_red_and_is_got_over(
             reload(node, users(*rights, password=password, hears=hears))
             await until(is_told, within=15)
             if missing == "password":
-                current[0] = password  # as from a file that was written anew
+                current[0] = password  # as from a file that was written again
             else:
                 reload(node, users(*RIGHTS))
             await until(is_well, within=15)

@@ -530,7 +530,7 @@ def test_a_restarted_server_needs_no_restart_of_the_process(tmp_path: Path) -> N
 
 
 def test_a_refusal_that_passes_is_got_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody asks for hints while the backend is red, so it has to see for itself."""
+    """No call asks for hints while the backend is red, so the backend has to look."""
     asked = Hints.pull
     refused = False
 
