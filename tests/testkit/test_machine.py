@@ -37,9 +37,10 @@ from sched_core._rules import begin, define, finish, operate, request
 from sched_core._runtime import completion
 from sched_core._runtime.leases import Deadlines
 from sched_core._runtime.threads import HandlerThread
-from sched_testkit._histories import world as worlds
+from sched_testkit._histories import driver as drivers
+from sched_testkit._histories.driver import Driver
+from sched_testkit._histories.handlers import HandlerAction
 from sched_testkit._histories.machine import run_histories
-from sched_testkit._histories.world import HandlerAction, World
 from sched_testkit._oracle.violation import Violation
 
 begins, finishes, lapses = begin.begin, finish.finish, row.lapse
@@ -153,59 +154,59 @@ def no_jitter(job: Job, number: int, moment: Any) -> Any:
 # -- the histories that show it
 
 
-async def a_late_run(world: World) -> None:
-    await world.submit(0, MINUTELY, declared=False)
-    await world.advance(seconds(330))
-    await world.run(0)
+async def a_late_run(driver: Driver) -> None:
+    await driver.commands.submit(0, MINUTELY, declared=False)
+    await driver.stage.advance(seconds(330))
+    await driver.run(0)
 
 
-async def a_pause(world: World) -> None:
-    await world.submit(0, MINUTELY, declared=False)
-    await world.pause(0, "a", None)
+async def a_pause(driver: Driver) -> None:
+    await driver.commands.submit(0, MINUTELY, declared=False)
+    await driver.commands.pause(0, "a", None)
 
 
-async def a_skip(world: World) -> None:
-    await world.submit(0, MINUTELY, declared=False)
-    await world.operate(0, "skip the next of", "a")
+async def a_skip(driver: Driver) -> None:
+    await driver.commands.submit(0, MINUTELY, declared=False)
+    await driver.commands.operate(0, "skip the next of", "a")
 
 
-async def a_trigger(world: World) -> None:
-    await world.submit(0, MINUTELY, declared=False)
-    await world.operate(0, "trigger", "a")
+async def a_trigger(driver: Driver) -> None:
+    await driver.commands.submit(0, MINUTELY, declared=False)
+    await driver.commands.operate(0, "trigger", "a")
 
 
-async def an_edit_of_metadata(world: World) -> None:
-    await world.submit(0, MINUTELY, declared=False)
-    await world.update(0, "a", metadata={"text": "x"})
-    await world.advance(seconds(70))
-    await world.run(0)
+async def an_edit_of_metadata(driver: Driver) -> None:
+    await driver.commands.submit(0, MINUTELY, declared=False)
+    await driver.commands.update(0, "a", metadata={"text": "x"})
+    await driver.stage.advance(seconds(70))
+    await driver.run(0)
 
 
-async def a_removal_of_what_is_due(world: World) -> None:
-    await world.submit(0, MINUTELY, declared=False)
-    await world.advance(seconds(61))
-    await world.remove(0, "a")
+async def a_removal_of_what_is_due(driver: Driver) -> None:
+    await driver.commands.submit(0, MINUTELY, declared=False)
+    await driver.stage.advance(seconds(61))
+    await driver.commands.remove(0, "a")
 
 
-async def a_failure(world: World) -> None:
+async def a_failure(driver: Driver) -> None:
     policy = Policy(retry=Retry(3, seconds(20)))
-    await world.submit(0, evolve(MINUTELY, policy=policy), declared=False)
-    await world.advance(seconds(60))
-    await world.run(0, [HandlerAction("nothing", fails=True)])
+    await driver.commands.submit(0, evolve(MINUTELY, policy=policy), declared=False)
+    await driver.stage.advance(seconds(60))
+    await driver.run(0, [HandlerAction("nothing", fails=True)])
 
 
-async def a_crash(world: World) -> None:
-    await world.submit(0, MINUTELY, declared=False)
-    await world.advance(seconds(60))
-    await world.mishap(0, "die")
-    await world.advance(seconds(31))
-    await world.run(1)
+async def a_crash(driver: Driver) -> None:
+    await driver.commands.submit(0, MINUTELY, declared=False)
+    await driver.stage.advance(seconds(60))
+    await driver.mishap(0, "die")
+    await driver.stage.advance(seconds(31))
+    await driver.run(1)
 
 
-async def a_slow_run(world: World) -> None:
-    await world.submit(0, MINUTELY, declared=False)
-    await world.advance(seconds(60))
-    await world.mishap(0, "slow")
+async def a_slow_run(driver: Driver) -> None:
+    await driver.commands.submit(0, MINUTELY, declared=False)
+    await driver.stage.advance(seconds(60))
+    await driver.mishap(0, "slow")
 
 
 @pytest.mark.parametrize(
@@ -289,15 +290,15 @@ def test_the_machine_runs_plain_functions(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("kind", ["timed out", "deaf"])
 def test_a_timeout_that_never_comes_is_told(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def a_run_past_its_timeout(world: World) -> None:
+    async def a_run_past_its_timeout(driver: Driver) -> None:
         policy = Policy(timeout=seconds(25))
-        await world.submit(0, evolve(MINUTELY, policy=policy), declared=False)
-        await world.advance(seconds(60))
-        await world.mishap(0, kind)
+        await driver.commands.submit(0, evolve(MINUTELY, policy=policy), declared=False)
+        await driver.stage.advance(seconds(60))
+        await driver.mishap(0, kind)
 
     anyio.run(judge, a_run_past_its_timeout, MemoryHarness())
     monkeypatch.setattr(Deadlines, "add", lambda *arguments: None)
-    monkeypatch.setattr(worlds, "PATIENCE", 1)
+    monkeypatch.setattr(drivers, "PATIENCE", 1)
     with pytest.raises(Violation, match=f"nothing happens, though it is {kind}"):
         anyio.run(judge, a_run_past_its_timeout, MemoryHarness())
 
@@ -305,7 +306,7 @@ def test_a_timeout_that_never_comes_is_told(kind: str, monkeypatch: pytest.Monke
 @pytest.mark.deep  # it takes some hundred histories until one has a timeout
 def test_the_machine_lets_time_run_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Deadlines, "add", lambda *arguments: None)
-    monkeypatch.setattr(worlds, "PATIENCE", 1)
+    monkeypatch.setattr(drivers, "PATIENCE", 1)
     with pytest.raises(Violation, match=r"nothing happens, though it is (timed out|deaf)"):
         run_histories(MemoryHarness(), examples=5_000, steps=30, shrink=False)
 

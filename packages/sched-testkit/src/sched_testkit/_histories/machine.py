@@ -37,7 +37,8 @@ from sched_core import (
     Retry,
     Schedule,
 )
-from sched_testkit._histories.world import HandlerAction, World
+from sched_testkit._histories.driver import Driver
+from sched_testkit._histories.handlers import HandlerAction
 from sched_testkit._oracle.violation import Violation
 from sched_testkit._suite.failure import innermost
 from sched_testkit._suite.port import fresh
@@ -120,21 +121,21 @@ class Histories(RuleBasedStateMachine):
         self._stack = ExitStack()
         place = self._stack.enter_context(fresh(self.harness))
         self._portal = self._stack.enter_context(start_blocking_portal(self.loop))
-        self.world = self._portal.call(self._make, place)
+        self.driver = self._portal.call(self._make, place)
 
-    async def _make(self, place: Any) -> World:
-        world = World(self.harness, place)
-        await world.start()
-        return world
+    async def _make(self, place: Any) -> Driver:
+        driver = Driver(self.harness, place)
+        await driver.start()
+        return driver
 
     def teardown(self) -> None:
         """Close everything, whatever happened."""
         try:
             if not self.failed:
-                self._step(self.world.rest)
+                self._step(self.driver.rest)
         finally:
             try:
-                self._portal.call(self.world.close)
+                self._portal.call(self.driver.stage.close)
             finally:
                 self._stack.close()
 
@@ -142,7 +143,7 @@ class Histories(RuleBasedStateMachine):
         async def step() -> None:
             with anyio.move_on_after(3 * self.harness.patience) as scope:
                 await act(*arguments, **options)
-                await self.world.look()
+                await self.driver.stage.look()
             if scope.cancelled_caught:
                 raise Violation("a step did not end")
 
@@ -151,20 +152,20 @@ class Histories(RuleBasedStateMachine):
         except BaseException as error:  # noqa: BLE001 -- raised again with the story
             self.failed = True
             found = innermost(error)
-            found.add_note("\nWhat happened:\n" + self.world.narration())
+            found.add_note("\nWhat happened:\n" + self.driver.stage.narration())
             raise found from None
 
     def _alive(self, wanted: str) -> str:
-        alive = self.world.oracle.known.alive()
+        alive = self.driver.stage.oracle.known.alive()
         return wanted if wanted in alive else alive[0]
 
     def _any(self) -> bool:
-        return bool(self.world.oracle.known.current)
+        return bool(self.driver.stage.oracle.known.current)
 
     def _schedule(self, name: str) -> Schedule:
         schedule = SCHEDULES[name]
         if isinstance(schedule, timedelta):
-            return Once(self.world.clock.now() + schedule)
+            return Once(self.driver.stage.clock.now() + schedule)
         return schedule
 
     # -- definitions
@@ -173,49 +174,49 @@ class Histories(RuleBasedStateMachine):
     def begin(self, schedule: str, policy: str) -> None:
         """There is a job from the beginning."""
         spec = JobSpec("a", self._schedule(schedule), policy=POLICIES[policy])
-        self._step(self.world.submit, 0, spec, declared=False)
+        self._step(self.driver.commands.submit, 0, spec, declared=False)
 
     @rule(which=_which, job=_ids, schedule=_schedules, policy=_policies, declared=st.booleans())
     def add(self, which: int, job: str, schedule: str, policy: str, declared: bool) -> None:
         """Submit or ensure a job; where the id is taken, ensure it."""
         spec = JobSpec(job, self._schedule(schedule), policy=POLICIES[policy])
-        if job in self.world.oracle.known.current:
-            self._step(self.world.ensure, which, spec)
+        if job in self.driver.stage.oracle.known.current:
+            self._step(self.driver.commands.ensure, which, spec)
         else:
-            self._step(self.world.submit, which, spec, declared=declared)
+            self._step(self.driver.commands.submit, which, spec, declared=declared)
 
     @precondition(_any)
     @rule(which=_which, job=_ids)
     def ensure_same(self, which: int, job: str) -> None:
         """Ensure a job as it is."""
-        spec = self.world.oracle.known.current[self._alive(job)].spec
+        spec = self.driver.stage.oracle.known.current[self._alive(job)].spec
         assert spec is not None
-        self._step(self.world.ensure, which, spec)
+        self._step(self.driver.commands.ensure, which, spec)
 
     @precondition(_any)
     @rule(which=_which, job=_ids, schedule=_schedules)
     def reschedule(self, which: int, job: str, schedule: str) -> None:
         """Change the schedule."""
         new = self._schedule(schedule)
-        self._step(self.world.update, which, self._alive(job), schedule=new)
+        self._step(self.driver.commands.update, which, self._alive(job), schedule=new)
 
     @precondition(_any)
     @rule(which=_which, job=_ids, policy=_policies)
     def change_policy(self, which: int, job: str, policy: str) -> None:
         """Change the policy."""
-        self._step(self.world.update, which, self._alive(job), policy=POLICIES[policy])
+        self._step(self.driver.commands.update, which, self._alive(job), policy=POLICIES[policy])
 
     @precondition(_any)
     @rule(which=_which, job=_ids, text=st.sampled_from("xyz"))
     def change_metadata(self, which: int, job: str, text: str) -> None:
         """Change the metadata."""
-        self._step(self.world.update, which, self._alive(job), metadata={"text": text})
+        self._step(self.driver.commands.update, which, self._alive(job), metadata={"text": text})
 
     @precondition(_any)
     @rule(which=_which, job=_ids)
     def remove(self, which: int, job: str) -> None:
         """Remove a job."""
-        self._step(self.world.remove, which, self._alive(job))
+        self._step(self.driver.commands.remove, which, self._alive(job))
 
     # -- operating
 
@@ -224,7 +225,7 @@ class Histories(RuleBasedStateMachine):
     def pause(self, which: int, job: str, lasts: int | None) -> None:
         """Pause a job."""
         span = None if lasts is None else lasts * S
-        self._step(self.world.pause, which, self._alive(job), span)
+        self._step(self.driver.commands.pause, which, self._alive(job), span)
 
     @precondition(_any)
     @rule(
@@ -234,41 +235,41 @@ class Histories(RuleBasedStateMachine):
     )
     def operate(self, which: int, job: str, what: str) -> None:
         """Resume, trigger, skip, unskip."""
-        self._step(self.world.operate, which, what, self._alive(job))
+        self._step(self.driver.commands.operate, which, what, self._alive(job))
 
     # -- time and runs
 
     @rule(span=_spans)
     def wait(self, span: int) -> None:
         """Let time pass while no worker runs."""
-        self._step(self.world.advance, span * S)
+        self._step(self.driver.stage.advance, span * S)
 
     @rule(span=_spans, which=_which, acts=_acts)
     def work(self, span: int, which: int, acts: list[HandlerAction]) -> None:
         """Let time pass, then run what is due."""
-        self._step(self.world.advance, span * S)
-        self._step(self.world.run, which, acts)
+        self._step(self.driver.stage.advance, span * S)
+        self._step(self.driver.run, which, acts)
 
     @rule(span=_spans, which=_which, kind=st.sampled_from(MISHAPS))
     def mishap(self, span: int, which: int, kind: str) -> None:
         """Let time pass, then run what is due on a process that has a mishap."""
-        self._step(self.world.advance, span * S)
-        self._step(self.world.mishap, which, kind)
+        self._step(self.driver.stage.advance, span * S)
+        self._step(self.driver.mishap, which, kind)
 
     @rule(which=_which, plain=st.booleans())
     def restart(self, which: int, plain: bool) -> None:
         """End a process and start another, whose handler is a coroutine or a plain function."""
-        self._step(self.world.restart, which, plain=plain)
+        self._step(self.driver.stage.restart, which, plain=plain)
 
     @rule(span=st.sampled_from((1, 31, 100, 1500)))
     def set_back(self, span: int) -> None:
         """Set the clock back."""
-        self._step(self.world.set_back, span * S)
+        self._step(self.driver.stage.set_back, span * S)
 
     @rule(which=_which, age=st.sampled_from((0, 100, 5000)))
     def prune(self, which: int, age: int) -> None:
         """Prune the history."""
-        self._step(self.world.prune, which, age * S)
+        self._step(self.driver.commands.prune, which, age * S)
 
 
 def machine(harness: Harness, *, loop: str = "asyncio") -> type[Histories]:

@@ -1,0 +1,130 @@
+"""What handlers do in a history while they run."""
+
+from __future__ import annotations
+
+import anyio
+import anyio.from_thread
+import anyio.lowlevel
+from attrs import define
+
+from sched_core import (
+    FixedDelay,
+    Interval,
+    JobEvent,
+    Kind,
+)
+from sched_testkit._histories.commands import Commands
+from sched_testkit._histories.stage import SchedulerProcess, Stage
+from sched_testkit._oracle.attempts import Call, CallState
+
+
+class Planned(Exception):
+    """A handler was told to fail."""
+
+
+@define(frozen=True)
+class HandlerAction:
+    """What a handler does when it is called, and whether it then fails."""
+
+    does: str = "nothing"
+    fails: bool = False
+
+
+class Handlers:
+    """Acts as the handler of every process of a stage.
+
+    Attributes:
+        actions: What the next calls of the handler do, in order.
+        hanging: The event of the handler that hangs.
+        deaf: Whether the handler that hangs ignores its cancellation.
+        reached: An event that is set once a handler hangs, or the run has ended.
+        gate: An event for which a handler that hangs waits.
+    """
+
+    def __init__(self, stage: Stage, commands: Commands) -> None:
+        self._stage, self._commands = stage, commands
+        self.actions: list[HandlerAction] = []
+        self.hanging: JobEvent | None = None
+        self.deaf = False
+        self.reached, self.gate = anyio.Event(), anyio.Event()
+
+    def hang_next(self, *, deaf: bool) -> None:
+        """Let the next call of a handler hang until the gate opens.
+
+        Args:
+            deaf: Whether it ignores its cancellation.
+        """
+        self.reached, self.gate = anyio.Event(), anyio.Event()
+        self.actions, self.hanging, self.deaf = [HandlerAction("hang")], None, deaf
+
+    async def handle(self, process: SchedulerProcess, event: JobEvent) -> None:
+        """Do the next action, and give the oracle the call and its end."""
+        if process.spy.dead:
+            return  # a dead process calls no handler
+        call: Call | None = None
+        with self._stage.noting():
+            call = self._stage.oracle.attempts.called(event, self._stage.clock.now())
+        act = self.actions.pop(0) if self.actions else HandlerAction()
+        kind = "as asked " if event.kind is not Kind.SCHEDULED else ""
+        more = f", for {event.coalesced} more" if event.coalesced else ""
+        doing = "" if act.does == "nothing" else f": {act.does}"
+        end = ", fails" if act.fails else ""
+        what = f"{process.name} runs {event.id!r} {kind}(attempt {event.attempt}{more}){doing}"
+        self._stage.tell(what + end)
+        try:
+            if act.does == "hang":
+                await self._hang_on(event)  # without its turn: the others do not wait for it
+            else:
+                async with process.turn:
+                    await self._do(process, event, act)
+        except BaseException as error:
+            planned = isinstance(error, Planned)
+            if not planned and isinstance(error, Exception):
+                self._stage.verdicts.append(error)
+            self._ended(
+                call,
+                CallState.FAILED if isinstance(error, Exception) else process.cancelled_means,
+            )
+            raise
+        # A handler whose time is up, or whose claim is lost, returns without effect.
+        is_cancelled = event.cancelled and process.cancelled_means is not CallState.INTERRUPTED
+        self._ended(call, process.cancelled_means if is_cancelled else CallState.SUCCEEDED)
+
+    def _ended(self, call: Call | None, state: CallState) -> None:
+        if call is not None:
+            with self._stage.noting():
+                self._stage.oracle.attempts.ended(call, state, self._stage.clock.now())
+
+    async def _hang_on(self, event: JobEvent) -> None:
+        self.hanging = event
+        self.reached.set()
+        with anyio.CancelScope(shield=self.deaf):
+            await self.gate.wait()
+
+    async def _do(self, process: SchedulerProcess, event: JobEvent, act: HandlerAction) -> None:
+        index, job_id = self._stage.processes.index(process), event.id
+        known = self._stage.oracle.known
+        if act.does == "die":
+            process.spy.dead = True
+            self._stage.oracle.crashed(process.spy.worker)
+        elif act.does == "take a while":
+            self._stage.clock.advance(self._stage.lease / 5)
+        elif job_id in known.current:
+            spec = known.current[job_id].spec
+            assert spec is not None
+            if act.does == "change the schedule":
+                await self._commands.update(index, job_id, schedule=Interval(seconds=50))
+            elif act.does == "slow the schedule down":
+                await self._commands.update(index, job_id, schedule=FixedDelay(seconds=90))
+            elif act.does == "change the metadata":
+                await self._commands.update(index, job_id, metadata={"edit": str(known.seq)})
+            elif act.does in {"remove", "remove and add again"}:
+                await self._commands.remove(index, job_id)
+                if act.does != "remove":
+                    await self._commands.submit(index, spec, declared=False)
+            elif act.does == "pause":
+                await self._commands.pause(index, job_id, None)
+            elif act.does in {"trigger", "skip the next of"}:
+                await self._commands.operate(index, act.does, job_id)
+        if act.fails:
+            raise Planned("as planned")
