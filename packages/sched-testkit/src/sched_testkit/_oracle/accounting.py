@@ -57,12 +57,12 @@ class Accounting:
             finals = self.observed.finals_of(incarnation.uid)
             scheduled = [found for found in finals if found.kind is Kind.SCHEDULED]
             for era in incarnation.eras:
-                self._moments(incarnation, era, scheduled, horizon)
-            self._contents(incarnation, scheduled)
-            self._requests(incarnation, finals)
-            self._skips(incarnation, scheduled)
+                self._judge_moments(incarnation, era, scheduled, horizon)
+            self._judge_contents(incarnation, scheduled)
+            self._judge_requests(incarnation, finals)
+            self._judge_skips(incarnation, scheduled)
 
-    def _contents(self, incarnation: Incarnation, scheduled: list[Execution]) -> None:
+    def _judge_contents(self, incarnation: Incarnation, scheduled: list[Execution]) -> None:
         """Expect that each execution covers the moments that it says it covers."""
         for found in scheduled:
             first = incarnation.era_of(found.number)
@@ -126,7 +126,7 @@ class Accounting:
             for found in scheduled
         )
 
-    def _moments(
+    def _judge_moments(
         self,
         incarnation: Incarnation,
         era: ScheduleEra,
@@ -213,7 +213,7 @@ class Accounting:
             apart = apart or bool(own)  # it was already under way: no run of the new schedule
         return len(own), len(covering), apart
 
-    def _requests(self, incarnation: Incarnation, finals: list[Execution]) -> None:
+    def _judge_requests(self, incarnation: Incarnation, finals: list[Execution]) -> None:
         """Expect that each request had its end, after it was made."""
         for asked in incarnation.requests:
             key = (incarnation.uid, asked.number)
@@ -230,7 +230,7 @@ class Accounting:
             if asked.args is not None and self.observed.args.get(key, asked.args) != asked.args:
                 raise Violation(f"{key} got {self.observed.args[key]}, not {asked.args}")
             if asked.kind is Kind.BACKFILLED:
-                self._backfilled(incarnation, asked, finals)
+                self._judge_backfill(incarnation, asked, finals)
         asked_for = {asked.number for asked in incarnation.requests}
         for uid, number in self.observed.names:
             kind = self.observed.names[uid, number][0]
@@ -238,7 +238,7 @@ class Accounting:
                 raise Violation(f"{number} runs, and no command asked for it")
 
     @staticmethod
-    def _backfilled(incarnation: Incarnation, asked: Request, finals: list[Execution]) -> None:
+    def _judge_backfill(incarnation: Incarnation, asked: Request, finals: list[Execution]) -> None:
         """Expect an execution for each moment of a range, or one for the rest."""
         # Asked for again, it is the same request, of the schedule that it was asked for with.
         span = asked.since, asked.until
@@ -268,7 +268,7 @@ class Accounting:
             if not 1 <= found <= most:
                 raise Violation(f"backfill of {at(moment)}: {found} executions, {most} asked for")
 
-    def _skips(self, incarnation: Incarnation, scheduled: list[Execution]) -> None:
+    def _judge_skips(self, incarnation: Incarnation, scheduled: list[Execution]) -> None:
         """Expect that the moment marked by ``skip_next`` did not run."""
         skipped = [
             found for found in scheduled if found.status is Status.SKIPPED and not found.reason

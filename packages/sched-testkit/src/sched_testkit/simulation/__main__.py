@@ -19,15 +19,14 @@ from sched_testkit.simulation.history import Outcome, play
 CHUNK = 250
 
 
-def _chunk(seeds: range) -> tuple[list[Outcome], int, int, int, float]:
-    found, runs, takeovers, undecided, began = [], 0, 0, 0, time.process_time()
+def _chunk(seeds: range) -> tuple[list[Outcome], int, int, float]:
+    found, runs, takeovers, began = [], 0, 0, time.process_time()
     for seed in seeds:
         outcome = play(seed)
         runs, takeovers = runs + outcome.runs, takeovers + outcome.takeovers
-        undecided += bool(outcome.undecided)
         if outcome.finding:
             found.append(outcome)
-    return found, runs, takeovers, undecided, time.process_time() - began
+    return found, runs, takeovers, time.process_time() - began
 
 
 def main() -> int:
@@ -43,13 +42,12 @@ def main() -> int:
         print(outcome.narration())
         return int(bool(outcome.finding))
     began = time.perf_counter()
-    runs = takeovers = undecided = 0
+    runs = takeovers = 0
     cpu, found = 0.0, list[Outcome]()
     with ProcessPoolExecutor(options.cores) as pool:
         chunks = _chunks(options.seed, options.histories)
-        for wrong, ran, taken, unsure, spent in pool.map(_chunk, chunks):
+        for wrong, ran, taken, spent in pool.map(_chunk, chunks):
             runs, takeovers, cpu = runs + ran, takeovers + taken, cpu + spent
-            undecided += unsure
             found += wrong
             for outcome in wrong:
                 print(f"seed {outcome.seed}: {outcome.finding}", flush=True)
@@ -58,7 +56,7 @@ def main() -> int:
     print(
         f"{options.histories} histories in {minutes:.1f} minutes: {rate:.0f} a minute on "
         f"{options.cores} cores ({per_core:.0f} a minute and core of CPU); {runs} runs, "
-        f"{takeovers} takeovers, {len(found)} findings, {undecided} undecided"
+        f"{takeovers} takeovers, {len(found)} findings"
     )
     if found:
         print(f"\nseed {found[0].seed}; the story:\n{found[0].narration()}")

@@ -39,7 +39,6 @@ class Outcome:
     Attributes:
         seed: The seed that makes the same history again.
         finding: The first thing that was wrong; empty if nothing was.
-        undecided: The reason why the oracle cannot decide, which is rare; mostly empty.
         story: Everything that happened, in order: the second, the process, the event.
         runs: The number of calls of the handler.
         takeovers: The number of claims that another worker took over.
@@ -48,7 +47,6 @@ class Outcome:
 
     seed: int
     finding: str = ""
-    undecided: str = ""
     story: list[tuple[float, str, str]] = field(factory=list)
     runs: int = 0
     takeovers: int = 0
@@ -97,7 +95,7 @@ class Observer:
 
     def found(self, finding: str) -> None:
         """Note what is wrong: the first thing counts."""
-        if not self.outcome.finding and not self.outcome.undecided:
+        if not self.outcome.finding:
             self.outcome.finding = finding
             self.noted(None, "WRONG:", finding)
 
