@@ -66,12 +66,20 @@ def users(*rights: str, password: str = "right", hears: str = "_INBOX.>") -> str
 
 
 def reload(server: Server, config: str) -> None:
-    """Have a running server take another configuration, as ``nats-server --signal reload``."""
+    """Have a running server take another configuration, as ``nats-server --signal reload``.
+
+    It returns once the server has taken it: a client that connects meanwhile may be refused.
+    """
     assert server.process is not None
+    before = server.ask("varz")["config_load_time"]
     path = server.folder / "conf"
     head, _, _ = path.read_text().partition("authorization")
     path.write_text(f"{head}{config}\n")
     server.process.send_signal(signal.SIGHUP)
+    until = time.monotonic() + 10
+    while server.ask("varz")["config_load_time"] == before:
+        assert time.monotonic() < until, f"it was not taken: {server.log()[-1000:]}"
+        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
