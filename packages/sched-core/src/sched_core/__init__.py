@@ -40,7 +40,7 @@ from sched_core.errors import (
     StoreNotFound,
     WrongEventLoop,
 )
-from sched_core.handlers import Dispatcher, Handler
+from sched_core.handlers import Discard, Dispatcher, Handler, RetryAfter, Snooze
 from sched_core.memory import MemoryBackend, MemoryStore
 from sched_core.ports import (
     Backend,
@@ -85,6 +85,7 @@ __all__ = [
     "Coalesce",
     "Countable",
     "Cron",
+    "Discard",
     "Dispatcher",
     "Drop",
     "DstRule",
@@ -125,6 +126,7 @@ __all__ = [
     "Policy",
     "Renewal",
     "Retry",
+    "RetryAfter",
     "RevisionConflict",
     "Room",
     "SchedError",
@@ -139,6 +141,7 @@ __all__ = [
     "SchemaTooNew",
     "Settled",
     "Settlement",
+    "Snooze",
     "Standing",
     "StartAtInterval",
     "State",

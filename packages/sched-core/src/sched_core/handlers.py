@@ -1,22 +1,99 @@
-"""Handlers: what your code gives to the scheduler, functions of one event or a dispatcher."""
+"""Handlers: what your code gives to the scheduler, functions of one event or a dispatcher.
+
+A handler that returns has succeeded, and one that raises has failed. :class:`Snooze`,
+:class:`RetryAfter` and :class:`Discard` say something else. They hold when the handler raises them
+in a task group of its own, too, if the group has no other error.
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 import anyio.to_thread
 
 from sched_core._model.event import JobEvent
 from sched_core._model.job import JobSpec
+from sched_core.errors import InvalidDefinition, shown
 
 Handler = Callable[[JobEvent], Awaitable[Any] | Any]
 """A function of one event: ``async`` runs in the loop, a plain one in a thread."""
 
 InThread = Callable[[Handler, JobEvent], Awaitable[Any]]
 """A function that calls a plain function in one of the worker's threads, and waits for it."""
+
+
+class Snooze(Exception):
+    """Raise it in a handler to be called again later, in the same attempt: it is no failure.
+
+    The history has no execution for it. ``Policy.max_snoozes`` says how often one occurrence may
+    be put off; after that, one more is a failure. A transaction of the event is rolled back.
+
+    Args:
+        delay: The time until the next call: a timedelta, or a number of seconds; zero or more.
+
+    Raises:
+        InvalidDefinition: ``delay`` is neither, or negative.
+    """
+
+    __slots__ = ("delay",)
+
+    def __init__(self, delay: timedelta | float) -> None:
+        super().__init__(delay)
+        self.delay = _duration(delay)
+
+
+class RetryAfter(Exception):
+    """Raise it in a handler to fail, and to say when the next attempt is made.
+
+    It is a failure like any other, so ``Policy.retry.attempts`` bounds how many attempts there are:
+    with the default of 1 there is no further one. Only the wait is the handler's.
+
+    Args:
+        delay: The time until the next attempt: a timedelta, or a number of seconds; zero or more.
+        reason: A text for people; by default the error that it was raised from.
+
+    Raises:
+        InvalidDefinition: ``delay`` is neither, or negative.
+    """
+
+    __slots__ = ("delay", "reason")
+
+    def __init__(self, delay: timedelta | float, reason: str | None = None) -> None:
+        super().__init__(delay, reason)
+        self.delay = _duration(delay)
+        self.reason = reason
+
+
+class Discard(Exception):
+    """Raise it in a handler to fail for good: no further attempt is made, whatever the policy.
+
+    Args:
+        reason: A text for people; by default the error that it was raised from.
+    """
+
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def _duration(delay: timedelta | float) -> timedelta:
+    seconds: Any = delay.total_seconds() if isinstance(delay, timedelta) else delay
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not is_number or not 0 <= seconds < math.inf:
+        raise InvalidDefinition(
+            "delay", f"must be a timedelta or seconds, zero or more, not {shown(delay)}"
+        )
+    try:
+        return delay if isinstance(delay, timedelta) else timedelta(seconds=seconds)
+    except OverflowError:
+        return timedelta.max
 
 
 class Dispatcher:

@@ -41,7 +41,7 @@ from sched_core._model.event import JobEvent
 from sched_core._model.execution import Execution, Status
 from sched_core._runtime.observers import Health, HealthChange
 from sched_core.errors import InvalidDefinition, NoRoute
-from sched_core.handlers import Dispatcher, Handler, is_async
+from sched_core.handlers import Dispatcher, Handler, Snooze, is_async
 
 OTHER = "_other"
 """The name in metrics of all jobs beyond the first hundred."""
@@ -264,7 +264,7 @@ class Telemetry:
         ) as span:
             try:
                 yield
-            except NoRoute:
+            except (NoRoute, Snooze):
                 raise
             except BaseException as error:
                 span.set_attribute("error.type", type(error).__name__)

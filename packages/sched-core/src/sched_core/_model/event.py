@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from attrs import field, frozen
 
 from sched_core._model.execution import Kind
-from sched_core._model.job import NOTHING
+from sched_core._model.job import NOTHING, Job
 from sched_core._support.values import quick
 from sched_core.errors import BackendError
 from sched_core.schedule import Schedule
@@ -68,6 +68,30 @@ class JobEvent:
     last_completed_at: datetime | None = None
     _cancellation: Cancellation = field(factory=Cancellation, repr=False)
     _effects: Effects | None = field(default=None, repr=False)
+    _job: Job | None = field(default=None, repr=False)
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same as ``key``: one text for all attempts at this occurrence, and no other's."""
+        return self.key
+
+    @property
+    def fencing_token(self) -> int:
+        """The same as ``token``: it is higher for every later claim of this job."""
+        return self.token
+
+    @property
+    def last_attempt(self) -> bool:
+        """Whether a failure of this attempt is final: the policy allows no further one.
+
+        An edit of the job during the attempt may change that. Outside a scheduler, as in a test of
+        the handler alone, it is the last one.
+        """
+        if self._job is None:
+            return True
+        one = self._job.standing.find(int(self.key.rpartition(":")[2]))
+        failures = 0 if one is None else one.failures
+        return failures + 1 >= self._job.spec.policy.retry.attempts
 
     @property
     def manual(self) -> bool:

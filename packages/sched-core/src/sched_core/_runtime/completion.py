@@ -107,7 +107,7 @@ class Completer:
     def _log(run: Run, decision: Decision, error: BaseException | None) -> None:
         """Log a failure: as an error if it ends the occurrence, else as a warning."""
         failed = [each for each in decision.executions if each.status is Status.FAILED]
-        if not failed and error is None:
+        if not failed and (error is None or _is_snoozed(run)):
             return
         final = any(each.final for each in failed)
         reason = failed[0].reason if failed else describe(error) if error is not None else None
@@ -356,6 +356,10 @@ def _settlement(run: Run) -> Settlement:
     decision = run.decision or Decision(None, ())
     expected = None if decision.standing is None else run.expected
     return Settlement(run.claim, expected, decision.standing, decision.executions)
+
+
+def _is_snoozed(run: Run) -> bool:
+    return isinstance(run.outcome, Ended) and run.outcome.status is Status.SNOOZED
 
 
 def _ended_well(run: Run) -> bool:

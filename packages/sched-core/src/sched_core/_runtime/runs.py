@@ -27,11 +27,12 @@ from attrs import frozen
 
 from sched_core._model.claim import Claim, Decision, Ended, Settlement, Start
 from sched_core._model.event import Cancellation
-from sched_core._model.execution import Status, describe
+from sched_core._model.execution import Status, bounded, describe
 from sched_core._rules.standing import current
 from sched_core._runtime.threads import HandlerThread
 from sched_core._support.logger import attribute
 from sched_core.errors import BackendUnavailable
+from sched_core.handlers import Discard, RetryAfter, Snooze
 
 Phase = Literal["claimed", "queued", "running", "committed", "ended", "over"]
 Step = Literal["queue", "call", "commit", "decide", "let go"]
@@ -83,10 +84,48 @@ Outcome = Ended | Postponed
 
 
 def failure(error: BaseException) -> Ended:
-    """Return the outcome of a handler that raised: its own failure, or the store's inside it."""
+    """Return the outcome of a handler that raised: its own failure, the store's, or as it asks."""
+    asked = _asked_for(error)
+    if asked is not None:
+        return asked
     if _is_by_store(error):
         return Ended(Status.INTERRUPTED, describe(error), by_store=True)
     return Ended(Status.FAILED, describe(error))
+
+
+def _asked_for(error: BaseException) -> Ended | None:
+    """Return the outcome that a handler asks for by a class of :mod:`sched_core.handlers`.
+
+    As below, only what a user's class cannot override is read. A subclass that never called the
+    constructor asks for nothing.
+    """
+    while issubclass(type(error), BaseExceptionGroup):
+        errors = attribute(BaseExceptionGroup, "exceptions", error)
+        if len(errors) != 1:
+            return None
+        (error,) = errors
+    kind = type(error)
+    try:
+        if issubclass(kind, Snooze):
+            return Ended(Status.SNOOZED, delay=attribute(Snooze, "delay", error))
+        if issubclass(kind, RetryAfter):
+            delay = attribute(RetryAfter, "delay", error)
+            reason = _reason(attribute(RetryAfter, "reason", error), error, f"again in {delay}")
+            return Ended(Status.FAILED, reason, delay=delay)
+        if issubclass(kind, Discard):
+            reason = _reason(attribute(Discard, "reason", error), error, "discarded")
+            return Ended(Status.FAILED, reason, retry=False)
+    except AttributeError:
+        return None
+    return None
+
+
+def _reason(given: object, error: BaseException, otherwise: str) -> str:
+    """Return the reason that a handler gave, or else the error that it raised its own from."""
+    if isinstance(given, str):
+        return bounded(given)
+    cause = attribute(BaseException, "__cause__", error)
+    return otherwise if cause is None else describe(cause)
 
 
 def _is_by_store(error: BaseException) -> bool:
@@ -119,6 +158,8 @@ def cancelled_outcome(
     """Return the outcome to record for a handler that was told to stop, or else the given one."""
     if reason is None or isinstance(outcome, Postponed) or outcome.by_store:
         return outcome
+    if reason == "stop" and (outcome.delay is not None or not outcome.retry):
+        return outcome  # the handler has said itself what comes next
     if reason == "timeout":
         return Ended(Status.FAILED, f"timeout: cancelled after {timeout}")
     if reason == "overlap":

@@ -245,6 +245,7 @@ class Workers:
             job.standing.last_finished_at,
             run.cancellation,
             self._transactions,
+            job,
         )
         outcome: Outcome | None = None  # if the loop ends: the lease runs out
         raised: BaseException | None = None
