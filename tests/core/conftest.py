@@ -11,6 +11,7 @@ import pytest
 from tests.core.running import BACKENDS, Make, seconds
 
 from sched_core import MemoryBackend, MemoryStore
+from sched_core._runtime import loop as runtime_loop
 from sched_core._runtime import shutdown
 from sched_core.schedule import kinds
 
@@ -19,6 +20,7 @@ from sched_core.schedule import kinds
 def short_flush(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait less for handlers that do not end after they were cancelled."""
     monkeypatch.setattr(shutdown, "FLUSH", 1.0)
+    monkeypatch.setattr(runtime_loop, "RELEASE_TIMEOUT", 1.0)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -57,15 +56,15 @@ async def statuses(scheduler: Scheduler, job_id: str | None = None) -> list[Stat
 
 async def until(what: Callable[[], Any], *, within: float = PATIENCE) -> Any:
     """Wait until the (sync or async) question is answered by something true; return that."""
-    deadline = time.monotonic() + within
-    while True:
-        answer = what()
-        if hasattr(answer, "__await__"):
-            answer = await answer
-        if answer:
-            return answer
-        assert time.monotonic() < deadline, f"{what} did not come true within {within} s"
-        await anyio.sleep(0.005)
+    with anyio.move_on_after(within):  # an answer that hangs, or comes too late, is none
+        while True:
+            answer = what()
+            if hasattr(answer, "__await__"):
+                answer = await answer
+            if answer:
+                return answer
+            await anyio.sleep(0.005)
+    raise AssertionError(f"{what} did not come true within {within} s")
 
 
 async def wait_for_executions(

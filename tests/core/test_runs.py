@@ -165,7 +165,7 @@ def test_whose_failure_it_is(error: BaseException, by_store: bool) -> None:
     assert ended.status is (Status.INTERRUPTED if by_store else Status.FAILED)
 
 
-def test_a_failure_of_the_store_is_one_also_when_the_handler_was_cancelled_outcome() -> None:
+def test_a_failure_of_the_store_is_one_also_when_the_handler_was_told_to_stop() -> None:
     store, limit = failure(STORE), timedelta(seconds=1)
     assert cancelled_outcome("timeout", store, limit) is store
     assert cancelled_outcome("stop", SUCCESS, None).status is Status.INTERRUPTED  # type: ignore[union-attr]

@@ -143,7 +143,8 @@ def test_a_planted_defect_fails_by_name(bare: Path, tmp_path: Path, deep: bool) 
     [
         "one_of_two_adds or claimed_once",
         pytest.param(
-            "one_of_two or different_jobs or during or claimed_once", marks=pytest.mark.deep
+            "one_of_two or different_jobs or during or meanwhile or removed_run or claimed_once",
+            marks=pytest.mark.deep,
         ),
     ],
     ids=["two laws", "all of overlap"],

@@ -214,6 +214,7 @@ class DatabaseBackend:
         return await self._call(Lane.EDIT, self._table.due_since, self._now)
 
     async def live_workers(self) -> Sequence[str] | None:
+        self._thread(Lane.EDIT)  # it refuses where the backend is not open
         return None
 
     # -- definitions

@@ -91,7 +91,7 @@ def postgres_backend() -> type[PostgresBackend]:
     try:
         from sched_sql.postgres.backend import PostgresBackend
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "psycopg":
+        if error.name != "psycopg":
             raise
         raise BackendError(
             "jobs in PostgreSQL need psycopg: pip install 'sched-sql[postgres]'"

@@ -249,7 +249,7 @@ class Completer:
         job_id = run.claim.job.spec.id
         if not (self._retry_refused and isinstance(error, BackendError)):
             logger.error(
-                "job %r: its outcome cannot be written; it runs again when its lease ends", job_id
+                "job %r: its outcome cannot be written; its claim ends with its lease", job_id
             )
             self._forget(run)
             return
@@ -341,7 +341,7 @@ class Completer:
         now = self._in_flight.clock.now()
         if run.conflicts > MOST_CONFLICTS:
             logger.error(
-                "job %r: conflicts without end; it runs again when its lease ends", run.claim.job.id
+                "job %r: conflicts without end; its claim ends with its lease", run.claim.job.id
             )
             self._forget(run)
         elif run.outcome is None:

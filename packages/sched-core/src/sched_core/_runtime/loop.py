@@ -343,9 +343,7 @@ class Loop:
                 await self._backend.release(claims)
             self._observers.set_problem("releasing", None)
         except Exception as error:
-            logger.exception(
-                "claims could not be released; their jobs run again when the leases end"
-            )
+            logger.exception("claims could not be released; they end with their leases")
             self._observers.set_problem("releasing", describe(error))
 
 

@@ -141,7 +141,7 @@ async def wind_down(
                 await until(workers.until_idle, shutdown.left)
     if workers.active:
         hanging = sorted(run.claim.job.id for run in held.values())
-        logger.error("handlers did not end; their jobs run again when the leases end: %s", hanging)
+        logger.error("handlers did not end; their claims end with their leases: %s", hanging)
         workers.abandon_threads()
     if held:
         await until(workers.until_settled, shutdown.left)

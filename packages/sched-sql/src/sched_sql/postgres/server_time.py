@@ -47,7 +47,11 @@ class ServerTime:
         return None if self.is_the_servers else micros(now())
 
     def ask(self) -> None:
-        """Ask the server for its time."""
+        """Ask the server for its time, and whether its database can hold every text.
+
+        Raises:
+            BackendError: The encoding of the database is not UTF-8.
+        """
         self.observe(self._told)
 
     def _told(self) -> int:

@@ -148,10 +148,8 @@ class Claims:
             )
 
     def expect_noticed(self, moment: datetime, job_ids: set[str]) -> None:
-        """Expect that a worker has taken over each of these jobs whose lease had ended."""
+        """Expect that a worker has ended each claim of these jobs whose lease had ended."""
         for (job_id, _), hold in self.holds.items():
             ended = hold.open and hold.stored.expires_at <= moment
             if ended and hold.pending is not None and job_id in job_ids:
-                raise Violation(
-                    f"the lease of {job_id!r} has ended, and no worker has taken it over"
-                )
+                raise Violation(f"the lease of {job_id!r} has ended, and no worker has noted it")

@@ -204,7 +204,7 @@ class Observer:
             and all(self._store.stored(each.id) is not None for each in executions)
         ):
             self.found(f"the claim {claim.token} of {claim.job.id!r} has ended, and is told lost")
-        if hold is not None:
+        if hold is not None and hold.stored.expires_at <= self._clock.now():
             hold.lapse_unseen(self._clock.now())
         if hold is not None and not written and hold.open:
             self.found(f"the claim {claim.token} of {claim.job.id!r} is told lost, and is not")
