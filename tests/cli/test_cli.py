@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from sched_cli import main as _commands  # noqa: F401 -- puts them into the application
@@ -312,27 +314,16 @@ def test_run_takes_a_scheduler_or_a_function_that_makes_one(tmp_path: Path, name
 
 
 def test_the_help_names_every_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The README of the package names it, too."""
     monkeypatch.setenv("COLUMNS", "120")
     shown = sched("--help").stdout
-    commands = [
-        "jobs",
-        "show",
-        "history",
-        "next",
-        "day",
-        "doctor",
-        "health",
-        "pause",
-        "resume",
-        "trigger",
-        "skip",
-        "remove",
-        "prune",
-        "run",
-        "completion",
-    ]
+    group: Any = typer.main.get_command(app)
+    commands = set(group.commands)
+    assert {"jobs", "run", "completion"} <= commands
+    page = (Path(__file__).parents[2] / "packages/sched-cli/README.md").read_text(encoding="utf-8")
     for command in commands:
         assert f"│ {command} " in shown
+        assert re.search(rf"^\|[^|]*`{command}[ `]", page, re.MULTILINE), command
         each = sched(command, "--help").stdout
         assert "Usage: sched" in each
         assert "[[" not in each

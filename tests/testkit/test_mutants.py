@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import sys
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from tests.conformance.harnesses.memory import MemoryHarness
 from tests.testkit.mutants import MUTANTS, SOUND, Filed, Mutant, Sound, harness_of
 
+from sched_testkit import laws
 from sched_testkit._suite.runner import (
     not_applicable,
     run_generated_law,
@@ -22,6 +24,7 @@ from sched_testkit._suite.runner import (
 )
 from sched_testkit.harness import Harness
 from sched_testkit.laws import GENERATED_LAWS, LAWS, SEEDED_LAWS
+from sched_testkit.laws.law import GeneratedLaw, Law, SeededLaw, laws_of
 
 BY_NAME = {law.name: law for law in LAWS}
 GENERATED = {law.name: law for law in GENERATED_LAWS}
@@ -58,6 +61,23 @@ def outcome(backend: type[Sound], law: str, examples: int = 150, share: float = 
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return None
+
+
+def test_each_mutant_names_a_law_that_there_is() -> None:
+    assert {mutant.law for mutant in MUTANTS} <= set(NAMES)
+
+
+def test_each_file_of_laws_is_in_a_list() -> None:
+    """A file that ``laws/__init__.py`` leaves out would be examined by no backend."""
+    listed = set(NAMES)
+    for path in sorted(Path(laws.__file__).parent.glob("*.py")):
+        module = importlib.import_module(f"sched_testkit.laws.{path.stem}")
+        found = {
+            *(law.name for law in laws_of(module, Law)),
+            *(law.name for law in laws_of(module, GeneratedLaw)),
+            *(law.name for law in laws_of(module, SeededLaw)),
+        }
+        assert found <= listed, f"{path.name} has laws that no list has"
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)

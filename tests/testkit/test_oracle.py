@@ -23,8 +23,16 @@ from sched_core import (
     Retry,
     Status,
 )
-from sched_testkit._oracle.attempts import CallState
+from sched_testkit._oracle import executions
+from sched_testkit._oracle.attempts import ENDS, CallState
 from sched_testkit._oracle.violation import Violation
+
+
+def test_every_status_has_its_place_in_the_oracle() -> None:
+    """A new one would end its judgement with a KeyError, or be judged as what never ran."""
+    of_attempts, never_ran = set(ENDS), executions.NEVER_RAN
+    assert not of_attempts & never_ran
+    assert {*of_attempts, *never_ran, Status.ABANDONED, Status.SNOOZED} == set(Status)
 
 
 def test_a_right_history_is_accepted() -> None:
