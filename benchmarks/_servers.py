@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.servers import nats_server, postgres_server
+from tests import nats_server, postgres_server
 
 POSTGRES = {
     "fsync": "on",

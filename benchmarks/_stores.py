@@ -10,7 +10,7 @@ from typing import Protocol
 
 import nats
 from benchmarks._servers import POSTGRES, jetstream, postmaster
-from tests.servers import nats_server, postgres_server
+from tests import nats_server, postgres_server
 
 from sched_core import Backend, MemoryBackend
 

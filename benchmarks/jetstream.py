@@ -24,7 +24,7 @@ import nats
 from benchmarks._peers import raw_jetstream
 from benchmarks._processes import figures
 from nats.aio.client import Client
-from tests.servers.nats_server import Cluster, Server
+from tests.nats_server import Cluster, Server
 
 from sched_core import (
     Execution,

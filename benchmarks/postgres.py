@@ -23,7 +23,7 @@ import anyio
 from benchmarks._processes import figures
 from benchmarks._servers import POSTGRES, Places
 from benchmarks._systems import SYSTEMS, measure, size_of
-from tests.servers.postgres_server import Server, server
+from tests.postgres_server import Server, server
 
 from sched_core import Interval, JobEvent, JobSpec, Once, Scheduler
 from sched_sql import SqlBackend

@@ -42,7 +42,7 @@ TORTURING = (
     "packages/sched-testkit/src/sched_testkit/_numbers.py",
     "packages/sched-testkit/src/sched_testkit/torture",
     "tests/torture/harnesses.py",
-    "tests/servers",
+    "tests/*.py",
 )
 """What a torture uses in addition to the backend; none of the testkit's laws and histories."""
 OCCURRENCES = "tests/core/occurrences"

@@ -64,7 +64,11 @@ def findings(path: Path) -> list[str]:
 def pages() -> list[Path]:
     """Return the pages that people read; what was decided and released before stays as it was."""
     found = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("packages/*/*.md")]
-    return sorted(page for page in found if page.name != "CHANGELOG.md" and "adr" not in page.parts)
+    return sorted(
+        page
+        for page in found
+        if not (page.is_symlink() or page.name == "CHANGELOG.md" or "adr" in page.parts)
+    )
 
 
 def modules() -> list[Path]:

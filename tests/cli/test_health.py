@@ -10,8 +10,8 @@ from typing import Any
 
 import anyio
 import pytest
-from tests.servers import postgres_server
-from tests.servers.nats_shared import delete_streams, shared_server
+from tests import postgres_server
+from tests.nats_shared import delete_streams, shared_server
 from typer.testing import CliRunner
 
 from sched_cli import main as _commands  # noqa: F401 -- puts them into the application

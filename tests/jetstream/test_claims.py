@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tests.core.running import until
-from tests.servers.nats_shared import delete_streams, shared_server
+from tests.nats_shared import delete_streams, shared_server
 
 from sched_core import Claim, JobSpec, Once, Renewal, Room, Scheduler, SystemClock
 from sched_core.errors import BackendUnavailable

@@ -15,8 +15,8 @@ import anyio
 import pytest
 from tests.jetstream.replicas import Replicas, judge
 from tests.jetstream.waiting import unfinished
-from tests.servers.nats_server import Cluster, Server
-from tests.servers.proxy import Proxy
+from tests.nats_server import Cluster, Server
+from tests.proxy import Proxy
 
 from sched_core import BackendUnavailable, Execution, Interval, JobSpec, Once, Policy, Scheduler
 from sched_core.testing import history

@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import pytest
 from tests.conformance.harnesses.jetstream import JetStreamHarness
-from tests.servers.nats_shared import delete_streams, shared_server
+from tests.nats_shared import delete_streams, shared_server
 
 from sched_core import (
     ExecutionQuery,

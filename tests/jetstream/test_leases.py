@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from tests.servers.nats_shared import delete_streams, shared_server
+from tests.nats_shared import delete_streams, shared_server
 
 from sched_core import (
     Claim,

@@ -18,7 +18,7 @@ from typing import Any
 
 import nats
 import pytest
-from tests.servers.nats_server import running
+from tests.nats_server import running
 
 from sched_core import (
     BackendError,

@@ -9,7 +9,7 @@ import anyio
 import nats
 import pytest
 from tests.core.test_config import ORIGINAL
-from tests.servers.nats_shared import delete_streams, shared_server
+from tests.nats_shared import delete_streams, shared_server
 
 from sched_core import Interval, InvalidDefinition, StoreNotFound, open_scheduler
 from sched_core.config import open_backend, read_config

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from tests.servers.nats_shared import delete_streams, shared_server
-from tests.servers.proxy import Proxy
+from tests.nats_shared import delete_streams, shared_server
+from tests.proxy import Proxy
 
 from sched_core import (
     Claim,

@@ -12,8 +12,8 @@ from typing import Any
 
 import anyio
 import pytest
-from tests.servers.nats_server import Cluster
-from tests.servers.nats_shared import delete_streams, shared_server
+from tests.nats_server import Cluster
+from tests.nats_shared import delete_streams, shared_server
 
 from sched_core import (
     Interval,

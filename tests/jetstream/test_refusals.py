@@ -17,8 +17,8 @@ from typing import Any
 import nkeys
 import pytest
 from tests.core.running import until
-from tests.servers.nats_server import Server, running
-from tests.servers.postgres_server import free_port
+from tests.nats_server import Server, running
+from tests.postgres_server import free_port
 
 from sched_core import BackendUnavailable, InvalidDefinition, Once, Scheduler
 from sched_jetstream import JetStreamBackend, NatsRefused

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.jetstream.replicas import Replicas, judge
 from tests.jetstream.waiting import unfinished
-from tests.servers.nats_shared import delete_streams, shared_server
+from tests.nats_shared import delete_streams, shared_server
 
 from sched_core import Execution, Interval, JobSpec, Once, Policy, Scheduler
 from sched_core.testing import history

@@ -19,9 +19,9 @@ from attrs import evolve
 from nats.js import api
 from tests.core.running import running as running_scheduler
 from tests.core.running import until
-from tests.servers.nats_server import find_old, running
-from tests.servers.nats_shared import delete_streams, shared_server
-from tests.servers.proxy import Proxy
+from tests.nats_server import find_old, running
+from tests.nats_shared import delete_streams, shared_server
+from tests.proxy import Proxy
 
 from sched_core import (
     BackendError,

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
-from tests.servers import postgres_server
+from tests import postgres_server
 
 from sched_core import (
     Claim,

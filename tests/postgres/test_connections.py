@@ -14,8 +14,8 @@ import psycopg
 import pytest
 from tests.postgres.places import Place, past
 from tests.postgres.test_backend import job, opened
-from tests.servers import postgres_server
-from tests.servers.postgres_server import PASSWORD
+from tests import postgres_server
+from tests.postgres_server import PASSWORD
 
 from sched_core import (
     BackendError,

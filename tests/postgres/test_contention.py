@@ -16,7 +16,7 @@ import anyio
 import psycopg
 from tests.postgres import contender
 from tests.postgres.places import Place, past, settlement
-from tests.servers import postgres_server
+from tests import postgres_server
 
 from sched_core import (
     JobEvent,

@@ -9,7 +9,7 @@ import anyio
 import psycopg
 import pytest
 from tests.postgres.places import Place, past
-from tests.servers import postgres_server
+from tests import postgres_server
 
 from sched_core import Job, JobEvent, JobSpec, Once, Policy, Retry
 

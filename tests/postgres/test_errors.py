@@ -11,8 +11,8 @@ import anyio
 import psycopg
 import pytest
 from tests.postgres.places import Place, past
-from tests.servers import postgres_server
-from tests.servers.postgres_server import PASSWORD, free_port
+from tests import postgres_server
+from tests.postgres_server import PASSWORD, free_port
 
 from sched_core import (
     BackendError,

@@ -13,8 +13,8 @@ import anyio.lowlevel
 import pytest
 from tests.postgres.places import Place
 from tests.postgres.test_backend import job, opened
-from tests.servers import postgres_server
-from tests.servers.proxy import Proxy
+from tests import postgres_server
+from tests.proxy import Proxy
 
 from sched_core import BackendUnavailable, Claim, JobEvent, Once, Room, Scheduler
 from sched_sql import PostgresBackend

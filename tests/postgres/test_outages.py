@@ -15,9 +15,9 @@ import anyio
 import anyio.to_thread
 import pytest
 from tests.postgres.places import Place, renewals
-from tests.servers import postgres_server
-from tests.servers.postgres_server import Server
-from tests.servers.proxy import Proxy
+from tests import postgres_server
+from tests.postgres_server import Server
+from tests.proxy import Proxy
 
 from sched_core import Execution, JobEvent, JobSpec, Once, Room, Scheduler, Status
 from sched_core.clock import SystemClock

@@ -10,8 +10,8 @@ import anyio
 import psycopg
 import pytest
 from tests.postgres.places import Place, past
-from tests.servers import postgres_server
-from tests.servers.pgbouncer import pgbouncer
+from tests import postgres_server
+from tests.pgbouncer import pgbouncer
 
 from sched_core import BackendError, BackendUnavailable, Once
 

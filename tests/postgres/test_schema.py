@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 import pytest
 from tests.postgres.places import Place, past
-from tests.servers import postgres_server
+from tests import postgres_server
 
 from sched_core import (
     BackendError,

@@ -16,9 +16,9 @@ import psycopg
 import pytest
 from tests.postgres.places import Place, past
 from tests.postgres.test_backend import job, opened
-from tests.servers import postgres_server
-from tests.servers.postgres_server import Server
-from tests.servers.proxy import Proxy
+from tests import postgres_server
+from tests.postgres_server import Server
+from tests.proxy import Proxy
 
 from sched_core import BackendUnavailable, Execution, JobEvent, Once, Renewal, Room, Scheduler
 from sched_sql.postgres import notifications

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import psycopg
 import pytest
-from tests.servers import postgres_server
+from tests import postgres_server
 from tests.sql.stores import (
     LEASE,
     MINUTE,

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 from tests.postgres.places import Place
 from tests.postgres.test_schema import COLUMNS
-from tests.servers import postgres_server
+from tests import postgres_server
 
 from sched_core import (
     BackendError,

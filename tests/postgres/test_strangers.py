@@ -20,7 +20,7 @@ import pytest
 from psycopg import sql
 from tests.postgres import contender
 from tests.postgres.places import Place, past, renewals
-from tests.servers import postgres_server
+from tests import postgres_server
 
 from sched_core import (
     ExecutionQuery,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from tests.servers import postgres_server
+from tests import postgres_server
 
 from sched_core import (
     Backend,

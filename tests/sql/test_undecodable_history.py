@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests.servers import postgres_server
+from tests import postgres_server
 from tests.sql.stores import MINUTE, NOW, Store, done, job, outcomes, run
 
 from sched_core import Backend, Execution, ExecutionQuery, Room, Status, UndecodableExecution

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import anyio
 import psycopg
-from tests.servers import nats_server, postgres_server
-from tests.servers.proxy import Proxy
+from tests import nats_server, postgres_server
+from tests.proxy import Proxy
 
 from sched_core import Backend, Scheduler
 from sched_jetstream import JetStreamBackend

@@ -14,8 +14,8 @@ from typing import Any
 import nats
 from nats.js.errors import NotFoundError
 from tests.conformance.harnesses import LEASE
-from tests.servers.nats_shared import delete_streams, shared_server
-from tests.servers.proxy import Proxy
+from tests.nats_shared import delete_streams, shared_server
+from tests.proxy import Proxy
 
 from sched_jetstream import JetStreamBackend
 from sched_jetstream._model.subjects import token_of

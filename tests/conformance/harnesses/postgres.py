@@ -11,9 +11,9 @@ from typing import Any
 
 import psycopg
 from tests.conformance.harnesses import LEASE
-from tests.servers import postgres_server
-from tests.servers.pgbouncer import find, pgbouncer
-from tests.servers.proxy import Proxy
+from tests import postgres_server
+from tests.pgbouncer import find, pgbouncer
+from tests.proxy import Proxy
 
 from sched_sql import DatabaseBackend, SqlBackend
 from sched_testkit import Harness

@@ -3,7 +3,7 @@
 ``NATS_SERVER`` names one, else the one on PATH is taken; a too old one is refused with a sentence.
 On Debian and its kin a newer suite's package is unpacked into ``.dev/``, with the machine's own apt
 and its signatures, and without touching the system. ``python -m
-tests.servers.nats_server`` prints where it lies.
+tests.nats_server`` prints where it lies.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".dev" / "nats-server"
 NEEDED = (2, 12, 12)
 SUITE = "forky"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nats
 from nats.js.errors import NotFoundError
-from tests.servers.nats_server import Server
+from tests.nats_server import Server
 
 
 @functools.cache

@@ -99,7 +99,7 @@ def free_port() -> int:
             return port
 
 
-KEPT = Path(__file__).resolve().parents[2] / ".dev" / "postgres"
+KEPT = Path(__file__).resolve().parents[1] / ".dev" / "postgres"
 """Empty clusters, by version: to be copied."""
 
 

@@ -17,9 +17,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.servers.postgres_server import PASSWORD, free_port
+from tests.postgres_server import PASSWORD, free_port
 
-CACHE = Path(__file__).resolve().parents[2] / ".dev" / "pgbouncer"
+CACHE = Path(__file__).resolve().parents[1] / ".dev" / "pgbouncer"
 
 
 def find() -> Path:

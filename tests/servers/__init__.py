@@ -1,1 +1,0 @@
-"""Real servers, poolers and proxies that tests and benchmarks start and stop."""
