@@ -28,6 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a start as a script
+
 from benchmarks._processes import Failed, Figures, figures
 from benchmarks._servers import Places
 from benchmarks._systems import SYSTEMS, WORKLOADS, System, Workload

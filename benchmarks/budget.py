@@ -24,6 +24,8 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a start as a script
+
 import anyio
 from benchmarks import _yardstick as yardstick
 from benchmarks._processes import figures as measure

@@ -35,6 +35,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a start as a script
+
 from benchmarks import _tables
 from benchmarks._processes import OWN, Failed, Figures, interpreter
 from benchmarks._servers import Places

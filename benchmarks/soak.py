@@ -21,6 +21,8 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a start as a script
+
 import anyio
 from benchmarks._stores import STORES, Store, store
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import anyio
 import psycopg
+from tests import postgres_server
 from tests.postgres import contender
 from tests.postgres.places import Place, past, settlement
-from tests import postgres_server
 
 from sched_core import (
     JobEvent,

@@ -8,8 +8,8 @@ from datetime import timedelta
 import anyio
 import psycopg
 import pytest
-from tests.postgres.places import Place, past
 from tests import postgres_server
+from tests.postgres.places import Place, past
 
 from sched_core import Job, JobEvent, JobSpec, Once, Policy, Retry
 

@@ -10,8 +10,8 @@ from typing import Any
 import anyio
 import psycopg
 import pytest
-from tests.postgres.places import Place, past
 from tests import postgres_server
+from tests.postgres.places import Place, past
 from tests.postgres_server import PASSWORD, free_port
 
 from sched_core import (

@@ -11,9 +11,9 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from tests import postgres_server
 from tests.postgres.places import Place
 from tests.postgres.test_backend import job, opened
-from tests import postgres_server
 from tests.proxy import Proxy
 
 from sched_core import BackendUnavailable, Claim, JobEvent, Once, Room, Scheduler

@@ -14,8 +14,8 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from tests.postgres.places import Place, renewals
 from tests import postgres_server
+from tests.postgres.places import Place, renewals
 from tests.postgres_server import Server
 from tests.proxy import Proxy
 

@@ -9,9 +9,9 @@ from typing import Any
 import anyio
 import psycopg
 import pytest
-from tests.postgres.places import Place, past
 from tests import postgres_server
 from tests.pgbouncer import pgbouncer
+from tests.postgres.places import Place, past
 
 from sched_core import BackendError, BackendUnavailable, Once
 

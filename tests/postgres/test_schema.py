@@ -11,8 +11,8 @@ from pathlib import Path
 
 import anyio
 import pytest
-from tests.postgres.places import Place, past
 from tests import postgres_server
+from tests.postgres.places import Place, past
 
 from sched_core import (
     BackendError,

@@ -14,9 +14,9 @@ import anyio
 import anyio.to_thread
 import psycopg
 import pytest
+from tests import postgres_server
 from tests.postgres.places import Place, past
 from tests.postgres.test_backend import job, opened
-from tests import postgres_server
 from tests.postgres_server import Server
 from tests.proxy import Proxy
 

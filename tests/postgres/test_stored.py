@@ -16,9 +16,9 @@ from typing import Any
 import anyio
 import psycopg
 import pytest
+from tests import postgres_server
 from tests.postgres.places import Place
 from tests.postgres.test_schema import COLUMNS
-from tests import postgres_server
 
 from sched_core import (
     BackendError,

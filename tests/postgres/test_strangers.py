@@ -18,9 +18,9 @@ import anyio
 import psycopg
 import pytest
 from psycopg import sql
+from tests import postgres_server
 from tests.postgres import contender
 from tests.postgres.places import Place, past, renewals
-from tests import postgres_server
 
 from sched_core import (
     ExecutionQuery,

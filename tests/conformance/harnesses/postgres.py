@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from tests.conformance.harnesses import LEASE
 from tests import postgres_server
+from tests.conformance.harnesses import LEASE
 from tests.pgbouncer import find, pgbouncer
 from tests.proxy import Proxy
 
