@@ -138,8 +138,13 @@ def test_what_is_discarded_has_failed_for_good(loop: str, make: Make) -> None:
 
 @pytest.mark.parametrize(
     ("error", "reason"),
-    [(Discard(), "LookupError: gone"), (RetryAfter(0), "LookupError: gone")],
-    ids=["discard", "retry after"],
+    [
+        (Discard(), "LookupError: gone"),
+        (RetryAfter(0), "LookupError: gone"),
+        (Discard(KeyError("k")), "KeyError: 'k'"),
+        (Discard("its own"), "its own"),
+    ],
+    ids=["discard", "retry after", "an error", "a text"],
 )
 def test_the_error_that_it_was_raised_from_is_the_reason(error: Exception, reason: str) -> None:
     async def main() -> None:
@@ -262,6 +267,12 @@ def test_a_subclass_that_says_nothing_has_failed(loop: str, make: Make) -> None:
 def test_a_delay_that_is_none_names_the_field(kind: Any, delay: Any) -> None:
     with pytest.raises(InvalidDefinition, match=r"^delay: must be a timedelta or seconds"):
         kind(delay)
+
+
+@pytest.mark.parametrize("kind", [Discard, lambda reason: RetryAfter(1, reason)])
+def test_a_reason_that_is_none_names_the_field(kind: Any) -> None:
+    with pytest.raises(InvalidDefinition, match=r"^reason: must be a text or an error, not 404"):
+        kind(404)
 
 
 @pytest.mark.parametrize("delay", [timedelta.max, 1e300, 9e99], ids=str)

@@ -55,32 +55,35 @@ class RetryAfter(Exception):
 
     Args:
         delay: The time until the next attempt: a timedelta, or a number of seconds; zero or more.
-        reason: A text for people; by default the error that it was raised from.
+        reason: A text for people, or an error; by default the error that it was raised from.
 
     Raises:
-        InvalidDefinition: ``delay`` is neither, or negative.
+        InvalidDefinition: ``delay`` is neither, or negative; ``reason`` is neither.
     """
 
     __slots__ = ("delay", "reason")
 
-    def __init__(self, delay: timedelta | float, reason: str | None = None) -> None:
+    def __init__(self, delay: timedelta | float, reason: str | BaseException | None = None) -> None:
         super().__init__(delay, reason)
         self.delay = _duration(delay)
-        self.reason = reason
+        self.reason = _checked(reason)
 
 
 class Discard(Exception):
     """Raise it in a handler to fail for good: no further attempt is made, whatever the policy.
 
     Args:
-        reason: A text for people; by default the error that it was raised from.
+        reason: A text for people, or an error; by default the error that it was raised from.
+
+    Raises:
+        InvalidDefinition: ``reason`` is neither.
     """
 
     __slots__ = ("reason",)
 
-    def __init__(self, reason: str | None = None) -> None:
+    def __init__(self, reason: str | BaseException | None = None) -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason = _checked(reason)
 
 
 def _duration(delay: timedelta | float) -> timedelta:
@@ -94,6 +97,13 @@ def _duration(delay: timedelta | float) -> timedelta:
         return delay if isinstance(delay, timedelta) else timedelta(seconds=seconds)
     except OverflowError:
         return timedelta.max
+
+
+def _checked(reason: Any) -> str | BaseException | None:
+    if reason is not None and not isinstance(reason, str | BaseException):
+        raise InvalidDefinition("reason", f"must be a text or an error, not {shown(reason)}")
+    found: str | BaseException | None = reason
+    return found
 
 
 class Dispatcher:

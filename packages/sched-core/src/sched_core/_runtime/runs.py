@@ -124,7 +124,8 @@ def _reason(given: object, error: BaseException, otherwise: str) -> str:
     """Return the reason that a handler gave, or else the error that it raised its own from."""
     if isinstance(given, str):
         return bounded(given)
-    cause = attribute(BaseException, "__cause__", error)
+    cause = given if isinstance(given, BaseException) else None
+    cause = attribute(BaseException, "__cause__", error) if cause is None else cause
     return otherwise if cause is None else describe(cause)
 
 
