@@ -67,7 +67,6 @@ class DatabaseBackend:
     def __init__(self, table: Table, capabilities: Capabilities) -> None:
         self._table = table
         self._capabilities = capabilities
-        self._lease = capabilities.lease
         self._clock: Clock | None = None
         self._name = f"this {type(self).__name__}"
         self._affinity = Affinity(self._name)
@@ -291,7 +290,7 @@ class DatabaseBackend:
 
     async def claim_due(self, room: Room) -> Claimed:
         batch, thread = ClaimBatch(room.limit, self._now()), self._thread(Lane.CLAIM)
-        arguments = (batch, self._lease, self._now)
+        arguments = (batch, self._now)
         try:
             await thread.call(functools.partial(self._translated, self._table.claim, arguments))
             await checkpoint_if_cancelled()
@@ -312,7 +311,7 @@ class DatabaseBackend:
             logger.info("claims are left to their leases: %s", error)
 
     async def renew(self, renewals: Sequence[Renewal]) -> Sequence[Claim]:
-        return await self._call(Lane.RENEW, self._table.renew, renewals, self._lease, self._now)
+        return await self._call(Lane.RENEW, self._table.renew, renewals, self._now)
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         settled = await self._call(Lane.SETTLE, self._table.settle, settlements, self._now)

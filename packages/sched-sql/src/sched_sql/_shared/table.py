@@ -10,7 +10,7 @@ in the backend of its dialect.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Protocol
 
 from attrs import field, frozen
@@ -121,11 +121,11 @@ class Table(Protocol):
         """Return when to claim next; what lies after the horizon may be left out."""
         ...
 
-    def claim(self, batch: ClaimBatch, lease: timedelta, now: Now) -> None:
+    def claim(self, batch: ClaimBatch, now: Now) -> None:
         """End claims whose leases have ended, then claim; both go into the lists of ``batch``."""
         ...
 
-    def renew(self, renewals: Sequence[Renewal], lease: timedelta, now: Now) -> Sequence[Claim]:
+    def renew(self, renewals: Sequence[Renewal], now: Now) -> Sequence[Claim]:
         """Extend leases; return what is still held."""
         ...
 

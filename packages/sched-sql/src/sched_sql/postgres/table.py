@@ -291,10 +291,10 @@ class PostgresTable:
     def earliest(self, now: Now, horizon: datetime) -> datetime | None:
         return self._claimant.earliest(now, horizon)
 
-    def claim(self, batch: ClaimBatch, lease: timedelta, now: Now) -> None:
+    def claim(self, batch: ClaimBatch, now: Now) -> None:
         self._claimant.claim(batch, now)
 
-    def renew(self, renewals: Sequence[Renewal], lease: timedelta, now: Now) -> Sequence[Claim]:
+    def renew(self, renewals: Sequence[Renewal], now: Now) -> Sequence[Claim]:
         return self._claimant.renew(renewals, now)
 
     def release(self, claims: Sequence[Claim], now: Now) -> None:

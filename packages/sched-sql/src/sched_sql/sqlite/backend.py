@@ -63,6 +63,7 @@ class SqliteBackend(DatabaseBackend):
             _absolute(address.path),
             synchronous=synchronous,
             timeout=timeout.total_seconds(),
+            lease=lease,
             create=create,
         )
         capabilities = Capabilities(
@@ -101,8 +102,8 @@ class SqliteBackend(DatabaseBackend):
         return await self._call(Lane.EDIT, self._table.release_dead, self._now)
 
     async def renew(self, renewals: Sequence[Renewal]) -> Sequence[Claim]:
-        arguments = (renewals, self._lease, self._now)
-        patience = (self._lease / 4).total_seconds()
+        arguments = (renewals, self._now)
+        patience = (self.capabilities.lease / 4).total_seconds()
         call = functools.partial(self._translated, self._table.renew, arguments)
         try:
             return await self._thread(Lane.RENEW).call_within(call, patience)

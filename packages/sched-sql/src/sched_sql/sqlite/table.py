@@ -49,13 +49,23 @@ class SqliteTable:
         path: The file's path.
         synchronous: SQLite's setting for adds, edits and settles: ``FULL`` or ``NORMAL``.
         timeout: Seconds to wait for a lock.
+        lease: How long a claim lives unless it is renewed.
         create: Whether to make the file if it is missing.
     """
 
-    def __init__(self, path: str, *, synchronous: str, timeout: float, create: bool = True) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        synchronous: str,
+        timeout: float,
+        lease: timedelta,
+        create: bool = True,
+    ) -> None:
         # One file has one lock and one folder of workers, whatever links lead to it.
         path = os.path.realpath(path)
         self._path = path
+        self._lease = lease
         self._create = create
         self._workers = WorkerFiles(f"{path}-workers")
         lives = self._workers.lives
@@ -181,17 +191,15 @@ class SqliteTable:
     def earliest(self, now: Now, horizon: datetime) -> datetime | None:
         return self._claims.earliest(horizon)
 
-    def claim(self, batch: ClaimBatch, lease: timedelta, now: Now) -> None:
-        self._claims.claim(batch, lease, now)
+    def claim(self, batch: ClaimBatch, now: Now) -> None:
+        self._claims.claim(batch, self._lease, now)
 
-    def renew(self, renewals: Sequence[Renewal], lease: timedelta, now: Now) -> Sequence[Claim]:
-        return self._claims.renew(renewals, lease, now)
+    def renew(self, renewals: Sequence[Renewal], now: Now) -> Sequence[Claim]:
+        return self._claims.renew(renewals, self._lease, now)
 
-    def renew_unlocked(
-        self, renewals: Sequence[Renewal], lease: timedelta, now: Now
-    ) -> Sequence[Claim]:
+    def renew_unlocked(self, renewals: Sequence[Renewal], now: Now) -> Sequence[Claim]:
         """Extend leases without the database."""
-        return self._renewals.renew(renewals, lease, now)
+        return self._renewals.renew(renewals, self._lease, now)
 
     def release(self, claims: Sequence[Claim], now: Now) -> None:
         self._claims.release(claims, now)

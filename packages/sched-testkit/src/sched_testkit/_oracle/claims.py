@@ -39,12 +39,16 @@ class Hold:
         """The occurrence that it is for; ``None`` where it only ends a pause."""
         return self.stored.pending
 
+    def has_lapsed(self, now: datetime) -> bool:
+        """Return whether another worker may end it: its lease has ended, or its worker is gone."""
+        return self.crashed or self.stored.expires_at <= now
+
     def lapse_unseen(self, now: datetime) -> bool:
         """End a claim that only ends a pause, once its lease has ended; return whether it did.
 
         No execution says that such a claim was lost.
         """
-        if self.pending is not None or not (self.crashed or self.stored.expires_at <= now):
+        if self.pending is not None or not self.has_lapsed(now):
             return False
         self.open = False
         return True
@@ -116,7 +120,7 @@ class Claims:
                 continue
             if not hold.open:
                 raise Violation(f"{each.id} tells of a claim that has ended already")
-            if hold.stored.expires_at > now and not hold.crashed:
+            if not hold.has_lapsed(now):
                 raise Violation(f"{each.id} was lost before its lease ended")
             hold.open = False
             key = (each.uid, each.number)

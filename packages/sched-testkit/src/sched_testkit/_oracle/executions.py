@@ -112,5 +112,5 @@ class Executions:
         what, hold = f"{found.id} abandoned", self.claims.holds.get((found.job_id, found.token))
         if hold is None or hold.claim.job.uid != found.uid:
             raise Violation(f"{what} has the token {found.token}, which no claim of the job had")
-        if hold.stored.expires_at > found.finished_at and not hold.crashed:
+        if not hold.has_lapsed(found.finished_at):
             raise Violation(f"{what} at {at(found.finished_at)}, before its lease ended")
