@@ -216,7 +216,7 @@ def evolve_id(job: Job, job_id: str) -> Job:
 
 def settlement(claim: Claim) -> Settlement:
     now = datetime.now(UTC)
-    return success_of(claim, now, due=now + timedelta(hours=1))
+    return success_of(claim, now, due=now + timedelta(hours=1), keep=True, requests=())
 
 
 def test_a_settlement_leaves_executions_alone_that_are_stored() -> None:

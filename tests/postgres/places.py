@@ -23,7 +23,7 @@ from sched_core import (
     Standing,
 )
 from sched_sql import PostgresBackend
-from sched_testkit._suite.builders import success_of
+from sched_testkit._suite.builders import occurrence_of, success_of
 
 
 class Place:
@@ -73,7 +73,8 @@ def pending(job_id: str, at: datetime, **spec: Any) -> Job:
 def settlement(claim: Claim) -> Settlement:
     """Return a success, after which the job is due again half a second later."""
     now = datetime.now(UTC)
-    return success_of(claim, now, due=now + timedelta(milliseconds=500))
+    assert occurrence_of(claim).is_scheduled
+    return success_of(claim, now, due=now + timedelta(milliseconds=500), keep=True)
 
 
 def renewals(claims: Iterable[Claim]) -> list[Renewal]:

@@ -30,7 +30,7 @@ from sched_core import (
 )
 from sched_core.testing import FakeClock
 from sched_sql import SqlBackend
-from sched_testkit._suite.builders import success_of
+from sched_testkit._suite.builders import execution_of, success_of
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
 LEASE = timedelta(seconds=30)
@@ -108,7 +108,10 @@ def job(
 
 def done(claim: Claim, at: datetime = NOW, *, next_run: datetime | None = None) -> Settlement:
     """Return what ends the claim's occurrence and goes on to the next one."""
-    return success_of(claim, at, due=next_run)
+    kept = claim.job.spec.policy.keep_executions
+    expires_at = at + kept if isinstance(kept, timedelta) else None
+    execution = execution_of(claim, at, expires_at=expires_at)
+    return success_of(claim, at, due=next_run, executions=[execution], keep=True)
 
 
 async def history(backend: Backend, job_id: str | None = None, **query: Any) -> list[Execution]:

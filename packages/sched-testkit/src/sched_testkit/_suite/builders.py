@@ -105,19 +105,23 @@ def success_of(
     *,
     due: datetime | None = None,
     executions: Sequence[Execution] | None = None,
+    keep: bool = False,
     **changes: Any,
 ) -> Settlement:
-    """Build a settlement: a success, after which nothing is left but the schedule at ``due``.
+    """Build a settlement: a success, after which the schedule is due at ``due``.
 
     Args:
         claim: The claim.
         at: When the attempt ended.
         due: When the schedule is due next; never again unless given.
         executions: What is written; the attempt's execution unless given.
+        keep: Whether the rest of the job's standing stays; else nothing but the schedule is left.
         changes: Other fields of the standing.
     """
-    number = claim.job.standing.last_number + (due is not None)
-    after = Standing(
+    before = claim.job.standing
+    number = before.last_number + (due is not None)
+    after = evolve(
+        before if keep else Standing(number, None, None),
         last_number=number,
         scheduled=None if due is None else Pending(number, due, due),
         due_at=due,
