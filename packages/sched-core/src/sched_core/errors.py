@@ -155,6 +155,46 @@ class NothingToSkip(_AboutJob):
     template = "job {job_id} has no further occurrence to skip"
 
 
+class ExecutionNotFound(SchedError, LookupError):
+    """No execution has this id, or none that this version can read.
+
+    Args:
+        execution_id: The id that was asked for.
+        reason: Why the record cannot be read; ``None`` where there is none.
+    """
+
+    def __init__(self, execution_id: str, reason: str | None = None) -> None:
+        super().__init__(
+            f"no execution {execution_id!r} is stored: it was deleted, or never written"
+            if reason is None
+            else f"the execution {execution_id!r} cannot be read here: {reason}; "
+            "run a version that knows it"
+        )
+        self.execution_id = execution_id
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[ExecutionNotFound], tuple[str, str | None]]:
+        return type(self), (self.execution_id, self.reason)
+
+
+class CursorExpired(SchedError):
+    """Executions were deleted before they were followed: begin again, and look what is missing.
+
+    Args:
+        cursor: The cursor that was given.
+    """
+
+    def __init__(self, cursor: str) -> None:
+        super().__init__(
+            f"executions after the cursor {shown(cursor)} were deleted before they were read: "
+            "follow again with after='' for all that is left, or after=None for what comes"
+        )
+        self.cursor = cursor
+
+    def __reduce__(self) -> tuple[type[CursorExpired], tuple[str]]:
+        return type(self), (self.cursor,)
+
+
 class SchedulerNotStarted(SchedError):
     """The operation needs an open scheduler: use it inside ``async with scheduler``."""
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 from attrs import frozen
 
 from sched_core._model.event import JobEvent
+from sched_core._model.execution import DEFAULT_QUEUE
 from sched_core._model.job import JobSpec, check_text
 from sched_core._model.policy import Policy
 from sched_core.errors import InvalidDefinition, NoRoute
@@ -132,6 +133,7 @@ class JobRouter(Dispatcher):
         name: str | None = None,
         metadata: Mapping[str, str] | None = None,
         policy: Policy | None = None,
+        queue: str = DEFAULT_QUEUE,
         renamed_from: str | None = None,
     ) -> Callable[[F], F]:
         """Declare a job, and decorate its function.
@@ -142,6 +144,7 @@ class JobRouter(Dispatcher):
             name: A name for people.
             metadata: Entries that the function finds in the event.
             policy: How to treat late, failed and overlapping occurrences.
+            queue: Which workers may take the job: those that serve this queue.
             renamed_from: The job's earlier id, in a router with a group; its work is kept. See
                 ``Scheduler.sync_jobs``.
 
@@ -157,6 +160,7 @@ class JobRouter(Dispatcher):
             {} if metadata is None else metadata,
             Policy() if policy is None else policy,
             self.group,
+            queue,
         )
 
         def add(handler: F) -> F:

@@ -11,7 +11,7 @@ from typing import Any, Self
 import anyio
 from attrs import frozen
 
-from sched_core._model.execution import Execution
+from sched_core._model.execution import DEFAULT_QUEUE, Execution
 from sched_core._model.job import RESERVED, Job, JobSpec, check_text
 from sched_core._model.policy import Policy
 from sched_core._runtime import transactions
@@ -28,6 +28,7 @@ from sched_core._service.definitions import (
 )
 from sched_core._service.in_transaction import JobsInTransaction
 from sched_core._service.marker import version_of
+from sched_core._service.survey import Survey
 from sched_core._service.sync import Sync, Synced
 from sched_core._support.logger import Logger
 from sched_core.affinity import Affinity
@@ -59,7 +60,7 @@ def random_id() -> str:
     return secrets.token_hex(16)
 
 
-class Scheduler:
+class Scheduler(Survey):
     """Declares, operates and runs the jobs on a backend.
 
     ``async with`` opens the backend and starts no task; ``run_forever`` runs due jobs. You can call
@@ -222,6 +223,9 @@ class Scheduler:
             self._opened.affinity.check()
         return self._opened
 
+    def _looking(self) -> tuple[Backend, Clock]:
+        return self._backend, self._open().clock
+
     def set_handler(self, handler: Handler) -> None:
         """Use this handler for all runs that have not begun.
 
@@ -248,6 +252,7 @@ class Scheduler:
         metadata: Mapping[str, str] | None = None,
         policy: Policy | None = None,
         group: str | None = None,
+        queue: str = DEFAULT_QUEUE,
     ) -> Job:
         """Declare a job: add it, or change it if its definition differs.
 
@@ -266,7 +271,7 @@ class Scheduler:
             JobUndecodable: This version cannot read the record under the id.
             BackendUnavailable: The store cannot be reached; call again.
         """
-        spec = spec_of(id, schedule, name, metadata, policy, group)
+        spec = spec_of(id, schedule, name, metadata, policy, group, queue)
         if self._opened is None:
             return self._enqueue(spec, declared=True)
         return await self._open().definitions.ensure(spec)
@@ -280,6 +285,7 @@ class Scheduler:
         metadata: Mapping[str, str] | None = None,
         policy: Policy | None = None,
         group: str | None = None,
+        queue: str = DEFAULT_QUEUE,
     ) -> Job:
         """Add a job. Once it has finished, it is deleted after ``policy.keep_finished``.
 
@@ -291,7 +297,7 @@ class Scheduler:
             InvalidDefinition: A value is out of bounds; nothing was stored.
             BackendUnavailable: The outcome is unknown. Call ``get_job`` before you submit again.
         """
-        spec = spec_of(id, schedule, name, metadata, policy, group)
+        spec = spec_of(id, schedule, name, metadata, policy, group, queue)
         if self._opened is None:
             return self._enqueue(spec, declared=False)
         return (await self._open().definitions.submit([spec]))[0]
@@ -395,6 +401,7 @@ class Scheduler:
         metadata: Mapping[str, str] | Unset = UNSET,
         policy: Policy | Unset = UNSET,
         group: str | Unset | None = UNSET,
+        queue: str | Unset = UNSET,
     ) -> Job:
         """Change the given fields and keep the others; :meth:`ensure_job` says what that moves.
 
@@ -403,7 +410,7 @@ class Scheduler:
             JobUndecodable: This version cannot read the record.
             InvalidDefinition: A value is out of bounds; nothing was stored.
         """
-        changes = changes_of(schedule, name, metadata, policy, group)
+        changes = changes_of(schedule, name, metadata, policy, group, queue)
         return await self._open().definitions.update(id, changes)
 
     async def remove_job(self, id: str) -> None:

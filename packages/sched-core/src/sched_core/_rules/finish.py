@@ -102,6 +102,7 @@ def finish(
         behind.last,
         0 if one is None else one.snoozes,
         expiry(kept(policy, gap), now),
+        claimed.spec.queue,
     )
     executions = () if status is _SNOOZED else (execution,)
     if job is None:
