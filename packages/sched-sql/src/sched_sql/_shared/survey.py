@@ -44,8 +44,8 @@ Place = tuple[int, int]
 def search(oldest: Place, newest: Place, at: int) -> Generator[int, Place, Place]:
     """Find where the history reaches a moment: between two numbers, which are returned.
 
-    ``seq`` is the order of writing, which is nearly that of ``finished_at``. Yields a number, and is
-    sent the first execution from it on. All that finished before the moment, as far as there is
+    ``seq`` is the order of writing, which is nearly that of ``finished_at``. Yields a number, and
+    is sent the first execution from it on. All that finished before the moment, as far as there is
     order, is before the second number; all that finished later, after the first one.
 
     Args:

@@ -213,7 +213,7 @@ class Renewals:
             ended[token, worker] = (
                 hold
                 if renewed_at is None or moment(renewed_at) < hold.renewed_at
-                else _as_renewed(hold, renewed_at, lease_until, alone_at)
+                else as_renewed(hold, renewed_at, lease_until, alone_at)
             )
         return ended
 
@@ -222,7 +222,8 @@ class Renewals:
         yield Query(self._prune, {"now": now})
 
 
-def _as_renewed(hold: Hold, renewed_at: int, lease_until: int, alone_at: int | None) -> Hold:
+def as_renewed(hold: Hold, renewed_at: int, lease_until: int, alone_at: int | None) -> Hold:
+    """Return a hold as an unlocked renewal leaves it."""
     since = None if alone_at is None else moment(alone_at)
     if since is not None and hold.alone_at is not None:
         since = min(since, hold.alone_at)

@@ -81,10 +81,10 @@ _GROUPS = {
     "error": "CASE WHEN status = 'failed' THEN substr(CASE WHEN instr(reason, ':') THEN "
     "substr(reason, 1, instr(reason, ':') - 1) ELSE coalesce(reason, '') END, 1, 100) END",
 }
-_COUNT = f"""
-SELECT kind, status, {{group}}, count(*) FROM sched_execution
+_COUNT = """
+SELECT kind, status, {group}, count(*) FROM sched_execution
 WHERE seq BETWEEN ?1 AND ?2 AND finished_at >= ?3 AND finished_at < ?4
-GROUP BY {{by}}
+GROUP BY {by}
 """
 _OLDEST_COUNTED = f"""
 SELECT seq FROM sched_execution WHERE seq BETWEEN ? AND ? ORDER BY seq DESC
