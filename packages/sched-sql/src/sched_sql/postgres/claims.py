@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 
 from sched_core import Claim, Execution, Hold, Undecodable, codec
 from sched_core import row as core
+from sched_core._model.execution import DEFAULT_QUEUE as QUEUE
 from sched_sql._shared.holds import RECORD_COLUMNS, read_record
 from sched_sql._shared.moments import moment
-from sched_sql._shared.rows import JOB_COLUMNS, QUEUE, read_job, read_job_or_undecodable
+from sched_sql._shared.rows import JOB_COLUMNS, read_job, read_job_or_undecodable
 from sched_sql.postgres.executions import CHUNK, Executions, Found
 from sched_sql.postgres.records import Freed, Records
 from sched_sql.postgres.renewals import Fence, Renewals, RowLocations, arrays
@@ -154,6 +155,7 @@ class Claims:
             ), taken AS (
                 UPDATE {job} j SET token = {names.next}, worker = %(worker)s, claimed_at = clk.t,
                     lease_until = clk.t + %(lease)s, renewed_at = NULL, alone_at = NULL,
+                    progress = NULL,
                     ended_token = CASE WHEN worker IS NULL THEN ended_token ELSE token END,
                     ended_worker = coalesce(worker, ended_worker)
                 FROM due, clk WHERE j.ctid = due.place AND due.free

@@ -22,12 +22,12 @@ from sched_core import (
     Undecodable,
     UndecodableExecution,
 )
+from sched_core._model.execution import DEFAULT_QUEUE as QUEUE
 from sched_core.clock import FIRST, Clock
 from sched_core.errors import StoreNotFound
 from sched_core.ports import Transaction
 from sched_core.row import WRITTEN
 from sched_sql._shared.moments import micros, micros_or_none, moment
-from sched_sql._shared.rows import QUEUE
 from sched_sql._shared.table import ClaimBatch, Now
 from sched_sql.postgres import migration, queries
 from sched_sql.postgres.announcements import Announcements

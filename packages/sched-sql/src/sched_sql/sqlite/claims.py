@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sched_core import Claim, Execution, Hold, Renewal, Undecodable, codec
+from sched_core._model.execution import DEFAULT_QUEUE as QUEUE
 from sched_sql._shared.holds import RECORD_COLUMNS
 from sched_sql._shared.moments import Row, micros, moment_or_none
-from sched_sql._shared.rows import JOB_COLUMNS, JOB_WIDTH, QUEUE
+from sched_sql._shared.rows import JOB_COLUMNS, JOB_WIDTH
 from sched_sql._shared.table import ClaimBatch, Now
 from sched_sql.sqlite.database import Database, Serial
 from sched_sql.sqlite.history import History
@@ -43,7 +44,7 @@ _MARK = "rowid || ':' || hex(revision)"
 _CLAIM = """
 UPDATE sched_job SET ended_token = CASE WHEN worker IS NULL THEN ended_token ELSE token END,
     ended_worker = coalesce(worker, ended_worker), token = ?, worker = ?, claimed_at = ?,
-    lease_until = ?, renewed_at = NULL, alone_at = NULL, held = NULL
+    lease_until = ?, renewed_at = NULL, alone_at = NULL, held = NULL, progress = NULL
 WHERE rowid = ?
 """
 
