@@ -38,6 +38,7 @@ from sched_core.affinity import Affinity
 from sched_core.clock import Alarm, Clock, pause
 from sched_core.errors import BackendError, InvalidDefinition, SchedError
 from sched_core.ports import MAX_POLL
+from sched_sql._shared.lanes import Lanes
 from sched_sql._shared.table import ClaimBatch, Table
 from sched_sql._shared.threads import WIND_UP, CallThread, Lane, Soon, running_soon
 
@@ -75,6 +76,7 @@ class DatabaseBackend:
         self._soon: Soon | None = None
         self._alarm = Alarm()
         self._sleeps_until: datetime | None = None
+        self._sleeps_for: Room | None = None
 
     def __str__(self) -> str:
         """Return which database this is, without user's password, for people."""
@@ -242,21 +244,33 @@ class DatabaseBackend:
     # -- waking up
 
     def _nudge(self, jobs: Sequence[Job]) -> None:
-        """Wake the sleeper if one of the jobs is due before the end of its sleep."""
+        """Wake the sleeper if one of the jobs is due before the end of its sleep, and fits."""
         until = self._sleeps_until
         for job in jobs:
             due_at = job.standing.due_at
-            if due_at is not None and (until is None or due_at < until):
+            if due_at is not None and (until is None or due_at < until) and self._may_fit(job):
                 self._alarm.nudge()
                 return
+
+    def _may_fit(self, job: Job) -> bool:
+        """Whether the sleeper can take a job, as far as is known."""
+        room = self._sleeps_for
+        if room is None or room.takes_any:
+            return True
+        if Lanes(room).left_of(job.spec.queue) < 1:
+            return False
+        try:
+            return room.accepts is None or room.accepts(job.spec.id)
+        except Exception:  # noqa: BLE001 -- who writes a job must not get it: the claim raises it
+            return True
 
     async def wait_due(self, room: Room) -> None:
         now, clock = self._now(), self._clock
         seen, horizon = self._alarm.count, now + MAX_POLL
         await self._before_wait()
         # Until the length of the sleep is known, every job that is written wakes the worker.
-        self._sleeps_until = None
-        earliest = await self._call(Lane.CLAIM, self._table.earliest, self._now, horizon)
+        self._sleeps_until, self._sleeps_for = None, room
+        earliest = await self._call(Lane.CLAIM, self._table.earliest, room, self._now, horizon)
         until = horizon if earliest is None else min(earliest, horizon)
         until = min(until, self._now() + MAX_POLL)  # the clock may have been set back
         if clock is None or until <= now:
@@ -265,21 +279,23 @@ class DatabaseBackend:
         failures: list[Exception] = []
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._watch, until, failures)
+                tasks.start_soon(self._watch, room, until, failures)
                 await self._alarm.sleep(clock, until, seen)
                 tasks.cancel_scope.cancel()
         finally:
-            self._sleeps_until = None
+            self._sleeps_until = self._sleeps_for = None
         if failures:
             raise failures[0]
 
-    async def _watch(self, until: datetime, failures: list[Exception]) -> None:
+    async def _watch(self, room: Room, until: datetime, failures: list[Exception]) -> None:
         """Nudge when another process has written something that is due before the sleep ends."""
         try:
             while True:
                 await self._until_changed()
                 if await self._has_changed():
-                    earliest = await self._call(Lane.CLAIM, self._table.earliest, self._now, until)
+                    earliest = await self._call(
+                        Lane.CLAIM, self._table.earliest, room, self._now, until
+                    )
                     if earliest is not None and earliest < until:
                         self._alarm.nudge()
         except SchedError as error:
@@ -289,7 +305,7 @@ class DatabaseBackend:
     # -- claims
 
     async def claim_due(self, room: Room) -> Claimed:
-        batch, thread = ClaimBatch(room.limit, self._now()), self._thread(Lane.CLAIM)
+        batch, thread = ClaimBatch(room, self._now()), self._thread(Lane.CLAIM)
         arguments = (batch, self._now)
         try:
             await thread.call(functools.partial(self._translated, self._table.claim, arguments))
@@ -325,7 +341,11 @@ class DatabaseBackend:
             standing = settlement.standing
             # Where a settlement leaves the job alone, only the store knows when that is due.
             due_at = until if standing is None else standing.due_at
-            if standing is None or (due_at is not None and (until is None or due_at < until)):
+            if standing is None or (
+                due_at is not None
+                and (until is None or due_at < until)
+                and self._may_fit(settlement.claim.job)
+            ):
                 self._alarm.nudge()
                 break
 

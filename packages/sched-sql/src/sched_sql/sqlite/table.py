@@ -17,6 +17,7 @@ from sched_core import (
     JobQuery,
     Page,
     Renewal,
+    Room,
     Settled,
     Settlement,
     Undecodable,
@@ -188,8 +189,8 @@ class SqliteTable:
 
     # -- claims
 
-    def earliest(self, now: Now, horizon: datetime) -> datetime | None:
-        return self._claims.earliest(horizon)
+    def earliest(self, room: Room, now: Now, horizon: datetime) -> datetime | None:
+        return self._claims.earliest(room, horizon)
 
     def claim(self, batch: ClaimBatch, now: Now) -> None:
         self._claims.claim(batch, self._lease, now)
