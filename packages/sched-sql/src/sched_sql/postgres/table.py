@@ -17,12 +17,12 @@ from sched_core import (
     JobStore,
     Page,
     Renewal,
+    Room,
     Settled,
     Settlement,
     Undecodable,
     UndecodableExecution,
 )
-from sched_core._model.execution import DEFAULT_QUEUE as QUEUE
 from sched_core.clock import FIRST, Clock
 from sched_core.errors import StoreNotFound
 from sched_core.ports import Transaction
@@ -45,7 +45,7 @@ from sched_sql.postgres.records import Records
 from sched_sql.postgres.server_time import ServerTime
 from sched_sql.postgres.session import BUSY
 from sched_sql.postgres.settlements import Settler, is_common_run
-from sched_sql.postgres.sql import NOW, SYNC_COMMIT, Names, Query, Steps
+from sched_sql.postgres.sql import SYNC_COMMIT, Names, Query, Steps
 
 T = TypeVar("T")
 
@@ -170,12 +170,7 @@ class PostgresTable:
         at = self._time.fixed(now)
 
         def steps() -> Steps[int | None]:
-            ((found,),) = yield Query(
-                f"SELECT min(due_at) FROM {self._names.job}, (SELECT coalesce(%s, {NOW}) AS at) n "  # noqa: S608 -- quoted
-                f"WHERE queue = '{QUEUE}' AND due_at <= n.at "
-                "AND (lease_until IS NULL OR lease_until <= n.at)",
-                (at,),
-            )
+            ((found,),) = yield Query(self._claims.due_since, {"now": at})
             return None if found is None else int(found)
 
         found = self._lanes["edit"].run(steps)
@@ -288,8 +283,8 @@ class PostgresTable:
 
     # -- claims
 
-    def earliest(self, now: Now, horizon: datetime) -> datetime | None:
-        return self._claimant.earliest(now, horizon)
+    def earliest(self, room: Room, now: Now, horizon: datetime) -> datetime | None:
+        return self._claimant.earliest(room, now, horizon)
 
     def claim(self, batch: ClaimBatch, now: Now) -> None:
         self._claimant.claim(batch, now)
