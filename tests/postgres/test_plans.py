@@ -145,7 +145,8 @@ def test_what_lapsed_behind_others_is_looked_for_by_a_sweep_whose_room_is_taken(
     planner.connection.execute("BEGIN")
     plan = [line for (line,) in planner.explain(query, "ANALYZE, COSTS OFF")]
     planner.connection.execute("ROLLBACK")
-    done = [line for line in plan if "job_due" in line and "never executed" not in line]
+    scans_of_due = [line for line in plan if "Index Scan using job_due" in line]
+    done = [line for line in scans_of_due if "never executed" not in line]
     assert len(done) == scans, "\n".join(plan)
 
 
@@ -200,7 +201,11 @@ def test_a_claim_reads_no_more_than_it_claims(planner: Planner, full: Place) -> 
         lines = [
             row[0] for row in planner.explain(query, "ANALYZE, BUFFERS, TIMING OFF, COSTS OFF")
         ]
-    scan = next(line for line in lines if "job_due" in line)
+    # Whether there are other queues is seen at either end of the index.
+    others = [line for line in lines if "Index Only Scan using job_due" in line]
+    assert len(others) == 2
+    assert all("rows=0 " in line.replace(".00", "") for line in others), others
+    scan = next(line for line in lines if "Index Scan using job_due" in line)
     assert "rows=5 " in scan.replace(".00", ""), scan
     # What was never held costs no look at renewals.
     unlocked = next(line for line in lines if "renewal_pkey" in line)
