@@ -15,9 +15,10 @@ from tests.postgres.places import Place, place, renewals, settlement
 from sched_core import Claim, ExecutionQuery
 from sched_sql._shared.rows import JOB_COLUMNS, read_job
 from sched_sql.postgres import queries
-from sched_sql.postgres.claims import BEGINNING, ClaimRequest, Claims
+from sched_sql.postgres.claims import Claims
 from sched_sql.postgres.definitions import Definitions
 from sched_sql.postgres.executions import Executions
+from sched_sql.postgres.parts import BEGINNING, ClaimRequest
 from sched_sql.postgres.records import Records
 from sched_sql.postgres.server import SETTINGS
 from sched_sql.postgres.settlements import Settler

@@ -19,7 +19,8 @@ from sched_sql.postgres.sql import Query, Steps
 
 JOBS, QUEUES = 100_000, 100
 FILL = """
-INSERT INTO @job (id, revision, tag, schedule, uid, declared, anchor, number, next_run, due_at, queue)
+INSERT INTO @job (id, revision, tag, schedule, uid, declared, anchor, number, next_run, due_at,
+    queue)
 SELECT 'job-' || n, n, 'interval', '{"every":60}', md5(n::text), true, 0, 1, due, due,
     'queue-' || n % 100
 FROM (SELECT n, (extract(epoch FROM now()) * 1000000)::bigint + (n - 50000) * 1000::bigint AS due

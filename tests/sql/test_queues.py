@@ -1,4 +1,4 @@
-"""Claims by queue and by id in databases, compared with the backend in memory; and what they cost."""
+"""Claims by queue and by id in databases, compared with the backend in memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
-from tests.sql.stores import LEASE, MINUTE, NOW, Store, done, job, outcomes, run
+from tests.sql.stores import LEASE, MINUTE, NOW, Store, done, job, outcomes, run, stored
 
 from sched_core import Backend, JobQuery, MemoryBackend, Room
 from sched_core.testing import FakeClock
@@ -112,8 +112,7 @@ def test_a_predicate_that_raises_loses_no_claim(kind: str, tmp_path: Path) -> No
         with pytest.raises(LookupError):
             await backend.claim_due(Room(9, None, accepts))
         for each in ("a", "b", "c"):
-            one = await backend.get(each)
-            assert one is not None and one.held is None  # type: ignore[union-attr]
+            assert (await stored(backend, each)).held is None
         claims = (await backend.claim_due(Room(9))).claims
         assert sorted(claim.job.id for claim in claims) == ["a", "b", "c"]
         assert all(claim.job.standing.scheduled.attempts == 0 for claim in claims)  # type: ignore[union-attr]

@@ -75,6 +75,8 @@ class DatabaseBackend:
         self._threads: dict[Lane, CallThread] | None = None
         self._soon: Soon | None = None
         self._alarm = Alarm()
+        self._cancels = Alarm()
+        self._cancels_seen = 0
         self._sleeps_until: datetime | None = None
         self._sleeps_for: Room | None = None
 
@@ -109,6 +111,10 @@ class DatabaseBackend:
     async def _has_changed(self) -> bool:
         """Return whether there may be something new to claim."""
         return await self._call(Lane.LISTEN, self._table.changed)
+
+    async def _until_cancelled(self) -> None:
+        """Wait until a claim of this worker may have been marked by another process."""
+        await anyio.sleep_forever()
 
     # -- the threads
 
@@ -170,6 +176,7 @@ class DatabaseBackend:
         finally:
             self._clock = None
             self._alarm.nudge()
+            self._cancels.nudge()
         if failure is not None:
             raise failure
 
@@ -231,6 +238,8 @@ class DatabaseBackend:
     async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         replaced = await self._call(Lane.EDIT, self._table.replace, job, executions)
         self._nudge([replaced])
+        if replaced.held in replaced.standing.cancels and not self._capabilities.notified:
+            self._cancels.nudge()
         return replaced
 
     async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
@@ -301,6 +310,26 @@ class DatabaseBackend:
         except SchedError as error:
             failures.append(error)  # as it is, not in the task group's ExceptionGroup
             self._alarm.nudge()
+
+    async def wait_cancelled(self) -> bool:
+        until, clock = self._now() + MAX_POLL, self._clock
+        failures: list[Exception] = []
+        if clock is not None:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._watch_cancels, failures)
+                await self._cancels.sleep(clock, until, self._cancels_seen)
+                tasks.cancel_scope.cancel()
+        if failures:
+            raise failures[0]
+        seen, self._cancels_seen = self._cancels_seen, self._cancels.count
+        return seen != self._cancels_seen
+
+    async def _watch_cancels(self, failures: list[Exception]) -> None:
+        try:
+            await self._until_cancelled()
+        except SchedError as error:
+            failures.append(error)
+        self._cancels.nudge()
 
     # -- claims
 

@@ -21,8 +21,8 @@ from sched_sql._shared.moments import (
 from sched_sql._shared.standings import NO_MARKS, STANDING_COLUMNS, STATUSES, Marks, standing_values
 
 DEFINITION_COLUMNS = (
-    "id, revision, format, tag, schedule, policy, metadata, name, group_name, queue, uid, declared, "
-    "anchor"
+    "id, revision, format, tag, schedule, policy, metadata, name, group_name, queue, uid, "
+    "declared, anchor"
 )
 JOB_COLUMNS = f"{DEFINITION_COLUMNS}, {STANDING_COLUMNS}"
 JOB_WIDTH = JOB_COLUMNS.count(",") + 1

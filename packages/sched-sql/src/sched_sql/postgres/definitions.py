@@ -14,6 +14,7 @@ from sched_sql._shared.moments import micros_or_none
 from sched_sql._shared.rows import JOB_COLUMNS, job_values
 from sched_sql._shared.rules import reject_duplicate_ids, revised
 from sched_sql.postgres.executions import Executions, Found
+from sched_sql.postgres.notifications import CANCEL
 from sched_sql.postgres.sql import JOBS, NOW, SYNC_COMMIT, Names, Query, Steps, texts
 
 BULK = 2_000
@@ -57,6 +58,7 @@ class Definitions:
         notify = f"pg_notify('{names.channel}', %s)"
         is_soon = f"%s <= coalesce(%s::bigint, {NOW}) + {_SOON}"
         self._announce = f"SELECT {notify} WHERE {is_soon}"
+        self._notify = f"SELECT {notify}"
         self._add_one = f"""
             WITH added AS ({self._insert})
             SELECT revision, CASE WHEN {is_soon} THEN {notify} END
@@ -119,6 +121,8 @@ class Definitions:
         revision = yield from self._store(job, record.hold)
         yield from self._executions.write(history.written)
         yield from self.announce([micros_or_none(job.standing.due_at)])
+        if record.hold is not None and core.is_to_be_cancelled(job, record.hold):
+            yield Query(self._notify, (f"{CANCEL}{record.hold.worker}",))
         record.job = revised(job, revision)
         return record.readable(job.spec.id)
 

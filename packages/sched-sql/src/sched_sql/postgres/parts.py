@@ -134,7 +134,8 @@ class Parts:
             {self.found}, q AS MATERIALIZED (
                 SELECT found.queue, a.queue IS NULL AS is_rest,
                     coalesce(a.most, %(rest)s::bigint) AS most
-                FROM found LEFT JOIN unnest(%(named)s::text[], %(mosts)s::bigint[]) AS a(queue, most)
+                FROM found
+                LEFT JOIN unnest(%(named)s::text[], %(mosts)s::bigint[]) AS a(queue, most)
                     ON a.queue = found.queue
                 WHERE found.queue IS NOT NULL
             )

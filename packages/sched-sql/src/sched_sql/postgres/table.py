@@ -263,7 +263,7 @@ class PostgresTable:
         return self._listening.descriptor
 
     def silence(self) -> float:
-        """Seconds for which the descriptor may stay silent before :meth:`changed` is called."""
+        """Seconds for which the descriptor may stay silent before :meth:`hear` is called."""
         return self._listening.silence()
 
     def may_listen(self) -> bool:
@@ -275,11 +275,33 @@ class PostgresTable:
         if self._listening.start():
             self._claimant.due_index.invalidate()
 
-    def changed(self) -> bool:
-        changed = self._listening.descriptor is None or self._listening.heard()
-        if changed:
+    @property
+    def news(self) -> int | None:
+        """Grows when another process may have written something that is due soon.
+
+        ``None``: nobody listens, so that nothing is known.
+        """
+        return None if self._listening.descriptor is None else self._listening.news
+
+    @property
+    def cancels(self) -> int:
+        """Grows when a claim of this worker may have been marked to be cancelled."""
+        return self._listening.cancels
+
+    def hear(self) -> None:
+        """Take in what others have announced, where this process listens."""
+        if self._listening.descriptor is None:
             self._claimant.due_index.invalidate()
-        return changed
+            return
+        before = self._listening.news
+        self._listening.hear()
+        if self._listening.news != before:
+            self._claimant.due_index.invalidate()
+
+    def changed(self) -> bool:
+        before = self.news
+        self.hear()
+        return before is None or self.news != before
 
     # -- claims
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sched_core import Claim, Execution, Hold, Renewal, Room, Undecodable, codec
+from sched_core import Claim, Execution, Hold, Job, Renewal, Room, Undecodable, codec
 from sched_core.clock import FIRST
+from sched_core.row import is_to_be_cancelled
 from sched_sql._shared.holds import RECORD_COLUMNS
 from sched_sql._shared.lanes import Lanes
 from sched_sql._shared.moments import Row, micros, moment_or_none
@@ -40,6 +41,10 @@ UPDATE sched_job SET ended_token = CASE WHEN worker IS NULL THEN ended_token ELS
 WHERE rowid = ?
 """
 
+_MARKED = f"""
+SELECT {RECORD_COLUMNS} FROM sched_job INDEXED BY sched_job_held
+WHERE lease_until IS NOT NULL AND worker = ? AND marks IS NOT NULL
+"""
 _HELD_UNTIL = """
 SELECT lease_until FROM sched_job INDEXED BY sched_job_held
 WHERE lease_until <= ? AND {readable} ORDER BY lease_until LIMIT 1
@@ -176,6 +181,16 @@ class Claims:
                 return
 
     # -- keeping and giving back
+
+    def cancelled(self) -> frozenset[int]:
+        """Return the tokens of this worker's claims whose runs are to be cancelled."""
+        found = set[int]()
+        for row in self._database.read(_MARKED, (self.worker,)):
+            record = read_record(row)
+            job, hold = record.job, record.hold
+            if isinstance(job, Job) and hold is not None and is_to_be_cancelled(job, hold):
+                found.add(hold.token)
+        return frozenset(found)
 
     def renew(self, renewals: Sequence[Renewal], lease: timedelta, now: Now) -> Sequence[Claim]:
         """Extend leases; return what is still held."""
