@@ -15,6 +15,7 @@ from sched_core._model.execution import DEFAULT_QUEUE, Execution
 from sched_core._model.job import RESERVED, Job, JobSpec, check_text
 from sched_core._model.policy import Policy
 from sched_core._runtime import transactions
+from sched_core._runtime.lanes import checked_queues
 from sched_core._runtime.loop import Loop
 from sched_core._runtime.observers import Health, Observer, Observers
 from sched_core._runtime.shutdown import DEFAULT_GRACE, FLUSH
@@ -74,7 +75,13 @@ class Scheduler(Survey):
         clock: The clock that tells the time and waits; by default the machine's.
         worker: A name for this worker, for people. Claims carry it with a random suffix that makes
             it unique.
-        max_concurrency: The most handlers that run at a time.
+        max_concurrency: The most handlers that run at a time; 100 unless given. With ``queues`` it
+            is the sum of their numbers.
+        queues: The queues that this worker serves, and how many of their jobs run here at a time,
+            such as ``{"alerts": 20, "bulk": 50}``. Each queue has its own places, so bulk work
+            never delays an alert. ``"*"`` stands for all queues that are not named; without it
+            their jobs are left to other workers. The numbers are this process's: so many run in
+            each process that serves the queue. ``None`` serves all queues.
         observers: Callables that get every execution that this scheduler has written, once it is
             stored, and every change of health. They run in the event loop and must not block.
         new_id: A function that makes the random part of job uids and worker names, for repeatable
@@ -91,22 +98,18 @@ class Scheduler(Survey):
         handler: Handler | None = None,
         clock: Clock | None = None,
         worker: str | None = None,
-        max_concurrency: int = 100,
+        max_concurrency: int | None = None,
+        queues: Mapping[str, int] | None = None,
         observers: Sequence[Observer] = (),
         new_id: Callable[[], str] = random_id,
     ) -> None:
-        if isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int):
-            raise InvalidDefinition(
-                "max_concurrency", f"must be a whole number, not {max_concurrency!r}"
-            )
-        if max_concurrency < 1:
-            raise InvalidDefinition("max_concurrency", f"must be at least 1, not {max_concurrency}")
+        self._queues = checked_queues(queues)
         if worker is not None:
             check_text("worker", worker)
         self._backend = backend
         self._given_clock: Clock = SystemClock() if clock is None else clock
         self._worker = worker
-        self._max_concurrency = max_concurrency
+        self._max_concurrency = _concurrency(max_concurrency, self._queues)
         self._observers = Observers(backend, observers)
         self._new_id = new_id
         self._handler: Handler | None = None
@@ -133,7 +136,7 @@ class Scheduler(Survey):
         clock = await self._backend.open(self._given_clock, worker=name)
         self._observers.forget()
         self._declared = None
-        opened = self._opened = self._parts(clock)
+        opened = self._opened = self._parts(clock, name)
         self._observers.watch(self)
         try:
             while self._queued:
@@ -169,21 +172,24 @@ class Scheduler(Survey):
                 await self._open().definitions.ensure(spec)
         self._declared = (handler, specs)
 
-    def _parts(self, clock: Clock) -> _Opened:
+    def _parts(self, clock: Clock, worker: str) -> _Opened:
         workers = Workers(
             self._backend,
             clock,
             max_concurrency=self._max_concurrency,
+            queues=self._queues,
             on_execution=self._observers.notify if self._observers else None,
             set_problem=self._observers.set_problem,
             set_notice=self._observers.set_notice,
         )
         if self._handler is not None:
-            workers.caller.set_handler(self._handler)
+            workers.set_handler(self._handler)
         return _Opened(
             clock=clock,
             workers=workers,
-            loop=Loop(self._backend, clock, workers, self._observers, self._handler_set),
+            loop=Loop(
+                self._backend, clock, workers, self._observers, self._handler_set, worker=worker
+            ),
             definitions=self._definitions(clock),
             affinity=Affinity("this scheduler"),
         )
@@ -238,7 +244,7 @@ class Scheduler(Survey):
             )
         self._handler = handler
         if self._opened is not None:
-            self._opened.workers.caller.set_handler(handler)
+            self._opened.workers.set_handler(handler)
         self._handler_set.set()
 
     # -- declaring
@@ -722,7 +728,24 @@ class Scheduler(Survey):
             claims_lost=workers.in_flight.claims_lost,
             backend_errors=workers.in_flight.backend_errors,
             at=opened.clock.now(),
+            backlog=loop.reporting.backlog,
         )
+
+
+def _concurrency(given: int | None, queues: Mapping[str, int] | None) -> int:
+    if given is not None and (isinstance(given, bool) or not isinstance(given, int)):
+        raise InvalidDefinition("max_concurrency", f"must be a whole number, not {given!r}")
+    if given is not None and given < 1:
+        raise InvalidDefinition("max_concurrency", f"must be at least 1, not {given}")
+    if queues is None:
+        return 100 if given is None else given
+    total = sum(queues.values())
+    if given not in (None, total):
+        raise InvalidDefinition(
+            "max_concurrency",
+            f"the numbers of queues make {total} in all, not {given}: leave it out",
+        )
+    return total
 
 
 @frozen

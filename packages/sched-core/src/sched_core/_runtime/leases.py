@@ -87,6 +87,15 @@ class Leases:
             return True
         return await self._renew(runs)
 
+    async def renew_all(self) -> bool:
+        """Renew every claim, however long its lease still is: the answers tell of marks to cancel.
+
+        Returns:
+            Whether the backend answered.
+        """
+        runs = [run for run in self._in_flight.runs.values() if run.needs_lease]
+        return not runs or await self._renew(runs)
+
     async def renew_one(self, run: Run) -> bool:
         """Renew a claim, however long its lease still is; return whether the backend answered."""
         return await self._renew([run])

@@ -70,8 +70,13 @@ _STRENGTH: Mapping[CancelReason | None, int] = {
 
 
 @frozen
+class Unknown:
+    """The outcome of a run whose handler has no function for the job: the claim is given back."""
+
+
+@frozen
 class Postponed:
-    """The outcome of a run whose handler has no route for the job, or was not called.
+    """The outcome of a run whose handler was not called.
 
     Attributes:
         until: The time from which the backend hands the job out again.
@@ -80,7 +85,7 @@ class Postponed:
     until: datetime
 
 
-Outcome = Ended | Postponed
+Outcome = Ended | Postponed | Unknown
 
 
 def failure(error: BaseException) -> Ended:
@@ -157,7 +162,7 @@ def cancelled_outcome(
     reason: CancelReason | None, outcome: Outcome, timeout: timedelta | None
 ) -> Outcome:
     """Return the outcome to record for a handler that was told to stop, or else the given one."""
-    if reason is None or isinstance(outcome, Postponed) or outcome.by_store:
+    if reason is None or isinstance(outcome, Postponed | Unknown) or outcome.by_store:
         return outcome
     if reason == "stop" and (outcome.delay is not None or not outcome.retry):
         return outcome  # the handler has said itself what comes next
