@@ -84,8 +84,9 @@ class JobEvent:
     def last_attempt(self) -> bool:
         """Whether a failure of this attempt is final: the policy allows no further one.
 
-        An edit of the job during the attempt may change that. Outside a scheduler, as in a test of
-        the handler alone, it is the last one.
+        An edit of the job during the attempt may change that. It cannot know which error will be
+        raised: one that ``Retry.never`` or ``Retry.only`` ends is final before the last attempt.
+        Outside a scheduler, as in a test of the handler alone, it is the last one.
         """
         if self._job is None:
             return True

@@ -30,6 +30,7 @@ from sched_core._model.event import Cancellation
 from sched_core._model.execution import Status, bounded, describe
 from sched_core._rules.standing import current
 from sched_core._runtime.threads import HandlerThread
+from sched_core._support.error_types import names_of
 from sched_core._support.logger import attribute
 from sched_core.errors import BackendUnavailable
 from sched_core.handlers import Discard, RetryAfter, Snooze
@@ -82,6 +83,9 @@ class Postponed:
 
 Outcome = Ended | Postponed
 
+_TIMED_OUT = names_of(TimeoutError)
+"""What a run counts as that was ended by its time limit."""
+
 
 def failure(error: BaseException) -> Ended:
     """Return the outcome of a handler that raised: its own failure, the store's, or as it asks."""
@@ -90,20 +94,28 @@ def failure(error: BaseException) -> Ended:
         return asked
     if _is_by_store(error):
         return Ended(Status.INTERRUPTED, describe(error), by_store=True)
-    return Ended(Status.FAILED, describe(error))
+    return Ended(Status.FAILED, describe(error), error_types=names_of(type(_alone(error))))
+
+
+def _alone(error: BaseException) -> BaseException:
+    """Return the one error that a group holds, at any depth; else what was given.
+
+    As below, only what a user's class cannot override is read.
+    """
+    while issubclass(type(error), BaseExceptionGroup):
+        errors = attribute(BaseExceptionGroup, "exceptions", error)
+        if len(errors) != 1:
+            break
+        (error,) = errors
+    return error
 
 
 def _asked_for(error: BaseException) -> Ended | None:
     """Return the outcome that a handler asks for by a class of :mod:`sched_core.handlers`.
 
-    As below, only what a user's class cannot override is read. A subclass that never called the
-    constructor asks for nothing.
+    A subclass that never called the constructor asks for nothing.
     """
-    while issubclass(type(error), BaseExceptionGroup):
-        errors = attribute(BaseExceptionGroup, "exceptions", error)
-        if len(errors) != 1:
-            return None
-        (error,) = errors
+    error = _alone(error)
     kind = type(error)
     try:
         if issubclass(kind, Snooze):
@@ -162,7 +174,8 @@ def cancelled_outcome(
     if reason == "stop" and (outcome.delay is not None or not outcome.retry):
         return outcome  # the handler has said itself what comes next
     if reason == "timeout":
-        return Ended(Status.FAILED, f"timeout: cancelled after {timeout}")
+        text = f"timeout: cancelled after {timeout}"
+        return Ended(Status.FAILED, text, error_types=_TIMED_OUT)
     if reason == "overlap":
         return Ended(Status.CANCELLED, "the next occurrence's moment has come")
     if reason == "cancel":
