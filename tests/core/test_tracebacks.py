@@ -19,7 +19,7 @@ from sched_core._support.tracebacks import LONGEST_TRACEBACK, traceback_of
 def inside(module: str, text: str = "def call(function):\n    function()\n") -> Callable[..., None]:
     """Return a function whose frame belongs to another module."""
     made = ModuleType(module)
-    exec(compile(text, f"/{module}/lies.py", "exec"), made.__dict__)  # noqa: S102 -- a frame of its own
+    exec(compile(text, f"/{module}/lies.py", "exec"), made.__dict__)
     call: Callable[..., None] = made.call
     return call
 
@@ -32,7 +32,7 @@ def raised(function: Callable[[], Any]) -> BaseException:
     """Return what a function raises, called as the scheduler calls handlers."""
     try:
         OURS(function)
-    except BaseException as error:  # noqa: BLE001 -- whatever a handler raises
+    except BaseException as error:
         trace = error.__traceback__
         return error.with_traceback(trace.tb_next if trace else None)  # without this function
     raise AssertionError("it returned")
@@ -154,7 +154,9 @@ def test_an_error_whose_parts_raise_still_has_a_text() -> None:
     assert odd(one).endswith("Circle: one")
     assert "ExceptionGroup: nested" in odd(nested(ValueError("inmost"), 50))
     assert odd(KeyError()).endswith("KeyError")
-    assert "invalid syntax" in traceback_of(raised(lambda: compile("(a b", "<text>", "exec"))) or True
+    assert (
+        "invalid syntax" in traceback_of(raised(lambda: compile("(a b", "<text>", "exec"))) or True
+    )
 
 
 def nested(error: Exception, depth: int) -> ExceptionGroup[Any]:

@@ -280,6 +280,9 @@ class Ended:
             says whether it is attempted again; none where there was no error.
         by_store: Whether it was interrupted by a failure of the store, and not by a stop: it is
             attempted again after a wait that grows.
+        traceback: Where a failure was raised.
+        log: What the handler has written by ``event.log``.
+        progress: The newest that it has told by ``event.progress``.
     """
 
     status: Status
@@ -288,6 +291,9 @@ class Ended:
     retry: bool = True
     by_store: bool = False
     error_types: tuple[str, ...] = ()
+    traceback: str | None = None
+    log: str | None = None
+    progress: Progress | None = None
 
 
 SUCCESS = Ended(Status.SUCCEEDED)

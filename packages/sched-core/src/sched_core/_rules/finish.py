@@ -103,6 +103,10 @@ def finish(
         0 if one is None else one.snoozes,
         expiry(kept(policy, gap), now),
         claimed.spec.queue,
+        ended.traceback,
+        ended.log,
+        ended.progress,
+        claimed.spec.metadata or None,
     )
     executions = () if status is _SNOOZED else (execution,)
     if job is None:

@@ -18,20 +18,23 @@ phase                 meaning
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Literal
 
 import anyio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from sched_core._model.claim import Claim, Decision, Ended, Settlement, Start
 from sched_core._model.event import Cancellation
 from sched_core._model.execution import Status, bounded, describe
 from sched_core._rules.standing import current
+from sched_core._runtime.notes import Notes
 from sched_core._runtime.threads import HandlerThread
 from sched_core._support.error_types import names_of
 from sched_core._support.logger import attribute
+from sched_core._support.tracebacks import traceback_of
 from sched_core.errors import BackendUnavailable
 from sched_core.handlers import Discard, RetryAfter, Snooze
 
@@ -97,6 +100,16 @@ def failure(error: BaseException) -> Ended:
     return Ended(Status.FAILED, describe(error), error_types=names_of(type(_alone(error))))
 
 
+def with_traceback(ended: Ended, error: BaseException) -> Ended:
+    """Return a failure with the traceback of its error, any other outcome as it is.
+
+    Where a handler asks for something by the error, the traceback is that of its cause, if any.
+    """
+    if ended.status is not Status.FAILED:
+        return ended
+    return evolve(ended, traceback=traceback_of(_behind(error)))
+
+
 def _alone(error: BaseException) -> BaseException:
     """Return the one error that a group holds, at any depth; else what was given.
 
@@ -107,6 +120,20 @@ def _alone(error: BaseException) -> BaseException:
         if len(errors) != 1:
             break
         (error,) = errors
+    return error
+
+
+def _behind(error: BaseException) -> BaseException:
+    """Return the error for which a handler asks for something, if it was raised; else this one."""
+    one = _alone(error)
+    for kind in (RetryAfter, Discard):
+        if issubclass(type(one), kind):
+            try:
+                cause = _cause(one, attribute(kind, "reason", one))
+            except AttributeError:  # its constructor was never called
+                return error
+            raised = cause is not None and attribute(BaseException, "__traceback__", cause)
+            return cause if cause is not None and raised else error
     return error
 
 
@@ -136,9 +163,14 @@ def _reason(given: object, error: BaseException, otherwise: str) -> str:
     """Return the reason that a handler gave, or else the error that it raised its own from."""
     if isinstance(given, str):
         return bounded(given)
-    cause = given if isinstance(given, BaseException) else None
-    cause = attribute(BaseException, "__cause__", error) if cause is None else cause
+    cause = _cause(error, given)
     return otherwise if cause is None else describe(cause)
+
+
+def _cause(error: BaseException, given: object) -> BaseException | None:
+    """Return the error that a handler gave as a reason, or else raised this one from."""
+    cause: BaseException | None = given if isinstance(given, BaseException) else None
+    return attribute(BaseException, "__cause__", error) if cause is None else cause
 
 
 def _is_by_store(error: BaseException) -> bool:
@@ -175,12 +207,15 @@ def cancelled_outcome(
         return outcome  # the handler has said itself what comes next
     if reason == "timeout":
         text = f"timeout: cancelled after {timeout}"
-        return Ended(Status.FAILED, text, error_types=_TIMED_OUT)
+        return Ended(Status.FAILED, text, error_types=_TIMED_OUT, traceback=outcome.traceback)
     if reason == "overlap":
         return Ended(Status.CANCELLED, "the next occurrence's moment has come")
     if reason == "cancel":
         return Ended(Status.CANCELLED, "cancelled")
     return Ended(Status.INTERRUPTED, "the worker stopped before the handler had ended")
+
+
+_FIRST_NOTES = threading.Lock()
 
 
 class WorkerTask:
@@ -209,6 +244,7 @@ class Run:
         cancellation: The value by which the handler learns that it is to stop.
         outcome: How the handler ended; ``None`` if nothing was called, or nothing may be written.
         error: The exception that the handler raised.
+        notes: What the handler has told of its run; ``None`` if nothing.
         decision: What is to be written.
         expected: The revision of the job that the decision was made on.
         conflicts: How often the decision was made again because the job had been edited.
@@ -229,6 +265,7 @@ class Run:
         "expected",
         "finished_at",
         "in_thread",
+        "notes",
         "offered",
         "outcome",
         "overdue",
@@ -251,6 +288,7 @@ class Run:
         self.cancellation = Cancellation()
         self.outcome: Outcome | None = None
         self.error: BaseException | None = None
+        self.notes: Notes | None = None
         self.decision: Decision | None = None
         self.expected: int | None = claim.job.revision
         self.conflicts = self.refusals = 0
@@ -289,6 +327,19 @@ class Run:
     def has_returned(self) -> bool:
         """Whether the handler has returned, or will not be called."""
         return self.finished_at is not None
+
+    def take_notes(self) -> Notes:
+        """Return what the handler has told of its run, to add to it. Any thread may call this."""
+        with _FIRST_NOTES:
+            if self.notes is None:
+                self.notes = Notes()
+            return self.notes
+
+    def with_notes(self, ended: Ended) -> Ended:
+        """Return how the run ended, and what the handler has told of it."""
+        if self.notes is None:
+            return ended
+        return evolve(ended, log=self.notes.log(), progress=self.notes.progress)
 
     # -- steps
 
