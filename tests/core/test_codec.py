@@ -62,6 +62,7 @@ schedules: st.SearchStrategy[Schedule] = st.one_of(
     st.builds(FixedDelay, periods),
     st.builds(Once, moments),
 )
+types = st.lists(st.sampled_from([ValueError, "a.B", "a.f.<locals>.C"]), max_size=2)
 policies = st.builds(
     Policy,
     misfire=st.one_of(
@@ -77,7 +78,9 @@ policies = st.builds(
         st.floats(1, 1000),
         durations,
         st.floats(0, 1),
-    ),
+        never=types,
+    )
+    | st.builds(Retry, jitter=st.floats(0, 1), delays=st.lists(durations), only=types),
     timeout=positive | st.none(),
     jitter=durations,
     max_lost=st.integers(1, 100),
@@ -85,6 +88,7 @@ policies = st.builds(
     pause_after=st.none() | st.integers(1, 100),
     keep_finished=durations | st.none(),
     keep_executions=durations | st.none() | st.just("default"),
+    overdue=positive | st.none(),
 )
 maybe = st.none() | moments
 pendings = st.builds(

@@ -276,8 +276,13 @@ class Ended:
         reason: Why, in words for people.
         delay: The wait before the next attempt, of a snooze or of a failure that asks for one.
         retry: False for a failure that is final, whatever the policy.
+        error_types: The names of a failure's type of error and of its bases, by which the policy
+            says whether it is attempted again; none where there was no error.
         by_store: Whether it was interrupted by a failure of the store, and not by a stop: it is
             attempted again after a wait that grows.
+        traceback: Where a failure was raised.
+        log: What the handler has written by ``event.log``.
+        progress: The newest that it has told by ``event.progress``.
     """
 
     status: Status
@@ -285,6 +290,10 @@ class Ended:
     delay: timedelta | None = None
     retry: bool = True
     by_store: bool = False
+    error_types: tuple[str, ...] = ()
+    traceback: str | None = None
+    log: str | None = None
+    progress: Progress | None = None
 
 
 SUCCESS = Ended(Status.SUCCEEDED)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Mapping
 from datetime import datetime
 
 from attrs import frozen
 
 from sched_core._support.logger import type_name
+from sched_core._support.texts import storable
 from sched_core._support.values import quick
 
 DEFAULT_QUEUE = "default"
 """The queue of every job that names none."""
 LONGEST_REASON = 2048
 """Bytes of UTF-8 in the reason of an execution."""
-
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class Kind(enum.Enum):
@@ -150,7 +148,7 @@ def describe(error: BaseException) -> str:
 
 def bounded(reason: str) -> str:
     """Cut a reason to 2 KiB of UTF-8 and replace NULs and lone surrogates."""
-    encoded = _UNSTORABLE.sub("\ufffd", reason).encode()
+    encoded = storable(reason).encode()
     if len(encoded) <= LONGEST_REASON:
         return encoded.decode()
     return encoded[: LONGEST_REASON - 3].decode(errors="ignore") + "…"

@@ -19,7 +19,7 @@ from typing import Any
 import anyio
 import anyio.abc
 
-from sched_core._model.claim import SUCCESS, Claim, Room
+from sched_core._model.claim import SUCCESS, Claim, Ended, Room
 from sched_core._model.event import JobEvent
 from sched_core._model.execution import Execution, describe, occurrence_key
 from sched_core._runtime.caller import Caller
@@ -39,6 +39,7 @@ from sched_core._runtime.runs import (
     WorkerTask,
     cancelled_outcome,
     failure,
+    with_traceback,
 )
 from sched_core._runtime.supervision import asyncio_task, keep_up, uncancel
 from sched_core._runtime.transactions import HandlerTransactions
@@ -276,6 +277,7 @@ class Workers:
             run.cancellation,
             self._transactions,
             job,
+            self.in_flight,
         )
         outcome: Outcome | None = None  # if the loop ends: the lease runs out
         raised: BaseException | None = None
@@ -300,6 +302,8 @@ class Workers:
             if worker.scope.cancel_called or self._tasks is None:
                 # A thread still runs after its task was cancelled: the lease of its claim runs out.
                 outcome = None if run.in_thread else failure(error)
+                if run.cancel_reason == "timeout" and isinstance(outcome, Ended):
+                    outcome = with_traceback(outcome, error)  # where its time was up
                 raise
             if self.host is not None and self.host.cancelling() and not run.in_thread:
                 # As asyncio.run does at its end, to all tasks.
@@ -341,6 +345,10 @@ class Workers:
             outcome = cancelled_outcome(
                 run.cancel_reason, outcome, run.claim.job.spec.policy.timeout
             )
+        if isinstance(outcome, Ended):
+            if error is not None:
+                outcome = with_traceback(outcome, error)
+            outcome = run.with_notes(outcome)
         run.finish(outcome, None if run.cancellation.requested else error, now)
         self.completed += 1
         self._completer.finish(run, run.claim.job, now)
