@@ -101,6 +101,7 @@ class JobQuery:
     id_prefix: str = ""
     group: str | None = None
     metadata: Mapping[str, str] = field(factory=dict)
+    uid: str | None = None
 
     def matches(self, job: Job | Undecodable) -> bool:
         """Whether to list it: for backends that select in Python."""
@@ -109,6 +110,7 @@ class JobQuery:
         return isinstance(job, Undecodable) or (
             (self.state is None or job.standing.state is self.state)
             and (self.group is None or job.spec.group == self.group)
+            and (self.uid is None or job.uid == self.uid)
             and self.metadata.items() <= job.spec.metadata.items()
         )
 

@@ -85,7 +85,7 @@ def next_of(standing: Standing) -> Pending | None:
         one
         for one in pendings(standing)
         if pause is None
-        or one.number in standing.cancels
+        or standing.is_marked(one.number)
         or (one.kind is not Kind.SCHEDULED and one.origin > pause.last_number)
     ]
     first = min(open_, key=lambda one: (one.due_at, one.number), default=None)
