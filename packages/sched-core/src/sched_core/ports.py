@@ -235,8 +235,10 @@ class JobStore(Protocol):
         """Remove the job if it is still what was read.
 
         A claimed job stays as an invisible tombstone that carries the hold until it ends.
-        Executions are written, left to the claim and passed over as by :meth:`replace`. The history
-        of a removed job stays.
+        Executions are written, left to the claim and passed over as by :meth:`replace`. One that
+        is left and says ``cancelled`` marks the hold (``row.as_left``): renewals tell its worker,
+        and its end is ``cancelled``, by whom and why the execution says. The history of a removed
+        job stays.
 
         Raises:
             JobNotFound: Nothing is stored under the id.

@@ -137,6 +137,37 @@ async def a_renewal_tells_that_a_run_is_to_be_cancelled(bench: Bench) -> None:
 
 
 @law
+async def a_removal_can_cancel_what_is_held(bench: Bench) -> None:
+    """A removal that leaves a cancelled execution to a claim marks its run to be cancelled.
+
+    However the claim ends, its occurrence has ended as that says, by whom and why.
+    """
+    one, two = await bench.open(), await bench.open()
+    ends = {"lost": (1, 0), "released": (0,), "settled": (1,)}
+    told = {"status": Status.CANCELLED, "reason": "why", "actor": "who"}
+    for name, attempts in ends.items():
+        await bench.added(one, bench.job(name))
+        (claim,) = await bench.due(one)
+        await bench.remove(two, name, [evolve(bench.owed(claim, Status.SUPERSEDED), **told)])
+        assert not await bench.history(two, job_id=name), "it is left to the claim, and written"
+        (renewed,) = await bench.renew(one, [claim])
+        assert renewed.cancel is True, "the holder of a removed job is not told to stop"
+        if name == "released":
+            await one.release([claim])
+        elif name == "settled":
+            ended = bench.execution(claim, Status.CANCELLED, reason="stopped")
+            settled = await bench.settle(one, Settlement(claim, None, None, (ended,)))
+            assert settled.outcome == "written"
+        else:
+            await bench.advance(bench.lease)
+            await bench.lapse(two)
+        found = {each.attempt: each for each in await bench.history(two, job_id=name)}
+        assert set(found) == set(attempts), f"{name}: executions of the attempts {set(found)}"
+        last = next(each for each in found.values() if each.final)
+        assert (last.status, last.reason, last.actor) == tuple(told.values())
+
+
+@law
 async def a_pause_is_ended_by_its_claim(bench: Bench) -> None:
     """A paused job with an end is due at that moment; its claim can be settled or released.
 
