@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 
-from sched_core._model.execution import Execution, Kind
+from sched_core._model.execution import Execution
 from sched_core._model.job import Job
 from sched_core._rules.grid import TICK, requestable_grid
 from sched_core.errors import InvalidDefinition
@@ -27,18 +27,11 @@ class Selection:
 
     Args:
         field: The argument of the caller that is too wide where there are too many moments.
-        wanted: Whether an execution is one of those to be repeated.
-        covered: Yields the further moments that an execution stands for and that are to be
-            repeated, too.
+        wanted: Yields the moments that an execution has to be repeated for; none where it has not.
     """
 
-    def __init__(
-        self,
-        field: str,
-        wanted: Callable[[Execution], bool],
-        covered: Callable[[Execution], Iterator[datetime]] = lambda _: iter(()),
-    ) -> None:
-        self._field, self._wanted, self._covered = field, wanted, covered
+    def __init__(self, field: str, wanted: Callable[[Execution], Iterable[datetime]]) -> None:
+        self._field, self._wanted = field, wanted
         self._decided: set[tuple[datetime, Arguments]] = set()
         self._ranges: list[tuple[datetime, datetime]] = []
         self._found: dict[Arguments, list[datetime]] = {}
@@ -53,21 +46,18 @@ class Selection:
         if not one.final:
             return
         args = arguments_of(one.args)
-        is_wanted = self._wanted(one)
-        self._decide(one.scheduled_at, args, is_wanted)
+        for moment in self._wanted(one):
+            if (moment, args) not in self._decided and not self._is_covered(moment, args):
+                self._add(moment, args)
+            self._decided.add((moment, args))
+        self._decided.add((one.scheduled_at, args))
         if one.coalesced_until is not None and args is None:
-            for moment in self._covered(one) if is_wanted else ():
-                self._decide(moment, args, True)
             self._ranges.append((one.scheduled_at, one.coalesced_until))
 
-    def _decide(self, moment: datetime, args: Arguments, is_wanted: bool) -> None:
-        name = moment, args
-        if name in self._decided:
-            return
-        self._decided.add(name)
-        is_covered = args is None and any(since < moment <= end for since, end in self._ranges)
-        if not is_wanted or is_covered:
-            return
+    def _is_covered(self, moment: datetime, args: Arguments) -> bool:
+        return args is None and any(since < moment <= end for since, end in self._ranges)
+
+    def _add(self, moment: datetime, args: Arguments) -> None:
         self._count += 1
         if self._count > MOST_MOMENTS:
             raise InvalidDefinition(
@@ -83,22 +73,10 @@ class Selection:
             yield (None if args is None else dict(args)), sorted(moments)
 
 
-def is_of_schedule(job: Job, one: Execution) -> bool:
-    """Whether an execution is about a moment of the job's schedule, as that is now."""
-    if one.kind is Kind.TRIGGERED or one.args is not None:
-        return False
-    moment = one.scheduled_at
-    return requestable_grid(job, moment).after(moment - TICK) == moment
-
-
-def moments_behind(
-    job: Job, one: Execution, since: datetime, until: datetime
-) -> Iterator[datetime]:
-    """Yield the further moments of a range that an execution stands for."""
-    end = one.coalesced_until
-    moment: datetime | None = max(one.scheduled_at, since - TICK)
-    while moment is not None and end is not None:
-        moment = requestable_grid(job, moment).after(moment)
-        if moment is None or moment > min(end, until):
-            return
+def moments_of(job: Job, one: Execution, since: datetime, until: datetime) -> Iterator[datetime]:
+    """Yield the moments of a range that an execution stands for, if the schedule has them now."""
+    grid, last = requestable_grid(job, one.scheduled_at), one.coalesced_until or one.scheduled_at
+    moment = grid.after(max(one.scheduled_at, since) - TICK)
+    while moment is not None and moment <= min(last, until):
         yield moment
+        moment = grid.after(moment)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Literal, NamedTuple
 
@@ -15,7 +15,7 @@ from sched_core._model.occurrence import Pending
 from sched_core._rules import moment as moments
 from sched_core._rules import operate, request
 from sched_core._rules.grid import rest_of_backfill
-from sched_core._rules.repeat import Selection, is_of_schedule, moments_behind
+from sched_core._rules.repeat import Selection, moments_of
 from sched_core._service.definitions import Definitions
 from sched_core._support.logger import Logger
 from sched_core.clock import Clock
@@ -334,18 +334,15 @@ class Operations:
         job, status = await self._definitions.get(job_id), _STATUS[only]
         request.first_to_backfill(job, since, until, self._clock.now())
 
-        def is_wanted(one: Execution) -> bool:
-            if one.status is not status or not is_of_schedule(job, one):
-                return False
-            return since <= one.scheduled_at <= until
+        def wanted(one: Execution) -> Iterable[datetime]:
+            return moments_of(job, one, since, until) if one.status is status else ()
 
-        def is_looked_at(one: Execution) -> bool:
-            last = one.coalesced_until or one.scheduled_at
-            return one.args is None and one.scheduled_at <= until and last >= since
+        def is_of_schedule(one: Execution) -> bool:
+            return one.uid == job.uid and one.kind is not Kind.TRIGGERED and one.args is None
 
-        found = Selection("start", is_wanted, lambda one: moments_behind(job, one, since, until))
+        found = Selection("start", wanted)
         async for one in self._history(ExecutionQuery(job_id=job_id, final=True, since=since)):
-            if one.uid == job.uid and is_looked_at(one):
+            if is_of_schedule(one):
                 found.take(one)
         key = f"{since.isoformat()}/{until.isoformat()} {only}"
         asked = await self._repeat(job, found, Kind.BACKFILLED, key, dry_run, actor)
@@ -373,7 +370,9 @@ class Operations:
             job = await self._backend.get(job_id)
             if not isinstance(job, Job):
                 continue  # it was removed, or a newer version has written it
-            found = Selection("query", finals.matches)
+            found = Selection(
+                "query", lambda one: (one.scheduled_at,) if finals.matches(one) else ()
+            )
             async for one in self._history(
                 ExecutionQuery(job_id=job_id, final=True, since=query.since)
             ):

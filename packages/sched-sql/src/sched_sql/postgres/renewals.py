@@ -187,9 +187,9 @@ class Renewals:
         for row in (yield Query(self._marked, (texts(ids),))):
             record, claim = read_record(row), claims[row[0]]
             job, hold = record.job, record.hold
-            if hold is None or not is_held_by(hold, claim) or not isinstance(job, Job):
+            if hold is None or not is_held_by(hold, claim):
                 continue
-            if is_to_be_cancelled(job, hold):
+            if is_to_be_cancelled(job if isinstance(job, Job) else None, hold):
                 found.add(fence_of(claim))
         return found
 

@@ -144,11 +144,13 @@ async def a_removal_can_cancel_what_is_held(bench: Bench) -> None:
     """
     one, two = await bench.open(), await bench.open()
     ends = {"lost": (1, 0), "released": (0,), "settled": (1,)}
-    told = {"status": Status.CANCELLED, "reason": "why", "actor": "who"}
+    told = (Status.CANCELLED, "why", "who")
     for name, attempts in ends.items():
         await bench.added(one, bench.job(name))
         (claim,) = await bench.due(one)
-        await bench.remove(two, name, [evolve(bench.owed(claim, Status.SUPERSEDED), **told)])
+        left = bench.owed(claim, Status.SUPERSEDED)
+        left = evolve(left, status=Status.CANCELLED, reason="why", actor="who")
+        await bench.remove(two, name, [left])
         assert not await bench.history(two, job_id=name), "it is left to the claim, and written"
         (renewed,) = await bench.renew(one, [claim])
         assert renewed.cancel is True, "the holder of a removed job is not told to stop"
@@ -164,7 +166,7 @@ async def a_removal_can_cancel_what_is_held(bench: Bench) -> None:
         found = {each.attempt: each for each in await bench.history(two, job_id=name)}
         assert set(found) == set(attempts), f"{name}: executions of the attempts {set(found)}"
         last = next(each for each in found.values() if each.final)
-        assert (last.status, last.reason, last.actor) == tuple(told.values())
+        assert (last.status, last.reason, last.actor) == told
 
 
 @law
