@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping
 from datetime import datetime
 
-from attrs import frozen
+from attrs import field, frozen
 
 from sched_core._support.logger import type_name
 from sched_core._support.texts import storable
@@ -97,6 +97,9 @@ class Execution:
         log: What the handler wrote by ``event.log``: at most 16 KiB of UTF-8.
         progress: The newest that the handler told by ``event.progress``.
         metadata: The job's metadata as the run got it; ``None`` where there was none, or no run.
+        actor: Who asked for the occurrence, or who cancelled, skipped, paused or removed it where
+            this is what came of it.
+        args: The arguments of the request that the occurrence came from.
     """
 
     id: str
@@ -122,7 +125,9 @@ class Execution:
     traceback: str | None = None
     log: str | None = None
     progress: Progress | None = None
-    metadata: Mapping[str, str] | None = None
+    metadata: Mapping[str, str] | None = field(default=None, hash=False)
+    actor: str | None = None
+    args: Mapping[str, str] | None = field(default=None, hash=False)
 
     @property
     def manual(self) -> bool:

@@ -72,8 +72,10 @@ class Survey(ABC):
         """
         backend, _ = self._looking()
         found = await backend.execution(id)
-        if found is None or isinstance(found, UndecodableExecution):
-            raise ExecutionNotFound(id, None if found is None else found.reason)
+        if found is None:
+            raise ExecutionNotFound(id)
+        if isinstance(found, UndecodableExecution):
+            raise ExecutionNotFound(id, f"it cannot be read here: {found.reason}")
         return found
 
     async def recent_executions(
