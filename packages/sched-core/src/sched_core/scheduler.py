@@ -28,12 +28,9 @@ from sched_core._service.definitions import (
 )
 from sched_core._service.in_transaction import JobsInTransaction
 from sched_core._service.marker import version_of
-from sched_core._service.operations import (
-    Operations,
-    Request,
-    checked_actor,
-    checked_reason,
-)
+from sched_core._service.names import checked_actor, checked_reason
+from sched_core._service.operations import Operations
+from sched_core._service.requests import Request, Requests
 from sched_core._service.sync import Sync, Synced
 from sched_core._support.logger import Logger
 from sched_core.affinity import Affinity
@@ -192,6 +189,7 @@ class Scheduler:
             loop=Loop(self._backend, clock, workers, self._observers, self._handler_set),
             definitions=definitions,
             operations=Operations(definitions, self._backend, clock),
+            requests=Requests(definitions, self._backend, clock),
             affinity=Affinity("this scheduler"),
         )
 
@@ -628,8 +626,8 @@ class Scheduler:
         Args:
             id: The job's id.
             args: Texts by name for the handler, which finds them as ``event.args``; 64 KiB at most.
-            request_key: Until a request with it has ended, a further one with the same key is the
-                same request, whatever its arguments; 255 characters at most.
+            request_key: A name for the request. Until it has ended, a further call with the same
+                name is the same request, whatever its arguments; 255 characters at most.
             actor: Who asks for it, for people; its executions keep it.
 
         Returns:
@@ -642,7 +640,7 @@ class Scheduler:
             TooManyRequests: 16 requests of the job wait already.
             InvalidDefinition: An argument is out of bounds.
         """
-        return await self._open().operations.trigger(
+        return await self._open().requests.trigger(
             id, args=args, request_key=request_key, actor=actor
         )
 
@@ -664,7 +662,7 @@ class Scheduler:
             TooManyRequests: 16 requests of the job wait already.
             InvalidDefinition: The id is none, or the occurrence has not ended: ``retry_now``.
         """
-        return await self._open().operations.rerun(execution_id, actor=actor)
+        return await self._open().requests.rerun(execution_id, actor=actor)
 
     async def rerun_all(
         self, query: ExecutionQuery, *, dry_run: bool = False, actor: str | None = None
@@ -677,7 +675,7 @@ class Scheduler:
         If a call fails, what it has asked for by then stays, and the same call does the rest.
 
         Args:
-            query: Which final executions to repeat. It must name statuses.
+            query: A choice of final executions to repeat. It must name statuses.
             dry_run: Whether to return what would be asked for, and to write nothing.
             actor: Who asks for it, for people; the new executions keep it.
 
@@ -689,7 +687,7 @@ class Scheduler:
             InvalidDefinition: The query names no status, or finds more than 10,000 moments of one
                 job.
         """
-        return await self._open().operations.rerun_all(query, dry_run=dry_run, actor=actor)
+        return await self._open().requests.rerun_all(query, dry_run=dry_run, actor=actor)
 
     async def backfill_job(
         self,
@@ -725,7 +723,7 @@ class Scheduler:
             TooManyRequests: 16 requests of the job wait already.
             InvalidDefinition: The schedule has no moment in the range, or a time is out of bounds.
         """
-        return await self._open().operations.backfill(
+        return await self._open().requests.backfill(
             id, start, end, only=only, dry_run=dry_run, actor=actor
         )
 
@@ -938,4 +936,5 @@ class _Opened:
     loop: Loop
     definitions: Definitions
     operations: Operations
+    requests: Requests
     affinity: Affinity
