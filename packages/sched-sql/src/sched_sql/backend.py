@@ -30,6 +30,7 @@ from sched_core import (
     Room,
     Settled,
     Settlement,
+    Status,
     Undecodable,
     UndecodableExecution,
 )
@@ -238,12 +239,14 @@ class DatabaseBackend:
     async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         replaced = await self._call(Lane.EDIT, self._table.replace, job, executions)
         self._nudge([replaced])
-        if replaced.held in replaced.standing.cancels and not self._capabilities.notified:
-            self._cancels.nudge()
+        if replaced.held is not None and replaced.standing.is_marked(replaced.held):
+            self._marked()
         return replaced
 
     async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
         await self._call(Lane.EDIT, self._table.remove, job, executions)
+        if any(each.status is Status.CANCELLED for each in executions):
+            self._marked()
 
     async def jobs(
         self, query: JobQuery, *, after: str | None, limit: int
@@ -251,6 +254,11 @@ class DatabaseBackend:
         return await self._call(Lane.EDIT, self._table.jobs, query, after, limit)
 
     # -- waking up
+
+    def _marked(self) -> None:
+        """Note that this process has marked a claim; where it is told of that, that is enough."""
+        if not self._capabilities.notified:
+            self._cancels.nudge()
 
     def _nudge(self, jobs: Sequence[Job]) -> None:
         """Wake the sleeper if one of the jobs is due before the end of its sleep, and fits."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from sched_core import Execution, Kind, Status, UndecodableExecution, codec
 from sched_core._model.execution import DEFAULT_QUEUE
+from sched_core._support.texts import storable
 from sched_core.row import bounded
 from sched_sql._shared.holds import progress_text, read_progress
 from sched_sql._shared.moments import (
@@ -19,13 +20,12 @@ from sched_sql._shared.moments import (
     moment_or_none,
     no_moment,
     quoted,
-    storable,
 )
 
 EXECUTION_COLUMNS = (
     "job_id, uid, number, attempt, kind, scheduled_at, status, final, token, worker, claimed_at, "
     "started_at, finished_at, reason, coalesced, coalesced_until, snoozes, expires_at, queue, "
-    "traceback, log, progress, metadata"
+    "traceback, log, progress, metadata, actor, args"
 )
 EXECUTION_NAMES = tuple(EXECUTION_COLUMNS.split(", "))
 RARE = EXECUTION_NAMES.index("queue")
@@ -79,6 +79,8 @@ def execution_values(one: Execution) -> Row:
         None if log is None else storable(log),
         progress_text(progress),
         None if metadata is None else codec.encode_metadata(metadata),
+        one.actor,
+        None if one.args is None else codec.encode_arguments(one.args),
     )
 
 
@@ -106,13 +108,13 @@ def read_execution(row: Sequence[Any]) -> Execution | UndecodableExecution:
 def _execution(row: Sequence[Any]) -> Execution:
     job_id, uid, number, attempt, kind, scheduled_at, status, final, token, worker = row[:10]
     claimed_at, started_at, finished_at, reason, coalesced, coalesced_until = row[10:16]
-    snoozes, expires_at, queue, traceback, log, progress, metadata = row[16:23]
+    snoozes, expires_at, queue, traceback, log, progress, metadata, actor, args = row[16:25]
     for name, value in zip(EXECUTION_NAMES, row, strict=False):
         if type(value) not in _TYPES[name]:
             raise ValueError(f"{name} is {value!r}")
     if final not in (0, 1):
         raise ValueError(f"final is {final!r}")
-    for text in (job_id, uid, worker, reason, queue, traceback, log):
+    for text in (job_id, uid, worker, reason, queue, traceback, log, actor):
         (text or "").encode()  # or it is what a lenient reader made of bytes
     return Execution(
         f"{uid}:{number}:{attempt}",
@@ -139,6 +141,8 @@ def _execution(row: Sequence[Any]) -> Execution:
         log,
         read_progress(progress),
         None if metadata is None else codec.decode_metadata(metadata),
+        actor,
+        None if args is None else codec.decode_arguments(args),
     )
 
 

@@ -12,7 +12,8 @@ from attrs import evolve
 
 from sched_core import Hold, Job, Progress, Undecodable, codec
 from sched_core import row as core
-from sched_sql._shared.moments import MOST, Row, moment, moment_or_none, storable
+from sched_core._support.texts import storable
+from sched_sql._shared.moments import MOST, Row, moment, moment_or_none
 from sched_sql._shared.rows import JOB_COLUMNS, JOB_WIDTH, read_job_or_undecodable, undecodable
 
 HOLD_COLUMNS = "token, worker, claimed_at, renewed_at, lease_until, alone_at, held, progress"

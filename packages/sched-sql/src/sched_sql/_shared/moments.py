@@ -1,8 +1,7 @@
-"""Moments as columns: whole microseconds since 1970, and what a column may hold instead; texts."""
+"""Moments as columns: whole microseconds since 1970, and what a column may hold instead."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -47,16 +46,6 @@ def moment_if_any(value: Any) -> datetime | None:
 def nearest_moment(number: int) -> datetime:
     """Return the moment that many microseconds after 1970, or the first or last there is."""
     return moment(min(max(number, EARLIEST), LATEST))
-
-
-# -- texts
-
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-
-
-def storable(text: str) -> str:
-    """Return a text with what a database refuses replaced: NULs and lone surrogates."""
-    return _UNSTORABLE.sub("\ufffd", text)
 
 
 # -- conditions in a statement

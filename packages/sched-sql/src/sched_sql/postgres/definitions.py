@@ -121,8 +121,7 @@ class Definitions:
         revision = yield from self._store(job, record.hold)
         yield from self._executions.write(history.written)
         yield from self.announce([micros_or_none(job.standing.due_at)])
-        if record.hold is not None and core.is_to_be_cancelled(job, record.hold):
-            yield Query(self._notify, (f"{CANCEL}{record.hold.worker}",))
+        yield from self._announce_cancel(job, record.hold)
         record.job = revised(job, revision)
         return record.readable(job.spec.id)
 
@@ -135,6 +134,12 @@ class Definitions:
             yield Query(self._delete, (job.spec.id,))
         else:
             yield Query(self._make_tombstone, (held_text(record.hold), job.spec.id))
+            yield from self._announce_cancel(None, record.hold)
+
+    def _announce_cancel(self, job: Job | None, hold: Hold | None) -> Steps[None]:
+        """Wake the worker of a hold, once this is committed, if its run is to be cancelled."""
+        if hold is not None and core.is_to_be_cancelled(job, hold):
+            yield Query(self._notify, (f"{CANCEL}{hold.worker}",))
 
     def _locked(self, job_id: str) -> Steps[core.Row]:
         rows = yield Query(self._lock, (texts([job_id]),))

@@ -75,7 +75,7 @@ SYNC_COMMIT = (
 _TEXT = frozenset(
     "id tag schedule policy metadata name group_name queue uid derived_from pause_reason "  # noqa: SIM905 -- shorter
     "last_status requests marks worker held job_id kind status reason ended_worker place "
-    "traceback log progress".split()
+    "traceback log progress actor args".split()
 )
 _BOOLEAN = frozenset({"declared", "final", "removed", "alone", "settled"})
 

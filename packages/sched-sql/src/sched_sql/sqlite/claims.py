@@ -43,7 +43,7 @@ WHERE rowid = ?
 
 _MARKED = f"""
 SELECT {RECORD_COLUMNS} FROM sched_job INDEXED BY sched_job_held
-WHERE lease_until IS NOT NULL AND worker = ? AND marks IS NOT NULL
+WHERE lease_until IS NOT NULL AND worker = ? AND (marks IS NOT NULL OR held IS NOT NULL)
 """
 _HELD_UNTIL = """
 SELECT lease_until FROM sched_job INDEXED BY sched_job_held
@@ -187,8 +187,8 @@ class Claims:
         found = set[int]()
         for row in self._database.read(_MARKED, (self.worker,)):
             record = read_record(row)
-            job, hold = record.job, record.hold
-            if isinstance(job, Job) and hold is not None and is_to_be_cancelled(job, hold):
+            job = record.job if isinstance(record.job, Job) else None
+            if (hold := record.hold) is not None and is_to_be_cancelled(job, hold):
                 found.add(hold.token)
         return frozenset(found)
 
