@@ -138,7 +138,7 @@ class DueIndex:
         if seconds < self._claims_from:
             return None
         floor = BEGINNING if self.wants_sweep(now) else self.floor
-        if floor == BEGINNING:
+        if floor == BEGINNING and limit > 0:  # or nothing is looked at that is due
             self._invalid = False
         within = (now - self._tolerance, now + self._tolerance)
         return ClaimRequest(limit, lease, None, within, floor, ends=seconds >= self._ends_from)
