@@ -28,6 +28,7 @@ from sched_core import (
     JobQuery,
     Page,
     Renewal,
+    Room,
     Settled,
     Settlement,
     Undecodable,
@@ -45,13 +46,13 @@ class ClaimBatch:
     """What a call of ``claim_due`` asks for, and what it gets.
 
     Attributes:
-        limit: Most claims.
+        room: What to claim.
         at: When it was called.
         claims: What is claimed, from the thread that does it: not lost where the caller is gone.
         lapsed: The executions about claims whose leases had ended.
     """
 
-    limit: int
+    room: Room
     at: datetime
     claims: list[Claim] = field(factory=list)
     lapsed: list[Execution] = field(factory=list)
@@ -123,8 +124,11 @@ class Table(Protocol):
         """Whether another connection may have written since the last call. Cheap."""
         ...
 
-    def earliest(self, now: Now, horizon: datetime) -> datetime | None:
-        """Return when to claim next; what lies after the horizon may be left out."""
+    def earliest(self, room: Room, now: Now, horizon: datetime) -> datetime | None:
+        """Return when to claim next; what lies after the horizon may be left out.
+
+        A job that does not fit into the room is no reason to claim.
+        """
         ...
 
     def claim(self, batch: ClaimBatch, now: Now) -> None:

@@ -7,7 +7,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sched_core import Execution, UndecodableExecution
-from sched_sql._shared.history import EXECUTION_COLUMNS, position_named, read_execution, storable
+from sched_sql._shared.history import (
+    EXECUTION_COLUMNS,
+    can_be_stored,
+    position_named,
+    read_execution,
+)
 from sched_sql.postgres.sql import Names, Query, Steps, qualified, texts
 
 
@@ -27,7 +32,7 @@ def recent(
     names: Names, job_ids: Sequence[str], limit: int
 ) -> Steps[Mapping[str, Sequence[Execution | UndecodableExecution]]]:
     """Return the newest executions of each job, newest first."""
-    ids = [each for each in dict.fromkeys(job_ids) if storable(each)]
+    ids = [each for each in dict.fromkeys(job_ids) if can_be_stored(each)]
     found: dict[str, list[Execution | UndecodableExecution]] = {}
     if ids:
         rows = yield Query(

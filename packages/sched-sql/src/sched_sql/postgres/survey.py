@@ -14,7 +14,7 @@ from datetime import datetime
 
 from sched_core import ClaimQuery, CountQuery, Counts, Hold, Job, Page, WorkerState, codec
 from sched_core.ports import FORGOTTEN
-from sched_sql._shared.history import storable
+from sched_sql._shared.history import can_be_stored
 from sched_sql._shared.holds import RECORD_COLUMNS, read_record
 from sched_sql._shared.moments import EARLIEST, LATEST, Row, micros, moment, quoted
 from sched_sql._shared.survey import (
@@ -85,7 +85,7 @@ class Survey:
         columns = qualified("j", RECORD_COLUMNS)
         self._claims = f"""
             WITH RECURSIVE {queues}, {held}
-            SELECT {columns}, r.renewed_at, r.lease_until, r.alone_at
+            SELECT {columns}, r.renewed_at, r.lease_until, r.alone_at, r.progress
             FROM held JOIN {job} j ON j.id = held.id
             LEFT JOIN {names.renewal} r ON r.token = j.token AND r.worker = j.worker
                 AND r.renewed_at IS NOT NULL
@@ -163,7 +163,7 @@ class Survey:
         """List what is stored of claims, by their jobs' ids."""
         found: list[Hold] = []
         asked = {"after": after, "job_id": query.job_id, "worker": query.worker}
-        if not all(value is None or storable(value) for value in asked.values()):
+        if not all(value is None or can_be_stored(value) for value in asked.values()):
             return Page([], None)
         conditions = {"after": "j.id > ", "job_id": "j.id = ", "worker": "j.worker = "}
         while True:
@@ -223,7 +223,9 @@ class Survey:
         bounds = {"now": at, "overdue": counting.overdue_before}
         counting.add_due((yield Query(self._due, values | bounds)))
         counting.add_running((yield Query(self._running, values)))
-        odd = [_claim_of((*row, None, None, None)) for row in (yield Query(self._odd, values))]
+        odd = [
+            _claim_of((*row, None, None, None, None)) for row in (yield Query(self._odd, values))
+        ]
         counting.add_running((hold.queue, 1) for hold in odd if hold is not None and hold.pending)
         yield from self._count_executions(counting)
         return counting.counts()
@@ -265,11 +267,11 @@ class Survey:
 
 def _claim_of(row: Row) -> Hold | None:
     """Return the hold of a row with its unlocked renewal; ``None`` where it cannot be read."""
-    record = read_record(row[:-3])
+    record = read_record(row[:-4])
     hold = record.hold
     if hold is None or not (record.job is None or isinstance(record.job, Job)):
         return None
-    renewed_at, lease_until, alone_at = row[-3:]
+    renewed_at, lease_until, alone_at, progress = row[-4:]
     if renewed_at is None or moment(renewed_at) < hold.renewed_at:
         return hold
-    return as_renewed(hold, renewed_at, lease_until, alone_at)
+    return as_renewed(hold, renewed_at, lease_until, alone_at, progress)

@@ -17,6 +17,7 @@ from sched_core import (
     JobStore,
     Page,
     Renewal,
+    Room,
     Settled,
     Settlement,
     Undecodable,
@@ -27,7 +28,6 @@ from sched_core.errors import StoreNotFound
 from sched_core.ports import Transaction
 from sched_core.row import WRITTEN
 from sched_sql._shared.moments import micros, micros_or_none, moment
-from sched_sql._shared.rows import QUEUE
 from sched_sql._shared.table import ClaimBatch, Now
 from sched_sql.postgres import migration, queries
 from sched_sql.postgres.announcements import Announcements
@@ -46,7 +46,7 @@ from sched_sql.postgres.records import Records
 from sched_sql.postgres.server_time import ServerTime
 from sched_sql.postgres.session import BUSY
 from sched_sql.postgres.settlements import Settler, is_common_run
-from sched_sql.postgres.sql import NOW, SYNC_COMMIT, Names, Query, Steps
+from sched_sql.postgres.sql import SYNC_COMMIT, Names, Query, Steps
 
 T = TypeVar("T")
 
@@ -173,12 +173,7 @@ class PostgresTable(Looks):
         at = self._time.fixed(now)
 
         def steps() -> Steps[int | None]:
-            ((found,),) = yield Query(
-                f"SELECT min(due_at) FROM {self._names.job}, (SELECT coalesce(%s, {NOW}) AS at) n "  # noqa: S608 -- quoted
-                f"WHERE queue = '{QUEUE}' AND due_at <= n.at "
-                "AND (lease_until IS NULL OR lease_until <= n.at)",
-                (at,),
-            )
+            ((found,),) = yield Query(self._claims.due_since, {"now": at})
             return None if found is None else int(found)
 
         found = self._lanes["edit"].run(steps)
@@ -271,7 +266,7 @@ class PostgresTable(Looks):
         return self._listening.descriptor
 
     def silence(self) -> float:
-        """Seconds for which the descriptor may stay silent before :meth:`changed` is called."""
+        """Seconds for which the descriptor may stay silent before :meth:`hear` is called."""
         return self._listening.silence()
 
     def may_listen(self) -> bool:
@@ -283,16 +278,38 @@ class PostgresTable(Looks):
         if self._listening.start():
             self._claimant.due_index.invalidate()
 
-    def changed(self) -> bool:
-        changed = self._listening.descriptor is None or self._listening.heard()
-        if changed:
+    @property
+    def news(self) -> int | None:
+        """Grows when another process may have written something that is due soon.
+
+        ``None``: nobody listens, so that nothing is known.
+        """
+        return None if self._listening.descriptor is None else self._listening.news
+
+    @property
+    def cancels(self) -> int:
+        """Grows when a claim of this worker may have been marked to be cancelled."""
+        return self._listening.cancels
+
+    def hear(self) -> None:
+        """Take in what others have announced, where this process listens."""
+        if self._listening.descriptor is None:
             self._claimant.due_index.invalidate()
-        return changed
+            return
+        before = self._listening.news
+        self._listening.hear()
+        if self._listening.news != before:
+            self._claimant.due_index.invalidate()
+
+    def changed(self) -> bool:
+        before = self.news
+        self.hear()
+        return before is None or self.news != before
 
     # -- claims
 
-    def earliest(self, now: Now, horizon: datetime) -> datetime | None:
-        return self._claimant.earliest(now, horizon)
+    def earliest(self, room: Room, now: Now, horizon: datetime) -> datetime | None:
+        return self._claimant.earliest(room, now, horizon)
 
     def claim(self, batch: ClaimBatch, now: Now) -> None:
         self._claimant.claim(batch, now)

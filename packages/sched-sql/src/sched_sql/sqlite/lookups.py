@@ -15,7 +15,12 @@ from typing import Any
 from sched_core import Execution, Followed, UndecodableExecution
 from sched_core.errors import CursorExpired
 from sched_sql._shared.cursors import Cursor, mark_of, read_cursor
-from sched_sql._shared.history import EXECUTION_COLUMNS, position_named, read_execution, storable
+from sched_sql._shared.history import (
+    EXECUTION_COLUMNS,
+    can_be_stored,
+    position_named,
+    read_execution,
+)
 from sched_sql._shared.moments import Row
 from sched_sql.sqlite.database import Database
 
@@ -50,7 +55,7 @@ def recent(
     database: Database, job_ids: Sequence[str], limit: int
 ) -> Mapping[str, Sequence[Execution | UndecodableExecution]]:
     """Return the newest executions of each job, newest first."""
-    ids = [each for each in dict.fromkeys(job_ids) if storable(each)]
+    ids = [each for each in dict.fromkeys(job_ids) if can_be_stored(each)]
     found: dict[str, list[Execution | UndecodableExecution]] = {}
     for first in range(0, len(ids), _JOBS):
         part = ids[first : first + _JOBS]

@@ -11,7 +11,7 @@ from typing import Any
 
 from sched_core import ClaimQuery, CountQuery, Counts, Hold, Job, Page, WorkerState, codec
 from sched_core.ports import FORGOTTEN
-from sched_sql._shared.history import storable
+from sched_sql._shared.history import can_be_stored
 from sched_sql._shared.holds import RECORD_COLUMNS
 from sched_sql._shared.moments import EARLIEST, LATEST, Row, micros, quoted
 from sched_sql._shared.survey import (
@@ -109,7 +109,7 @@ class Survey:
     def claims(self, query: ClaimQuery, after: str | None, limit: int) -> Page[Hold]:
         """List what is stored of claims, by their jobs' ids."""
         asked = (after, query.job_id, query.worker)
-        if not all(value is None or storable(value) for value in asked):
+        if not all(value is None or can_be_stored(value) for value in asked):
             return Page([], None)
         where, values = ["lease_until IS NOT NULL", "typeof(id) = 'text'"], list[Any]()
         for condition, value in zip(("id > ?", "id = ?", "worker = ?"), asked, strict=True):

@@ -22,6 +22,7 @@ from sched_core import (
     JobQuery,
     Page,
     Renewal,
+    Room,
     Settled,
     Settlement,
     Undecodable,
@@ -85,6 +86,11 @@ class SqliteTable:
         self._claims = Claims(self._database, self._records, self._history, self._renewals)
         self._survey = Survey(self._database, self._renewals)
         self._version: int | None = None
+        self.cancels = 0
+        """Grows when a claim of this worker was found to be marked."""
+        self._cancels_version: int | None = None
+        self._cancelled = frozenset[int]()
+        """Tokens of claims that are known to be marked."""
 
     def __str__(self) -> str:
         return f"SQLite at {self._path}"
@@ -194,10 +200,18 @@ class SqliteTable:
             self._claims.forget()
         return version != before
 
+    def look_for_cancels(self) -> None:
+        """Look whether another connection has marked claims of this worker since the last call."""
+        version: int = self._database.read("PRAGMA data_version")[0][0]
+        if version != self._cancels_version:
+            self._cancels_version = version
+            before, self._cancelled = self._cancelled, self._claims.cancelled()
+            self.cancels += not self._cancelled <= before
+
     # -- claims
 
-    def earliest(self, now: Now, horizon: datetime) -> datetime | None:
-        return self._claims.earliest(horizon)
+    def earliest(self, room: Room, now: Now, horizon: datetime) -> datetime | None:
+        return self._claims.earliest(room, horizon)
 
     def claim(self, batch: ClaimBatch, now: Now) -> None:
         self._claims.claim(batch, self._lease, now)
