@@ -32,6 +32,7 @@ from sched_core import (
     Pause,
     Pending,
     Policy,
+    Progress,
     Retry,
     Schedule,
     Standing,
@@ -166,6 +167,24 @@ def specs() -> st.SearchStrategy[JobSpec]:
         metadata=metadata(),
         policy=st.just(Policy()) | policies(),
         group=st.none() | texts(),
+        queue=queues(),
+    )
+
+
+@cache
+def queues() -> st.SearchStrategy[str]:
+    """Names of queues."""
+    named = texts() | st.sampled_from(LONG)
+    return st.just("default") | named.filter(lambda name: name != "*")
+
+
+@cache
+def progresses() -> st.SearchStrategy[Progress]:
+    """What a handler may have told."""
+    amounts = st.floats(allow_nan=False, allow_infinity=False) | st.integers(0, 2**53)
+    said = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40)
+    return st.builds(
+        Progress, amounts, st.none() | amounts, st.none() | said, st.none() | moments()
     )
 
 
@@ -284,4 +303,9 @@ def executions(draw: st.DrawFn) -> Execution:
         coalesced_until=draw(st.none() | moments()),
         snoozes=draw(st.integers(0, 1_000_000)),
         expires_at=draw(st.none() | moments()),
+        queue=draw(queues()),
+        traceback=draw(st.none() | st.text(sayable, max_size=500)),
+        log=draw(st.none() | st.text(sayable, max_size=500)),
+        progress=draw(st.none() | progresses()),
+        metadata=draw(st.none() | metadata()),
     )
