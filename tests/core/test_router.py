@@ -18,7 +18,6 @@ from tests.core.running import (
     gate,
     run,
     running,
-    seconds,
     statuses,
     until,
 )
