@@ -144,9 +144,9 @@ def calls(backend: Backend, jobs: int, cursor: str) -> dict[str, Callable[[], Aw
     }
 
 
-async def looked(address: str, jobs: int, executions: int) -> None:
+async def looked(address: str, jobs: int) -> None:
     async with Scheduler(backend := SqlBackend(address)):
-        part = await backend.follow("", limit=max(1, executions // 2))
+        part = await backend.follow("", limit=PAGE)
         for name, call in calls(backend, jobs, part.cursor).items():
             middle, least = await measured(call)
             print(f"  {name:<26}{middle:>9.2f} ms{least:>9.2f}")
@@ -204,7 +204,7 @@ def main() -> None:
                 fill(address, jobs, executions)
                 spent = time.perf_counter() - begun
                 print(f"{store}: {jobs:,} jobs, {executions:,} executions ({spent:.0f} s to fill)")
-                anyio.run(looked, address, jobs, executions)
+                anyio.run(looked, address, jobs)
                 if store == "postgres":
                     inserted(address)
 
