@@ -740,7 +740,7 @@ class Scheduler(Survey):
             id, start, end, only=only, dry_run=dry_run, actor=actor
         )
 
-    async def reanchor_job(self, id: str) -> Job:
+    async def reanchor_job(self, id: str, *, actor: str | None = None) -> Job:
         """Move a job to its schedule's next moment if its stored one lies far after that.
 
         A clock that was far ahead for a while leaves such moments behind. Retries and requests that
@@ -750,11 +750,15 @@ class Scheduler(Survey):
         You rarely need this: ``ensure_job``, ``update_job``, ``sync_jobs`` and ``resume_job`` do
         the same for their jobs, and ``run_forever`` for all jobs, soon after it has begun.
 
+        Args:
+            id: The job's id.
+            actor: Who asks for it, for the log.
+
         Raises:
             JobNotFound: There is no such job.
             JobUndecodable: This version cannot read the record.
         """
-        return await self._open().operations.reanchor(id)
+        return await self._open().operations.reanchor(id, actor=actor)
 
     async def skip_next(
         self, id: str, *, moment: datetime | None = None, actor: str | None = None

@@ -209,6 +209,7 @@ def _rescheduled(job: Job, edited: Job, now: datetime) -> Change:
         gaps=cancelled_ahead(standing.gaps, now),
         spare=None,
         skip=None,
+        skip_actor=None,
     )
     found: tuple[Execution, ...] = ()
     if old is not None and is_owed(job, old, now):

@@ -8,6 +8,7 @@ from sched_core._model.execution import DEFAULT_QUEUE, Execution
 from sched_core._model.job import Job
 from sched_core._model.policy import Policy
 from sched_core._service.definitions import UNSET, Definitions, Unset, changes_of, spec_of
+from sched_core._service.names import checked_actor, checked_reason
 from sched_core.clock import Clock
 from sched_core.ports import JobStore
 from sched_core.schedule import Schedule
@@ -77,13 +78,21 @@ class JobsInTransaction:
             id, changes_of(schedule, name, metadata, policy, group, queue)
         )
 
-    async def remove_job(self, id: str) -> None:
+    async def remove_job(
+        self,
+        id: str,
+        *,
+        cancel: bool = False,
+        reason: str | None = None,
+        actor: str | None = None,
+    ) -> None:
         """Remove a job.
 
         Raises:
             JobNotFound: There is no such job.
         """
-        await self._definitions.remove(id)
+        why, by = checked_reason(reason), checked_actor(actor)
+        await self._definitions.remove(id, cancel=cancel, reason=why, actor=by)
 
 
 async def _unobserved(job_id: str, executions: Sequence[Execution]) -> None:
