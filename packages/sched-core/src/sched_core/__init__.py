@@ -13,7 +13,7 @@ from sched_core._model.occurrence import CancelMark, Gap, Pause, Pending, Standi
 from sched_core._model.policy import CatchUp, Coalesce, Drop, Overlap, Policy, Retry
 from sched_core._model.survey import CountQuery, Counts, QueueCounts, Running, WorkerState
 from sched_core._runtime.observers import Health, HealthChange, Observer
-from sched_core._service.operations import Request
+from sched_core._service.requests import Request
 from sched_core._service.sync import Synced
 from sched_core.clock import Clock, SystemClock
 from sched_core.codec import ScheduleKind

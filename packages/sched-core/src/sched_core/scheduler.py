@@ -29,12 +29,9 @@ from sched_core._service.definitions import (
 )
 from sched_core._service.in_transaction import JobsInTransaction
 from sched_core._service.marker import version_of
-from sched_core._service.operations import (
-    Operations,
-    Request,
-    checked_actor,
-    checked_reason,
-)
+from sched_core._service.names import checked_actor, checked_reason
+from sched_core._service.operations import Operations
+from sched_core._service.requests import Request, Requests
 from sched_core._service.survey import Survey
 from sched_core._service.sync import Sync, Synced
 from sched_core._support.logger import Logger
@@ -199,6 +196,7 @@ class Scheduler(Survey):
             ),
             definitions=definitions,
             operations=Operations(definitions, self._backend, clock),
+            requests=Requests(definitions, self._backend, clock),
             affinity=Affinity("this scheduler"),
         )
 
@@ -641,8 +639,8 @@ class Scheduler(Survey):
         Args:
             id: The job's id.
             args: Texts by name for the handler, which finds them as ``event.args``; 64 KiB at most.
-            request_key: Until a request with it has ended, a further one with the same key is the
-                same request, whatever its arguments; 255 characters at most.
+            request_key: A name for the request. Until it has ended, a further call with the same
+                name is the same request, whatever its arguments; 255 characters at most.
             actor: Who asks for it, for people; its executions keep it.
 
         Returns:
@@ -655,7 +653,7 @@ class Scheduler(Survey):
             TooManyRequests: 16 requests of the job wait already.
             InvalidDefinition: An argument is out of bounds.
         """
-        return await self._open().operations.trigger(
+        return await self._open().requests.trigger(
             id, args=args, request_key=request_key, actor=actor
         )
 
@@ -677,7 +675,7 @@ class Scheduler(Survey):
             TooManyRequests: 16 requests of the job wait already.
             InvalidDefinition: The id is none, or the occurrence has not ended: ``retry_now``.
         """
-        return await self._open().operations.rerun(execution_id, actor=actor)
+        return await self._open().requests.rerun(execution_id, actor=actor)
 
     async def rerun_all(
         self, query: ExecutionQuery, *, dry_run: bool = False, actor: str | None = None
@@ -690,7 +688,7 @@ class Scheduler(Survey):
         If a call fails, what it has asked for by then stays, and the same call does the rest.
 
         Args:
-            query: Which final executions to repeat. It must name statuses.
+            query: A choice of final executions to repeat. It must name statuses.
             dry_run: Whether to return what would be asked for, and to write nothing.
             actor: Who asks for it, for people; the new executions keep it.
 
@@ -702,7 +700,7 @@ class Scheduler(Survey):
             InvalidDefinition: The query names no status, or finds more than 10,000 moments of one
                 job.
         """
-        return await self._open().operations.rerun_all(query, dry_run=dry_run, actor=actor)
+        return await self._open().requests.rerun_all(query, dry_run=dry_run, actor=actor)
 
     async def backfill_job(
         self,
@@ -738,7 +736,7 @@ class Scheduler(Survey):
             TooManyRequests: 16 requests of the job wait already.
             InvalidDefinition: The schedule has no moment in the range, or a time is out of bounds.
         """
-        return await self._open().operations.backfill(
+        return await self._open().requests.backfill(
             id, start, end, only=only, dry_run=dry_run, actor=actor
         )
 
@@ -968,4 +966,5 @@ class _Opened:
     loop: Loop
     definitions: Definitions
     operations: Operations
+    requests: Requests
     affinity: Affinity

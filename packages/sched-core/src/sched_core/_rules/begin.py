@@ -207,7 +207,7 @@ def _without_attempt(
         now: The present moment, by the clock that decides.
         reason: Why, in words for people.
         behind: The moments that it covers, where they are not those of a run.
-        actor: Who ends it, where somebody does; else the execution names who asked for it.
+        actor: Who cancels or skips it; any other execution names who asked for it.
     """
     behind = coverage(claim.job, one, one.began_at) if behind is None else behind
     by_hand = status is Status.CANCELLED or status is Status.SKIPPED

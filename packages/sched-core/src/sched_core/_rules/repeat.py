@@ -1,4 +1,4 @@
-"""Which moments of a history are to be run again: those whose newest outcome is the wanted one."""
+"""Selects the moments of a history that are to be run again: by the newest outcome of each."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Selection:
 
 
 def moments_of(job: Job, one: Execution, since: datetime, until: datetime) -> Iterator[datetime]:
-    """Yield the moments of a range that an execution stands for, if the schedule has them now."""
+    """Yield the moments of a range that an execution covers, if the schedule has them now."""
     grid, last = requestable_grid(job, one.scheduled_at), one.coalesced_until or one.scheduled_at
     moment = grid.after(max(one.scheduled_at, since) - TICK)
     while moment is not None and moment <= min(last, until):

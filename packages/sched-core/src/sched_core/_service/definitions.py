@@ -7,6 +7,7 @@ backend and one transaction of the caller's.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from attrs import evolve
@@ -16,6 +17,7 @@ from sched_core._model.execution import Execution
 from sched_core._model.job import RESERVED, Job, JobSpec
 from sched_core._model.policy import Policy
 from sched_core._rules import define
+from sched_core._rules.operate import resumed_if_over
 from sched_core._support.logger import Logger
 from sched_core.advice import advise
 from sched_core.clock import Clock, backoff_pause
@@ -173,6 +175,20 @@ class Definitions:
         if stored is None:
             raise JobNotFound(job_id)
         return _readable(stored)
+
+    async def operate(self, job_id: str, act: Callable[[Job, datetime], Job]) -> Job:
+        """Change a job as :meth:`edit` does, by what it is now: a pause whose end has come is over.
+
+        Args:
+            job_id: The job's id.
+            act: Returns the changed job, given the present moment.
+        """
+
+        def edit(job: Job) -> Change:
+            now = self._clock.now()
+            return Change(act(resumed_if_over(job, now=now), now))
+
+        return await self.edit(job_id, edit)
 
     async def edit(self, job_id: str, edit: Callable[[Job], Change | None]) -> Job:
         """Change a job as a function says, again and again until no other process was faster.
