@@ -140,3 +140,24 @@ def test_run_due_leaves_other_queues_alone(loop: str, make: Make) -> None:
             assert await statuses(scheduler, "b") == []
 
     run(loop, main)
+
+
+def test_a_full_queue_does_not_count_among_the_rest(loop: str, make: Make) -> None:
+    async def main() -> None:
+        opened, ran = anyio.Event(), list[str]()
+
+        async def handle(event: JobEvent) -> None:
+            ran.append(event.id)
+            await opened.wait()
+
+        async with running(make(), handle, queues={"bulk": 1, "*": 5}) as scheduler:
+            for number in range(4):
+                await scheduler.submit_job(f"bulk-{number}", at_once(), queue="bulk")
+            await scheduler.submit_job("other", at_once())
+            await until(lambda: len(ran) == 2)
+            await anyio.sleep(0.2)
+            assert ran == ["bulk-0", "other"]
+            opened.set()
+            await until(lambda: len(ran) == 5)
+
+    run(loop, main)
