@@ -164,6 +164,8 @@ class PostgresBackend(DatabaseBackend):
     async def _until_cancelled(self) -> None:
         if not self.capabilities.notified:
             await anyio.sleep_forever()  # but for what this process marks itself
+        if self._table.descriptor is None:
+            await self._listen()
         while self._table.cancels == self._cancels_heard:
             await self._heard()
         self._cancels_heard = self._table.cancels
