@@ -32,6 +32,7 @@ from sched_core import (
     Pause,
     Pending,
     Policy,
+    Progress,
     Retry,
     Schedule,
     Standing,
@@ -114,6 +115,9 @@ pendings = st.builds(
     actor=st.none() | texts,
     moments=st.lists(moments, max_size=5).map(tuple),
 )
+progresses = st.builds(
+    Progress, st.floats(0, 1e9), st.none() | st.floats(0, 1e9), st.none() | texts, maybe
+)
 marks = st.builds(CancelMark, whole, st.none() | texts, st.none() | texts)
 standings = st.builds(
     Standing,
@@ -145,7 +149,9 @@ holds = st.builds(
     st.none() | pendings,
     st.none() | durations,
     maybe,
-    st.none() | marks,
+    queue=names,
+    progress=st.none() | progresses,
+    cancel=st.none() | marks,
 )
 jobs = st.builds(
     Job,
@@ -157,6 +163,7 @@ jobs = st.builds(
         st.dictionaries(texts, texts, max_size=3),
         policies,
         names | st.none(),
+        names.filter(lambda name: name != "*"),
     ),
     names,
     st.booleans(),
@@ -185,8 +192,13 @@ executions = st.builds(
     maybe,
     whole,
     maybe,
-    st.none() | texts,
-    st.none() | st.dictionaries(texts, texts, max_size=3),
+    queue=names,
+    traceback=st.none() | texts,
+    log=st.none() | texts,
+    progress=st.none() | progresses,
+    metadata=st.none() | st.dictionaries(texts, texts, max_size=3),
+    actor=st.none() | texts,
+    args=st.none() | st.dictionaries(texts, texts, max_size=3),
 )
 
 
