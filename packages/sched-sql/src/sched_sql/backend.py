@@ -10,7 +10,7 @@ import functools
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -21,8 +21,13 @@ from sched_core import (
     Capabilities,
     Claim,
     Claimed,
+    ClaimQuery,
+    CountQuery,
+    Counts,
     Execution,
     ExecutionQuery,
+    Followed,
+    Hold,
     Job,
     JobQuery,
     Page,
@@ -33,6 +38,7 @@ from sched_core import (
     Status,
     Undecodable,
     UndecodableExecution,
+    WorkerState,
 )
 from sched_core._support.logger import Logger
 from sched_core.affinity import Affinity
@@ -79,6 +85,7 @@ class DatabaseBackend:
         self._cancels = Alarm()
         self._cancels_seen = 0
         self._sleeps_until: datetime | None = None
+        self._has_reported = False
         self._sleeps_for: Room | None = None
 
     def __str__(self) -> str:
@@ -188,9 +195,14 @@ class DatabaseBackend:
             patience: Seconds for calls under way, then for closing, then for what was cut off.
         """
         closing = self._thread(Lane.CLOSE)
+        editing = self._thread(Lane.EDIT)
         threads, self._threads = set((self._threads or {}).values()), None
         with anyio.CancelScope(shield=True):
             idle = [thread.post(_nothing) for thread in threads]
+            if self._has_reported:
+                # No longer than for all else: who is killed leaves its report behind, too.
+                self._has_reported = False
+                idle.append(editing.post(self._withdraw))
             with anyio.move_on_after(patience):
                 for each in idle:
                     await each.ended.wait()
@@ -209,6 +221,13 @@ class DatabaseBackend:
         if not closed.ended.is_set():
             logger.warning("the store does not answer: it is left without being closed")
         return closed.error
+
+    def _withdraw(self) -> None:
+        """Delete what this worker has reported; from the lane's thread."""
+        try:
+            self._translated(self._table.withdraw, ())
+        except SchedError as error:
+            logger.info("the worker's report is left to be forgotten: %s", error)
 
     def forked(self) -> None:
         """Let go of the parent's locks; called in a forked child process."""
@@ -396,6 +415,32 @@ class DatabaseBackend:
         self, query: ExecutionQuery, *, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
         return await self._call(Lane.EDIT, self._table.executions, query, after, limit)
+
+    async def execution(self, execution_id: str) -> Execution | UndecodableExecution | None:
+        return await self._call(Lane.EDIT, self._table.execution, execution_id)
+
+    async def recent(
+        self, job_ids: Sequence[str], *, limit: int
+    ) -> Mapping[str, Sequence[Execution | UndecodableExecution]]:
+        return await self._call(Lane.EDIT, self._table.recent, job_ids, limit)
+
+    async def follow(self, after: str | None, *, limit: int) -> Followed:
+        return await self._call(Lane.EDIT, self._table.follow, after, limit, self._now)
+
+    # -- what is going on
+
+    async def claims(self, query: ClaimQuery, *, after: str | None, limit: int) -> Page[Hold]:
+        return await self._call(Lane.EDIT, self._table.claims, query, after, limit, self._now)
+
+    async def report(self, state: WorkerState) -> None:
+        self._has_reported = True
+        await self._call(Lane.EDIT, self._table.report, state)
+
+    async def workers(self) -> Sequence[WorkerState]:
+        return await self._call(Lane.EDIT, self._table.workers)
+
+    async def counts(self, query: CountQuery) -> Counts:
+        return await self._call(Lane.EDIT, self._table.counts, query, self._now)
 
     async def prune(self, before: datetime) -> int:
         deleted = 0

@@ -33,6 +33,7 @@ from sched_core import (
     Pause,
     Pending,
     Policy,
+    Progress,
     Retry,
     Schedule,
     Standing,
@@ -189,6 +190,24 @@ def specs() -> st.SearchStrategy[JobSpec]:
         metadata=metadata(),
         policy=st.just(Policy()) | policies(),
         group=st.none() | texts(),
+        queue=queues(),
+    )
+
+
+@cache
+def queues() -> st.SearchStrategy[str]:
+    """Names of queues."""
+    named = texts() | st.sampled_from(LONG)
+    return st.just("default") | named.filter(lambda name: name != "*")
+
+
+@cache
+def progresses() -> st.SearchStrategy[Progress]:
+    """What a handler may have told."""
+    amounts = st.floats(allow_nan=False, allow_infinity=False) | st.integers(0, 2**53)
+    said = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40)
+    return st.builds(
+        Progress, amounts, st.none() | amounts, st.none() | said, st.none() | moments()
     )
 
 
@@ -321,4 +340,9 @@ def executions(draw: st.DrawFn) -> Execution:
         expires_at=draw(st.none() | moments()),
         actor=draw(st.none() | texts(255)),
         args=draw(arguments()),
+        queue=draw(queues()),
+        traceback=draw(st.none() | st.text(sayable, max_size=500)),
+        log=draw(st.none() | st.text(sayable, max_size=500)),
+        progress=draw(st.none() | progresses()),
+        metadata=draw(st.none() | metadata()),
     )

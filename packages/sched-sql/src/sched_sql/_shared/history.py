@@ -14,6 +14,7 @@ from sched_sql._shared.holds import progress_text, read_progress
 from sched_sql._shared.moments import (
     EPOCH,
     MICROSECOND,
+    MOST,
     Row,
     moment,
     moment_if_any,
@@ -36,6 +37,9 @@ RARE_NAMES = EXECUTION_NAMES[RARE:]
 # Tables, because an enumeration's own look-ups take as long as a column does to be written.
 _STATUS_TEXTS = {status: status.value for status in Status}
 _KIND_TEXTS = {kind: kind.value for kind in Kind}
+
+STATUSES, KINDS = tuple(_STATUS_TEXTS.values()), tuple(_KIND_TEXTS.values())
+"""What the columns ``status`` and ``kind`` hold."""
 
 _WHOLE, _TEXT, _FLAG = frozenset({int}), frozenset({str}), frozenset({int, bool})
 _NONE = frozenset({type(None)})
@@ -91,6 +95,21 @@ def named(execution_id: str) -> tuple[str, int, int] | None:
         return uid, int(number), int(attempt)
     except ValueError:
         return None
+
+
+def position_named(execution_id: str) -> tuple[tuple[str, int, int] | None, int | None]:
+    """Return what :func:`named` does, or the ``seq`` by which one is named that cannot be read."""
+    name = named(execution_id) if can_be_stored(execution_id) else None
+    if name is not None:
+        return (name if max(name[1:]) < MOST and min(name[1:]) > -MOST else None), None
+    kind, _, seq = execution_id.partition(":")
+    told = kind == "seq" and seq.isascii() and seq.isdecimal() and int(seq) < MOST
+    return None, int(seq) if told else None
+
+
+def can_be_stored(text: str) -> bool:
+    """Whether a text can be in a column, or else is nowhere."""
+    return _is_text(text) and "\0" not in text
 
 
 def read_execution(row: Sequence[Any]) -> Execution | UndecodableExecution:

@@ -9,7 +9,7 @@ in the backend of its dialect.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -17,8 +17,13 @@ from attrs import field, frozen
 
 from sched_core import (
     Claim,
+    ClaimQuery,
+    CountQuery,
+    Counts,
     Execution,
     ExecutionQuery,
+    Followed,
+    Hold,
     Job,
     JobQuery,
     Page,
@@ -28,6 +33,7 @@ from sched_core import (
     Settlement,
     Undecodable,
     UndecodableExecution,
+    WorkerState,
 )
 from sched_core.errors import BackendUnavailable
 
@@ -145,6 +151,40 @@ class Table(Protocol):
         self, query: ExecutionQuery, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
         """List executions, newest first."""
+        ...
+
+    def execution(self, execution_id: str) -> Execution | UndecodableExecution | None:
+        """Return the execution with the id."""
+        ...
+
+    def recent(
+        self, job_ids: Sequence[str], limit: int
+    ) -> Mapping[str, Sequence[Execution | UndecodableExecution]]:
+        """Return the newest executions of each job."""
+        ...
+
+    def follow(self, after: str | None, limit: int, now: Now) -> Followed:
+        """Return executions in the order of commit."""
+        ...
+
+    def claims(self, query: ClaimQuery, after: str | None, limit: int, now: Now) -> Page[Hold]:
+        """List what is stored of claims."""
+        ...
+
+    def report(self, state: WorkerState) -> None:
+        """Keep what a worker tells of itself. It need not survive a crash of the machine."""
+        ...
+
+    def withdraw(self) -> None:
+        """Delete what this worker has told of itself."""
+        ...
+
+    def workers(self) -> Sequence[WorkerState]:
+        """Return what workers have told of themselves."""
+        ...
+
+    def counts(self, query: CountQuery, now: Now) -> Counts:
+        """Count jobs, claims and executions."""
         ...
 
     def prune(self, before: datetime, now: Now, cursor: int) -> tuple[int, int | None]:

@@ -224,7 +224,7 @@ class Renewals:
             ended[token, worker] = (
                 hold
                 if renewal[0] is None or moment(renewal[0]) < hold.renewed_at
-                else _as_renewed(hold, *renewal)
+                else as_renewed(hold, *renewal)
             )
         return ended
 
@@ -233,9 +233,10 @@ class Renewals:
         yield Query(self._prune, {"now": now})
 
 
-def _as_renewed(
+def as_renewed(
     hold: Hold, renewed_at: int, lease_until: int, alone_at: int | None, progress: str | None
 ) -> Hold:
+    """Return a hold as an unlocked renewal leaves it."""
     since = None if alone_at is None else moment(alone_at)
     if since is not None and hold.alone_at is not None:
         since = min(since, hold.alone_at)

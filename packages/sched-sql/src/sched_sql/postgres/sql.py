@@ -46,6 +46,10 @@ class Names:
         self.execution = f"{quoted}.execution"
         self.meta = f"{quoted}.meta"
         self.renewal = f"{quoted}.renewal"
+        self.worker = f"{quoted}.worker"
+        self.era = f"{quoted}.era"
+        self.cluster = f"{quoted}.cluster()"
+        self.begin_era = f"{quoted}.begin_era()"
         self.make_partitions = f"{quoted}.make_partitions"
         self.drop_partitions = f"{quoted}.drop_partitions"
         self.literal = quoted.replace("'", "''")

@@ -39,6 +39,7 @@ from sched_sql.postgres.definitions import Definitions
 from sched_sql.postgres.executions import CHUNK, Executions
 from sched_sql.postgres.failures import translate
 from sched_sql.postgres.handler_transaction import HandlerTransaction
+from sched_sql.postgres.looks import Looks
 from sched_sql.postgres.notifications import Listener
 from sched_sql.postgres.partitions import drop_at
 from sched_sql.postgres.records import Records
@@ -50,7 +51,7 @@ from sched_sql.postgres.sql import SYNC_COMMIT, Names, Query, Steps
 T = TypeVar("T")
 
 
-class PostgresTable:
+class PostgresTable(Looks):
     """Jobs and their history in one schema; see :class:`sched_sql._shared.table.Table`.
 
     Args:
@@ -93,6 +94,7 @@ class PostgresTable:
         self._settler = Settler(names, executions, records, announce)
         self._listening = Listener(self._connections.listening, names, enabled=not pooled)
         self._time = ServerTime(time, self._lanes["edit"], self._stepped)
+        super().__init__(names, self._lanes["edit"], self._time)
         self._announcements = Announcements(self._definitions, self._lanes, self._time)
         self._claimant = Claimant(
             self._connections,
@@ -120,7 +122,7 @@ class PostgresTable:
     # -- opening
 
     def open(self, worker: str, now: Now) -> None:
-        self._listening.worker = self._announcements.worker = worker
+        self._listening.worker = self._announcements.worker = self._worker = worker
         self._claimant.open(worker)
         self._definitions.fixed = fixed = lambda: self._time.fixed(now)
         self._connections.open()
@@ -137,6 +139,7 @@ class PostgresTable:
         if self._create:
             seen = micros(now())
             edit.run(lambda: self._executions.partitions.make_usual(seen))
+            self._ensure_era()
         if self._time.is_the_servers:
             self._claimant.heartbeat.start(self._lease)
 
@@ -310,6 +313,7 @@ class PostgresTable:
 
     def claim(self, batch: ClaimBatch, now: Now) -> None:
         self._claimant.claim(batch, now)
+        self._note_claims(batch.claims)
 
     def renew(self, renewals: Sequence[Renewal], now: Now) -> Sequence[Claim]:
         return self._claimant.renew(renewals, now)
@@ -372,6 +376,7 @@ class PostgresTable:
         if cursor == _DROP:
             seen = micros(now())
             edit.run(lambda: executions.partitions.make_next(seen))
+            self._forget_workers(now())
             return edit.run(lambda: executions.partitions.drop(at)), _EXPIRED
         deleted = edit.run(lambda: executions.prune_expired(at))
         if deleted == CHUNK:

@@ -147,8 +147,17 @@ class Renewals:
             self._write(made, ended, now - REMEMBERED)
         return found
 
+    def made(self) -> dict[Fence, UnlockedRenewal]:
+        """Return all renewals, as they are at this moment."""
+        found = dict[Fence, UnlockedRenewal]()
+        for key, renewal in self._made().items():
+            token, _, worker = key.partition(" ")
+            if token.isdecimal():
+                found[int(token), worker] = renewal
+        return found
+
     def _made(self) -> dict[str, UnlockedRenewal]:
-        """Return all renewals; for workers that are dead, and make no more."""
+        """Return all renewals, without the lock: of workers that are dead and make no more, say."""
         try:
             file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
