@@ -38,7 +38,7 @@ from sched_core import (
     Schedule,
 )
 from sched_testkit._histories.driver import Driver
-from sched_testkit._histories.handlers import HandlerAction
+from sched_testkit._histories.handlers import ENDS, HandlerAction
 from sched_testkit._oracle.violation import Violation
 from sched_testkit._suite.failure import innermost
 from sched_testkit._suite.port import fresh
@@ -68,6 +68,8 @@ POLICIES = {
     "skip what passes": Policy(overlap="skip", retry=Retry(3, 50 * S)),
     "catch up all": Policy(misfire=CatchUp(5)),
     "paused after 2 failures": Policy(pause_after=2),
+    "snoozed once": Policy(max_snoozes=1),
+    "never snoozed, 2 attempts": Policy(max_snoozes=0, retry=Retry(2, 20 * S)),
     "lost twice": Policy(max_lost=2),
     "jitter": Policy(jitter=7 * S),
     "jitter, run all": Policy(jitter=7 * S, misfire=CatchUp(2, 3600 * S), retry=Retry(2, 10 * S)),
@@ -103,7 +105,8 @@ _acts = st.lists(
                 "skip the next of",
             )
         ),
-        fails=st.booleans(),
+        ends=st.sampled_from(ENDS),
+        after=st.sampled_from((0, 5, 40, 400)),
     ),
     max_size=4,
 )

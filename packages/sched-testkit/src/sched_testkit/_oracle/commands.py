@@ -61,7 +61,7 @@ class Commands:
         assert old is not None
         if old.policy != spec.policy:
             incarnation.edits += 1
-            incarnation.retries.append(spec.policy.retry)
+            incarnation.policies.append(spec.policy)
             self.observed.forget_losses(job.uid)
         last_number = before.standing.last_number
         if old.schedule != spec.schedule:

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import Factory, define, evolve
 
-from sched_core import Between, Cron, FixedDelay, Interval, JobSpec, Kind, Once, Retry
+from sched_core import Between, Cron, FixedDelay, Interval, JobSpec, Kind, Once, Policy
 from sched_testkit._oracle import moments
 
 TICK = timedelta(microseconds=1)
@@ -180,7 +180,7 @@ class Incarnation:
         cancels: Numbers that were cancelled.
         begun: The moment of each occurrence of the schedule that has begun, by its number.
         edits: The number of edits of its policy.
-        retries: The retry policies that its edits have brought.
+        policies: The policies that its edits have brought.
         removed: The place of its removal in the order of everything that happened.
     """
 
@@ -199,7 +199,7 @@ class Incarnation:
     cancels: set[int] = Factory(set)
     begun: dict[int, datetime] = Factory(dict)
     edits: int = 0
-    retries: list[Retry] = Factory(list)
+    policies: list[Policy] = Factory(list)
     removed: int | None = None
 
     def copy(self) -> Incarnation:
@@ -212,7 +212,7 @@ class Incarnation:
             skips=list(self.skips),
             cancels=set(self.cancels),
             begun=dict(self.begun),
-            retries=list(self.retries),
+            policies=list(self.policies),
         )
 
     def era_of(self, number: int) -> ScheduleEra:

@@ -27,6 +27,7 @@ class Observed:
         contents: How many further moments it covers, and until when.
         lost: The moment at which its last attempt was lost, unless a later one ended otherwise.
         fatal: Occurrences whose lost claim was the last that may be lost.
+        asked: The moment for which a handler has asked to be called again.
     """
 
     finals: dict[Key, tuple[int, Execution]] = Factory(dict)
@@ -37,6 +38,7 @@ class Observed:
     contents: dict[Key, tuple[int, datetime | None]] = Factory(dict)
     lost: dict[Key, datetime] = Factory(dict)
     fatal: set[Key] = Factory(set)
+    asked: dict[Key, datetime] = Factory(dict)
 
     def copy(self) -> Observed:
         """Return an independent copy."""
@@ -50,6 +52,7 @@ class Observed:
             contents=dict(self.contents),
             lost=dict(self.lost),
             fatal=set(self.fatal),
+            asked=dict(self.asked),
         )
 
     def name(self, key: Key, kind: Kind, moment: datetime) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any
+
+from attrs import frozen
 
 from sched_core import (
     BackendError,
@@ -53,7 +56,7 @@ SCHEDULES: dict[str, Schedule | timedelta] = {
     "3 s after each run": FixedDelay(seconds=3),
     "cron": Cron("* * * * *"),
 }
-POLICIES = {
+FIRST_POLICIES = {
     "default": Policy(),
     "3 attempts": Policy(retry=Retry(3, 1 * S)),
     "2 attempts, slowly": Policy(retry=Retry(2, 10 * S)),
@@ -67,6 +70,31 @@ POLICIES = {
     "1 s at most": Policy(timeout=1 * S),
     "1 s at most, 2 attempts": Policy(timeout=1 * S, retry=Retry(2, 1 * S)),
 }
+POLICIES = {
+    **FIRST_POLICIES,
+    "snoozed once": Policy(max_snoozes=1),
+    "never snoozed, 3 attempts": Policy(max_snoozes=0, retry=Retry(3, 1 * S)),
+}
+
+
+@frozen
+class Repertoire:
+    """What may happen in a history; a seed draws from it, so it is a part of the seed's name.
+
+    Attributes:
+        commands: The commands; one that is there twice is given twice as often.
+        policies: The policies of jobs.
+        handlers_ask: Whether handlers snooze, ask for another attempt and discard.
+    """
+
+    commands: tuple[str, ...]
+    policies: Mapping[str, Policy]
+    handlers_ask: bool = True
+
+
+WHOLE = Repertoire(COMMANDS, POLICIES)
+FIRST = Repertoire(COMMANDS, FIRST_POLICIES, handlers_ask=False)
+"""What happened in the first histories: seeds that had a finding then play them again."""
 
 
 class Operator:
@@ -76,10 +104,14 @@ class Operator:
         chance: The source of every decision.
         clock: The clock of the simulated machine.
         observer: The observer that must know which command a write belongs to.
+        repertoire: The commands and policies to choose from.
     """
 
-    def __init__(self, chance: Random, clock: SimulatedClock, observer: Observer) -> None:
+    def __init__(
+        self, chance: Random, clock: SimulatedClock, observer: Observer, repertoire: Repertoire
+    ) -> None:
         self._chance, self._clock, self._observer = chance, clock, observer
+        self._repertoire = repertoire
 
     async def command(
         self, process: SimulatedProcess, scheduler: Scheduler, kind: str, job_id: str
@@ -89,11 +121,11 @@ class Operator:
         Args:
             process: The process whose scheduler gets the command.
             scheduler: The scheduler.
-            kind: The command, one of ``COMMANDS``.
+            kind: The command, one of the repertoire.
             job_id: The id of the job.
         """
-        chance, now = self._chance, self._clock.now()
-        schedule, policy = self._schedule(), POLICIES[chance.choice(tuple(POLICIES))]
+        chance, now, policies = self._chance, self._clock.now(), self._repertoire.policies
+        schedule, policy = self._schedule(), policies[chance.choice(tuple(policies))]
         changes: dict[str, Any] = {}
         until: datetime | None = None
         if kind == "ensure":
