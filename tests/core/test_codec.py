@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sched_core import (
+    CancelMark,
     CatchUp,
     Coalesce,
     Cron,
@@ -106,23 +107,27 @@ pendings = st.builds(
     args=st.none() | st.dictionaries(texts, texts, max_size=3),
     derived_from=texts,
     retry_at=maybe,
+    actor=st.none() | texts,
+    moments=st.lists(moments, max_size=5).map(tuple),
 )
+marks = st.builds(CancelMark, whole, st.none() | texts, st.none() | texts)
 standings = st.builds(
     Standing,
     whole,
     st.none() | pendings,
     maybe,
     requests=st.lists(pendings, max_size=3).map(tuple),
-    pause=st.none() | st.builds(Pause, moments, whole, maybe, st.none() | texts),
+    pause=st.none() | st.builds(Pause, moments, whole, maybe, st.none() | texts, st.none() | texts),
     gaps=st.lists(st.builds(Gap, moments, moments), max_size=3).map(tuple),
     spare=maybe,
     skip=maybe,
-    cancels=st.lists(whole, max_size=3).map(tuple),
+    cancels=st.lists(marks, max_size=3).map(tuple),
     failing=whole,
     last_scheduled_at=maybe,
     last_finished_at=maybe,
     last_status=st.none() | st.sampled_from(Status),
     expires_at=maybe,
+    skip_actor=st.none() | texts,
 )
 holds = st.builds(
     Hold,
@@ -136,6 +141,7 @@ holds = st.builds(
     st.none() | pendings,
     st.none() | durations,
     maybe,
+    st.none() | marks,
 )
 jobs = st.builds(
     Job,
@@ -175,6 +181,8 @@ executions = st.builds(
     maybe,
     whole,
     maybe,
+    st.none() | texts,
+    st.none() | st.dictionaries(texts, texts, max_size=3),
 )
 
 

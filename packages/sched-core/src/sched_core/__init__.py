@@ -9,9 +9,10 @@ from sched_core._model.claim import Claim, Claimed, Hold, Renewal, Room, Settled
 from sched_core._model.event import JobEvent
 from sched_core._model.execution import Execution, Kind, Status
 from sched_core._model.job import Job, JobSpec
-from sched_core._model.occurrence import Gap, Pause, Pending, Standing, State
+from sched_core._model.occurrence import CancelMark, Gap, Pause, Pending, Standing, State
 from sched_core._model.policy import CatchUp, Coalesce, Drop, Overlap, Policy, Retry
 from sched_core._runtime.observers import Health, HealthChange, Observer
+from sched_core._service.requests import Request
 from sched_core._service.sync import Synced
 from sched_core.clock import Clock, SystemClock
 from sched_core.codec import ScheduleKind
@@ -20,6 +21,7 @@ from sched_core.errors import (
     BackendError,
     BackendUnavailable,
     ClaimLost,
+    ExecutionNotFound,
     GroupConflict,
     HandlerNotSet,
     InvalidDefinition,
@@ -28,6 +30,8 @@ from sched_core.errors import (
     JobUndecodable,
     ModeNotConfigured,
     NoRoute,
+    NothingToCancel,
+    NothingToRetry,
     NothingToSkip,
     RevisionConflict,
     SchedError,
@@ -38,6 +42,7 @@ from sched_core.errors import (
     ScheduleWarning,
     SchemaTooNew,
     StoreNotFound,
+    TooManyRequests,
     WrongEventLoop,
 )
 from sched_core.handlers import Discard, Dispatcher, Handler, RetryAfter, Snooze
@@ -76,6 +81,7 @@ __all__ = [
     "BackendError",
     "BackendUnavailable",
     "Between",
+    "CancelMark",
     "Capabilities",
     "CatchUp",
     "Claim",
@@ -91,6 +97,7 @@ __all__ = [
     "DstRule",
     "Excluding",
     "Execution",
+    "ExecutionNotFound",
     "ExecutionQuery",
     "FixedDelay",
     "Gap",
@@ -116,6 +123,8 @@ __all__ = [
     "MemoryStore",
     "ModeNotConfigured",
     "NoRoute",
+    "NothingToCancel",
+    "NothingToRetry",
     "NothingToSkip",
     "Observer",
     "Once",
@@ -125,6 +134,7 @@ __all__ = [
     "Pending",
     "Policy",
     "Renewal",
+    "Request",
     "Retry",
     "RetryAfter",
     "RevisionConflict",
@@ -149,6 +159,7 @@ __all__ = [
     "StoreNotFound",
     "Synced",
     "SystemClock",
+    "TooManyRequests",
     "Undecodable",
     "UndecodableExecution",
     "WrongEventLoop",

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sched_core import (
     AnyOf,
     Between,
+    CancelMark,
     CatchUp,
     Coalesce,
     Cron,
@@ -191,14 +192,23 @@ def scheduled() -> st.SearchStrategy[Pending]:
 @cache
 def requests() -> st.SearchStrategy[Pending]:
     """Any occurrence that was asked for."""
-    return _pendings(st.sampled_from(ASKED))
+    return _pendings(
+        st.sampled_from(ASKED),
+        moments=st.just(()) | st.lists(moments(), max_size=5).map(tuple),
+    )
+
+
+@cache
+def arguments() -> st.SearchStrategy[dict[str, str] | None]:
+    """Any arguments of a request, or none."""
+    anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+    return st.none() | st.dictionaries(anything, anything, max_size=3)
 
 
 def _pendings(
     kinds: st.SearchStrategy[Kind], **more: st.SearchStrategy[Any]
 ) -> st.SearchStrategy[Pending]:
     optional = st.none() | moments()
-    anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
     return st.builds(
         Pending,
         number=st.integers(1, 2**53),
@@ -215,7 +225,8 @@ def _pendings(
         key=st.none() | texts() | st.sampled_from(LONG),
         origin=st.integers(0, 2**53),
         until=optional,
-        args=st.none() | st.dictionaries(anything, anything, max_size=3),
+        args=arguments(),
+        actor=st.none() | texts(255),
         **more,
     )
 
@@ -223,8 +234,9 @@ def _pendings(
 @cache
 def standings() -> st.SearchStrategy[Standing]:
     """Any combination of fields: a backend has no business knowing which make sense."""
-    optional = st.none() | moments()
-    pauses = st.builds(Pause, moments(), st.integers(0, 2**53), optional, st.none() | texts(255))
+    optional, words = st.none() | moments(), st.none() | texts(255)
+    pauses = st.builds(Pause, moments(), st.integers(0, 2**53), optional, words, words)
+    marks = st.builds(CancelMark, st.integers(1, 2**53), words, words)
     return st.builds(
         Standing,
         last_number=st.integers(1, 2**53),
@@ -235,12 +247,13 @@ def standings() -> st.SearchStrategy[Standing]:
         gaps=st.lists(st.builds(Gap, moments(), moments()), max_size=3).map(tuple),
         spare=optional,
         skip=optional,
-        cancels=st.lists(st.integers(1, 2**53), max_size=3).map(tuple),
+        cancels=st.lists(marks, max_size=3).map(tuple),
         failing=st.integers(0, 1_000_000),
         last_scheduled_at=optional,
         last_finished_at=optional,
         last_status=st.none() | st.sampled_from(Status),
         expires_at=optional,
+        skip_actor=words,
     )
 
 
@@ -284,4 +297,6 @@ def executions(draw: st.DrawFn) -> Execution:
         coalesced_until=draw(st.none() | moments()),
         snoozes=draw(st.integers(0, 1_000_000)),
         expires_at=draw(st.none() | moments()),
+        actor=draw(st.none() | texts(255)),
+        args=draw(arguments()),
     )

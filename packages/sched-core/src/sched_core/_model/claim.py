@@ -10,7 +10,7 @@ from attrs import frozen
 
 from sched_core._model.execution import Execution, Kind, Status
 from sched_core._model.job import Job
-from sched_core._model.occurrence import Pending, Standing
+from sched_core._model.occurrence import CancelMark, Pending, Standing
 from sched_core._support.values import quick
 
 
@@ -31,6 +31,7 @@ class Hold:
         keep: How long its executions are kept; ``None`` without end.
         alone_at: Since when its worker has run nothing else at the same time; ``None`` where the
             worker runs other jobs, too.
+        cancel: The mark that a removal of the job has left: the run is to be cancelled.
     """
 
     job_id: str
@@ -43,6 +44,7 @@ class Hold:
     pending: Pending | None
     keep: timedelta | None
     alone_at: datetime | None = None
+    cancel: CancelMark | None = None
 
 
 @quick
@@ -168,6 +170,7 @@ class Start:
             the occurrence's last.
         args: The request's arguments for the handler.
         following: The moment after all that the run covers, where that is known.
+        actor: Who asked for the occurrence.
     """
 
     number: int
@@ -180,6 +183,7 @@ class Start:
     alone: bool = False
     args: Mapping[str, str] | None = None
     following: datetime | None = None
+    actor: str | None = None
 
 
 @frozen

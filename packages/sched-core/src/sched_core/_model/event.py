@@ -51,6 +51,8 @@ class JobEvent:
         coalesced: How many further occurrences this run covers; the same at every attempt.
         coalesced_until: The last of them.
         last_completed_at: When the newest earlier run ended.
+        args: The arguments of the request that asked for the occurrence, read-only; without any,
+            and for the schedule's own occurrences, empty.
     """
 
     id: str
@@ -66,6 +68,7 @@ class JobEvent:
     coalesced: int = 0
     coalesced_until: datetime | None = None
     last_completed_at: datetime | None = None
+    args: Mapping[str, str] = NOTHING
     _cancellation: Cancellation = field(factory=Cancellation, repr=False)
     _effects: Effects | None = field(default=None, repr=False)
     _job: Job | None = field(default=None, repr=False)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Mapping
 from datetime import datetime
 
-from attrs import frozen
+from attrs import field, frozen
 
 from sched_core._support.logger import type_name
 from sched_core._support.values import quick
@@ -74,6 +75,9 @@ class Execution:
         coalesced_until: The last of them.
         snoozes: How often the occurrence's handler had asked for later.
         expires_at: The moment from which on the backend may delete it.
+        actor: Who asked for the occurrence, or who cancelled, skipped, paused or removed it where
+            this is what came of it.
+        args: The arguments of the request that the occurrence came from.
     """
 
     id: str
@@ -95,6 +99,8 @@ class Execution:
     coalesced_until: datetime | None = None
     snoozes: int = 0
     expires_at: datetime | None = None
+    actor: str | None = None
+    args: Mapping[str, str] | None = field(default=None, hash=False)
 
     @property
     def manual(self) -> bool:

@@ -124,4 +124,6 @@ def _record(
         coalesced_until=behind.last,
         snoozes=one.snoozes,
         expires_at=expiry(keep, now),
+        actor=one.actor,
+        args=one.args,
     )

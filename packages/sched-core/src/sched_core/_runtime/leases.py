@@ -87,6 +87,12 @@ class Leases:
             return True
         return await self._renew(runs)
 
+    async def look(self, job_id: str) -> None:
+        """Renew the claim of a job's run in this process, to see whether it is to be cancelled."""
+        run = self._in_flight.runs.get(job_id)
+        if run is not None and run.is_under_way:
+            await self._renew([run])
+
     async def renew_one(self, run: Run) -> bool:
         """Renew a claim, however long its lease still is; return whether the backend answered."""
         return await self._renew([run])

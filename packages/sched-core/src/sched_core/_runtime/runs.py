@@ -166,7 +166,7 @@ def cancelled_outcome(
     if reason == "overlap":
         return Ended(Status.CANCELLED, "the next occurrence's moment has come")
     if reason == "cancel":
-        return Ended(Status.CANCELLED, "cancelled")
+        return Ended(Status.CANCELLED)  # the mark that is stored says why
     return Ended(Status.INTERRUPTED, "the worker stopped before the handler had ended")
 
 

@@ -22,6 +22,7 @@ import anyio.abc
 from sched_core._model.claim import SUCCESS, Claim
 from sched_core._model.event import JobEvent
 from sched_core._model.execution import Execution, describe, occurrence_key
+from sched_core._model.job import NOTHING, Metadata
 from sched_core._runtime.caller import Caller
 from sched_core._runtime.completion import BATCH, SCHEDULE_ERROR_DELAY, Completer
 from sched_core._runtime.in_flight import InFlight
@@ -243,6 +244,7 @@ class Workers:
             start.coalesced,
             start.coalesced_until,
             job.standing.last_finished_at,
+            Metadata(start.args) if start.args else NOTHING,
             run.cancellation,
             self._transactions,
             job,
