@@ -88,7 +88,7 @@ def marks_are_ignored(job: Job, **options: Any) -> Job:
 
 
 def triggers_are_lost(job: Job, **options: Any) -> Requested:
-    return Requested(job, job.standing.last_number + 1)
+    return Requested(job, job.standing.last_number)
 
 
 def edits_move_the_schedule(job: Job, spec: Any, **options: Any) -> Any:
