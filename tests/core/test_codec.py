@@ -32,6 +32,7 @@ from sched_core import (
     Pause,
     Pending,
     Policy,
+    Progress,
     Retry,
     Schedule,
     Standing,
@@ -63,6 +64,7 @@ schedules: st.SearchStrategy[Schedule] = st.one_of(
     st.builds(FixedDelay, periods),
     st.builds(Once, moments),
 )
+types = st.lists(st.sampled_from([ValueError, "a.B", "a.f.<locals>.C"]), max_size=2)
 policies = st.builds(
     Policy,
     misfire=st.one_of(
@@ -78,7 +80,9 @@ policies = st.builds(
         st.floats(1, 1000),
         durations,
         st.floats(0, 1),
-    ),
+        never=types,
+    )
+    | st.builds(Retry, jitter=st.floats(0, 1), delays=st.lists(durations), only=types),
     timeout=positive | st.none(),
     jitter=durations,
     max_lost=st.integers(1, 100),
@@ -86,6 +90,7 @@ policies = st.builds(
     pause_after=st.none() | st.integers(1, 100),
     keep_finished=durations | st.none(),
     keep_executions=durations | st.none() | st.just("default"),
+    overdue=positive | st.none(),
 )
 maybe = st.none() | moments
 pendings = st.builds(
@@ -109,6 +114,9 @@ pendings = st.builds(
     retry_at=maybe,
     actor=st.none() | texts,
     moments=st.lists(moments, max_size=5).map(tuple),
+)
+progresses = st.builds(
+    Progress, st.floats(0, 1e9), st.none() | st.floats(0, 1e9), st.none() | texts, maybe
 )
 marks = st.builds(CancelMark, whole, st.none() | texts, st.none() | texts)
 standings = st.builds(
@@ -141,7 +149,9 @@ holds = st.builds(
     st.none() | pendings,
     st.none() | durations,
     maybe,
-    st.none() | marks,
+    queue=names,
+    progress=st.none() | progresses,
+    cancel=st.none() | marks,
 )
 jobs = st.builds(
     Job,
@@ -153,6 +163,7 @@ jobs = st.builds(
         st.dictionaries(texts, texts, max_size=3),
         policies,
         names | st.none(),
+        names.filter(lambda name: name != "*"),
     ),
     names,
     st.booleans(),
@@ -181,8 +192,13 @@ executions = st.builds(
     maybe,
     whole,
     maybe,
-    st.none() | texts,
-    st.none() | st.dictionaries(texts, texts, max_size=3),
+    queue=names,
+    traceback=st.none() | texts,
+    log=st.none() | texts,
+    progress=st.none() | progresses,
+    metadata=st.none() | st.dictionaries(texts, texts, max_size=3),
+    actor=st.none() | texts,
+    args=st.none() | st.dictionaries(texts, texts, max_size=3),
 )
 
 

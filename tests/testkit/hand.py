@@ -19,7 +19,7 @@ from sched_core import (
     Standing,
     Status,
 )
-from sched_testkit._oracle.attempts import Call, CallState
+from sched_testkit._oracle.calls import Call, CallState
 from sched_testkit._oracle.oracle import Oracle
 from sched_testkit._stories.entry import next_of
 from sched_testkit._suite.bench import START
@@ -147,7 +147,7 @@ class Hand:
         """An occurrence was claimed, and its handler ended; nothing is told of what was written."""
         claim = self.claim(minutes, token)
         call = self.call(claim, minutes, attempt=attempt)
-        self.oracle.attempts.ended(call, CallState(how), at(minutes), wait)
+        self.oracle.attempts.ended(call, CallState(how), at(minutes), wait=wait)
         if settled:
             self.oracle.unclaimed(claim)
         return claim

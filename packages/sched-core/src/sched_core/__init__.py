@@ -7,10 +7,11 @@ begin with an underscore may change in any release.
 
 from sched_core._model.claim import Claim, Claimed, Hold, Renewal, Room, Settled, Settlement
 from sched_core._model.event import JobEvent
-from sched_core._model.execution import Execution, Kind, Status
+from sched_core._model.execution import Execution, Kind, Progress, Status
 from sched_core._model.job import Job, JobSpec
 from sched_core._model.occurrence import CancelMark, Gap, Pause, Pending, Standing, State
 from sched_core._model.policy import CatchUp, Coalesce, Drop, Overlap, Policy, Retry
+from sched_core._model.survey import CountQuery, Counts, QueueCounts, Running, WorkerState
 from sched_core._runtime.observers import Health, HealthChange, Observer
 from sched_core._service.requests import Request
 from sched_core._service.sync import Synced
@@ -21,6 +22,7 @@ from sched_core.errors import (
     BackendError,
     BackendUnavailable,
     ClaimLost,
+    CursorExpired,
     ExecutionNotFound,
     GroupConflict,
     HandlerNotSet,
@@ -50,7 +52,9 @@ from sched_core.memory import MemoryBackend, MemoryStore
 from sched_core.ports import (
     Backend,
     Capabilities,
+    ClaimQuery,
     ExecutionQuery,
+    Followed,
     JobQuery,
     JobStore,
     Page,
@@ -86,11 +90,15 @@ __all__ = [
     "CatchUp",
     "Claim",
     "ClaimLost",
+    "ClaimQuery",
     "Claimed",
     "Clock",
     "Coalesce",
+    "CountQuery",
     "Countable",
+    "Counts",
     "Cron",
+    "CursorExpired",
     "Discard",
     "Dispatcher",
     "Drop",
@@ -100,6 +108,7 @@ __all__ = [
     "ExecutionNotFound",
     "ExecutionQuery",
     "FixedDelay",
+    "Followed",
     "Gap",
     "GroupConflict",
     "Handler",
@@ -133,12 +142,15 @@ __all__ = [
     "Pause",
     "Pending",
     "Policy",
+    "Progress",
+    "QueueCounts",
     "Renewal",
     "Request",
     "Retry",
     "RetryAfter",
     "RevisionConflict",
     "Room",
+    "Running",
     "SchedError",
     "Schedule",
     "ScheduleKind",
@@ -162,6 +174,7 @@ __all__ = [
     "TooManyRequests",
     "Undecodable",
     "UndecodableExecution",
+    "WorkerState",
     "WrongEventLoop",
     "dst_warnings",
     "open_scheduler",

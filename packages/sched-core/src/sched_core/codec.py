@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from sched_core._model.claim import Hold
 from sched_core._model.conversion import converter
-from sched_core._model.execution import Execution
+from sched_core._model.execution import DEFAULT_QUEUE, Execution
 from sched_core._model.job import Job, JobSpec
 from sched_core._model.occurrence import Standing
 from sched_core._model.policy import DEFAULT, Policy
@@ -245,6 +245,7 @@ def encode_job(job: Job) -> Record:
         "id": spec.id,
         "name": spec.name,
         "group": spec.group,
+        **({} if spec.queue == DEFAULT_QUEUE else {"queue": spec.queue}),
         "metadata": dict(spec.metadata),
         "schedule": KINDS[tag_of(spec.schedule)].encode(spec.schedule),
         "policy": converter().unstructure(spec.policy),
@@ -271,6 +272,7 @@ def decode_job(record: Record) -> Job:
         body = fields_of(
             json.loads(record.body),
             "id name group metadata schedule policy uid declared anchor standing revision",
+            "queue",
         )
         spec = JobSpec(
             id=body["id"],
@@ -279,6 +281,7 @@ def decode_job(record: Record) -> Job:
             metadata=body["metadata"],
             policy=structure(body["policy"], Policy),
             group=body["group"],
+            queue=body.get("queue", DEFAULT_QUEUE),
         )
         return Job(
             spec,

@@ -213,26 +213,47 @@ class NothingToRetry(_AboutOccurrence):
     )
 
 
-class ExecutionNotFound(SchedError, LookupError):
-    """No execution with this id can be repeated: there is none, or its job was removed.
-
-    Args:
-        execution_id: The execution's id.
-    """
-
-    def __init__(self, execution_id: str) -> None:
-        super().__init__(
-            f"no execution {execution_id!r} of a stored job is in the history: list_executions "
-            "shows those that can be repeated"
-        )
-        self.execution_id = execution_id
-
-    def __reduce__(self) -> tuple[type[ExecutionNotFound], tuple[str]]:
-        return type(self), (self.execution_id,)
-
-
 class TooManyRequests(InvalidDefinition):
     """The job has as many waiting requests as it may have: let them run, or cancel some."""
+
+
+class ExecutionNotFound(SchedError, LookupError):
+    """No execution has this id, none that this version can read, or its job was removed.
+
+    Args:
+        execution_id: The id that was asked for.
+        reason: Why the execution is of no use; ``None`` where there is none.
+    """
+
+    def __init__(self, execution_id: str, reason: str | None = None) -> None:
+        super().__init__(
+            f"no execution {execution_id!r} is in the history: list_executions shows what there is"
+            if reason is None
+            else f"execution {execution_id!r}: {reason}"
+        )
+        self.execution_id = execution_id
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[ExecutionNotFound], tuple[str, str | None]]:
+        return type(self), (self.execution_id, self.reason)
+
+
+class CursorExpired(SchedError):
+    """Executions were deleted before they were followed: begin again, and look what is missing.
+
+    Args:
+        cursor: The cursor that was given.
+    """
+
+    def __init__(self, cursor: str) -> None:
+        super().__init__(
+            f"executions after the cursor {shown(cursor)} were deleted before they were read: "
+            "follow again with after='' for all that is left, or after=None for what comes"
+        )
+        self.cursor = cursor
+
+    def __reduce__(self) -> tuple[type[CursorExpired], tuple[str]]:
+        return type(self), (self.cursor,)
 
 
 class SchedulerNotStarted(SchedError):

@@ -9,28 +9,42 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from operator import itemgetter
 
 from attrs import define
 
-from sched_core._model.claim import Claim, Claimed, Renewal, Room, Settled, Settlement
-from sched_core._model.execution import Execution
+from sched_core._model.claim import (
+    Claim,
+    Claimed,
+    Filling,
+    Hold,
+    Renewal,
+    Room,
+    Settled,
+    Settlement,
+)
+from sched_core._model.execution import DEFAULT_QUEUE, Execution
 from sched_core._model.job import Job
+from sched_core._model.survey import CountQuery, Counts, Tally, WorkerState
 from sched_core.affinity import Affinity
 from sched_core.clock import Alarm, Clock
-from sched_core.errors import BackendError, JobAlreadyExists
+from sched_core.errors import BackendError, CursorExpired, JobAlreadyExists
 from sched_core.ports import (
+    FORGOTTEN,
     MAX_POLL,
     Capabilities,
+    ClaimQuery,
     ExecutionQuery,
+    Followed,
     JobQuery,
     Page,
     Undecodable,
     UndecodableExecution,
+    position_of,
 )
-from sched_core.row import Row
+from sched_core.row import Row, is_to_be_cancelled
 
 
 @define
@@ -38,6 +52,9 @@ class _Row(Row):
     wake: datetime | None = None
     """Its place in the queue that it waits in, ``None`` if it waits in none."""
     queue: list[tuple[datetime, str]] | None = None
+
+    def job_queue(self) -> str:
+        return self.job.spec.queue if isinstance(self.job, Job) else DEFAULT_QUEUE
 
 
 class MemoryStore:
@@ -53,7 +70,11 @@ class MemoryStore:
         self.held: list[tuple[datetime, str]] = []
         """The rows that a claim holds, by the end of its lease."""
         self.serial = 0
+        self.deleted = 0
+        """The newest position of an execution that was deleted."""
         self.alarms: list[Alarm] = []
+        self.cancel_alarms: list[Alarm] = []
+        self.workers: dict[str, WorkerState] = {}
 
     def next_serial(self) -> int:
         """Return a number that was never given before, for tokens and revisions."""
@@ -104,12 +125,25 @@ class MemoryStore:
             heapq.heappop(queue)
         return queue[0] if queue else None
 
-    def earliest(self) -> datetime | None:
-        """Return when the first row is due or loses its lease."""
-        due, held = self.first(self.due), self.first(self.held)
+    def earliest(self, room: Room | None = None) -> datetime | None:
+        """Return when the first row is due that fits into the room, or one loses its lease."""
+        held = self.first(self.held)
+        due = self.first(self.due) if room is None or room.takes_any else self.first_of(room)
         if due is None or (held is not None and held < due):
             due = held
         return None if due is None else due[0]
+
+    def first_of(self, room: Room) -> tuple[datetime, str] | None:
+        """Return the first entry of :attr:`due` that fits into the room."""
+        passed: list[tuple[datetime, str]] = []
+        filling = Filling(room)
+        while (entry := self.first(self.due)) is not None:
+            if filling.fits(entry[1], self.rows[entry[1]].job_queue()):
+                break
+            passed.append(heapq.heappop(self.due))
+        for each in passed:
+            heapq.heappush(self.due, each)
+        return entry
 
     def take(self, queue: list[tuple[datetime, str]], now: datetime) -> str | None:
         """Take the first row out of a queue, if its moment has come; return its id.
@@ -139,6 +173,9 @@ class MemoryStore:
 
     def keep(self, history: list[tuple[int, Execution | UndecodableExecution]]) -> None:
         """Delete all other executions."""
+        kept = {position for position, _ in history}
+        gone = (position for position, _ in self.history if position not in kept)
+        self.deleted = max(gone, default=self.deleted)
         self.history = history
         self.written = {execution.id: execution for _, execution in history}
 
@@ -164,6 +201,8 @@ class MemoryBackend:
         )
         self._lease = lease
         self._alarm = Alarm()
+        self._cancels = Alarm()
+        self._cancels_seen = 0
         self._clock: Clock | None = None
         self._opened_in: Affinity | None = None
         self._worker = ""
@@ -183,13 +222,17 @@ class MemoryBackend:
         self._clock, self._worker = clock, worker
         self._opened_in = Affinity("this MemoryBackend")
         self.store.alarms.append(self._alarm)
+        self.store.cancel_alarms.append(self._cancels)
         return clock
 
     async def close(self) -> None:
         if self._clock is not None:
             self._clock = None
+            self.store.workers.pop(self._worker, None)
             self.store.alarms.remove(self._alarm)
+            self.store.cancel_alarms.remove(self._cancels)
             self._alarm.nudge()
+            self._cancels.nudge()
 
     async def check(self) -> None:
         self._now()
@@ -226,6 +269,9 @@ class MemoryBackend:
         store, row = self.store, self.store.row(job.id)
         stored = row.replace(job, executions, store.next_serial(), store)
         store.save(job.id, row)
+        if row.hold is not None and is_to_be_cancelled(stored, row.hold):
+            for alarm in store.cancel_alarms:
+                alarm.nudge()
         return stored
 
     async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
@@ -250,11 +296,18 @@ class MemoryBackend:
     async def wait_due(self, room: Room) -> None:
         now = self._now()
         seen, clock = self._alarm.count, self._clock
-        until, earliest = now + MAX_POLL, self.store.earliest()
+        until, earliest = now + MAX_POLL, self.store.earliest(room)
         if earliest is not None and earliest < until:
             until = earliest
         if clock is not None and until > now:
             await self._alarm.sleep(clock, until, seen)
+
+    async def wait_cancelled(self) -> bool:
+        until, clock = self._now() + MAX_POLL, self._clock
+        if clock is not None:
+            await self._cancels.sleep(clock, until, self._cancels_seen)
+        seen, self._cancels_seen = self._cancels_seen, self._cancels.count
+        return seen != self._cancels_seen
 
     async def claim_due(self, room: Room) -> Claimed:
         now, store = self._now(), self.store
@@ -264,12 +317,19 @@ class MemoryBackend:
             lapsed += row.lapse(now, store.next_serial(), store)
             store.save(job_id, row)
         claims: list[Claim] = []
-        while len(claims) < room.limit and (job_id := store.take(store.due, now)) is not None:
+        filling, passed = Filling(room), []
+        while not filling.is_full and (job_id := store.take(store.due, now)) is not None:
             row = store.rows[job_id]
+            if not filling.fits(job_id, row.job_queue()):
+                passed.append(job_id)
+                continue
             claim = row.claim(store.next_serial(), self._worker, now, self._lease)
             if claim is not None:
                 claims.append(claim)
+                filling.add(row.job_queue())
             store.save(job_id, row)
+        for job_id in passed:
+            store.save(job_id, store.rows[job_id])
         return Claimed(claims, lapsed)
 
     async def renew(self, renewals: Sequence[Renewal]) -> Sequence[Claim]:
@@ -321,8 +381,71 @@ class MemoryBackend:
                 found.append(history[index])
         return Page([one for _, one in found], None)
 
+    async def execution(self, execution_id: str) -> Execution | UndecodableExecution | None:
+        self._now()
+        return self.store.written.get(execution_id)
+
+    async def recent(
+        self, job_ids: Sequence[str], *, limit: int
+    ) -> Mapping[str, Sequence[Execution | UndecodableExecution]]:
+        self._now()
+        found: dict[str, list[Execution | UndecodableExecution]] = {}
+        wanted = set(job_ids)
+        for _, each in reversed(self.store.history):
+            if each.job_id in wanted and len(found.setdefault(each.job_id, [])) < limit:
+                found[each.job_id].append(each)
+        return found
+
+    async def follow(self, after: str | None, *, limit: int) -> Followed:
+        self._now()
+        store = self.store
+        if after is None:
+            return Followed((), str(store.serial))
+        position = position_of(after)
+        if after and position < store.deleted:
+            raise CursorExpired(after)
+        index = bisect_right(store.history, position, key=itemgetter(0))
+        found = store.history[index : index + limit]
+        cursor = found[-1][0] if found else max(position, store.deleted)
+        return Followed([one for _, one in found], str(cursor))
+
+    # -- what is going on
+
+    async def claims(self, query: ClaimQuery, *, after: str | None, limit: int) -> Page[Hold]:
+        self._now()
+        holds = [row.hold for row in self.store.rows.values() if row.hold is not None]
+        found = sorted(
+            (hold for hold in holds if query.matches(hold)), key=lambda hold: hold.job_id
+        )
+        start = 0 if after is None else bisect_right(found, after, key=lambda hold: hold.job_id)
+        page = found[start : start + limit]
+        return Page(page, page[-1].job_id if page and start + limit < len(found) else None)
+
+    async def report(self, state: WorkerState) -> None:
+        self._now()
+        self.store.workers[state.name] = state
+
+    async def workers(self) -> Sequence[WorkerState]:
+        self._now()
+        return [self.store.workers[name] for name in sorted(self.store.workers)]
+
+    async def counts(self, query: CountQuery) -> Counts:
+        tally = Tally(query, self._now())
+        for row in self.store.rows.values():
+            if isinstance(row.job, Undecodable):
+                tally.add_undecodable()
+            else:
+                tally.add_row(row.job, row.hold)
+        for _, each in self.store.history:
+            if isinstance(each, Execution):
+                tally.add_execution(each)
+        return tally.counts()
+
     async def prune(self, before: datetime) -> int:
         now, store = self._now(), self.store
+        for state in list(store.workers.values()):
+            if state.seen_at < now - FORGOTTEN:
+                del store.workers[state.name]
         kept = [
             (position, one)
             for position, one in store.history

@@ -19,16 +19,33 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from attrs import field, frozen
 
-from sched_core._model.claim import Claim, Claimed, Renewal, Room, Settled, Settlement
+from sched_core._model.claim import Claim, Claimed, Hold, Renewal, Room, Settled, Settlement
 from sched_core._model.execution import Execution, Status
 from sched_core._model.job import Job
 from sched_core._model.occurrence import State
+from sched_core._model.survey import CountQuery, Counts, WorkerState
 from sched_core.clock import Clock
+from sched_core.errors import InvalidDefinition
 
 T = TypeVar("T")
 
 MAX_POLL = timedelta(seconds=5)
 """A backend looks for due jobs at least this often, even if a notification got lost."""
+
+FORGOTTEN = timedelta(days=1)
+"""After this time, what a worker has reported is deleted by ``prune``."""
+
+
+def position_of(cursor: str) -> int:
+    """Return the position that a cursor of ``follow`` names, where it is a number; empty for 0.
+
+    Raises:
+        InvalidDefinition: It is no such cursor.
+    """
+    if cursor and not (cursor.isascii() and cursor.isdigit()):
+        raise InvalidDefinition("after", f"must be a cursor that follow returned, not {cursor!r}")
+    return int(cursor or 0)
+
 
 # -- what a backend returns, and what it is asked with
 
@@ -101,6 +118,7 @@ class JobQuery:
     id_prefix: str = ""
     group: str | None = None
     metadata: Mapping[str, str] = field(factory=dict)
+    queue: str | None = None
     uid: str | None = None
 
     def matches(self, job: Job | Undecodable) -> bool:
@@ -110,6 +128,7 @@ class JobQuery:
         return isinstance(job, Undecodable) or (
             (self.state is None or job.standing.state is self.state)
             and (self.group is None or job.spec.group == self.group)
+            and (self.queue is None or job.spec.queue == self.queue)
             and (self.uid is None or job.uid == self.uid)
             and self.metadata.items() <= job.spec.metadata.items()
         )
@@ -149,6 +168,39 @@ class ExecutionQuery:
         return (self.since is None or finished_at >= self.since) and (
             self.until is None or finished_at < self.until
         )
+
+
+@frozen
+class ClaimQuery:
+    """A choice of stored claims to list. A claim must match all that is given."""
+
+    job_id: str | None = None
+    worker: str | None = None
+    queue: str | None = None
+
+    def matches(self, hold: Hold) -> bool:
+        """Whether to list it: for backends that select in Python."""
+        return (
+            (self.job_id is None or hold.job_id == self.job_id)
+            and (self.worker is None or hold.worker == self.worker)
+            and (self.queue is None or hold.queue == self.queue)
+        )
+
+
+@frozen
+class Followed:
+    """A part of the history, in the order in which it was committed.
+
+    Attributes:
+        executions: The executions after the cursor that was given.
+        cursor: What to pass as ``after`` next; opaque.
+        waits_since: Since when a transaction is open that keeps later executions back; ``None``
+            where none does, or the store has no such transactions.
+    """
+
+    executions: Sequence[Execution | UndecodableExecution]
+    cursor: str
+    waits_since: datetime | None = None
 
 
 @frozen
@@ -311,7 +363,16 @@ class Backend(JobStore, Protocol):
         A job that becomes due earlier than all others wakes a waiting call, whichever backend wrote
         it; so does the end of a lease, when :meth:`claim_due` has something to write. Other writes
         may wake it, too. While nothing is written and nothing is due, it waits: callers ask again
-        at once. A clock that was set back makes no wait longer.
+        at once. What the room does not take, by its queue or its id, wakes no call. A clock that
+        was set back makes no wait longer.
+        """
+        ...
+
+    async def wait_cancelled(self) -> bool:
+        """Return when a claim of this worker may be marked to be cancelled.
+
+        True: ask :meth:`renew`, which tells. False: ``MAX_POLL`` has passed, or the store cannot
+        wake; the next renewal tells.
         """
         ...
 
@@ -322,10 +383,13 @@ class Backend(JobStore, Protocol):
         ``row.lapse`` returns, and stores the job that it returns under a new revision: the
         occurrence has had an attempt, and may be due only later. These executions are returned,
         too. Then it claims: a job is due from its ``due_at`` on, unless a claim holds it. Claims
-        come in the order of ``due_at``. A store that fetches ahead may hand out what it has fetched
-        before what was released only now. Records that cannot be read are passed over. A cancelled
-        call leaves nothing claimed. A call that waited for more than a tenth of a lease may claim
-        nothing: the caller should renew its claims first, or this call would end them.
+        come in the order of ``due_at``. Of the queues that ``room.queues`` names, it claims the
+        oldest of each, up to the queue's number; of other queues nothing. Ids that ``room.accepts``
+        refuses are passed over and left to other workers, and jobs behind them are claimed. A store
+        that fetches ahead may hand out what it has fetched before what was released only now.
+        Records that cannot be read are passed over. A cancelled call leaves nothing claimed. A call
+        that waited for more than a tenth of a lease may claim nothing: the caller should renew its
+        claims first, or this call would end them.
         """
         ...
 
@@ -372,6 +436,69 @@ class Backend(JobStore, Protocol):
         """List records of the history, newest first, in the order in which they were written.
 
         A record that cannot be read is listed in its place, and hinders no other call.
+        """
+        ...
+
+    async def execution(self, execution_id: str) -> Execution | UndecodableExecution | None:
+        """Return the execution with the id, ``None`` if there is none."""
+        ...
+
+    async def recent(
+        self, job_ids: Sequence[str], *, limit: int
+    ) -> Mapping[str, Sequence[Execution | UndecodableExecution]]:
+        """Return the newest executions of each job, newest first, at most ``limit`` for each.
+
+        A job without executions is left out. One call is cheaper than a page for each job.
+        """
+        ...
+
+    async def follow(self, after: str | None, *, limit: int) -> Followed:
+        """Return executions in the order in which they were committed.
+
+        An execution that was committed late comes late: none is left out, and none comes before all
+        that it could be overtaken by is known. So an open transaction keeps later executions back;
+        ``waits_since`` tells of it.
+
+        Args:
+            after: A cursor that an earlier call returned; ``None`` returns no executions, and the
+                cursor of the present end; an empty text begins with the oldest.
+            limit: The most executions to return.
+
+        Raises:
+            CursorExpired: Executions after the cursor have been deleted before they were returned.
+            InvalidDefinition: The text is no cursor of this store.
+        """
+        ...
+
+    # -- what is going on
+
+    async def claims(self, query: ClaimQuery, *, after: str | None, limit: int) -> Page[Hold]:
+        """List the claims that are stored, in the order of their jobs' ids where ``ordered``.
+
+        One whose lease has ended is listed until a call has ended it; so is that of a removed job.
+        It has the progress and the lease that the newest renewal stored. A record that cannot be
+        read is left out: nothing says that it is a claim.
+        """
+        ...
+
+    async def report(self, state: WorkerState) -> None:
+        """Store that a worker is alive, in the place of what it reported before.
+
+        :meth:`close` deletes what this backend's worker has reported, if the store can be reached.
+        :meth:`prune` deletes what was reported more than a day ago.
+        """
+        ...
+
+    async def workers(self) -> Sequence[WorkerState]:
+        """Return what workers have reported, by name; what cannot be read is left out."""
+        ...
+
+    async def counts(self, query: CountQuery) -> Counts:
+        """Count jobs, claims and executions.
+
+        A job is due that has ``due_at`` behind it and no claim. What cannot be read is counted as
+        ``undecodable`` alone. A store that cannot count everything in a short time says so by
+        ``complete``.
         """
         ...
 

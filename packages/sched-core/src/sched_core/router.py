@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 from attrs import frozen
 
 from sched_core._model.event import JobEvent
+from sched_core._model.execution import DEFAULT_QUEUE
 from sched_core._model.job import JobSpec, check_text
 from sched_core._model.policy import Policy
 from sched_core.errors import InvalidDefinition, NoRoute
@@ -64,8 +65,8 @@ class JobRouter(Dispatcher):
     """A handler that calls a function for each job, chosen by id, pattern or metadata.
 
     The router tries a job's own function first, then patterns and metadata in the order in which
-    you added them, then the default. If none fits, the worker releases the job, and tries it again
-    after a pause: in a rolling deploy another worker may know it.
+    you added them, then the default. If none fits, the worker leaves the job to others: in a
+    rolling deploy, or where services share a store, another worker has a function for it.
 
     The scheduler whose handler is this router stores the jobs declared by :meth:`job`, when it
     opens and before it runs. It calls ``ensure_job`` for each or, if the router has a group,
@@ -77,7 +78,9 @@ class JobRouter(Dispatcher):
         version: The version of this deployment, with a group; see ``Scheduler.sync_jobs``.
         declare: Whether the scheduler stores the jobs. If not, call
             ``scheduler.sync_jobs(router.specs, group=...)``.
-        no_route_delay: Seconds for which this worker leaves a job alone that it has no route for.
+        no_route_delay: Seconds for which this worker leaves a job alone whose metadata no route
+            fits; they double each time, up to five minutes. Where the id says that no route fits,
+            the worker never claims the job.
 
     Raises:
         InvalidDefinition: An argument is out of bounds.
@@ -132,6 +135,7 @@ class JobRouter(Dispatcher):
         name: str | None = None,
         metadata: Mapping[str, str] | None = None,
         policy: Policy | None = None,
+        queue: str = DEFAULT_QUEUE,
         renamed_from: str | None = None,
     ) -> Callable[[F], F]:
         """Declare a job, and decorate its function.
@@ -142,6 +146,7 @@ class JobRouter(Dispatcher):
             name: A name for people.
             metadata: Entries that the function finds in the event.
             policy: How to treat late, failed and overlapping occurrences.
+            queue: Which workers may take the job: those that serve this queue.
             renamed_from: The job's earlier id, in a router with a group; its work is kept. See
                 ``Scheduler.sync_jobs``.
 
@@ -157,6 +162,7 @@ class JobRouter(Dispatcher):
             {} if metadata is None else metadata,
             Policy() if policy is None else policy,
             self.group,
+            queue,
         )
 
         def add(handler: F) -> F:
@@ -225,7 +231,9 @@ class JobRouter(Dispatcher):
     def middleware(self, function: M) -> M:
         """Decorate an ``async`` function around every handler; the first one added is outermost.
 
-        The router also calls it if there is no route; ``call_next`` then raises ``NoRoute``.
+        A worker does not claim a job that no route fits by its id, so no middleware sees it. Where
+        the metadata decides, it is called, and ``call_next`` raises ``NoRoute``. To handle every
+        job, add a :meth:`default`.
 
         Raises:
             InvalidDefinition: The function is not ``async``.
@@ -286,6 +294,12 @@ class JobRouter(Dispatcher):
             if route.fits(event):
                 return route.handler
         return self._default
+
+    def knows(self, job_id: str) -> bool:
+        """Whether a function may fit a job with the id."""
+        if job_id in self._by_id or self._default is not None:
+            return True
+        return any(route.matches is None or route.matches(job_id) for route in self._routes)
 
     async def dispatch(self, event: JobEvent, in_thread: InThread) -> Any:
         """Call the function for the event's job, and the middleware around it.

@@ -11,7 +11,8 @@ Nothing here waits, or reads a clock, or knows a store. Backends that do the sam
 messages use the decisions about claims, which this module offers as functions: ``current``,
 ``held``, ``renewed``, ``lapse``, ``freed``, ``is_held_by``, ``is_left_to_claim``, ``as_left``,
 ``is_to_be_cancelled``, ``is_repeat`` and ``leaves_pending``; ``kept`` says how long the executions
-of a hold are kept where that is not stored with it.
+of a hold are kept where that is not stored with it. ``Filling`` keeps count of a worker's room, and
+``Tally`` counts for ``counts``.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from typing import Any, Protocol
 
 from attrs import define, evolve
 
-from sched_core._model.claim import Claim, Hold, Renewal, Settled, Settlement
+from sched_core._model.claim import Claim, Filling, Hold, Renewal, Settled, Settlement
 from sched_core._model.execution import Execution, bounded
 from sched_core._model.job import Job, check_text
+from sched_core._model.survey import Tally
 from sched_core._rules.hold import (
     as_left,
     freed,
@@ -55,8 +57,10 @@ from sched_core.ports import Undecodable, UndecodableExecution
 __all__ = [
     "CLAIM_LOST",
     "WRITTEN",
+    "Filling",
     "History",
     "Row",
+    "Tally",
     "as_left",
     "bounded",
     "check_text",
@@ -265,7 +269,7 @@ class Row:
         claim, hold, job = renewal.claim, self.hold, self.job
         if hold is None or not is_held_by(hold, claim):
             return None
-        self.hold = hold = renewed(hold, now, lease, alone=renewal.alone)
+        self.hold = hold = renewed(hold, now, lease, alone=renewal.alone, progress=renewal.progress)
         cancel = is_to_be_cancelled(job if isinstance(job, Job) else None, hold)
         return Claim(
             claim.job, claim.token, claim.worker, claim.claimed_at, hold.expires_at, cancel

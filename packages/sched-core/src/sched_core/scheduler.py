@@ -11,10 +11,11 @@ from typing import Any, Literal, Self
 import anyio
 from attrs import frozen
 
-from sched_core._model.execution import Execution
+from sched_core._model.execution import DEFAULT_QUEUE, Execution
 from sched_core._model.job import RESERVED, Job, JobSpec, check_text
 from sched_core._model.policy import Policy
 from sched_core._runtime import transactions
+from sched_core._runtime.lanes import checked_queues
 from sched_core._runtime.loop import Loop
 from sched_core._runtime.observers import Health, Observer, Observers
 from sched_core._runtime.shutdown import DEFAULT_GRACE, FLUSH
@@ -31,6 +32,7 @@ from sched_core._service.marker import version_of
 from sched_core._service.names import checked_actor, checked_reason
 from sched_core._service.operations import Operations
 from sched_core._service.requests import Request, Requests
+from sched_core._service.survey import Survey
 from sched_core._service.sync import Sync, Synced
 from sched_core._support.logger import Logger
 from sched_core.affinity import Affinity
@@ -62,7 +64,7 @@ def random_id() -> str:
     return secrets.token_hex(16)
 
 
-class Scheduler:
+class Scheduler(Survey):
     """Declares, operates and runs the jobs on a backend.
 
     ``async with`` opens the backend and starts no task; ``run_forever`` runs due jobs. You can call
@@ -76,7 +78,13 @@ class Scheduler:
         clock: The clock that tells the time and waits; by default the machine's.
         worker: A name for this worker, for people. Claims carry it with a random suffix that makes
             it unique.
-        max_concurrency: The most handlers that run at a time.
+        max_concurrency: The most handlers that run at a time; 100 unless given. With ``queues`` it
+            is the sum of their numbers.
+        queues: The queues that this worker serves, and how many of their jobs run here at a time,
+            such as ``{"alerts": 20, "bulk": 50}``. Each queue has its own places, so bulk work
+            never delays an alert. ``"*"`` stands for all queues that are not named; without it
+            their jobs are left to other workers. The numbers are this process's: so many run in
+            each process that serves the queue. ``None`` serves all queues.
         observers: Callables that get every execution that this scheduler has written, once it is
             stored, and every change of health. They run in the event loop and must not block.
         new_id: A function that makes the random part of job uids and worker names, for repeatable
@@ -93,22 +101,18 @@ class Scheduler:
         handler: Handler | None = None,
         clock: Clock | None = None,
         worker: str | None = None,
-        max_concurrency: int = 100,
+        max_concurrency: int | None = None,
+        queues: Mapping[str, int] | None = None,
         observers: Sequence[Observer] = (),
         new_id: Callable[[], str] = random_id,
     ) -> None:
-        if isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int):
-            raise InvalidDefinition(
-                "max_concurrency", f"must be a whole number, not {max_concurrency!r}"
-            )
-        if max_concurrency < 1:
-            raise InvalidDefinition("max_concurrency", f"must be at least 1, not {max_concurrency}")
+        self._queues = checked_queues(queues)
         if worker is not None:
             check_text("worker", worker)
         self._backend = backend
         self._given_clock: Clock = SystemClock() if clock is None else clock
         self._worker = worker
-        self._max_concurrency = max_concurrency
+        self._max_concurrency = _concurrency(max_concurrency, self._queues)
         self._observers = Observers(backend, observers)
         self._new_id = new_id
         self._handler: Handler | None = None
@@ -135,7 +139,7 @@ class Scheduler:
         clock = await self._backend.open(self._given_clock, worker=name)
         self._observers.forget()
         self._declared = None
-        opened = self._opened = self._parts(clock)
+        opened = self._opened = self._parts(clock, name)
         self._observers.watch(self)
         try:
             while self._queued:
@@ -171,22 +175,25 @@ class Scheduler:
                 await self._open().definitions.ensure(spec)
         self._declared = (handler, specs)
 
-    def _parts(self, clock: Clock) -> _Opened:
+    def _parts(self, clock: Clock, worker: str) -> _Opened:
         workers = Workers(
             self._backend,
             clock,
             max_concurrency=self._max_concurrency,
+            queues=self._queues,
             on_execution=self._observers.notify if self._observers else None,
             set_problem=self._observers.set_problem,
             set_notice=self._observers.set_notice,
         )
         if self._handler is not None:
-            workers.caller.set_handler(self._handler)
+            workers.set_handler(self._handler)
         definitions = self._definitions(clock)
         return _Opened(
             clock=clock,
             workers=workers,
-            loop=Loop(self._backend, clock, workers, self._observers, self._handler_set),
+            loop=Loop(
+                self._backend, clock, workers, self._observers, self._handler_set, worker=worker
+            ),
             definitions=definitions,
             operations=Operations(definitions, self._backend, clock),
             requests=Requests(definitions, self._backend, clock),
@@ -228,6 +235,9 @@ class Scheduler:
             self._opened.affinity.check()
         return self._opened
 
+    def _looking(self) -> tuple[Backend, Clock]:
+        return self._backend, self._open().clock
+
     def set_handler(self, handler: Handler) -> None:
         """Use this handler for all runs that have not begun.
 
@@ -240,7 +250,7 @@ class Scheduler:
             )
         self._handler = handler
         if self._opened is not None:
-            self._opened.workers.caller.set_handler(handler)
+            self._opened.workers.set_handler(handler)
         self._handler_set.set()
 
     # -- declaring
@@ -254,6 +264,7 @@ class Scheduler:
         metadata: Mapping[str, str] | None = None,
         policy: Policy | None = None,
         group: str | None = None,
+        queue: str = DEFAULT_QUEUE,
     ) -> Job:
         """Declare a job: add it, or change it if its definition differs.
 
@@ -272,7 +283,7 @@ class Scheduler:
             JobUndecodable: This version cannot read the record under the id.
             BackendUnavailable: The store cannot be reached; call again.
         """
-        spec = spec_of(id, schedule, name, metadata, policy, group)
+        spec = spec_of(id, schedule, name, metadata, policy, group, queue)
         if self._opened is None:
             return self._enqueue(spec, declared=True)
         return await self._open().definitions.ensure(spec)
@@ -286,6 +297,7 @@ class Scheduler:
         metadata: Mapping[str, str] | None = None,
         policy: Policy | None = None,
         group: str | None = None,
+        queue: str = DEFAULT_QUEUE,
     ) -> Job:
         """Add a job. Once it has finished, it is deleted after ``policy.keep_finished``.
 
@@ -297,7 +309,7 @@ class Scheduler:
             InvalidDefinition: A value is out of bounds; nothing was stored.
             BackendUnavailable: The outcome is unknown. Call ``get_job`` before you submit again.
         """
-        spec = spec_of(id, schedule, name, metadata, policy, group)
+        spec = spec_of(id, schedule, name, metadata, policy, group, queue)
         if self._opened is None:
             return self._enqueue(spec, declared=False)
         return (await self._open().definitions.submit([spec]))[0]
@@ -401,6 +413,7 @@ class Scheduler:
         metadata: Mapping[str, str] | Unset = UNSET,
         policy: Policy | Unset = UNSET,
         group: str | Unset | None = UNSET,
+        queue: str | Unset = UNSET,
     ) -> Job:
         """Change the given fields and keep the others; :meth:`ensure_job` says what that moves.
 
@@ -409,7 +422,7 @@ class Scheduler:
             JobUndecodable: This version cannot read the record.
             InvalidDefinition: A value is out of bounds; nothing was stored.
         """
-        changes = changes_of(schedule, name, metadata, policy, group)
+        changes = changes_of(schedule, name, metadata, policy, group, queue)
         return await self._open().definitions.update(id, changes)
 
     async def remove_job(
@@ -924,7 +937,24 @@ class Scheduler:
             claims_lost=workers.in_flight.claims_lost,
             backend_errors=workers.in_flight.backend_errors,
             at=opened.clock.now(),
+            backlog=loop.reporting.backlog,
         )
+
+
+def _concurrency(given: int | None, queues: Mapping[str, int] | None) -> int:
+    if given is not None and (isinstance(given, bool) or not isinstance(given, int)):
+        raise InvalidDefinition("max_concurrency", f"must be a whole number, not {given!r}")
+    if given is not None and given < 1:
+        raise InvalidDefinition("max_concurrency", f"must be at least 1, not {given}")
+    if queues is None:
+        return 100 if given is None else given
+    total = sum(queues.values())
+    if given not in (None, total):
+        raise InvalidDefinition(
+            "max_concurrency",
+            f"the numbers of queues make {total} in all, not {given}: leave it out",
+        )
+    return total
 
 
 @frozen

@@ -58,6 +58,12 @@ NASTY = (
 )
 """What stores get wrong more often than other text."""
 
+_ERRORS: tuple[type[BaseException] | str, ...] = (
+    *(ValueError, TimeoutError, SystemExit, LookupError),
+    *("a_module.Outer.Inner", "b.f.<locals>.Gone", "ünï.Cödé"),
+)
+"""Exception types as policies name them."""
+
 LONG = ("k" * 255, "é" * 255, "\U0001f600" * 255)
 """Texts of the greatest length, which chance seldom makes: characters of one to four bytes."""
 
@@ -133,13 +139,28 @@ def policies() -> st.SearchStrategy[Policy]:
         st.builds(CatchUp, st.integers(1, 10_000), st.none() | durations()),
         st.builds(Drop, durations(timedelta(microseconds=1))),
     )
+    errors = st.lists(st.sampled_from(_ERRORS), min_size=1, max_size=3)
+    which: st.SearchStrategy[dict[str, Any]] = st.dictionaries(
+        st.sampled_from(("never", "only")), errors, max_size=1
+    )
+    waits = st.fixed_dictionaries(
+        {},
+        optional={
+            "attempts": st.integers(1, 1_000_000),
+            "backoff": durations(timedelta(0)),
+            "factor": st.floats(1, 1000),
+            "maximum": durations(timedelta(0)),
+        },
+    )
+    waits |= st.fixed_dictionaries(
+        {"delays": st.lists(durations(timedelta(0)), min_size=1, max_size=3)},
+        optional={"attempts": st.integers(4, 1_000_000)},
+    )
     retries = st.builds(
-        Retry,
-        attempts=st.integers(1, 1_000_000),
-        backoff=durations(timedelta(0)),
-        factor=st.floats(1, 1000),
-        maximum=durations(timedelta(0)),
-        jitter=st.floats(0, 1),
+        lambda waits, jitter, which: Retry(jitter=jitter, **waits, **which),
+        waits,
+        st.floats(0, 1),
+        which,
     )
     return st.builds(
         Policy,
@@ -153,6 +174,7 @@ def policies() -> st.SearchStrategy[Policy]:
         pause_after=st.none() | st.integers(1, 1_000_000),
         keep_finished=st.none() | durations(timedelta(0)),
         keep_executions=st.none() | st.just("default") | durations(timedelta(0)),
+        overdue=st.none() | durations(),
     )
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
-from attrs import frozen
+from attrs import define, field, frozen
 
-from sched_core._model.execution import Execution, Kind, Status
-from sched_core._model.job import Job
+from sched_core._model.execution import DEFAULT_QUEUE, Execution, Kind, Progress, Status
+from sched_core._model.job import REST, Job
 from sched_core._model.occurrence import CancelMark, Pending, Standing
 from sched_core._support.values import quick
 
@@ -31,6 +31,8 @@ class Hold:
         keep: How long its executions are kept; ``None`` without end.
         alone_at: Since when its worker has run nothing else at the same time; ``None`` where the
             worker runs other jobs, too.
+        queue: The job's queue when it was claimed.
+        progress: The newest progress that a renewal brought.
         cancel: The mark that a removal of the job has left: the run is to be cancelled.
     """
 
@@ -44,7 +46,19 @@ class Hold:
     pending: Pending | None
     keep: timedelta | None
     alone_at: datetime | None = None
+    queue: str = DEFAULT_QUEUE
+    progress: Progress | None = None
     cancel: CancelMark | None = None
+
+    @property
+    def key(self) -> str | None:
+        """The idempotency key of the occurrence; ``None`` for a claim that ends a pause."""
+        return None if self.pending is None else f"{self.uid}:{self.pending.number}"
+
+    @property
+    def attempt(self) -> int:
+        """The number of the attempt that it is for, counted from 1; 0 if it ends a pause."""
+        return 0 if self.pending is None else self.pending.attempts + 1
 
 
 @quick
@@ -71,13 +85,74 @@ class Claim:
 
 @frozen
 class Room:
-    """How many more jobs a worker can take.
+    """Which jobs a worker can take, and how many more.
 
     Attributes:
         limit: The most jobs to claim. Where it is 0, lost claims end all the same.
+        queues: The queues that the worker serves, and the most jobs of each to claim; ``None`` for
+            all queues, without a limit of their own. ``"*"`` stands for all that are not named, and
+            its number is for these together.
+        accepts: Tells by a job's id whether this worker may take it; ``None`` for any job. It
+            answers quickly and calls nothing. Where it says no, the job is passed over.
     """
 
     limit: int
+    queues: Mapping[str, int] | None = None
+    accepts: Callable[[str], bool] | None = None
+
+    @property
+    def takes_any(self) -> bool:
+        """Whether it takes jobs of every queue and id."""
+        return self.queues is None and self.accepts is None
+
+    def lane(self, queue: str) -> str | None:
+        """Return the name in ``queues`` under which a queue's jobs count.
+
+        ``None``: the worker does not serve it. Without ``queues`` all count under ``"*"``.
+        """
+        if self.queues is None:
+            return REST
+        if queue in self.queues:
+            return queue
+        return REST if REST in self.queues else None
+
+    def most(self, lane: str) -> int:
+        """Return how many jobs to claim under a name of ``queues``, at most ``limit``."""
+        return self.limit if self.queues is None else min(self.queues[lane], self.limit)
+
+
+@define
+class Filling:
+    """How much of a worker's room a search for due jobs has filled.
+
+    For backends that choose jobs in Python: offer each job, oldest first, until it :attr:`is_full`.
+    """
+
+    room: Room
+    _taken: int = 0
+    _by_lane: dict[str, int] = field(factory=dict)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further job fits."""
+        return self._taken >= self.room.limit
+
+    def fits(self, job_id: str, queue: str) -> bool:
+        """Whether a job fits into what is left."""
+        room = self.room
+        lane = room.lane(queue)
+        return (
+            not self.is_full
+            and lane is not None
+            and self._by_lane.get(lane, 0) < room.most(lane)
+            and (room.accepts is None or room.accepts(job_id))
+        )
+
+    def add(self, queue: str) -> None:
+        """Count a job that fits as taken."""
+        lane = self.room.lane(queue) or REST
+        self._taken += 1
+        self._by_lane[lane] = self._by_lane.get(lane, 0) + 1
 
 
 @frozen
@@ -100,10 +175,12 @@ class Renewal:
     Attributes:
         claim: The claim as it was handed out or last renewed.
         alone: Whether its worker runs nothing else at the same time.
+        progress: The newest that the handler has told; ``None`` leaves what is stored.
     """
 
     claim: Claim
     alone: bool = False
+    progress: Progress | None = None
 
 
 @frozen
@@ -203,8 +280,13 @@ class Ended:
         reason: Why, in words for people.
         delay: The wait before the next attempt, of a snooze or of a failure that asks for one.
         retry: False for a failure that is final, whatever the policy.
+        error_types: The names of a failure's type of error and of its bases, by which the policy
+            says whether it is attempted again; none where there was no error.
         by_store: Whether it was interrupted by a failure of the store, and not by a stop: it is
             attempted again after a wait that grows.
+        traceback: Where a failure was raised.
+        log: What the handler has written by ``event.log``.
+        progress: The newest that it has told by ``event.progress``.
     """
 
     status: Status
@@ -212,6 +294,10 @@ class Ended:
     delay: timedelta | None = None
     retry: bool = True
     by_store: bool = False
+    error_types: tuple[str, ...] = ()
+    traceback: str | None = None
+    log: str | None = None
+    progress: Progress | None = None
 
 
 SUCCESS = Ended(Status.SUCCEEDED)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Mapping
 from datetime import datetime
 
 from attrs import field, frozen
 
 from sched_core._support.logger import type_name
+from sched_core._support.texts import storable
 from sched_core._support.values import quick
 
+DEFAULT_QUEUE = "default"
+"""The queue of every job that names none."""
 LONGEST_REASON = 2048
 """Bytes of UTF-8 in the reason of an execution."""
-
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class Kind(enum.Enum):
@@ -50,6 +50,23 @@ class Status(enum.Enum):
     """The claim was lost; never final."""
 
 
+@frozen
+class Progress:
+    """How far a handler has come, as it told by ``event.progress``.
+
+    Attributes:
+        done: How much is done, in a unit of the handler's own.
+        of: How much there is to do; ``None`` where the handler does not know.
+        text: What it does now, in words for people.
+        at: When it said so, by the clock that decides, in UTC.
+    """
+
+    done: float
+    of: float | None = None
+    text: str | None = None
+    at: datetime | None = None
+
+
 @quick
 @frozen(weakref_slot=False)
 class Execution:
@@ -75,6 +92,11 @@ class Execution:
         coalesced_until: The last of them.
         snoozes: How often the occurrence's handler had asked for later.
         expires_at: The moment from which on the backend may delete it.
+        queue: The job's queue at the time.
+        traceback: Where a failure was raised: at most 16 KiB of UTF-8.
+        log: What the handler wrote by ``event.log``: at most 16 KiB of UTF-8.
+        progress: The newest that the handler told by ``event.progress``.
+        metadata: The job's metadata as the run got it; ``None`` where there was none, or no run.
         actor: Who asked for the occurrence, or who cancelled, skipped, paused or removed it where
             this is what came of it.
         args: The arguments of the request that the occurrence came from.
@@ -99,6 +121,11 @@ class Execution:
     coalesced_until: datetime | None = None
     snoozes: int = 0
     expires_at: datetime | None = None
+    queue: str = DEFAULT_QUEUE
+    traceback: str | None = None
+    log: str | None = None
+    progress: Progress | None = None
+    metadata: Mapping[str, str] | None = field(default=None, hash=False)
     actor: str | None = None
     args: Mapping[str, str] | None = field(default=None, hash=False)
 
@@ -126,7 +153,7 @@ def describe(error: BaseException) -> str:
 
 def bounded(reason: str) -> str:
     """Cut a reason to 2 KiB of UTF-8 and replace NULs and lone surrogates."""
-    encoded = _UNSTORABLE.sub("\ufffd", reason).encode()
+    encoded = storable(reason).encode()
     if len(encoded) <= LONGEST_REASON:
         return encoded.decode()
     return encoded[: LONGEST_REASON - 3].decode(errors="ignore") + "…"

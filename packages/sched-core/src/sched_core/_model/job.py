@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from attrs import field, frozen
 
+from sched_core._model.execution import DEFAULT_QUEUE
 from sched_core._model.occurrence import Standing, State
 from sched_core._model.policy import DEFAULT, Policy
 from sched_core._support.values import quick
@@ -19,6 +20,8 @@ LONGEST_TEXT = 255
 """The most characters in an id, a name or a group."""
 RESERVED = "sched:"
 """Ids that begin with it are this package's own records: never due, never listed."""
+REST = "*"
+"""Stands for all queues that a worker does not name."""
 LARGEST_METADATA = 64 * 1024
 """The most bytes of UTF-8 in all keys and values together."""
 
@@ -59,6 +62,19 @@ def check_text(name: str, value: object) -> None:
     if not (value.isascii() and value.isprintable()) and (found := _UNPRINTABLE.search(value)):
         raise InvalidDefinition(
             name, f"must not contain the control character {found.group()!r}; remove it"
+        )
+
+
+def check_queue(value: object, name: str = "queue") -> None:
+    """Refuse what cannot be a queue of jobs.
+
+    Raises:
+        InvalidDefinition: It is no text that :func:`check_text` takes, or is ``"*"``.
+    """
+    check_text(name, value)
+    if value == REST:
+        raise InvalidDefinition(
+            name, f"must be a queue's own name: {REST!r} stands for all queues that are not named"
         )
 
 
@@ -111,6 +127,8 @@ class JobSpec:
         metadata: Handed to the handler; at most 64 KiB. Kept as a read-only copy.
         policy: How occurrences are treated.
         group: The set of jobs that ``sync_jobs`` keeps it in.
+        queue: Which workers may take the job: those that serve this queue. 255 characters at most;
+            ``"*"`` is no queue, but the name for all others in ``Scheduler(queues=…)``.
 
     Raises:
         InvalidDefinition: A field is out of bounds; the message names it and the remedy.
@@ -122,6 +140,7 @@ class JobSpec:
     metadata: Mapping[str, str] = field(factory=dict, converter=_copied, hash=False)
     policy: Policy = DEFAULT
     group: str | None = None
+    queue: str = DEFAULT_QUEUE
 
     def __attrs_post_init__(self) -> None:
         check_text("id", self.id)
@@ -139,6 +158,8 @@ class JobSpec:
             raise InvalidDefinition("policy", f"must be a Policy, not {shown(self.policy)}")
         if self.group is not None:
             check_text("group", self.group)
+        if self.queue != DEFAULT_QUEUE:
+            check_queue(self.queue)
 
 
 @quick
@@ -180,3 +201,8 @@ class Job:
     def next_run(self) -> datetime | None:
         """The nominal moment of the schedule's occurrence that is next, or under way."""
         return self.standing.next_run
+
+    @property
+    def running(self) -> bool:
+        """Whether a worker had it when it was read."""
+        return self.held is not None

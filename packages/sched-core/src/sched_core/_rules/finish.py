@@ -8,7 +8,7 @@ from sched_core._model.claim import Claim, Decision, Ended, Start
 from sched_core._model.execution import Execution, Kind, Status
 from sched_core._model.job import Job
 from sched_core._model.occurrence import CancelMark, Gap, Pause, Pending, Standing
-from sched_core._model.policy import Policy, Retry, backoff
+from sched_core._model.policy import Policy, Retry, backoff, retried
 from sched_core._rules.grid import (
     NONE_BEHIND,
     Behind,
@@ -106,6 +106,11 @@ def finish(
         behind.last,
         0 if told is None else told.snoozes,
         expiry(kept(policy, gap), now),
+        claimed.spec.queue,
+        ended.traceback,
+        ended.log,
+        ended.progress,
+        claimed.spec.metadata or None,
         actor,
         start.args,
     )
@@ -180,7 +185,7 @@ def _next_attempt(
             # As early as it was: a clock that is set back must not make it wait.
             due = min(now, one.due_at)
         again = evolve(one, attempts=start.attempt, due_at=due)
-    elif status is Status.FAILED and ended.retry and one.failures + 1 < policy.retry.attempts:
+    elif status is Status.FAILED and _may_be_retried(ended, one, policy.retry):
         failures = one.failures + 1
         wait = ended.delay
         if wait is None:
@@ -192,6 +197,17 @@ def _next_attempt(
         return None
     again = evolve(again, lost=0, began_at=one.began_at or claim.claimed_at)
     return waiting(again, again.due_at, start.deadline)
+
+
+def _may_be_retried(ended: Ended, one: Pending, retry: Retry) -> bool:
+    """Return whether another attempt follows a failure.
+
+    A handler that says when (RetryAfter) asks for it: the type of its error plays no role.
+    """
+    if not ended.retry or one.failures + 1 >= retry.attempts:
+        return False
+    asked = ended.status is Status.FAILED and ended.delay is not None
+    return asked or retried(retry, ended.error_types)
 
 
 def waiting(one: Pending, until: datetime, deadline: datetime | None) -> Pending:

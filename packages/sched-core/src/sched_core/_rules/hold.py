@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from attrs import evolve
 
 from sched_core._model.claim import Claim, Hold, Settlement
-from sched_core._model.execution import Execution, Status
+from sched_core._model.execution import Execution, Progress, Status
 from sched_core._model.job import Job
 from sched_core._model.occurrence import CancelMark, Pending
 from sched_core._model.policy import share
@@ -29,10 +29,19 @@ def held(
     """Return the stored claim for an occurrence, or for the end of a pause."""
     until = instant_after(now, lease)
     keep = kept(job.spec.policy)
-    return Hold(job.spec.id, job.uid, token, worker, now, now, until, one, keep)
+    return Hold(
+        job.spec.id, job.uid, token, worker, now, now, until, one, keep, None, job.spec.queue
+    )
 
 
-def renewed(hold: Hold, now: datetime, lease: timedelta, *, alone: bool = False) -> Hold:
+def renewed(
+    hold: Hold,
+    now: datetime,
+    lease: timedelta,
+    *,
+    alone: bool = False,
+    progress: Progress | None = None,
+) -> Hold:
     """Return the stored claim with a longer lease.
 
     Args:
@@ -40,10 +49,12 @@ def renewed(hold: Hold, now: datetime, lease: timedelta, *, alone: bool = False)
         now: The present moment, by the clock that decides.
         lease: How long it lives from now on.
         alone: Whether its worker runs nothing else.
+        progress: The newest that the handler has told; ``None`` leaves what is stored.
     """
     until = max(hold.expires_at, instant_after(now, lease))
     since = (hold.alone_at or now) if alone else None
-    return evolve(hold, renewed_at=now, expires_at=until, alone_at=since)
+    told = hold.progress if progress is None else progress
+    return evolve(hold, renewed_at=now, expires_at=until, alone_at=since, progress=told)
 
 
 def is_held_by(hold: Hold | None, claim: Claim) -> bool:

@@ -10,6 +10,7 @@ from sched_core._model.job import Job
 from sched_core._model.occurrence import Pending
 from sched_core._model.policy import KEPT, KEPT_GAPS, Policy
 from sched_core._rules.grid import Behind, following, passed
+from sched_core._support.values import evolve
 from sched_core.clock import LAST, instant_after
 from sched_core.schedule import counts_from_end
 
@@ -65,7 +66,8 @@ def final_execution(
 ) -> Execution:
     """Return the final execution of an occurrence that no attempt decided."""
     keep = kept(job.spec.policy, gap_after(job, one, behind.last, now))
-    return _record(job.spec.id, job.uid, one, 0, status, now, claim, keep, reason, behind)
+    queue = job.spec.queue
+    return _record(job.spec.id, job.uid, one, 0, status, now, claim, keep, queue, reason, behind)
 
 
 def execution_of_passed(
@@ -89,7 +91,10 @@ def execution_of_hold(
 ) -> Execution:
     """Return an execution of a stored claim's occurrence, even where its job is gone."""
     behind = Behind() if attempt else Behind(one.coalesced, one.coalesced_until)
-    return _record(hold.job_id, hold.uid, one, attempt, status, now, hold, hold.keep, None, behind)
+    execution = _record(
+        hold.job_id, hold.uid, one, attempt, status, now, hold, hold.keep, hold.queue, None, behind
+    )
+    return evolve(execution, progress=hold.progress) if attempt else execution
 
 
 def _record(
@@ -101,6 +106,7 @@ def _record(
     now: datetime,
     by: Claim | Hold | None,
     keep: timedelta | None,
+    queue: str,
     reason: str | None = None,
     behind: Behind = Behind(),  # noqa: B008 -- immutable
 ) -> Execution:
@@ -124,6 +130,7 @@ def _record(
         coalesced_until=behind.last,
         snoozes=one.snoozes,
         expires_at=expiry(keep, now),
+        queue=queue,
         actor=one.actor,
         args=one.args,
     )

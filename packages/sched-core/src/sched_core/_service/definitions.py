@@ -268,7 +268,12 @@ def _readable(stored: Job | Undecodable) -> Job:
 
 
 def changes_of(
-    schedule: object, name: object, metadata: object, policy: object, group: object
+    schedule: object,
+    name: object,
+    metadata: object,
+    policy: object,
+    group: object,
+    queue: object,
 ) -> dict[str, Any]:
     """Return the fields that are to be changed, by name."""
     given = {
@@ -277,6 +282,7 @@ def changes_of(
         "metadata": metadata,
         "policy": policy,
         "group": group,
+        "queue": queue,
     }
     return {field: value for field, value in given.items() if value is not UNSET}
 
@@ -288,6 +294,7 @@ def spec_of(
     metadata: Mapping[str, str] | None,
     policy: Policy | None,
     group: str | None,
+    queue: str,
 ) -> JobSpec:
     """Return the definition that the arguments of a scheduler's method describe."""
     return JobSpec(
@@ -297,4 +304,5 @@ def spec_of(
         {} if metadata is None else metadata,
         Policy() if policy is None else policy,
         group,
+        queue,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from sched_core._model.execution import Execution
+from sched_core._model.execution import DEFAULT_QUEUE, Execution
 from sched_core._model.job import Job
 from sched_core._model.policy import Policy
 from sched_core._service.definitions import UNSET, Definitions, Unset, changes_of, spec_of
@@ -32,9 +32,10 @@ class JobsInTransaction:
         metadata: Mapping[str, str] | None = None,
         policy: Policy | None = None,
         group: str | None = None,
+        queue: str = DEFAULT_QUEUE,
     ) -> Job:
         """Declare a job: add it, or change it if its definition differs."""
-        spec = spec_of(id, schedule, name, metadata, policy, group)
+        spec = spec_of(id, schedule, name, metadata, policy, group, queue)
         return await self._definitions.ensure(spec)
 
     async def submit_job(
@@ -46,13 +47,14 @@ class JobsInTransaction:
         metadata: Mapping[str, str] | None = None,
         policy: Policy | None = None,
         group: str | None = None,
+        queue: str = DEFAULT_QUEUE,
     ) -> Job:
         """Add a job.
 
         Raises:
             JobAlreadyExists: The id is taken. The transaction can continue.
         """
-        spec = spec_of(id, schedule, name, metadata, policy, group)
+        spec = spec_of(id, schedule, name, metadata, policy, group, queue)
         return (await self._definitions.submit([spec]))[0]
 
     async def update_job(
@@ -64,6 +66,7 @@ class JobsInTransaction:
         metadata: Mapping[str, str] | Unset = UNSET,
         policy: Policy | Unset = UNSET,
         group: str | Unset | None = UNSET,
+        queue: str | Unset = UNSET,
     ) -> Job:
         """Change the given fields and keep the others.
 
@@ -71,7 +74,7 @@ class JobsInTransaction:
             JobNotFound: There is no such job.
         """
         return await self._definitions.update(
-            id, changes_of(schedule, name, metadata, policy, group)
+            id, changes_of(schedule, name, metadata, policy, group, queue)
         )
 
     async def remove_job(self, id: str) -> None:

@@ -19,9 +19,10 @@ from sched_core._service.definitions import Definitions
 from sched_core._service.names import PAGE, checked_actor, job_of, occurrence_of
 from sched_core.clock import Clock
 from sched_core.errors import ExecutionNotFound, InvalidDefinition, JobNotFound, shown
-from sched_core.ports import Backend, ExecutionQuery
+from sched_core.ports import Backend, ExecutionQuery, UndecodableExecution
 from sched_core.schedule import utc
 
+_REMOVED = "its job was removed, so it cannot be run again"
 Only = Literal["missed", "failed"]
 _STATUS = {"missed": Status.MISSED, "failed": Status.FAILED}
 
@@ -86,7 +87,7 @@ class Requests:
 
         def ask(job: Job, now: datetime) -> Requested:
             if job.uid != found.uid:
-                raise ExecutionNotFound(execution_id)
+                raise ExecutionNotFound(execution_id, _REMOVED)
             if job.standing.find(found.number) is not None:
                 key = occurrence_key(found.uid, found.number)
                 raise InvalidDefinition(
@@ -104,7 +105,7 @@ class Requests:
         """Return an execution of a stored job, after the job's id.
 
         Raises:
-            ExecutionNotFound: There is none.
+            ExecutionNotFound: There is none, it cannot be read, or its job was removed.
             InvalidDefinition: It is no execution's id.
         """
         check_text("execution_id", execution_id)
@@ -114,12 +115,16 @@ class Requests:
                 "execution_id",
                 f"must be the id of an execution, uid:number:attempt, not {shown(execution_id)}",
             )
-        job = await job_of(self._backend, occurrence_of(key, "execution_id").uid)
-        if job is not None:
-            async for one in self._history(ExecutionQuery(job_id=job.id)):
-                if one.id == execution_id:
-                    return job.id, one
-        raise ExecutionNotFound(execution_id)
+        uid = occurrence_of(key, "execution_id").uid
+        found = await self._backend.execution(execution_id)
+        if found is None:
+            raise ExecutionNotFound(execution_id)
+        if isinstance(found, UndecodableExecution):
+            raise ExecutionNotFound(execution_id, f"it cannot be read here: {found.reason}")
+        job = await job_of(self._backend, uid)
+        if job is None:
+            raise ExecutionNotFound(execution_id, _REMOVED)
+        return job.id, found
 
     async def backfill(
         self,

@@ -20,7 +20,7 @@ from sched_core import (
 )
 from sched_testkit._histories.commands import Commands
 from sched_testkit._histories.stage import SchedulerProcess, Stage
-from sched_testkit._oracle.attempts import Call, CallState
+from sched_testkit._oracle.calls import Call, CallState
 from sched_testkit._oracle.narration import seconds
 
 ENDS = ("succeeds", "fails", "snoozes", "asks for another attempt", "discards")
@@ -35,6 +35,10 @@ STATES = {
 
 class Planned(Exception):
     """A handler was told to fail."""
+
+
+class PlannedAgain(Planned):
+    """A handler was told to fail at an even attempt, which policies can tell from an odd one."""
 
 
 @define(frozen=True)
@@ -62,10 +66,10 @@ class HandlerAction:
         asks = self.ends in {"snoozes", "asks for another attempt"}
         return timedelta(seconds=self.after) if asks else None
 
-    def end(self) -> None:
+    def end(self, event: JobEvent) -> None:
         """End as planned: raise, or return."""
         if self.ends == "fails":
-            raise Planned("as planned")
+            raise (Planned if event.attempt % 2 else PlannedAgain)("as planned")
         if self.ends == "snoozes":
             raise Snooze(self.after)
         if self.ends == "asks for another attempt":
@@ -131,19 +135,26 @@ class Handlers:
             if not isinstance(error, Exception):
                 self._ended(call, process.cancelled_means)
             elif isinstance(error, Planned | Snooze | RetryAfter | Discard):
-                self._ended(call, act.state, act.wait)
+                self._ended(call, act.state, type(error), act.wait)
             else:
                 self._stage.verdicts.append(error)
-                self._ended(call, CallState.FAILED)
+                self._ended(call, CallState.FAILED, type(error))
             raise
         # A handler whose time is up, or whose claim is lost, returns without effect.
         is_cancelled = event.cancelled and process.cancelled_means is not CallState.INTERRUPTED
         self._ended(call, process.cancelled_means if is_cancelled else CallState.SUCCEEDED)
 
-    def _ended(self, call: Call | None, state: CallState, wait: timedelta | None = None) -> None:
+    def _ended(
+        self,
+        call: Call | None,
+        state: CallState,
+        raised: type[BaseException] | None = None,
+        wait: timedelta | None = None,
+    ) -> None:
         if call is not None:
+            now = self._stage.clock.now()
             with self._stage.noting():
-                self._stage.oracle.attempts.ended(call, state, self._stage.clock.now(), wait)
+                self._stage.oracle.attempts.ended(call, state, now, raised, wait)
 
     async def _hang_on(self, event: JobEvent) -> None:
         self.hanging = event
@@ -176,4 +187,4 @@ class Handlers:
                 await self._commands.pause(index, job_id, None)
             elif act.does in {"trigger", "skip the next of"}:
                 await self._commands.operate(index, act.does, job_id)
-        act.end()
+        act.end(event)

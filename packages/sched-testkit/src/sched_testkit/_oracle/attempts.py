@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from enum import StrEnum
 
 from attrs import Factory, define
 
-from sched_core import Claim, Execution, JobEvent, JobSpec, Kind, Policy, Retry, Status
+from sched_core import Claim, Execution, JobEvent, Kind, Policy, Status
+from sched_testkit._oracle.calls import (
+    ALWAYS_WRITTEN,
+    ENDS,
+    FAILURES,
+    Call,
+    CallState,
+    backoff,
+    failures_allowed,
+)
 from sched_testkit._oracle.claims import Claims
 from sched_testkit._oracle.incarnations import Incarnation
 from sched_testkit._oracle.known import Known
@@ -16,98 +24,6 @@ from sched_testkit._oracle.lateness import expect_allowed, is_plain, jitter_frac
 from sched_testkit._oracle.observed import Key
 from sched_testkit._oracle.starts import Start, Starts
 from sched_testkit._oracle.violation import Violation, at
-
-
-class CallState(StrEnum):
-    """How a call of the handler has ended, as far as the oracle saw it."""
-
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    DISCARDED = "discarded"
-    """It failed, and asked for no further attempt."""
-    SNOOZED = "snoozed"
-    INTERRUPTED = "interrupted"
-    CANCELLED = "cancelled"
-    """It was cancelled; the execution will say what for."""
-    LOST = "lost"
-    CRASHED = "crashed"
-
-
-ENDS = {
-    Status.SUCCEEDED: {CallState.SUCCEEDED},
-    Status.FAILED: {CallState.FAILED, CallState.DISCARDED, CallState.LOST},
-    Status.INTERRUPTED: {CallState.INTERRUPTED},
-    Status.CANCELLED: {
-        CallState.LOST,
-        CallState.FAILED,
-        CallState.DISCARDED,
-        CallState.SNOOZED,
-        CallState.INTERRUPTED,
-        CallState.CANCELLED,
-    },
-}
-"""How the call may have ended where its attempt has this status.
-
-A call counts as lost where the handler was cancelled, whatever the reason was.
-"""
-FAILURES = {CallState.FAILED, CallState.DISCARDED}
-ALWAYS_WRITTEN = {CallState.SUCCEEDED, *FAILURES, CallState.INTERRUPTED}
-ASKS = {CallState.SNOOZED, CallState.FAILED}
-"""How a call may have ended whose handler says when it is to be called again."""
-
-
-@define(eq=False)
-class Call:
-    """A call of the handler.
-
-    Attributes:
-        event: The event that the handler got.
-        uid: The incarnation of the job.
-        number: The number of the occurrence.
-        worker: The worker that called it.
-        spec: The definition under which it ran last.
-        state: How it has ended.
-        ended_at: The moment at which it has ended.
-        wait: How long the handler asked to wait until it is called again.
-        failures: The number of failed attempts of the occurrence so far.
-        snoozes: The number of snoozes of the occurrence before it.
-        settled: Whether the settlement of its claim was written.
-        execution: The execution that was written for it.
-    """
-
-    event: JobEvent
-    uid: str
-    number: int
-    worker: str
-    spec: JobSpec
-    state: CallState = CallState.RUNNING
-    ended_at: datetime | None = None
-    wait: timedelta | None = None
-    failures: int = 0
-    snoozes: int = 0
-    settled: bool = False
-    execution: Execution | None = None
-
-    def __str__(self) -> str:
-        return f"attempt {self.event.attempt} at {self.uid}:{self.number}"
-
-    @property
-    def has_snoozed(self) -> bool:
-        """Whether the handler asked for later, and that was written: it is to be called again."""
-        return self.state is CallState.SNOOZED and self.settled
-
-    @property
-    def snoozes_after(self) -> int:
-        """The number of snoozes of the occurrence, with its own."""
-        return self.snoozes + self.has_snoozed
-
-    @property
-    def due_again(self) -> datetime | None:
-        """The moment for which the handler asked to be called again, where that was written."""
-        if self.wait is None or self.ended_at is None or not self.settled:
-            return None
-        return self.ended_at + self.wait if self.state in ASKS else None
 
 
 @define
@@ -166,6 +82,7 @@ class Attempts:
             event.attempt,
             event.coalesced,
             event.coalesced_until,
+            args=dict(event.args) or None,
         )
         self.starts.start(hold.claim.job, start, now, hold.seen)
         same = earlier is not None and earlier.event.attempt == event.attempt
@@ -207,7 +124,9 @@ class Attempts:
         if due is None and failed and earlier.ended_at is not None:
             wait = min(backoff(earlier, each.retry) for each in self._policies(earlier))
             due = earlier.ended_at + wait
-        if due is not None and call.event.started_at < due and not self.known.set_back:
+        if (call.uid, call.number) in self.starts.observed.hurried or self.known.set_back:
+            return
+        if due is not None and call.event.started_at < due:
             asked = "its snooze was over" if earlier.has_snoozed else "its retry was due"
             raise Violation(f"{what} before {asked} at {at(due)}")
 
@@ -240,7 +159,12 @@ class Attempts:
     # -- calls end
 
     def ended(
-        self, call: Call, state: CallState, now: datetime, wait: timedelta | None = None
+        self,
+        call: Call,
+        state: CallState,
+        now: datetime,
+        raised: type[BaseException] | None = None,
+        wait: timedelta | None = None,
     ) -> None:
         """Note that the handler has returned or raised, or was cancelled.
 
@@ -248,11 +172,13 @@ class Attempts:
             call: The call.
             state: How it has ended.
             now: The moment by the clock.
+            raised: The type of what the handler has raised.
             wait: How long the handler asks to wait until it is called again.
         """
         self.known.next_seq()
         if call.state is CallState.RUNNING:
-            call.state, call.ended_at, call.wait = state, now, wait
+            call.state, call.ended_at, call.raised, call.wait = state, now, raised, wait
+            self.starts.observed.hurried.discard((call.uid, call.number))
             call.failures += state in FAILURES
             call.spec = self.known.incarnations[call.uid].spec or call.spec
 
@@ -328,6 +254,8 @@ class Attempts:
         if call.state not in ENDS[found.status]:
             raise Violation(f"{what}, but the handler {call.state}")
         self._expect_snoozes(found, call.snoozes)
+        if dict(found.args or {}) != dict(event.args):
+            raise Violation(f"{what} was asked with {found.args}, and called with {event.args}")
         if found.status is Status.FAILED:
             self._judge_failure(found, call, what)
         call.execution = found
@@ -338,14 +266,17 @@ class Attempts:
             if not found.final:
                 raise Violation(f"{what} must be the last: the handler asked for no further one")
             return
-        allowed, incarnation = call.spec.policy.retry.attempts, self.known.incarnations[found.uid]
+        incarnation = self.known.incarnations[found.uid]
+        timed_out = (found.reason or "").startswith("timeout")
+        raised = TimeoutError if timed_out else call.raised
+        allowed = failures_allowed(call.spec.policy.retry, raised)
         untouched = (
             incarnation.removed is None and len(incarnation.eras) == 1 and not incarnation.edits
         )
         if found.final and call.failures < allowed and untouched:
             raise Violation(f"{what}: failure {call.failures} of {allowed} must not be the last")
         # A run that is edited ends by the policy that is stored then.
-        allowed = max(each.retry.attempts for each in self._policies(call))
+        allowed = max(failures_allowed(each.retry, raised) for each in self._policies(call))
         if not found.final and call.failures >= allowed:
             raise Violation(f"{what}: failure {call.failures} of {allowed} must be the last")
 
@@ -372,12 +303,3 @@ class Attempts:
         for call in self.calls.values():
             if call.execution is None and call.state in ALWAYS_WRITTEN:
                 raise Violation(f"{call} of {call.event.id!r} {call.state}, and has no execution")
-
-
-def backoff(call: Call, retry: Retry) -> timedelta:
-    """Return how long the retry after a failed call waits, by that policy."""
-    delay = retry.backoff
-    for _ in range(call.failures - 1):
-        delay = min(delay * retry.factor, retry.maximum)
-    delay = min(delay, retry.maximum)
-    return delay * (1 + retry.jitter * jitter_fraction(f"{call.event.key}:{call.event.attempt}"))

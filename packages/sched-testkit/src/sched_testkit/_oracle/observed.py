@@ -28,6 +28,7 @@ class Observed:
         lost: The moment at which its last attempt was lost, unless a later one ended otherwise.
         fatal: Occurrences whose lost claim was the last that may be lost.
         asked: The moment for which a handler has asked to be called again.
+        hurried: Occurrences that were to be attempted at once since their last call has ended.
     """
 
     finals: dict[Key, tuple[int, Execution]] = Factory(dict)
@@ -39,6 +40,7 @@ class Observed:
     lost: dict[Key, datetime] = Factory(dict)
     fatal: set[Key] = Factory(set)
     asked: dict[Key, datetime] = Factory(dict)
+    hurried: set[Key] = Factory(set)
 
     def copy(self) -> Observed:
         """Return an independent copy."""
@@ -53,6 +55,7 @@ class Observed:
             lost=dict(self.lost),
             fatal=set(self.fatal),
             asked=dict(self.asked),
+            hurried=set(self.hurried),
         )
 
     def name(self, key: Key, kind: Kind, moment: datetime) -> None:
@@ -68,6 +71,12 @@ class Observed:
         """Forget which claims were lost: an edit says how many may be lost from now on."""
         self.fatal = {key for key in self.fatal if key[0] != uid}
         self.lost = {key: moment for key, moment in self.lost.items() if key[0] != uid}
+
+    def hurry(self, key: Key) -> None:
+        """Forget what an occurrence waits for: it is to be attempted at once."""
+        self.hurried.add(key)
+        self.lost.pop(key, None)
+        self.asked.pop(key, None)
 
     def is_cancelled_ahead(self, found: Execution) -> bool:
         """Whether an occurrence of the schedule was cancelled before its moment had come."""

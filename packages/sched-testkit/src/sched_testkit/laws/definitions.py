@@ -389,9 +389,11 @@ async def every_kind_and_policy_is_kept(bench: Bench) -> None:
             pause_after=1_000_000,
             keep_finished=None,
             keep_executions=long,
+            overdue=tick,
         ),
         Policy(misfire=Drop(tick), overlap="cancel", keep_executions=None),
-        Policy(misfire=CatchUp(1)),
+        Policy(misfire=CatchUp(1), retry=Retry(delays=(tick, long), never=(ValueError, "a.B"))),
+        Policy(retry=Retry(2, only=("ünï.Cödé", TimeoutError))),
         Policy(misfire=Coalesce(), timeout=long),
     ]
     odd = timedelta(seconds=1) + tick

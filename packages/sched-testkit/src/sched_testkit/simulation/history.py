@@ -26,14 +26,20 @@ from sched_core import (
 )
 from sched_core._runtime.loop import AFTER_STEP
 from sched_core.memory import MemoryStore
-from sched_testkit._oracle.attempts import Call, CallState
+from sched_testkit._oracle.calls import Call, CallState
 from sched_testkit._oracle.violation import Violation
 from sched_testkit._stories.entry import pendings
 from sched_testkit.simulation.clock import ProcessClock, SimulatedClock, SimulatedProcess
 from sched_testkit.simulation.loop import SimulatedLoop, Stuck
 from sched_testkit.simulation.network import CALM, Network, Weather, remote
 from sched_testkit.simulation.observer import Command, Observer, Outcome, commanded
-from sched_testkit.simulation.operator import WHOLE, Operator, Repertoire
+from sched_testkit.simulation.operator import (
+    WHOLE,
+    Operator,
+    Planned,
+    PlannedAgain,
+    Repertoire,
+)
 
 S = timedelta(seconds=1)
 IDS = ("a", "b", "c", "d")
@@ -46,10 +52,6 @@ LATE = 7 * S
 """A job that is due for longer at the end of the calm, and unclaimed, was forgotten."""
 
 logger = logging.getLogger("sched_core")
-
-
-class Planned(Exception):
-    """A handler was told to fail."""
 
 
 @frozen
@@ -173,11 +175,11 @@ class SimulatedHistory:
         self.outcome.runs += 1
         call = self._called(event)
         self._observer.noted(process, "runs", f"{event.id} {event.key} attempt {event.attempt}")
-        end, wait = CallState.CANCELLED, None
+        end, wait, error = CallState.CANCELLED, None, None
         try:
             if not self._quiet:
                 await self._act(running, event)
-            end, error = self._planned()
+            end, error = self._planned(event)
             if isinstance(error, Snooze | RetryAfter):
                 wait = error.delay
             if error is not None:
@@ -186,7 +188,8 @@ class SimulatedHistory:
             if call is not None and not running.process.dead:
                 until = "" if wait is None else f" again in {wait.total_seconds():g} s"
                 self._observer.noted(process, end, event.key + until)
-                self._oracle.attempts.ended(call, end, self._clock.now(), wait)
+                raised = None if error is None else type(error)
+                self._oracle.attempts.ended(call, end, self._clock.now(), raised, wait)
 
     def _called(self, event: JobEvent) -> Call | None:
         try:
@@ -195,7 +198,7 @@ class SimulatedHistory:
             self._observer.found(str(wrong))
             return None
 
-    def _planned(self) -> tuple[CallState, Exception | None]:
+    def _planned(self, event: JobEvent) -> tuple[CallState, Exception | None]:
         """Return how a handler ends, and what it raises."""
         chance, asks = self._chance, self._repertoire.handlers_ask
         what = 1.0 if self._quiet else chance.random()
@@ -204,7 +207,8 @@ class SimulatedHistory:
                 return CallState.FAILED, RetryAfter(chance.choice(WAITS), "as planned")
             if asks and chance.random() < 0.3:
                 return CallState.DISCARDED, Discard("as planned")
-            return CallState.FAILED, Planned("as planned")
+            kind = Planned if event.attempt % 2 else PlannedAgain
+            return CallState.FAILED, kind("as planned")
         if asks and what < 0.4:
             return CallState.SNOOZED, Snooze(chance.choice(WAITS))
         return CallState.SUCCEEDED, None
