@@ -246,7 +246,8 @@ class Accounting:
         """Expect an execution for each moment of a range, or one for the rest."""
         # Asked for again, it is the same request, of the schedule that it was asked for with.
         span = asked.since, asked.until
-        first = min(one.seq for one in incarnation.requests if (one.since, one.until) == span)
+        asked_for = [one for one in incarnation.requests if one.kind is Kind.BACKFILLED]
+        first = min(one.seq for one in asked_for if (one.since, one.until) == span)
         era = incarnation.era_at(first)
         if asked.until is None or asked.since is None:
             return
@@ -264,7 +265,7 @@ class Accounting:
                 )
                 for each in mine
             )
-            ranges = {(one.number, one.since, one.until) for one in incarnation.requests}
+            ranges = {(one.number, one.since, one.until) for one in asked_for}
             most = sum(
                 since is not None and until is not None and since <= moment <= until
                 for _, since, until in ranges

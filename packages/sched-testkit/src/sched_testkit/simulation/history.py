@@ -16,7 +16,6 @@ from attrs import define, field, frozen
 from sched_core import (
     Backend,
     BackendError,
-    Discard,
     Execution,
     JobEvent,
     MemoryBackend,
@@ -30,23 +29,16 @@ from sched_testkit._oracle.calls import Call, CallState
 from sched_testkit._oracle.violation import Violation
 from sched_testkit._stories.entry import pendings
 from sched_testkit.simulation.clock import ProcessClock, SimulatedClock, SimulatedProcess
+from sched_testkit.simulation.endings import drawn
 from sched_testkit.simulation.loop import SimulatedLoop, Stuck
 from sched_testkit.simulation.network import CALM, Network, Weather, remote
 from sched_testkit.simulation.observer import Command, Observer, Outcome, commanded
-from sched_testkit.simulation.operator import (
-    WHOLE,
-    Operator,
-    Planned,
-    PlannedAgain,
-    Repertoire,
-)
+from sched_testkit.simulation.operator import WHOLE, Operator, Repertoire
 
 S = timedelta(seconds=1)
 IDS = ("a", "b", "c", "d")
 CALM_SECONDS = 12.0
 """Seconds without faults at the end: longer than every back-off and poll."""
-WAITS = (0.0, 0.5, 3.0, 10.0)
-"""Seconds after which a handler asks to be called again."""
 MOST_RUNS = 100
 LATE = 7 * S
 """A job that is due for longer at the end of the calm, and unclaimed, was forgotten."""
@@ -179,7 +171,11 @@ class SimulatedHistory:
         try:
             if not self._quiet:
                 await self._act(running, event)
-            end, error = self._planned(event)
+            end = CallState.SUCCEEDED
+            if not self._quiet:
+                end, error = drawn(self._chance, event, asks=self._repertoire.handlers_ask)
+            if error is None and event.cancelled:
+                end = CallState.CANCELLED  # it returns without effect
             if isinstance(error, Snooze | RetryAfter):
                 wait = error.delay
             if error is not None:
@@ -197,21 +193,6 @@ class SimulatedHistory:
         except Violation as wrong:
             self._observer.found(str(wrong))
             return None
-
-    def _planned(self, event: JobEvent) -> tuple[CallState, Exception | None]:
-        """Return how a handler ends, and what it raises."""
-        chance, asks = self._chance, self._repertoire.handlers_ask
-        what = 1.0 if self._quiet else chance.random()
-        if what < 0.25:
-            if asks and chance.random() < 0.4:
-                return CallState.FAILED, RetryAfter(chance.choice(WAITS), "as planned")
-            if asks and chance.random() < 0.3:
-                return CallState.DISCARDED, Discard("as planned")
-            kind = Planned if event.attempt % 2 else PlannedAgain
-            return CallState.FAILED, kind("as planned")
-        if asks and what < 0.4:
-            return CallState.SNOOZED, Snooze(chance.choice(WAITS))
-        return CallState.SUCCEEDED, None
 
     async def _act(self, running: _Running, event: JobEvent) -> None:
         chance, process = self._chance, running.process

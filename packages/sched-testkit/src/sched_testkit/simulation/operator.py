@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from sched_core import (
     BackendError,
@@ -15,12 +15,15 @@ from sched_core import (
     Coalesce,
     Cron,
     Drop,
+    ExecutionNotFound,
     FixedDelay,
     Interval,
     InvalidDefinition,
     JobAlreadyExists,
     JobNotFound,
     JobSpec,
+    NothingToCancel,
+    NothingToRetry,
     NothingToSkip,
     Once,
     Policy,
@@ -29,11 +32,13 @@ from sched_core import (
     Scheduler,
 )
 from sched_testkit._oracle.narration import describe, show
+from sched_testkit._stories.entry import pendings
 from sched_testkit.simulation.clock import SimulatedClock, SimulatedProcess
+from sched_testkit.simulation.endings import PlannedAgain
 from sched_testkit.simulation.observer import Command, Observer, commanded
 
 S = timedelta(seconds=1)
-COMMANDS = (
+FIRST_COMMANDS = (
     "submit",
     "submit",
     "ensure",
@@ -47,6 +52,7 @@ COMMANDS = (
     "skip",
     "unskip",
 )
+COMMANDS = (*FIRST_COMMANDS, "cancel", "cancel", "retry", "ask", "rerun", "backfill")
 SCHEDULES: dict[str, Schedule | timedelta] = {
     "every 2 s": Interval(seconds=2),
     "every 7 s": Interval(seconds=7),
@@ -56,14 +62,6 @@ SCHEDULES: dict[str, Schedule | timedelta] = {
     "3 s after each run": FixedDelay(seconds=3),
     "cron": Cron("* * * * *"),
 }
-
-
-class Planned(Exception):
-    """A handler was told to fail."""
-
-
-class PlannedAgain(Planned):
-    """A handler was told to fail at an even attempt, which policies can tell from an odd one."""
 
 
 FIRST_POLICIES = {
@@ -108,7 +106,7 @@ class Repertoire:
 
 
 WHOLE = Repertoire(COMMANDS, POLICIES)
-FIRST = Repertoire(COMMANDS, FIRST_POLICIES, handlers_ask=False)
+FIRST = Repertoire(FIRST_COMMANDS, FIRST_POLICIES, handlers_ask=False)
 """What happened in the first histories: seeds that had a finding then play them again."""
 
 
@@ -156,8 +154,9 @@ class Operator:
         elif kind == "pause" and chance.random() < 0.5:
             until = now + chance.choice((1, 5, 15)) * S
         changed = ", ".join(f"{name} = {show(value)}" for name, value in changes.items() if value)
-        self._observer.noted(process, f"{kind} {job_id!r}", changed)
-        token = commanded.set(Command(kind, changes, until))
+        order = self._order(kind, job_id, Command(kind, changes, until))
+        self._observer.noted(process, f"{kind} {job_id!r}", changed or order.about)
+        token = commanded.set(order)
         try:
             if kind == "submit":
                 spec = JobSpec(job_id, schedule, policy=policy)
@@ -168,7 +167,7 @@ class Operator:
             elif kind == "update":
                 await scheduler.update_job(job_id, **changes)
             elif kind == "remove":
-                await scheduler.remove_job(job_id)
+                await scheduler.remove_job(job_id, cancel=order.cancel)
             elif kind == "pause":
                 await scheduler.pause_job(job_id, until=until)
             elif kind == "resume":
@@ -177,12 +176,17 @@ class Operator:
                 await scheduler.trigger_job(job_id)
             elif kind == "skip":
                 await scheduler.skip_next(job_id)
-            else:
+            elif kind == "unskip":
                 await scheduler.unskip(job_id)
+            else:
+                await self._repeat(scheduler, kind, job_id, order)
         except (
             JobNotFound,
             JobAlreadyExists,
             NothingToSkip,
+            NothingToCancel,
+            NothingToRetry,
+            ExecutionNotFound,
             InvalidDefinition,
             BackendError,
         ) as refused:
@@ -190,6 +194,39 @@ class Operator:
             self._observer.noted(process, f"{kind} {job_id!r}:", what)
         finally:
             commanded.reset(token)
+
+    async def _repeat(self, scheduler: Scheduler, kind: str, job_id: str, order: Command) -> None:
+        if kind == "cancel":
+            await scheduler.cancel_run(order.key, job_id=job_id)
+        elif kind == "retry":
+            await scheduler.retry_now(order.key, job_id=job_id)
+        elif kind == "ask":
+            await scheduler.trigger_job(job_id, args=order.args, request_key=order.key)
+        elif kind == "rerun":
+            await scheduler.rerun(order.key or "")
+        elif order.since is not None and order.until is not None:
+            await scheduler.backfill_job(job_id, order.since, order.until)
+
+    def _order(self, kind: str, job_id: str, order: Command) -> Command:
+        """Return a command with what it names: an occurrence, a request, a range, an execution."""
+        chance, oracle = self._chance, self._observer.oracle
+        job = self._observer.jobs().get(job_id)
+        if kind == "remove" and "cancel" in self._repertoire.commands:
+            return evolve(order, cancel=chance.random() < 0.5)
+        if kind in {"cancel", "retry"} and job is not None and chance.random() < 0.6:
+            numbers = [one.number for one in pendings(job.standing)] or [1]
+            return evolve(order, key=f"{job.uid}:{chance.choice(numbers)}")
+        if kind == "ask":
+            args = {"n": str(chance.randrange(3))} if chance.random() < 0.5 else None
+            return evolve(order, args=args, key=chance.choice((None, "x", "y")))
+        if kind == "rerun":
+            uid = "" if job is None else job.uid
+            ids = [one.id for one in oracle.executions.history.executions if one.uid == uid]
+            return evolve(order, key=chance.choice(ids) if ids else f"{uid}:1:1")
+        if kind == "backfill":
+            until = self._clock.now()
+            return evolve(order, since=until - chance.choice((2, 8, 30)) * S, until=until)
+        return order
 
     def _schedule(self) -> Schedule:
         name = self._chance.choice(tuple(SCHEDULES))
