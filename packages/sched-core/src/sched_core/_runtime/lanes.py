@@ -50,13 +50,14 @@ class Lanes:
         accepts = self._accepts()
         if self.queues is None:
             return Room(limit, None, accepts)
-        left = {lane: most - self._busy[lane] for lane, most in self.queues.items()}
-        free = {lane: number for lane, number in left.items() if number > 0}
-        return Room(min(limit, sum(free.values())), free, accepts)
+        # A full queue stays in it: without its name, its jobs would count under "*".
+        left = {lane: max(most - self._busy[lane], 0) for lane, most in self.queues.items()}
+        return Room(min(limit, sum(left.values())), left, accepts)
 
-    def is_full(self, room: Room) -> bool:
+    @staticmethod
+    def has_full(room: Room) -> bool:
         """Whether a queue that this worker serves has no place in the room."""
-        return self.queues is not None and len(room.queues or ()) < len(self.queues)
+        return room.queues is not None and not all(room.queues.values())
 
 
 def checked_queues(queues: object) -> dict[str, int] | None:

@@ -293,7 +293,7 @@ class Loop:
                 elif claims:
                     workers.accept(claims)
                     await self._let_workers_start()
-                elif workers.lanes.is_full(room):
+                elif workers.lanes.has_full(room):
                     waits = partial(self._backend.wait_due, room), changed.wait
                     await shutdown.wait(first_of, *waits)
                 else:

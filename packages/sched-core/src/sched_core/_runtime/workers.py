@@ -347,9 +347,9 @@ class Workers:
             outcome = cancelled_outcome(
                 run.cancel_reason, outcome, run.claim.job.spec.policy.timeout
             )
-        if isinstance(outcome, Ended):
-            if error is not None:
-                outcome = with_traceback(outcome, error)
+        if error is not None and isinstance(outcome, Ended):
+            outcome = with_traceback(outcome, error)
+        if run.notes is not None and isinstance(outcome, Ended):
             outcome = run.with_notes(outcome)
         run.finish(outcome, None if run.cancellation.requested else error, now)
         self.completed += 1
