@@ -34,6 +34,7 @@ from sched_core import (
     Settlement,
     Undecodable,
     UndecodableExecution,
+    WorkerState,
 )
 from sched_core.ports import Page
 from sched_testkit.simulation.clock import SimulatedClock, SimulatedProcess
@@ -287,6 +288,19 @@ class RemoteBackend:
         await self._process.runs()
         self._alive()
 
+    async def wait_cancelled(self) -> bool:
+        await self._process.runs()
+        self._alive()
+        is_woken = await self._inner.wait_cancelled()
+        await self._process.runs()
+        self._alive()
+        return is_woken
+
+    async def report(self, state: WorkerState) -> None:
+        await self._process.runs()
+        self._alive()
+        await self._inner.report(state)
+
     async def claim_due(self, room: Room) -> Claimed:
         return await self._call(
             "claim_due",
@@ -327,6 +341,9 @@ class RemoteBackend:
         self, query: ExecutionQuery, *, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
         return await self._inner.executions(query, after=after, limit=limit)
+
+    async def execution(self, execution_id: str) -> Execution | UndecodableExecution | None:
+        return await self._inner.execution(execution_id)
 
     async def prune(self, before: datetime) -> int:
         return await self._call(
