@@ -179,12 +179,19 @@ class Handlers:
                 await self._commands.update(index, job_id, schedule=FixedDelay(seconds=90))
             elif act.does == "change the metadata":
                 await self._commands.update(index, job_id, metadata={"edit": str(known.seq)})
-            elif act.does in {"remove", "remove and add again"}:
-                await self._commands.remove(index, job_id)
-                if act.does != "remove":
+            elif act.does in {"remove", "remove and cancel", "remove and add again"}:
+                with anyio.CancelScope(shield=True):
+                    cancel = act.does == "remove and cancel"
+                    await self._commands.remove(index, job_id, cancel=cancel)
+                if act.does == "remove and add again":
                     await self._commands.submit(index, spec, declared=False)
             elif act.does == "pause":
                 await self._commands.pause(index, job_id, None)
             elif act.does in {"trigger", "skip the next of"}:
                 await self._commands.operate(index, act.does, job_id)
+            elif act.does == "trigger by name":
+                await self._commands.trigger(index, job_id, {"by": "itself"}, "x")
+            elif act.does == "cancel itself":
+                with anyio.CancelScope(shield=True):  # its end is what is to be seen
+                    await self._commands.cancel(index, job_id, alone=False)
         act.end(event)

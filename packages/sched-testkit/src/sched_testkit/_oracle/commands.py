@@ -146,6 +146,17 @@ class Commands:
         request.number = number
         incarnation.requests.append(request)
 
+    def refused(self, before: Job, request: Request) -> None:
+        """Judge that a backfill was refused: there is no moment in its range."""
+        incarnation = self.known.commanded(before)
+        untouched = not (incarnation.pauses or incarnation.cancels or self.known.set_back)
+        since, until = request.since, request.until
+        if request.kind is not Kind.BACKFILLED or since is None or until is None:
+            raise Violation(f"job {before.id!r}: a {request.kind.value} request was refused")
+        found = [each for each in incarnation.eras[-1].moments(until) if each >= since]
+        if found and untouched:
+            raise Violation(f"job {before.id!r}: nothing to backfill, though {at(found[0])} is")
+
     def _has_ended(self, uid: str, request: Request) -> bool:
         return (uid, request.number) in self.observed.finals
 
