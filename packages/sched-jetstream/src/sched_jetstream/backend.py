@@ -11,7 +11,17 @@ import anyio
 import anyio.lowlevel
 from nats.aio.client import Client
 
-from sched_core import Claim, Claimed, Execution, Job, Renewal, Room, Settled, Settlement
+from sched_core import (
+    Claim,
+    Claimed,
+    Execution,
+    Job,
+    Renewal,
+    Room,
+    Settled,
+    Settlement,
+    WorkerState,
+)
 from sched_core._support.logger import Logger
 from sched_core._support.redaction import shown_address
 from sched_core.affinity import Affinity
@@ -21,6 +31,7 @@ from sched_core.ports import (
     MAX_POLL,
     Capabilities,
     ExecutionQuery,
+    Followed,
     JobQuery,
     Page,
     Undecodable,
@@ -283,9 +294,23 @@ class JetStreamBackend:
     ) -> Page[Execution | UndecodableExecution]:
         return await (await self._calm()).history.page(query, after, limit)
 
+    async def follow(self, after: str | None, *, limit: int) -> Followed:
+        return await (await self._calm()).following.part(after, limit)
+
+    # -- what is going on
+
+    async def report(self, state: WorkerState) -> None:
+        await self._opened().reports.store(state)
+
+    async def workers(self) -> Sequence[WorkerState]:
+        return await self._opened().reports.all()
+
+    # -- retention
+
     async def prune(self, before: datetime) -> int:
         session = await self._calm()
         now = session.clock.now()
+        await session.reports.prune(now)
         deleted = await session.timing.delete_expired(session.reconciler, session.records)
         return deleted + await session.history.prune(before, now)
 

@@ -6,6 +6,7 @@ import secrets
 
 import anyio
 
+from sched_core._support.logger import Logger
 from sched_core.clock import Alarm, Clock
 from sched_core.errors import BackendError
 from sched_jetstream._runtime.acknowledgements import Acknowledgements
@@ -21,13 +22,18 @@ from sched_jetstream._runtime.server_time import ServerTime
 from sched_jetstream._runtime.settlements import Settlements
 from sched_jetstream._runtime.timing import Timing
 from sched_jetstream._runtime.virtual_time import VirtualTime
+from sched_jetstream._store.following import Following
 from sched_jetstream._store.queries import Listing
 from sched_jetstream._store.reader import Reader
 from sched_jetstream._store.records import Records
+from sched_jetstream._store.removals import Removals
+from sched_jetstream._store.reports import Reports
 from sched_jetstream._store.wire import Wire
 from sched_jetstream._store.writer import GroupCommitWriter
 from sched_jetstream.errors import StreamLost
 from sched_jetstream.options import Options
+
+logger = Logger("sched_jetstream")
 
 FLUSH = 3.0
 """Seconds for which closing waits for writes under way, and hands back claims and hints."""
@@ -64,6 +70,8 @@ class Session:
         )
         self.history = self.timing.history(self.reader)
         self.listing = Listing(self.reader)
+        self.following = Following(self.reader, self.history, Removals(self.reader))
+        self.reports = Reports(self.reader)
         self.records = Records(
             self.reader,
             self.writer,
@@ -142,6 +150,14 @@ class Session:
             await self.writer.close()
             await self.leases.give_back(self.live.decided_late)
             await self.hints.close()
+            if self.wire.connected:
+                await self._withdraw()
         self.writer.abandon()
         await self.background.abandon()
         await self.wire.close()
+
+    async def _withdraw(self) -> None:
+        try:
+            await self.reports.withdraw()
+        except BackendError as error:
+            logger.debug("the worker's report stays until the server deletes it: %s", error)

@@ -77,6 +77,8 @@ class History:
     def __init__(self, reader: Reader) -> None:
         self._reader, self._wire = reader, reader.wire
         self._names: Names = reader.names
+        self._waited_for = 0
+        """The sequence of an execution whose copy was waited for, perhaps in vain."""
 
     # -- reading
 
@@ -172,7 +174,7 @@ class History:
         copies: list[Entry] = []
 
         def each(msg: Msg) -> None:
-            copies.append(self._copy(msg))
+            copies.append(self.copy(msg))
 
         begin: dict[str, object] = {"start_time": encode_moment(max(since, EPOCH))}
         while True:
@@ -198,7 +200,7 @@ class History:
             newest: list[Entry] = []
 
             def each(msg: Msg, newest: list[Entry] = newest) -> None:
-                newest.append(self._copy(msg))
+                newest.append(self.copy(msg))
 
             more = {} if below is None else {"up_to_seq": below - 1}
             if below is not None and below <= 1:
@@ -225,7 +227,7 @@ class History:
             found: list[Entry] = []
 
             def each(msg: Msg, found: list[Entry] = found) -> None:
-                found.append(self._copy(msg))
+                found.append(self.copy(msg))
 
             body = {"seq": start, "next_by_subj": self._names.history("*", "*"), "batch": window}
             await self._get(self._names.history_stream, body, each)
@@ -234,7 +236,8 @@ class History:
                     yield entry
             below = start
 
-    def _copy(self, msg: Msg) -> Entry:
+    def copy(self, msg: Msg) -> Entry:
+        """Return what a message of the history's stream says."""
         headers = msg.headers or {}
         origin, sequence = _origin(msg), int(headers["Nats-Sequence"])
         stream = self._names.stream if origin else self._names.history_stream
@@ -330,16 +333,35 @@ class History:
         Args:
             patience: Seconds to wait for those that are not copied yet.
         """
-        message = await self._last(self._names.stream, self._names.runs)
-        written = int(message.get("seq", 0))
-        if not written:
-            return
-        until = monotonic_seconds() + patience
-        while (copied := await self._copied()) < written and monotonic_seconds() < until:
-            await pause(0.01)
+        written, copied = await self._until_copied(patience)
         if copied:
             body = {"filter": self._names.runs, "seq": min(copied, written) + 1}
             await self._wire.call(f"STREAM.PURGE.{self._names.stream}", body)
+
+
+    async def catch_up(self, patience: float) -> bool:
+        """Wait until what has been written is copied; return whether there was anything to wait for.
+
+        What is never copied, because its copy was deleted, say, is waited for only once.
+        """
+        message = await self._last(self._names.stream, self._names.runs)
+        written = int(message.get("seq", 0))
+        if written <= self._waited_for or await self._copied() >= written:
+            return False
+        await self._until_copied(patience)
+        self._waited_for = written
+        return True
+
+    async def _until_copied(self, patience: float) -> tuple[int, int]:
+        """Return the sequences of what was written last, and of what was copied last."""
+        message = await self._last(self._names.stream, self._names.runs)
+        written = int(message.get("seq", 0))
+        if not written:
+            return 0, 0
+        until = monotonic_seconds() + patience
+        while (copied := await self._copied()) < written and monotonic_seconds() < until:
+            await pause(0.01)
+        return written, copied
 
 
 def _position(after: str | None) -> tuple[int | None, int]:

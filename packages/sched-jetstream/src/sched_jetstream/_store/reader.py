@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from nats.aio.msg import Msg
@@ -204,12 +204,7 @@ class Reader:
         while True:
             batch: list[Msg] = []
             body = {"seq": sequence, "next_by_subj": self.names.record("*"), "batch": page}
-            subject = f"{self.wire.api}.DIRECT.GET.{self.names.stream}"
-            try:
-                await self.wire.collect(subject, body, each=batch.append)
-            except NoResponders:
-                await self.stream_exists(self.names.stream)
-                raise
+            await self.batch(body, batch.append)
             if not batch:
                 return
             sequence = int((batch[-1].headers or {})["Nats-Sequence"]) + 1
@@ -222,6 +217,19 @@ class Reader:
                 else:
                     found.append(self._of(token, msg))
             yield found
+
+    async def batch(self, body: Mapping[str, Any], each: Callable[[Msg], None]) -> None:
+        """Read messages of the stream of jobs in the order of their sequences.
+
+        Raises:
+            StreamLost: There is no stream any more.
+        """
+        subject = f"{self.wire.api}.DIRECT.GET.{self.names.stream}"
+        try:
+            await self.wire.collect(subject, body, each=each)
+        except NoResponders:
+            await self.stream_exists(self.names.stream)
+            raise
 
     # -- of messages
 
