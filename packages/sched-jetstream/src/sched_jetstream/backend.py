@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -293,6 +293,14 @@ class JetStreamBackend:
         self, query: ExecutionQuery, *, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
         return await (await self._calm()).history.page(query, after, limit)
+
+    async def execution(self, execution_id: str) -> Execution | UndecodableExecution | None:
+        return await (await self._calm()).lookup.execution(execution_id)
+
+    async def recent(
+        self, job_ids: Sequence[str], *, limit: int
+    ) -> Mapping[str, Sequence[Execution | UndecodableExecution]]:
+        return await (await self._calm()).lookup.recent(job_ids, limit)
 
     async def follow(self, after: str | None, *, limit: int) -> Followed:
         return await (await self._calm()).following.part(after, limit)

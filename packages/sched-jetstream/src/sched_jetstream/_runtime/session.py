@@ -23,6 +23,7 @@ from sched_jetstream._runtime.settlements import Settlements
 from sched_jetstream._runtime.timing import Timing
 from sched_jetstream._runtime.virtual_time import VirtualTime
 from sched_jetstream._store.following import Following
+from sched_jetstream._store.lookup import Lookup
 from sched_jetstream._store.queries import Listing
 from sched_jetstream._store.reader import Reader
 from sched_jetstream._store.records import Records
@@ -70,7 +71,9 @@ class Session:
         )
         self.history = self.timing.history(self.reader)
         self.listing = Listing(self.reader)
-        self.following = Following(self.reader, self.history, Removals(self.reader))
+        removals = Removals(self.reader)
+        self.following = Following(self.reader, self.history, removals)
+        self.lookup = Lookup(self.reader, self.history, removals)
         self.reports = Reports(self.reader)
         self.records = Records(
             self.reader,

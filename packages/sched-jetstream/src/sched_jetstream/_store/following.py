@@ -15,10 +15,8 @@ from sched_core.ports import Followed
 from sched_jetstream._model.place import Place, place_of
 from sched_jetstream._store.history import Entry, History
 from sched_jetstream._store.reader import Reader
-from sched_jetstream._store.removals import Extent, Removals, left_of
+from sched_jetstream._store.removals import MOST_BYTES, Extent, Removals, left_of
 
-MOST_BYTES = 8 * 1024 * 1024
-"""Bytes of one answer: what waits to be sent must stay far below what the server keeps for us."""
 TRIES = 100
 """How often a part is read again because something was deleted meanwhile."""
 PATIENCE = 0.5

@@ -102,12 +102,12 @@ class History:
         seen: set[int] = set()
         too_old = self._too_old(query.since)
         if sequence == 0:
-            for entry in reversed(await self._outbox(whose, await self._copied())):
+            for entry in reversed([each for _, each in await self.on_the_way(whose)]):
                 seen.add(entry.origin)
                 if origin is None or entry.origin < origin:
                     yield entry
         below = None if sequence == 0 else sequence
-        async for entry in self._backwards(whose, below):
+        async for entry in self.backwards(whose, below):
             if entry.origin and (entry.origin in seen or (origin and entry.origin >= origin)):
                 continue  # listed while it was on its way
             if entry.stored_at[: len(too_old)] < too_old:
@@ -143,18 +143,15 @@ class History:
         message: dict[str, Any] = reply["message"]
         return message
 
-    async def _outbox(self, token: str, copied: int) -> list[Entry]:
-        """Return the executions that are not copied yet, oldest first."""
-        found: list[Entry] = []
+    async def on_the_way(self, token: str) -> list[tuple[str, Entry]]:
+        """Return the executions that are not copied yet, oldest first, and their jobs' tokens."""
+        found: list[tuple[str, Entry]] = []
 
         def each(msg: Msg) -> None:
-            headers = msg.headers or {}
-            sequence, subject = int(headers["Nats-Sequence"]), headers["Nats-Subject"]
-            name = f"{self._names.stream}@{sequence}"
-            execution = _read(msg, name, self._names.run_token(subject))
-            found.append(Entry(execution, sequence, 0, headers.get(STORED_AT, "")))
+            subject = (msg.headers or {})["Nats-Subject"]
+            found.append((self._names.run_token(subject), self.original(msg)))
 
-        sequence = copied + 1
+        sequence = await self._copied() + 1
         while True:
             before = len(found)
             subject = self._names.run("*", token, "*")
@@ -162,7 +159,7 @@ class History:
             await self._get(self._names.stream, body, each)
             if len(found) - before < 1000:
                 return found
-            sequence = found[-1].origin + 1
+            sequence = found[-1][1].origin + 1
 
     async def _written_since(self, job_id: str, since: datetime) -> list[Entry]:
         """Return the executions of a job that the server stored since a moment, newest first.
@@ -170,7 +167,7 @@ class History:
         With as many requests for one as for a thousand, and none that reads what is older.
         """
         token = token_of(job_id)
-        outbox = await self._outbox(token, await self._copied())
+        outbox = [each for _, each in await self.on_the_way(token)]
         copies: list[Entry] = []
 
         def each(msg: Msg) -> None:
@@ -190,7 +187,7 @@ class History:
             *reversed(copies),
         ]
 
-    async def _backwards(self, whose: str, below: int | None) -> AsyncIterator[Entry]:
+    async def backwards(self, whose: str, below: int | None) -> AsyncIterator[Entry]:
         """Read the copies backwards, from below a sequence on."""
         if whose == "*":
             async for entry in self._windows(below):
@@ -235,6 +232,14 @@ class History:
                 if entry.sequence < below:
                     yield entry
             below = start
+
+    def original(self, msg: Msg) -> Entry:
+        """Return what a message says that is on its way into the history."""
+        headers = msg.headers or {}
+        sequence, subject = int(headers["Nats-Sequence"]), headers["Nats-Subject"]
+        name = f"{self._names.stream}@{sequence}"
+        execution = _read(msg, name, self._names.run_token(subject))
+        return Entry(execution, sequence, 0, headers.get(STORED_AT, ""))
 
     def copy(self, msg: Msg) -> Entry:
         """Return what a message of the history's stream says."""

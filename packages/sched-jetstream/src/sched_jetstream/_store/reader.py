@@ -200,14 +200,7 @@ class Reader:
 
     async def scan(self, *, page: int = 500) -> AsyncIterator[list[StoredRecord]]:
         """Read all records in passing, in no order that means anything, some of them twice."""
-        sequence = 1
-        while True:
-            batch: list[Msg] = []
-            body = {"seq": sequence, "next_by_subj": self.names.record("*"), "batch": page}
-            await self.batch(body, batch.append)
-            if not batch:
-                return
-            sequence = int((batch[-1].headers or {})["Nats-Sequence"]) + 1
+        async for batch in self.messages(self.names.record("*"), page=page):
             found: list[StoredRecord] = []
             for msg in batch:
                 token = self.names.record_token((msg.headers or {})["Nats-Subject"])
@@ -217,6 +210,23 @@ class Reader:
                 else:
                     found.append(self._of(token, msg))
             yield found
+
+    async def messages(
+        self, subject: str, *, after: int = 0, page: int = 500
+    ) -> AsyncIterator[list[Msg]]:
+        """Read the messages under a subject, in the order of their sequences.
+
+        What is written meanwhile comes, too. A copy of the stream that lags behind ends early, and
+        skips nothing.
+        """
+        while True:
+            batch: list[Msg] = []
+            body = {"seq": after + 1, "next_by_subj": subject, "batch": page}
+            await self.batch(body, batch.append)
+            if not batch:
+                return
+            after = int((batch[-1].headers or {})["Nats-Sequence"])
+            yield batch
 
     async def batch(self, body: Mapping[str, Any], each: Callable[[Msg], None]) -> None:
         """Read messages of the stream of jobs in the order of their sequences.

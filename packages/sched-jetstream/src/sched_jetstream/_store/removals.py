@@ -19,6 +19,8 @@ from sched_jetstream.errors import StreamLost
 
 TRIES = 100
 """How often it is asked while a busy store writes in between."""
+MOST_BYTES = 8 * 1024 * 1024
+"""Bytes of one answer: what waits to be sent must stay far below what the server keeps for us."""
 LAG = 0.1
 """Seconds for a copy of the stream to catch up with its leader, which told of a deletion."""
 
@@ -94,6 +96,19 @@ class Removals:
         await self.read({"seq": sequence + 1, "batch": 1}, found)
         return 1 + left_of(found[0]) if found else 0
 
+    async def between(self, start: int, end: int) -> list[Msg]:
+        """Return the messages from a sequence on and before another, in their order."""
+        found: list[Msg] = []
+        while start < end:
+            batch: list[Msg] = []
+            body: dict[str, object] = {"seq": start, "batch": end - start}
+            await self.read({**body, "max_bytes": MOST_BYTES}, batch)
+            found += (msg for msg in batch if sequence_of(msg) < end)
+            if not batch or not left_of(batch[-1]):
+                break
+            start = sequence_of(batch[-1]) + 1
+        return found
+
     async def read(self, body: dict[str, object], found: list[Msg]) -> None:
         """Read messages of the history, in the order of their sequences."""
         subject = f"{self._wire.api}.DIRECT.GET.{self._stream}"
@@ -102,6 +117,11 @@ class Removals:
         except NoResponders:
             await self._reader.stream_exists(self._stream)
             raise
+
+
+def sequence_of(msg: Msg) -> int:
+    """Return the sequence of a message that was read."""
+    return int((msg.headers or {})["Nats-Sequence"])
 
 
 def left_of(msg: Msg) -> int:

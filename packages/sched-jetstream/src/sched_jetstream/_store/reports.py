@@ -12,8 +12,6 @@ from sched_core.ports import FORGOTTEN
 from sched_jetstream._model.layout import TTL, Message
 from sched_jetstream._store.reader import Reader
 
-BATCH = 1000
-
 
 class Reports:
     """The reports of the workers of one deployment.
@@ -40,20 +38,14 @@ class Reports:
 
     async def _all(self) -> list[tuple[Msg, WorkerState]]:
         found: dict[str, tuple[Msg, WorkerState]] = {}
-        sequence = 1
-        while True:
-            batch: list[Msg] = []
-            body = {"seq": sequence, "next_by_subj": self._names.reports, "batch": BATCH}
-            await self._reader.batch(body, batch.append)
+        async for batch in self._reader.messages(self._names.reports):
             for msg in batch:
                 try:
                     state = codec.decode_value(msg.data.decode(errors="replace"), WorkerState)
                 except codec.Malformed:
                     continue  # a newer version's, and only to be looked at
                 found[state.name] = msg, state
-            if not batch:
-                return list(found.values())
-            sequence = int((batch[-1].headers or {})["Nats-Sequence"]) + 1
+        return list(found.values())
 
     async def prune(self, now: datetime) -> None:
         """Delete the reports that are older than a day by the clock that decides."""
