@@ -14,7 +14,10 @@ from nats.aio.client import Client
 from sched_core import (
     Claim,
     Claimed,
+    CountQuery,
+    Counts,
     Execution,
+    Hold,
     Job,
     Renewal,
     Room,
@@ -25,11 +28,12 @@ from sched_core import (
 from sched_core._support.logger import Logger
 from sched_core._support.redaction import shown_address
 from sched_core.affinity import Affinity
-from sched_core.clock import Clock
+from sched_core.clock import Clock, monotonic_seconds
 from sched_core.errors import BackendError, InvalidDefinition
 from sched_core.ports import (
     MAX_POLL,
     Capabilities,
+    ClaimQuery,
     ExecutionQuery,
     Followed,
     JobQuery,
@@ -37,6 +41,7 @@ from sched_core.ports import (
     Undecodable,
     UndecodableExecution,
 )
+from sched_core.row import Tally
 from sched_jetstream._model.layout import TTL, AtomicWrite, Message
 from sched_jetstream._model.subjects import token_of
 from sched_jetstream._runtime.session import Session
@@ -58,6 +63,9 @@ moment, and quick handlers are done with many before the last of them is due."""
 
 INSPECTION_TIMEOUT = timedelta(seconds=5)
 """How long a command that only looks at a store tries to reach it: a person waits."""
+
+COUNTS_FOR = 2.0
+"""Seconds for which a count reads what it does not know yet; the next one goes on from there."""
 
 
 class JetStreamBackend:
@@ -306,6 +314,19 @@ class JetStreamBackend:
         return await (await self._calm()).following.part(after, limit)
 
     # -- what is going on
+
+    async def claims(self, query: ClaimQuery, *, after: str | None, limit: int) -> Page[Hold]:
+        return await (await self._calm()).held.page(query, after, limit)
+
+    async def counts(self, query: CountQuery) -> Counts:
+        session = await self._calm()
+        async with session.counting:
+            tally = Tally(query, session.clock.now())
+            until = monotonic_seconds() + COUNTS_FOR
+            jobs = await session.job_index.count(tally, until)
+            until = max(until, monotonic_seconds() + COUNTS_FOR / 2)
+            executions = await session.history_index.count(tally, until)
+        return tally.counts(complete=jobs and executions)
 
     async def report(self, state: WorkerState) -> None:
         await self._opened().reports.store(state)

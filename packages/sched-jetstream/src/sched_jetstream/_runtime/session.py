@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 
 import anyio
@@ -23,6 +24,9 @@ from sched_jetstream._runtime.settlements import Settlements
 from sched_jetstream._runtime.timing import Timing
 from sched_jetstream._runtime.virtual_time import VirtualTime
 from sched_jetstream._store.following import Following
+from sched_jetstream._store.held import Held
+from sched_jetstream._store.history_index import HistoryIndex
+from sched_jetstream._store.job_index import JobIndex
 from sched_jetstream._store.lookup import Lookup
 from sched_jetstream._store.queries import Listing
 from sched_jetstream._store.reader import Reader
@@ -74,6 +78,10 @@ class Session:
         removals = Removals(self.reader)
         self.following = Following(self.reader, self.history, removals)
         self.lookup = Lookup(self.reader, self.history, removals)
+        self.counting = asyncio.Lock()
+        self.held = Held(self.reader)
+        self.job_index = JobIndex(self.reader, expire=self.timing.server_expires)
+        self.history_index = HistoryIndex(self.history, removals)
         self.reports = Reports(self.reader)
         self.records = Records(
             self.reader,

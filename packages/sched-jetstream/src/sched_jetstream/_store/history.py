@@ -100,7 +100,7 @@ class History:
         origin, sequence = _position(after)
         whose = "*" if query.job_id is None else token_of(query.job_id)
         seen: set[int] = set()
-        too_old = self._too_old(query.since)
+        too_old = self.too_old(query.since)
         if sequence == 0:
             for entry in reversed([each for _, each in await self.on_the_way(whose)]):
                 seen.add(entry.origin)
@@ -114,7 +114,7 @@ class History:
                 return
             yield entry
 
-    def _too_old(self, since: datetime | None) -> str:
+    def too_old(self, since: datetime | None) -> str:
         """Return before which moment nothing was stored that is asked for; empty for no moment.
 
         What the server says of an execution counts, and not what it says itself: one that makes no

@@ -201,15 +201,15 @@ class Reader:
     async def scan(self, *, page: int = 500) -> AsyncIterator[list[StoredRecord]]:
         """Read all records in passing, in no order that means anything, some of them twice."""
         async for batch in self.messages(self.names.record("*"), page=page):
-            found: list[StoredRecord] = []
-            for msg in batch:
-                token = self.names.record_token((msg.headers or {})["Nats-Subject"])
-                digest = apart_of(msg.data)
-                if digest is not None and digest not in self._definitions:
-                    found.append(await self.read_leader(token))
-                else:
-                    found.append(self._of(token, msg))
-            yield found
+            yield [await self.read_message(msg) for msg in batch]
+
+    async def read_message(self, msg: Msg) -> StoredRecord:
+        """Return the record that a message is, or a newer one if its definition lies apart."""
+        token = self.names.record_token((msg.headers or {})["Nats-Subject"])
+        digest = apart_of(msg.data)
+        if digest is not None and digest not in self._definitions:
+            return await self.read_leader(token)
+        return self._of(token, msg)
 
     async def messages(
         self, subject: str, *, after: int = 0, page: int = 500
