@@ -97,9 +97,7 @@ def holds(draw: Any, job: Job) -> Hold:
     alone = draw(st.none() | moments)
     queue = draw(st.sampled_from((job.spec.queue, "default", "another")))
     progress = draw(st.none() | progresses)
-    return Hold(
-        job.id, uid, token, worker, at, renewed, until, one, keep, alone, queue, progress
-    )
+    return Hold(job.id, uid, token, worker, at, renewed, until, one, keep, alone, queue, progress)
 
 
 ONE = {"n": 1, "at": "2031-01-01T00:00:00Z"}

@@ -16,6 +16,7 @@ from sched_core.clock import monotonic_seconds, pause
 from sched_jetstream._model.layout import EXPECTED, LAYOUT, TTL, Message
 from sched_jetstream._model.protocol import StoredRecord, Verdict, assess
 from sched_jetstream._model.record import Record
+from sched_jetstream._model.subjects import DEFAULT
 from sched_jetstream._store.reader import Reader
 from sched_jetstream._store.wire import ApiError
 
@@ -82,7 +83,8 @@ class Reconciler:
                 if judged.verdict is Verdict.DUE and judged.at is not None:
                     overdue.append((judged.at, found))
             for _, found in sorted(overdue, key=lambda entry: entry[0]):
-                await self._wire.store(Message(self._names.fire(found.token), b"", {}))
+                queue = found.content.queue if isinstance(found.content, Record) else DEFAULT
+                await self._wire.store(Message(self._names.fire(found.token, queue), b"", {}))
                 sent += 1
             seen += len(page)
             ahead = 0.0 if rate is None else seen / rate - (monotonic_seconds() - began)
