@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import secrets
+from datetime import datetime
 
 import anyio
 
 from sched_core.clock import Alarm, Clock
 from sched_core.errors import BackendError
+from sched_jetstream._model.protocol import StoredRecord
 from sched_jetstream._runtime.acknowledgements import Acknowledgements
 from sched_jetstream._runtime.background import Background, Work
 from sched_jetstream._runtime.cancels import Cancels
 from sched_jetstream._runtime.claims import Claims
 from sched_jetstream._runtime.definitions import Definitions
+from sched_jetstream._runtime.due_queue import Hint
 from sched_jetstream._runtime.hints import Hints
 from sched_jetstream._runtime.leases import Leases
 from sched_jetstream._runtime.live_claims import LiveClaims
@@ -86,7 +89,7 @@ class Session:
             supervise=self._supervise,
         )
         self.cancels = Cancels(wire, names, worker)
-        self.reconciler = Reconciler(self.reader, now)
+        self.reconciler = Reconciler(self.reader, now, self._end)
         self.leases = Leases(self.live, acks, self.records, now, options.lease)
         self.claims = Claims(
             self.live,
@@ -124,6 +127,10 @@ class Session:
         self.hints.begin()
         for work in self.timing.lasting(self._reconcile_on):
             self._supervise(work)
+
+    def _end(self, at: datetime, found: StoredRecord) -> None:
+        self.hints.put(Hint(found.token, at, found))
+        self.alarm.nudge()
 
     def _supervise(self, work: Work) -> None:
         self.background.supervise(work, self._fault)

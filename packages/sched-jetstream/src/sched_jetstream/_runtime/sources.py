@@ -25,6 +25,8 @@ logger = Logger("sched_jetstream")
 
 MOST = 1000
 """Hints at a time."""
+PART = 250
+"""Hints at a time that come beside other work: reading a record takes the loop for 50 µs or more."""
 WAIT = 3.0
 """Seconds for which the server holds an unanswered request for hints."""
 SHORTEST_NAK = timedelta(milliseconds=50)
@@ -108,7 +110,7 @@ class Source:
                 await self._make()
                 most = self._demand()
                 if most > 0:
-                    await self.pull(most, wait=WAIT)
+                    await self.pull(min(most, PART), wait=WAIT)
                 elif self._failures.failure_of(self) is not None:
                     await self.pull(1)
                 else:
