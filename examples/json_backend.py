@@ -9,14 +9,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import anyio
-from attrs import Factory, define, frozen
+from attrs import Factory, asdict, define, frozen
 
 from sched_core import (
     BackendError,
@@ -24,9 +24,15 @@ from sched_core import (
     Capabilities,
     Claim,
     Claimed,
+    ClaimQuery,
     Clock,
+    CountQuery,
+    Counts,
+    CursorExpired,
     Execution,
     ExecutionQuery,
+    Followed,
+    Hold,
     Job,
     JobAlreadyExists,
     JobQuery,
@@ -37,11 +43,12 @@ from sched_core import (
     Settlement,
     Undecodable,
     UndecodableExecution,
+    WorkerState,
 )
 from sched_core.affinity import Affinity
 from sched_core.codec import Record, encode_execution, read_execution
-from sched_core.ports import MAX_POLL
-from sched_core.row import Row
+from sched_core.ports import FORGOTTEN, MAX_POLL, position_of
+from sched_core.row import Filling, Row, Tally
 
 LOOK_EVERY = 0.1
 """Seconds of real time between looks whether another process has written."""
@@ -67,8 +74,11 @@ class Data:
     """The whole file; also the history that rows write to."""
 
     serial: int = 0
+    deleted: int = 0
+    """The newest position in the history that was deleted."""
     rows: dict[str, Row] = Factory(dict)
     history: list[Entry] = Factory(list)
+    workers: dict[str, WorkerState] = Factory(dict)
 
     def next(self) -> int:
         """A number that never came before: revisions, tokens, positions in the history."""
@@ -93,7 +103,16 @@ class Data:
         texts = {
             key: (*head, body.decode(errors="surrogatepass")) for key, (*head, body) in rows.items()
         }
-        return json.dumps({"serial": self.serial, "rows": texts, "history": history})
+        workers = {name: _as_json(state) for name, state in self.workers.items()}
+        return json.dumps(
+            {
+                "serial": self.serial,
+                "deleted": self.deleted,
+                "rows": texts,
+                "history": history,
+                "workers": workers,
+            }
+        )
 
     @classmethod
     def load(cls, text: str) -> Data:
@@ -102,7 +121,44 @@ class Data:
             key: Row.decode(key, Record(number, tag, body.encode(errors="surrogatepass")))
             for key, (number, tag, body) in found["rows"].items()
         }
-        return cls(found["serial"], rows, [Entry.load(*entry) for entry in found["history"]])
+        return cls(
+            found["serial"],
+            found["deleted"],
+            rows,
+            [Entry.load(*entry) for entry in found["history"]],
+            {name: _state_of(values) for name, values in found["workers"].items()},
+        )
+
+    def due(self, room: Room, until: datetime) -> Iterator[str]:
+        """Return the ids of free rows that are due then and fit into the room, oldest first."""
+        filling = Filling(room)
+        free = [
+            (due, key)
+            for key, row in self.rows.items()
+            if row.hold is None and (due := row.due()) is not None and due <= until
+        ]
+        for _, key in sorted(free):
+            job = self.rows[key].job
+            if isinstance(job, Job) and filling.fits(key, job.spec.queue):
+                filling.add(job.spec.queue)
+                yield key
+
+
+def _as_json(state: WorkerState) -> dict[str, Any]:
+    """Return JSON values; the codec of sched-core has none for what only workers tell."""
+    return asdict(state, value_serializer=lambda _, __, value: _plain(value))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _state_of(values: dict[str, Any]) -> WorkerState:
+    moments = {name: datetime.fromisoformat(values[name]) for name in ("started_at", "seen_at")}
+    unrouted = {key: datetime.fromisoformat(each) for key, each in values["unrouted"].items()}
+    return WorkerState(**{**values, **moments, "unrouted": unrouted})
 
 
 class JsonBackend:
@@ -134,6 +190,14 @@ class JsonBackend:
         return clock
 
     async def close(self) -> None:
+        if self._clock is None:
+            return
+        try:
+            self._affinity.check()
+            with self._transaction() as data:
+                data.workers.pop(self._worker, None)
+        except BackendError:
+            pass  # the file cannot be reached: what was reported is forgotten by `prune`
         self._clock = None
 
     async def check(self) -> None:
@@ -213,8 +277,9 @@ class JsonBackend:
         horizon = self.clock.now() + MAX_POLL
         while True:
             with self._transaction() as data:
-                moments = [row.due() for row in data.rows.values()]
-            first = min([moment for moment in moments if moment is not None], default=horizon)
+                ends = [row.hold.expires_at for row in data.rows.values() if row.hold]
+                moments = [data.rows[key].due() for key in data.due(room, horizon)]
+            first = min([m for m in (*ends, *moments) if m is not None], default=horizon)
             # Another process may write while we sleep: look again soon.
             with anyio.move_on_after(LOOK_EVERY):
                 await self.clock.sleep_until(min(first, horizon))
@@ -227,11 +292,9 @@ class JsonBackend:
             now = self.clock.now()
             for row in data.rows.values():
                 lapsed += row.lapse(now, data.next(), data)
-            free = [(row.due(), key) for key, row in data.rows.items() if row.hold is None]
-            for _, key in sorted((due, key) for due, key in free if due is not None and due <= now):
-                if len(claims) < room.limit:
-                    claim = data.row(key).claim(data.next(), self._worker, now, self._lease)
-                    claims += [claim] if claim else []
+            for key in data.due(room, now):
+                claim = data.row(key).claim(data.next(), self._worker, now, self._lease)
+                claims += [claim] if claim else []
         return Claimed(claims, lapsed)
 
     async def renew(self, renewals: Sequence[Renewal]) -> Sequence[Claim]:
@@ -268,11 +331,76 @@ class JsonBackend:
         items = [entry.value for entry in found[:limit]]
         return Page(items, str(found[limit - 1].position) if more else None)
 
+    async def execution(self, execution_id: str) -> Execution | UndecodableExecution | None:
+        with self._transaction() as data:
+            return data.stored(execution_id)
+
+    async def recent(
+        self, job_ids: Sequence[str], *, limit: int
+    ) -> Mapping[str, Sequence[Execution | UndecodableExecution]]:
+        found: dict[str, list[Execution | UndecodableExecution]] = {}
+        with self._transaction() as data:
+            for entry in reversed(data.history):
+                some = found.setdefault(entry.value.job_id, [])
+                some += [entry.value] if len(some) < limit else []
+        return {key: found[key] for key in job_ids if key in found}
+
+    async def follow(self, after: str | None, *, limit: int) -> Followed:
+        position = position_of(after or "")
+        with self._transaction() as data:
+            if after is None:
+                return Followed((), str(data.serial))
+            if after and position < data.deleted:
+                raise CursorExpired(after)
+            found = [entry for entry in data.history if entry.position > position][:limit]
+            cursor = found[-1].position if found else max(position, data.deleted)
+        return Followed([entry.value for entry in found], str(cursor))
+
+    # what is going on
+
+    async def claims(self, query: ClaimQuery, *, after: str | None, limit: int) -> Page[Hold]:
+        with self._transaction() as data:
+            holds = [data.rows[key].hold for key in sorted(data.rows) if key > (after or "")]
+        found = [hold for hold in holds if hold is not None and query.matches(hold)]
+        return Page(found[:limit], found[limit - 1].job_id if len(found) > limit else None)
+
+    async def wait_cancelled(self) -> bool:
+        await self.clock.sleep_until(self.clock.now() + MAX_POLL)
+        return False  # the file wakes nobody: the next renewal tells
+
+    async def report(self, state: WorkerState) -> None:
+        with self._transaction() as data:
+            data.workers[state.name] = state
+
+    async def workers(self) -> Sequence[WorkerState]:
+        with self._transaction() as data:
+            return [data.workers[name] for name in sorted(data.workers)]
+
+    async def counts(self, query: CountQuery) -> Counts:
+        with self._transaction() as data:
+            tally = Tally(query, self.clock.now())
+            for row in data.rows.values():
+                if isinstance(row.job, Undecodable):
+                    tally.add_undecodable()
+                else:
+                    tally.add_row(row.job, row.hold)
+            for entry in data.history:
+                if isinstance(entry.value, Execution):
+                    tally.add_execution(entry.value)
+        return tally.counts()
+
     async def prune(self, before: datetime) -> int:
         with self._transaction() as data:
             now = self.clock.now()
             kept = [entry for entry in data.history if not _is_old(entry.value, before, now)]
-            old, data.history = len(data.history) - len(kept), kept
+            gone = {entry.position for entry in data.history} - {each.position for each in kept}
+            data.deleted = max(gone | {data.deleted})
+            old, data.history = len(gone), kept
+            data.workers = {
+                name: state
+                for name, state in data.workers.items()
+                if state.seen_at >= now - FORGOTTEN
+            }
             expired = [key for key, row in data.rows.items() if row.has_expired(now)]
             for key in expired:
                 del data.rows[key]

@@ -100,7 +100,8 @@ class Sound(MemoryBackend):
     def __init__(self, store: Store) -> None:
         super().__init__(store, lease=LEASE)
         self.lapsed: list[Execution] = []
-        self.alone: dict[int, bool] = {}
+        self.room = Room(0)
+        self.renewing: dict[int, Renewal] = {}
         self._capabilities = Capabilities(
             durable=True, shared=True, time="clock", granularity=TICK, lease=LEASE
         )
@@ -127,21 +128,23 @@ class Sound(MemoryBackend):
 
     async def claim_due(self, room: Room) -> Claimed:
         self.lapsed = lapsed = list[Execution]()
+        self.room = room
         return Claimed(await self.hand_out(room.limit), lapsed)
 
     async def hand_out(self, limit: int) -> Sequence[Claim]:
         """Claim, and note what was said of lost claims."""
-        claimed = await super().claim_due(Room(limit))
+        claimed = await super().claim_due(evolve(self.room, limit=limit))
         self.lapsed += claimed.lapsed
         return claimed.claims
 
     async def renew(self, renewals: Sequence[Renewal]) -> Sequence[Claim]:
-        self.alone |= {each.claim.token: each.alone for each in renewals}
+        self.renewing |= {each.claim.token: each for each in renewals}
         return await self.extend([each.claim for each in renewals])
 
     async def extend(self, claims: Sequence[Claim]) -> Sequence[Claim]:
-        """Renew claims, alone or not as it was said."""
-        return await super().renew([Renewal(each, self.alone[each.token]) for each in claims])
+        """Renew claims, with what was said of each."""
+        said = self.renewing
+        return await super().renew([evolve(said[each.token], claim=each) for each in claims])
 
     async def release(self, claims: Sequence[Claim]) -> None:
         self.store.next_serial()

@@ -74,6 +74,8 @@ class MemoryStore:
         """The newest position of an execution that was deleted."""
         self.alarms: list[Alarm] = []
         self.cancel_alarms: list[Alarm] = []
+        self.choosy: list[tuple[Alarm, Room, datetime]] = []
+        """The waits for a room that does not take every job, and until when each sleeps."""
         self.workers: dict[str, WorkerState] = {}
 
     def next_serial(self) -> int:
@@ -96,6 +98,8 @@ class MemoryStore:
         self.rows[job_id] = row
         due, held = self.due, self.held
         queue = due if row.hold is None else held
+        if wake is not None and self.choosy:
+            self._wake_choosy(job_id, row, wake)
         if wake == row.wake and queue is row.queue:
             return
         row.wake, row.queue = wake, queue
@@ -113,6 +117,13 @@ class MemoryStore:
                 if (other := rows.get(each)) and other.queue is queue and other.wake is not None
             }
             heapq.heapify(queue)
+
+    def _wake_choosy(self, job_id: str, row: _Row, wake: datetime) -> None:
+        """Wake the waits that would sleep past a row, whatever else is due before it."""
+        for alarm, room, until in self.choosy:
+            fits = row.hold is not None or Filling(room).fits(job_id, row.job_queue())
+            if wake < until and fits:
+                alarm.nudge()
 
     def _waits_in(self, queue: list[tuple[datetime, str]], entry: tuple[datetime, str]) -> bool:
         wake, job_id = entry
@@ -159,6 +170,31 @@ class MemoryStore:
                 return job_id
         return None
 
+    def take_due(self, room: Room, now: datetime) -> list[str]:
+        """Take the due rows that fit into the room, oldest first; return their ids.
+
+        What it passes over is put back without a nudge: nothing has been written.
+        """
+        filling, taken, passed = Filling(room), list[str](), list[str]()
+        try:
+            while not filling.is_full and (job_id := self.take(self.due, now)) is not None:
+                passed.append(job_id)
+                queue = self.rows[job_id].job_queue()
+                if filling.fits(job_id, queue):
+                    filling.add(queue)
+                    taken.append(passed.pop())
+        except BaseException:  # what room.accepts raises: nothing is claimed
+            passed += taken
+            raise
+        finally:
+            for each in passed:
+                row = self.rows[each]
+                wake = row.due()
+                if wake is not None:
+                    row.wake, row.queue = wake, self.due
+                    heapq.heappush(self.due, (wake, each))
+        return taken
+
     # -- the history
 
     def stored(self, execution_id: str) -> Execution | UndecodableExecution | None:
@@ -175,7 +211,7 @@ class MemoryStore:
         """Delete all other executions."""
         kept = {position for position, _ in history}
         gone = (position for position, _ in self.history if position not in kept)
-        self.deleted = max(gone, default=self.deleted)
+        self.deleted = max(self.deleted, *gone)
         self.history = history
         self.written = {execution.id: execution for _, execution in history}
 
@@ -299,8 +335,17 @@ class MemoryBackend:
         until, earliest = now + MAX_POLL, self.store.earliest(room)
         if earliest is not None and earliest < until:
             until = earliest
-        if clock is not None and until > now:
+        if clock is None or until <= now:
+            return
+        if room.takes_any:
             await self._alarm.sleep(clock, until, seen)
+            return
+        wait = (self._alarm, room, until)
+        self.store.choosy.append(wait)
+        try:
+            await self._alarm.sleep(clock, until, seen)
+        finally:
+            self.store.choosy.remove(wait)
 
     async def wait_cancelled(self) -> bool:
         until, clock = self._now() + MAX_POLL, self._clock
@@ -317,19 +362,12 @@ class MemoryBackend:
             lapsed += row.lapse(now, store.next_serial(), store)
             store.save(job_id, row)
         claims: list[Claim] = []
-        filling, passed = Filling(room), []
-        while not filling.is_full and (job_id := store.take(store.due, now)) is not None:
+        for job_id in store.take_due(room, now):
             row = store.rows[job_id]
-            if not filling.fits(job_id, row.job_queue()):
-                passed.append(job_id)
-                continue
             claim = row.claim(store.next_serial(), self._worker, now, self._lease)
             if claim is not None:
                 claims.append(claim)
-                filling.add(row.job_queue())
             store.save(job_id, row)
-        for job_id in passed:
-            store.save(job_id, store.rows[job_id])
         return Claimed(claims, lapsed)
 
     async def renew(self, renewals: Sequence[Renewal]) -> Sequence[Claim]:
@@ -413,7 +451,11 @@ class MemoryBackend:
 
     async def claims(self, query: ClaimQuery, *, after: str | None, limit: int) -> Page[Hold]:
         self._now()
-        holds = [row.hold for row in self.store.rows.values() if row.hold is not None]
+        holds = [
+            row.hold
+            for row in self.store.rows.values()
+            if row.hold is not None and not isinstance(row.job, Undecodable)
+        ]
         found = sorted(
             (hold for hold in holds if query.matches(hold)), key=lambda hold: hold.job_id
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sched_core import Execution, Job
-from sched_core.ports import ExecutionQuery, JobQuery
+from sched_core import Execution, Hold, Job
+from sched_core.ports import ClaimQuery, ExecutionQuery, JobQuery
 
 
 def selects(query: JobQuery, job: Job) -> bool:
@@ -12,6 +12,7 @@ def selects(query: JobQuery, job: Job) -> bool:
         job.id[: len(query.id_prefix)] == query.id_prefix
         and query.state in {None, job.standing.state}
         and query.group in {None, job.spec.group}
+        and query.queue in {None, job.spec.queue}
         and all(job.spec.metadata.get(key) == value for key, value in query.metadata.items())
     )
 
@@ -24,4 +25,13 @@ def picks(query: ExecutionQuery, execution: Execution) -> bool:
         and query.final in {None, execution.final}
         and not (query.since is not None and execution.finished_at < query.since)
         and not (query.until is not None and execution.finished_at >= query.until)
+    )
+
+
+def finds(query: ClaimQuery, hold: Hold) -> bool:
+    """Whether a listing of claims shows the claim: everything given must hold."""
+    return (
+        query.job_id in {None, hold.job_id}
+        and query.worker in {None, hold.worker}
+        and query.queue in {None, hold.queue}
     )

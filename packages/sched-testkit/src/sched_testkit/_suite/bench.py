@@ -21,9 +21,11 @@ from sched_core import (
     BackendUnavailable,
     Claim,
     Claimed,
+    ClaimQuery,
     Clock,
     Execution,
     ExecutionQuery,
+    Hold,
     Interval,
     Job,
     JobQuery,
@@ -172,9 +174,9 @@ class Bench(Values):
         await self.settle_in(backend)
         return list(await backend.add(jobs))
 
-    async def due(self, backend: Backend, limit: int = 10) -> list[Claim]:
-        """Claim what is due."""
-        claimed = await backend.claim_due(Room(limit))
+    async def due(self, backend: Backend, limit: int = 10, **room: Any) -> list[Claim]:
+        """Claim what is due; ``room`` may name queues and tell what is accepted."""
+        claimed = await backend.claim_due(Room(limit, **room))
         assert isinstance(claimed, Claimed), f"claim_due returned {claimed!r}, which is no Claimed"
         return list(claimed.claims)
 
@@ -267,6 +269,45 @@ class Bench(Values):
             f"of the other jobs expected {expected} for {asked}, got {others}"
         )
         return self.apart(found)
+
+    async def holds(self, backend: Backend, limit: int = 2, **query: Any) -> list[Hold]:
+        """Return all claims that match, through small pages, by the ids of their jobs."""
+        found: list[Hold] = []
+        after: str | None = None
+        seen: set[str] = set()
+        while True:
+            page = await backend.claims(ClaimQuery(**query), after=after, limit=limit)
+            assert len(page.items) <= limit, "a page is longer than its limit"
+            found += page.items
+            after = onward(page, seen)
+            if after is None:
+                break
+            assert page.items, "an empty page must be the last one"
+        ids = [hold.job_id for hold in found]
+        if backend.capabilities.ordered:
+            assert ids == sorted(ids), f"claims come in the order {ids}"
+        return sorted(found, key=lambda hold: hold.job_id)
+
+    async def found(
+        self, backend: Backend, execution_id: str
+    ) -> Execution | UndecodableExecution | None:
+        """Return the execution with the id."""
+        return await backend.execution(execution_id)
+
+    async def followed(
+        self, backend: Backend, after: str | None, limit: int = 3
+    ) -> tuple[list[Execution | UndecodableExecution], str]:
+        """Follow the history to its present end, through small parts; return the cursor, too."""
+        found: list[Execution | UndecodableExecution] = []
+        for _ in range(ENDLESS):
+            part = await backend.follow(after, limit=limit)
+            assert len(part.executions) <= limit, "a part is longer than its limit"
+            assert isinstance(part.cursor, str), f"the cursor is {part.cursor!r}"
+            if not part.executions:
+                return found, part.cursor
+            found += part.executions
+            after = part.cursor
+        raise AssertionError(f"after {ENDLESS} parts the history goes on")
 
     def apart(self, jobs: Sequence[Job | Undecodable]) -> list[Job | Undecodable]:
         """Return the jobs without the neighbours."""

@@ -10,6 +10,7 @@ from sched_testkit.laws import (
     batches,
     cancellation,
     claims,
+    counting,
     cursors,
     definitions,
     differential,
@@ -17,11 +18,15 @@ from sched_testkit.laws import (
     generated,
     handlers,
     lifetimes,
+    listed_claims,
+    lookups,
     offers,
     outages,
     overlap,
+    overlap_of_listings,
     overlap_of_runs,
     queries,
+    queues,
     removal,
     repeats,
     replacements,
@@ -36,6 +41,7 @@ from sched_testkit.laws import (
     unreadable,
     values,
     waits,
+    waits_by_queue,
     wakeups,
 )
 from sched_testkit.laws.law import GeneratedLaw, Law, SeededLaw, laws_of
@@ -60,6 +66,11 @@ _ALONE = (
     lifetimes,
     wakeups,
     waits,
+    queues,
+    waits_by_queue,
+    listed_claims,
+    lookups,
+    counting,
     outages,
     trouble,
     unreadable,
@@ -67,7 +78,7 @@ _ALONE = (
     durability,
 )
 """One call at a time: what an author meets first."""
-_TOGETHER = (overlap, overlap_of_runs)
+_TOGETHER = (overlap, overlap_of_runs, overlap_of_listings)
 """Two calls at a time; they call whatever comes up to `settle`."""
 _OFFERED = (transactions, handlers)
 

@@ -6,6 +6,7 @@ import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -25,6 +26,7 @@ async def a_wait(
     *,
     limit: int = 10,
     begins_within: float = 0.02,
+    **room: Any,
 ) -> AsyncIterator[anyio.Event]:
     """Start waiting, yield what is set when the wait has ended, and expect it to end.
 
@@ -33,12 +35,13 @@ async def a_wait(
         backend: The one that waits.
         otherwise: What is wrong if it does not end.
         limit: How many jobs are wanted.
+        room: The queues that it wants, and what it accepts; all unless given.
         begins_within: Seconds until the body runs: it waits then, also where it does in a thread.
     """
     ended = anyio.Event()
 
     async def wait() -> None:
-        await backend.wait_due(Room(limit))
+        await backend.wait_due(Room(limit, **room))
         ended.set()
 
     with anyio.move_on_after(bench.harness.patience) as scope:
@@ -56,10 +59,10 @@ async def _returns(bench: Bench, backend: Backend, step: Callable[[], Awaitable[
         await step()
 
 
-async def _stays(bench: Bench, backend: Backend) -> None:
+async def stays(bench: Bench, backend: Backend, **room: Any) -> None:
     """Expect that waiting does not end on its own."""
     with anyio.move_on_after(min(0.5, bench.harness.patience / 2)) as scope:
-        await backend.wait_due(Room(10))
+        await backend.wait_due(Room(10, **room))
     assert scope.cancelled_caught, "wait_due returned although nothing is due"
 
 
@@ -103,7 +106,7 @@ async def waiting_does_not_spin(bench: Bench) -> None:
     execution = bench.execution(claim, expires_at=now)
     ended = bench.settlement(claim, executions=[execution], expires_at=now)
     await bench.settle(backend, ended)
-    await _stays(bench, backend)
+    await stays(bench, backend)
 
 
 @law
@@ -115,7 +118,7 @@ async def a_held_job_does_not_end_waiting(bench: Bench) -> None:
     await bench.claim(one)
     await bench.advance(bench.lease - timedelta(seconds=3))
     for backend in (one, two):
-        await _stays(bench, backend)
+        await stays(bench, backend)
 
     async def pass_time() -> None:
         await bench.advance(seconds=3)
@@ -251,10 +254,10 @@ async def the_end_of_any_lease_ends_waiting(bench: Bench) -> None:
             due = None if how == "paused" else bench.clock.now() + timedelta(days=1)
             await two.replace(bench.put_off(held, due))
         await bench.advance(bench.lease - timedelta(seconds=3))
-        await _stays(bench, two)
+        await stays(bench, two)
         await _returns(bench, two, functools.partial(bench.advance, timedelta(seconds=3)))
         assert await bench.lapse(two), "the end of its lease has left nothing to write"
-        await _stays(bench, two)
+        await stays(bench, two)
 
 
 @law
@@ -269,7 +272,7 @@ async def what_waits_after_a_lost_claim_wakes_at_its_moment(bench: Bench) -> Non
     await bench.lapse(two)
     due = (await bench.stored(one)).standing.due_at
     assert due is not None
-    await _stays(bench, one)
+    await stays(bench, one)
     await _returns(bench, one, functools.partial(bench.advance, due - bench.clock.now()))
     assert (await bench.claim(one)).job.id == "job"
 
