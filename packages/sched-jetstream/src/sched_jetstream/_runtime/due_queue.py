@@ -132,18 +132,22 @@ class DueByQueue:
         return found
 
     def earliest(self, room: Room) -> datetime | None:
-        """Return when the first job is due whose queue has room."""
-        moments = [
-            at
-            for queue, due in self.queues.items()
-            if (lane := room.lane(queue)) is not None
-            and room.most(lane) > 0
-            and (at := due.earliest()) is not None
-        ]
+        """Return when the first job is due that a room takes, and has room for."""
+        moments: list[datetime] = []
+        for queue, due in self.queues.items():
+            lane, first = room.lane(queue), due.first()
+            if lane is None or first is None or room.most(lane) <= 0:
+                continue
+            if accepts(room, first.job_id):
+                moments.append(first.at)
+            else:  # few, and not for long: what comes is looked at before it is kept here
+                moments += (each.at for each in due.hints.values() if accepts(room, each.job_id))
         return min(moments, default=None)
 
     def take(self, now: datetime, filling: Filling) -> tuple[list[Hint], list[Hint]]:
         """Remove and return what is due and fits, oldest first, and what is refused by its id.
+
+        What the room's ``accepts`` raises comes out, and nothing is removed.
 
         Args:
             now: The present moment.
@@ -151,7 +155,18 @@ class DueByQueue:
         """
         taken: list[Hint] = []
         refused: list[Hint] = []
-        accepts = filling.room.accepts
+        try:
+            self._take(now, filling, taken, refused)
+        except BaseException:
+            for hint in (*taken, *refused):
+                self.put(hint)
+            raise
+        return taken, refused
+
+    def _take(
+        self, now: datetime, filling: Filling, taken: list[Hint], refused: list[Hint]
+    ) -> None:
+        may_take = filling.room.accepts
         heads = [
             (at, queue)
             for queue, due in self.queues.items()
@@ -164,7 +179,7 @@ class DueByQueue:
             head = due.first()
             if head is None:
                 continue
-            if accepts is not None and not accepts(head.job_id):
+            if may_take is not None and not may_take(head.job_id):
                 refused.append(self._drop(queue, head))
             elif filling.fits(head.job_id, queue):
                 filling.add(queue)
@@ -173,7 +188,6 @@ class DueByQueue:
                 continue  # this queue has no room any more
             if (at := due.earliest()) is not None and at <= now:
                 heapq.heappush(heads, (at, queue))
-        return taken, refused
 
     def _drop(self, queue: str, hint: Hint) -> Hint:
         del self._queue_of[hint.token], self.queues[queue].hints[hint.token]
@@ -192,6 +206,14 @@ class DueByQueue:
         self.queues.clear()
         self._queue_of.clear()
         return left
+
+
+def accepts(room: Room, job_id: str) -> bool:
+    """Whether a room may take a job by its id. What it raises is for ``claim_due`` to raise."""
+    try:
+        return room.accepts is None or room.accepts(job_id)
+    except Exception:  # noqa: BLE001 -- whatever it is
+        return True
 
 
 def lanes(room: Room) -> list[str]:

@@ -25,7 +25,15 @@ from sched_jetstream._model.record import Record
 from sched_jetstream._model.subjects import id_of
 from sched_jetstream._runtime.acknowledgements import Acknowledgements
 from sched_jetstream._runtime.background import Work
-from sched_jetstream._runtime.due_queue import REST, DueByQueue, DueQueue, Hint, lacking, lanes
+from sched_jetstream._runtime.due_queue import (
+    REST,
+    DueByQueue,
+    DueQueue,
+    Hint,
+    accepts,
+    lacking,
+    lanes,
+)
 from sched_jetstream._runtime.live_claims import LiveClaims
 from sched_jetstream._runtime.offers import Offers
 from sched_jetstream._runtime.sources import MOST, SHORTEST_NAK, Source
@@ -290,8 +298,7 @@ class Hints:
 
     def _takes(self, job_id: str, queue: str) -> bool:
         """Whether this worker takes a job, now or later."""
-        room = self._room
-        return room.lane(queue) is not None and (room.accepts is None or room.accepts(job_id))
+        return self._room.lane(queue) is not None and accepts(self._room, job_id)
 
     def _is_for_others(self, job_id: str, queue: str, lane: str | None) -> bool:
         """Whether a hint is to be left to others.
