@@ -178,4 +178,5 @@ def test_a_failure_of_the_store_is_one_also_when_the_handler_was_told_to_stop() 
 def test_an_exception_that_is_its_own_cause_ends_the_search() -> None:
     one, other = ValueError("one"), ValueError("other")
     one.__cause__, other.__cause__ = other, one
-    assert failure(one) == Ended(Status.FAILED, "ValueError: one")
+    names = ("ValueError", "Exception", "BaseException", "object")
+    assert failure(one) == Ended(Status.FAILED, "ValueError: one", error_types=names)

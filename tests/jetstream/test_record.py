@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sched_core import (
+    CancelMark,
     Gap,
     Hold,
     Job,
@@ -283,17 +284,20 @@ ALL: dict[type, dict[str, Any]] = {
         "args": {"a": "b"},
         "derived_from": "tz 1",
         "retry_at": NOW + LEASE,
+        "actor": "who",
+        "moments": (NOW, NOW + LEASE),
     },
     Standing: {
         "last_number": 8,
         "scheduled": Pending(7, NOW, NOW),
         "due_at": NOW + LEASE,
         "requests": (Pending(8, NOW, NOW, Kind.TRIGGERED),),
-        "pause": Pause(NOW, 3, NOW + LEASE, "why"),
+        "pause": Pause(NOW, 3, NOW + LEASE, "why", "who"),
         "gaps": (Gap(NOW, NOW + LEASE),),
         "spare": NOW,
         "skip": NOW,
-        "cancels": (1, 2),
+        "cancels": (CancelMark(1), CancelMark(2, "why", "who")),
+        "skip_actor": "who",
         "failing": 3,
         "last_scheduled_at": NOW,
         "last_finished_at": NOW,
@@ -313,6 +317,7 @@ ALL: dict[type, dict[str, Any]] = {
         "alone_at": NOW,
         "queue": "bulk",
         "progress": Progress(1.5, 2.0, "halfway", NOW),
+        "cancel": CancelMark(7, "why", "who"),
     },
 }
 """A value for each field, that no record leaves out."""
@@ -324,8 +329,8 @@ def test_every_field_is_kept(kind: type) -> None:
     whole = kind(**ALL[kind])
     assert {each.name for each in fields(kind)} == set(ALL[kind]), "a field is not kept"
     assert not [each for each in fields(kind) if getattr(whole, each.name) == each.default]
-    parts = [len(fields(part)) for part in (Pause, Gap, Progress)]
-    assert parts == [4, 2, 4], "a field is not kept"
+    parts = [len(fields(part)) for part in (Pause, Gap, CancelMark, Progress)]
+    assert parts == [5, 2, 3, 4], "a field is not kept"
     if isinstance(whole, Pending):
         assert decode_pending(json.loads(json.dumps(encode_pending(whole)))) == whole
     elif isinstance(whole, Standing):

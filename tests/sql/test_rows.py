@@ -12,6 +12,7 @@ import pytest
 from attrs import evolve
 
 from sched_core import (
+    CancelMark,
     Claim,
     Execution,
     Gap,
@@ -51,7 +52,9 @@ OTHER: dict[str, Any] = {
     "tuple[Pending, ...]": (evolve(ONE, number=2, kind=Kind.TRIGGERED, args={}),),
     "Pause | None": Pause(NOW, 2, LATER, "x"),
     "tuple[Gap, ...]": (Gap(NOW, LATER),),
-    "tuple[int, ...]": (3,),
+    "tuple[CancelMark, ...]": (CancelMark(3, "x", "y"),),
+    "CancelMark | None": CancelMark(3),
+    "tuple[datetime, ...]": (LATER, LATER + timedelta(days=1)),
     "Status | None": Status.FAILED,
     "Status": Status.FAILED,
     "bool": True,

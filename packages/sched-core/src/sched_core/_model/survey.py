@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -151,6 +151,8 @@ class Counts:
             at most 1,000 of them, those with the most executions.
         complete: Whether everything was counted. If not, the store has more than it counts in a
             short time, and the newest was counted.
+        unserved: The queues with due jobs that no live worker serves, and since when one of these
+            is due. The scheduler adds it to what a backend has counted.
     """
 
     as_of: datetime
@@ -164,8 +166,11 @@ class Counts:
     executions: Mapping[Status, int] = field(factory=dict)
     groups: Mapping[str, Mapping[Status, int]] = field(factory=dict)
     complete: bool = True
+    unserved: Mapping[str, datetime] = field(factory=dict)
 
 
+ALIVE = timedelta(seconds=60)
+"""A worker that has told nothing for longer is taken for dead."""
 MOST_GROUPS = 1000
 """The most groups of executions that are counted apart."""
 LONGEST_ERROR = 100
@@ -266,3 +271,15 @@ def largest_groups(
     """Return the groups with the most executions, by name; at most ``MOST_GROUPS``."""
     ordered = sorted(groups, key=lambda name: (-sum(groups[name].values()), name))
     return {name: dict(groups[name]) for name in sorted(ordered[:MOST_GROUPS])}
+
+
+def unserved_queues(
+    counts: Counts, workers: Sequence[WorkerState], now: datetime
+) -> Mapping[str, datetime]:
+    """Return the queues with due jobs that no live worker serves, and since when one is due."""
+    live = [one for one in workers if now - one.seen_at < ALIVE and not one.stopping]
+    return {
+        queue: each.oldest_due
+        for queue, each in counts.queues.items()
+        if each.due and each.oldest_due is not None and not any(one.serves(queue) for one in live)
+    }

@@ -18,19 +18,23 @@ phase                 meaning
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Literal
 
 import anyio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from sched_core._model.claim import Claim, Decision, Ended, Settlement, Start
 from sched_core._model.event import Cancellation
 from sched_core._model.execution import Status, bounded, describe
 from sched_core._rules.standing import current
+from sched_core._runtime.notes import Notes
 from sched_core._runtime.threads import HandlerThread
+from sched_core._support.error_types import names_of
 from sched_core._support.logger import attribute
+from sched_core._support.tracebacks import traceback_of
 from sched_core.errors import BackendUnavailable
 from sched_core.handlers import Discard, RetryAfter, Snooze
 
@@ -70,8 +74,13 @@ _STRENGTH: Mapping[CancelReason | None, int] = {
 
 
 @frozen
+class Unknown:
+    """The outcome of a run whose handler has no function for the job: the claim is given back."""
+
+
+@frozen
 class Postponed:
-    """The outcome of a run whose handler has no route for the job, or was not called.
+    """The outcome of a run whose handler was not called.
 
     Attributes:
         until: The time from which the backend hands the job out again.
@@ -80,7 +89,10 @@ class Postponed:
     until: datetime
 
 
-Outcome = Ended | Postponed
+Outcome = Ended | Postponed | Unknown
+
+_TIMED_OUT = names_of(TimeoutError)
+"""What a run counts as that was ended by its time limit."""
 
 
 def failure(error: BaseException) -> Ended:
@@ -90,20 +102,52 @@ def failure(error: BaseException) -> Ended:
         return asked
     if _is_by_store(error):
         return Ended(Status.INTERRUPTED, describe(error), by_store=True)
-    return Ended(Status.FAILED, describe(error))
+    return Ended(Status.FAILED, describe(error), error_types=names_of(type(_alone(error))))
+
+
+def with_traceback(ended: Ended, error: BaseException) -> Ended:
+    """Return a failure with the traceback of its error, any other outcome as it is.
+
+    Where a handler asks for something by the error, the traceback is that of its cause, if any.
+    """
+    if ended.status is not Status.FAILED:
+        return ended
+    return evolve(ended, traceback=traceback_of(_behind(error)))
+
+
+def _alone(error: BaseException) -> BaseException:
+    """Return the one error that a group holds, at any depth; else what was given.
+
+    As below, only what a user's class cannot override is read.
+    """
+    while issubclass(type(error), BaseExceptionGroup):
+        errors = attribute(BaseExceptionGroup, "exceptions", error)
+        if len(errors) != 1:
+            break
+        (error,) = errors
+    return error
+
+
+def _behind(error: BaseException) -> BaseException:
+    """Return the error for which a handler asks for something, if it was raised; else this one."""
+    one = _alone(error)
+    for kind in (RetryAfter, Discard):
+        if issubclass(type(one), kind):
+            try:
+                cause = _cause(one, attribute(kind, "reason", one))
+            except AttributeError:  # its constructor was never called
+                return error
+            raised = cause is not None and attribute(BaseException, "__traceback__", cause)
+            return cause if cause is not None and raised else error
+    return error
 
 
 def _asked_for(error: BaseException) -> Ended | None:
     """Return the outcome that a handler asks for by a class of :mod:`sched_core.handlers`.
 
-    As below, only what a user's class cannot override is read. A subclass that never called the
-    constructor asks for nothing.
+    A subclass that never called the constructor asks for nothing.
     """
-    while issubclass(type(error), BaseExceptionGroup):
-        errors = attribute(BaseExceptionGroup, "exceptions", error)
-        if len(errors) != 1:
-            return None
-        (error,) = errors
+    error = _alone(error)
     kind = type(error)
     try:
         if issubclass(kind, Snooze):
@@ -124,9 +168,14 @@ def _reason(given: object, error: BaseException, otherwise: str) -> str:
     """Return the reason that a handler gave, or else the error that it raised its own from."""
     if isinstance(given, str):
         return bounded(given)
-    cause = given if isinstance(given, BaseException) else None
-    cause = attribute(BaseException, "__cause__", error) if cause is None else cause
+    cause = _cause(error, given)
     return otherwise if cause is None else describe(cause)
+
+
+def _cause(error: BaseException, given: object) -> BaseException | None:
+    """Return the error that a handler gave as a reason, or else raised this one from."""
+    cause: BaseException | None = given if isinstance(given, BaseException) else None
+    return attribute(BaseException, "__cause__", error) if cause is None else cause
 
 
 def _is_by_store(error: BaseException) -> bool:
@@ -157,17 +206,21 @@ def cancelled_outcome(
     reason: CancelReason | None, outcome: Outcome, timeout: timedelta | None
 ) -> Outcome:
     """Return the outcome to record for a handler that was told to stop, or else the given one."""
-    if reason is None or isinstance(outcome, Postponed) or outcome.by_store:
+    if reason is None or isinstance(outcome, Postponed | Unknown) or outcome.by_store:
         return outcome
     if reason == "stop" and (outcome.delay is not None or not outcome.retry):
         return outcome  # the handler has said itself what comes next
     if reason == "timeout":
-        return Ended(Status.FAILED, f"timeout: cancelled after {timeout}")
+        text = f"timeout: cancelled after {timeout}"
+        return Ended(Status.FAILED, text, error_types=_TIMED_OUT, traceback=outcome.traceback)
     if reason == "overlap":
         return Ended(Status.CANCELLED, "the next occurrence's moment has come")
     if reason == "cancel":
-        return Ended(Status.CANCELLED, "cancelled")
+        return Ended(Status.CANCELLED)  # the mark that is stored says why
     return Ended(Status.INTERRUPTED, "the worker stopped before the handler had ended")
+
+
+_FIRST_NOTES = threading.Lock()
 
 
 class WorkerTask:
@@ -196,6 +249,7 @@ class Run:
         cancellation: The value by which the handler learns that it is to stop.
         outcome: How the handler ended; ``None`` if nothing was called, or nothing may be written.
         error: The exception that the handler raised.
+        notes: What the handler has told of its run; ``None`` if nothing.
         decision: What is to be written.
         expected: The revision of the job that the decision was made on.
         conflicts: How often the decision was made again because the job had been edited.
@@ -216,6 +270,7 @@ class Run:
         "expected",
         "finished_at",
         "in_thread",
+        "notes",
         "offered",
         "outcome",
         "overdue",
@@ -238,6 +293,7 @@ class Run:
         self.cancellation = Cancellation()
         self.outcome: Outcome | None = None
         self.error: BaseException | None = None
+        self.notes: Notes | None = None
         self.decision: Decision | None = None
         self.expected: int | None = claim.job.revision
         self.conflicts = self.refusals = 0
@@ -276,6 +332,19 @@ class Run:
     def has_returned(self) -> bool:
         """Whether the handler has returned, or will not be called."""
         return self.finished_at is not None
+
+    def take_notes(self) -> Notes:
+        """Return what the handler has told of its run, to add to it. Any thread may call this."""
+        with _FIRST_NOTES:
+            if self.notes is None:
+                self.notes = Notes()
+            return self.notes
+
+    def with_notes(self, ended: Ended) -> Ended:
+        """Return how the run ended, and what the handler has told of it."""
+        if self.notes is None:
+            return ended
+        return evolve(ended, log=self.notes.log(), progress=self.notes.progress)
 
     # -- steps
 

@@ -88,7 +88,8 @@ class Definitions:
                 return None  # by the try before
             return protocol.remove(found, job, executions)
 
-        await self._records.change(token_of(job.id), decide, budget=self._budget)
+        change = await self._records.change(token_of(job.id), decide, budget=self._budget)
+        await self._changed(change.found)
 
 
 def _adds(job: Job) -> Decide[Job]:

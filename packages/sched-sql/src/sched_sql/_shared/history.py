@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sched_core import Execution, Kind, Status, UndecodableExecution
+from sched_core import Execution, Kind, Status, UndecodableExecution, codec
 from sched_core.row import bounded
 from sched_sql._shared.moments import (
     EPOCH,
@@ -21,7 +21,8 @@ from sched_sql._shared.moments import (
 
 EXECUTION_COLUMNS = (
     "job_id, uid, number, attempt, kind, scheduled_at, status, final, token, worker, claimed_at, "
-    "started_at, finished_at, reason, coalesced, coalesced_until, snoozes, expires_at"
+    "started_at, finished_at, reason, coalesced, coalesced_until, snoozes, expires_at, "
+    "actor, args"
 )
 EXECUTION_NAMES = tuple(EXECUTION_COLUMNS.split(", "))
 
@@ -35,7 +36,7 @@ _TYPES: dict[str, frozenset[type]] = dict.fromkeys(EXECUTION_NAMES, _WHOLE) | {
     **dict.fromkeys(("job_id", "uid", "kind", "status", "worker"), _TEXT),
     "final": _FLAG,
     **dict.fromkeys(("started_at", "coalesced_until", "expires_at"), _WHOLE | _NONE),
-    "reason": _TEXT | _NONE,
+    **dict.fromkeys(("reason", "actor", "args"), _TEXT | _NONE),
 }
 _MOMENTS = ("scheduled_at", "claimed_at", "started_at", "coalesced_until", "expires_at")
 _NUMBERS = ("number", "attempt", "final", "token", "coalesced", "snoozes")
@@ -64,6 +65,8 @@ def execution_values(one: Execution) -> Row:
         None if coalesced_until is None else (coalesced_until - EPOCH) // MICROSECOND,
         one.snoozes,
         None if expires_at is None else (expires_at - EPOCH) // MICROSECOND,
+        one.actor,
+        None if one.args is None else codec.encode_arguments(one.args),
     )
 
 
@@ -91,13 +94,13 @@ def read_execution(row: Sequence[Any]) -> Execution | UndecodableExecution:
 def _execution(row: Sequence[Any]) -> Execution:
     job_id, uid, number, attempt, kind, scheduled_at, status, final, token, worker = row[:10]
     claimed_at, started_at, finished_at, reason, coalesced, coalesced_until = row[10:16]
-    snoozes, expires_at = row[16:18]
+    snoozes, expires_at, actor, args = row[16:20]
     for name, value in zip(EXECUTION_NAMES, row, strict=False):
         if type(value) not in _TYPES[name]:
             raise ValueError(f"{name} is {value!r}")
     if final not in (0, 1):
         raise ValueError(f"final is {final!r}")
-    for text in (job_id, uid, worker, reason or ""):
+    for text in (job_id, uid, worker, reason or "", actor or ""):
         text.encode()  # or it is what a lenient reader made of bytes
     return Execution(
         f"{uid}:{number}:{attempt}",
@@ -119,6 +122,8 @@ def _execution(row: Sequence[Any]) -> Execution:
         moment_or_none(coalesced_until),
         snoozes,
         moment_or_none(expires_at),
+        actor,
+        None if args is None else codec.decode_arguments(args),
     )
 
 

@@ -175,7 +175,12 @@ def _with_rare(
             until=rest.until,
             args=rest.args,
             retry_at=rest.retry_at,
+            actor=rest.actor,
+            moments=rest.moments,
         )
+    if pause is not None and found.pause_actor is not None:
+        by = found.pause_actor
+        pause = Pause(pause.since, pause.last_number, pause.until, pause.reason, by)
     return evolve(
         standing,
         scheduled=one,
@@ -185,6 +190,7 @@ def _with_rare(
         spare=found.spare,
         skip=found.skip,
         cancels=found.cancels,
+        skip_actor=found.skip_actor,
     )
 
 

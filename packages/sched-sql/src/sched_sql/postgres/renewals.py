@@ -86,12 +86,12 @@ class Renewals:
                     alone_at = CASE WHEN mine.alone THEN coalesce(j.alone_at, clk.t) END
                 FROM mine, clk WHERE j.id = mine.id
                 RETURNING mine.n, j.ctid::text AS place, j.lease_until,
-                    j.marks IS NOT NULL AS marked
+                    j.marks IS NOT NULL OR j.held IS NOT NULL AS marked
             )
             SELECT clk.t, renewed.n, renewed.place, renewed.lease_until, renewed.marked
             FROM clk, renewed
             UNION ALL
-            SELECT clk.t, i.n, NULL, NULL, j.marks IS NOT NULL
+            SELECT clk.t, i.n, NULL, NULL, j.marks IS NOT NULL OR j.held IS NOT NULL
             FROM clk, i JOIN {job} j ON j.id = i.id
             WHERE j.token = i.token AND j.worker = i.worker AND j.lease_until IS NOT NULL
         """
@@ -112,7 +112,8 @@ class Renewals:
             SELECT clk.t, renewed.token, renewed.worker, renewed.lease_until FROM clk, renewed
         """
         self._marked = f"""
-            SELECT {RECORD_COLUMNS} FROM {job} WHERE id = ANY(%s::text[]) AND marks IS NOT NULL
+            SELECT {RECORD_COLUMNS} FROM {job} WHERE id = ANY(%s::text[])
+                AND (marks IS NOT NULL OR held IS NOT NULL)
         """
         self._end = f"""
             INSERT INTO {renewal} AS r (token, worker, lease_until, ended)
@@ -186,9 +187,9 @@ class Renewals:
         for row in (yield Query(self._marked, (texts(ids),))):
             record, claim = read_record(row), claims[row[0]]
             job, hold = record.job, record.hold
-            if hold is None or not is_held_by(hold, claim) or not isinstance(job, Job):
+            if hold is None or not is_held_by(hold, claim):
                 continue
-            if is_to_be_cancelled(job, hold):
+            if is_to_be_cancelled(job if isinstance(job, Job) else None, hold):
                 found.add(fence_of(claim))
         return found
 

@@ -212,4 +212,6 @@ def is_common_run(settlement: Settlement) -> bool:
         and its.job_id == claim.job.spec.id
         and one is not None
         and its.snoozes == one.snoozes
+        and its.actor is None
+        and its.args is None
     )

@@ -74,7 +74,7 @@ SYNC_COMMIT = (
 
 _TEXT = frozenset(
     "id tag schedule policy metadata name group_name uid derived_from pause_reason last_status "  # noqa: SIM905 -- shorter
-    "requests marks worker held job_id kind status reason ended_worker place".split()
+    "requests marks worker held job_id kind status reason ended_worker place actor args".split()
 )
 _BOOLEAN = frozenset({"declared", "final", "removed", "alone", "settled"})
 

@@ -22,6 +22,10 @@ class Planned(Exception):
     """A handler was told to fail."""
 
 
+class PlannedAgain(Planned):
+    """A handler was told to fail at an even attempt, which policies can tell from an odd one."""
+
+
 @define(frozen=True)
 class HandlerAction:
     """What a handler does when it is called, and whether it then fails."""
@@ -84,16 +88,19 @@ class Handlers:
             self._ended(
                 call,
                 CallState.FAILED if isinstance(error, Exception) else process.cancelled_means,
+                type(error),
             )
             raise
         # A handler whose time is up, or whose claim is lost, returns without effect.
         is_cancelled = event.cancelled and process.cancelled_means is not CallState.INTERRUPTED
         self._ended(call, process.cancelled_means if is_cancelled else CallState.SUCCEEDED)
 
-    def _ended(self, call: Call | None, state: CallState) -> None:
+    def _ended(
+        self, call: Call | None, state: CallState, raised: type[BaseException] | None = None
+    ) -> None:
         if call is not None:
             with self._stage.noting():
-                self._stage.oracle.attempts.ended(call, state, self._stage.clock.now())
+                self._stage.oracle.attempts.ended(call, state, self._stage.clock.now(), raised)
 
     async def _hang_on(self, event: JobEvent) -> None:
         self.hanging = event
@@ -127,4 +134,4 @@ class Handlers:
             elif act.does in {"trigger", "skip the next of"}:
                 await self._commands.operate(index, act.does, job_id)
         if act.fails:
-            raise Planned("as planned")
+            raise (Planned if event.attempt % 2 else PlannedAgain)("as planned")

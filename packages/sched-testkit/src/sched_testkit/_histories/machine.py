@@ -38,7 +38,7 @@ from sched_core import (
     Schedule,
 )
 from sched_testkit._histories.driver import Driver
-from sched_testkit._histories.handlers import HandlerAction
+from sched_testkit._histories.handlers import HandlerAction, Planned, PlannedAgain
 from sched_testkit._oracle.violation import Violation
 from sched_testkit._suite.failure import innermost
 from sched_testkit._suite.port import fresh
@@ -74,6 +74,9 @@ POLICIES = {
     "25 s, 2 attempts with jitter": Policy(
         timeout=25 * S, retry=Retry(3, 20 * S, maximum=30 * S, jitter=0.5)
     ),
+    "5 s and 50 s apart": Policy(retry=Retry(4, delays=(5 * S, 50 * S), jitter=0.2)),
+    "never again": Policy(retry=Retry(4, 10 * S, never=(PlannedAgain,)), overdue=60 * S),
+    "25 s, only planned": Policy(timeout=25 * S, retry=Retry(3, 10 * S, only=(Planned,))),
 }
 SPANS = (1, 10, 29, 31, 60, 61, 100, 300, 3600, 20_000)
 MISHAPS = (

@@ -63,6 +63,7 @@ class Call:
         failures: The number of failed attempts of the occurrence so far.
         settled: Whether the settlement of its claim was written.
         execution: The execution that was written for it.
+        raised: The type of what the handler has raised.
     """
 
     event: JobEvent
@@ -75,6 +76,7 @@ class Call:
     failures: int = 0
     settled: bool = False
     execution: Execution | None = None
+    raised: type[BaseException] | None = None
 
     def __str__(self) -> str:
         return f"attempt {self.event.attempt} at {self.uid}:{self.number}"
@@ -178,11 +180,17 @@ class Attempts:
 
     # -- calls end
 
-    def ended(self, call: Call, state: CallState, now: datetime) -> None:
+    def ended(
+        self,
+        call: Call,
+        state: CallState,
+        now: datetime,
+        raised: type[BaseException] | None = None,
+    ) -> None:
         """Note that the handler has returned or raised, or was cancelled."""
         self.known.next_seq()
         if call.state is CallState.RUNNING:
-            call.state, call.ended_at = state, now
+            call.state, call.ended_at, call.raised = state, now, raised
             call.failures += state is CallState.FAILED
             call.spec = self.known.incarnations[call.uid].spec or call.spec
 
@@ -257,14 +265,18 @@ class Attempts:
 
     def _judge_failure(self, found: Execution, call: Call, what: str) -> None:
         """Expect that a failure is final exactly where no retry is left."""
-        allowed, incarnation = call.spec.policy.retry.attempts, self.known.incarnations[found.uid]
+        incarnation = self.known.incarnations[found.uid]
+        timed_out = (found.reason or "").startswith("timeout")
+        raised = TimeoutError if timed_out else call.raised
+        allowed = failures_allowed(call.spec.policy.retry, raised)
         untouched = (
             incarnation.removed is None and len(incarnation.eras) == 1 and not incarnation.edits
         )
         if found.final and call.failures < allowed and untouched:
             raise Violation(f"{what}: failure {call.failures} of {allowed} must not be the last")
         # A run that is edited ends by the policy that is stored then.
-        allowed = max([allowed, *(one.attempts for one in incarnation.retries)])
+        edited = (failures_allowed(one, raised) for one in incarnation.retries)
+        allowed = max([allowed, *edited])
         if not found.final and call.failures >= allowed:
             raise Violation(f"{what}: failure {call.failures} of {allowed} must be the last")
 
@@ -277,8 +289,20 @@ class Attempts:
 
 def backoff(call: Call, retry: Retry) -> timedelta:
     """Return how long the retry after a failed call waits, by that policy."""
+    jitter = 1 + retry.jitter * jitter_fraction(f"{call.event.key}:{call.event.attempt}")
+    if retry.delays:
+        return (retry.delays + retry.delays[-1:] * call.failures)[call.failures - 1] * jitter
     delay = retry.backoff
     for _ in range(call.failures - 1):
         delay = min(delay * retry.factor, retry.maximum)
     delay = min(delay, retry.maximum)
-    return delay * (1 + retry.jitter * jitter_fraction(f"{call.event.key}:{call.event.attempt}"))
+    return delay * jitter
+
+
+def failures_allowed(retry: Retry, raised: type[BaseException] | None) -> int:
+    """Return after how many failures there is no other attempt; 0 if this error allows none."""
+    kinds = () if raised is None else raised.__mro__
+    names = {f"{kind.__module__}.{kind.__qualname__}" for kind in kinds}
+    names |= {kind.__qualname__ for kind in kinds if kind.__module__ == "builtins"}
+    is_final = not names & set(retry.only) if retry.only else bool(names & set(retry.never))
+    return 0 if is_final else retry.attempts

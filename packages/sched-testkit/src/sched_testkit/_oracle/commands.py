@@ -153,7 +153,7 @@ def _moves_on(incarnation: Incarnation, job: Job, now: datetime) -> bool:
     if pause is None or one is None or until is None or until > now:
         return False
     begun = one.began_at is not None or job.held == one.number
-    if begun or one.number in job.standing.cancels or one.scheduled_at <= pause.since:
+    if begun or job.standing.is_marked(one.number) or one.scheduled_at <= pause.since:
         return False
     era = incarnation.eras[-1]
     if isinstance(era.schedule, FixedDelay) or one.scheduled_at > until:

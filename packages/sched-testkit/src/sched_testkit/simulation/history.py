@@ -30,7 +30,7 @@ from sched_testkit.simulation.clock import ProcessClock, SimulatedClock, Simulat
 from sched_testkit.simulation.loop import SimulatedLoop, Stuck
 from sched_testkit.simulation.network import CALM, Network, Weather, remote
 from sched_testkit.simulation.observer import Command, Observer, Outcome, commanded
-from sched_testkit.simulation.operator import COMMANDS, Operator
+from sched_testkit.simulation.operator import COMMANDS, Operator, Planned, PlannedAgain
 
 S = timedelta(seconds=1)
 IDS = ("a", "b", "c", "d")
@@ -41,10 +41,6 @@ LATE = 7 * S
 """A job that is due for longer at the end of the calm, and unclaimed, was forgotten."""
 
 logger = logging.getLogger("sched_core")
-
-
-class Planned(Exception):
-    """A handler was told to fail."""
 
 
 @frozen
@@ -165,18 +161,19 @@ class SimulatedHistory:
         self.outcome.runs += 1
         call = self._called(event)
         self._observer.noted(process, "runs", f"{event.id} {event.key} attempt {event.attempt}")
-        end = CallState.CANCELLED
+        end, raised = CallState.CANCELLED, None
         try:
             if not self._quiet:
                 await self._act(running, event)
             if self._planned_to_fail():
+                raised = Planned if event.attempt % 2 else PlannedAgain
                 end = CallState.FAILED
-                raise Planned("as planned")
+                raise raised("as planned")
             end = CallState.SUCCEEDED
         finally:
             if call is not None and not running.process.dead:
                 self._observer.noted(process, end, event.key)
-                self._oracle.attempts.ended(call, end, self._clock.now())
+                self._oracle.attempts.ended(call, end, self._clock.now(), raised)
 
     def _called(self, event: JobEvent) -> Call | None:
         try:

@@ -53,6 +53,16 @@ SCHEDULES: dict[str, Schedule | timedelta] = {
     "3 s after each run": FixedDelay(seconds=3),
     "cron": Cron("* * * * *"),
 }
+
+
+class Planned(Exception):
+    """A handler was told to fail."""
+
+
+class PlannedAgain(Planned):
+    """A handler was told to fail at an even attempt, which policies can tell from an odd one."""
+
+
 POLICIES = {
     "default": Policy(),
     "3 attempts": Policy(retry=Retry(3, 1 * S)),
@@ -66,6 +76,11 @@ POLICIES = {
     "lost once, kept 10 s": Policy(misfire=Coalesce(), max_lost=1, keep_finished=10 * S),
     "1 s at most": Policy(timeout=1 * S),
     "1 s at most, 2 attempts": Policy(timeout=1 * S, retry=Retry(2, 1 * S)),
+    "1 s and 4 s apart": Policy(retry=Retry(4, delays=(1 * S, 4 * S), jitter=0.2)),
+    "1 s at most, only timeouts": Policy(
+        timeout=1 * S, retry=Retry(3, 1 * S, only=(TimeoutError,))
+    ),
+    "never again": Policy(retry=Retry(5, 1 * S, never=(PlannedAgain,)), overdue=5 * S),
 }
 
 
