@@ -170,8 +170,11 @@ class Hints:
         for lane in lanes(room):
             self._source(lane)
         shape = (None if room.queues is None else room.queues.keys(), room.accepts)
-        if shape != self._shape:
+        if shape == self._shape:
+            self.offers.look()  # what it accepts may be a matter of time
+        else:
             self._shape = shape
+            self.offers.look_now()
             self.offers.ask()
 
     def _source(self, lane: str) -> None:

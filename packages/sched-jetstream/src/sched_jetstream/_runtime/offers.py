@@ -39,6 +39,8 @@ MOST = 50_000
 """Jobs that are remembered."""
 LARGEST = 8000
 """Characters of a message: any server takes them."""
+LOOKS_AGAIN = 1.0
+"""Seconds between two looks at what was refused."""
 ASKS_AGAIN = 5.0
 """Seconds between two questions what the others do not take."""
 
@@ -81,7 +83,7 @@ class Offers:
         """The queues of jobs that were offered, by token."""
         self._unsent: dict[str, str] = {}
         self._asks = False
-        self._asked_at = float("-inf")
+        self._asked_at = self._looked_at = float("-inf")
         self._sending: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
@@ -152,11 +154,20 @@ class Offers:
                 taken.append(token)
         return taken
 
-    def ask(self) -> None:
-        """Look for what is taken from now on: at what was refused here, and at the others."""
+    def look(self) -> None:
+        """Look whether what was refused here is taken by now; often is no use, and does nothing."""
+        if self._refused and monotonic_seconds() - self._looked_at > LOOKS_AGAIN:
+            self.look_now()
+
+    def look_now(self) -> None:
+        """Look whether what was refused here is taken by now."""
+        self._looked_at = monotonic_seconds()
         for token, refused in self._refused.items():
-            if self._may_take(token, refused.queue):
+            if token not in self._offered and self._may_take(token, refused.queue):
                 self.keep(token, refused.queue)
+
+    def ask(self) -> None:
+        """Ask the others what they do not take; often is no use, and does nothing."""
         if monotonic_seconds() - self._asked_at > ASKS_AGAIN:
             self._asked_at = monotonic_seconds()
             self._asks = True
