@@ -32,6 +32,7 @@ from sched_jetstream import JetStreamBackend
 from sched_jetstream._model.record import Record
 from sched_jetstream._model.record_codec import encode
 from sched_jetstream._runtime import cancels, offers
+from sched_jetstream._runtime.acknowledgements import Acknowledgements
 from sched_jetstream._store.wire import Wire
 from sched_testkit._suite.builders import success_of
 
@@ -170,17 +171,21 @@ def test_older_hints_without_a_queue_are_of_the_default_one() -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("ahead", [-1.0, 2.0])
-def test_a_job_that_is_moved_comes_to_the_workers_of_its_new_queue(ahead: float) -> None:
+@pytest.mark.usefixtures("only_offers")
+@pytest.mark.parametrize("ahead", [-1.0, 3.0])
+@pytest.mark.parametrize("served", [True, False], ids=["served", "left"])
+def test_a_job_that_is_moved_comes_to_the_workers_of_its_new_queue(
+    ahead: float, served: bool
+) -> None:
+    """Whether or not a worker of its old queue still runs, to offer it."""
+
     async def main() -> None:
         async with opened("one") as one, opened("two") as two:
-            async with Taker(one, {"old": 9}) as old:
-                await one.add([job("first", "old")])
-                await old.has("first")
-            (stored,) = await one.add([job("job", "old", ahead=max(ahead, 0.5))])
-            await asyncio.sleep(max(-ahead, 0))
-            await one.replace(evolve(stored, spec=evolve(stored.spec, queue="new")))
-            async with Taker(one, {"old": 9}) as old, Taker(two, {"new": 9}) as new:
+            (stored,) = await one.add([job("job", "old", ahead=ahead)])
+            moved = await one.replace(evolve(stored, spec=evolve(stored.spec, queue="new")))
+            assert moved.spec.queue == "new"
+            old = Taker(one, {"old": 9})
+            async with old if served else Taker(one, {"none": 1}), Taker(two, {"new": 9}) as new:
                 await new.has("job")
                 assert not old.claims
 
@@ -210,8 +215,9 @@ def test_hints_of_a_queue_without_room_go_to_workers_that_have_some() -> None:
     async def main() -> None:
         ids = [f"bulk{n}" for n in range(20)]
         async with opened("one") as one, opened("two") as two:
-            await one.add([job(each, "bulk") for each in ids])
             async with Taker(one, {"bulk": 1, "alerts": 1}) as full:
+                await asyncio.sleep(0.2)  # it waits, and gets all that come
+                await one.add([job(each, "bulk") for each in ids])
                 await until(lambda: bool(full.claims), within=20)
                 async with Taker(two, {"bulk": 100}) as free:
                     await until(lambda: len(free.claims) == 19, within=20)
@@ -222,13 +228,28 @@ def test_hints_of_a_queue_without_room_go_to_workers_that_have_some() -> None:
     asyncio.run(main())
 
 
-def test_a_full_queue_that_is_named_does_not_hide_the_rest() -> None:
+def test_a_full_queue_that_is_named_does_not_hide_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nor do its hints go to and fro: among all hints, they come again after a time."""
+    postponed = 0
+    postpone = Acknowledgements.postpone
+
+    def counted(self: Acknowledgements, reply: str, delay: timedelta) -> None:
+        nonlocal postponed
+        postponed += 1
+        postpone(self, reply, delay)
+
+    monkeypatch.setattr(Acknowledgements, "postpone", counted)
+
     async def main() -> None:
         async with opened("one") as one:
             await one.add([job(f"bulk{n}", "bulk") for n in range(300)])
             await one.add([job("other", "any")])
             async with Taker(one, {"bulk": 1, "*": 5}) as taker:
                 await taker.has("other")
+                await asyncio.sleep(1.5)
+                assert postponed < 1000
                 async with opened("two") as two, Taker(two) as all_queues:
                     await until(lambda: len(all_queues.claims) >= 50, within=20)
                     assert "other" not in all_queues.claims
@@ -342,13 +363,13 @@ def test_refused_hints_come_again_less_and_less_often(monkeypatch: pytest.Monkey
     delays: list[float] = []
     monkeypatch.setattr(offers, "FIRST", 0.1)
     monkeypatch.setattr(offers.random, "uniform", lambda *_: 1.0)
-    postpone = offers.Acknowledgements.postpone
+    postpone = Acknowledgements.postpone
 
     def noted(self: Any, reply: str, delay: timedelta) -> None:
         delays.append(delay.total_seconds())
         postpone(self, reply, delay)
 
-    monkeypatch.setattr(offers.Acknowledgements, "postpone", noted)
+    monkeypatch.setattr(Acknowledgements, "postpone", noted)
 
     async def main() -> None:
         async with opened("no") as no, Taker(no, accepts=refuses):
