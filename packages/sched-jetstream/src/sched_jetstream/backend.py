@@ -56,10 +56,6 @@ logger = Logger("sched_jetstream")
 
 BULK = 300
 """Most jobs in one add: three messages each fit into one atomic batch."""
-HINTS_AHEAD = 900
-"""Hints that a waiting replica may have beyond what it can run at once: they come ahead of their
-moment, and quick handlers are done with many before the last of them is due."""
-
 
 INSPECTION_TIMEOUT = timedelta(seconds=5)
 """How long a command that only looks at a store tries to reach it: a person waits."""
@@ -247,27 +243,32 @@ class JetStreamBackend:
         clock, hints, alarm = session.clock, session.hints, session.alarm
         last = clock.now() + MAX_POLL
         # In real time, too: the clock may be set back, and a fake one may not move.
-        with anyio.move_on_after(MAX_POLL.total_seconds()), hints.wanted(room.limit + HINTS_AHEAD):
+        with anyio.move_on_after(MAX_POLL.total_seconds()), hints.wanted(room):
             while session is self._session:
                 seen = alarm.count
                 if hints.failure is not None:
                     raise hints.failure
                 await session.find_due()
-                hints.look()
-                now, earliest = clock.now(), hints.earliest()
+                hints.look(room)
+                await hints.read_offers(room)
+                now, earliest = clock.now(), hints.earliest(room)
                 last = min(last, now + MAX_POLL)  # the clock may have been set back
                 if (
-                    session.live.decided_late
+                    session.live.has_late(room)
                     or now >= last
                     or (earliest is not None and earliest <= now)
                 ):
                     return
                 await alarm.sleep(clock, last if earliest is None else min(earliest, last), seen)
 
+    async def wait_cancelled(self) -> bool:
+        session = self._opened()
+        return await session.cancels.wait(session.clock)
+
     async def claim_due(self, room: Room) -> Claimed:
         asked_at = self._opened().clock.now()
         session = await self._calm()
-        claiming = session.background.spawn(session.claims.due(room.limit, asked_at=asked_at))
+        claiming = session.background.spawn(session.claims.due(room, asked_at=asked_at))
         try:
             await asyncio.wait([claiming])
             await anyio.lowlevel.checkpoint_if_cancelled()

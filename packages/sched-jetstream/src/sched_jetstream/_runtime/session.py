@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from datetime import datetime
 
 import anyio
 
 from sched_core._support.logger import Logger
 from sched_core.clock import Alarm, Clock
 from sched_core.errors import BackendError
+from sched_jetstream._model.protocol import StoredRecord
 from sched_jetstream._runtime.acknowledgements import Acknowledgements
-from sched_jetstream._runtime.background import Background
+from sched_jetstream._runtime.background import Background, Work
+from sched_jetstream._runtime.cancels import Cancels
 from sched_jetstream._runtime.claims import Claims
 from sched_jetstream._runtime.definitions import Definitions
+from sched_jetstream._runtime.due_queue import Hint
 from sched_jetstream._runtime.hints import Hints
 from sched_jetstream._runtime.leases import Leases
 from sched_jetstream._runtime.live_claims import LiveClaims
@@ -35,7 +39,7 @@ from sched_jetstream._store.removals import Removals
 from sched_jetstream._store.reports import Reports
 from sched_jetstream._store.wire import Wire
 from sched_jetstream._store.writer import GroupCommitWriter
-from sched_jetstream.errors import StreamLost
+from sched_jetstream.errors import NatsRefused, PermissionDenied, StreamLost
 from sched_jetstream.options import Options
 
 logger = Logger("sched_jetstream")
@@ -95,9 +99,16 @@ class Session:
         self.live = LiveClaims(worker)
         acks = Acknowledgements(wire, options.wait_for_ack)
         self.hints = Hints(
-            self.reader, options, now=now, alarm=self.alarm, live=self.live, acks=acks
+            self.reader,
+            options,
+            now=now,
+            alarm=self.alarm,
+            live=self.live,
+            acks=acks,
+            supervise=self._supervise,
         )
-        self.reconciler = Reconciler(self.reader, now)
+        self.cancels = Cancels(wire, names, worker)
+        self.reconciler = Reconciler(self.reader, now, self._end)
         self.leases = Leases(self.live, acks, self.records, now, options.lease)
         self.claims = Claims(
             self.live,
@@ -112,7 +123,9 @@ class Session:
             lease=options.lease,
         )
         self.settlements = Settlements(self.live, acks, self.records, self.history, now)
-        self.definitions = Definitions(self.records, lambda: wire.connected, options)
+        self.definitions = Definitions(
+            self.records, lambda: wire.connected, options, changed=self.cancels.tell
+        )
 
     async def begin(self, *, was_older: bool) -> None:
         """Get the clock ready, and start what runs until the end.
@@ -120,13 +133,26 @@ class Session:
         Args:
             was_older: Whether workers of an older version may be at work in the streams.
         """
+        try:
+            await self.cancels.begin()
+            await self.hints.offers.begin()
+        except PermissionDenied as error:
+            raise NatsRefused(str(error)) from error
         await self.timing.begin()
         if was_older:
             await wait_for_older_workers(
                 self.reader, self.clock, budget=self.options.startup_timeout
             )
-        for work in (self.hints.run, *self.timing.lasting(self._reconcile_on)):
-            self.background.supervise(work, self._fault)
+        self.hints.begin()
+        for work in self.timing.lasting(self._reconcile_on):
+            self._supervise(work)
+
+    def _end(self, at: datetime, found: StoredRecord) -> None:
+        self.hints.put(Hint(found.token, at, found))
+        self.alarm.nudge()
+
+    def _supervise(self, work: Work) -> None:
+        self.background.supervise(work, self._fault)
 
     async def find_due(self) -> bool:
         """Look for what is due where no hint tells; return whether all records were read."""
@@ -156,6 +182,7 @@ class Session:
         """Stop, and hand back what this worker holds and has not handed out."""
         self.background.stop()
         self.alarm.nudge()
+        self.cancels.close()
         with anyio.move_on_after(FLUSH):
             await self.background.finish()
             await self.writer.close()

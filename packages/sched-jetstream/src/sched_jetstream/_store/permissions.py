@@ -28,6 +28,7 @@ def probes(names: Names) -> list[Message]:
     return [
         *(Message(subject, b"", NOWHERE) for subject in stored),
         Message(acknowledged, b"+WPI", {}),
+        Message(f"{names.signals}.{PROBE}", b"", {}),
     ]
 
 
@@ -40,4 +41,5 @@ def words(names: Names) -> list[str]:
         names.record("-"),
         names.history("-", "-"),
         names.prefix,
+        names.signals,
     ]
