@@ -47,7 +47,9 @@ def due(job_id: str, minutes: int, *, queue: str = "default") -> Job:
 def finished(job_id: str, expires_in: timedelta | None = None) -> Job:
     expires_at = None if expires_in is None else NOW + expires_in
     spec = JobSpec(job_id, Once(NOW - DAY), policy=Policy(keep_finished=expires_in))
-    return Job(spec, f"uid-{job_id}", False, NOW - DAY, Standing(1, None, None, expires_at=expires_at))
+    return Job(
+        spec, f"uid-{job_id}", False, NOW - DAY, Standing(1, None, None, expires_at=expires_at)
+    )
 
 
 async def holds(backend: Backend, query: ClaimQuery | None = None, limit: int = 2) -> list[Hold]:
@@ -217,5 +219,3 @@ def test_what_the_server_will_have_deleted_is_not_counted() -> None:
             assert found.complete
 
     asyncio.run(main())
-
-

@@ -57,9 +57,7 @@ def test_the_newest_of_many_jobs() -> None:
             lines = [execution(n, f"job-{n % 150}", keep=KEEPS[n % 4]) for n in range(450)]
             await write(backend, *lines)
             found = await backend.recent([f"job-{n}" for n in range(150)], limit=2)
-            assert found == {
-                f"job-{n}": [lines[300 + n], lines[150 + n]] for n in range(150)
-            }
+            assert found == {f"job-{n}": [lines[300 + n], lines[150 + n]] for n in range(150)}
 
     asyncio.run(main())
 
@@ -121,5 +119,3 @@ def same(backend: JetStreamBackend) -> dict[str, object]:
         "execution_bucket": options.execution_bucket,
         "storage": "memory",
     }
-
-

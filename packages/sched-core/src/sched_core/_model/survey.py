@@ -246,13 +246,7 @@ class Tally:
         self._executions[status] += 1
         if by is None:
             return
-        name = (
-            hour_of(at)
-            if by == "hour"
-            else job_id
-            if by == "job"
-            else error_kind(reason)
-        )
+        name = hour_of(at) if by == "hour" else job_id if by == "job" else error_kind(reason)
         if by == "error" and status is not Status.FAILED:
             return
         self._groups.setdefault(name, Counter())[status] += 1

@@ -343,7 +343,6 @@ class History:
             body = {"filter": self._names.runs, "seq": min(copied, written) + 1}
             await self._wire.call(f"STREAM.PURGE.{self._names.stream}", body)
 
-
     async def catch_up(self, patience: float) -> bool:
         """Wait until what has been written is copied; return whether there was anything to wait for.
 

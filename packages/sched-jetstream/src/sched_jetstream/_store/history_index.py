@@ -18,7 +18,7 @@ from sched_core.clock import FIRST, monotonic_seconds, pause
 from sched_core.codec import decode_moment
 from sched_core.row import Tally, error_kind
 from sched_jetstream._store.history import STORED_AT, History
-from sched_jetstream._store.removals import Extent, Removals, sequence_of
+from sched_jetstream._store.removals import Extent, Removals
 
 WINDOW = 2000
 """Sequences that are read at a time."""

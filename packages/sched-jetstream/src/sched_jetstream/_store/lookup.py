@@ -113,9 +113,7 @@ class Lookup:
                 break
         return found[::-1]
 
-    async def _rest(
-        self, entries: list[Entry], left: int, token: str, count: int
-    ) -> list[Entry]:
+    async def _rest(self, entries: list[Entry], left: int, token: str, count: int) -> list[Entry]:
         while left:
             more, left = await self._from(entries[-1].sequence + 1, token, WINDOW)
             entries = [*entries, *more][-count:]
@@ -205,4 +203,3 @@ class Lookup:
             found = await self._removals.between(start, below)
             yield found
             below = start
-

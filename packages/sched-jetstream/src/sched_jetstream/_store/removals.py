@@ -83,9 +83,7 @@ class Removals:
             there = await self._after(sequence)
             now = await self.extent()
             least, most = before.last - sequence - there, now.last - sequence - there
-            if before.removed == now.removed and (
-                least == most or most <= known or least > known
-            ):
+            if before.removed == now.removed and (least == most or most <= known or least > known):
                 return now, max(least, known)
             await pause(0.001 * min(number, 10))
         return None
