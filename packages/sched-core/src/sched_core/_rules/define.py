@@ -78,7 +78,7 @@ def redefine(
     declared = job.declared if declared is None else declared
     if is_placeholder(job.standing):
         admitted = admit(spec, uid=job.uid, declared=declared, now=now)
-        return Change(evolve(admitted, revision=job.revision))
+        return Change(evolve(admitted, revision=job.revision, actor=job.actor))
     edited = evolve(job, spec=spec, declared=declared)
     if job.spec.schedule == spec.schedule:
         if job.spec.policy.misfire != spec.policy.misfire:

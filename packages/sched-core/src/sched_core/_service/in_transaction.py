@@ -34,10 +34,11 @@ class JobsInTransaction:
         policy: Policy | None = None,
         group: str | None = None,
         queue: str = DEFAULT_QUEUE,
+        actor: str | None = None,
     ) -> Job:
         """Declare a job: add it, or change it if its definition differs."""
         spec = spec_of(id, schedule, name, metadata, policy, group, queue)
-        return await self._definitions.ensure(spec)
+        return await self._definitions.ensure(spec, actor=checked_actor(actor))
 
     async def submit_job(
         self,
@@ -49,6 +50,7 @@ class JobsInTransaction:
         policy: Policy | None = None,
         group: str | None = None,
         queue: str = DEFAULT_QUEUE,
+        actor: str | None = None,
     ) -> Job:
         """Add a job.
 
@@ -56,7 +58,7 @@ class JobsInTransaction:
             JobAlreadyExists: The id is taken. The transaction can continue.
         """
         spec = spec_of(id, schedule, name, metadata, policy, group, queue)
-        return (await self._definitions.submit([spec]))[0]
+        return (await self._definitions.submit([spec], actor=checked_actor(actor)))[0]
 
     async def update_job(
         self,
@@ -68,15 +70,15 @@ class JobsInTransaction:
         policy: Policy | Unset = UNSET,
         group: str | Unset | None = UNSET,
         queue: str | Unset = UNSET,
+        actor: str | None = None,
     ) -> Job:
         """Change the given fields and keep the others.
 
         Raises:
             JobNotFound: There is no such job.
         """
-        return await self._definitions.update(
-            id, changes_of(schedule, name, metadata, policy, group, queue)
-        )
+        changes = changes_of(schedule, name, metadata, policy, group, queue)
+        return await self._definitions.update(id, changes, actor=checked_actor(actor))
 
     async def remove_job(
         self,
