@@ -310,7 +310,7 @@ def decode_hold(fields: Fields, job_id: str, job: Job | None) -> Hold:
         one,
         keep,
         moment_of(known("alone")),
-        mark,
+        cancel=mark,
     )
 
 

@@ -122,8 +122,8 @@ def _execution(row: Sequence[Any]) -> Execution:
         moment_or_none(coalesced_until),
         snoozes,
         moment_or_none(expires_at),
-        actor,
-        None if args is None else codec.decode_arguments(args),
+        actor=actor,
+        args=None if args is None else codec.decode_arguments(args),
     )
 
 
