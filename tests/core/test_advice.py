@@ -80,6 +80,8 @@ def test_a_jitter_beyond_the_grace_or_the_gap() -> None:
     minute, hour = timedelta(minutes=1), timedelta(hours=1)
     (grace,) = said(Cron("0 * * * *"), Policy(misfire=Drop(minute), jitter=2 * minute))
     assert "more than the grace of Drop" in grace
+    (overdue,) = said(Cron("0 * * * *"), Policy(overdue=minute, jitter=minute))
+    assert "not below policy.overdue (0:01:00)" in overdue
     (gap,) = said(Interval(hour), Policy(misfire=Coalesce(), jitter=hour))
     assert "not below the gap of 1:00:00" in gap
 

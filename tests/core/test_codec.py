@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sched_core import (
+    CancelMark,
     CatchUp,
     Coalesce,
     Cron,
@@ -31,6 +32,7 @@ from sched_core import (
     Pause,
     Pending,
     Policy,
+    Progress,
     Retry,
     Schedule,
     Standing,
@@ -62,6 +64,7 @@ schedules: st.SearchStrategy[Schedule] = st.one_of(
     st.builds(FixedDelay, periods),
     st.builds(Once, moments),
 )
+types = st.lists(st.sampled_from([ValueError, "a.B", "a.f.<locals>.C"]), max_size=2)
 policies = st.builds(
     Policy,
     misfire=st.one_of(
@@ -77,7 +80,9 @@ policies = st.builds(
         st.floats(1, 1000),
         durations,
         st.floats(0, 1),
-    ),
+        never=types,
+    )
+    | st.builds(Retry, jitter=st.floats(0, 1), delays=st.lists(durations), only=types),
     timeout=positive | st.none(),
     jitter=durations,
     max_lost=st.integers(1, 100),
@@ -85,6 +90,7 @@ policies = st.builds(
     pause_after=st.none() | st.integers(1, 100),
     keep_finished=durations | st.none(),
     keep_executions=durations | st.none() | st.just("default"),
+    overdue=positive | st.none(),
 )
 maybe = st.none() | moments
 pendings = st.builds(
@@ -106,23 +112,30 @@ pendings = st.builds(
     args=st.none() | st.dictionaries(texts, texts, max_size=3),
     derived_from=texts,
     retry_at=maybe,
+    actor=st.none() | texts,
+    moments=st.lists(moments, max_size=5).map(tuple),
 )
+progresses = st.builds(
+    Progress, st.floats(0, 1e9), st.none() | st.floats(0, 1e9), st.none() | texts, maybe
+)
+marks = st.builds(CancelMark, whole, st.none() | texts, st.none() | texts)
 standings = st.builds(
     Standing,
     whole,
     st.none() | pendings,
     maybe,
     requests=st.lists(pendings, max_size=3).map(tuple),
-    pause=st.none() | st.builds(Pause, moments, whole, maybe, st.none() | texts),
+    pause=st.none() | st.builds(Pause, moments, whole, maybe, st.none() | texts, st.none() | texts),
     gaps=st.lists(st.builds(Gap, moments, moments), max_size=3).map(tuple),
     spare=maybe,
     skip=maybe,
-    cancels=st.lists(whole, max_size=3).map(tuple),
+    cancels=st.lists(marks, max_size=3).map(tuple),
     failing=whole,
     last_scheduled_at=maybe,
     last_finished_at=maybe,
     last_status=st.none() | st.sampled_from(Status),
     expires_at=maybe,
+    skip_actor=st.none() | texts,
 )
 holds = st.builds(
     Hold,
@@ -136,6 +149,9 @@ holds = st.builds(
     st.none() | pendings,
     st.none() | durations,
     maybe,
+    queue=names,
+    progress=st.none() | progresses,
+    cancel=st.none() | marks,
 )
 jobs = st.builds(
     Job,
@@ -147,6 +163,7 @@ jobs = st.builds(
         st.dictionaries(texts, texts, max_size=3),
         policies,
         names | st.none(),
+        names.filter(lambda name: name != "*"),
     ),
     names,
     st.booleans(),
@@ -175,6 +192,13 @@ executions = st.builds(
     maybe,
     whole,
     maybe,
+    queue=names,
+    traceback=st.none() | texts,
+    log=st.none() | texts,
+    progress=st.none() | progresses,
+    metadata=st.none() | st.dictionaries(texts, texts, max_size=3),
+    actor=st.none() | texts,
+    args=st.none() | st.dictionaries(texts, texts, max_size=3),
 )
 
 

@@ -22,16 +22,8 @@ from sched_core import (
     Status,
 )
 from sched_core._model.claim import SUCCESS, Decision, Ended, Start
-from sched_core._runtime.runs import (
-    TABLE,
-    Phase,
-    Postponed,
-    Run,
-    Step,
-    WorkerTask,
-    cancelled_outcome,
-    failure,
-)
+from sched_core._runtime.outcomes import Postponed, cancelled_outcome, failure
+from sched_core._runtime.runs import TABLE, Phase, Run, Step, WorkerTask
 
 NOW = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
 
@@ -178,4 +170,5 @@ def test_a_failure_of_the_store_is_one_also_when_the_handler_was_told_to_stop() 
 def test_an_exception_that_is_its_own_cause_ends_the_search() -> None:
     one, other = ValueError("one"), ValueError("other")
     one.__cause__, other.__cause__ = other, one
-    assert failure(one) == Ended(Status.FAILED, "ValueError: one")
+    names = ("ValueError", "Exception", "BaseException", "object")
+    assert failure(one) == Ended(Status.FAILED, "ValueError: one", error_types=names)

@@ -17,6 +17,7 @@ import pytest
 from attrs import evolve
 
 from sched_core import (
+    CancelMark,
     Claim,
     Execution,
     Interval,
@@ -377,7 +378,7 @@ def asked(story: Story, old: Job, step: tuple[Any, ...]) -> Job:
 
 def marked(story: Story, old: Job, step: tuple[Any, ...]) -> Job:
     """Return the job with a mark that cancels its run, whatever that is."""
-    return evolve(old, standing=evolve(old.standing, cancels=(number_of(old),)))
+    return evolve(old, standing=evolve(old.standing, cancels=(CancelMark(number_of(old)),)))
 
 
 def paused(story: Story, old: Job, step: tuple[Any, ...]) -> Job:

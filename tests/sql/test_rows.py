@@ -12,6 +12,7 @@ import pytest
 from attrs import evolve
 
 from sched_core import (
+    CancelMark,
     Claim,
     Execution,
     Gap,
@@ -22,6 +23,7 @@ from sched_core import (
     Kind,
     Pause,
     Pending,
+    Progress,
     Settlement,
     Standing,
     Status,
@@ -51,11 +53,14 @@ OTHER: dict[str, Any] = {
     "tuple[Pending, ...]": (evolve(ONE, number=2, kind=Kind.TRIGGERED, args={}),),
     "Pause | None": Pause(NOW, 2, LATER, "x"),
     "tuple[Gap, ...]": (Gap(NOW, LATER),),
-    "tuple[int, ...]": (3,),
+    "tuple[CancelMark, ...]": (CancelMark(3, "x", "y"),),
+    "CancelMark | None": CancelMark(3),
+    "tuple[datetime, ...]": (LATER, LATER + timedelta(days=1)),
     "Status | None": Status.FAILED,
     "Status": Status.FAILED,
     "bool": True,
     "timedelta | None": timedelta(days=400_000),
+    "Progress | None": Progress(1, 2.5, 'x"é', LATER),
 }
 """Another value than there is, by the annotation of the field: a new one is missing here."""
 
@@ -109,6 +114,7 @@ def test_every_field_of_a_hold_that_an_edit_leaves(name: str) -> None:
         micros(hold.expires_at),
         None if hold.alone_at is None else micros(hold.alone_at),
         holds.held_text(hold),
+        holds.progress_text(hold.progress),
     )
     assert holds.read_hold(columns, None) == hold
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from sched_core import (
     Status,
 )
 from sched_testkit._oracle import executions
-from sched_testkit._oracle.attempts import ENDS, CallState
+from sched_testkit._oracle.calls import ENDS, CallState
 from sched_testkit._oracle.violation import Violation
 
 
@@ -566,3 +567,46 @@ def test_retries_are_counted_and_wait() -> None:
     hand.ran(1.5, 2, attempt=2, how="failed", status=Status.FAILED, final=False)
     with pytest.raises(Violation, match="failure 2 of 2 must be the last"):
         hand.look()
+
+
+def test_types_of_errors_end_an_occurrence_or_do_not() -> None:
+    def fails(retry: Retry, raised: type[Exception], *, final: bool, reason: str = "no") -> None:
+        hand = Hand(evolve(SPEC, policy=Policy(retry=retry)))
+        claim = hand.claim(1, 1)
+        hand.oracle.attempts.ended(hand.call(claim, 1), CallState.FAILED, at(1), raised)
+        failed = hand.written(claim, 1, status=Status.FAILED, reason=reason)
+        hand.settled(claim, evolve(failed, final=final))
+        hand.look(1)
+
+    never, only = Retry(3, never=(LookupError,)), Retry(3, only=(LookupError,))
+    fails(never, KeyError, final=True)
+    fails(only, KeyError, final=False)
+    fails(never, ValueError, final=False)
+    fails(only, ValueError, final=True)
+    fails(Retry(3, only=(TimeoutError,)), KeyError, final=False, reason="timeout: cancelled")
+    for retry, raised in ((never, KeyError), (only, ValueError)):
+        with pytest.raises(Violation, match=r"failure 1 of 0 must be the last"):
+            fails(retry, raised, final=False)
+    for retry, raised in ((never, ValueError), (only, KeyError)):
+        with pytest.raises(Violation, match=r"failure 1 of 3 must not be the last"):
+            fails(retry, raised, final=True)
+
+
+@pytest.mark.parametrize("failures", [1, 2, 3])
+def test_delays_of_a_policy_are_waited_for(failures: int) -> None:
+    waits = (0.5, 1.0, 1.0)
+    spec = evolve(SPEC, policy=Policy(retry=Retry(4, delays=(MINUTE / 2, MINUTE))))
+    moments = list(accumulate(waits[:failures], initial=1.0))
+
+    def after_failures() -> Hand:
+        hand = Hand(spec)
+        for attempt, moment in enumerate(moments[:-1], start=1):
+            failed = {"how": "failed", "status": Status.FAILED, "final": False}
+            hand.ran(moment, attempt, attempt=attempt, **failed)
+            hand.look(moment)
+        return hand
+
+    early = moments[-1] - 0.01
+    with pytest.raises(Violation, match="before its retry was due"):
+        after_failures().ran(early, 9, attempt=failures + 1)
+    assert after_failures().ran(moments[-1], 9, attempt=failures + 1).final

@@ -132,8 +132,8 @@ def cancel(world: World, job: Job, argument: str) -> None:
     number = None if job.held is not None or not ones else ones[0].number
     marked = operate.cancel(job, now=world.now, number=number)
     world.row.check(job)
-    world.judge.known.incarnations[job.uid].cancels |= {*marked.standing.cancels} - {
-        *standing.cancels
+    world.judge.known.incarnations[job.uid].cancels |= {
+        mark.number for mark in marked.standing.cancels if mark not in standing.cancels
     }
     world.replace(marked)
 

@@ -16,6 +16,7 @@ from sched_core._rules.begin import begin
 from sched_core._rules.finish import finish
 from sched_core._rules.hold import held, lapse, renewed
 from sched_core._rules.standing import current
+from sched_core.errors import TooManyRequests
 from sched_core.schedule import Cron, Interval, Once, Schedule
 
 NOW = datetime(2026, 11, 30, 3, 1, tzinfo=UTC)  # a Monday
@@ -221,7 +222,7 @@ def test_a_job_takes_sixteen_requests() -> None:
     job = admitted(Interval(hours=1), NOW)
     for number in range(16):
         job = request.trigger(job, now=NOW, args={"n": str(number)}).job
-    with pytest.raises(request.TooManyRequests, match="16 requests"):
+    with pytest.raises(TooManyRequests, match="16 requests"):
         request.trigger(job, now=NOW, args={"n": "17"})
 
 

@@ -19,16 +19,21 @@ from sched_core._model.policy import Drop, Policy
 from sched_core._rules import begin as begins
 from sched_core._rules import define as defines
 from sched_core._rules import finish as finishes
-from sched_core._rules import operate
 from sched_core._rules.standing import current
-from sched_core.errors import InvalidDefinition, NothingToSkip, RevisionConflict
+from sched_core.errors import (
+    InvalidDefinition,
+    NothingToCancel,
+    NothingToRetry,
+    NothingToSkip,
+    RevisionConflict,
+)
 from sched_core.schedule import Once
 from sched_testkit._oracle import starts
 from sched_testkit._oracle.judge import new_judge
 from sched_testkit._oracle.violation import Violation
 
 LEASE = 4 * M
-REFUSED = (NothingToSkip, InvalidDefinition, operate.NothingToCancel)
+REFUSED = (NothingToSkip, InvalidDefinition, NothingToCancel, NothingToRetry)
 
 
 @define
@@ -451,7 +456,7 @@ class World:
 
 def _is_held(one: Pending, pause: Pause, standing: Standing) -> bool:
     """Whether a pause holds what was there when it began, as the documentation says."""
-    marked = one.number in standing.cancels
+    marked = standing.is_marked(one.number)
     return not marked and (one.kind is Kind.SCHEDULED or one.origin <= pause.last_number)
 
 

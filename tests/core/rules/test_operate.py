@@ -30,11 +30,11 @@ from tests.core.rules.steps import (
 from sched_core._model.claim import Ended
 from sched_core._model.execution import Execution, Kind, Status
 from sched_core._model.job import Job
-from sched_core._model.occurrence import MOST_GAPS, Gap, Pause, State
+from sched_core._model.occurrence import MOST_GAPS, CancelMark, Gap, Pause, State
 from sched_core._model.policy import CatchUp, Coalesce, Drop, Policy, Retry
 from sched_core._rules import operate, request
 from sched_core._rules.operate import resume
-from sched_core.errors import InvalidDefinition, NothingToSkip
+from sched_core.errors import InvalidDefinition, NothingToCancel, NothingToRetry, NothingToSkip
 from sched_core.schedule import Between, Cron, FixedDelay, Interval, Once, Schedule
 
 RETRY = Policy(retry=Retry(attempts=3, backoff=10 * MINUTE))
@@ -266,19 +266,19 @@ class TestCancel:
 
     def test_by_the_job_it_is_what_is_held(self) -> None:
         job = operate.cancel(running(admit(HOURLY), T0 + HOUR), now=T0 + HOUR)
-        assert job.standing.cancels == (1,)
-        with pytest.raises(operate.NothingToCancel):
+        assert job.standing.cancels == (CancelMark(1),)
+        with pytest.raises(NothingToCancel):
             operate.cancel(admit(HOURLY), now=T0)
 
     def test_what_is_held_can_be_cancelled_although_it_was_edited_away(self) -> None:
         job = evolve(admit(HOURLY), held=7, held_at=T0)
-        assert operate.cancel(job, now=T0, number=7).standing.cancels == (7,)
+        assert operate.cancel(job, now=T0, number=7).standing.cancels == (CancelMark(7),)
         freed = evolve(operate.cancel(job, now=T0), held=None, held_at=None)
-        assert operate.cancel(freed, now=T0, number=1).standing.cancels == (1,)
+        assert operate.cancel(freed, now=T0, number=1).standing.cancels == (CancelMark(1),)
 
     @pytest.mark.parametrize("number", [0, 2, 99])
     def test_what_is_not_there_is_refused(self, number: int) -> None:
-        with pytest.raises(operate.NothingToCancel):
+        with pytest.raises(NothingToCancel):
             operate.cancel(admit(HOURLY), now=T0, number=number)
 
     def test_a_backfill_ends_with_its_rest(self) -> None:
@@ -308,7 +308,8 @@ class TestRetryNow:
 
     def test_what_has_not_begun_is_not_hurried(self) -> None:
         job = admit(HOURLY, Policy(jitter=30 * MINUTE))
-        assert operate.retry_now(job, now=T0) == job
+        with pytest.raises(NothingToRetry, match="trigger_job"):
+            operate.retry_now(job, now=T0)
 
     def test_a_pause_holds_it(self) -> None:
         job, _ = run(admit(HOURLY, RETRY), T0 + HOUR, FAILURE)

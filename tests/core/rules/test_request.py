@@ -31,8 +31,8 @@ from sched_core._model.job import Job
 from sched_core._model.occurrence import MOST_REQUESTS, State
 from sched_core._model.policy import Policy, Retry
 from sched_core._rules.operate import resume
-from sched_core._rules.request import TooManyRequests, backfill, rerun, trigger
-from sched_core.errors import InvalidDefinition
+from sched_core._rules.request import backfill, rerun, trigger
+from sched_core.errors import InvalidDefinition, TooManyRequests
 from sched_core.schedule import AnyOf, Between, Cron, FixedDelay, Interval, Once
 
 RETRY = Policy(retry=Retry(attempts=3, backoff=10 * MINUTE))
@@ -239,11 +239,11 @@ class TestBackfill:
     def test_a_range_without_a_moment_that_has_passed_is_refused(
         self, since: datetime, until: datetime
     ) -> None:
-        with pytest.raises(InvalidDefinition, match="since"):
+        with pytest.raises(InvalidDefinition, match="start"):
             backfill(admit(HOURLY), since=since, until=until, now=self.NOW)
 
     def test_a_fixed_delay_has_no_moments_to_ask_for(self) -> None:
-        with pytest.raises(InvalidDefinition, match="since"):
+        with pytest.raises(InvalidDefinition, match="start"):
             backfill(admit(FixedDelay(hours=1)), since=T0, until=T0 + HOUR, now=self.NOW)
 
     def test_an_interval_has_none_before_its_anchor_and_a_calendar_has(self) -> None:

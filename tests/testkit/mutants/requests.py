@@ -145,6 +145,26 @@ class MarksAreKnownByNumber(Sound):
         return claims
 
 
+@breaks("a_removal_can_cancel_what_is_held")
+class RemovedRunsAreNotTold(Sound):
+    """Renew tells of marks only while the job is stored."""
+
+    async def renew(self, renewals: Sequence[Renewal]) -> Sequence[Claim]:
+        claims = []
+        for claim in await super().renew(renewals):
+            is_there = self.store.row(claim.job.id).job is not None
+            claims.append(evolve(claim, cancel=claim.cancel and is_there))
+        return claims
+
+
+@breaks("a_removal_can_cancel_what_is_held")
+class RemovalsForgetWhoCancelled(Sound):
+    """What a removal has cancelled ends cancelled, and nothing says by whom."""
+
+    async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
+        await super().remove(job, [evolve(each, actor=None) for each in executions])
+
+
 @breaks("a_pause_is_ended_by_its_claim")
 class PausesNeverEnd(Sound):
     """A paused job is not handed out, also where its pause has an end that has come."""

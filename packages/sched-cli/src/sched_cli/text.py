@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
+
+from attrs import Factory, fields, has
 
 from sched_core import (
     AnyOf,
@@ -17,6 +20,7 @@ from sched_core import (
     InvalidDefinition,
     Job,
     Once,
+    Policy,
     Schedule,
     Undecodable,
     UndecodableExecution,
@@ -80,6 +84,31 @@ def schedule_text(schedule: Schedule) -> str:
             return f"({schedule_text(schedule.schedule)}) except {len(schedule.dates)} dates"
         case _:
             return repr(schedule)
+
+
+def policy_text(policy: Policy) -> str:
+    """Return what a policy says beyond the default one: ``retry=Retry(attempts=3), timeout=5m``."""
+    return ", ".join(_changed(policy))
+
+
+def _changed(value: Any) -> Iterator[str]:
+    """Yield the fields of a policy, or of a part of one, that do not have their default."""
+    for field in fields(type(value)):
+        found, default = getattr(value, field.name), field.default
+        if isinstance(default, Factory):  # type: ignore[arg-type]  # a class, though typed as a function
+            default = default.factory(value) if default.takes_self else default.factory()
+        if found != default:
+            yield f"{field.name}={_value_text(found)}"
+
+
+def _value_text(value: object) -> str:
+    if isinstance(value, timedelta):
+        return span(value)
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_value_text, value)) + "]"
+    if has(type(value)):
+        return f"{type(value).__name__}({', '.join(_changed(value))})"
+    return str(value)
 
 
 def schedule_of(text: str, tz: str) -> Schedule:

@@ -9,10 +9,11 @@ from sched_core._model.claim import Claim, Claimed, Hold, Renewal, Room, Settled
 from sched_core._model.event import JobEvent
 from sched_core._model.execution import Execution, Kind, Progress, Status
 from sched_core._model.job import Job, JobSpec
-from sched_core._model.occurrence import Gap, Pause, Pending, Standing, State
+from sched_core._model.occurrence import CancelMark, Gap, Pause, Pending, Standing, State
 from sched_core._model.policy import CatchUp, Coalesce, Drop, Overlap, Policy, Retry
 from sched_core._model.survey import CountQuery, Counts, QueueCounts, Running, WorkerState
 from sched_core._runtime.observers import Health, HealthChange, Observer
+from sched_core._service.requests import Request
 from sched_core._service.sync import Synced
 from sched_core.clock import Clock, SystemClock
 from sched_core.codec import ScheduleKind
@@ -31,6 +32,8 @@ from sched_core.errors import (
     JobUndecodable,
     ModeNotConfigured,
     NoRoute,
+    NothingToCancel,
+    NothingToRetry,
     NothingToSkip,
     RevisionConflict,
     SchedError,
@@ -41,6 +44,7 @@ from sched_core.errors import (
     ScheduleWarning,
     SchemaTooNew,
     StoreNotFound,
+    TooManyRequests,
     WrongEventLoop,
 )
 from sched_core.handlers import Discard, Dispatcher, Handler, RetryAfter, Snooze
@@ -81,6 +85,7 @@ __all__ = [
     "BackendError",
     "BackendUnavailable",
     "Between",
+    "CancelMark",
     "Capabilities",
     "CatchUp",
     "Claim",
@@ -127,6 +132,8 @@ __all__ = [
     "MemoryStore",
     "ModeNotConfigured",
     "NoRoute",
+    "NothingToCancel",
+    "NothingToRetry",
     "NothingToSkip",
     "Observer",
     "Once",
@@ -138,6 +145,7 @@ __all__ = [
     "Progress",
     "QueueCounts",
     "Renewal",
+    "Request",
     "Retry",
     "RetryAfter",
     "RevisionConflict",
@@ -163,6 +171,7 @@ __all__ = [
     "StoreNotFound",
     "Synced",
     "SystemClock",
+    "TooManyRequests",
     "Undecodable",
     "UndecodableExecution",
     "WorkerState",

@@ -26,7 +26,7 @@ def advise(spec: JobSpec, *, now: datetime) -> list[str]:
         One sentence for each of these: the schedule has no occurrence; nights of the coming year in
         which local times are missing or come twice, with their dates; two restricted day fields,
         which cron joins by *or*; a jitter that outlasts the gap to the next occurrence, or the
-        grace after which an occurrence is dropped.
+        time after which an occurrence is dropped, or counts as overdue.
     """
     schedule, policy = spec.schedule, spec.policy
     found = []
@@ -39,6 +39,11 @@ def advise(spec: JobSpec, *, now: datetime) -> list[str]:
             found.append(
                 f"policy.jitter ({policy.jitter}) is more than the grace of Drop "
                 f"({policy.misfire.grace}): what the jitter delays beyond that is dropped"
+            )
+        if policy.overdue is not None and policy.overdue <= policy.jitter:
+            found.append(
+                f"policy.jitter ({policy.jitter}) is not below policy.overdue ({policy.overdue}): "
+                "what nothing but the jitter delays counts as overdue"
             )
         gap = _shortest_gap(schedule, now)
         if gap is not None and gap <= policy.jitter:

@@ -34,8 +34,10 @@ from sched_core.schedule.encoding import (
     Reading,
     decode_duration,
     decode_moment,
+    decode_moments,
     encode_duration,
     encode_moment,
+    encode_moments,
     fields_of,
 )
 from sched_core.schedule.kinds import (
@@ -58,21 +60,25 @@ __all__ = [
     "Malformed",
     "Record",
     "ScheduleKind",
+    "decode_arguments",
     "decode_duration",
     "decode_execution",
     "decode_hold",
     "decode_job",
     "decode_metadata",
     "decode_moment",
+    "decode_moments",
     "decode_policy",
     "decode_schedule",
     "decode_value",
+    "encode_arguments",
     "encode_duration",
     "encode_execution",
     "encode_hold",
     "encode_job",
     "encode_metadata",
     "encode_moment",
+    "encode_moments",
     "encode_policy",
     "encode_schedule",
     "encode_value",
@@ -204,13 +210,29 @@ def decode_metadata(text: str | None) -> dict[str, str]:
     Raises:
         Malformed: The text does not map strings to strings.
     """
-    if not text:
-        return {}
-    with Reading("metadata"):
+    return _texts("metadata", text) if text else {}
+
+
+def _texts(part: str, text: str) -> dict[str, str]:
+    with Reading(part):
         found = json.loads(text)
         if not isinstance(found, dict) or not all(type(value) is str for value in found.values()):
             raise ValueError("must map strings to strings")
         return found
+
+
+def encode_arguments(args: Mapping[str, str]) -> str:
+    """Return the arguments of a request as compact JSON; no arguments as an empty object."""
+    return _dump(dict(args))
+
+
+def decode_arguments(text: str) -> dict[str, str]:
+    """Return the arguments of a body.
+
+    Raises:
+        Malformed: The text does not map strings to strings.
+    """
+    return _texts("arguments", text)
 
 
 # -- whole values ------------------------------------------------------------

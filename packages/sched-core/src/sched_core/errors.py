@@ -2,7 +2,9 @@
 
 * The caller's: :class:`InvalidDefinition`, :class:`JobAlreadyExists`, :class:`JobNotFound`,
   :class:`GroupConflict`, :class:`SchedulerNotStarted`, :class:`SchedulerForked`,
-  :class:`WrongEventLoop`, :class:`HandlerNotSet`. Change the call.
+  :class:`WrongEventLoop`, :class:`HandlerNotSet`, :class:`NothingToSkip`,
+  :class:`NothingToCancel`, :class:`NothingToRetry`, :class:`ExecutionNotFound`,
+  :class:`TooManyRequests`. Change the call.
 * The record's: :class:`JobUndecodable`. Run a version that can read it.
 * The backend's: :class:`BackendUnavailable` (try again), :class:`BackendError` (don't).
 * No one's: :class:`RevisionConflict`, :class:`ClaimLost`. Another writer was first: read again and
@@ -10,6 +12,8 @@
 """
 
 from __future__ import annotations
+
+from datetime import datetime
 
 
 class SchedError(Exception):
@@ -149,26 +153,83 @@ class GroupConflict(SchedError):
         return type(self), (self.job_id, self.group, self.owner)
 
 
-class NothingToSkip(_AboutJob):
-    """``skip_next`` on a job that has no further occurrence."""
+class NothingToSkip(SchedError):
+    """``skip_next`` on a job that has no further occurrence, or none at the moment given.
 
-    template = "job {job_id} has no further occurrence to skip"
+    Args:
+        job_id: The job's id.
+        moment: The moment that was to be skipped; ``None`` for the first one after now.
+    """
+
+    def __init__(self, job_id: str, moment: datetime | None = None) -> None:
+        super().__init__(
+            f"job {job_id!r} has no further occurrence to skip"
+            if moment is None
+            else f"job {job_id!r} has no occurrence to skip at {moment.isoformat()}: it has begun "
+            "or passed, or the schedule has no such moment"
+        )
+        self.job_id = job_id
+        self.moment = moment
+
+    def __reduce__(self) -> tuple[type[NothingToSkip], tuple[str, datetime | None]]:
+        return type(self), (self.job_id, self.moment)
+
+
+class _AboutOccurrence(SchedError, LookupError):
+    """An error about the occurrence that a key names, or about those of a job.
+
+    Args:
+        job_id: The job's id; empty where no stored job has the key's occurrence.
+        key: The occurrence's idempotency key; ``None`` where none was given.
+    """
+
+    none = "{job_id}"
+    unknown = "{key}"
+
+    def __init__(self, job_id: str = "", key: str | None = None) -> None:
+        template = self.none if key is None else self.unknown
+        super().__init__(template.format(job_id=repr(job_id), key=repr(key)))
+        self.job_id = job_id
+        self.key = key
+
+    def __reduce__(self) -> tuple[type[_AboutOccurrence], tuple[str, str | None]]:
+        return type(self), (self.job_id, self.key)
+
+
+class NothingToCancel(_AboutOccurrence):
+    """No such occurrence runs or waits; without a key, the job is not running."""
+
+    none = "job {job_id} is not running: give the key of the occurrence that is to be cancelled"
+    unknown = "no occurrence {key} runs or waits: it has ended, or its job was removed"
+
+
+class NothingToRetry(_AboutOccurrence):
+    """No such occurrence has begun and waits for its next attempt; without a key, none has."""
+
+    none = "nothing of job {job_id} waits for its next attempt: trigger_job runs it now"
+    unknown = (
+        "no occurrence {key} waits for its next attempt: it has ended or not begun, or its job "
+        "was removed; trigger_job runs a job now"
+    )
+
+
+class TooManyRequests(InvalidDefinition):
+    """The job has as many waiting requests as it may have: let them run, or cancel some."""
 
 
 class ExecutionNotFound(SchedError, LookupError):
-    """No execution has this id, or none that this version can read.
+    """No execution has this id, none that this version can read, or its job was removed.
 
     Args:
         execution_id: The id that was asked for.
-        reason: Why the record cannot be read; ``None`` where there is none.
+        reason: Why the execution is of no use; ``None`` where there is none.
     """
 
     def __init__(self, execution_id: str, reason: str | None = None) -> None:
         super().__init__(
-            f"no execution {execution_id!r} is stored: it was deleted, or never written"
+            f"no execution {execution_id!r} is in the history: list_executions shows what there is"
             if reason is None
-            else f"the execution {execution_id!r} cannot be read here: {reason}; "
-            "run a version that knows it"
+            else f"execution {execution_id!r}: {reason}"
         )
         self.execution_id = execution_id
         self.reason = reason

@@ -130,6 +130,15 @@ class Dispatcher:
         """The earlier ids of the jobs that it declares, by their present ones; with a group."""
         return {}
 
+    def knows(self, job_id: str) -> bool:
+        """Whether it may have a function for a job, by the id alone.
+
+        The worker never claims a job for which this is False: other workers take it. Where more
+        than the id decides, return True, and raise ``NoRoute`` in :meth:`dispatch`. It must be
+        quick, and any thread may call it.
+        """
+        return True
+
     async def dispatch(self, event: JobEvent, in_thread: InThread) -> Any:
         """Handle the event.
 

@@ -119,6 +119,7 @@ class JobQuery:
     group: str | None = None
     metadata: Mapping[str, str] = field(factory=dict)
     queue: str | None = None
+    uid: str | None = None
 
     def matches(self, job: Job | Undecodable) -> bool:
         """Whether to list it: for backends that select in Python."""
@@ -128,6 +129,7 @@ class JobQuery:
             (self.state is None or job.standing.state is self.state)
             and (self.group is None or job.spec.group == self.group)
             and (self.queue is None or job.spec.queue == self.queue)
+            and (self.uid is None or job.uid == self.uid)
             and self.metadata.items() <= job.spec.metadata.items()
         )
 
@@ -285,8 +287,10 @@ class JobStore(Protocol):
         """Remove the job if it is still what was read.
 
         A claimed job stays as an invisible tombstone that carries the hold until it ends.
-        Executions are written, left to the claim and passed over as by :meth:`replace`. The history
-        of a removed job stays.
+        Executions are written, left to the claim and passed over as by :meth:`replace`. One that
+        is left and says ``cancelled`` marks the hold (``row.as_left``): renewals tell its worker,
+        and its end is ``cancelled``, by whom and why the execution says. The history of a removed
+        job stays.
 
         Raises:
             JobNotFound: Nothing is stored under the id.

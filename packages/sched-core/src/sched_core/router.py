@@ -65,8 +65,8 @@ class JobRouter(Dispatcher):
     """A handler that calls a function for each job, chosen by id, pattern or metadata.
 
     The router tries a job's own function first, then patterns and metadata in the order in which
-    you added them, then the default. If none fits, the worker releases the job, and tries it again
-    after a pause: in a rolling deploy another worker may know it.
+    you added them, then the default. If none fits, the worker leaves the job to others: in a
+    rolling deploy, or where services share a store, another worker has a function for it.
 
     The scheduler whose handler is this router stores the jobs declared by :meth:`job`, when it
     opens and before it runs. It calls ``ensure_job`` for each or, if the router has a group,
@@ -78,7 +78,9 @@ class JobRouter(Dispatcher):
         version: The version of this deployment, with a group; see ``Scheduler.sync_jobs``.
         declare: Whether the scheduler stores the jobs. If not, call
             ``scheduler.sync_jobs(router.specs, group=...)``.
-        no_route_delay: Seconds for which this worker leaves a job alone that it has no route for.
+        no_route_delay: Seconds for which this worker leaves a job alone whose metadata no route
+            fits; they double each time, up to five minutes. Where the id says that no route fits,
+            the worker never claims the job.
 
     Raises:
         InvalidDefinition: An argument is out of bounds.
@@ -229,7 +231,9 @@ class JobRouter(Dispatcher):
     def middleware(self, function: M) -> M:
         """Decorate an ``async`` function around every handler; the first one added is outermost.
 
-        The router also calls it if there is no route; ``call_next`` then raises ``NoRoute``.
+        A worker does not claim a job that no route fits by its id, so no middleware sees it. Where
+        the metadata decides, it is called, and ``call_next`` raises ``NoRoute``. To handle every
+        job, add a :meth:`default`.
 
         Raises:
             InvalidDefinition: The function is not ``async``.
@@ -290,6 +294,12 @@ class JobRouter(Dispatcher):
             if route.fits(event):
                 return route.handler
         return self._default
+
+    def knows(self, job_id: str) -> bool:
+        """Whether a function may fit a job with the id."""
+        if job_id in self._by_id or self._default is not None:
+            return True
+        return any(route.matches is None or route.matches(job_id) for route in self._routes)
 
     async def dispatch(self, event: JobEvent, in_thread: InThread) -> Any:
         """Call the function for the event's job, and the middleware around it.

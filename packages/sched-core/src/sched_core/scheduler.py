@@ -6,7 +6,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import anyio
 from attrs import frozen
@@ -15,6 +15,7 @@ from sched_core._model.execution import DEFAULT_QUEUE, Execution
 from sched_core._model.job import RESERVED, Job, JobSpec, check_text
 from sched_core._model.policy import Policy
 from sched_core._runtime import transactions
+from sched_core._runtime.lanes import checked_queues
 from sched_core._runtime.loop import Loop
 from sched_core._runtime.observers import Health, Observer, Observers
 from sched_core._runtime.shutdown import DEFAULT_GRACE, FLUSH
@@ -28,6 +29,9 @@ from sched_core._service.definitions import (
 )
 from sched_core._service.in_transaction import JobsInTransaction
 from sched_core._service.marker import version_of
+from sched_core._service.names import checked_actor, checked_reason
+from sched_core._service.operations import Operations
+from sched_core._service.requests import Request, Requests
 from sched_core._service.survey import Survey
 from sched_core._service.sync import Sync, Synced
 from sched_core._support.logger import Logger
@@ -74,7 +78,13 @@ class Scheduler(Survey):
         clock: The clock that tells the time and waits; by default the machine's.
         worker: A name for this worker, for people. Claims carry it with a random suffix that makes
             it unique.
-        max_concurrency: The most handlers that run at a time.
+        max_concurrency: The most handlers that run at a time; 100 unless given. With ``queues`` it
+            is the sum of their numbers.
+        queues: The queues that this worker serves, and how many of their jobs run here at a time,
+            such as ``{"alerts": 20, "bulk": 50}``. Each queue has its own places, so bulk work
+            never delays an alert. ``"*"`` stands for all queues that are not named; without it
+            their jobs are left to other workers. The numbers are this process's: so many run in
+            each process that serves the queue. ``None`` serves all queues.
         observers: Callables that get every execution that this scheduler has written, once it is
             stored, and every change of health. They run in the event loop and must not block.
         new_id: A function that makes the random part of job uids and worker names, for repeatable
@@ -91,22 +101,18 @@ class Scheduler(Survey):
         handler: Handler | None = None,
         clock: Clock | None = None,
         worker: str | None = None,
-        max_concurrency: int = 100,
+        max_concurrency: int | None = None,
+        queues: Mapping[str, int] | None = None,
         observers: Sequence[Observer] = (),
         new_id: Callable[[], str] = random_id,
     ) -> None:
-        if isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int):
-            raise InvalidDefinition(
-                "max_concurrency", f"must be a whole number, not {max_concurrency!r}"
-            )
-        if max_concurrency < 1:
-            raise InvalidDefinition("max_concurrency", f"must be at least 1, not {max_concurrency}")
+        self._queues = checked_queues(queues)
         if worker is not None:
             check_text("worker", worker)
         self._backend = backend
         self._given_clock: Clock = SystemClock() if clock is None else clock
         self._worker = worker
-        self._max_concurrency = max_concurrency
+        self._max_concurrency = _concurrency(max_concurrency, self._queues)
         self._observers = Observers(backend, observers)
         self._new_id = new_id
         self._handler: Handler | None = None
@@ -133,7 +139,7 @@ class Scheduler(Survey):
         clock = await self._backend.open(self._given_clock, worker=name)
         self._observers.forget()
         self._declared = None
-        opened = self._opened = self._parts(clock)
+        opened = self._opened = self._parts(clock, name)
         self._observers.watch(self)
         try:
             while self._queued:
@@ -169,22 +175,28 @@ class Scheduler(Survey):
                 await self._open().definitions.ensure(spec)
         self._declared = (handler, specs)
 
-    def _parts(self, clock: Clock) -> _Opened:
+    def _parts(self, clock: Clock, worker: str) -> _Opened:
         workers = Workers(
             self._backend,
             clock,
             max_concurrency=self._max_concurrency,
+            queues=self._queues,
             on_execution=self._observers.notify if self._observers else None,
             set_problem=self._observers.set_problem,
             set_notice=self._observers.set_notice,
         )
         if self._handler is not None:
-            workers.caller.set_handler(self._handler)
+            workers.set_handler(self._handler)
+        definitions = self._definitions(clock)
         return _Opened(
             clock=clock,
             workers=workers,
-            loop=Loop(self._backend, clock, workers, self._observers, self._handler_set),
-            definitions=self._definitions(clock),
+            loop=Loop(
+                self._backend, clock, workers, self._observers, self._handler_set, worker=worker
+            ),
+            definitions=definitions,
+            operations=Operations(definitions, self._backend, clock),
+            requests=Requests(definitions, self._backend, clock),
             affinity=Affinity("this scheduler"),
         )
 
@@ -238,7 +250,7 @@ class Scheduler(Survey):
             )
         self._handler = handler
         if self._opened is not None:
-            self._opened.workers.caller.set_handler(handler)
+            self._opened.workers.set_handler(handler)
         self._handler_set.set()
 
     # -- declaring
@@ -413,14 +425,33 @@ class Scheduler(Survey):
         changes = changes_of(schedule, name, metadata, policy, group, queue)
         return await self._open().definitions.update(id, changes)
 
-    async def remove_job(self, id: str) -> None:
-        """Remove a job. A run in flight continues, and cannot bring the job back.
+    async def remove_job(
+        self,
+        id: str,
+        *,
+        cancel: bool = False,
+        reason: str | None = None,
+        actor: str | None = None,
+    ) -> None:
+        """Remove a job. A run in flight cannot bring the job back.
+
+        Args:
+            id: The job's id.
+            cancel: Whether to cancel a run in flight, as ``cancel_run`` does; else it continues.
+            reason: Why the run is cancelled, for people; its execution keeps the first 2 KiB of it.
+            actor: Who removes it, for people; the executions of what ends with it keep it.
 
         Raises:
             JobNotFound: There is no such job.
             JobUndecodable: This version cannot read the record; it was left alone.
+            InvalidDefinition: ``actor`` or ``reason`` is out of bounds.
         """
-        await self._open().definitions.remove(id)
+        opened = self._open()
+        await opened.definitions.remove(
+            id, cancel=cancel, reason=checked_reason(reason), actor=checked_actor(actor)
+        )
+        if cancel:
+            await opened.workers.leases.look(id)
 
     def in_transaction(self, connection: Any) -> JobsInTransaction:
         """Declare and remove jobs inside your own database transaction.
@@ -496,6 +527,7 @@ class Scheduler(Survey):
         *,
         until: datetime | None = None,
         reason: str | None = None,
+        actor: str | None = None,
     ) -> Job:
         """Pause a job: until the pause ends, it runs only when it is triggered.
 
@@ -507,28 +539,109 @@ class Scheduler(Survey):
             id: The job's id.
             until: The time when the pause ends on its own; ``None`` pauses until ``resume_job``.
             reason: A text for people.
+            actor: Who pauses it, for people: ``job.standing.pause.actor``.
 
         Raises:
             JobNotFound: There is no such job.
             JobUndecodable: This version cannot read the record.
             InvalidDefinition: ``until`` has no time zone, or has passed.
         """
-        return await self._open().definitions.pause(id, until=until, reason=reason)
+        return await self._open().operations.pause(id, until=until, reason=reason, actor=actor)
 
-    async def resume_job(self, id: str) -> Job:
+    async def resume_job(self, id: str, *, actor: str | None = None) -> Job:
         """End a pause. A one-shot whose moment has passed in the meantime runs now.
+
+        Args:
+            id: The job's id.
+            actor: Who ends it, for the log.
 
         Raises:
             JobNotFound: There is no such job.
             JobUndecodable: This version cannot read the record.
         """
-        return await self._open().definitions.resume(id)
+        return await self._open().operations.resume(id, actor=actor)
 
-    async def trigger_job(self, id: str) -> str:
+    async def cancel_run(
+        self,
+        key: str | None = None,
+        *,
+        job_id: str | None = None,
+        reason: str | None = None,
+        actor: str | None = None,
+    ) -> str:
+        """Cancel one occurrence, whether it runs or waits: it ends ``cancelled``, without a retry.
+
+        If it runs, its worker cancels the handler at its next renewal of the claim, which is after
+        a third of a lease at the latest; in this process at once. A handler that returns before
+        that has succeeded. If it waits, for its moment, a retry or the end of a pause, it is due
+        at once, and the next claim by any worker ends it without a run. A backfill or a rerun of
+        many moments ends with all that is left of it. A second call changes nothing, nor does its
+        reason.
+
+        Args:
+            key: The occurrence's idempotency key: ``event.key``, or what ``trigger_job`` and its
+                like return.
+            job_id: The job's id. Without a key, its run in flight is cancelled, and only that: what
+                waits is named by its key. With a key, it spares the search for the key's job.
+            reason: Why, for people; the execution keeps the first 2 KiB of it.
+            actor: Who cancels it, for people; the execution keeps it.
+
+        Returns:
+            The idempotency key of the occurrence that is marked.
+
+        Raises:
+            NothingToCancel: No such occurrence runs or waits, or without a key, the job does not
+                run.
+            JobNotFound: There is no such job.
+            JobUndecodable: This version cannot read the record.
+            InvalidDefinition: The key is none, or neither it nor ``job_id`` is given.
+        """
+        opened = self._open()
+        marked = await opened.operations.cancel(key, job_id, reason=reason, actor=actor)
+        await opened.workers.leases.look(marked.job_id)
+        return marked.key
+
+    async def retry_now(
+        self, key: str | None = None, *, job_id: str | None = None, actor: str | None = None
+    ) -> Job:
+        """Make the next attempt of what waits for one now: after a failure, a snooze, a lost claim.
+
+        What runs already, or is due, is left alone. A pause still holds what it holds.
+
+        Args:
+            key: The occurrence's idempotency key.
+            job_id: The job's id. Without a key, all of the job that waits is attempted now. With a
+                key, it spares the search for the key's job.
+            actor: Who asks for it, for people; the execution keeps it.
+
+        Raises:
+            NothingToRetry: No such occurrence has begun, or it has ended.
+            JobNotFound: There is no such job.
+            JobUndecodable: This version cannot read the record.
+            InvalidDefinition: The key is none, or neither it nor ``job_id`` is given.
+        """
+        return await self._open().operations.retry_now(key, job_id, actor=actor)
+
+    async def trigger_job(
+        self,
+        id: str,
+        *,
+        args: Mapping[str, str] | None = None,
+        request_key: str | None = None,
+        actor: str | None = None,
+    ) -> str:
         """Run a job once more, now, in addition to its schedule, even if it is paused or finished.
 
         The request waits only for a run of the job that is under way. It does not end a waiting
-        retry, nor hurry it. A second call before the request has begun is the same request.
+        retry, nor hurry it. A second plain call, without arguments and key, before the request has
+        begun is the same request.
+
+        Args:
+            id: The job's id.
+            args: Texts by name for the handler, which finds them as ``event.args``; 64 KiB at most.
+            request_key: A name for the request. Until it has ended, a further call with the same
+                name is the same request, whatever its arguments; 255 characters at most.
+            actor: Who asks for it, for people; its executions keep it.
 
         Returns:
             The idempotency key of the occurrence: its handler finds it as ``event.key``, and the
@@ -537,9 +650,95 @@ class Scheduler(Survey):
         Raises:
             JobNotFound: There is no such job.
             JobUndecodable: This version cannot read the record.
-            InvalidDefinition: 16 requests of the job wait already.
+            TooManyRequests: 16 requests of the job wait already.
+            InvalidDefinition: An argument is out of bounds.
         """
-        return await self._open().definitions.trigger(id)
+        return await self._open().requests.trigger(
+            id, args=args, request_key=request_key, actor=actor
+        )
+
+    async def rerun(self, execution_id: str, *, actor: str | None = None) -> str:
+        """Run once more what an execution tells of: for its moment, and with its arguments.
+
+        While the same execution is being repeated, a further call is the same request. Of an
+        execution that covers many moments, the first one is repeated; ``backfill_job`` takes all.
+
+        Args:
+            execution_id: The execution's id, ``uid:number:attempt``.
+            actor: Who asks for it, for people; the new executions keep it.
+
+        Returns:
+            The idempotency key of the new occurrence.
+
+        Raises:
+            ExecutionNotFound: There is none, or its job was removed.
+            TooManyRequests: 16 requests of the job wait already.
+            InvalidDefinition: The id is none, or the occurrence has not ended: ``retry_now``.
+        """
+        return await self._open().requests.rerun(execution_id, actor=actor)
+
+    async def rerun_all(
+        self, query: ExecutionQuery, *, dry_run: bool = False, actor: str | None = None
+    ) -> list[Request]:
+        """Run once more what a query finds: all moments of a job are one request.
+
+        They run one after the other, in order, each with its own retries. Of each moment the newest
+        outcome decides, so what has succeeded since it failed is left alone. What is being repeated
+        already is not asked for twice. Executions with different arguments are different requests.
+        If a call fails, what it has asked for by then stays, and the same call does the rest.
+
+        Args:
+            query: A choice of final executions to repeat. It must name statuses.
+            dry_run: Whether to return what would be asked for, and to write nothing.
+            actor: Who asks for it, for people; the new executions keep it.
+
+        Returns:
+            The requests; empty where there is nothing to repeat.
+
+        Raises:
+            TooManyRequests: 16 requests of a job wait already.
+            InvalidDefinition: The query names no status, or finds more than 10,000 moments of one
+                job.
+        """
+        return await self._open().requests.rerun_all(query, dry_run=dry_run, actor=actor)
+
+    async def backfill_job(
+        self,
+        id: str,
+        start: datetime,
+        end: datetime,
+        *,
+        only: Literal["missed", "failed"] | None = None,
+        dry_run: bool = False,
+        actor: str | None = None,
+    ) -> Request | None:
+        """Run a job for the moments of its schedule from one time to another, as one request.
+
+        They run one after the other, in order, in addition to the schedule. Moments of the calendar
+        may lie before the job was declared. Until the request has ended, a further call for the
+        same range is the same request.
+
+        Args:
+            id: The job's id.
+            start: The first time, with a time zone.
+            end: The last time, included, not in the future.
+            only: ``"missed"`` or ``"failed"`` runs moments whose newest outcome, as far as the
+                history is kept, is that one; at most 10,000. ``None`` runs all of the range.
+            dry_run: Whether to return what would be asked for, and to write nothing.
+            actor: Who asks for it, for people; the executions keep it.
+
+        Returns:
+            The request; ``None`` where nothing in the range was missed, or has failed.
+
+        Raises:
+            JobNotFound: There is no such job.
+            JobUndecodable: This version cannot read the record.
+            TooManyRequests: 16 requests of the job wait already.
+            InvalidDefinition: The schedule has no moment in the range, or a time is out of bounds.
+        """
+        return await self._open().requests.backfill(
+            id, start, end, only=only, dry_run=dry_run, actor=actor
+        )
 
     async def reanchor_job(self, id: str) -> Job:
         """Move a job to its schedule's next moment if its stored one lies far after that.
@@ -555,26 +754,42 @@ class Scheduler(Survey):
             JobNotFound: There is no such job.
             JobUndecodable: This version cannot read the record.
         """
-        return await self._open().definitions.reanchor(id)
+        return await self._open().operations.reanchor(id)
 
-    async def skip_next(self, id: str) -> Job:
-        """Skip the first occurrence after now. A second call skips no further one.
+    async def skip_next(
+        self, id: str, *, moment: datetime | None = None, actor: str | None = None
+    ) -> Job:
+        """Skip the first occurrence after now, or the one at a moment.
+
+        One moment is marked at a time: without ``moment``, a second call skips no further one; with
+        it, the mark moves there.
+
+        Args:
+            id: The job's id.
+            moment: The nominal moment of the occurrence, with a time zone. Where it has passed,
+                nothing is skipped in its place.
+            actor: Who skips it, for people; the execution keeps it.
 
         Raises:
             JobNotFound: There is no such job.
             JobUndecodable: This version cannot read the record.
-            NothingToSkip: The schedule has no occurrence after now.
+            NothingToSkip: The schedule has no occurrence after now, or none at the moment.
+            InvalidDefinition: The moment has no time zone.
         """
-        return await self._open().definitions.skip_next(id)
+        return await self._open().operations.skip_next(id, at=moment, actor=actor)
 
-    async def unskip(self, id: str) -> Job:
+    async def unskip(self, id: str, *, actor: str | None = None) -> Job:
         """Take ``skip_next`` back.
 
+        Args:
+            id: The job's id.
+            actor: Who takes it back, for the log.
+
         Raises:
             JobNotFound: There is no such job.
             JobUndecodable: This version cannot read the record.
         """
-        return await self._open().definitions.unskip(id)
+        return await self._open().operations.unskip(id, actor=actor)
 
     async def prune(self, before: datetime) -> int:
         """Delete executions that ended before a moment, and all that has expired.
@@ -722,7 +937,24 @@ class Scheduler(Survey):
             claims_lost=workers.in_flight.claims_lost,
             backend_errors=workers.in_flight.backend_errors,
             at=opened.clock.now(),
+            backlog=loop.reporting.backlog,
         )
+
+
+def _concurrency(given: int | None, queues: Mapping[str, int] | None) -> int:
+    if given is not None and (isinstance(given, bool) or not isinstance(given, int)):
+        raise InvalidDefinition("max_concurrency", f"must be a whole number, not {given!r}")
+    if given is not None and given < 1:
+        raise InvalidDefinition("max_concurrency", f"must be at least 1, not {given}")
+    if queues is None:
+        return 100 if given is None else given
+    total = sum(queues.values())
+    if given not in (None, total):
+        raise InvalidDefinition(
+            "max_concurrency",
+            f"the numbers of queues make {total} in all, not {given}: leave it out",
+        )
+    return total
 
 
 @frozen
@@ -733,4 +965,6 @@ class _Opened:
     workers: Workers
     loop: Loop
     definitions: Definitions
+    operations: Operations
+    requests: Requests
     affinity: Affinity

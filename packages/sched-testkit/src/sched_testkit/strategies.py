@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sched_core import (
     AnyOf,
     Between,
+    CancelMark,
     CatchUp,
     Coalesce,
     Cron,
@@ -57,6 +58,12 @@ NASTY = (
     "\U0001f600",
 )
 """What stores get wrong more often than other text."""
+
+_ERRORS: tuple[type[BaseException] | str, ...] = (
+    *(ValueError, TimeoutError, SystemExit, LookupError),
+    *("a_module.Outer.Inner", "b.f.<locals>.Gone", "ünï.Cödé"),
+)
+"""Exception types as policies name them."""
 
 LONG = ("k" * 255, "é" * 255, "\U0001f600" * 255)
 """Texts of the greatest length, which chance seldom makes: characters of one to four bytes."""
@@ -133,13 +140,28 @@ def policies() -> st.SearchStrategy[Policy]:
         st.builds(CatchUp, st.integers(1, 10_000), st.none() | durations()),
         st.builds(Drop, durations(timedelta(microseconds=1))),
     )
+    errors = st.lists(st.sampled_from(_ERRORS), min_size=1, max_size=3)
+    which: st.SearchStrategy[dict[str, Any]] = st.dictionaries(
+        st.sampled_from(("never", "only")), errors, max_size=1
+    )
+    waits = st.fixed_dictionaries(
+        {},
+        optional={
+            "attempts": st.integers(1, 1_000_000),
+            "backoff": durations(timedelta(0)),
+            "factor": st.floats(1, 1000),
+            "maximum": durations(timedelta(0)),
+        },
+    )
+    waits |= st.fixed_dictionaries(
+        {"delays": st.lists(durations(timedelta(0)), min_size=1, max_size=3)},
+        optional={"attempts": st.integers(4, 1_000_000)},
+    )
     retries = st.builds(
-        Retry,
-        attempts=st.integers(1, 1_000_000),
-        backoff=durations(timedelta(0)),
-        factor=st.floats(1, 1000),
-        maximum=durations(timedelta(0)),
-        jitter=st.floats(0, 1),
+        lambda waits, jitter, which: Retry(jitter=jitter, **waits, **which),
+        waits,
+        st.floats(0, 1),
+        which,
     )
     return st.builds(
         Policy,
@@ -153,6 +175,7 @@ def policies() -> st.SearchStrategy[Policy]:
         pause_after=st.none() | st.integers(1, 1_000_000),
         keep_finished=st.none() | durations(timedelta(0)),
         keep_executions=st.none() | st.just("default") | durations(timedelta(0)),
+        overdue=st.none() | durations(),
     )
 
 
@@ -173,18 +196,21 @@ def specs() -> st.SearchStrategy[JobSpec]:
 
 @cache
 def queues() -> st.SearchStrategy[str]:
-    """Names of queues."""
-    named = texts() | st.sampled_from(LONG)
-    return st.just("default") | named.filter(lambda name: name != "*")
+    """Names of queues: the default one, and any other."""
+    return st.just("default") | (texts() | texts(255)).filter(lambda name: name != "*")
 
 
 @cache
 def progresses() -> st.SearchStrategy[Progress]:
-    """What a handler may have told."""
-    amounts = st.floats(allow_nan=False, allow_infinity=False) | st.integers(0, 2**53)
-    said = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40)
+    """Any progress that a handler may tell."""
+    amounts = st.integers(0, 2**53) | st.floats(0, allow_nan=False, allow_infinity=False)
+    sayable = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
     return st.builds(
-        Progress, amounts, st.none() | amounts, st.none() | said, st.none() | moments()
+        Progress,
+        amounts,
+        st.none() | amounts,
+        st.none() | st.text(sayable, max_size=100),
+        st.none() | moments(),
     )
 
 
@@ -210,14 +236,23 @@ def scheduled() -> st.SearchStrategy[Pending]:
 @cache
 def requests() -> st.SearchStrategy[Pending]:
     """Any occurrence that was asked for."""
-    return _pendings(st.sampled_from(ASKED))
+    return _pendings(
+        st.sampled_from(ASKED),
+        moments=st.just(()) | st.lists(moments(), max_size=5).map(tuple),
+    )
+
+
+@cache
+def arguments() -> st.SearchStrategy[dict[str, str] | None]:
+    """Any arguments of a request, or none."""
+    anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+    return st.none() | st.dictionaries(anything, anything, max_size=3)
 
 
 def _pendings(
     kinds: st.SearchStrategy[Kind], **more: st.SearchStrategy[Any]
 ) -> st.SearchStrategy[Pending]:
     optional = st.none() | moments()
-    anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
     return st.builds(
         Pending,
         number=st.integers(1, 2**53),
@@ -234,7 +269,8 @@ def _pendings(
         key=st.none() | texts() | st.sampled_from(LONG),
         origin=st.integers(0, 2**53),
         until=optional,
-        args=st.none() | st.dictionaries(anything, anything, max_size=3),
+        args=arguments(),
+        actor=st.none() | texts(255),
         **more,
     )
 
@@ -242,8 +278,9 @@ def _pendings(
 @cache
 def standings() -> st.SearchStrategy[Standing]:
     """Any combination of fields: a backend has no business knowing which make sense."""
-    optional = st.none() | moments()
-    pauses = st.builds(Pause, moments(), st.integers(0, 2**53), optional, st.none() | texts(255))
+    optional, words = st.none() | moments(), st.none() | texts(255)
+    pauses = st.builds(Pause, moments(), st.integers(0, 2**53), optional, words, words)
+    marks = st.builds(CancelMark, st.integers(1, 2**53), words, words)
     return st.builds(
         Standing,
         last_number=st.integers(1, 2**53),
@@ -254,12 +291,13 @@ def standings() -> st.SearchStrategy[Standing]:
         gaps=st.lists(st.builds(Gap, moments(), moments()), max_size=3).map(tuple),
         spare=optional,
         skip=optional,
-        cancels=st.lists(st.integers(1, 2**53), max_size=3).map(tuple),
+        cancels=st.lists(marks, max_size=3).map(tuple),
         failing=st.integers(0, 1_000_000),
         last_scheduled_at=optional,
         last_finished_at=optional,
         last_status=st.none() | st.sampled_from(Status),
         expires_at=optional,
+        skip_actor=words,
     )
 
 
@@ -304,8 +342,10 @@ def executions(draw: st.DrawFn) -> Execution:
         snoozes=draw(st.integers(0, 1_000_000)),
         expires_at=draw(st.none() | moments()),
         queue=draw(queues()),
-        traceback=draw(st.none() | st.text(sayable, max_size=500)),
+        traceback=draw(st.none() | st.text(sayable, min_size=1, max_size=500)),
         log=draw(st.none() | st.text(sayable, max_size=500)),
         progress=draw(st.none() | progresses()),
-        metadata=draw(st.none() | metadata()),
+        metadata=draw(st.none() | metadata().filter(bool)),
+        actor=draw(st.none() | texts(255)),
+        args=draw(arguments()),
     )

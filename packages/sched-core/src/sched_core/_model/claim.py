@@ -10,7 +10,7 @@ from attrs import define, field, frozen
 
 from sched_core._model.execution import DEFAULT_QUEUE, Execution, Kind, Progress, Status
 from sched_core._model.job import REST, Job
-from sched_core._model.occurrence import Pending, Standing
+from sched_core._model.occurrence import CancelMark, Pending, Standing
 from sched_core._support.values import quick
 
 
@@ -33,6 +33,7 @@ class Hold:
             worker runs other jobs, too.
         queue: The job's queue when it was claimed.
         progress: The newest progress that a renewal brought.
+        cancel: The mark that a removal of the job has left: the run is to be cancelled.
     """
 
     job_id: str
@@ -47,6 +48,7 @@ class Hold:
     alone_at: datetime | None = None
     queue: str = DEFAULT_QUEUE
     progress: Progress | None = None
+    cancel: CancelMark | None = None
 
     @property
     def key(self) -> str | None:
@@ -89,7 +91,7 @@ class Room:
         limit: The most jobs to claim. Where it is 0, lost claims end all the same.
         queues: The queues that the worker serves, and the most jobs of each to claim; ``None`` for
             all queues, without a limit of their own. ``"*"`` stands for all that are not named, and
-            its number is for these together.
+            its number is for these together. Of a queue whose number is 0 none is claimed now.
         accepts: Tells by a job's id whether this worker may take it; ``None`` for any job. It
             answers quickly and calls nothing. Where it says no, the job is passed over.
     """
@@ -245,6 +247,7 @@ class Start:
             the occurrence's last.
         args: The request's arguments for the handler.
         following: The moment after all that the run covers, where that is known.
+        actor: Who asked for the occurrence.
     """
 
     number: int
@@ -257,6 +260,7 @@ class Start:
     alone: bool = False
     args: Mapping[str, str] | None = None
     following: datetime | None = None
+    actor: str | None = None
 
 
 @frozen
@@ -276,8 +280,13 @@ class Ended:
         reason: Why, in words for people.
         delay: The wait before the next attempt, of a snooze or of a failure that asks for one.
         retry: False for a failure that is final, whatever the policy.
+        error_types: The names of a failure's type of error and of its bases, by which the policy
+            says whether it is attempted again; none where there was no error.
         by_store: Whether it was interrupted by a failure of the store, and not by a stop: it is
             attempted again after a wait that grows.
+        traceback: Where a failure was raised.
+        log: What the handler has written by ``event.log``.
+        progress: The newest that it has told by ``event.progress``.
     """
 
     status: Status
@@ -285,6 +294,10 @@ class Ended:
     delay: timedelta | None = None
     retry: bool = True
     by_store: bool = False
+    error_types: tuple[str, ...] = ()
+    traceback: str | None = None
+    log: str | None = None
+    progress: Progress | None = None
 
 
 SUCCESS = Ended(Status.SUCCEEDED)

@@ -10,8 +10,10 @@ from sched_core._model.policy import CatchUp, Coalesce, Drop
 from sched_core.schedule.encoding import (
     decode_duration,
     decode_moment,
+    decode_moments,
     encode_duration,
     encode_moment,
+    encode_moments,
 )
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ def converter() -> Converter:
     made.register_structure_hook(datetime, lambda value, _: decode_moment(value))
     made.register_unstructure_hook(timedelta, encode_duration)
     made.register_structure_hook(timedelta, lambda value, _: decode_duration(value))
+    made.register_unstructure_hook_func(_is_moments, encode_moments)
+    made.register_structure_hook_func(_is_moments, lambda value, _: decode_moments(value))
     for plain in (int, str, bool):
         made.register_structure_hook(plain, _exactly)
     made.register_structure_hook(float, lambda value, _: _number(value))
@@ -60,6 +64,10 @@ def converter() -> Converter:
     made.register_unstructure_hook(kept, _encode_kept)
     made.register_structure_hook(kept, lambda value, _: _decode_kept(value))
     return made
+
+
+def _is_moments(kind: Any) -> bool:
+    return bool(kind == tuple[datetime, ...])
 
 
 def _encode_kept(kept: Any) -> Any:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Mapping
 from datetime import datetime
 
-from attrs import frozen
+from attrs import field, frozen
 
 from sched_core._support.logger import type_name
+from sched_core._support.texts import storable
 from sched_core._support.values import quick
 
 DEFAULT_QUEUE = "default"
 """The queue of every job that names none."""
 LONGEST_REASON = 2048
 """Bytes of UTF-8 in the reason of an execution."""
-
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class Kind(enum.Enum):
@@ -99,6 +97,9 @@ class Execution:
         log: What the handler wrote by ``event.log``: at most 16 KiB of UTF-8.
         progress: The newest that the handler told by ``event.progress``.
         metadata: The job's metadata as the run got it; ``None`` where there was none, or no run.
+        actor: Who asked for the occurrence, or who cancelled, skipped, paused or removed it where
+            this is what came of it.
+        args: The arguments of the request that the occurrence came from.
     """
 
     id: str
@@ -124,7 +125,9 @@ class Execution:
     traceback: str | None = None
     log: str | None = None
     progress: Progress | None = None
-    metadata: Mapping[str, str] | None = None
+    metadata: Mapping[str, str] | None = field(default=None, hash=False)
+    actor: str | None = None
+    args: Mapping[str, str] | None = field(default=None, hash=False)
 
     @property
     def manual(self) -> bool:
@@ -150,7 +153,7 @@ def describe(error: BaseException) -> str:
 
 def bounded(reason: str) -> str:
     """Cut a reason to 2 KiB of UTF-8 and replace NULs and lone surrogates."""
-    encoded = _UNSTORABLE.sub("\ufffd", reason).encode()
+    encoded = storable(reason).encode()
     if len(encoded) <= LONGEST_REASON:
         return encoded.decode()
     return encoded[: LONGEST_REASON - 3].decode(errors="ignore") + "…"

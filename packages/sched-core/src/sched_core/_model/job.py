@@ -78,33 +78,42 @@ def check_queue(value: object, name: str = "queue") -> None:
         )
 
 
-def _copied(metadata: object) -> Mapping[str, str]:
-    if not metadata:
-        metadata = {} if metadata is None else metadata
-    if not isinstance(metadata, Mapping):
-        raise InvalidDefinition("metadata", f"must map strings to strings, not {shown(metadata)}")
-    if not metadata:
+def texts_of(field: str, given: object) -> Mapping[str, str]:
+    """Return a read-only copy of texts by name; of ``None`` an empty one.
+
+    Raises:
+        InvalidDefinition: It is no mapping of texts to texts, or larger than 64 KiB.
+    """
+    if given is None:
+        return NOTHING
+    if not isinstance(given, Mapping):
+        raise InvalidDefinition(field, f"must map strings to strings, not {shown(given)}")
+    if not given:
         return NOTHING
     size = 0
-    for key, value in metadata.items():
+    for key, value in given.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise InvalidDefinition(
-                "metadata",
+                field,
                 f"must map strings to strings, not {shown(key)} to {shown(value)}: use str(...)",
             )
         try:
             size += len(key.encode()) + len(value.encode())
         except UnicodeEncodeError as error:
             raise InvalidDefinition(
-                "metadata", f"the entry {shown(key)} is no valid Unicode text: {error.reason}"
+                field, f"the entry {shown(key)} is no valid Unicode text: {error.reason}"
             ) from None
     if size > LARGEST_METADATA:
         raise InvalidDefinition(
-            "metadata",
+            field,
             f"must be at most {LARGEST_METADATA} bytes in all, not {size}: "
             "store the data elsewhere and keep a reference here",
         )
-    return Metadata(metadata)
+    return Metadata(given)
+
+
+def _copied(metadata: object) -> Mapping[str, str]:
+    return texts_of("metadata", metadata)
 
 
 @frozen

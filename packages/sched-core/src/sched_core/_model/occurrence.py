@@ -53,6 +53,8 @@ class Pending:
         derived_from: The data that the schedule's moment was derived from, such as rules of time
             zones; ``schedule.derivation`` writes it.
         retry_at: When the next attempt is due, where ``due_at`` is a deadline that comes first.
+        actor: Who asked for it, or last had it attempted at once.
+        moments: The moments that a request names one by one and that come after this one, in order.
     """
 
     number: int
@@ -72,6 +74,8 @@ class Pending:
     args: Mapping[str, str] | None = None
     derived_from: str = ""
     retry_at: datetime | None = None
+    actor: str | None = None
+    moments: tuple[datetime, ...] = ()
 
     @property
     def is_scheduled(self) -> bool:
@@ -88,12 +92,29 @@ class Pause:
         last_number: The newest number that was given by then.
         until: When it ends on its own; ``None`` until further notice.
         reason: Why, in words for people.
+        actor: Who paused the job.
     """
 
     since: datetime
     last_number: int
     until: datetime | None = None
     reason: str | None = None
+    actor: str | None = None
+
+
+@frozen
+class CancelMark:
+    """Marks an occurrence that is to be cancelled: its worker ends it, or the next claim does.
+
+    Attributes:
+        number: The occurrence's number.
+        reason: Why, in words for people.
+        actor: Who asked for it.
+    """
+
+    number: int
+    reason: str | None = None
+    actor: str | None = None
 
 
 @frozen
@@ -124,13 +145,14 @@ class Standing:
         spare: The last moment of a schedule, inside a pause after which it has none: no misfire
             policy passes it over.
         skip: The moment that ``skip_next`` marked.
-        cancels: The numbers of occurrences that are to be cancelled.
+        cancels: The marks of occurrences that are to be cancelled.
         failing: Final failures of scheduled occurrences in a row.
         last_scheduled_at: The newest moment of the schedule that has its final execution, or began;
             not what was cancelled before it came.
         last_finished_at: When the newest run ended.
         last_status: The newest execution's status.
         expires_at: The moment from which on a finished job may be deleted.
+        skip_actor: Who called ``skip_next``.
     """
 
     last_number: int
@@ -141,12 +163,13 @@ class Standing:
     gaps: tuple[Gap, ...] = ()
     spare: datetime | None = None
     skip: datetime | None = None
-    cancels: tuple[int, ...] = ()
+    cancels: tuple[CancelMark, ...] = ()
     failing: int = 0
     last_scheduled_at: datetime | None = None
     last_finished_at: datetime | None = None
     last_status: Status | None = None
     expires_at: datetime | None = None
+    skip_actor: str | None = None
 
     @property
     def state(self) -> State:
@@ -159,6 +182,14 @@ class Standing:
     def next_run(self) -> datetime | None:
         """The nominal moment of the schedule's occurrence that is next, or under way."""
         return None if self.scheduled is None else self.scheduled.scheduled_at
+
+    def is_marked(self, number: int) -> bool:
+        """Whether the occurrence with the number is to be cancelled."""
+        return bool(self.cancels) and self.mark_of(number) is not None
+
+    def mark_of(self, number: int) -> CancelMark | None:
+        """Return the mark of the occurrence that is to be cancelled."""
+        return next((mark for mark in self.cancels if mark.number == number), None)
 
     def find(self, number: int) -> Pending | None:
         """Return the pending occurrence with the number."""

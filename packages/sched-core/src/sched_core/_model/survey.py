@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -151,6 +151,8 @@ class Counts:
             at most 1,000 of them, those with the most executions.
         complete: Whether everything was counted. If not, the store has more than it counts in a
             short time, and the newest was counted.
+        unserved: The queues with due jobs that no live worker serves, and since when one of these
+            is due. The scheduler adds it to what a backend has counted.
     """
 
     as_of: datetime
@@ -164,8 +166,11 @@ class Counts:
     executions: Mapping[Status, int] = field(factory=dict)
     groups: Mapping[str, Mapping[Status, int]] = field(factory=dict)
     complete: bool = True
+    unserved: Mapping[str, datetime] = field(factory=dict)
 
 
+ALIVE = timedelta(seconds=60)
+"""A worker that has told nothing for longer is taken for dead."""
 MOST_GROUPS = 1000
 """The most groups of executions that are counted apart."""
 LONGEST_ERROR = 100
@@ -208,36 +213,43 @@ class Tally:
 
     def add_row(self, job: Job | None, hold: Hold | None) -> None:
         """Count a job, or the claim that a removed one has left."""
-        if job is not None:
-            self._jobs[job.state] += 1
         if hold is not None and hold.pending is not None:
-            self._running[hold.queue] += 1
-        due_at = None if job is None else job.standing.due_at
-        if job is None or hold is not None or due_at is None or due_at > self.now:
+            self.add_running(hold.queue)
+        if job is not None:
+            due_at = job.standing.due_at if hold is None else None
+            self.add_job(job.state, job.spec.queue, due_at)
+
+    def add_running(self, queue: str) -> None:
+        """Count a run that a worker has."""
+        self._running[queue] += 1
+
+    def add_job(self, state: State, queue: str, due_at: datetime | None) -> None:
+        """Count a job, as :meth:`add_row` does; no moment where a worker has it."""
+        self._jobs[state] += 1
+        if due_at is None or due_at > self.now:
             return
-        queue = job.spec.queue
         self._due[queue] += 1
         self._oldest[queue] = min(due_at, self._oldest.get(queue, due_at))
         self._overdue += self.now - due_at > self.query.overdue
 
     def add_execution(self, execution: Execution) -> None:
         """Count an execution, if it finished in the time that is asked for."""
-        at, until, by = execution.finished_at, self.query.until, self.query.by
+        self.add_finished(
+            execution.finished_at, execution.status, execution.job_id, execution.reason
+        )
+
+    def add_finished(self, at: datetime, status: Status, job_id: str, reason: str | None) -> None:
+        """Count an execution, as :meth:`add_execution` does; the kind of a reason is enough."""
+        until, by = self.query.until, self.query.by
         if at < self.query.since or (until is not None and at >= until):
             return
-        self._executions[execution.status] += 1
+        self._executions[status] += 1
         if by is None:
             return
-        name = (
-            hour_of(at)
-            if by == "hour"
-            else execution.job_id
-            if by == "job"
-            else error_kind(execution.reason)
-        )
-        if by == "error" and execution.status is not Status.FAILED:
+        name = hour_of(at) if by == "hour" else job_id if by == "job" else error_kind(reason)
+        if by == "error" and status is not Status.FAILED:
             return
-        self._groups.setdefault(name, Counter())[execution.status] += 1
+        self._groups.setdefault(name, Counter())[status] += 1
 
     def counts(self, *, complete: bool = True) -> Counts:
         """Return what was counted."""
@@ -266,3 +278,15 @@ def largest_groups(
     """Return the groups with the most executions, by name; at most ``MOST_GROUPS``."""
     ordered = sorted(groups, key=lambda name: (-sum(groups[name].values()), name))
     return {name: dict(groups[name]) for name in sorted(ordered[:MOST_GROUPS])}
+
+
+def unserved_queues(
+    counts: Counts, workers: Sequence[WorkerState], now: datetime
+) -> Mapping[str, datetime]:
+    """Return the queues with due jobs that no live worker serves, and since when one is due."""
+    live = [one for one in workers if now - one.seen_at < ALIVE and not one.stopping]
+    return {
+        queue: each.oldest_due
+        for queue, each in counts.queues.items()
+        if each.due and each.oldest_due is not None and not any(one.serves(queue) for one in live)
+    }

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from sched_core._model.claim import Claim, Decision, Start
 from sched_core._model.execution import Status
 from sched_core._model.job import Job
-from sched_core._model.occurrence import Pending
+from sched_core._model.occurrence import CancelMark, Pending
 from sched_core._model.policy import CatchUp, Coalesce, Drop
-from sched_core._rules.finish import waiting, what_follows
+from sched_core._rules.finish import CANCELLED, waiting, what_follows
 from sched_core._rules.grid import (
     NONE_BEHIND,
     TICK,
@@ -25,6 +25,7 @@ from sched_core._rules.moment import rederived
 from sched_core._rules.operate import resumed_if_over
 from sched_core._rules.record import final_execution
 from sched_core._rules.standing import current, replaced, scheduled, with_due_at
+from sched_core._support.values import evolve
 from sched_core.schedule import counts_from_end
 from sched_core.schedule.derivation import fingerprint
 
@@ -44,9 +45,8 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
         return Decision(resumed_if_over(job, now=max(now, due_at)).standing)
 
     moment, attempt = one.scheduled_at, one.attempts + 1
-    if one.number in standing.cancels:
-        rest = None if one.is_scheduled else rest_of_backfill(job, one)
-        return _without_attempt(claim, one, Status.CANCELLED, now, "cancelled", rest)
+    if standing.is_marked(one.number):
+        return _cancelled(claim, one, now)
     is_scheduled = one.is_scheduled
     derived_from = fingerprint(job.spec.schedule)
     if is_scheduled and one.began_at is None and one.derived_from != derived_from:
@@ -55,13 +55,16 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
             return Decision(mended.standing)
     mark, from_end = standing.skip, counts_from_end(job.spec.schedule)
     if mark is not None and is_scheduled and (mark == moment or (from_end and mark < moment)):
-        return _without_attempt(claim, one, Status.SKIPPED, now, None, Behind())
+        by = standing.skip_actor
+        return _without_attempt(claim, one, Status.SKIPPED, now, None, Behind(), actor=by)
     if one.lost >= policy.max_lost:
         reason = f"lost: {one.lost} claims in a row were never settled"
         return _without_attempt(claim, one, Status.FAILED, now, reason)
     alone = one.lost > 0 and runs_alone(job, one)
     if not is_scheduled:
-        return Start(one.number, moment, one.kind, attempt, alone=alone, args=one.args)
+        return Start(
+            one.number, moment, one.kind, attempt, alone=alone, args=one.args, actor=one.actor
+        )
 
     if type(policy.misfire) is not Coalesce:
         missed = _missed(claim, one, now)
@@ -95,7 +98,16 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
         alone,
         None,
         next_one,
+        one.actor,
     )
+
+
+def _cancelled(claim: Claim, one: Pending, now: datetime) -> Decision:
+    """Return the decision that ends a marked occurrence, and of a request also its rest."""
+    mark = claim.job.standing.mark_of(one.number) or CancelMark(one.number)
+    rest = None if one.is_scheduled else rest_of_backfill(claim.job, one)
+    reason = mark.reason or CANCELLED
+    return _without_attempt(claim, one, Status.CANCELLED, now, reason, rest, actor=mark.actor)
 
 
 def _missed(claim: Claim, one: Pending, now: datetime) -> Decision | None:
@@ -183,10 +195,24 @@ def _without_attempt(
     now: datetime,
     reason: str | None,
     behind: Behind | None = None,
+    *,
+    actor: str | None = None,
 ) -> Decision:
-    """Return the decision that ends an occurrence without an attempt."""
+    """Return the decision that ends an occurrence without an attempt.
+
+    Args:
+        claim: The claim.
+        one: The occurrence.
+        status: How it ends.
+        now: The present moment, by the clock that decides.
+        reason: Why, in words for people.
+        behind: The moments that it covers, where they are not those of a run.
+        actor: Who cancels or skips it; any other execution names who asked for it.
+    """
     behind = coverage(claim.job, one, one.began_at) if behind is None else behind
+    by_hand = status is Status.CANCELLED or status is Status.SKIPPED
+    told = evolve(one, actor=actor) if by_hand and one.actor != actor else one
     execution = final_execution(
-        claim.job, one, status, now, reason=reason, claim=claim, behind=behind
+        claim.job, told, status, now, reason=reason, claim=claim, behind=behind
     )
     return what_follows(claim.job, one, execution, now, began_at=one.began_at)

@@ -10,6 +10,7 @@ from sched_core._model.claim import Change
 from sched_core._model.execution import Execution, Status
 from sched_core._model.job import RESERVED, Job, JobSpec
 from sched_core._model.occurrence import Pause, Pending, Standing
+from sched_core._rules.finish import REMOVED
 from sched_core._rules.grid import (
     TICK,
     Behind,
@@ -17,6 +18,7 @@ from sched_core._rules.grid import (
     cancelled_ahead,
     coverage,
     following,
+    next_of_request,
     passed,
     requestable_grid,
     rest_of_backfill,
@@ -132,8 +134,42 @@ def moved_from(job: Job) -> str | None:
     return job.spec.metadata.get(MOVED_FROM) if job.standing.due_at is None else None
 
 
-def final_executions(job: Job, *, now: datetime) -> tuple[Execution, ...]:
-    """Return the executions to write when the job is removed: of all that was due or begun."""
+def final_executions(
+    job: Job,
+    *,
+    now: datetime,
+    actor: str | None = None,
+    cancel: bool = False,
+    reason: str | None = None,
+) -> tuple[Execution, ...]:
+    """Return the executions to write when the job is removed: of all that was due or begun.
+
+    Args:
+        job: The job as it is stored, with what is held of it.
+        now: The present moment, by the clock that decides.
+        actor: Who removes it.
+        cancel: Whether what is held is to be cancelled: its execution, which the backend leaves to
+            the claim, tells the claim so.
+        reason: Why, in words for people.
+    """
+    found = _final_executions(job, now)
+    if actor is not None:
+        found = tuple(evolve(each, actor=actor) for each in found)
+    if not cancel or job.held is None:
+        return found
+    why = reason or REMOVED
+    if all(each.number != job.held for each in found):
+        # An edit has taken it out of the standing: its claim knows what it covers.
+        at = job.held_at or now
+        unknown = final_execution(job, Pending(job.held, at, at), Status.CANCELLED, now)
+        found = (*found, evolve(unknown, actor=actor))
+    return tuple(
+        evolve(each, status=Status.CANCELLED, reason=why) if each.number == job.held else each
+        for each in found
+    )
+
+
+def _final_executions(job: Job, now: datetime) -> tuple[Execution, ...]:
     job = resumed_if_over(job, now=now)
     one, found = job.standing.scheduled, list[Execution]()
     if one is not None:
@@ -153,10 +189,11 @@ def _withdrawn(job: Job, one: Pending, number: int, now: datetime) -> tuple[Exec
     if job.held != one.number or not rest.number:
         return (final_execution(job, one, Status.SUPERSEDED, now, reason=EDITED, behind=rest),)
     own = final_execution(job, one, Status.SUPERSEDED, now, reason=EDITED)
-    moment = requestable_grid(job, one.scheduled_at).after(one.scheduled_at)
-    if moment is None:
+    further = next_of_request(job, one)
+    if further is None:
         return (own,)
-    later = evolve(one, number=number, scheduled_at=moment, snoozes=0)
+    moment, moments = further
+    later = evolve(one, number=number, scheduled_at=moment, moments=moments, snoozes=0)
     behind = rest_of_backfill(job, later)
     return own, final_execution(job, later, Status.SUPERSEDED, now, reason=EDITED, behind=behind)
 

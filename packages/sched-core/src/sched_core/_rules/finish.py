@@ -7,14 +7,14 @@ from datetime import datetime, timedelta
 from sched_core._model.claim import Claim, Decision, Ended, Start
 from sched_core._model.execution import Execution, Kind, Status
 from sched_core._model.job import Job
-from sched_core._model.occurrence import Gap, Pause, Pending, Standing
-from sched_core._model.policy import Policy, Retry, backoff
+from sched_core._model.occurrence import CancelMark, Gap, Pause, Pending, Standing
+from sched_core._model.policy import Policy, Retry, backoff, retried
 from sched_core._rules.grid import (
     NONE_BEHIND,
     Behind,
     Grid,
     gap_of_moment,
-    requestable_grid,
+    next_of_request,
     rest_of_backfill,
     still_ahead,
     with_gap,
@@ -35,6 +35,8 @@ from sched_core.schedule import counts_from_end, next_occurrence
 _SUCCEEDED, _SNOOZED = Status.SUCCEEDED, Status.SNOOZED
 _CANCELLED, _INTERRUPTED = Status.CANCELLED, Status.INTERRUPTED
 # Members of an enumeration take ten times as long to look up, and this is on the way of every run.
+CANCELLED = "cancelled"
+REMOVED = "cancelled: its job was removed"
 LONGEST_WAIT = timedelta(minutes=1)
 """The longest wait before the next attempt, after a failure of the store interrupted one."""
 _STORE_FAILED = Retry(backoff=timedelta(seconds=1), factor=2, maximum=LONGEST_WAIT, jitter=0.5)
@@ -66,9 +68,9 @@ def finish(
     job = None if stored is None or stored.uid != claimed.uid else stored
     one = None if job is None else job.standing.find(start.number)
     policy = claimed.spec.policy if job is None or one is None else job.spec.policy
-    status, reason, again = ended.status, ended.reason, None
+    status, reason, actor, again = ended.status, ended.reason, start.actor, None
     if status is not _SUCCEEDED:
-        status, reason = _outcome(job, one, start, ended, policy)
+        status, reason, actor = _outcome(job, one, start, ended, policy)
     if one is not None and status is not _SUCCEEDED:
         again = _next_attempt(claim, start, ended, status, one, policy, now)
     final = again is None and status is not _INTERRUPTED and status is not _SNOOZED
@@ -77,6 +79,8 @@ def finish(
         gap = next_one - (start.coalesced_until or start.scheduled_at)
     elif job is not None and one is not None and counts_from_end(job.spec.schedule):
         gap = gap_after(job, one, None, now)
+    # Of what was edited or removed away meanwhile, the claim tells how often it was put off.
+    told = claimed.standing.find(start.number) if one is None else one
     behind = NONE_BEHIND
     if final and start.coalesced:
         behind = Behind(start.coalesced, start.coalesced_until)
@@ -100,9 +104,15 @@ def finish(
         reason,
         behind.number,
         behind.last,
-        0 if one is None else one.snoozes,
+        0 if told is None else told.snoozes,
         expiry(kept(policy, gap), now),
         claimed.spec.queue,
+        ended.traceback,
+        ended.log,
+        ended.progress,
+        claimed.spec.metadata or None,
+        actor,
+        start.args,
     )
     executions = () if status is _SNOOZED else (execution,)
     if job is None:
@@ -130,14 +140,17 @@ def postpone(claim: Claim, *, until: datetime, now: datetime, stored: Job | None
 
 def _outcome(
     job: Job | None, one: Pending | None, start: Start, ended: Ended, policy: Policy
-) -> tuple[Status, str | None]:
-    """Return how a run ended without success; a mark to cancel or a limit may change it."""
+) -> tuple[Status, str | None, str | None]:
+    """Return how a run ended without success, why, and by whom; a mark or a limit may change it."""
     status, reason = ended.status, ended.reason
     if status is _SNOOZED and one is not None and one.snoozes >= policy.max_snoozes:
         status, reason = Status.FAILED, f"snoozed more than {policy.max_snoozes} times"
-    if job is not None and start.number in job.standing.cancels:
-        status, reason = Status.CANCELLED, reason or "cancelled"
-    return status, reason
+    mark = None if job is None else job.standing.mark_of(start.number)
+    if mark is not None:
+        return _CANCELLED, mark.reason or reason or CANCELLED, mark.actor
+    if status is _CANCELLED and reason is None:
+        reason = REMOVED if job is None else CANCELLED
+    return status, reason, start.actor
 
 
 def _with_run_noted(standing: Standing, start: Start, status: Status, now: datetime) -> Standing:
@@ -172,7 +185,7 @@ def _next_attempt(
             # As early as it was: a clock that is set back must not make it wait.
             due = min(now, one.due_at)
         again = evolve(one, attempts=start.attempt, due_at=due)
-    elif status is Status.FAILED and ended.retry and one.failures + 1 < policy.retry.attempts:
+    elif status is Status.FAILED and _may_be_retried(ended, one, policy.retry):
         failures = one.failures + 1
         wait = ended.delay
         if wait is None:
@@ -184,6 +197,17 @@ def _next_attempt(
         return None
     again = evolve(again, lost=0, began_at=one.began_at or claim.claimed_at)
     return waiting(again, again.due_at, start.deadline)
+
+
+def _may_be_retried(ended: Ended, one: Pending, retry: Retry) -> bool:
+    """Return whether another attempt follows a failure.
+
+    A handler that says when (RetryAfter) asks for it: the type of its error plays no role.
+    """
+    if not ended.retry or one.failures + 1 >= retry.attempts:
+        return False
+    asked = ended.status is Status.FAILED and ended.delay is not None
+    return asked or retried(retry, ended.error_types)
 
 
 def waiting(one: Pending, until: datetime, deadline: datetime | None) -> Pending:
@@ -273,6 +297,8 @@ def what_follows(
         execution.status,
         expiry_of_finished(job, now) if is_over else None,
     )
+    if found.skip is not None:
+        found = evolve(found, skip_actor=standing.skip_actor)
     # A request that waits, or the end of a pause, may be due first.
     is_placed = is_over or (pause is None and not standing.requests)
     return Decision(found if is_placed else with_due_at(job, found, now), executions)
@@ -308,19 +334,31 @@ def _failures_in_a_row(
     return pause, failing
 
 
-def _remaining_cancels(standing: Standing, ended: Pending) -> tuple[int, ...]:
+def _remaining_cancels(standing: Standing, ended: Pending) -> tuple[CancelMark, ...]:
     """Return the marks to cancel of occurrences that are still there."""
-    return tuple(one for one in standing.cancels if one != ended.number and standing.find(one))
+    return tuple(
+        mark
+        for mark in standing.cancels
+        if mark.number != ended.number and standing.find(mark.number)
+    )
 
 
 def _next_of_backfill(job: Job, one: Pending, now: datetime) -> tuple[Pending, ...]:
-    """Return the next occurrence of a backfill."""
-    if one.until is None:
+    """Return the next occurrence of a request for many moments."""
+    further = next_of_request(job, one)
+    if further is None:
         return ()
-    moment = requestable_grid(job, one.scheduled_at).after(one.scheduled_at)
-    if moment is None or moment > one.until:
-        return ()
-    number = job.standing.last_number + 1
     return (
-        Pending(number, moment, now, one.kind, key=one.key, origin=one.origin, until=one.until),
+        Pending(
+            job.standing.last_number + 1,
+            further.moment,
+            now,
+            one.kind,
+            key=one.key,
+            origin=one.origin,
+            until=one.until,
+            args=one.args,
+            actor=one.actor,
+            moments=further.moments,
+        ),
     )

@@ -135,10 +135,29 @@ def coverage(job: Job, one: Pending, at: datetime | None) -> Behind:
 
 
 def rest_of_backfill(job: Job, one: Pending) -> Behind:
-    """Return what is left of a backfill behind its pending occurrence."""
+    """Return what is left of a request for many moments behind its pending occurrence."""
+    if one.moments:
+        return Behind(len(one.moments), one.moments[-1])
     if one.until is None or one.is_scheduled:
         return Behind()
     return requestable_grid(job, one.scheduled_at).between(one.scheduled_at, one.until)
+
+
+class Further(NamedTuple):
+    """The next moment of a request for many, and those that it names behind that."""
+
+    moment: datetime
+    moments: tuple[datetime, ...]
+
+
+def next_of_request(job: Job, one: Pending) -> Further | None:
+    """Return the moment of a request that follows that of its pending occurrence."""
+    if one.moments:
+        return Further(one.moments[0], one.moments[1:])
+    if one.until is None:
+        return None
+    moment = requestable_grid(job, one.scheduled_at).after(one.scheduled_at)
+    return None if moment is None or moment > one.until else Further(moment, ())
 
 
 def requestable_grid(job: Job, since: datetime) -> Grid:

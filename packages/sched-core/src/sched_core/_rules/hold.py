@@ -10,7 +10,7 @@ from attrs import evolve
 from sched_core._model.claim import Claim, Hold, Settlement
 from sched_core._model.execution import Execution, Progress, Status
 from sched_core._model.job import Job
-from sched_core._model.occurrence import Pending
+from sched_core._model.occurrence import CancelMark, Pending
 from sched_core._model.policy import share
 from sched_core._rules.record import execution_of_hold, kept
 from sched_core._rules.standing import replaced, with_due_at
@@ -65,11 +65,13 @@ def is_held_by(hold: Hold | None, claim: Claim) -> bool:
 def is_to_be_cancelled(job: Job | None, hold: Hold) -> bool:
     """Whether the run of a stored claim is marked to be cancelled."""
     one = hold.pending
+    if hold.cancel is not None:
+        return True
     return (
         job is not None
         and one is not None
         and job.uid == hold.uid
-        and one.number in job.standing.cancels
+        and job.standing.is_marked(one.number)
     )
 
 
@@ -118,7 +120,7 @@ def lapse(
     count = min(stored.lost + 1, most)
     if 1 < most == count and stored.lost < most and not _was_alone(hold):
         count = most - 1
-    marked = stored.number in job.standing.cancels
+    marked = job.standing.is_marked(stored.number)
     wait = (
         timedelta(0)
         if marked or count == most
@@ -155,13 +157,23 @@ def freed(
 
     An edit or a removal leaves the final execution of what is held to its claim: it is added here.
     """
+    one, mark = hold.pending, hold.cancel
     for each in executions:
         if each.final:
-            return executions
-    one = hold.pending
+            return executions if mark is None else tuple(_told(mark, one) for one in executions)
     if one is None or _stored(job, hold) is not None:
         return executions
-    return (*executions, execution_of_hold(hold, one, 0, Status.SUPERSEDED, now))
+    if mark is None:
+        return (*executions, execution_of_hold(hold, one, 0, Status.SUPERSEDED, now))
+    cancelled = execution_of_hold(hold, one, 0, Status.CANCELLED, now)
+    return (*executions, _told(mark, cancelled))
+
+
+def _told(mark: CancelMark, execution: Execution) -> Execution:
+    """Return an execution with what the mark of a removal says: its worker does not know that."""
+    if execution.status is not Status.CANCELLED:
+        return execution
+    return evolve(execution, reason=mark.reason, actor=mark.actor)
 
 
 def leaves_pending(job: Job | None, hold: Hold, settlement: Settlement) -> bool:
@@ -186,15 +198,21 @@ def as_left(hold: Hold | None, executions: Iterable[Execution]) -> Hold | None:
     """Return a stored claim with what an edit or a removal leaves to it.
 
     The final execution of what is held is written when its claim ends. By then no schedule can
-    count the moments that it covered: the edit takes that schedule away.
+    count the moments that it covered: the edit takes that schedule away. A removal that cancels
+    what is held says so by the status.
     """
     for each in executions:
         if hold is None or hold.pending is None or not is_left_to_claim(hold, each):
             continue
         if not each.final:
             continue
-        one = evolve(hold.pending, coalesced=each.coalesced, coalesced_until=each.coalesced_until)
-        hold = evolve(hold, pending=one)
+        one = hold.pending
+        if each.coalesced:
+            one = evolve(one, coalesced=each.coalesced, coalesced_until=each.coalesced_until)
+        mark = hold.cancel
+        if each.status is Status.CANCELLED:
+            mark = CancelMark(each.number, each.reason, each.actor)
+        hold = evolve(hold, pending=one, cancel=mark)
     return hold
 
 

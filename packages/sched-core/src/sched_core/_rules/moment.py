@@ -64,7 +64,7 @@ def rederived(job: Job, *, now: datetime) -> Job | None:
     one = job.standing.scheduled
     if one is None or not is_outdated(job):
         return None
-    stays = has_begun(job, one) or one.number in job.standing.cancels
+    stays = has_begun(job, one) or job.standing.is_marked(one.number)
     moment = one.scheduled_at if stays else _nearest(job, one.scheduled_at)
     if moment == one.scheduled_at:
         trail = trail_of(fingerprint(job.spec.schedule), one.derived_from)
@@ -128,7 +128,7 @@ def stray(job: Job, *, now: datetime) -> datetime | None:
     schedule that counts from the end of a run is asked as if one ended now.
     """
     one, standing = job.standing.scheduled, job.standing
-    if one is None or has_begun(job, one) or one.number in standing.cancels:
+    if one is None or has_begun(job, one) or standing.is_marked(one.number):
         return None
     if standing.pause:
         return None

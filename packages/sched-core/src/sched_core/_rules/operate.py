@@ -7,7 +7,7 @@ from datetime import datetime
 from attrs import evolve
 
 from sched_core._model.job import Job
-from sched_core._model.occurrence import Gap, Pause, Pending, Standing
+from sched_core._model.occurrence import CancelMark, Gap, Pause, Pending, Standing
 from sched_core._rules.grid import (
     TICK,
     following,
@@ -23,12 +23,13 @@ from sched_core._rules.standing import (
     with_due_at,
     with_fixed_coverage,
 )
-from sched_core.errors import InvalidDefinition, NothingToSkip, SchedError
+from sched_core.errors import (
+    InvalidDefinition,
+    NothingToCancel,
+    NothingToRetry,
+    NothingToSkip,
+)
 from sched_core.schedule import counts_from_end, first_occurrence, utc
-
-
-class NothingToCancel(SchedError):
-    """No such occurrence runs, waits for a retry, or was asked for."""
 
 
 def is_placeholder(standing: Standing) -> bool:
@@ -46,7 +47,14 @@ def activated(job: Job, now: datetime) -> Job:
     return evolve(job, standing=with_due_at(job, standing, now))
 
 
-def pause(job: Job, *, until: datetime | None, reason: str | None, now: datetime) -> Job:
+def pause(
+    job: Job,
+    *,
+    until: datetime | None,
+    reason: str | None,
+    now: datetime,
+    actor: str | None = None,
+) -> Job:
     """Return the job paused, or a paused one with the new end and reason; a finished one as it is.
 
     Raises:
@@ -67,7 +75,7 @@ def pause(job: Job, *, until: datetime | None, reason: str | None, now: datetime
         # The clock was set back: the gap of this pause overlaps the moments that it covers.
         standing = with_fixed_coverage(job)
     begun = standing.pause or Pause(now, standing.last_number)
-    paused = evolve(standing, pause=evolve(begun, until=until, reason=reason))
+    paused = evolve(standing, pause=evolve(begun, until=until, reason=reason, actor=actor))
     return evolve(job, standing=with_due_at(job, paused, now))
 
 
@@ -100,7 +108,7 @@ def _without_paused_moments(
     """Return the standing after a pause, without the moments inside it."""
     if counts_from_end(job.spec.schedule):
         return standing
-    marked = one.number in standing.cancels
+    marked = standing.is_marked(one.number)
     owed = one.scheduled_at <= since or has_begun(job, one) or marked
     moment, spare = following(job, end), None
     if moment is None:
@@ -126,8 +134,16 @@ def resumed_if_over(job: Job, *, now: datetime) -> Job:
     return resume(job, at=now) if ends is not None and ends <= now else job
 
 
-def skip_next(job: Job, *, now: datetime) -> Job:
-    """Return the job with its first scheduled occurrence after now marked to be skipped.
+def skip_next(
+    job: Job, *, now: datetime, wanted: datetime | None = None, actor: str | None = None
+) -> Job:
+    """Return the job with a scheduled occurrence after now marked to be skipped.
+
+    Args:
+        job: The job as it is stored, with what is held of it.
+        now: The present moment, by the clock that decides.
+        wanted: The occurrence's nominal moment; ``None`` for the first one after now.
+        actor: Who skips it.
 
     Raises:
         NothingToSkip: There is no such occurrence.
@@ -137,47 +153,100 @@ def skip_next(job: Job, *, now: datetime) -> Job:
     if one is not None and (one.scheduled_at <= now or job.held == one.number):
         # What runs already cannot be skipped, though the clock was set back before its moment.
         moment = following(job, max(now, one.scheduled_at))
-    if moment is None:
-        raise NothingToSkip(job.spec.id)
-    return evolve(job, standing=evolve(job.standing, skip=moment))
+    if moment is not None and wanted is not None and wanted > moment:
+        is_one = not counts_from_end(job.spec.schedule) and following(job, wanted - TICK) == wanted
+        moment = wanted if is_one else None
+    if moment is None or moment != (wanted or moment):
+        raise NothingToSkip(job.spec.id, wanted)
+    if moment == job.standing.skip:
+        return job
+    return evolve(job, standing=evolve(job.standing, skip=moment, skip_actor=actor))
 
 
 def unskip(job: Job) -> Job:
     """Return the job without the mark of :func:`skip_next`."""
-    return evolve(job, standing=evolve(job.standing, skip=None))
+    return evolve(job, standing=evolve(job.standing, skip=None, skip_actor=None))
 
 
-def cancel(job: Job, *, now: datetime, number: int | None = None) -> Job:
+def present_number(job: Job, number: int) -> int:
+    """Return the number that an occurrence has now: a request for many moments changes its own.
+
+    Each of its moments is an occurrence of its own. The number that it was asked for under names
+    the whole request, until that has ended.
+    """
+    if job.standing.find(number) is None and number != job.held:
+        for one in job.standing.requests:
+            if one.origin == number:
+                return one.number
+    return number
+
+
+def cancel(
+    job: Job,
+    *,
+    now: datetime,
+    number: int | None = None,
+    reason: str | None = None,
+    actor: str | None = None,
+) -> Job:
     """Return the job with one occurrence marked: it ends ``cancelled``.
 
     The worker that runs it sees the mark at a renewal. One that waits is due at once, also inside a
-    pause, and ends when a worker claims it.
+    pause, and ends when a worker claims it. One that is marked keeps its mark.
 
     Args:
         job: The job as it is stored, with what is held of it.
         now: The present moment, by the clock that decides.
         number: The occurrence's number; ``None`` for the one that is held.
+        reason: Why, in words for people.
+        actor: Who cancels it.
 
     Raises:
         NothingToCancel: There is no such occurrence.
     """
     standing = job.standing
-    number = job.held if number is None else number
+    asked, number = number, job.held if number is None else number
     one = None if number is None else standing.find(number)
     if number is None or (one is None and number != job.held):
-        raise NothingToCancel(job.spec.id)
+        key = None if asked is None else f"{job.uid}:{asked}"
+        raise NothingToCancel(job.spec.id, key)
     if one is not None:
         standing = replaced(standing, one, evolve(one, due_at=min(one.due_at, now)))
-    marks = {mark for mark in standing.cancels if standing.find(mark) or mark == job.held}
-    marked = evolve(standing, cancels=tuple(sorted(marks | {number})))
+    marks = [
+        mark for mark in standing.cancels if standing.find(mark.number) or mark.number == job.held
+    ]
+    if all(mark.number != number for mark in marks):
+        marks.append(CancelMark(number, reason, actor))
+    marked = evolve(standing, cancels=tuple(sorted(marks, key=lambda mark: mark.number)))
     return evolve(job, standing=with_due_at(job, marked, now))
 
 
-def retry_now(job: Job, *, now: datetime) -> Job:
-    """Return the job with every occurrence due now that waits for its next attempt."""
+def retry_now(
+    job: Job, *, now: datetime, number: int | None = None, actor: str | None = None
+) -> Job:
+    """Return the job with occurrences that wait for their next attempt due now.
+
+    Args:
+        job: The job as it is stored, with what is held of it.
+        now: The present moment, by the clock that decides.
+        number: The occurrence's number; ``None`` for all.
+        actor: Who asks for it.
+
+    Raises:
+        NothingToRetry: No such occurrence has begun.
+    """
     standing = job.standing
-    for one in (standing.scheduled, *standing.requests):
-        if one is not None and one.began_at is not None and (one.retry_at or one.due_at) > now:
-            at_once = evolve(one, due_at=min(one.due_at, now), retry_at=None)
+    begun = [
+        one
+        for one in (standing.scheduled, *standing.requests)
+        if one is not None and has_begun(job, one) and number in (None, one.number)
+    ]
+    if not begun:
+        key = None if number is None else f"{job.uid}:{number}"
+        raise NothingToRetry(job.spec.id, key)
+    for one in begun:
+        if one.began_at is not None and (one.retry_at or one.due_at) > now:
+            by = one.actor if actor is None else actor
+            at_once = evolve(one, due_at=min(one.due_at, now), retry_at=None, actor=by)
             standing = replaced(standing, one, at_once)
     return evolve(job, standing=with_due_at(job, standing, now))

@@ -131,4 +131,6 @@ def _record(
         snoozes=one.snoozes,
         expires_at=expiry(keep, now),
         queue=queue,
+        actor=one.actor,
+        args=one.args,
     )

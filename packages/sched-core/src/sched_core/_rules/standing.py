@@ -35,7 +35,7 @@ def is_held_back(standing: Standing, one: Pending) -> bool:
     A request that came later is claimed, and so is what is to be cancelled: its end is no run.
     """
     pause = standing.pause
-    if pause is None or one.number in standing.cancels:
+    if pause is None or standing.is_marked(one.number):
         return False
     return one.is_scheduled or one.origin <= pause.last_number
 
@@ -80,6 +80,7 @@ def _standing_with(
         standing.last_finished_at,
         standing.last_status,
         expires_at,
+        standing.skip_actor,
     )
 
 
@@ -135,7 +136,7 @@ def is_owed(job: Job, one: Pending, now: datetime) -> bool:
     """
     pause = job.standing.pause
     due = not one.is_scheduled or one.scheduled_at <= (now if pause is None else pause.since)
-    return due or has_begun(job, one) or one.number in job.standing.cancels
+    return due or has_begun(job, one) or job.standing.is_marked(one.number)
 
 
 def scheduled(job: Job, number: int, moment: datetime) -> Pending:

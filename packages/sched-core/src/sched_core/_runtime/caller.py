@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -38,6 +39,11 @@ class Caller:
         candidate: Any = handler
         self._dispatcher = candidate if isinstance(candidate, Dispatcher) else None
         self.threaded = self._dispatcher is None and not is_async(handler)
+
+    @property
+    def knows(self) -> Callable[[str], bool] | None:
+        """Whether the handler may have a function for a job, by the id; ``None`` for any job."""
+        return None if self._dispatcher is None else self._dispatcher.knows
 
     def start(self, host: Any) -> None:
         """Get ready to call handlers.

@@ -18,7 +18,8 @@ from sched_core._rules.begin import begin
 from sched_core._rules.finish import LONGEST_WAIT, finish, postpone
 from sched_core._rules.standing import current
 from sched_core._runtime.in_flight import InFlight
-from sched_core._runtime.runs import Postponed, Run
+from sched_core._runtime.outcomes import Postponed, Unknown
+from sched_core._runtime.runs import Run
 from sched_core._support.logger import Logger, from_user_code
 from sched_core.clock import backoff_pause, monotonic_seconds
 from sched_core.errors import BackendError, BackendUnavailable
@@ -88,7 +89,9 @@ class Completer:
         """Decide what the end of a run means for the stored job, and write that soon."""
         claim, start, outcome = run.claim, run.start, run.outcome
         try:
-            if start is None or outcome is None or isinstance(outcome, Postponed):
+            if isinstance(outcome, Unknown):
+                decision = Decision(None)
+            elif start is None or outcome is None or isinstance(outcome, Postponed):
                 until = outcome.until if isinstance(outcome, Postponed) else now
                 decision = postpone(claim, until=until, now=now, stored=stored)
             else:

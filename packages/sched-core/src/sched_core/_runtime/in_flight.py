@@ -7,7 +7,8 @@ from datetime import datetime
 
 import anyio
 
-from sched_core._model.execution import describe
+from sched_core._model.event import JobEvent
+from sched_core._model.execution import Progress, describe
 from sched_core._runtime.runs import Run
 from sched_core._support.logger import Logger
 from sched_core.clock import LAST, Clock
@@ -87,6 +88,27 @@ class InFlight:
             "%s failed: %s", doing, describe(error), exc_info=None if expected else error
         )
         self.set_problem(doing, describe(error))
+
+    # -- what handlers tell
+
+    def hear_progress(
+        self, event: JobEvent, done: float, of: float | None, text: str | None
+    ) -> None:
+        """Note how far a run has come; the next renewal takes it along."""
+        run = self._run_of(event)
+        if run is not None:
+            run.take_notes().progress = Progress(done, of, text, self.clock.now())
+
+    def hear_log(self, event: JobEvent, text: str) -> None:
+        """Note a line for the history."""
+        run = self._run_of(event)
+        if run is not None:
+            run.take_notes().add(text)
+
+    def _run_of(self, event: JobEvent) -> Run | None:
+        """Return the run that an event was made for; ``None`` once it is over."""
+        run = self.runs.get(event.id)
+        return run if run is not None and run.claim.token == event.token else None
 
     def oldest_due(self) -> datetime | None:
         """Return the earliest due moment of the runs in flight."""

@@ -11,7 +11,8 @@ import anyio.abc
 
 from sched_core._model.claim import Claim, Renewal
 from sched_core._runtime.in_flight import InFlight
-from sched_core._runtime.runs import CancelReason, Run
+from sched_core._runtime.outcomes import CancelReason
+from sched_core._runtime.runs import Run
 from sched_core._runtime.supervision import keep_up
 from sched_core._support.logger import Logger
 from sched_core.clock import LAST, Alarm, elapsed, instant_after, loop_seconds
@@ -19,6 +20,8 @@ from sched_core.clock import LAST, Alarm, elapsed, instant_after, loop_seconds
 logger = Logger("sched_core")
 
 MICROSECOND = 1e-6
+PROGRESS_WITHIN = timedelta(seconds=5)
+"""A renewal brings progress to the store at the latest so long after a handler told it."""
 LONGEST_NAP = 86_400.0
 """The most seconds between two looks at deadlines; a timedelta cannot hold any float."""
 PATIENCE = 1.0
@@ -36,7 +39,7 @@ class Leases:
     async def keep(
         self, tasks: anyio.abc.TaskGroup, *, host: Any, tick: Callable[[], None]
     ) -> None:
-        """Renew claims until cancelled, three times per lease.
+        """Renew claims until cancelled: three times per lease, and where a handler told progress.
 
         Args:
             tasks: The task group that renewals run in: one that hangs does not stop the next.
@@ -59,13 +62,17 @@ class Leases:
             seen = began
 
     def _renew_at(self) -> datetime:
-        """Return when to renew: each third of a lease, and before the earliest lease ends."""
+        """Return when to look: each third of a lease, and before the earliest lease ends.
+
+        And every few seconds: a handler that tells progress, in whatever thread, wakes no task.
+        """
         now, lease = self._in_flight.clock.now(), self._in_flight.lease
         ends = min(
             (run.claim.expires_at for run in self._in_flight.runs.values() if run.needs_lease),
             default=LAST,
         )
-        return max(min(ends, now + lease / 3), now + lease / 10)
+        soon = now + PROGRESS_WITHIN
+        return min(max(min(ends, now + lease / 3), now + lease / 10), soon)
 
     def _give_up(self, runs: Sequence[Run]) -> None:
         now = self._in_flight.clock.now()
@@ -74,18 +81,39 @@ class Leases:
                 self._in_flight.lose(run)
 
     async def renew(self) -> bool:
-        """Renew claims with less than two thirds of their lease left; give up lost ones.
+        """Renew claims with less than two thirds of their lease left, or progress to store.
+
+        Lost ones are given up.
 
         Returns:
             Whether the backend answered.
         """
         in_flight = self._in_flight
         soon = in_flight.clock.now() + in_flight.lease * 2 / 3
-        runs = [run for run in in_flight.runs.values() if run.claim.expires_at <= soon]
+        runs = [
+            run
+            for run in in_flight.runs.values()
+            if run.claim.expires_at <= soon or (run.notes is not None and _has_more(run))
+        ]
         if not runs:
             in_flight.set_problem("renewing", None)  # no claim depends on it any more
             return True
         return await self._renew(runs)
+
+    async def renew_all(self) -> bool:
+        """Renew every claim, however long its lease still is: the answers tell of marks to cancel.
+
+        Returns:
+            Whether the backend answered.
+        """
+        runs = [run for run in self._in_flight.runs.values() if run.needs_lease]
+        return not runs or await self._renew(runs)
+
+    async def look(self, job_id: str) -> None:
+        """Renew the claim of a job's run in this process, to see whether it is to be cancelled."""
+        run = self._in_flight.runs.get(job_id)
+        if run is not None and run.is_under_way:
+            await self._renew([run])
 
     async def renew_one(self, run: Run) -> bool:
         """Renew a claim, however long its lease still is; return whether the backend answered."""
@@ -96,7 +124,8 @@ class Leases:
         renewals, began = self._renewals, loop_seconds()
         renewals.append(began)
         try:
-            renewed = await in_flight.backend.renew([Renewal(run.claim, run.alone) for run in runs])
+            batch = [_renewal(run) for run in runs]
+            renewed = await in_flight.backend.renew(batch)
         except Exception as error:  # noqa: BLE001 -- a third party's backend may raise anything
             in_flight.backend_failed("renewing", error)
             self._give_up(runs)
@@ -105,9 +134,11 @@ class Leases:
             renewals.remove(began)
         in_flight.set_problem("renewing", None)
         held = {claim.job.spec.id: claim for claim in renewed}
-        for run in runs:
+        for run, sent in zip(runs, batch, strict=True):
             claim = held.get(run.claim.job.spec.id)
             if claim is not None and claim.token == run.claim.token:
+                if run.notes is not None and sent.progress is not None:
+                    run.notes.stored = sent.progress
                 run.renew(_extended(run.claim, claim.expires_at))
                 if claim.cancel:
                     run.cancel("cancel")
@@ -238,6 +269,16 @@ class Deadlines:
 
 def _topic(run: Run) -> str:
     return f"handler of job {run.claim.job.spec.id}"
+
+
+def _has_more(run: Run) -> bool:
+    """Return whether the handler has told progress that the store does not have."""
+    return run.is_open and run.notes is not None and run.notes.unsent is not None
+
+
+def _renewal(run: Run) -> Renewal:
+    progress = None if run.notes is None else run.notes.unsent
+    return Renewal(run.claim, run.alone, progress)
 
 
 def _extended(claim: Claim, expires_at: datetime) -> Claim:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context, ContextVar, copy_context
 from datetime import datetime, timedelta
+from functools import partial
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -13,6 +14,7 @@ from sched_core._model.claim import Claim, Room
 from sched_core._model.execution import describe
 from sched_core._runtime.maintenance import MomentsCheck, Retention, UnreadableCheck
 from sched_core._runtime.observers import Observers
+from sched_core._runtime.reporting import Reporting
 from sched_core._runtime.shutdown import Shutdown, wind_down
 from sched_core._runtime.signals import stop_signals
 from sched_core._runtime.supervision import first_of, keep_up, until
@@ -54,8 +56,10 @@ class Loop:
         workers: The tasks that run the claims.
         observers: They learn of lost claims, and keep the problems for health.
         handler_set: Set once the scheduler has a handler.
+        worker: The worker's name, as claims carry it.
 
     Attributes:
+        reporting: What the worker tells of itself, and the newest counts of the store.
         running: Whether ``run_forever`` is running.
         full_since: The time since which all handlers are busy and the loop claims nothing more;
             ``None`` while there is room.
@@ -69,6 +73,8 @@ class Loop:
         workers: Workers,
         observers: Observers,
         handler_set: anyio.Event,
+        *,
+        worker: str,
     ) -> None:
         self._backend = backend
         self._clock = clock
@@ -81,6 +87,7 @@ class Loop:
         self._retention = Retention(backend, clock, observers, step=workers.in_flight.lease / 4)
         self._unreadable = UnreadableCheck(backend, clock, observers)
         self._moments = MomentsCheck(backend, clock, observers)
+        self.reporting = Reporting(backend, clock, workers, observers, worker=worker)
         self._inside: ContextVar[bool] = ContextVar("sched_core.inside", default=False)
         self.running = False
         self.full_since: datetime | None = None
@@ -228,7 +235,7 @@ class Loop:
         slow = True
         while slow and not claims and not self._shutdown.requested.is_set():
             changed, room = self._workers.in_flight.changed, self._workers.room()
-            if room <= 0:  # a run that was alone has just ended, and others may not begin yet
+            if room is None:  # a run that was alone has just ended, and others may not begin yet
                 await self._shutdown.wait(changed.wait)
                 continue
             # A backend that had to wait long claims nothing, so that claims are renewed first.
@@ -237,8 +244,8 @@ class Loop:
             slow = self._clock.now() - self.looked_at > self._workers.in_flight.lease / 10
         return claims
 
-    async def _claim(self, limit: int) -> Sequence[Claim]:
-        claimed = await self._shutdown.wait(self._backend.claim_due, Room(limit))
+    async def _claim(self, room: Room) -> Sequence[Claim]:
+        claimed = await self._shutdown.wait(self._backend.claim_due, room)
         if claimed is None:
             return ()
         for execution in claimed.lapsed:
@@ -253,6 +260,7 @@ class Loop:
             tasks.start_soon(keep_up, "retention", host, self._retention.run)
             tasks.start_soon(keep_up, "the check for unreadable jobs", host, self._unreadable.run)
             tasks.start_soon(keep_up, "the check for wrong moments", host, self._moments.run)
+            tasks.start_soon(keep_up, "the worker's report", host, self.reporting.run)
             running()
             await keep_up("the loop", host, self._claim_and_run)
             tasks.cancel_scope.cancel()
@@ -268,8 +276,8 @@ class Loop:
                     continue
                 self._observers.set_problem("handler", None)
                 changed = workers.in_flight.changed
-                free = workers.room()
-                if free <= 0:
+                room = workers.room()
+                if room is None:
                     self.full_since = self.full_since or self.looked_at
                     await shutdown.wait(changed.wait)
                     continue
@@ -279,14 +287,17 @@ class Loop:
                     continue
                 if workers.in_flight.runs:
                     await shutdown.wait(workers.leases.renew_expiring)
-                claims = await self._claim(free)
+                claims = await self._claim(room)
                 if claims and shutdown.requested.is_set():
                     await self._release(claims)
                 elif claims:
                     workers.accept(claims)
                     await self._let_workers_start()
+                elif workers.lanes.has_full(room):
+                    waits = partial(self._backend.wait_due, room), changed.wait
+                    await shutdown.wait(first_of, *waits)
                 else:
-                    await shutdown.wait(self._backend.wait_due, Room(free))
+                    await shutdown.wait(self._backend.wait_due, room)
                 if failures:
                     failures = 0
                     self._observers.set_problem("claiming", None)

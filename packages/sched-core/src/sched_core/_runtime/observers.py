@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from attrs import frozen
 
 from sched_core._model.execution import Execution
+from sched_core._model.survey import Counts
 from sched_core._support.logger import Logger
 from sched_core.ports import Backend, ExecutionQuery
 
@@ -52,6 +53,9 @@ class Health:
             or wrote the outcome.
         backend_errors: How many calls of the backend have failed.
         at: The time of this state, by the clock that decides.
+        backlog: The work of the whole store, as this worker counted it within the last minute
+            (``backlog.as_of``): how many jobs are due that no worker has, and since when. ``None``
+            before the first count, and where ``run_forever`` does not run.
     """
 
     healthy: bool
@@ -68,6 +72,7 @@ class Health:
     claims_lost: int
     backend_errors: int
     at: datetime
+    backlog: Counts | None = None
 
 
 Observer = Callable[[Execution | HealthChange], None]

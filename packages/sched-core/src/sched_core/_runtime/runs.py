@@ -18,21 +18,20 @@ phase                 meaning
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Literal
 
 import anyio
-from attrs import frozen
+from attrs import evolve
 
 from sched_core._model.claim import Claim, Decision, Ended, Settlement, Start
 from sched_core._model.event import Cancellation
-from sched_core._model.execution import Status, bounded, describe
 from sched_core._rules.standing import current
+from sched_core._runtime.notes import Notes
+from sched_core._runtime.outcomes import CancelReason, Outcome
 from sched_core._runtime.threads import HandlerThread
-from sched_core._support.logger import attribute
-from sched_core.errors import BackendUnavailable
-from sched_core.handlers import Discard, RetryAfter, Snooze
 
 Phase = Literal["claimed", "queued", "running", "committed", "ended", "over"]
 Step = Literal["queue", "call", "commit", "decide", "let go"]
@@ -57,7 +56,6 @@ TABLE: Mapping[Phase, Mapping[Step, Phase]] = {
     "over": _Steps({"commit": "over", "let go": "over"}),
 }
 
-CancelReason = Literal["stop", "timeout", "overlap", "cancel", "lost"]
 _STRENGTH: Mapping[CancelReason | None, int] = {
     None: 0,
     "stop": 1,
@@ -68,106 +66,7 @@ _STRENGTH: Mapping[CancelReason | None, int] = {
 }
 """How strong reasons are: the first one is kept, but a lost claim outweighs all others."""
 
-
-@frozen
-class Postponed:
-    """The outcome of a run whose handler has no route for the job, or was not called.
-
-    Attributes:
-        until: The time from which the backend hands the job out again.
-    """
-
-    until: datetime
-
-
-Outcome = Ended | Postponed
-
-
-def failure(error: BaseException) -> Ended:
-    """Return the outcome of a handler that raised: its own failure, the store's, or as it asks."""
-    asked = _asked_for(error)
-    if asked is not None:
-        return asked
-    if _is_by_store(error):
-        return Ended(Status.INTERRUPTED, describe(error), by_store=True)
-    return Ended(Status.FAILED, describe(error))
-
-
-def _asked_for(error: BaseException) -> Ended | None:
-    """Return the outcome that a handler asks for by a class of :mod:`sched_core.handlers`.
-
-    As below, only what a user's class cannot override is read. A subclass that never called the
-    constructor asks for nothing.
-    """
-    while issubclass(type(error), BaseExceptionGroup):
-        errors = attribute(BaseExceptionGroup, "exceptions", error)
-        if len(errors) != 1:
-            return None
-        (error,) = errors
-    kind = type(error)
-    try:
-        if issubclass(kind, Snooze):
-            return Ended(Status.SNOOZED, delay=attribute(Snooze, "delay", error))
-        if issubclass(kind, RetryAfter):
-            delay = attribute(RetryAfter, "delay", error)
-            reason = _reason(attribute(RetryAfter, "reason", error), error, f"again in {delay}")
-            return Ended(Status.FAILED, reason, delay=delay)
-        if issubclass(kind, Discard):
-            reason = _reason(attribute(Discard, "reason", error), error, "discarded")
-            return Ended(Status.FAILED, reason, retry=False)
-    except AttributeError:
-        return None
-    return None
-
-
-def _reason(given: object, error: BaseException, otherwise: str) -> str:
-    """Return the reason that a handler gave, or else the error that it raised its own from."""
-    if isinstance(given, str):
-        return bounded(given)
-    cause = given if isinstance(given, BaseException) else None
-    cause = attribute(BaseException, "__cause__", error) if cause is None else cause
-    return otherwise if cause is None else describe(cause)
-
-
-def _is_by_store(error: BaseException) -> bool:
-    """Whether an error is the store's, or was raised from one that is.
-
-    A group of errors is the store's if all its errors are. Errors may be chained and grouped to any
-    depth. Only what a user's class cannot override is read from them.
-    """
-    found, seen = False, set[int]()
-    branches: list[BaseException | None] = [error]
-    while branches:
-        cause = branches.pop()
-        if cause is None:
-            return False
-        if id(cause) in seen:
-            continue  # two tasks that awaited the same failure, or a circle
-        seen.add(id(cause))
-        if issubclass(type(cause), BackendUnavailable):
-            found = True
-        elif issubclass(type(cause), BaseExceptionGroup):
-            branches += attribute(BaseExceptionGroup, "exceptions", cause)
-        else:
-            branches.append(attribute(BaseException, "__cause__", cause))
-    return found
-
-
-def cancelled_outcome(
-    reason: CancelReason | None, outcome: Outcome, timeout: timedelta | None
-) -> Outcome:
-    """Return the outcome to record for a handler that was told to stop, or else the given one."""
-    if reason is None or isinstance(outcome, Postponed) or outcome.by_store:
-        return outcome
-    if reason == "stop" and (outcome.delay is not None or not outcome.retry):
-        return outcome  # the handler has said itself what comes next
-    if reason == "timeout":
-        return Ended(Status.FAILED, f"timeout: cancelled after {timeout}")
-    if reason == "overlap":
-        return Ended(Status.CANCELLED, "the next occurrence's moment has come")
-    if reason == "cancel":
-        return Ended(Status.CANCELLED, "cancelled")
-    return Ended(Status.INTERRUPTED, "the worker stopped before the handler had ended")
+_FIRST_NOTES = threading.Lock()
 
 
 class WorkerTask:
@@ -196,6 +95,7 @@ class Run:
         cancellation: The value by which the handler learns that it is to stop.
         outcome: How the handler ended; ``None`` if nothing was called, or nothing may be written.
         error: The exception that the handler raised.
+        notes: What the handler has told of its run; ``None`` if nothing.
         decision: What is to be written.
         expected: The revision of the job that the decision was made on.
         conflicts: How often the decision was made again because the job had been edited.
@@ -216,6 +116,7 @@ class Run:
         "expected",
         "finished_at",
         "in_thread",
+        "notes",
         "offered",
         "outcome",
         "overdue",
@@ -238,6 +139,7 @@ class Run:
         self.cancellation = Cancellation()
         self.outcome: Outcome | None = None
         self.error: BaseException | None = None
+        self.notes: Notes | None = None
         self.decision: Decision | None = None
         self.expected: int | None = claim.job.revision
         self.conflicts = self.refusals = 0
@@ -276,6 +178,19 @@ class Run:
     def has_returned(self) -> bool:
         """Whether the handler has returned, or will not be called."""
         return self.finished_at is not None
+
+    def take_notes(self) -> Notes:
+        """Return what the handler has told of its run, to add to it. Any thread may call this."""
+        with _FIRST_NOTES:
+            if self.notes is None:
+                self.notes = Notes()
+            return self.notes
+
+    def with_notes(self, ended: Ended) -> Ended:
+        """Return how the run ended, and what the handler has told of it."""
+        if self.notes is None:
+            return ended
+        return evolve(ended, log=self.notes.log(), progress=self.notes.progress)
 
     # -- steps
 

@@ -55,7 +55,12 @@ class HandlerTransactions:
             raise ClaimLost(run.claim.job.id)
         now = self._in_flight.clock.now()
         decision = finish(
-            run.claim, start, SUCCESS, started_at=run.started_at or now, now=now, stored=stored
+            run.claim,
+            start,
+            run.with_notes(SUCCESS),
+            started_at=run.started_at or now,
+            now=now,
+            stored=stored,
         )
         leave = decision.standing is None or stored is None
         expected = None if leave or stored is None else stored.revision

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,29 +19,35 @@ from typing import Any
 import anyio
 import anyio.abc
 
-from sched_core._model.claim import SUCCESS, Claim
+from sched_core._model.claim import SUCCESS, Claim, Ended, Room
 from sched_core._model.event import JobEvent
 from sched_core._model.execution import Execution, describe, occurrence_key
+from sched_core._model.job import NOTHING, Metadata
 from sched_core._runtime.caller import Caller
+from sched_core._runtime.cancels import CancelWatch
 from sched_core._runtime.completion import BATCH, SCHEDULE_ERROR_DELAY, Completer
 from sched_core._runtime.in_flight import InFlight
+from sched_core._runtime.lanes import Lanes
 from sched_core._runtime.leases import Deadlines, Leases
-from sched_core._runtime.pool import TaskPool
-from sched_core._runtime.quarantine import Quarantine
-from sched_core._runtime.runs import (
+from sched_core._runtime.outcomes import (
     CancelReason,
     Outcome,
     Postponed,
-    Run,
-    WorkerTask,
+    Unknown,
     cancelled_outcome,
     failure,
+    with_traceback,
 )
+from sched_core._runtime.pool import TaskPool
+from sched_core._runtime.quarantine import Quarantine
+from sched_core._runtime.runs import Run, WorkerTask
 from sched_core._runtime.supervision import asyncio_task, keep_up, uncancel
 from sched_core._runtime.transactions import HandlerTransactions
+from sched_core._runtime.unrouted import Unrouted
 from sched_core._support.logger import Logger, from_user_code
-from sched_core.clock import Clock, instant_after
+from sched_core.clock import Clock
 from sched_core.errors import NoRoute
+from sched_core.handlers import Handler
 from sched_core.ports import Backend
 
 logger = Logger("sched_core")
@@ -63,8 +69,11 @@ class Workers:
         set_problem: Called with a topic of health and its problem, ``None`` once that is over.
         set_notice: Called with a topic and what people should know of it, ``None`` once that is
             over.
+        queues: The queues to serve, and how many runs of each at a time; ``None`` for all.
 
     Attributes:
+        lanes: How many runs of each queue there are.
+        unrouted: What this worker passes over.
         active: How many runs are queued or under way. Runs that only wait to be settled do not
             count.
         completed: How many runs have ended.
@@ -81,9 +90,12 @@ class Workers:
         on_execution: Callable[[Execution], None] | None,
         set_problem: Callable[[str, str | None], None],
         set_notice: Callable[[str, str | None], None],
+        queues: Mapping[str, int] | None = None,
     ) -> None:
         self.clock = clock
         self.max_concurrency = max_concurrency
+        self.unrouted = Unrouted(clock, set_problem)
+        self.lanes = Lanes(queues, self.unrouted.predicate)
         self.in_flight = InFlight(backend, clock, set_problem, set_notice)
         self.leases = Leases(self.in_flight)
         self.caller = Caller(slots=max_concurrency)
@@ -100,6 +112,7 @@ class Workers:
             if backend.capabilities.transactions
             else None
         )
+        self._cancels = CancelWatch(self.in_flight, self.leases)
         self._third_of_lease = self.in_flight.lease / 3
         self._limit = max_concurrency
         self._accepted_at = clock.now()
@@ -134,6 +147,7 @@ class Workers:
         tasks.start_soon(keep_up, "the task that settles", self.host, self._settle_all)
         keep = functools.partial(self.leases.keep, tasks, host=self.host, tick=self._completer.tick)
         tasks.start_soon(keep_up, "the task that renews", self.host, keep)
+        tasks.start_soon(keep_up, "the watch for cancelled runs", self.host, self._cancels.watch)
 
     async def _settle_all(self) -> None:
         await self._completer.write_all(begun=self._room_again)
@@ -153,16 +167,31 @@ class Workers:
         self._quarantine.clear()
         self._completer.clear()
         self.in_flight.clear()
+        self.lanes.clear()
         self.active = 0
 
-    def room(self) -> int:
+    def set_handler(self, handler: Handler) -> None:
+        """Use this handler for every run that has not begun."""
+        self.caller.set_handler(handler)
+        self.unrouted.set_dispatcher(self.caller.knows)
+
+    def room(self) -> Room | None:
+        """Return what to claim; ``None`` where there is no room."""
+        limit = self._free()
+        room = self.lanes.room(limit) if limit > 0 else None
+        return room if room is not None and room.limit > 0 else None
+
+    def _free(self) -> int:
         """Return how many further claims to ask for.
 
         Usually that is as many as handlers may run at a time. It is more only while handlers never
         wait and whole batches end at once: no other worker can take the claims that are queued.
+        Where queues have numbers of their own, it is never more.
         """
         if self._quarantine.closed or len(self.in_flight.runs) >= 10 * self.max_concurrency + 100:
             return 0
+        if self.lanes.queues is not None:
+            return self.max_concurrency - self.active
         if self.active == 0:
             quick = not self._overlapped and self.clock.now() - self._accepted_at < INSTANT_BATCH
             most = max(min(PREFETCH_FACTOR * self.max_concurrency, BATCH), self.max_concurrency)
@@ -189,11 +218,13 @@ class Workers:
             in_flight.runs[job_id] = run
             self._begin(run, now)
         self._pool.wake()
+        self._cancels.wake()
 
     def _begin(self, run: Run, now: datetime) -> None:
         if not self._completer.begin(run, now):
             return
         self.active += 1
+        self.lanes.begin(run.claim.job.spec.queue)
         if run.start is not None and run.start.alone and self._tasks is not None:
             self._quarantine.admit(run, self._tasks, self.host)
         else:
@@ -243,9 +274,11 @@ class Workers:
             start.coalesced,
             start.coalesced_until,
             job.standing.last_finished_at,
+            Metadata(start.args) if start.args else NOTHING,
             run.cancellation,
             self._transactions,
             job,
+            self.in_flight,
         )
         outcome: Outcome | None = None  # if the loop ends: the lease runs out
         raised: BaseException | None = None
@@ -257,9 +290,11 @@ class Workers:
             if result is not None and inspect.isawaitable(result):
                 await result
             outcome = SUCCESS
+            self.unrouted.has_run(spec.id)
         except NoRoute as error:
-            outcome = Postponed(_later(self.clock.now(), error.delay))
-            logger.info("job %r: %s; tried again in %s s", spec.id, describe(error), error.delay)
+            outcome = Unknown()
+            pause = self.unrouted.refuse(spec.id, _seconds(error.delay))
+            logger.info("job %r: %s; this worker leaves it alone for %s", spec.id, error, pause)
         except (Exception, BaseExceptionGroup, SystemExit) as error:  # noqa: BLE001 -- the completer logs it
             outcome, raised = failure(error), error
         except BaseException as error:
@@ -268,6 +303,8 @@ class Workers:
             if worker.scope.cancel_called or self._tasks is None:
                 # A thread still runs after its task was cancelled: the lease of its claim runs out.
                 outcome = None if run.in_thread else failure(error)
+                if run.cancel_reason == "timeout" and isinstance(outcome, Ended):
+                    outcome = with_traceback(outcome, error)  # where its time was up
                 raise
             if self.host is not None and self.host.cancelling() and not run.in_thread:
                 # As asyncio.run does at its end, to all tasks.
@@ -284,6 +321,7 @@ class Workers:
         if self._tasks is None:
             return
         self.active -= 1
+        self.lanes.end(run.claim.job.spec.queue)
         now = self.clock.now()
         if run.overdue:
             self._deadlines.returned(run)
@@ -308,6 +346,10 @@ class Workers:
             outcome = cancelled_outcome(
                 run.cancel_reason, outcome, run.claim.job.spec.policy.timeout
             )
+        if error is not None and isinstance(outcome, Ended):
+            outcome = with_traceback(outcome, error)
+        if run.notes is not None and isinstance(outcome, Ended):
+            outcome = run.with_notes(outcome)
         run.finish(outcome, None if run.cancellation.requested else error, now)
         self.completed += 1
         self._completer.finish(run, run.claim.job, now)
@@ -336,6 +378,7 @@ class Workers:
     def _take(self, queued: list[Run]) -> list[Claim]:
         self.active -= len(queued)
         for run in queued:
+            self.lanes.end(run.claim.job.spec.queue)
             self.in_flight.runs.pop(run.claim.job.spec.id, None)
             run.let_go()
         return [run.claim for run in queued]
@@ -378,8 +421,9 @@ def _limit(
     return ("timeout", timeout) if timeout is not None and timeout <= left else ("overlap", left)
 
 
-def _later(now: datetime, seconds: float) -> datetime:
+def _seconds(given: float) -> timedelta:
+    """Return a pause that a user's ``NoRoute`` names, or another one where that is none."""
     try:
-        return instant_after(now, timedelta(seconds=max(seconds, 0)))
+        return timedelta(seconds=max(given, 0.1))
     except (OverflowError, TypeError, ValueError):
-        return now + SCHEDULE_ERROR_DELAY
+        return SCHEDULE_ERROR_DELAY

@@ -1,4 +1,4 @@
-"""Declares, changes and operates jobs: reads, decides, and writes unless another process did first.
+"""Declares, changes and removes jobs: reads, decides, and writes unless another process did first.
 
 This needs only the port's :class:`~sched_core.ports.JobStore`, so the same code serves a whole
 backend and one transaction of the caller's.
@@ -12,11 +12,12 @@ from typing import Any, Final
 
 from attrs import evolve
 
-from sched_core._model.claim import Change, Requested
-from sched_core._model.execution import Execution, occurrence_key
+from sched_core._model.claim import Change
+from sched_core._model.execution import Execution
 from sched_core._model.job import RESERVED, Job, JobSpec
 from sched_core._model.policy import Policy
-from sched_core._rules import define, moment, operate, request
+from sched_core._rules import define
+from sched_core._rules.operate import resumed_if_over
 from sched_core._support.logger import Logger
 from sched_core.advice import advise
 from sched_core.clock import Clock, backoff_pause
@@ -54,7 +55,7 @@ UNSET: Final = Unset()
 
 
 class Definitions:
-    """Declares, changes and operates the jobs in a store.
+    """Declares, changes and removes the jobs in a store.
 
     Args:
         store: The store of the jobs.
@@ -143,15 +144,24 @@ class Definitions:
             before[:] = [job.spec]
             return define.redefine(job, evolve(job.spec, **changes), now=self._clock.now())
 
-        updated = await self._edit(job_id, edit)
+        updated = await self.edit(job_id, edit)
         self._advise_of_change(before[0], updated.spec)
         return updated
 
-    async def remove(self, job_id: str) -> None:
+    async def remove(
+        self,
+        job_id: str,
+        *,
+        cancel: bool = False,
+        reason: str | None = None,
+        actor: str | None = None,
+    ) -> None:
         """Remove a job, and write the executions of occurrences that were due or had begun."""
         while True:
             job = await self._arrived(job_id)
-            executions = define.final_executions(job, now=self._clock.now())
+            executions = define.final_executions(
+                job, now=self._clock.now(), actor=actor, cancel=cancel, reason=reason
+            )
             try:
                 await self._store.remove(job, executions)
             except RevisionConflict:
@@ -166,59 +176,31 @@ class Definitions:
             raise JobNotFound(job_id)
         return _readable(stored)
 
-    # -- operating
+    async def operate(self, job_id: str, act: Callable[[Job, datetime], Job]) -> Job:
+        """Change a job as :meth:`edit` does, by what it is now: a pause whose end has come is over.
 
-    async def pause(self, job_id: str, *, until: datetime | None, reason: str | None) -> Job:
-        """Pause a job."""
-        return await self._operate(
-            job_id, lambda job, now: operate.pause(job, until=until, reason=reason, now=now)
-        )
+        Args:
+            job_id: The job's id.
+            act: Returns the changed job, given the present moment.
+        """
 
-    async def resume(self, job_id: str) -> Job:
-        """End a pause, and correct wrong moments, since the scheduler's check skips paused jobs."""
-
-        def resume(job: Job, now: datetime) -> Job:
-            resumed = operate.resume(job, at=now)
-            return moment.corrected(resumed, now=now) or resumed
-
-        return await self._operate(job_id, resume)
-
-    async def trigger(self, job_id: str) -> str:
-        """Run a job once now, in addition to its schedule; return the occurrence's key."""
-        asked: list[Requested] = []
-
-        def ask(job: Job, now: datetime) -> Job:
-            asked[:] = [request.trigger(job, now=now)]
-            return asked[0].job
-
-        job = await self._operate(job_id, ask)
-        return occurrence_key(job.uid, asked[0].number)
-
-    async def reanchor(self, job_id: str) -> Job:
-        """Move a job to its schedule's next moment if a wrong clock has put it far after that."""
-
-        def mend(job: Job) -> Change | None:
-            mended = moment.corrected(job, now=self._clock.now())
-            return None if mended is None else Change(mended)
-
-        return await self._edit(job_id, mend)
-
-    async def skip_next(self, job_id: str) -> Job:
-        """Skip the first occurrence after now."""
-        return await self._operate(job_id, lambda job, now: operate.skip_next(job, now=now))
-
-    async def unskip(self, job_id: str) -> Job:
-        """Take a skip back."""
-        return await self._operate(job_id, lambda job, _: operate.unskip(job))
-
-    async def _operate(self, job_id: str, act: Callable[[Job, datetime], Job]) -> Job:
         def edit(job: Job) -> Change:
             now = self._clock.now()
-            return Change(act(operate.resumed_if_over(job, now=now), now))
+            return Change(act(resumed_if_over(job, now=now), now))
 
-        return await self._edit(job_id, edit)
+        return await self.edit(job_id, edit)
 
-    async def _edit(self, job_id: str, edit: Callable[[Job], Change | None]) -> Job:
+    async def edit(self, job_id: str, edit: Callable[[Job], Change | None]) -> Job:
+        """Change a job as a function says, again and again until no other process was faster.
+
+        Args:
+            job_id: The job's id.
+            edit: Returns the changed job; ``None`` for no change.
+
+        Raises:
+            JobNotFound: There is no such job.
+            JobUndecodable: This version cannot read the record.
+        """
         while True:
             job = await self._arrived(job_id)
             change = edit(job)

@@ -7,9 +7,18 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
+from attrs import evolve
+
 from sched_core._model.execution import Execution
-from sched_core._model.survey import CountQuery, Counts, Running, WorkerState, running
-from sched_core.clock import Clock, instant_after
+from sched_core._model.survey import (
+    CountQuery,
+    Counts,
+    Running,
+    WorkerState,
+    running,
+    unserved_queues,
+)
+from sched_core.clock import FIRST, Clock, instant_after
 from sched_core.errors import ExecutionNotFound, InvalidDefinition, shown
 from sched_core.ports import Backend, ClaimQuery, Followed, UndecodableExecution
 from sched_core.schedule import utc
@@ -63,8 +72,10 @@ class Survey(ABC):
         """
         backend, _ = self._looking()
         found = await backend.execution(id)
-        if found is None or isinstance(found, UndecodableExecution):
-            raise ExecutionNotFound(id, None if found is None else found.reason)
+        if found is None:
+            raise ExecutionNotFound(id)
+        if isinstance(found, UndecodableExecution):
+            raise ExecutionNotFound(id, f"it cannot be read here: {found.reason}")
         return found
 
     async def recent_executions(
@@ -111,7 +122,7 @@ class Survey(ABC):
         """
         backend, clock = self._looking()
         if isinstance(since, timedelta):
-            since = instant_after(clock.now(), -since)
+            since = _before(clock.now(), since)
         if by not in (None, "hour", "job", "error"):
             raise InvalidDefinition(
                 "by", f"must be 'hour', 'job', 'error' or None, not {shown(by)}"
@@ -119,7 +130,11 @@ class Survey(ABC):
         if not isinstance(overdue, timedelta) or overdue < timedelta(0):  # type: ignore[redundant-expr]  # callers may not type-check
             raise InvalidDefinition("overdue", f"must be a timedelta, not {shown(overdue)}")
         end = None if until is None else utc(until, "until")
-        return await backend.counts(CountQuery(utc(since, "since"), end, by, overdue))
+        counts = await backend.counts(CountQuery(utc(since, "since"), end, by, overdue))
+        if not counts.due:
+            return counts
+        unserved = unserved_queues(counts, await backend.workers(), counts.as_of)
+        return evolve(counts, unserved=unserved)
 
     async def follow(
         self,
@@ -155,3 +170,10 @@ class Survey(ABC):
                 yield part
             if not part.executions:
                 await clock.sleep_until(instant_after(clock.now(), poll))
+
+
+def _before(moment: datetime, by: timedelta) -> datetime:
+    try:
+        return moment - by
+    except OverflowError:
+        return FIRST

@@ -87,7 +87,7 @@ def from_user_code(error: BaseException) -> ExcInfo:
     """Return ``exc_info`` whose traceback begins where this package called the user's code."""
     whole: TracebackType | None = attribute(BaseException, "__traceback__", error)
     trace = whole
-    while trace is not None and _is_ours(trace):
+    while trace is not None and is_ours(trace):
         trace = trace.tb_next
     return type(error), error, trace or whole
 
@@ -95,6 +95,7 @@ def from_user_code(error: BaseException) -> ExcInfo:
 _UNINTERESTING = {"sched_core", "anyio", "asyncio", "trio", "outcome"}
 
 
-def _is_ours(trace: TracebackType) -> bool:
+def is_ours(trace: TracebackType) -> bool:
+    """Say whether a frame is this package's, or the event loop's."""
     module = trace.tb_frame.f_globals.get("__name__")
     return isinstance(module, str) and module.partition(".")[0] in _UNINTERESTING

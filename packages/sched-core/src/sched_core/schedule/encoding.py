@@ -5,10 +5,15 @@ Moments are ISO 8601 in UTC, durations numbers of seconds, both exact to the mic
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import groupby, pairwise
 from typing import Any
 
 from sched_core.errors import SchedError
+
+_TICK = timedelta(microseconds=1)
 
 
 class Malformed(SchedError, ValueError):
@@ -65,6 +70,47 @@ def decode_duration(value: Any) -> timedelta:
     if type(value) is not int and type(value) is not float:
         raise ValueError(f"a duration must be a number of seconds, not {value!r}")
     return timedelta(seconds=value)
+
+
+MOST_MOMENTS = 10_000
+"""The most moments that one text may hold."""
+
+
+def encode_moments(moments: Sequence[datetime]) -> str:
+    """Return moments in order as a short text: the first, a unit, and the steps from each to each.
+
+    Steps are counted in the largest unit that divides all of them; of equal ones in a row there is
+    one, with their number: ``2026-01-01T00:00:00Z 3600000000 1*23,25``.
+    """
+    if not moments:
+        return ""
+    steps = [(later - moment) // _TICK for moment, later in pairwise(moments)]
+    unit = math.gcd(*steps) or 1
+    runs = ((step // unit, sum(1 for _ in run)) for step, run in groupby(steps))
+    told = ",".join(f"{step}*{count}" if count > 1 else f"{step}" for step, count in runs)
+    return f"{encode_moment(moments[0])} {unit} {told}"
+
+
+def decode_moments(text: Any) -> tuple[datetime, ...]:
+    """Return the moments of a text that :func:`encode_moments` made.
+
+    Raises:
+        ValueError: The text is none, or has more than 10,000 moments.
+    """
+    if type(text) is not str:
+        raise ValueError(f"moments must be a text, not {text!r}")
+    if not text:
+        return ()
+    first, unit, told = text.split(" ")
+    tick, moments = int(unit) * _TICK, [decode_moment(first)]
+    for run in told.split(",") if told else ():
+        step, _, times = run.partition("*")
+        count = int(times) if times else 1
+        if len(moments) + count > MOST_MOMENTS:
+            raise ValueError(f"more than {MOST_MOMENTS} moments")
+        for _ in range(count):
+            moments.append(moments[-1] + int(step) * tick)
+    return tuple(moments)
 
 
 def fields_of(value: Any, required: str, optional: str = "") -> dict[str, Any]:

@@ -10,11 +10,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from itertools import starmap
+from math import isfinite
 from typing import Any, TypeVar
 
-from sched_core import Gap, Hold, Job, Kind, Pause, Pending, Standing, Status
-from sched_core.codec import decode_duration, decode_moment, encode_duration, encode_moment
+from sched_core import CancelMark, Gap, Hold, Job, Kind, Pause, Pending, Progress, Standing, Status
+from sched_core.codec import (
+    decode_duration,
+    decode_moment,
+    decode_moments,
+    encode_duration,
+    encode_moment,
+    encode_moments,
+)
 from sched_core.row import current, kept
+from sched_jetstream._model.subjects import DEFAULT
 
 T = TypeVar("T")
 
@@ -68,6 +77,10 @@ def encode_pending(one: Pending) -> Fields:
         fields["derived_from"] = one.derived_from
     if one.retry_at is not None:
         fields["retry"] = encode_moment(one.retry_at)
+    if one.actor is not None:
+        fields["actor"] = one.actor
+    if one.moments:
+        fields["moments"] = encode_moments(one.moments)
     return fields
 
 
@@ -75,6 +88,7 @@ _PENDING = frozenset(
     (
         *("n", "at", "due", "attempts", "failures", "lost", "snoozes", "began", "coalesced"),
         *("coalesced_until", "kind", "origin", "key", "until", "args", "derived_from", "retry"),
+        *("actor", "moments"),
     )
 )
 
@@ -104,6 +118,8 @@ def decode_pending(fields: Fields) -> Pending:
         _texts(known("args")),
         exactly(str, known("derived_from", "")),
         moment_of(known("retry")),
+        maybe(str, known("actor")),
+        decode_moments(fields["moments"]) if "moments" in fields else (),
     )
 
 
@@ -135,7 +151,7 @@ def encode_standing(standing: Standing) -> Fields:
             [encode_moment(gap.since), encode_moment(gap.end)] for gap in standing.gaps
         ]
     if standing.cancels:
-        fields["cancels"] = standing.cancels
+        fields["cancels"] = [_encode_mark(mark) for mark in standing.cancels]
     if standing.failing:
         fields["failing"] = standing.failing
     for name in _MOMENTS:
@@ -144,6 +160,8 @@ def encode_standing(standing: Standing) -> Fields:
             fields[name] = encode_moment(moment)
     if standing.last_status is not None:
         fields["last_status"] = _STATUS_TEXTS[standing.last_status]
+    if standing.skip_actor is not None:
+        fields["skip_actor"] = standing.skip_actor
     return fields
 
 
@@ -151,7 +169,7 @@ _MOMENTS = ("spare", "skip", "last_scheduled_at", "last_finished_at", "expires_a
 _STANDING = frozenset(
     (
         *("last", "scheduled", "due", "requests", "pause", "gaps", "cancels", "failing"),
-        *("last_status", *_MOMENTS),
+        *("last_status", "skip_actor", *_MOMENTS),
     )
 )
 
@@ -171,13 +189,31 @@ def decode_standing(fields: Fields) -> Standing:
         tuple(starmap(_gap, fields["gaps"])) if "gaps" in fields else (),
         moment_of(known("spare")),
         moment_of(known("skip")),
-        tuple(map(count, fields["cancels"])) if "cancels" in fields else (),
+        tuple(map(_decode_mark, fields["cancels"])) if "cancels" in fields else (),
         count(known("failing", 0)),
         moment_of(known("last_scheduled_at")),
         moment_of(known("last_finished_at")),
         None if status is None else STATUSES[status],
         moment_of(known("expires_at")),
+        maybe(str, known("skip_actor")),
     )
+
+
+def _encode_mark(mark: CancelMark) -> Fields:
+    fields: Fields = {"n": mark.number}
+    if mark.reason is not None:
+        fields["reason"] = mark.reason
+    if mark.actor is not None:
+        fields["actor"] = mark.actor
+    return fields
+
+
+_MARK = frozenset(("n", "reason", "actor"))
+
+
+def _decode_mark(fields: Fields) -> CancelMark:
+    known = checked(fields, _MARK).get
+    return CancelMark(count(fields["n"]), maybe(str, known("reason")), maybe(str, known("actor")))
 
 
 def _gap(since: Any, end: Any) -> Gap:
@@ -190,10 +226,12 @@ def _encode_pause(pause: Pause) -> Fields:
         fields["until"] = encode_moment(pause.until)
     if pause.reason is not None:
         fields["reason"] = pause.reason
+    if pause.actor is not None:
+        fields["actor"] = pause.actor
     return fields
 
 
-_PAUSE = frozenset(("since", "last", "until", "reason"))
+_PAUSE = frozenset(("since", "last", "until", "reason", "actor"))
 
 
 def _decode_pause(fields: Fields) -> Pause:
@@ -203,6 +241,7 @@ def _decode_pause(fields: Fields) -> Pause:
         count(fields["last"]),
         moment_of(known("until")),
         maybe(str, known("reason")),
+        maybe(str, known("actor")),
     )
 
 
@@ -232,33 +271,42 @@ def encode_hold(hold: Hold, job: Job | None) -> Fields:
         fields["renewed"] = encode_moment(hold.renewed_at)
     if hold.alone_at is not None:
         fields["alone"] = encode_moment(hold.alone_at)
-    if not is_of(hold, job):
+    if hold.queue != _queue_of(job):
+        fields["queue"] = hold.queue
+    if hold.progress is not None:
+        fields["progress"] = _encode_progress(hold.progress)
+    if hold.cancel is not None or not is_of(hold, job):
         fields["was"] = {
             "uid": hold.uid,
             "keep": None if hold.keep is None else encode_duration(hold.keep),
             "pending": None if hold.pending is None else encode_pending(hold.pending),
         }
+        if hold.cancel is not None:
+            fields["was"]["cancel"] = _encode_mark(hold.cancel)
     return fields
 
 
-_HOLD = frozenset(("token", "worker", "at", "until", "renewed", "alone", "was"))
-_WAS = frozenset(("uid", "keep", "pending"))
+_HOLD = frozenset(
+    ("token", "worker", "at", "until", "renewed", "alone", "queue", "progress", "was")
+)
+_WAS = frozenset(("uid", "keep", "pending", "cancel"))
 
 
 def decode_hold(fields: Fields, job_id: str, job: Job | None) -> Hold:
     """Return the hold of such fields; raises whatever they make of it."""
     known = checked(fields, _HOLD).get
-    was = known("was")
+    was, mark = known("was"), None
     if was is not None:
         checked(was, _WAS)
         uid, keep, one = exactly(str, was["uid"]), was["keep"], was["pending"]
+        mark = _decode_mark(was["cancel"]) if "cancel" in was else None
         keep = None if keep is None else decode_duration(keep)
         one = None if one is None else decode_pending(one)
     elif job is not None:
         uid, keep, one = job.uid, kept(job.spec.policy), current(job.standing)
     else:
         raise ValueError("nothing says what is held")
-    at = decode_moment(fields["at"])
+    at, progress = decode_moment(fields["at"]), known("progress")
     return Hold(
         job_id,
         uid,
@@ -270,7 +318,46 @@ def decode_hold(fields: Fields, job_id: str, job: Job | None) -> Hold:
         one,
         keep,
         moment_of(known("alone")),
+        exactly(str, fields["queue"]) if "queue" in fields else _queue_of(job),
+        None if progress is None else _decode_progress(progress),
+        mark,
     )
+
+
+def _queue_of(job: Job | None) -> str:
+    """Return the queue of a hold that names none: it was not edited since."""
+    return DEFAULT if job is None else job.spec.queue
+
+
+def _encode_progress(progress: Progress) -> Fields:
+    fields: Fields = {"done": progress.done}
+    if progress.of is not None:
+        fields["of"] = progress.of
+    if progress.text is not None:
+        fields["text"] = progress.text
+    if progress.at is not None:
+        fields["at"] = encode_moment(progress.at)
+    return fields
+
+
+_PROGRESS = frozenset(("done", "of", "text", "at"))
+
+
+def _decode_progress(fields: Fields) -> Progress:
+    known = checked(fields, _PROGRESS).get
+    of = known("of")
+    return Progress(
+        _amount(fields["done"]),
+        None if of is None else _amount(of),
+        maybe(str, known("text")),
+        moment_of(known("at")),
+    )
+
+
+def _amount(value: Any) -> float:
+    if type(value) not in (int, float) or not isfinite(value):
+        raise ValueError(f"{value!r} is no amount")
+    return value  # type: ignore[no-any-return]  # as checked
 
 
 # -- the smallest parts ------------------------------------------------------

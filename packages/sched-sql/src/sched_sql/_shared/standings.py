@@ -12,7 +12,7 @@ from datetime import datetime
 
 from attrs import frozen
 
-from sched_core import Gap, Kind, Pending, Standing, State, Status, codec
+from sched_core import CancelMark, Gap, Kind, Pending, Standing, State, Status, codec
 from sched_sql._shared.moments import EPOCH, MICROSECOND, Row, micros, micros_or_none
 
 RUN_COLUMNS = (
@@ -47,14 +47,18 @@ class Marks:
 
     Attributes:
         gaps, spare, skip, cancels: The standing's values of these names.
+        skip_actor: Likewise.
+        pause_actor: Who made the pause.
         scheduled: Its scheduled occurrence, where that has what no column is for.
     """
 
     gaps: tuple[Gap, ...] = ()
     spare: datetime | None = None
     skip: datetime | None = None
-    cancels: tuple[int, ...] = ()
+    cancels: tuple[CancelMark, ...] = ()
     scheduled: Pending | None = None
+    skip_actor: str | None = None
+    pause_actor: str | None = None
 
 
 NO_MARKS = Marks()
@@ -153,10 +157,13 @@ def standing_values(standing: Standing) -> Row:
 def _marks(standing: Standing) -> str | None:
     one, gaps, cancels = standing.scheduled, standing.gaps, standing.cancels
     spare, skip = standing.spare, standing.skip
-    is_whole = _is_in_columns(one)
-    if is_whole and not gaps and not cancels and spare is None and skip is None:
+    is_whole, by = _is_in_columns(one), standing.skip_actor
+    paused_by = None if standing.pause is None else standing.pause.actor
+    nothing = spare is None and skip is None and by is None and paused_by is None
+    if is_whole and nothing and not gaps and not cancels:
         return None
-    return codec.encode_value(Marks(gaps, spare, skip, cancels, None if is_whole else one))
+    rest = None if is_whole else one
+    return codec.encode_value(Marks(gaps, spare, skip, cancels, rest, by, paused_by))
 
 
 def only_run_fields_differ(before: Standing, after: Standing) -> bool:
@@ -167,6 +174,7 @@ def only_run_fields_differ(before: Standing, after: Standing) -> bool:
         and after.gaps is before.gaps
         and after.spare is before.spare
         and after.skip is before.skip
+        and after.skip_actor is before.skip_actor
         and after.cancels is before.cancels
         and _is_in_columns(before.scheduled)
         and _is_in_columns(after.scheduled)
@@ -184,4 +192,6 @@ def _is_in_columns(one: Pending | None) -> bool:
         and one.until is None
         and one.args is None
         and one.retry_at is None
+        and one.actor is None
+        and not one.moments
     )

@@ -33,8 +33,11 @@ def show(value: object) -> str:
         ]
         return ", ".join(changed) or "the default policy"
     if isinstance(value, Retry):
-        jitter = f", {value.jitter:.0%} jitter" if value.jitter else ""
-        return f"{value.attempts} attempts {seconds(value.backoff)} apart{jitter}"
+        waits = [seconds(each) for each in value.delays or (value.backoff,)]
+        more = f", {value.jitter:.0%} jitter" if value.jitter else ""
+        more += "".join(f", never after {name}" for name in value.never)
+        more += "".join(f", only after {name}" for name in value.only)
+        return f"{value.attempts} attempts {', '.join(waits)} apart{more}"
     if isinstance(value, CatchUp):
         within = "" if value.window is None else f" within {seconds(value.window)}"
         return f"CatchUp({value.limit}{within})"
@@ -50,7 +53,9 @@ POLICY: dict[str, Callable[[Any], str]] = {
     "timeout": lambda value: f"at most {seconds(value)}",
     "jitter": lambda value: f"jitter {seconds(value)}",
     "max_lost": lambda value: f"max_lost {value}",
+    "max_snoozes": lambda value: f"max_snoozes {value}",
     "pause_after": lambda value: f"paused after {value}",
+    "overdue": lambda value: f"overdue after {seconds(value)}",
     "keep_finished": lambda value: "always kept" if value is None else f"kept {seconds(value)}",
 }
 

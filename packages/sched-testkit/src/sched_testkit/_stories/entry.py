@@ -85,7 +85,7 @@ def next_of(standing: Standing) -> Pending | None:
         one
         for one in pendings(standing)
         if pause is None
-        or one.number in standing.cancels
+        or standing.is_marked(one.number)
         or (one.kind is not Kind.SCHEDULED and one.origin > pause.last_number)
     ]
     first = min(open_, key=lambda one: (one.due_at, one.number), default=None)
@@ -170,6 +170,8 @@ def owed(hold: Hold, now: datetime, status: Status, attempt: int) -> Execution:
         coalesced_until=None if attempt else one.coalesced_until,
         snoozes=one.snoozes,
         expires_at=None if hold.keep is None else now + hold.keep,
+        actor=one.actor,
+        args=one.args,
     )
 
 

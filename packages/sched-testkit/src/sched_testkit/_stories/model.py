@@ -274,7 +274,7 @@ class Model:
             began_at=one.began_at or hold.claimed_at,
         )
         # What is pending does not expire: a finished job may be deleted, and this one goes on.
-        if count < most and one.number not in job.standing.cancels:
+        if count < most and not job.standing.is_marked(one.number):
             least, longest = wait_after(count)
             self._waits[job.id] = one.number, now + least, now + longest
             lost = evolve(lost, due_at=max(one.due_at, now + least))
@@ -310,7 +310,7 @@ class Model:
         job, hold = entry.job, entry.hold
         if job is None or hold is None or hold.pending is None or job.uid != hold.uid:
             return False
-        return hold.pending.number in job.standing.cancels
+        return job.standing.is_marked(hold.pending.number)
 
     def release(self, claims: Sequence[Claim], now: datetime, got: Any) -> None:
         """Free what is held, as if it had not been handed out."""

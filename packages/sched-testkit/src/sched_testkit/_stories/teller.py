@@ -10,6 +10,7 @@ from attrs import evolve
 
 from sched_core import (
     Backend,
+    CancelMark,
     Claim,
     Execution,
     ExecutionQuery,
@@ -205,7 +206,7 @@ class Teller:
             "expiry": evolve(old, expires_at=now + 5 * SECOND),
             "request": evolve(old, last_number=number, requests=(*old.requests, asked[0])),
             "two requests": evolve(old, last_number=number + 1, requests=(*old.requests, *asked)),
-            "cancel": evolve(old, cancels=marked[:1]),
+            "cancel": evolve(old, cancels=tuple(map(CancelMark, marked[:1]))),
         }.get(step.how, old)
         edited = evolve(job, standing=evolve(standing, due_at=due_of(standing)))
         if step.how == "definition":

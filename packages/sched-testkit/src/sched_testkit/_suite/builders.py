@@ -95,6 +95,8 @@ def execution_of(
         started_at=at if attempt else None,
         finished_at=at,
         snoozes=one.snoozes,
+        actor=one.actor,
+        args=one.args,
     )
     return evolve(execution, **changes)
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from attrs import evolve
 
 from sched_core import (
+    CancelMark,
     CatchUp,
     Coalesce,
     Cron,
@@ -60,25 +61,43 @@ def every_field(at: datetime) -> Standing:
         origin=8,
         args={"a": "ü", "": ""},
     )
-    again = Pending(11, at - 90 * TICK, at, Kind.RERUN, attempts=1, key="uid:3:0", origin=11)
+    again = Pending(
+        11,
+        at - 90 * TICK,
+        at,
+        Kind.RERUN,
+        attempts=1,
+        key="uid:3:0",
+        origin=11,
+        actor="who",
+        moments=(at - 70 * TICK, at),
+    )
     filled = Pending(
-        13, at - 80 * TICK, at, Kind.BACKFILLED, origin=9, key="since/until", until=at - 70 * TICK
+        13,
+        at - 80 * TICK,
+        at,
+        Kind.BACKFILLED,
+        origin=9,
+        key="since/until",
+        until=at - 70 * TICK,
+        actor="who",
     )
     return Standing(
         last_number=13,
         scheduled=first,
         due_at=at + 6 * TICK,
         requests=(triggered, again, filled),
-        pause=Pause(at - 2 * TICK, 8, at + 7 * TICK, "why ünot"),
+        pause=Pause(at - 2 * TICK, 8, at + 7 * TICK, "why ünot", "who"),
         gaps=(Gap(at - 30 * TICK, at - 20 * TICK), Gap(at - 10 * TICK, at - 9 * TICK)),
         spare=at + 8 * TICK,
         skip=at + 9 * TICK,
-        cancels=(7, 13),
+        cancels=(CancelMark(7), CancelMark(13, "why ünot", "who")),
         failing=6,
         last_scheduled_at=at - 5 * TICK,
         last_finished_at=at - 4 * TICK,
         last_status=Status.FAILED,
         expires_at=at + timedelta(days=900),
+        skip_actor="who",
     )
 
 
@@ -370,9 +389,11 @@ async def every_kind_and_policy_is_kept(bench: Bench) -> None:
             pause_after=1_000_000,
             keep_finished=None,
             keep_executions=long,
+            overdue=tick,
         ),
         Policy(misfire=Drop(tick), overlap="cancel", keep_executions=None),
-        Policy(misfire=CatchUp(1)),
+        Policy(misfire=CatchUp(1), retry=Retry(delays=(tick, long), never=(ValueError, "a.B"))),
+        Policy(retry=Retry(2, only=("ünï.Cödé", TimeoutError))),
         Policy(misfire=Coalesce(), timeout=long),
     ]
     odd = timedelta(seconds=1) + tick

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from attrs import evolve
 
-from sched_core import Gap, Job, JobSpec, Kind, Pause, Pending, Standing, State, Status
+from sched_core import CancelMark, Gap, Job, JobSpec, Kind, Pause, Pending, Standing, State, Status
 from sched_testkit._suite.bench import SECOND, Bench
 from sched_testkit.laws.law import law
 
@@ -44,16 +44,19 @@ def _full(bench: Bench, number: int) -> Standing:
         scheduled=scheduled,
         due_at=now,
         requests=(asked, range_),
-        pause=Pause(now - 4 * SECOND, number + 10, now + 6 * SECOND, f"why {number}"),
+        pause=Pause(
+            now - 4 * SECOND, number + 10, now + 6 * SECOND, f"why {number}", f"by {number}"
+        ),
         gaps=(Gap(now - 11 * SECOND, now - 10 * SECOND), Gap(now - 9 * SECOND, now - 7 * SECOND)),
         spare=now + 5 * SECOND,
         skip=now + 7 * SECOND,
-        cancels=(number + 30,),
+        cancels=(CancelMark(number + 30, f"why {number}", f"who {number}"),),
         failing=number + 6,
         last_scheduled_at=now - 13 * SECOND,
         last_finished_at=now - 5 * SECOND,
         last_status=Status.FAILED,
         expires_at=now + timedelta(days=number),
+        skip_actor=f"skips {number}",
     )
 
 

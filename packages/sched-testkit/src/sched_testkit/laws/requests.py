@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from attrs import evolve
 
-from sched_core import Kind, Settlement, Status
+from sched_core import CancelMark, Kind, Settlement, Status
 from sched_testkit._stories.entry import without
 from sched_testkit._suite.bench import SECOND, Bench
 from sched_testkit.laws.law import law
@@ -105,7 +105,7 @@ async def a_renewal_tells_that_a_run_is_to_be_cancelled(bench: Bench) -> None:
 
     async def cancel(stored: bool, *numbers: int) -> bool:
         read = await bench.stored(two)
-        standing = evolve(read.standing, cancels=numbers)
+        standing = evolve(read.standing, cancels=tuple(map(CancelMark, numbers)))
         if not stored:
             standing = without(standing, 1)
         await two.replace(evolve(read, standing=standing))
@@ -120,7 +120,7 @@ async def a_renewal_tells_that_a_run_is_to_be_cancelled(bench: Bench) -> None:
     assert await cancel(False, 1) is True, "what was edited away can still be cancelled"
     await bench.remove(two, "job")
     assert (await bench.renew(one, [claim]))[0].cancel is False, "there is no mark any more"
-    standing = evolve(bench.job().standing, cancels=(1,))
+    standing = evolve(bench.job().standing, cancels=(CancelMark(1),))
     await bench.added(two, evolve(bench.job(), standing=standing))
     (renewed,) = await bench.renew(one, [claim])
     assert renewed.cancel is False, "the mark of another incarnation was told"
@@ -129,9 +129,44 @@ async def a_renewal_tells_that_a_run_is_to_be_cancelled(bench: Bench) -> None:
     (claim,) = [each for each in await bench.due(one) if each.job.id == "asked"]
     for number in (1, 2):
         read = await bench.stored(two, "asked")
-        await two.replace(evolve(read, standing=evolve(read.standing, cancels=(number,))))
+        await two.replace(
+            evolve(read, standing=evolve(read.standing, cancels=(CancelMark(number),)))
+        )
         (renewed,) = await bench.renew(one, [claim])
         assert renewed.cancel is (number == 2), f"{number} is marked, and the request 2 is held"
+
+
+@law
+async def a_removal_can_cancel_what_is_held(bench: Bench) -> None:
+    """A removal that leaves a cancelled execution to a claim marks its run to be cancelled.
+
+    However the claim ends, its occurrence has ended as that says, by whom and why.
+    """
+    one, two = await bench.open(), await bench.open()
+    ends = {"lost": (1, 0), "released": (0,), "settled": (1,)}
+    told = (Status.CANCELLED, "why", "who")
+    for name, attempts in ends.items():
+        await bench.added(one, bench.job(name))
+        (claim,) = await bench.due(one)
+        left = bench.owed(claim, Status.SUPERSEDED)
+        left = evolve(left, status=Status.CANCELLED, reason="why", actor="who")
+        await bench.remove(two, name, [left])
+        assert not await bench.history(two, job_id=name), "it is left to the claim, and written"
+        (renewed,) = await bench.renew(one, [claim])
+        assert renewed.cancel is True, "the holder of a removed job is not told to stop"
+        if name == "released":
+            await one.release([claim])
+        elif name == "settled":
+            ended = bench.execution(claim, Status.CANCELLED, reason="stopped")
+            settled = await bench.settle(one, Settlement(claim, None, None, (ended,)))
+            assert settled.outcome == "written"
+        else:
+            await bench.advance(bench.lease)
+            await bench.lapse(two)
+        found = {each.attempt: each for each in await bench.history(two, job_id=name)}
+        assert set(found) == set(attempts), f"{name}: executions of the attempts {set(found)}"
+        last = next(each for each in found.values() if each.final)
+        assert (last.status, last.reason, last.actor) == told
 
 
 @law

@@ -8,6 +8,7 @@ from attrs import evolve
 
 from sched_core import (
     Backend,
+    CancelMark,
     Claim,
     Execution,
     Job,
@@ -452,9 +453,9 @@ async def what_is_to_be_cancelled_waits_for_nothing(bench: Bench) -> None:
     (job,) = await bench.added(one, bench.job(policy=POLICY))
     claim = await bench.claim(one)
     held = bench.held(job, claim)
-    await two.replace(evolve(held, standing=evolve(held.standing, cancels=(1,))))
+    await two.replace(evolve(held, standing=evolve(held.standing, cancels=(CancelMark(1),))))
     await bench.advance(bench.lease)
     claimed = await two.claim_due(Room(10))
     assert [each.status for each in claimed.lapsed] == [Status.ABANDONED]
     (taken,) = claimed.claims
-    assert (bench.pending(taken).attempts, taken.job.standing.cancels) == (1, (1,))
+    assert (bench.pending(taken).attempts, taken.job.standing.cancels) == (1, (CancelMark(1),))

@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import evolve
 
-from sched_core import Execution, ExecutionQuery, Interval, Job, Kind, Pause, Status
+from sched_core import CancelMark, Execution, ExecutionQuery, Interval, Job, Kind, Pause, Status
 from sched_testkit._suite.bench import SECOND, Bench, whole
 from sched_testkit.laws.law import granular, law
 
@@ -295,17 +295,25 @@ async def types_are_kept(bench: Bench) -> None:
         job.standing,
         last_number=large,
         scheduled=evolve(one, number=large, attempts=large, failures=large, snoozes=large),
-        requests=(bench.request(large - 1, key="", args={"": "0", "1": "None"}),),
-        pause=Pause(bench.clock.now(), large, None, ""),
-        cancels=(1, large),
+        requests=(bench.request(large - 1, key="", args={"": "0", "1": "None"}, actor=""),),
+        pause=Pause(bench.clock.now(), large, None, "", ""),
+        cancels=(CancelMark(1, "", ""), CancelMark(large)),
         failing=large,
         last_status=None,
         last_scheduled_at=None,
+        skip=bench.clock.now(),
+        skip_actor="",
     )
     (stored,) = await bench.added(backend, evolve(job, declared=True, standing=standing))
     execution = _execution(stored, large, bench.clock.now(), coalesced=large, token=large)
     execution = evolve(
-        execution, id=f"{stored.uid}:{large}:{large}", attempt=large, reason="", final=False
+        execution,
+        id=f"{stored.uid}:{large}:{large}",
+        attempt=large,
+        reason="",
+        final=False,
+        actor="",
+        args={},
     )
     again = await bench.stored(backend)
     await backend.replace(stored, [execution])
@@ -322,12 +330,16 @@ async def types_are_kept(bench: Bench) -> None:
         again.revision,
         listed.attempt,
         listed.token,
-        kept.cancels[1],
+        kept.cancels[1].number,
     )
     assert [type(value) for value in numbers] == [int] * 5, f"expected numbers, got {numbers}"
     assert (again.spec.name, again.spec.group, kept.last_status) == (None, None, None)
-    texts = (kept.pause.reason, listed.reason, kept.requests[0].key)
-    assert texts == ("", "", ""), "an empty text was taken for none"
+    asked = kept.requests[0]
+    mark = kept.cancels[0]
+    texts = [kept.pause.reason, listed.reason, asked.key, kept.pause.actor, listed.actor]
+    texts += [asked.actor, kept.skip_actor, mark.reason, mark.actor]
+    assert texts == [""] * 9, "an empty text was taken for none"
+    assert listed.args == {}, "no arguments at all were taken for an empty set of them"
     assert dict(again.spec.metadata) == {"": "", "0": "0", "None": "null"}
     moments = (again.anchor, kept.scheduled.due_at, listed.finished_at)
     assert all(moment.tzinfo == UTC for moment in moments)

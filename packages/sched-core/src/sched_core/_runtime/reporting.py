@@ -1,0 +1,124 @@
+"""What a running worker tells of itself, and what it sees of the work that nobody does."""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import timedelta
+
+from sched_core._model.execution import describe
+from sched_core._model.job import Job
+from sched_core._model.survey import CountQuery, Counts, WorkerState, unserved_queues
+from sched_core._runtime.maintenance import wait
+from sched_core._runtime.observers import Observers
+from sched_core._runtime.workers import Workers
+from sched_core._support.logger import Logger
+from sched_core._support.version import version
+from sched_core.clock import Clock, elapsed
+from sched_core.ports import Backend
+
+logger = Logger("sched_core")
+
+LOOKS = timedelta(seconds=2.5)
+"""How often the worker looks whether others have taken the jobs that it passes over."""
+REPORTS = timedelta(seconds=10)
+"""How often the worker tells that it is alive."""
+COUNTS = timedelta(minutes=1)
+"""How often the worker counts the work of the store."""
+
+
+class Reporting:
+    """Tells the store that this worker is alive, and health what no worker takes.
+
+    Args:
+        backend: The backend that stores it.
+        clock: The clock that decides.
+        workers: The runs of this worker.
+        observers: They keep the problems for health.
+        worker: The worker's name, as claims carry it.
+
+    Attributes:
+        backlog: The newest counts of the store; ``None`` before the first.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        clock: Clock,
+        workers: Workers,
+        observers: Observers,
+        *,
+        worker: str,
+    ) -> None:
+        self._backend = backend
+        self._clock = clock
+        self._workers = workers
+        self._observers = observers
+        self._worker = worker
+        self._started_at = clock.now()
+        self._reported = self._counted = -float("inf")
+        self.backlog: Counts | None = None
+
+    async def run(self) -> None:
+        """Report until cancelled."""
+        self._started_at = self._clock.now()
+        self._reported = self._counted = -float("inf")
+        failed = False
+        while True:
+            try:
+                await self._look()
+                if failed:
+                    failed = False
+                    self._observers.set_problem("reporting", None)
+            except Exception as error:  # noqa: BLE001 -- a third party's backend may raise anything
+                failed = True
+                logger.warning("this worker could not report: %s", describe(error))
+                self._observers.set_problem("reporting", describe(error))
+            await wait(self._clock, LOOKS)
+
+    async def _look(self) -> None:
+        await self._judge_unrouted()
+        now = elapsed(self._clock)
+        if now - self._reported >= REPORTS.total_seconds():
+            await self._backend.report(self.state())
+            self._reported = now
+        if now - self._counted >= COUNTS.total_seconds():
+            await self._count()
+            self._counted = now
+
+    def state(self) -> WorkerState:
+        """Return what this worker tells of itself."""
+        workers = self._workers
+        return WorkerState(
+            name=self._worker,
+            started_at=self._started_at,
+            seen_at=self._clock.now(),
+            host=platform.node(),
+            pid=os.getpid(),
+            version=version(),
+            max_concurrency=workers.max_concurrency,
+            executing=workers.active,
+            queues=workers.lanes.queues,
+            unrouted=workers.unrouted.told,
+        )
+
+    async def _judge_unrouted(self) -> None:
+        unrouted = self._workers.unrouted
+        suspects = unrouted.suspects()
+        if suspects or unrouted.told:
+            found: list[tuple[str, Job | None]] = []
+            for job_id in suspects:
+                stored = await self._backend.get(job_id)
+                found.append((job_id, stored if isinstance(stored, Job) else None))
+            unrouted.judge(found)
+
+    async def _count(self) -> None:
+        now = self._clock.now()
+        counts = await self._backend.counts(CountQuery(since=now))
+        self.backlog = counts
+        waiting = [name for name, queue in counts.queues.items() if queue.due]
+        unserved = unserved_queues(counts, await self._backend.workers(), now) if waiting else {}
+        text = "; ".join(f"{queue!r}, since {since}" for queue, since in unserved.items())
+        self._observers.set_problem(
+            "queues", f"jobs are due in queues that no live worker serves: {text}" if text else None
+        )
