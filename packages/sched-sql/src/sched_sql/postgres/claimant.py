@@ -287,6 +287,16 @@ class Claimant:
         """Extend leases; return what is still held."""
         return self._renew(renewals, self._time.fixed(now), named=True)
 
+    def has_marked(self) -> bool:
+        """Whether a claim that this worker holds is marked to be cancelled; it never raises."""
+        held, renewals = self.heartbeat.held(), self._claims.renewals
+        if not held:
+            return False
+        try:
+            return self._lanes["renew"].run(lambda: renewals.has_marked(held), transaction=False)
+        except Exception:  # noqa: BLE001 -- a renewal tells, and raises what there is to raise
+            return True
+
     def _beat(self, renewals: Sequence[Renewal]) -> None:
         self._renew(renewals, None, named=False)
 
