@@ -353,7 +353,7 @@ def renew(
         return None
     if not is_held_by(record.hold, claim):
         return None
-    hold = renewed(record.hold, now, lease, alone=renewal.alone)
+    hold = renewed(record.hold, now, lease, alone=renewal.alone, progress=renewal.progress)
     cancel = is_to_be_cancelled(record.job, hold)
     longer = Claim(claim.job, claim.token, claim.worker, claim.claimed_at, hold.expires_at, cancel)
     return RenewalDecision(Write(record.id, with_claim(record, hold)), longer)

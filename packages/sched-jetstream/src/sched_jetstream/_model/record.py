@@ -9,6 +9,7 @@ from attrs import frozen
 
 from sched_core import Hold, Job, JobSpec, codec
 from sched_core.row import with_hold
+from sched_jetstream._model.subjects import DEFAULT
 
 LARGE = 2048
 """Bytes from which on a definition lies apart, so that a run does not write it again and again."""
@@ -60,6 +61,13 @@ class Record:
     schedule: str | None = None
     doubtful: int = 0
     format: int = codec.FORMAT
+
+    @property
+    def queue(self) -> str:
+        """The queue in which there are hints about it."""
+        if self.job is not None:
+            return self.job.spec.queue
+        return DEFAULT if self.hold is None else self.hold.queue
 
     def read(self) -> Job | None:
         """Return the job as it is to be read: with what is held of it."""
