@@ -290,9 +290,9 @@ async def follow_there(bench: Bench, cursor: str) -> tuple[Records, str]:
 
 async def run_there(bench: Bench, job_id: str) -> None:
     """Add a job in the other process, and let it run."""
-    backend = bench.backends[0]
-    await backend.add([evolve(bench.job(job_id), uid=f"there{job_id}")])
-    await ran(bench, backend, job_id)
+    # Each process counts its jobs from 1, and two with one uid would have the same executions.
+    await bench.added(bench.backends[0], evolve(bench.job(job_id), uid=f"there-{job_id}"))
+    await ran(bench, bench.backends[0], job_id)
 
 
 @law(needs=several_processes, examines="shared", elsewhere=True)
