@@ -21,6 +21,7 @@ from tests.testkit.test_found_histories import (
 )
 
 from sched_core import (
+    Drop,
     Execution,
     Interval,
     Job,
@@ -32,9 +33,9 @@ from sched_core import (
     Status,
     row,
 )
-from sched_core._model.claim import Requested, Start
+from sched_core._model.claim import Ended, Requested, Start
 from sched_core._rules import begin, define, finish, operate, request
-from sched_core._runtime import completion
+from sched_core._runtime import completion, runs
 from sched_core._runtime.leases import Deadlines
 from sched_core._runtime.threads import HandlerThread
 from sched_testkit._histories import driver as drivers
@@ -46,6 +47,7 @@ from sched_testkit._oracle.violation import Violation
 begins, finishes, lapses = begin.begin, finish.finish, row.lapse
 lapses_in_store = row.Row.lapse
 redefines, calls = define.redefine, HandlerThread.call
+outcome, asked_for, judges_late = finish._outcome, runs._asked_for, begin._missed
 MINUTELY = JobSpec("a", Interval(seconds=60))
 
 
@@ -86,7 +88,7 @@ def marks_are_ignored(job: Job, **options: Any) -> Job:
 
 
 def triggers_are_lost(job: Job, **options: Any) -> Requested:
-    return Requested(job, job.standing.last_number + 1)
+    return Requested(job, job.standing.last_number)
 
 
 def edits_move_the_schedule(job: Job, spec: Any, **options: Any) -> Any:
@@ -151,6 +153,67 @@ def no_jitter(job: Job, number: int, moment: Any) -> Any:
     return Pending(number, moment, moment)
 
 
+def snoozes_are_failures(error: BaseException) -> Ended | None:
+    ended = asked_for(error)
+    is_snooze = ended is not None and ended.status is Status.SNOOZED
+    return Ended(Status.FAILED, "later") if is_snooze else ended
+
+
+def snoozes_use_up_the_attempt(*arguments: Any, **options: Any) -> Any:
+    decision = finishes(*arguments, **options)
+    return changed(decision, attempts=1) if not decision.executions else decision
+
+
+def snoozes_are_not_counted(*arguments: Any, **options: Any) -> Any:
+    return changed(finishes(*arguments, **options), snoozes=0)
+
+
+def snoozes_without_bound(job: Any, one: Any, start: Any, ended: Any, policy: Any) -> Any:
+    return outcome(job, one, start, ended, evolve(policy, max_snoozes=1_000_000))
+
+
+def snoozed_and_forgotten(*arguments: Any, **options: Any) -> Any:
+    """The next occurrence takes the place of the one that was put off."""
+    decision = finishes(*arguments, **options)
+    standing: Standing | None = decision.standing
+    one = None if standing is None else standing.scheduled
+    if decision.executions or standing is None or one is None:
+        return decision
+    moment = one.scheduled_at + seconds(60)
+    standing = evolve(
+        standing,
+        last_number=one.number + 1,
+        scheduled=Pending(one.number + 1, moment, moment),
+        due_at=moment,
+    )
+    return evolve(decision, standing=standing)
+
+
+def what_was_put_off_is_late(claim: Any, one: Pending, now: Any) -> Any:
+    decision = judges_late(claim, evolve(one, failures=0, snoozes=0), now)
+    ends = () if decision is None else decision.executions
+    return decision and evolve(
+        decision, executions=tuple(evolve(each, snoozes=one.snoozes) for each in ends)
+    )
+
+
+def what_is_discarded_is_retried(error: BaseException) -> Ended | None:
+    ended = asked_for(error)
+    return ended and evolve(ended, retry=True)
+
+
+def the_policy_says_when(error: BaseException) -> Ended | None:
+    ended = asked_for(error)
+    is_failure = ended is not None and ended.status is Status.FAILED
+    return ended and (evolve(ended, delay=None) if is_failure else ended)
+
+
+def no_more_attempts_than_asked_for(error: BaseException) -> Ended | None:
+    """What asks for another attempt is put off, so that its policy does not bound it."""
+    ended = asked_for(error)
+    return Ended(Status.SNOOZED, delay=ended.delay) if ended and ended.delay else ended
+
+
 # -- the histories that show it
 
 
@@ -192,7 +255,7 @@ async def a_failure(driver: Driver) -> None:
     policy = Policy(retry=Retry(3, seconds(20)))
     await driver.commands.submit(0, evolve(MINUTELY, policy=policy), declared=False)
     await driver.stage.advance(seconds(60))
-    await driver.run(0, [HandlerAction("nothing", fails=True)])
+    await driver.run(0, [HandlerAction("nothing", ends="fails")])
 
 
 async def a_crash(driver: Driver) -> None:
@@ -209,9 +272,52 @@ async def a_slow_run(driver: Driver) -> None:
     await driver.mishap(0, "slow")
 
 
+ASKING = Policy(misfire=Drop(seconds(30)), retry=Retry(2, seconds(100)), max_snoozes=1)
+
+
+async def asks(driver: Driver, *acts: HandlerAction) -> None:
+    """A handler ends as it is told, each time that it is called."""
+    await driver.commands.submit(0, evolve(MINUTELY, policy=ASKING), declared=False)
+    await driver.stage.advance(seconds(60))
+    for act in acts:
+        await driver.run(0, [act])
+        await driver.stage.advance(seconds(act.after))
+
+
+async def a_snooze(driver: Driver) -> None:
+    await asks(driver, HandlerAction(ends="snoozes", after=40), HandlerAction())
+
+
+async def snoozes(driver: Driver) -> None:
+    await asks(driver, *[HandlerAction(ends="snoozes", after=10)] * 3)
+
+
+async def a_wish_for_another_attempt(driver: Driver) -> None:
+    await asks(driver, HandlerAction(ends="asks for another attempt", after=10), HandlerAction())
+
+
+async def a_discard(driver: Driver) -> None:
+    await asks(driver, HandlerAction(ends="discards"))
+
+
 @pytest.mark.parametrize(
     ("place", "name", "mutant", "history", "message"),
     [
+        (runs, "_asked_for", snoozes_are_failures, a_snooze, "but the handler snoozed"),
+        (completion, "finish", snoozes_use_up_the_attempt, a_snooze, "starts attempt 2 after 0"),
+        (completion, "finish", snoozes_are_not_counted, snoozes, "and 0 are counted"),
+        (completion, "finish", snoozed_and_forgotten, a_snooze, "has no final execution"),
+        (finish, "_outcome", snoozes_without_bound, snoozes, "after more than 1 snoozes"),
+        (begin, "_missed", what_was_put_off_is_late, a_snooze, "was to be called again"),
+        (runs, "_asked_for", what_is_discarded_is_retried, a_discard, "must be the last"),
+        (runs, "_asked_for", the_policy_says_when, a_wish_for_another_attempt, "asked for"),
+        (
+            runs,
+            "_asked_for",
+            no_more_attempts_than_asked_for,
+            a_wish_for_another_attempt,
+            "failed, and has no execution",
+        ),
         (completion, "begin", stands_for_one_less, a_late_run, "covers 3 more"),
         (completion, "finish", retries_forget_failures, retries_that_all_fail, "must be the last"),
         (

@@ -27,7 +27,7 @@ from attrs import define, evolve
 from sched_core._model.claim import Claim, Filling, Hold, Renewal, Settled, Settlement
 from sched_core._model.execution import Execution, bounded
 from sched_core._model.job import Job, check_text
-from sched_core._model.survey import Tally
+from sched_core._model.survey import Tally, error_kind
 from sched_core._rules.hold import (
     as_left,
     freed,
@@ -65,6 +65,7 @@ __all__ = [
     "bounded",
     "check_text",
     "current",
+    "error_kind",
     "freed",
     "held",
     "is_held_by",

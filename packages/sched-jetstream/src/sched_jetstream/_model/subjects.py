@@ -7,6 +7,7 @@ One stream is the bucket of jobs and holds everything that one atomic step must 
     <prefix>.fire.<queue>.<token>   the hint that a job may be due
     <prefix>.def.<token>            a definition too large for its record
     <prefix>.run.<keep>.<token>.<execution>   executions on their way into the other stream
+    <prefix>.worker.<worker>        what a worker reports of itself
     <prefix>.check.<worker>, <prefix>.lock.<name>
 
 The other one is the bucket of executions and copies them::
@@ -203,7 +204,16 @@ class Names:
 
     def history_token(self, subject: str) -> str:
         """The token of the job that what lies in the other stream is of."""
-        return subject[len(self.execution_bucket) + 5 :].split(".")[1]
+        return subject.rpartition(".")[2]
+
+    def report(self, worker: str) -> str:
+        """What a worker reports of itself."""
+        return f"{self.prefix}.worker.{execution_token(worker)}"
+
+    @property
+    def reports(self) -> str:
+        """What all workers report."""
+        return f"{self.prefix}.worker.*"
 
     def check(self, worker: str) -> str:
         """What a health check writes."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from datetime import datetime
 
 import anyio
 
+from sched_core._support.logger import Logger
 from sched_core.clock import Alarm, Clock
 from sched_core.errors import BackendError
 from sched_jetstream._model.protocol import StoredRecord
@@ -25,13 +27,22 @@ from sched_jetstream._runtime.server_time import ServerTime
 from sched_jetstream._runtime.settlements import Settlements
 from sched_jetstream._runtime.timing import Timing
 from sched_jetstream._runtime.virtual_time import VirtualTime
+from sched_jetstream._store.following import Following
+from sched_jetstream._store.held import Held
+from sched_jetstream._store.history_index import HistoryIndex
+from sched_jetstream._store.job_index import JobIndex
+from sched_jetstream._store.lookup import Lookup
 from sched_jetstream._store.queries import Listing
 from sched_jetstream._store.reader import Reader
 from sched_jetstream._store.records import Records
+from sched_jetstream._store.removals import Removals
+from sched_jetstream._store.reports import Reports
 from sched_jetstream._store.wire import Wire
 from sched_jetstream._store.writer import GroupCommitWriter
 from sched_jetstream.errors import NatsRefused, PermissionDenied, StreamLost
 from sched_jetstream.options import Options
+
+logger = Logger("sched_jetstream")
 
 FLUSH = 3.0
 """Seconds for which closing waits for writes under way, and hands back claims and hints."""
@@ -68,6 +79,14 @@ class Session:
         )
         self.history = self.timing.history(self.reader)
         self.listing = Listing(self.reader)
+        removals = Removals(self.reader)
+        self.following = Following(self.reader, self.history, removals)
+        self.lookup = Lookup(self.reader, self.history, removals)
+        self.counting = asyncio.Lock()
+        self.held = Held(self.reader)
+        self.job_index = JobIndex(self.reader, expire=self.timing.server_expires)
+        self.history_index = HistoryIndex(self.history, removals)
+        self.reports = Reports(self.reader)
         self.records = Records(
             self.reader,
             self.writer,
@@ -169,6 +188,14 @@ class Session:
             await self.writer.close()
             await self.leases.give_back(self.live.decided_late)
             await self.hints.close()
+            if self.wire.connected:
+                await self._withdraw()
         self.writer.abandon()
         await self.background.abandon()
         await self.wire.close()
+
+    async def _withdraw(self) -> None:
+        try:
+            await self.reports.withdraw()
+        except BackendError as error:
+            logger.debug("the worker's report stays until the server deletes it: %s", error)

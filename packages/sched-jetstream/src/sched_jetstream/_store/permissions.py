@@ -21,6 +21,7 @@ def probes(names: Names) -> list[Message]:
         names.schedule(PROBE, "0"),
         names.fire(PROBE),
         names.run("ever", PROBE, "0"),
+        names.report(PROBE),
         names.lock(PROBE),
     )
     acknowledged = f"$JS.ACK.{names.stream}.{names.consumer()}.0.0.0.0.0"

@@ -21,13 +21,11 @@ from sched_sql._shared.moments import (
 from sched_sql._shared.standings import NO_MARKS, STANDING_COLUMNS, STATUSES, Marks, standing_values
 
 DEFINITION_COLUMNS = (
-    "id, revision, format, tag, schedule, policy, metadata, name, group_name, uid, declared, anchor"
+    "id, revision, format, tag, schedule, policy, metadata, name, group_name, queue, uid, "
+    "declared, anchor"
 )
 JOB_COLUMNS = f"{DEFINITION_COLUMNS}, {STANDING_COLUMNS}"
 JOB_WIDTH = JOB_COLUMNS.count(",") + 1
-
-QUEUE = "default"
-"""The queue of every job, until jobs can name one."""
 
 _SCHEDULED = Kind.SCHEDULED
 
@@ -45,6 +43,7 @@ def job_values(job: Job, revision: int) -> Row:
         codec.encode_metadata(spec.metadata),
         spec.name,
         spec.group,
+        spec.queue,
         job.uid,
         job.declared,
         micros(job.anchor),
@@ -80,6 +79,7 @@ def _job(row: Row) -> Job:
         metadata,
         name,
         group,
+        queue,
         uid,
         declared,
         anchor,
@@ -154,7 +154,7 @@ def _job(row: Row) -> Job:
         standing = _with_rare(standing, pause, requests, marks)
     # One-shots would push everything else out of the cache.
     read_spec = _spec if tag == "once" or metadata else _cached_spec
-    spec, since = read_spec(job_id, tag, schedule, policy, metadata, name, group, anchor)
+    spec, since = read_spec(job_id, tag, schedule, policy, metadata, name, group, queue, anchor)
     return Job(spec, uid, declared == 1, since, standing, revision)
 
 
@@ -202,6 +202,7 @@ def _spec(
     metadata: str,
     name: str | None,
     group: str | None,
+    queue: str,
     anchor: int,
 ) -> tuple[JobSpec, datetime]:
     spec = JobSpec(
@@ -211,6 +212,7 @@ def _spec(
         codec.decode_metadata(metadata),
         codec.decode_policy(policy),
         group,
+        queue,
     )
     return spec, moment(anchor)
 
