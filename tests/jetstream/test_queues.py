@@ -438,7 +438,7 @@ def test_the_consumer_of_a_queue_is_made_again() -> None:
 async def marked(backend: JetStreamBackend, job_id: str) -> None:
     stored = await backend.get(job_id)
     assert isinstance(stored, Job)
-    standing = evolve(stored.standing, cancels=(CancelMark(1, None, None),))
+    standing = evolve(stored.standing, cancels=(CancelMark(1),))
     await backend.replace(evolve(stored, standing=standing))
 
 
