@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+from attrs import evolve
 from tests.sql.stores import LEASE, MINUTE, NOW, Store, done, job, outcomes, run, stored
 
 from sched_core import Backend, JobQuery, MemoryBackend, Room
@@ -123,5 +124,59 @@ def test_a_predicate_that_raises_loses_no_claim(kind: str, tmp_path: Path) -> No
             while backend._sleeps_until is None:  # type: ignore[attr-defined]  # noqa: ASYNC110
                 await anyio.sleep(0.01)
             await backend.add([job("b2"), job("b3")])
+
+    run(test, kind, tmp_path)
+
+
+@KINDS
+@pytest.mark.parametrize(
+    "room",
+    [
+        Room(5, None, lambda job_id: job_id != "no"),
+        Room(5, {"alerts": 5, "bulk": 0}),
+        Room(5, {"*": 5, "bulk": 0}, lambda job_id: job_id != "no"),
+    ],
+)
+def test_what_is_not_taken_wakes_nobody(kind: str, room: Room, tmp_path: Path) -> None:
+    async def test(store: Store) -> None:
+        backend, other = await store.open(), await store.open()
+        if room.queues is not None:
+            await other.add([job("bulk", queue="bulk")])
+        await other.add([job("no")])
+        ended = anyio.Event()
+
+        async def wait() -> None:
+            await backend.wait_due(room)
+            ended.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            while backend._sleeps_until is None:  # type: ignore[attr-defined]  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+            for number, worker in enumerate([backend, other]):
+                if room.queues is not None:
+                    await worker.add([job(f"bulk-{number}", queue="bulk")])
+                no = await stored(worker, "no")
+                await worker.replace(evolve(no, spec=evolve(no.spec, name=f"{number}")))
+            await anyio.sleep(0.5)
+            assert not ended.is_set()
+            await other.add([job("yes", queue="alerts" if room.queues else "default")])
+            with anyio.fail_after(5):
+                await ended.wait()
+        assert await ids(backend, room) == ["yes"]
+
+    run(test, kind, tmp_path)
+
+
+@KINDS
+def test_a_predicate_that_changes_its_mind_ends(kind: str, tmp_path: Path) -> None:
+    async def test(store: Store) -> None:
+        backend = await store.open()
+        await backend.add([job(f"{number}") for number in range(9)])
+        chance, claimed = random.Random(7), list[str]()
+        with anyio.fail_after(20):
+            while len(claimed) < 9:
+                claimed += await ids(backend, Room(9, None, lambda _: chance.random() < 0.5))
+        assert sorted(claimed) == [f"{number}" for number in range(9)]
 
     run(test, kind, tmp_path)

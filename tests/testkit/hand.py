@@ -19,12 +19,13 @@ from sched_core import (
     Standing,
     Status,
 )
-from sched_testkit._oracle.attempts import Call, CallState
+from sched_testkit._oracle.calls import Call, CallState
 from sched_testkit._oracle.oracle import Oracle
 from sched_testkit._stories.entry import next_of
 from sched_testkit._suite.bench import START
 
 MINUTE = timedelta(seconds=60)
+HALF = MINUTE / 2
 SPEC = JobSpec("a", Interval(seconds=60))
 LEASE = timedelta(seconds=30)
 
@@ -132,6 +133,39 @@ class Hand:
         execution = self.written(claim, minutes, **changes)
         self.settled(claim, execution)
         return execution
+
+    def ended(
+        self,
+        minutes: float,
+        token: int,
+        how: str,
+        *,
+        attempt: int = 1,
+        wait: timedelta | None = None,
+        settled: bool = True,
+    ) -> Claim:
+        """An occurrence was claimed, and its handler ended; nothing is told of what was written."""
+        claim = self.claim(minutes, token)
+        call = self.call(claim, minutes, attempt=attempt)
+        self.oracle.attempts.ended(call, CallState(how), at(minutes), wait=wait)
+        if settled:
+            self.oracle.unclaimed(claim)
+        return claim
+
+    def snoozed(self, minutes: float, token: int, *, attempt: int = 1, **changes: Any) -> None:
+        """An occurrence was claimed, and its handler asked for half a minute later."""
+        self.ended(minutes, token, "snoozed", attempt=attempt, wait=HALF)
+        one = next_of(self.job.standing)
+        assert one is not None
+        plain = {"snoozes": one.snoozes + 1, "began_at": at(minutes), "due_at": at(minutes) + HALF}
+        self.waits(**(plain | changes))
+
+    def waits(self, **changes: Any) -> None:
+        """The occurrence of the schedule is stored with other fields."""
+        one = self.job.standing.scheduled
+        assert one is not None
+        one = evolve(one, **changes)
+        self.moved(scheduled=one, due_at=one.due_at)
 
     def passed_over(self, minutes: float, token: int, status: Status, **changes: Any) -> None:
         """An occurrence was claimed, and ended without an attempt."""

@@ -35,7 +35,7 @@ async def a_trigger_of_a_waiting_retry_after_the_clock_was_set_back(driver: Driv
         0, JobSpec("a", Interval(seconds=60), policy=policy), declared=False
     )
     await driver.stage.advance(seconds(60))
-    await driver.run(0, [HandlerAction("nothing", fails=True)])
+    await driver.run(0, [HandlerAction("nothing", ends="fails")])
     await driver.stage.set_back(seconds(1))
     await driver.commands.operate(0, "trigger", "a")
     await driver.stage.advance(seconds(1))
@@ -95,7 +95,7 @@ async def a_pause_while_a_retry_of_a_trigger_waits(driver: Driver) -> None:
     )
     await driver.commands.operate(0, "trigger", "a")
     await driver.stage.advance(seconds(1))
-    await driver.run(0, [HandlerAction("nothing", fails=True)])
+    await driver.run(0, [HandlerAction("nothing", ends="fails")])
     await driver.commands.pause(0, "a", None)
     await driver.stage.advance(seconds(1))
     await driver.run(0)
@@ -122,7 +122,7 @@ async def an_edit_ends_a_trigger_that_is_retried_and_lost(driver: Driver) -> Non
     )
     await driver.commands.operate(0, "trigger", "a")
     await driver.stage.advance(seconds(8))
-    await driver.run(0, [HandlerAction("nothing", fails=True)])
+    await driver.run(0, [HandlerAction("nothing", ends="fails")])
     await driver.commands.operate(0, "trigger", "a")
     await driver.stage.advance(seconds(1))
     await driver.mishap(0, "claimed")
@@ -140,7 +140,7 @@ async def a_pause_hurries_a_retry_after_the_clock_was_set_back(driver: Driver) -
         0, JobSpec("a", Interval(seconds=60), policy=policy), declared=False
     )
     await driver.stage.advance(seconds(100))
-    await driver.run(0, [HandlerAction("nothing", fails=True)])
+    await driver.run(0, [HandlerAction("nothing", ends="fails")])
     await driver.stage.set_back(seconds(31))
     await driver.commands.pause(0, "a", seconds(20))
     await driver.stage.advance(seconds(29))
@@ -261,7 +261,7 @@ async def a_pause_over_a_waiting_retry(driver: Driver) -> None:
     policy = Policy(misfire=CatchUp(2, seconds(100)), retry=Retry(2, seconds(10)))
     await driver.commands.submit(0, evolve(MINUTELY, policy=policy), declared=False)
     await driver.stage.advance(seconds(60))
-    await driver.run(0, [HandlerAction(fails=True)])
+    await driver.run(0, [HandlerAction(ends="fails")])
     await driver.commands.pause(0, "a", seconds(200))
     await driver.stage.advance(seconds(300))
     await driver.run(0)
@@ -296,7 +296,7 @@ async def an_edit_while_a_retry_of_a_trigger_is_lost(driver: Driver) -> None:
     policy = Policy(retry=Retry(2, seconds(10)))
     await driver.commands.submit(0, evolve(MINUTELY, policy=policy), declared=False)
     await driver.commands.operate(0, "trigger", "a")
-    await driver.run(0, [HandlerAction(fails=True)])
+    await driver.run(0, [HandlerAction(ends="fails")])
     await driver.stage.advance(seconds(10))
     await driver.mishap(0, "claimed")
     await driver.commands.update(0, "a", schedule=Interval(seconds=45))
@@ -404,7 +404,7 @@ async def a_removal_after_the_clock_was_set_back(driver: Driver) -> None:
         0, JobSpec("a", FixedDelay(seconds=40), policy=policy), declared=False
     )
     await driver.stage.advance(seconds(61))
-    await driver.run(0, [HandlerAction(fails=True)])
+    await driver.run(0, [HandlerAction(ends="fails")])
     await driver.stage.set_back(seconds(100))
     await driver.commands.remove(0, "a")
 
@@ -468,7 +468,7 @@ async def a_retry_with_jitter(driver: Driver) -> None:
     policy = Policy(retry=Retry(3, seconds(20), jitter=0.5))
     await driver.commands.submit(0, evolve(MINUTELY, policy=policy), declared=False)
     await driver.stage.advance(seconds(60))
-    await driver.run(0, [HandlerAction(fails=True)])
+    await driver.run(0, [HandlerAction(ends="fails")])
     await driver.stage.advance(seconds(20))
     await driver.run(0)
     await driver.stage.advance(seconds(10))
@@ -546,7 +546,7 @@ async def a_removal_while_a_retry_of_the_last_occurrence_waits(driver: Driver) -
     await driver.commands.submit(0, once, declared=False)
     await driver.commands.pause(0, "a", seconds(200))
     await driver.stage.advance(seconds(300))
-    await driver.run(0, [HandlerAction(fails=True)])
+    await driver.run(0, [HandlerAction(ends="fails")])
     await driver.commands.remove(0, "a")
 
 
@@ -555,7 +555,7 @@ async def a_trigger_while_a_retry_waits(driver: Driver) -> None:
     policy = Policy(retry=Retry(2, seconds(200)))
     await driver.commands.submit(0, evolve(MINUTELY, policy=policy), declared=False)
     await driver.stage.advance(seconds(60))
-    await driver.run(0, [HandlerAction("trigger", fails=True)])
+    await driver.run(0, [HandlerAction("trigger", ends="fails")])
     await driver.commands.operate(0, "trigger", "a")
     await driver.run(0)
 
@@ -575,9 +575,9 @@ async def retries_that_all_fail(driver: Driver) -> None:
     policy = Policy(retry=Retry(2, seconds(10)))
     await driver.commands.submit(0, evolve(MINUTELY, policy=policy), declared=False)
     await driver.stage.advance(seconds(60))
-    await driver.run(0, [HandlerAction(fails=True)])
+    await driver.run(0, [HandlerAction(ends="fails")])
     await driver.stage.advance(seconds(10))
-    await driver.run(0, [HandlerAction(fails=True)])
+    await driver.run(0, [HandlerAction(ends="fails")])
 
 
 async def another_policy_keeps_what_a_lost_run_stood_for(driver: Driver) -> None:
@@ -608,7 +608,17 @@ async def a_trigger_that_a_slow_one_took_over_is_attempted_again(driver: Driver)
     await driver.mishap(0, "slow")
 
 
+async def a_removal_under_a_run_that_had_been_put_off(driver: Driver) -> None:
+    """Its execution tells how often, though nothing is stored any more that says it."""
+    await driver.commands.submit(0, MINUTELY, declared=False)
+    await driver.stage.advance(seconds(60))
+    await driver.run(0, [HandlerAction(ends="snoozes", after=5)])
+    await driver.stage.advance(seconds(5))
+    await driver.run(0, [HandlerAction("remove")])
+
+
 FOUND = [
+    a_removal_under_a_run_that_had_been_put_off,
     what_one_took_over_before_it_was_cut_off_is_attempted_again,
     a_trigger_that_a_slow_one_took_over_is_attempted_again,
     another_policy_keeps_what_a_lost_run_stood_for,

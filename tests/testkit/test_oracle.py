@@ -25,7 +25,7 @@ from sched_core import (
     Status,
 )
 from sched_testkit._oracle import executions
-from sched_testkit._oracle.attempts import ENDS, CallState
+from sched_testkit._oracle.calls import ENDS, CallState
 from sched_testkit._oracle.violation import Violation
 
 

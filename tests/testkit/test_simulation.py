@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+from tests.testkit import test_machine as mutants
 from tests.torture.planted import SIMULATED
 
-from sched_testkit.simulation import play
+from sched_core._rules import finish, operate, request
+from sched_core._runtime import completion, runs
+from sched_testkit.simulation import Setup, play
+from sched_testkit.simulation.operator import FIRST
 
 HISTORIES = 40
 DEEP_HISTORIES = 20_000
@@ -49,7 +54,7 @@ def test_nothing_goes_wrong(deep: bool) -> None:
 
 @pytest.mark.parametrize("seed", FOUND)
 def test_what_was_found_once_is_not_found_again(seed: int) -> None:
-    outcome = play(seed)
+    outcome = play(seed, Setup(repertoire=FIRST))
     assert not outcome.finding, f"{outcome.finding}\n{outcome.narration()}"
 
 
@@ -73,6 +78,34 @@ def test_a_seed_plays_the_same_history_in_another_process(deep: bool) -> None:
     )
     assert done.stdout == "".join(play(seed).narration() + "\n" for seed in range(seeds))
     assert done.stdout.count("claimed:") > seeds
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "wrong"),
+    [
+        (runs, "_asked_for", mutants.snoozes_are_failures),
+        (completion, "finish", mutants.snoozes_use_up_the_attempt),
+        (finish, "_outcome", mutants.snoozes_without_bound),
+        (runs, "_asked_for", mutants.what_is_discarded_is_retried),
+        (operate, "cancel", mutants.cancels_are_ignored),
+        (request, "trigger", mutants.arguments_are_lost),
+        (request, "rerun", mutants.reruns_are_of_now),
+        pytest.param(finish, "_outcome", mutants.marks_do_not_end_a_run, marks=pytest.mark.deep),
+        pytest.param(operate, "retry_now", mutants.nothing_is_hurried, marks=pytest.mark.deep),
+        pytest.param(
+            finish,
+            "_next_of_backfill",
+            mutants.a_backfill_is_its_first_moment,
+            marks=pytest.mark.deep,
+        ),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_wrong_rule_is_found(
+    place: Any, name: str, wrong: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, name, wrong)
+    assert any(play(seed).finding for seed in range(400)), f"{wrong.__name__} was not found"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import pytest
 from attrs import evolve
 
-from sched_core import Execution, Interval, Job, JobSpec, Kind, Pending, Standing, Status
+from sched_core import Execution, Interval, Job, JobSpec, Kind, Pending, Policy, Standing, Status
 from sched_testkit import torture
 from sched_testkit.torture.commands import Command
 from sched_testkit.torture.evidence import Evidence, Rules
@@ -231,7 +231,52 @@ LOCKED = fault("row locked", 0, 19.5, 22, store=True, costly=False)
 SLOW = fault("black hole", 0, 22.2, 24.5, store=True)
 STOPPED = fault("stop", 3, 20.5, 22)
 
+WHOLE = [*ran(FIRST), entry("start", LOST, 20.001), *ran(AGAIN)]
+"""What handlers wrote before the third occurrence."""
+PUT_OFF = [entry("start", THIRD, 30.001), entry("snoozed", THIRD, 30.01, wait=0.3)]
+CALLED_AGAIN = evolve(THIRD, token=5, claimed_at=at(30.4), snoozes=1)
+REFUSED = evolve(THIRD, status=Status.FAILED)
+
+
+def put_off(again: Execution, *, most: int = 100) -> Change:
+    """Let the handler of the third occurrence snooze, and be called again."""
+    job = evolve(JOB, spec=evolve(SPEC, policy=Policy(max_snoozes=most)))
+    return both(
+        executions(FIRST, LOST, AGAIN, again), entries(*WHOLE, *PUT_OFF, *ran(again)), jobs(job)
+    )
+
+
+def ended(how: str, execution: Execution, *, most: int = 100) -> Change:
+    """Let the handler of the third occurrence end like this, and have that execution."""
+    job = evolve(JOB, spec=evolve(SPEC, policy=Policy(max_snoozes=most)))
+    end = entry(how, execution, 30.01, wait=0.3)
+    return both(
+        executions(FIRST, LOST, AGAIN, execution),
+        entries(*WHOLE, entry("start", execution, 30.001), end),
+        jobs(job),
+    )
+
+
 CASES: list[tuple[str, Change, Change]] = [
+    ("called too early", put_off(evolve(CALLED_AGAIN, claimed_at=at(30.1))), put_off(CALLED_AGAIN)),
+    (
+        "snooze forgotten",
+        both(executions(FIRST, LOST, AGAIN), entries(*WHOLE, *PUT_OFF)),
+        both(executions(FIRST, LOST, AGAIN), entries(*WHOLE, *PUT_OFF), jobs(standing(3, 30.31))),
+    ),
+    ("snoozes miscounted", put_off(evolve(CALLED_AGAIN, snoozes=0)), put_off(CALLED_AGAIN)),
+    ("snoozed too often", put_off(CALLED_AGAIN, most=0), put_off(CALLED_AGAIN, most=1)),
+    ("snooze not granted", ended("snoozed", REFUSED), ended("snoozed", REFUSED, most=0)),
+    (
+        "discarded and retried",
+        ended("discarded", evolve(REFUSED, final=False)),
+        ended("discarded", REFUSED),
+    ),
+    (
+        "doubled",
+        entries(*WHOLE, *ran(THIRD), *ran(CALLED_AGAIN)),  # though it was not put off
+        put_off(CALLED_AGAIN),
+    ),
     ("token not growing", exchanged(THIRD, token=3), same),
     ("two final executions", exchanged(LOST, final=True), same),
     ("attempts not in order", executions(FIRST, AGAIN, THIRD), same),

@@ -318,6 +318,16 @@ class TestOnWhatIsStoredNow:
         assert executions == ()
         assert job.standing.last_status is Status.SUPERSEDED
 
+    @pytest.mark.parametrize("is_removed", [True, False], ids=["removed", "edited"])
+    def test_its_snoozes_are_told_though_the_job_goes_on_without_it(self, is_removed: bool) -> None:
+        job = changed(admit(HOURLY), snoozes=3)
+        claim, start = begun(job, T0 + HOUR)
+        there = None
+        if not is_removed:
+            there = edit(running(job, T0 + HOUR), T0 + HOUR, schedule=AT_QUARTER).job
+        decision = finish(claim, start, SUCCESS, started_at=T0, now=T0 + HOUR, stored=there)
+        assert [each.snoozes for each in decision.executions] == [3]
+
     def test_a_failure_of_what_was_edited_away_is_final(self) -> None:
         claim, start = begun(admit(HOURLY, Policy(retry=Retry(attempts=5))), T0 + HOUR)
         stored = edit(claim.job, T0 + HOUR, schedule=Cron("30 * * * *")).job

@@ -10,7 +10,7 @@ import functools
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -21,23 +21,32 @@ from sched_core import (
     Capabilities,
     Claim,
     Claimed,
+    ClaimQuery,
+    CountQuery,
+    Counts,
     Execution,
+    ExecutionQuery,
+    Followed,
+    Hold,
     Job,
+    JobQuery,
+    Page,
     Renewal,
     Room,
     Settled,
     Settlement,
     Status,
+    Undecodable,
+    UndecodableExecution,
+    WorkerState,
 )
 from sched_core._support.logger import Logger
 from sched_core.affinity import Affinity
-from sched_core.clock import Alarm, Clock, pause
+from sched_core.clock import Clock
 from sched_core.errors import BackendError, InvalidDefinition, SchedError
-from sched_core.ports import MAX_POLL
-from sched_sql._shared.lanes import Lanes
-from sched_sql._shared.looks import LookingBackend
 from sched_sql._shared.table import ClaimBatch, Table
 from sched_sql._shared.threads import WIND_UP, CallThread, Lane, Soon, running_soon
+from sched_sql._shared.waking import Waking
 
 logger = Logger("sched_sql")
 T = TypeVar("T")
@@ -45,14 +54,11 @@ T = TypeVar("T")
 LEASE, TIMEOUT = timedelta(seconds=30), timedelta(seconds=10)
 """The defaults of both dialects."""
 
-LOOK_EVERY = 0.2
-"""Seconds between looks whether another process has written, where the database does not tell."""
-
 LINGER = 1.0
 """Seconds for which closing waits for calls that are under way, and then for those it cut off."""
 
 
-class DatabaseBackend(LookingBackend):
+class DatabaseBackend(Waking):
     """Jobs in a database; :class:`~sched_sql.SqliteBackend`, :class:`~sched_sql.PostgresBackend`.
 
     Args:
@@ -60,20 +66,16 @@ class DatabaseBackend(LookingBackend):
         capabilities: What the backend promises.
     """
 
+    _table: Table
+
     def __init__(self, table: Table, capabilities: Capabilities) -> None:
-        self._table = table
-        self._capabilities = capabilities
-        self._clock: Clock | None = None
+        super().__init__(table, capabilities)
         self._name = f"this {type(self).__name__}"
         self._affinity = Affinity(self._name)
         self._loop_thread = 0
         self._threads: dict[Lane, CallThread] | None = None
         self._soon: Soon | None = None
-        self._alarm = Alarm()
-        self._cancels = Alarm()
-        self._cancels_seen = 0
-        self._sleeps_until: datetime | None = None
-        self._sleeps_for: Room | None = None
+        self._has_reported = False
 
     def __str__(self) -> str:
         """Return which database this is, without user's password, for people."""
@@ -95,21 +97,6 @@ class DatabaseBackend(LookingBackend):
 
     def _leave_loop(self) -> None:
         """Close what belongs to the event loop, before the table is closed."""
-
-    async def _before_wait(self) -> None:
-        """Do what is worth doing before the worker looks when the next job is due."""
-
-    async def _until_changed(self) -> None:
-        """Wait until another process may have written."""
-        await pause(LOOK_EVERY)
-
-    async def _has_changed(self) -> bool:
-        """Return whether there may be something new to claim."""
-        return await self._call(Lane.LISTEN, self._table.changed)
-
-    async def _until_cancelled(self) -> None:
-        """Wait until a claim of this worker may have been marked by another process."""
-        await anyio.sleep_forever()
 
     # -- the threads
 
@@ -209,6 +196,13 @@ class DatabaseBackend(LookingBackend):
             logger.warning("the store does not answer: it is left without being closed")
         return closed.error
 
+    def _withdraw(self) -> None:
+        """Delete what this worker has reported; from the lane's thread."""
+        try:
+            self._translated(self._table.withdraw, ())
+        except SchedError as error:
+            logger.info("the worker's report is left to be forgotten: %s", error)
+
     def forked(self) -> None:
         """Let go of the parent's locks; called in a forked child process."""
         self._table.forked()
@@ -216,12 +210,24 @@ class DatabaseBackend(LookingBackend):
     async def check(self) -> None:
         await self._call(Lane.EDIT, self._table.check)
 
+    # -- probes
+
+    async def due_since(self) -> datetime | None:
+        return await self._call(Lane.EDIT, self._table.due_since, self._now)
+
+    async def live_workers(self) -> Sequence[str] | None:
+        self._thread(Lane.EDIT)  # it refuses where the backend is not open
+        return None
+
     # -- definitions
 
     async def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
         added = await self._call(Lane.EDIT, self._table.add, jobs)
         self._nudge(added)
         return added
+
+    async def get(self, job_id: str) -> Job | Undecodable | None:
+        return await self._call(Lane.EDIT, self._table.get, job_id)
 
     async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         replaced = await self._call(Lane.EDIT, self._table.replace, job, executions)
@@ -235,91 +241,10 @@ class DatabaseBackend(LookingBackend):
         if any(each.status is Status.CANCELLED for each in executions):
             self._marked()
 
-    # -- waking up
-
-    def _marked(self) -> None:
-        """Note that this process has marked a claim; where it is told of that, that is enough."""
-        if not self._capabilities.notified:
-            self._cancels.nudge()
-
-    def _nudge(self, jobs: Sequence[Job]) -> None:
-        """Wake the sleeper if one of the jobs is due before the end of its sleep, and fits."""
-        until = self._sleeps_until
-        for job in jobs:
-            due_at = job.standing.due_at
-            if due_at is not None and (until is None or due_at < until) and self._may_fit(job):
-                self._alarm.nudge()
-                return
-
-    def _may_fit(self, job: Job) -> bool:
-        """Whether the sleeper can take a job, as far as is known."""
-        room = self._sleeps_for
-        if room is None or room.takes_any:
-            return True
-        if Lanes(room).left_of(job.spec.queue) < 1:
-            return False
-        try:
-            return room.accepts is None or room.accepts(job.spec.id)
-        except Exception:  # noqa: BLE001 -- who writes a job must not get it: the claim raises it
-            return True
-
-    async def wait_due(self, room: Room) -> None:
-        now, clock = self._now(), self._clock
-        seen, horizon = self._alarm.count, now + MAX_POLL
-        await self._before_wait()
-        # Until the length of the sleep is known, every job that is written wakes the worker.
-        self._sleeps_until, self._sleeps_for = None, room
-        earliest = await self._call(Lane.CLAIM, self._table.earliest, room, self._now, horizon)
-        until = horizon if earliest is None else min(earliest, horizon)
-        until = min(until, self._now() + MAX_POLL)  # the clock may have been set back
-        if clock is None or until <= now:
-            return
-        self._sleeps_until = until
-        failures: list[Exception] = []
-        try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._watch, room, until, failures)
-                await self._alarm.sleep(clock, until, seen)
-                tasks.cancel_scope.cancel()
-        finally:
-            self._sleeps_until = self._sleeps_for = None
-        if failures:
-            raise failures[0]
-
-    async def _watch(self, room: Room, until: datetime, failures: list[Exception]) -> None:
-        """Nudge when another process has written something that is due before the sleep ends."""
-        try:
-            while True:
-                await self._until_changed()
-                if await self._has_changed():
-                    earliest = await self._call(
-                        Lane.CLAIM, self._table.earliest, room, self._now, until
-                    )
-                    if earliest is not None and earliest < until:
-                        self._alarm.nudge()
-        except SchedError as error:
-            failures.append(error)  # as it is, not in the task group's ExceptionGroup
-            self._alarm.nudge()
-
-    async def wait_cancelled(self) -> bool:
-        until, clock = self._now() + MAX_POLL, self._clock
-        failures: list[Exception] = []
-        if clock is not None:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._watch_cancels, failures)
-                await self._cancels.sleep(clock, until, self._cancels_seen)
-                tasks.cancel_scope.cancel()
-        if failures:
-            raise failures[0]
-        seen, self._cancels_seen = self._cancels_seen, self._cancels.count
-        return seen != self._cancels_seen
-
-    async def _watch_cancels(self, failures: list[Exception]) -> None:
-        try:
-            await self._until_cancelled()
-        except SchedError as error:
-            failures.append(error)
-        self._cancels.nudge()
+    async def jobs(
+        self, query: JobQuery, *, after: str | None, limit: int
+    ) -> Page[Job | Undecodable]:
+        return await self._call(Lane.EDIT, self._table.jobs, query, after, limit)
 
     # -- claims
 
@@ -353,24 +278,52 @@ class DatabaseBackend(LookingBackend):
         self._after(settlements)
         return settled
 
-    def _after(self, settlements: Sequence[Settlement]) -> None:
-        """Wake the sleeper if a settled job is due again before the end of its sleep."""
-        until = self._sleeps_until
-        for settlement in settlements:
-            standing = settlement.standing
-            # Where a settlement leaves the job alone, only the store knows when that is due.
-            due_at = until if standing is None else standing.due_at
-            if standing is None or (
-                due_at is not None
-                and (until is None or due_at < until)
-                and self._may_fit(settlement.claim.job)
-            ):
-                self._alarm.nudge()
-                break
-
     async def release(self, claims: Sequence[Claim]) -> None:
         await self._call(Lane.CLAIM, self._table.release, claims, self._now)
         self._alarm.nudge()
+
+    # -- the history
+
+    async def executions(
+        self, query: ExecutionQuery, *, after: str | None, limit: int
+    ) -> Page[Execution | UndecodableExecution]:
+        return await self._call(Lane.EDIT, self._table.executions, query, after, limit)
+
+    async def execution(self, execution_id: str) -> Execution | UndecodableExecution | None:
+        return await self._call(Lane.EDIT, self._table.execution, execution_id)
+
+    async def recent(
+        self, job_ids: Sequence[str], *, limit: int
+    ) -> Mapping[str, Sequence[Execution | UndecodableExecution]]:
+        return await self._call(Lane.EDIT, self._table.recent, job_ids, limit)
+
+    async def follow(self, after: str | None, *, limit: int) -> Followed:
+        return await self._call(Lane.EDIT, self._table.follow, after, limit, self._now)
+
+    # -- what is going on
+
+    async def claims(self, query: ClaimQuery, *, after: str | None, limit: int) -> Page[Hold]:
+        return await self._call(Lane.EDIT, self._table.claims, query, after, limit, self._now)
+
+    async def report(self, state: WorkerState) -> None:
+        self._has_reported = True
+        await self._call(Lane.EDIT, self._table.report, state)
+
+    async def workers(self) -> Sequence[WorkerState]:
+        return await self._call(Lane.EDIT, self._table.workers)
+
+    async def counts(self, query: CountQuery) -> Counts:
+        return await self._call(Lane.EDIT, self._table.counts, query, self._now)
+
+    async def prune(self, before: datetime) -> int:
+        deleted = 0
+        cursor: int | None = 0
+        while cursor is not None:
+            number, cursor = await self._call(
+                Lane.EDIT, self._table.prune, before, self._now, cursor
+            )
+            deleted += number
+        return deleted
 
 
 def check_duration(name: str, value: object, *, least: timedelta) -> None:

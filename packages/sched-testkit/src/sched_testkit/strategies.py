@@ -196,18 +196,21 @@ def specs() -> st.SearchStrategy[JobSpec]:
 
 @cache
 def queues() -> st.SearchStrategy[str]:
-    """Names of queues."""
-    named = texts() | st.sampled_from(LONG)
-    return st.just("default") | named.filter(lambda name: name != "*")
+    """Names of queues: the default one, and any other."""
+    return st.just("default") | (texts() | texts(255)).filter(lambda name: name != "*")
 
 
 @cache
 def progresses() -> st.SearchStrategy[Progress]:
-    """What a handler may have told."""
-    amounts = st.floats(allow_nan=False, allow_infinity=False) | st.integers(0, 2**53)
-    said = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40)
+    """Any progress that a handler may tell."""
+    amounts = st.integers(0, 2**53) | st.floats(0, allow_nan=False, allow_infinity=False)
+    sayable = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
     return st.builds(
-        Progress, amounts, st.none() | amounts, st.none() | said, st.none() | moments()
+        Progress,
+        amounts,
+        st.none() | amounts,
+        st.none() | st.text(sayable, max_size=100),
+        st.none() | moments(),
     )
 
 
@@ -309,7 +312,7 @@ def jobs(draw: st.DrawFn) -> Job:
         draw(moments()),
         draw(standings()),
     )
-    return evolve(job, declared=draw(st.booleans()))
+    return evolve(job, declared=draw(st.booleans()), actor=draw(st.none() | texts(255)))
 
 
 @st.composite
@@ -338,11 +341,11 @@ def executions(draw: st.DrawFn) -> Execution:
         coalesced_until=draw(st.none() | moments()),
         snoozes=draw(st.integers(0, 1_000_000)),
         expires_at=draw(st.none() | moments()),
-        actor=draw(st.none() | texts(255)),
-        args=draw(arguments()),
         queue=draw(queues()),
-        traceback=draw(st.none() | st.text(sayable, max_size=500)),
+        traceback=draw(st.none() | st.text(sayable, min_size=1, max_size=500)),
         log=draw(st.none() | st.text(sayable, max_size=500)),
         progress=draw(st.none() | progresses()),
-        metadata=draw(st.none() | metadata()),
+        metadata=draw(st.none() | metadata().filter(bool)),
+        actor=draw(st.none() | texts(255)),
+        args=draw(arguments()),
     )

@@ -79,6 +79,8 @@ def finish(
         gap = next_one - (start.coalesced_until or start.scheduled_at)
     elif job is not None and one is not None and counts_from_end(job.spec.schedule):
         gap = gap_after(job, one, None, now)
+    # Of what was edited or removed away meanwhile, the claim tells how often it was put off.
+    told = claimed.standing.find(start.number) if one is None else one
     behind = NONE_BEHIND
     if final and start.coalesced:
         behind = Behind(start.coalesced, start.coalesced_until)
@@ -102,7 +104,7 @@ def finish(
         reason,
         behind.number,
         behind.last,
-        0 if one is None else one.snoozes,
+        0 if told is None else told.snoozes,
         expiry(kept(policy, gap), now),
         claimed.spec.queue,
         ended.traceback,

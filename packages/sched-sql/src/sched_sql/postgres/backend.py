@@ -17,7 +17,8 @@ from sched_core.ports import Transaction
 from sched_core.row import check_text
 from sched_sql._shared.address import Postgres, address_of
 from sched_sql._shared.threads import Lane
-from sched_sql.backend import LEASE, LOOK_EVERY, TIMEOUT, DatabaseBackend, check_duration
+from sched_sql._shared.waking import LOOK_EVERY
+from sched_sql.backend import LEASE, TIMEOUT, DatabaseBackend, check_duration
 from sched_sql.postgres.table import PostgresTable
 
 LONGEST_NAME = 63
@@ -164,6 +165,8 @@ class PostgresBackend(DatabaseBackend):
     async def _until_cancelled(self) -> None:
         if not self.capabilities.notified:
             await anyio.sleep_forever()  # but for what this process marks itself
+        if self._table.descriptor is None:
+            await self._listen()
         while self._table.cancels == self._cancels_heard:
             await self._heard()
         self._cancels_heard = self._table.cancels

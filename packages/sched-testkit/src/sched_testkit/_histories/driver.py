@@ -20,7 +20,7 @@ from sched_testkit._histories.commands import Commands
 from sched_testkit._histories.handlers import HandlerAction, Handlers
 from sched_testkit._histories.spy import SpyBackend
 from sched_testkit._histories.stage import SchedulerProcess, Stage
-from sched_testkit._oracle.attempts import CallState
+from sched_testkit._oracle.calls import CallState
 from sched_testkit._oracle.violation import Violation
 from sched_testkit._stories.entry import pendings
 from sched_testkit.harness import Harness

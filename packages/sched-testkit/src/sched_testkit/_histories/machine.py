@@ -38,7 +38,7 @@ from sched_core import (
     Schedule,
 )
 from sched_testkit._histories.driver import Driver
-from sched_testkit._histories.handlers import HandlerAction, Planned, PlannedAgain
+from sched_testkit._histories.handlers import ENDS, HandlerAction, Planned, PlannedAgain
 from sched_testkit._oracle.violation import Violation
 from sched_testkit._suite.failure import innermost
 from sched_testkit._suite.port import fresh
@@ -68,6 +68,8 @@ POLICIES = {
     "skip what passes": Policy(overlap="skip", retry=Retry(3, 50 * S)),
     "catch up all": Policy(misfire=CatchUp(5)),
     "paused after 2 failures": Policy(pause_after=2),
+    "snoozed once": Policy(max_snoozes=1),
+    "never snoozed, 2 attempts": Policy(max_snoozes=0, retry=Retry(2, 20 * S)),
     "lost twice": Policy(max_lost=2),
     "jitter": Policy(jitter=7 * S),
     "jitter, run all": Policy(jitter=7 * S, misfire=CatchUp(2, 3600 * S), retry=Retry(2, 10 * S)),
@@ -83,6 +85,9 @@ MISHAPS = (
     *("claimed", "die", "settling", "settled"),
     *("cut off", "suspended", "slow", "stopped", "timed out", "deaf"),
 )
+
+CANCELLED = ("runs", "schedule", "first request", "last request")
+"""What may be cancelled."""
 
 _which = st.integers(0, 1)
 _ids = st.sampled_from(IDS)
@@ -100,13 +105,18 @@ _acts = st.lists(
                 "slow the schedule down",
                 "change the metadata",
                 "remove",
+                "remove and cancel",
                 "remove and add again",
                 "pause",
                 "trigger",
                 "skip the next of",
+                "trigger by name",
+                "cancel itself",
+                "be cancelled",
             )
         ),
-        fails=st.booleans(),
+        ends=st.sampled_from(ENDS),
+        after=st.sampled_from((0, 5, 40, 400)),
     ),
     max_size=4,
 )
@@ -216,10 +226,10 @@ class Histories(RuleBasedStateMachine):
         self._step(self.driver.commands.update, which, self._alive(job), metadata={"text": text})
 
     @precondition(_any)
-    @rule(which=_which, job=_ids)
-    def remove(self, which: int, job: str) -> None:
+    @rule(which=_which, job=_ids, cancel=st.booleans())
+    def remove(self, which: int, job: str, cancel: bool) -> None:
         """Remove a job."""
-        self._step(self.driver.commands.remove, which, self._alive(job))
+        self._step(self.driver.commands.remove, which, self._alive(job), cancel=cancel)
 
     # -- operating
 
@@ -239,6 +249,43 @@ class Histories(RuleBasedStateMachine):
     def operate(self, which: int, job: str, what: str) -> None:
         """Resume, trigger, skip, unskip."""
         self._step(self.driver.commands.operate, which, what, self._alive(job))
+
+    # -- one occurrence, and requests
+
+    @precondition(_any)
+    @rule(which=_which, job=_ids, what=st.sampled_from(CANCELLED))
+    def cancel(self, which: int, job: str, what: str) -> None:
+        """Cancel what runs or waits."""
+        self._step(self.driver.commands.cancel, which, self._alive(job), what)
+
+    @precondition(_any)
+    @rule(which=_which, job=_ids)
+    def hurry(self, which: int, job: str) -> None:
+        """Have what waits for its next attempt attempted now."""
+        self._step(self.driver.commands.hurry, which, self._alive(job))
+
+    @precondition(_any)
+    @rule(
+        which=_which,
+        job=_ids,
+        args=st.sampled_from((None, {"n": "1"}, {"n": "2"})),
+        key=st.sampled_from((None, "x", "y")),
+    )
+    def ask(self, which: int, job: str, args: dict[str, str] | None, key: str | None) -> None:
+        """Trigger a job with arguments, by a name."""
+        self._step(self.driver.commands.trigger, which, self._alive(job), args, key)
+
+    @precondition(_any)
+    @rule(which=_which, job=_ids, nth=st.integers(0, 5))
+    def rerun(self, which: int, job: str, nth: int) -> None:
+        """Repeat an execution."""
+        self._step(self.driver.commands.rerun, which, self._alive(job), nth)
+
+    @precondition(_any)
+    @rule(which=_which, job=_ids, span=st.sampled_from((0, 100, 400)))
+    def backfill(self, which: int, job: str, span: int) -> None:
+        """Ask for the moments of the last while."""
+        self._step(self.driver.commands.backfill, which, self._alive(job), span * S)
 
     # -- time and runs
 

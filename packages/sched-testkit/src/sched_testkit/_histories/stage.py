@@ -25,7 +25,7 @@ from sched_core import (
 )
 from sched_core.testing import FakeClock
 from sched_testkit._histories.spy import SpyBackend
-from sched_testkit._oracle.attempts import CallState
+from sched_testkit._oracle.calls import CallState
 from sched_testkit._oracle.narration import seconds
 from sched_testkit._oracle.oracle import Oracle
 from sched_testkit._oracle.violation import Violation

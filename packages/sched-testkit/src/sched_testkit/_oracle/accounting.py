@@ -41,11 +41,9 @@ class Accounting:
             if (uid, number) not in self.observed.finals:
                 raise Violation(f"{number} was to be cancelled, and waits for the pause's end")
         for asked in incarnation.requests:
-            if (
-                asked.is_plain
-                and asked.seq > pause.asked_seq
-                and (uid, asked.number) not in self.observed.finals
-            ):
+            # By its name, a request inside the pause may be one that the pause holds.
+            seq = asked.seq if asked.is_plain else incarnation.asked_first(asked.number)
+            if seq >= pause.asked_seq and (uid, asked.number) not in self.observed.finals:
                 raise Violation(f"{asked.number} was asked for inside the pause, and waits")
 
     def account(self, horizon: datetime) -> None:
@@ -219,9 +217,11 @@ class Accounting:
             key = (incarnation.uid, asked.number)
             if key not in self.observed.finals:
                 raise Violation(f"{key} was asked for at {asked.seq}, and has no end")
-            kind = self.observed.finals[key][1].kind
+            kind, moment = self.observed.finals[key][1].kind, self.observed.names[key][1]
             if kind is not asked.kind:
                 raise Violation(f"{key} was asked for at {asked.seq}, and its end is {kind.value}")
+            if asked.kind is Kind.RERUN and moment != asked.since:
+                raise Violation(f"{key} repeats {at(moment)}, and asked for was {at(asked.since)}")
             if (
                 asked.is_plain
                 and self.observed.starts.get(key, self.observed.finals[key][0]) < asked.seq
@@ -232,9 +232,14 @@ class Accounting:
             if asked.kind is Kind.BACKFILLED:
                 self._judge_backfill(incarnation, asked, finals)
         asked_for = {asked.number for asked in incarnation.requests}
-        for uid, number in self.observed.names:
-            kind = self.observed.names[uid, number][0]
-            if uid == incarnation.uid and kind == Kind.TRIGGERED and number not in asked_for:
+        for (uid, number), (kind, moment) in self.observed.names.items():
+            if uid != incarnation.uid or kind is Kind.SCHEDULED or number in asked_for:
+                continue
+            in_range = any(  # its first moment only has the number that the caller got
+                one.kind is kind and one.since and one.until and one.since <= moment <= one.until
+                for one in incarnation.requests
+            )
+            if not in_range:
                 raise Violation(f"{number} runs, and no command asked for it")
 
     @staticmethod
@@ -242,7 +247,8 @@ class Accounting:
         """Expect an execution for each moment of a range, or one for the rest."""
         # Asked for again, it is the same request, of the schedule that it was asked for with.
         span = asked.since, asked.until
-        first = min(one.seq for one in incarnation.requests if (one.since, one.until) == span)
+        asked_for = [one for one in incarnation.requests if one.kind is Kind.BACKFILLED]
+        first = min(one.seq for one in asked_for if (one.since, one.until) == span)
         era = incarnation.era_at(first)
         if asked.until is None or asked.since is None:
             return
@@ -260,7 +266,7 @@ class Accounting:
                 )
                 for each in mine
             )
-            ranges = {(one.number, one.since, one.until) for one in incarnation.requests}
+            ranges = {(one.number, one.since, one.until) for one in asked_for}
             most = sum(
                 since is not None and until is not None and since <= moment <= until
                 for _, since, until in ranges

@@ -4,82 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from enum import StrEnum
 
 from attrs import Factory, define
 
-from sched_core import Claim, Execution, JobEvent, JobSpec, Kind, Retry, Status
+from sched_core import Claim, Execution, JobEvent, Kind, Policy, Status
+from sched_testkit._oracle.calls import (
+    ALWAYS_WRITTEN,
+    ENDS,
+    FAILURES,
+    Call,
+    CallState,
+    backoff,
+    failures_allowed,
+)
 from sched_testkit._oracle.claims import Claims
 from sched_testkit._oracle.incarnations import Incarnation
 from sched_testkit._oracle.known import Known
 from sched_testkit._oracle.lateness import expect_allowed, is_plain, jitter_fraction
+from sched_testkit._oracle.observed import Key
 from sched_testkit._oracle.starts import Start, Starts
 from sched_testkit._oracle.violation import Violation, at
-
-
-class CallState(StrEnum):
-    """How a call of the handler has ended, as far as the oracle saw it."""
-
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    INTERRUPTED = "interrupted"
-    CANCELLED = "cancelled"
-    """It was cancelled; the execution will say what for."""
-    LOST = "lost"
-    CRASHED = "crashed"
-
-
-ENDS = {
-    Status.SUCCEEDED: {CallState.SUCCEEDED},
-    Status.FAILED: {CallState.FAILED, CallState.LOST},
-    Status.INTERRUPTED: {CallState.INTERRUPTED},
-    Status.CANCELLED: {
-        CallState.LOST,
-        CallState.FAILED,
-        CallState.INTERRUPTED,
-        CallState.CANCELLED,
-    },
-}
-"""How the call may have ended where its attempt has this status.
-
-A call counts as lost where the handler was cancelled, whatever the reason was.
-"""
-ALWAYS_WRITTEN = {CallState.SUCCEEDED, CallState.FAILED, CallState.INTERRUPTED}
-
-
-@define(eq=False)
-class Call:
-    """A call of the handler.
-
-    Attributes:
-        event: The event that the handler got.
-        uid: The incarnation of the job.
-        number: The number of the occurrence.
-        worker: The worker that called it.
-        spec: The definition under which it ran last.
-        state: How it has ended.
-        ended_at: The moment at which it has ended.
-        failures: The number of failed attempts of the occurrence so far.
-        settled: Whether the settlement of its claim was written.
-        execution: The execution that was written for it.
-        raised: The type of what the handler has raised.
-    """
-
-    event: JobEvent
-    uid: str
-    number: int
-    worker: str
-    spec: JobSpec
-    state: CallState = CallState.RUNNING
-    ended_at: datetime | None = None
-    failures: int = 0
-    settled: bool = False
-    execution: Execution | None = None
-    raised: type[BaseException] | None = None
-
-    def __str__(self) -> str:
-        return f"attempt {self.event.attempt} at {self.uid}:{self.number}"
 
 
 @define
@@ -90,13 +34,15 @@ class Attempts:
         known: What was commanded.
         claims: The claims under which handlers are called.
         starts: The judge of what a handler is told.
-        calls: The calls, by incarnation, number and attempt.
+        calls: The calls, by incarnation, number and attempt; of those that snoozed the last.
+        latest: The last call of each occurrence.
     """
 
     known: Known
     claims: Claims
     starts: Starts
     calls: dict[tuple[str, int, int], Call] = Factory(dict)
+    latest: dict[Key, Call] = Factory(dict)
 
     def find(self, execution: Execution) -> Call | None:
         """Return the call that an execution is about."""
@@ -120,7 +66,13 @@ class Attempts:
         incarnation = self.known.incarnations[uid]
         spec = incarnation.spec or hold.claim.job.spec
         call = Call(event, uid, number, hold.claim.worker, spec)
-        self._expect_due_again(call, what)
+        earlier = self.latest.get((uid, number))
+        if earlier is not None:
+            self._expect_due_again(earlier, call, what)
+            self._take_over(earlier, call, hold.pending.snoozes, what)
+        if hold.pending.snoozes != call.snoozes:
+            counted = hold.pending.snoozes
+            raise Violation(f"{what} after {call.snoozes} snoozes, and {counted} are counted")
         self._expect_jitter(incarnation, call, now, what)
         began_at = self.claims.began.setdefault((uid, number), hold.stored.claimed_at)
         start = Start(
@@ -130,12 +82,17 @@ class Attempts:
             event.attempt,
             event.coalesced,
             event.coalesced_until,
+            args=dict(event.args) or None,
         )
         self.starts.start(hold.claim.job, start, now, hold.seen)
+        same = earlier is not None and earlier.event.attempt == event.attempt
+        if earlier is not None and same and not earlier.has_snoozed:
+            raise Violation(f"{what} again, though {earlier} {earlier.state}")
         if event.kind is Kind.SCHEDULED and is_plain(hold.seen) and not self.known.set_back:
-            failed = call.failures > 0
-            expect_allowed(hold.seen, event, hold.stored.claimed_at, began_at, failed=failed)
-        self.calls[uid, number, event.attempt] = call
+            again = call.failures + call.snoozes > 0
+            expect_allowed(hold.seen, event, hold.stored.claimed_at, began_at, again=again)
+        self.calls[uid, number, event.attempt] = self.latest[uid, number] = call
+        self.starts.observed.asked.pop((uid, number), None)
         return call
 
     def _expect_alone(self, event: JobEvent, now: datetime, what: str) -> None:
@@ -157,26 +114,47 @@ class Attempts:
         if now < due and not self.known.set_back:
             raise Violation(f"{what}, but its jitter makes it due at {at(due)}")
 
-    def _expect_due_again(self, call: Call, what: str) -> None:
-        """Expect that the attempt before this one allows another one, and that its wait is over."""
-        event = call.event
-        # An attempt whose claim never reached its worker has no call.
-        before = range(event.attempt - 1, 0, -1)
-        names = ((call.uid, call.number, attempt) for attempt in before)
-        earlier = next((self.calls[name] for name in names if name in self.calls), None)
-        if earlier is None:
-            return
-        call.failures = earlier.failures
+    def _expect_due_again(self, earlier: Call, call: Call, what: str) -> None:
+        """Expect that the call before this one allows another one, and that its wait is over."""
         # A worker that could not settle it before its lease ended leaves it to be repeated.
-        if earlier.state is CallState.SUCCEEDED and earlier.settled:
-            raise Violation(f"{what} again, though {earlier} succeeded")
+        if earlier.state in {CallState.SUCCEEDED, CallState.DISCARDED} and earlier.settled:
+            raise Violation(f"{what} again, though {earlier} {earlier.state}")
+        due = earlier.due_again
         failed = earlier.state is CallState.FAILED and earlier.settled
-        if failed and earlier.ended_at is not None:
-            # A run that is edited ends by the policy that is stored then.
-            retries = [earlier.spec.policy.retry, *self.known.incarnations[call.uid].retries]
-            due = earlier.ended_at + min(backoff(earlier, retry) for retry in retries)
-            if event.started_at < due and not self.known.set_back:
-                raise Violation(f"{what} before its retry was due at {at(due)}")
+        if due is None and failed and earlier.ended_at is not None:
+            wait = min(backoff(earlier, each.retry) for each in self._policies(earlier))
+            due = earlier.ended_at + wait
+        if (call.uid, call.number) in self.starts.observed.hurried or self.known.set_back:
+            return
+        if due is not None and call.event.started_at < due:
+            asked = "its snooze was over" if earlier.has_snoozed else "its retry was due"
+            raise Violation(f"{what} before {asked} at {at(due)}")
+
+    def _take_over(self, earlier: Call, call: Call, counted: int, what: str) -> None:
+        """Take over what is known of an occurrence from the call before this one.
+
+        Args:
+            earlier: The call before this one.
+            call: This one.
+            counted: How many snoozes the store says that there were.
+            what: This one, in words.
+        """
+        if earlier.has_snoozed:
+            most = [each.max_snoozes for each in self._policies(earlier)]
+            if counted <= earlier.snoozes >= min(most):
+                self._fail(earlier)  # it was one too many
+            elif earlier.snoozes >= max(most):
+                raise Violation(f"{what} again, after more than {max(most)} snoozes")
+        call.failures, call.snoozes = earlier.failures, earlier.snoozes_after
+
+    def _policies(self, call: Call) -> list[Policy]:
+        """Return the policies by which a call may have ended: it is the one that is stored then."""
+        return [call.spec.policy, *self.known.incarnations[call.uid].policies]
+
+    @staticmethod
+    def _fail(call: Call) -> None:
+        call.state = CallState.FAILED
+        call.failures += 1
 
     # -- calls end
 
@@ -186,12 +164,22 @@ class Attempts:
         state: CallState,
         now: datetime,
         raised: type[BaseException] | None = None,
+        wait: timedelta | None = None,
     ) -> None:
-        """Note that the handler has returned or raised, or was cancelled."""
+        """Note that the handler has returned or raised, or was cancelled.
+
+        Args:
+            call: The call.
+            state: How it has ended.
+            now: The moment by the clock.
+            raised: The type of what the handler has raised.
+            wait: How long the handler asks to wait until it is called again.
+        """
         self.known.next_seq()
         if call.state is CallState.RUNNING:
-            call.state, call.ended_at, call.raised = state, now, raised
-            call.failures += state is CallState.FAILED
+            call.state, call.ended_at, call.raised, call.wait = state, now, raised, wait
+            self.starts.observed.hurried.discard((call.uid, call.number))
+            call.failures += state in FAILURES
             call.spec = self.known.incarnations[call.uid].spec or call.spec
 
     def settled(self, claim: Claim, *, written: bool) -> None:
@@ -199,6 +187,8 @@ class Attempts:
         for call in self._calls_of(claim):
             call.settled = written
             call.state = call.state if written else CallState.LOST
+            if call.due_again is not None:
+                self.starts.observed.asked[call.uid, call.number] = call.due_again
 
     def crashed(self, worker: str) -> None:
         """Note that a worker is gone, and that nothing it was about to write will arrive."""
@@ -220,7 +210,7 @@ class Attempts:
         if found.status is Status.ABANDONED:
             if call.settled:
                 raise Violation(f"{call} was settled, and is lost all the same")
-            call.failures -= call.state is CallState.FAILED  # no execution says that it failed
+            call.failures -= call.state in FAILURES  # no execution says that it failed
             call.state = CallState.LOST
         elif call.state is CallState.CANCELLED:
             reason = found.reason or ""
@@ -255,16 +245,30 @@ class Attempts:
         timeout = call.spec.policy.timeout
         timed_out = timeout is not None and found.finished_at - event.started_at >= timeout
         if call.state is CallState.LOST and timed_out and found.status is Status.FAILED:
-            call.state, call.ended_at = CallState.FAILED, found.finished_at  # its time was up too
-            call.failures += 1
-        if call.state not in ENDS[found.status]:
+            self._fail(call)  # its time was up, too
+            call.ended_at = found.finished_at
+        most = min(each.max_snoozes for each in self._policies(call))
+        snoozed = call.state is CallState.SNOOZED
+        if snoozed and found.status is Status.FAILED and call.snoozes >= most:
+            self._fail(call)  # it was one too many
+        # A function in a thread may be told when it has returned, and its worker not know that yet.
+        told = call.state is CallState.SUCCEEDED and event.cancelled
+        is_told = told and found.status is Status.CANCELLED
+        if call.state not in ENDS[found.status] and not is_told:
             raise Violation(f"{what}, but the handler {call.state}")
+        self._expect_snoozes(found, call.snoozes)
+        if dict(found.args or {}) != dict(event.args):
+            raise Violation(f"{what} was asked with {found.args}, and called with {event.args}")
         if found.status is Status.FAILED:
             self._judge_failure(found, call, what)
         call.execution = found
 
     def _judge_failure(self, found: Execution, call: Call, what: str) -> None:
         """Expect that a failure is final exactly where no retry is left."""
+        if call.state is CallState.DISCARDED:
+            if not found.final:
+                raise Violation(f"{what} must be the last: the handler asked for no further one")
+            return
         incarnation = self.known.incarnations[found.uid]
         timed_out = (found.reason or "").startswith("timeout")
         raised = TimeoutError if timed_out else call.raised
@@ -275,34 +279,30 @@ class Attempts:
         if found.final and call.failures < allowed and untouched:
             raise Violation(f"{what}: failure {call.failures} of {allowed} must not be the last")
         # A run that is edited ends by the policy that is stored then.
-        edited = (failures_allowed(one, raised) for one in incarnation.retries)
-        allowed = max([allowed, *edited])
+        allowed = max(failures_allowed(each.retry, raised) for each in self._policies(call))
         if not found.final and call.failures >= allowed:
             raise Violation(f"{what}: failure {call.failures} of {allowed} must be the last")
+
+    def judge_without_attempt(self, found: Execution) -> None:
+        """Judge the execution of what ended without an attempt by the last call before it."""
+        call = self.latest.get((found.uid, found.number))
+        snoozes = 0 if call is None else call.snoozes_after
+        if call is not None and call.event.token == found.token:
+            snoozes = call.snoozes  # what was edited away under it had ended before it could snooze
+        self._expect_snoozes(found, snoozes)
+        # Whoever asks for later is judged late no more.
+        if snoozes and found.status is Status.MISSED:
+            raise Violation(f"{found.id} missed, though the handler was to be called again")
+
+    @staticmethod
+    def _expect_snoozes(found: Execution, snoozes: int) -> None:
+        if found.snoozes != snoozes:
+            raise Violation(
+                f"{found.id} {found.status.value} counts {found.snoozes} snoozes, not {snoozes}"
+            )
 
     def expect_executions(self) -> None:
         """Expect an execution for every call, except where no worker could write one."""
         for call in self.calls.values():
             if call.execution is None and call.state in ALWAYS_WRITTEN:
                 raise Violation(f"{call} of {call.event.id!r} {call.state}, and has no execution")
-
-
-def backoff(call: Call, retry: Retry) -> timedelta:
-    """Return how long the retry after a failed call waits, by that policy."""
-    jitter = 1 + retry.jitter * jitter_fraction(f"{call.event.key}:{call.event.attempt}")
-    if retry.delays:
-        return (retry.delays + retry.delays[-1:] * call.failures)[call.failures - 1] * jitter
-    delay = retry.backoff
-    for _ in range(call.failures - 1):
-        delay = min(delay * retry.factor, retry.maximum)
-    delay = min(delay, retry.maximum)
-    return delay * jitter
-
-
-def failures_allowed(retry: Retry, raised: type[BaseException] | None) -> int:
-    """Return after how many failures there is no other attempt; 0 if this error allows none."""
-    kinds = () if raised is None else raised.__mro__
-    names = {f"{kind.__module__}.{kind.__qualname__}" for kind in kinds}
-    names |= {kind.__qualname__ for kind in kinds if kind.__module__ == "builtins"}
-    is_final = not names & set(retry.only) if retry.only else bool(names & set(retry.never))
-    return 0 if is_final else retry.attempts

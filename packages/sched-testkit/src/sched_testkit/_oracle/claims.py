@@ -125,6 +125,7 @@ class Claims:
             hold.open = False
             key = (each.uid, each.number)
             self.observed.lost[key] = now
+            self.observed.asked.pop(key, None)
             self.began.setdefault(key, hold.stored.claimed_at)
             self._count_loss(hold, key)
 

@@ -16,6 +16,7 @@ from sched_testkit._oracle.known import Known, held_moment
 from sched_testkit._oracle.observed import Observed
 from sched_testkit._oracle.stored import StoredJobs
 from sched_testkit._oracle.violation import Violation, at
+from sched_testkit._stories.entry import pendings
 
 
 @define
@@ -61,7 +62,7 @@ class Commands:
         assert old is not None
         if old.policy != spec.policy:
             incarnation.edits += 1
-            incarnation.retries.append(spec.policy.retry)
+            incarnation.policies.append(spec.policy)
             self.observed.forget_losses(job.uid)
         last_number = before.standing.last_number
         if old.schedule != spec.schedule:
@@ -82,9 +83,11 @@ class Commands:
             raise Violation(f"job {job.id!r}: an edit that leaves the schedule moved its standing")
         self.stored.judge(incarnation, job, now)
 
-    def removed(self, before: Job, now: datetime) -> None:
-        """Note that ``remove_job`` has removed this job."""
+    def removed(self, before: Job, now: datetime, *, cancel: bool = False) -> None:
+        """Note that ``remove_job`` has removed this job, and perhaps cancelled what was held."""
         self.known.next_seq()
+        if cancel and before.held is not None:
+            self.known.incarnations[before.uid].cancels.add(before.held)
         del self.known.current[before.id]
         self.known.remove(before.uid, now, before)
 
@@ -108,7 +111,7 @@ class Commands:
         self.stored.judge(incarnation, job, now)
 
     def triggered(self, before: Job, key: str, read_at: int) -> None:
-        """Judge the key that ``trigger_job`` returned.
+        """Judge the key that ``trigger_job`` returned to a plain call.
 
         Args:
             before: The job before the trigger.
@@ -116,13 +119,109 @@ class Commands:
             read_at: The place, in the order of everything that happened, at which the command
                 began.
         """
-        uid, _, number = key.rpartition(":")
-        incarnation = self.known.commanded(before)
+        self.asked(before, key, Request(read_at, 0, Kind.TRIGGERED))
+
+    def asked(self, before: Job, key: str, request: Request) -> None:
+        """Judge the key that a request got: of a trigger, a rerun or a backfill.
+
+        Until a request has ended, one with the same name is the same one, with its arguments.
+
+        Args:
+            before: The job before the request.
+            key: The idempotency key that the caller got.
+            request: What was asked for; it gets its number here.
+        """
+        uid, _, digits = key.rpartition(":")
+        incarnation, number = self.known.commanded(before), int(digits)
+        what = f"job {before.id!r}: the {request.kind.value} request has the key {key}"
         if uid != before.uid:
+            raise Violation(f"{what}, not of {before.uid}")
+        same = None if request.key is None else incarnation.newest_with(request.kind, request.key)
+        if same is not None and not self._has_ended(uid, same):
+            request.args = same.args
+            if request.kind is not Kind.BACKFILLED and number != same.number:
+                raise Violation(f"{what}, though {same.number} is the same and has not ended")
+        elif request.key is not None and (uid, number) in self.observed.finals:
+            raise Violation(f"{what}, which has ended")
+        request.number = number
+        incarnation.requests.append(request)
+
+    def refused(self, before: Job, request: Request) -> None:
+        """Judge that a backfill was refused: there is no moment in its range."""
+        incarnation = self.known.commanded(before)
+        untouched = not (incarnation.pauses or incarnation.cancels or self.known.set_back)
+        since, until = request.since, request.until
+        if request.kind is not Kind.BACKFILLED or since is None or until is None:
+            raise Violation(f"job {before.id!r}: a {request.kind.value} request was refused")
+        found = [each for each in incarnation.eras[-1].moments(until) if each >= since]
+        if found and untouched:
+            raise Violation(f"job {before.id!r}: nothing to backfill, though {at(found[0])} is")
+
+    def _has_ended(self, uid: str, request: Request) -> bool:
+        return (uid, request.number) in self.observed.finals
+
+    def cancelled(self, before: Job, key: str, *, by_key: bool) -> None:
+        """Judge the key that ``cancel_run`` returned.
+
+        Args:
+            before: The job before the command.
+            key: The idempotency key of the occurrence that is marked.
+            by_key: Whether the caller has named an occurrence; otherwise it is the one that runs.
+        """
+        uid, _, digits = key.rpartition(":")
+        incarnation, number = self.known.commanded(before), int(digits)
+        what = f"job {before.id!r}: cancelled is {key}"
+        if uid != before.uid:
+            raise Violation(f"{what}, not of {before.uid}")
+        if not by_key and number != before.held:
+            raise Violation(f"{what}, and {before.held} runs")
+        if (uid, number) in self.observed.finals:
+            raise Violation(f"{what}, which has ended")
+        incarnation.cancels.add(number)
+        self.observed.asked.pop((uid, number), None)
+
+    def nothing_to_cancel(self, before: Job, number: int | None) -> None:
+        """Judge that ``cancel_run`` has found nothing.
+
+        Args:
+            before: The job before the command, while nothing else was done.
+            number: The number that the caller has named; ``None`` for what runs.
+        """
+        pending = {before.held, *(one.number for one in pendings(before.standing))}
+        is_there = before.held is not None if number is None else number in pending
+        if is_there:
             raise Violation(
-                f"job {before.id!r}: the trigger has the key {key}, not of {before.uid}"
+                f"job {before.id!r}: nothing was to be cancelled, and {number} is there"
             )
-        incarnation.requests.append(Request(read_at, int(number), Kind.TRIGGERED))
+
+    def hurried(self, job: Job, now: datetime, number: int | None = None) -> None:
+        """Judge what ``retry_now`` returned.
+
+        Args:
+            job: The job as it was returned.
+            now: The moment by the clock.
+            number: The occurrence that the caller has named; ``None`` for all that wait.
+        """
+        incarnation = self.known.commanded(job)
+        for one in pendings(job.standing):
+            if one.began_at is not None and number in {None, one.number}:
+                self.observed.hurry((job.uid, one.number))
+        self.expect_hurried(job, now, number)
+        self.stored.judge(incarnation, job, now)
+
+    @staticmethod
+    def expect_hurried(job: Job, now: datetime, number: int | None = None) -> None:
+        """Expect that what has begun, and does not run, waits no more."""
+        for one in pendings(job.standing):
+            is_meant = one.began_at is not None and number in {None, one.number}
+            if is_meant and job.held != one.number and (one.retry_at or one.due_at) > now:
+                raise Violation(f"job {job.id!r}: {one.number} was to be retried now, and waits")
+
+    def expect_marked(self, key: str) -> None:
+        """Expect that the occurrence with the key that ``cancel_run`` returned was marked."""
+        uid, _, number = key.rpartition(":")
+        if int(number) not in self.known.incarnations[uid].cancels:
+            raise Violation(f"{key} is told to be marked, and is not")
 
     def skipped(self, job: Job, now: datetime) -> None:
         """Judge what ``skip_next`` returned."""
@@ -131,7 +230,7 @@ class Commands:
         if mark is None:
             raise Violation(f"job {job.id!r}: skip_next has marked nothing")
         is_sure = not isinstance(era.schedule, FixedDelay | Between) and not self.known.set_back
-        untouched = len(incarnation.eras) == 1 and not incarnation.pauses
+        untouched = len(incarnation.eras) == 1 and not (incarnation.pauses or incarnation.cancels)
         if is_sure and untouched and mark != era.after(now):
             raise Violation(f"job {job.id!r}: skip_next has marked {at(mark)}, not what comes next")
         incarnation.skips.append((self.known.seq, now))

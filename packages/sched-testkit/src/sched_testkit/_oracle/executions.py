@@ -83,6 +83,8 @@ class Executions:
                 call.execution = found
         elif found.attempt:
             self.attempts.judge_attempt(found)
+        else:
+            self.attempts.judge_without_attempt(found)
         missed = found.status is Status.MISSED and is_plain(incarnation)
         if missed and not self.known.set_back:
             began_at = self.claims.began.get((found.uid, found.number))
@@ -114,3 +116,5 @@ class Executions:
             raise Violation(f"{what} has the token {found.token}, which no claim of the job had")
         if not hold.has_lapsed(found.finished_at):
             raise Violation(f"{what} at {at(found.finished_at)}, before its lease ended")
+        if hold.pending is not None and hold.pending.snoozes != found.snoozes:
+            raise Violation(f"{what} counts {found.snoozes} snoozes, not {hold.pending.snoozes}")

@@ -94,6 +94,9 @@ class History:
         cancelled = found.status is Status.CANCELLED and not deadline
         if cancelled and found.number not in incarnation.cancels:
             raise Violation(f"{what}; asked for were {incarnation.cancels}")
+        passed_over = {Status.MISSED, Status.SKIPPED, Status.FAILED}
+        if found.status in passed_over and not removed and found.number in incarnation.cancels:
+            raise Violation(f"{what} had been cancelled")
         if found.status is Status.MISSED:
             self._judge_missed(incarnation, found, what)
         lost = (found.reason or "").startswith("lost:")

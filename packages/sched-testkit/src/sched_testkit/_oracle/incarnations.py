@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import Factory, define, evolve
 
-from sched_core import Between, Cron, FixedDelay, Interval, JobSpec, Kind, Once, Retry
+from sched_core import Between, Cron, FixedDelay, Interval, JobSpec, Kind, Once, Policy
 from sched_testkit._oracle import moments
 
 TICK = timedelta(microseconds=1)
@@ -145,7 +145,17 @@ class Pause:
 
 @define
 class Request:
-    """A request as a caller made it, and the number that the caller got."""
+    """A request as a caller made it, and the number that the caller got.
+
+    Attributes:
+        seq: The place at which the command began in the order of everything that happened.
+        number: The number.
+        kind: What was asked for.
+        args: The arguments for the handler, where they are known.
+        since: The beginning of a backfill's range; the moment of a rerun.
+        until: The end of a backfill's range.
+        key: The name by which a further call is the same request, until it has ended.
+    """
 
     seq: int
     number: int
@@ -153,11 +163,12 @@ class Request:
     args: Any = None
     since: datetime | None = None
     until: datetime | None = None
+    key: str | None = None
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is a trigger without arguments: one occurrence may answer several of them."""
-        return self.kind is Kind.TRIGGERED and self.args is None
+        """Whether it is a trigger without a name and arguments: until it has begun, it is one."""
+        return self.kind is Kind.TRIGGERED and self.args is None and self.key is None
 
 
 @define
@@ -180,7 +191,7 @@ class Incarnation:
         cancels: Numbers that were cancelled.
         begun: The moment of each occurrence of the schedule that has begun, by its number.
         edits: The number of edits of its policy.
-        retries: The retry policies that its edits have brought.
+        policies: The policies that its edits have brought.
         removed: The place of its removal in the order of everything that happened.
     """
 
@@ -199,7 +210,7 @@ class Incarnation:
     cancels: set[int] = Factory(set)
     begun: dict[int, datetime] = Factory(dict)
     edits: int = 0
-    retries: list[Retry] = Factory(list)
+    policies: list[Policy] = Factory(list)
     removed: int | None = None
 
     def copy(self) -> Incarnation:
@@ -212,8 +223,17 @@ class Incarnation:
             skips=list(self.skips),
             cancels=set(self.cancels),
             begun=dict(self.begun),
-            retries=list(self.retries),
+            policies=list(self.policies),
         )
+
+    def asked_first(self, number: int) -> int:
+        """Return the place at which a number was asked for first."""
+        return min(asked.seq for asked in self.requests if asked.number == number)
+
+    def newest_with(self, kind: Kind, key: str) -> Request | None:
+        """Return the newest request of a kind that has a name."""
+        named = [one for one in self.requests if (one.kind, one.key) == (kind, key)]
+        return named[-1] if named else None
 
     def era_of(self, number: int) -> ScheduleEra:
         """Return the era in which a number was given."""

@@ -35,7 +35,7 @@ def expect_allowed(
     claimed_at: datetime,
     began_at: datetime,
     *,
-    failed: bool,
+    again: bool,
 ) -> None:
     """Expect that the policy lets an occurrence run, and cover as many others as it does.
 
@@ -44,7 +44,7 @@ def expect_allowed(
         event: The event that the handler got.
         claimed_at: The moment of the claim under which it runs.
         began_at: The moment of the first claim that was not handed back.
-        failed: Whether an attempt has failed: a retry is not judged again.
+        again: Whether a call of it has failed or snoozed: what follows is not judged again.
     """
     assert incarnation.spec is not None
     policy, era = incarnation.spec.policy, incarnation.eras[-1]
@@ -60,7 +60,7 @@ def expect_allowed(
         )
     late = _judged_at(policy, claimed_at, event.key)
     is_first = began_at == claimed_at
-    if not failed and _is_passed_over(policy, era, event.scheduled_at, late, is_first=is_first):
+    if not again and _is_passed_over(policy, era, event.scheduled_at, late, is_first=is_first):
         raise Violation(f"{what}, though {policy.misfire} forbids it")
 
 

@@ -53,6 +53,7 @@ POLICY: dict[str, Callable[[Any], str]] = {
     "timeout": lambda value: f"at most {seconds(value)}",
     "jitter": lambda value: f"jitter {seconds(value)}",
     "max_lost": lambda value: f"max_lost {value}",
+    "max_snoozes": lambda value: f"max_snoozes {value}",
     "pause_after": lambda value: f"paused after {value}",
     "overdue": lambda value: f"overdue after {seconds(value)}",
     "keep_finished": lambda value: "always kept" if value is None else f"kept {seconds(value)}",

@@ -27,6 +27,8 @@ class Observed:
         contents: How many further moments it covers, and until when.
         lost: The moment at which its last attempt was lost, unless a later one ended otherwise.
         fatal: Occurrences whose lost claim was the last that may be lost.
+        asked: The moment for which a handler has asked to be called again.
+        hurried: Occurrences that were to be attempted at once since their last call has ended.
     """
 
     finals: dict[Key, tuple[int, Execution]] = Factory(dict)
@@ -37,6 +39,8 @@ class Observed:
     contents: dict[Key, tuple[int, datetime | None]] = Factory(dict)
     lost: dict[Key, datetime] = Factory(dict)
     fatal: set[Key] = Factory(set)
+    asked: dict[Key, datetime] = Factory(dict)
+    hurried: set[Key] = Factory(set)
 
     def copy(self) -> Observed:
         """Return an independent copy."""
@@ -50,6 +54,8 @@ class Observed:
             contents=dict(self.contents),
             lost=dict(self.lost),
             fatal=set(self.fatal),
+            asked=dict(self.asked),
+            hurried=set(self.hurried),
         )
 
     def name(self, key: Key, kind: Kind, moment: datetime) -> None:
@@ -65,6 +71,12 @@ class Observed:
         """Forget which claims were lost: an edit says how many may be lost from now on."""
         self.fatal = {key for key in self.fatal if key[0] != uid}
         self.lost = {key: moment for key, moment in self.lost.items() if key[0] != uid}
+
+    def hurry(self, key: Key) -> None:
+        """Forget what an occurrence waits for: it is to be attempted at once."""
+        self.hurried.add(key)
+        self.lost.pop(key, None)
+        self.asked.pop(key, None)
 
     def is_cancelled_ahead(self, found: Execution) -> bool:
         """Whether an occurrence of the schedule was cancelled before its moment had come."""

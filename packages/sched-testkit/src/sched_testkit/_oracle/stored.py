@@ -114,6 +114,13 @@ class StoredJobs:
                 )
             if observed.names.get(key, name) != name:
                 raise Violation(f"job {job.id!r}: {one.number} is another one than before")
+            asked = None if job.held == one.number else observed.asked.get(key)
+            waits_until, is_cancelled = one.retry_at or one.due_at, standing.is_marked(one.number)
+            if asked not in {None, waits_until} and not (is_cancelled or self.known.set_back):
+                raise Violation(
+                    f"job {job.id!r}: {one.number} waits until {at(waits_until)}, "
+                    f"and its handler asked for {at(asked)}"
+                )
         due = due_of(standing)
         if standing.due_at != due:
             raise Violation(f"job {job.id!r} is due {at(standing.due_at)}, not {at(due)}")

@@ -19,18 +19,21 @@ from sched_core import (
     Execution,
     JobEvent,
     MemoryBackend,
+    RetryAfter,
     Scheduler,
+    Snooze,
 )
 from sched_core._runtime.loop import AFTER_STEP
 from sched_core.memory import MemoryStore
-from sched_testkit._oracle.attempts import Call, CallState
+from sched_testkit._oracle.calls import Call, CallState
 from sched_testkit._oracle.violation import Violation
 from sched_testkit._stories.entry import pendings
 from sched_testkit.simulation.clock import ProcessClock, SimulatedClock, SimulatedProcess
+from sched_testkit.simulation.endings import drawn
 from sched_testkit.simulation.loop import SimulatedLoop, Stuck
 from sched_testkit.simulation.network import CALM, Network, Weather, remote
 from sched_testkit.simulation.observer import Command, Observer, Outcome, commanded
-from sched_testkit.simulation.operator import COMMANDS, Operator, Planned, PlannedAgain
+from sched_testkit.simulation.operator import WHOLE, Operator, Repertoire
 
 S = timedelta(seconds=1)
 IDS = ("a", "b", "c", "d")
@@ -51,6 +54,7 @@ class Setup:
         backend: Makes a backend on the shared store with this lease.
         scheduler: Makes a scheduler; called like :class:`~sched_core.Scheduler`.
         store: Makes the shared store.
+        repertoire: What may happen.
     """
 
     backend: Callable[[MemoryStore, timedelta], Backend] = lambda store, lease: MemoryBackend(
@@ -58,6 +62,7 @@ class Setup:
     )
     scheduler: Callable[..., Scheduler] = Scheduler
     store: Callable[[], MemoryStore] = MemoryStore
+    repertoire: Repertoire = WHOLE
 
 
 @define
@@ -79,7 +84,8 @@ class SimulatedHistory:
         self._clock = SimulatedClock(self._loop)
         self._store = setup.store()
         self._observer = Observer(seed, self._loop, self._clock, self._store)
-        self._operator = Operator(chance, self._clock, self._observer)
+        self._repertoire = setup.repertoire
+        self._operator = Operator(chance, self._clock, self._observer, self._repertoire)
         self.outcome, self._oracle = self._observer.outcome, self._observer.oracle
         self._running: list[_Running] = []
         self._names, self._ids = itertools.count(1), itertools.count(1)
@@ -161,19 +167,25 @@ class SimulatedHistory:
         self.outcome.runs += 1
         call = self._called(event)
         self._observer.noted(process, "runs", f"{event.id} {event.key} attempt {event.attempt}")
-        end, raised = CallState.CANCELLED, None
+        end, wait, error = CallState.CANCELLED, None, None
         try:
             if not self._quiet:
                 await self._act(running, event)
-            if self._planned_to_fail():
-                raised = Planned if event.attempt % 2 else PlannedAgain
-                end = CallState.FAILED
-                raise raised("as planned")
             end = CallState.SUCCEEDED
+            if not self._quiet:
+                end, error = drawn(self._chance, event, asks=self._repertoire.handlers_ask)
+            if error is None and event.cancelled:
+                end = CallState.CANCELLED  # it returns without effect
+            if isinstance(error, Snooze | RetryAfter):
+                wait = error.delay
+            if error is not None:
+                raise error
         finally:
             if call is not None and not running.process.dead:
-                self._observer.noted(process, end, event.key)
-                self._oracle.attempts.ended(call, end, self._clock.now(), raised)
+                until = "" if wait is None else f" again in {wait.total_seconds():g} s"
+                self._observer.noted(process, end, event.key + until)
+                raised = None if error is None else type(error)
+                self._oracle.attempts.ended(call, end, self._clock.now(), raised, wait)
 
     def _called(self, event: JobEvent) -> Call | None:
         try:
@@ -181,9 +193,6 @@ class SimulatedHistory:
         except Violation as wrong:
             self._observer.found(str(wrong))
             return None
-
-    def _planned_to_fail(self) -> bool:
-        return not self._quiet and self._chance.random() < 0.25
 
     async def _act(self, running: _Running, event: JobEvent) -> None:
         chance, process = self._chance, running.process
@@ -194,7 +203,7 @@ class SimulatedHistory:
             await clock.sleep_until(clock.now() + lasts * S)
         what = chance.random()
         if what < 0.15:
-            kind = chance.choice(COMMANDS)
+            kind = chance.choice(self._repertoire.commands)
             await self._operator.command(process, running.scheduler, kind, event.id)
         elif what < 0.18 and not process.dead and not self._quiet:
             await self._kill(running)
@@ -262,7 +271,8 @@ class SimulatedHistory:
         process, what = running.process, chance.random()
         lease = self._lease.total_seconds()
         if what < 0.55:
-            kind, job_id = chance.choice(COMMANDS), chance.choice(IDS[: chance.choice((1, 2, 4))])
+            kind = chance.choice(self._repertoire.commands)
+            job_id = chance.choice(IDS[: chance.choice((1, 2, 4))])
             network.tasks.start_soon(self._command, running, kind, job_id)
         elif what < 0.65:
             await self._kill(running)

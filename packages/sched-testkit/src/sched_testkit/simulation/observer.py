@@ -10,8 +10,9 @@ from typing import Any
 
 from attrs import define, evolve, field, frozen
 
-from sched_core import Claim, Claimed, Execution, Job, Renewal, Status
+from sched_core import Claim, Claimed, Execution, Job, Kind, Renewal, Status
 from sched_core.memory import MemoryStore
+from sched_testkit._oracle.incarnations import Request
 from sched_testkit._oracle.oracle import Oracle
 from sched_testkit._oracle.violation import Violation
 from sched_testkit.simulation.clock import SimulatedClock, SimulatedProcess
@@ -19,17 +20,44 @@ from sched_testkit.simulation.loop import SimulatedLoop
 
 OWN = "sched:"
 """Ids that begin with it are the package's own records."""
+KINDS = {
+    "trigger": Kind.TRIGGERED,
+    "ask": Kind.TRIGGERED,
+    "rerun": Kind.RERUN,
+    "backfill": Kind.BACKFILLED,
+}
+"""What is asked for, by the command."""
 commanded: ContextVar[Command | None] = ContextVar("commanded", default=None)
 """The command that a write belongs to."""
 
 
 @frozen
 class Command:
-    """A command that a scheduler got."""
+    """A command that a scheduler got.
+
+    Attributes:
+        kind: Its name.
+        changes: What an edit changes.
+        until: The end of a pause, or of a backfill's range.
+        since: The beginning of a backfill's range.
+        key: The occurrence, the execution or the request that it names.
+        args: The arguments of a request.
+        cancel: Whether a removal cancels what is held.
+    """
 
     kind: str
     changes: dict[str, Any] = field(factory=dict)
     until: datetime | None = None
+    since: datetime | None = None
+    key: str | None = None
+    args: dict[str, str] | None = None
+    cancel: bool = False
+
+    @property
+    def about(self) -> str:
+        """What it names, in words."""
+        named = [self.key, self.args, self.since, self.cancel and "cancelled"]
+        return " ".join(str(each) for each in named if each)
 
 
 @define
@@ -150,15 +178,40 @@ class Observer:
                 oracle.commands.paused(before, job, command.until, decided)
             elif kind == "resume":
                 oracle.commands.resumed(job, decided)
-            elif kind == "trigger":
-                known = {one.number for one in before.standing.requests}
-                new = [one.number for one in job.standing.requests if one.number not in known]
-                for number in new:
-                    oracle.commands.triggered(before, f"{job.uid}:{number}", oracle.known.seq)
+            elif kind in KINDS:
+                self._asked(command, before, job)
+            elif kind == "cancel":
+                known = {mark.number for mark in before.standing.cancels}
+                for mark in job.standing.cancels:
+                    if mark.number not in known:
+                        key, by_key = f"{job.uid}:{mark.number}", command.key is not None
+                        oracle.commands.cancelled(before, key, by_key=by_key)
+            elif kind == "retry":
+                number = command.key and int(command.key.rpartition(":")[2])
+                oracle.commands.hurried(job, decided, number or None)
             elif kind == "skip":
                 oracle.commands.skipped(job, decided)
             elif kind == "unskip":
                 oracle.commands.unskipped(job, decided)
+
+    def _asked(self, command: Command, before: Job, job: Job) -> None:
+        """Give the oracle the requests that are new."""
+        oracle, kind = self.oracle, KINDS[command.kind]
+        known = {one.number for one in before.standing.requests}
+        for one in job.standing.requests:
+            if one.number in known:
+                continue
+            asked = Request(oracle.known.seq, 0, kind, command.args, key=command.key)
+            if kind is Kind.BACKFILLED:
+                asked.since, asked.until = command.since, command.until
+                asked.key = f"{asked.since} {asked.until}"
+            elif kind is Kind.RERUN:
+                repeated = oracle.executions.history.stored(command.key or "")
+                if repeated is None:
+                    raise Violation(f"{command.key} is repeated, and was never written")
+                asked.since = asked.until = repeated.scheduled_at
+                asked.args = repeated.args and dict(repeated.args)
+            oracle.commands.asked(before, f"{job.uid}:{one.number}", asked)
 
     def removed(self, before: Job, decided: datetime) -> None:
         """Give the oracle a removed job."""
@@ -168,7 +221,9 @@ class Observer:
         with self.judging():
             if before.id not in self.oracle.known.current:
                 raise Violation(f"job {before.id!r} was removed, though there is none")
-            self.oracle.commands.removed(before, decided)
+            command = commanded.get()
+            cancel = command is not None and command.cancel
+            self.oracle.commands.removed(before, decided, cancel=cancel)
 
     def claimed(self, claimed: Claimed) -> None:
         """Give the oracle claims."""

@@ -70,6 +70,14 @@ def workload(base: datetime, seconds: float, scale: int) -> list[JobSpec]:
         "fails",
         retry=Retry(3, S / 10),
     )
+    add(
+        "asks",
+        scale,
+        lambda n: Interval(milliseconds=1200 + 70 * n),
+        "asks",
+        retry=Retry(3, S / 10),
+        max_snoozes=2,
+    )
     add("delay", scale, lambda n: FixedDelay(milliseconds=400 + 20 * n), "slow")
     add("long", scale, lambda n: Interval(seconds=5 + n), "long")
     add("suicide", scale, lambda n: Interval(seconds=3 + n), "suicide")

@@ -10,8 +10,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-ENDS = ("end", "failed", "cancelled")
+from sched_core import Execution
+
+SNOOZED, DISCARDED = "snoozed", "discarded"
+ENDS = ("end", "failed", "cancelled", SNOOZED, DISCARDED)
 """What a handler writes last, one of them."""
+
+
+def key_of(execution: Execution) -> str:
+    """Return the name of an execution's occurrence, as journals have it."""
+    return f"{execution.uid}:{execution.number}"
 
 
 def now() -> datetime:

@@ -19,11 +19,16 @@ from functools import partial
 
 import anyio
 
-from sched_core import BackendUnavailable, JobEvent, Scheduler
+from sched_core import BackendUnavailable, Discard, JobEvent, RetryAfter, Scheduler, Snooze
 from sched_testkit.torture.clock import SetClock
 from sched_testkit.torture.faults import MEDDLED
 from sched_testkit.torture.harness import TortureHarness
-from sched_testkit.torture.journal import Journal
+from sched_testkit.torture.journal import DISCARDED, SNOOZED, Journal
+
+ASKS = (SNOOZED, SNOOZED, "failed", DISCARDED, "end")
+"""How a handler ends that asks for something."""
+ASKED = 0.3
+"""Seconds after which it asks to be called again."""
 
 
 class Failed(Exception):
@@ -55,8 +60,8 @@ def load(spec: str) -> TortureHarness:
 
 
 def chance(event: JobEvent, of: int) -> int:
-    """Return a number below *of* that is the same for an attempt in every process."""
-    return zlib.crc32(f"{event.key}/{event.attempt}".encode()) % of
+    """Return a number below *of* that is the same for a claim in every process."""
+    return zlib.crc32(f"{event.key}/{event.attempt}/{event.token}".encode()) % of
 
 
 class Handler:
@@ -98,9 +103,22 @@ class Handler:
             elif kind == "fails" and chance(event, 2) == 0:
                 how = "failed"
                 raise Failed("as decided by its key")
+            elif kind == "asks":
+                how = ASKS[chance(event, len(ASKS))]
+                _ask(how)
             how = "end"
         finally:
-            self._journal.write(how, **about)
+            self._journal.write(how, **about, wait=ASKED if how == SNOOZED else 0)
+
+
+def _ask(how: str) -> None:
+    """Raise what asks for it."""
+    if how == SNOOZED:
+        raise Snooze(ASKED)
+    if how == DISCARDED:
+        raise Discard("as decided by its key")
+    if how == "failed":
+        raise RetryAfter(ASKED, "as decided by its key")
 
 
 def _block(seconds: float) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 from sched_core import Execution, FixedDelay, Interval, Job, Kind, Once, Status
 from sched_testkit.torture.evidence import Evidence, Report, moment
 from sched_testkit.torture.finding import Finding
+from sched_testkit.torture.invariants.asks import put_off, run_of
 from sched_testkit.torture.invariants.faults import LATE
-from sched_testkit.torture.journal import ENDS
+from sched_testkit.torture.journal import ENDS, key_of
 
 S = timedelta(seconds=1)
 
@@ -74,24 +75,26 @@ def _names(evidence: Evidence, report: Report) -> Iterator[Finding]:
 
 def _runs(evidence: Evidence, report: Report) -> Iterator[Finding]:
     """Each run has its execution and vice versa; no job runs twice, or twice at a time."""
-    history = {(f"{each.uid}:{each.number}", each.attempt): each for each in evidence.executions}
+    history = {(key_of(each), each.attempt): each for each in evidence.executions}
     ends = {
         (entry["key"], entry["attempt"], entry["token"]): entry
         for entry in evidence.entries
         if entry["what"] in ENDS
     }
-    died = _died_last(evidence)
+    died, snoozes = _died_last(evidence), put_off(evidence)
     starts: dict[tuple[str, int], dict[str, Any]] = {}
     by_job: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for entry in evidence.starts():
         report.counts["runs"] += 1
         name, at, job_id = (entry["key"], entry["attempt"]), moment(entry), entry["id"]
-        if name in starts:
+        if name in starts and run_of(starts[name]) not in snoozes:
             yield Finding("doubled", f"{name[0]} attempt {name[1]} ran twice", at, job_id)
         starts[name] = entry
-        each = history.get(name)
+        each = None if run_of(entry) in snoozes else history.get(name)
         end = ends.get((*name, entry["token"]))
-        if each is None and _cut_off(end, died.get(entry["worker"]), evidence.rules.lease):
+        if run_of(entry) in snoozes:
+            pass  # it has no execution of its own
+        elif each is None and _cut_off(end, died.get(entry["worker"]), evidence.rules.lease):
             report.counts["runs of who died at the end"] += 1
         elif each is None:
             yield Finding("run without an execution", f"{name[0]} attempt {name[1]}", at, job_id)
@@ -100,7 +103,8 @@ def _runs(evidence: Evidence, report: Report) -> Iterator[Finding]:
         if entry["attempt"] > 1:
             report.counts["repeated runs"] += 1
         for earlier in by_job[job_id]:
-            yield from _one_after_the_other(earlier, entry, history, ends)
+            is_put_off = run_of(earlier) in snoozes
+            yield from _one_after_the_other(earlier, entry, history, ends, is_put_off=is_put_off)
         by_job[job_id] = [*by_job[job_id][-3:], entry]
     for name, each in history.items():
         if each.attempt == 0 or each.status is Status.ABANDONED:
@@ -136,15 +140,18 @@ def _one_after_the_other(
     entry: dict[str, Any],
     history: dict[tuple[str, int], Execution],
     ends: dict[tuple[str, int, int], dict[str, Any]],
+    *,
+    is_put_off: bool,
 ) -> Iterator[Finding]:
     name, at, job_id = (earlier["key"], earlier["attempt"]), moment(entry), entry["id"]
-    each = history.get(name)
+    each = None if is_put_off else history.get(name)
     abandoned = each is not None and each.status is Status.ABANDONED
     end = ends.get((*name, earlier["token"]))
     overlap = end is None or end["mono"] > entry["mono"]
     if overlap and not abandoned:
         yield Finding("two at a time", f"{name[0]} and {entry['key']}", at, job_id)
-    if earlier["key"] == entry["key"] and (each is None or each.final):
+    same = earlier["key"] == entry["key"] and not is_put_off
+    if same and (each is None or each.final):
         yield Finding("doubled", f"{entry['key']} again without a reason", at, job_id)
     if earlier["token"] >= entry["token"]:
         yield Finding("token not growing", f"{entry['key']}: {entry['token']}", at, job_id)
