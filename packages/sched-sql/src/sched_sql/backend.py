@@ -10,7 +10,7 @@ import functools
 import os
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -21,29 +21,19 @@ from sched_core import (
     Capabilities,
     Claim,
     Claimed,
-    ClaimQuery,
-    CountQuery,
-    Counts,
     Execution,
-    ExecutionQuery,
-    Followed,
-    Hold,
     Job,
-    JobQuery,
-    Page,
     Renewal,
     Room,
     Settled,
     Settlement,
     Status,
-    Undecodable,
-    UndecodableExecution,
-    WorkerState,
 )
 from sched_core._support.logger import Logger
 from sched_core.affinity import Affinity
 from sched_core.clock import Clock
 from sched_core.errors import BackendError, InvalidDefinition, SchedError
+from sched_sql._shared.looks import LookingBackend
 from sched_sql._shared.table import ClaimBatch, Table
 from sched_sql._shared.threads import WIND_UP, CallThread, Lane, Soon, running_soon
 from sched_sql._shared.waking import Waking
@@ -58,15 +48,13 @@ LINGER = 1.0
 """Seconds for which closing waits for calls that are under way, and then for those it cut off."""
 
 
-class DatabaseBackend(Waking):
+class DatabaseBackend(LookingBackend, Waking):
     """Jobs in a database; :class:`~sched_sql.SqliteBackend`, :class:`~sched_sql.PostgresBackend`.
 
     Args:
         table: The database.
         capabilities: What the backend promises.
     """
-
-    _table: Table
 
     def __init__(self, table: Table, capabilities: Capabilities) -> None:
         super().__init__(table, capabilities)
@@ -75,7 +63,6 @@ class DatabaseBackend(Waking):
         self._loop_thread = 0
         self._threads: dict[Lane, CallThread] | None = None
         self._soon: Soon | None = None
-        self._has_reported = False
 
     def __str__(self) -> str:
         """Return which database this is, without user's password, for people."""
@@ -196,13 +183,6 @@ class DatabaseBackend(Waking):
             logger.warning("the store does not answer: it is left without being closed")
         return closed.error
 
-    def _withdraw(self) -> None:
-        """Delete what this worker has reported; from the lane's thread."""
-        try:
-            self._translated(self._table.withdraw, ())
-        except SchedError as error:
-            logger.info("the worker's report is left to be forgotten: %s", error)
-
     def forked(self) -> None:
         """Let go of the parent's locks; called in a forked child process."""
         self._table.forked()
@@ -210,24 +190,12 @@ class DatabaseBackend(Waking):
     async def check(self) -> None:
         await self._call(Lane.EDIT, self._table.check)
 
-    # -- probes
-
-    async def due_since(self) -> datetime | None:
-        return await self._call(Lane.EDIT, self._table.due_since, self._now)
-
-    async def live_workers(self) -> Sequence[str] | None:
-        self._thread(Lane.EDIT)  # it refuses where the backend is not open
-        return None
-
     # -- definitions
 
     async def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
         added = await self._call(Lane.EDIT, self._table.add, jobs)
         self._nudge(added)
         return added
-
-    async def get(self, job_id: str) -> Job | Undecodable | None:
-        return await self._call(Lane.EDIT, self._table.get, job_id)
 
     async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         replaced = await self._call(Lane.EDIT, self._table.replace, job, executions)
@@ -240,11 +208,6 @@ class DatabaseBackend(Waking):
         await self._call(Lane.EDIT, self._table.remove, job, executions)
         if any(each.status is Status.CANCELLED for each in executions):
             self._marked()
-
-    async def jobs(
-        self, query: JobQuery, *, after: str | None, limit: int
-    ) -> Page[Job | Undecodable]:
-        return await self._call(Lane.EDIT, self._table.jobs, query, after, limit)
 
     # -- claims
 
@@ -281,49 +244,6 @@ class DatabaseBackend(Waking):
     async def release(self, claims: Sequence[Claim]) -> None:
         await self._call(Lane.CLAIM, self._table.release, claims, self._now)
         self._alarm.nudge()
-
-    # -- the history
-
-    async def executions(
-        self, query: ExecutionQuery, *, after: str | None, limit: int
-    ) -> Page[Execution | UndecodableExecution]:
-        return await self._call(Lane.EDIT, self._table.executions, query, after, limit)
-
-    async def execution(self, execution_id: str) -> Execution | UndecodableExecution | None:
-        return await self._call(Lane.EDIT, self._table.execution, execution_id)
-
-    async def recent(
-        self, job_ids: Sequence[str], *, limit: int
-    ) -> Mapping[str, Sequence[Execution | UndecodableExecution]]:
-        return await self._call(Lane.EDIT, self._table.recent, job_ids, limit)
-
-    async def follow(self, after: str | None, *, limit: int) -> Followed:
-        return await self._call(Lane.EDIT, self._table.follow, after, limit, self._now)
-
-    # -- what is going on
-
-    async def claims(self, query: ClaimQuery, *, after: str | None, limit: int) -> Page[Hold]:
-        return await self._call(Lane.EDIT, self._table.claims, query, after, limit, self._now)
-
-    async def report(self, state: WorkerState) -> None:
-        self._has_reported = True
-        await self._call(Lane.EDIT, self._table.report, state)
-
-    async def workers(self) -> Sequence[WorkerState]:
-        return await self._call(Lane.EDIT, self._table.workers)
-
-    async def counts(self, query: CountQuery) -> Counts:
-        return await self._call(Lane.EDIT, self._table.counts, query, self._now)
-
-    async def prune(self, before: datetime) -> int:
-        deleted = 0
-        cursor: int | None = 0
-        while cursor is not None:
-            number, cursor = await self._call(
-                Lane.EDIT, self._table.prune, before, self._now, cursor
-            )
-            deleted += number
-        return deleted
 
 
 def check_duration(name: str, value: object, *, least: timedelta) -> None:

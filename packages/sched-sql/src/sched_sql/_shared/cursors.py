@@ -47,7 +47,7 @@ class Cursor:
 
     @property
     def place(self) -> tuple[int, int]:
-        """Where it is: places of one store compare as the executions come."""
+        """Its place. Places of one store compare as the executions come."""
         return self.xact, self.seq
 
 

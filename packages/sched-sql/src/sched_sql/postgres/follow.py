@@ -72,7 +72,8 @@ class Follow:
             FROM {names.era} ORDER BY era
         """
         select = f"SELECT {EXECUTION_COLUMNS}, seq, xact::text AS its FROM {execution}"
-        of_era = "seq > %s AND seq <= %s"
+        # Not as conditions on ``seq`` itself: its own index would be chosen, and all of it sorted.
+        of_era = "seq + 0 > %s AND seq + 0 <= %s"
         page = f"{select} WHERE (xact, seq) >= (%s::xid8, %s) AND {of_era}"
         newest = f"{select} WHERE {of_era}"
         self._page = {
@@ -89,7 +90,7 @@ class Follow:
             WITH oldest AS MATERIALIZED (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS xact),
             kept AS MATERIALIZED (
                 SELECT e.finished_at FROM {execution} e
-                WHERE e.xact >= (SELECT xact FROM oldest) AND e.seq > %s
+                WHERE e.xact >= (SELECT xact FROM oldest) AND e.seq + 0 > %s
                 ORDER BY e.xact, e.seq LIMIT 1)
             SELECT kept.finished_at, coalesce(%s::bigint, {NOW}) - {NOW}
                 + (SELECT (extract(epoch FROM min(began)) * 1000000)::bigint FROM (
@@ -201,8 +202,8 @@ def _at_least(cursor: Cursor, eras: list[Era]) -> Cursor:
 
     Args:
         cursor: There is nothing after it.
-        eras: As they were when that was not known yet: all before what was deleted by then, and was
-            complete, has been seen.
+        eras: The eras as they were when that was not known yet. All before what was deleted by
+            then, and was complete, has been seen.
     """
     _, xact, seq = deleted = _deleted([era for era in eras if era.is_complete])
     is_later = _place(eras, cursor.place) < deleted
