@@ -62,9 +62,8 @@ async def goes_on(bench: Bench, backend: Backend) -> bool:
 
 async def mark(bench: Bench, backend: Any, job_id: str, *numbers: int) -> None:
     """Mark occurrences of a job."""
-    read = await bench.stored(backend, job_id)
-    cancels = tuple(map(CancelMark, numbers))
-    await backend.replace(evolve(read, standing=evolve(read.standing, cancels=cancels)))
+    read, marks = await bench.stored(backend, job_id), tuple(map(CancelMark, numbers))
+    await backend.replace(evolve(read, standing=evolve(read.standing, cancels=marks)))
 
 
 async def expect_told(bench: Bench, backend: Backend, claim: Claim) -> None:
