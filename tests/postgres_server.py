@@ -300,7 +300,8 @@ def schema() -> Iterator[tuple[str, str]]:
     finally:
         missing = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
         with contextlib.suppress(*missing), _emptying().transaction():
-            _emptying().execute(f"DELETE FROM {name}.job; DELETE FROM {name}.execution")
+            tables = ("job", "execution", "worker")
+            _emptying().execute("; ".join(f"DELETE FROM {name}.{table}" for table in tables))
         _free.append(name)
 
 

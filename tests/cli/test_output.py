@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sched_cli.output import Cell, Column, json_text, layout, printable
-from sched_core import Cron, Interval, JobEvent, Once, Scheduler
+from sched_cli.text import policy_text
+from sched_core import CatchUp, Cron, Drop, Interval, JobEvent, Once, Policy, Retry, Scheduler
 from sched_sql import SqlBackend
 
 EVIL = "\x1b]0;title\x07\x1b[2J\x9b31m\u202eevil\u2028\u2067\x7f\r\n"
@@ -304,4 +305,18 @@ def test_the_time_of_an_overflow_is_no_error() -> None:
     assert local(last, utc=False, tz="Pacific/Kiritimati") == "9999-12-31 23:59:59Z"
     assert (
         local(datetime.min.replace(tzinfo=UTC) + timedelta(1), utc=True) == "0001-01-02 00:00:00Z"
+    )
+
+
+def test_a_policy_says_what_it_has_beyond_the_default() -> None:
+    five, hour = timedelta(seconds=5), timedelta(hours=1)
+    assert policy_text(Policy()) == ""
+    assert policy_text(Policy(misfire=CatchUp(), overdue=hour)) == "misfire=CatchUp(), overdue=1h"
+    drops = Policy(misfire=Drop(five), keep_finished=None, retry=Retry(3, 2 * hour))
+    assert policy_text(drops) == (
+        "misfire=Drop(grace=5s), retry=Retry(attempts=3, backoff=2h), keep_finished=None"
+    )
+    listed = Retry(delays=(five, hour), never=(ValueError, "httpx.InvalidURL"))
+    assert policy_text(Policy(retry=listed)) == (
+        "retry=Retry(delays=[5s, 1h], never=[ValueError, httpx.InvalidURL])"
     )

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.core.running import executions_of, run, running, seconds, until
+from tests.core.test_store_failures import Transactional
 
 from sched_core import (
     BackendUnavailable,
@@ -327,6 +328,29 @@ def test_one_text_that_is_too_long_keeps_both_ends() -> None:
     assert len(log.encode()) <= LONGEST_LOG
     assert "begins é" in log
     assert log.endswith("é ends")
+
+
+def test_a_handlers_transaction_has_what_was_told_before_it_was_left(loop: str) -> None:
+    async def handler(event: JobEvent) -> None:
+        event.log("before")
+        async with event.transaction():
+            event.log("inside")
+            event.progress(1, 1)
+        event.log("after")
+        event.progress(9)
+
+    async def main() -> None:
+        backend = Transactional(commits=True)
+        backend.unanswered = 0
+        async with running(backend, handler) as scheduler:
+            await scheduler.submit_job("a", Once(EPOCH), metadata={"of": "then"})
+            (execution,) = await until(lambda: executions_of(scheduler))
+        assert execution.status is Status.SUCCEEDED
+        assert (execution.log, execution.metadata) == ("before\ninside", {"of": "then"})
+        assert execution.progress is not None
+        assert execution.progress.done == 1
+
+    run(loop, main)
 
 
 # -- progress

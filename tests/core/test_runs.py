@@ -22,16 +22,8 @@ from sched_core import (
     Status,
 )
 from sched_core._model.claim import SUCCESS, Decision, Ended, Start
-from sched_core._runtime.runs import (
-    TABLE,
-    Phase,
-    Postponed,
-    Run,
-    Step,
-    WorkerTask,
-    cancelled_outcome,
-    failure,
-)
+from sched_core._runtime.outcomes import Postponed, cancelled_outcome, failure
+from sched_core._runtime.runs import TABLE, Phase, Run, Step, WorkerTask
 
 NOW = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
 

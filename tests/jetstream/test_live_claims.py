@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 from attrs import evolve
 
-from sched_core import Claim, Hold, Interval, Job, JobSpec, Pending, Standing
-from sched_core.row import current, held
+from sched_core import Claim, Hold, Interval, Job, JobSpec, Pending, Room, Standing
+from sched_core.row import Filling, current, held
 from sched_jetstream._model.protocol import StoredRecord
 from sched_jetstream._model.record import record_of, with_claim
 from sched_jetstream._runtime.live_claims import LiveClaims
@@ -87,8 +87,8 @@ def test_what_was_decided_late_is_taken_once_or_withdrawn() -> None:
     live = LiveClaims("one")
     claims = [claimed(token)[0] for token in (1, 2, 3)]
     live.decided_late += claims
-    assert live.take_late(1) == claims[:1]
+    assert live.take_late(Filling(Room(1))) == claims[:1]
     assert live.withdraw_late(claims[0]) == []
     assert live.withdraw_late(claims[1]) == claims[1:2]
-    assert live.take_late(10) == claims[2:]
+    assert live.take_late(Filling(Room(10))) == claims[2:]
     assert live.decided_late == []

@@ -379,7 +379,7 @@ def test_where_no_older_worker_runs_anything_their_consumer_goes(tmp_path: Path)
             await store.open(FakeClock(NOW + 2 * LEASE), worker="new")
             await store.close()
             names = [info.name for info in await js.consumers_info("KV_jobs")]
-            assert names == ["workers-default"]
+            assert names == ["workers-all"]
 
     with running(tmp_path) as server:
         asyncio.run(main(server.url))

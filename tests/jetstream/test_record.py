@@ -22,6 +22,7 @@ from sched_core import (
     Pause,
     Pending,
     Policy,
+    Progress,
     Standing,
     Status,
     Undecodable,
@@ -62,12 +63,18 @@ pendings = st.builds(
     st.none() | moments,
     st.none() | strategies.metadata(),
 )
+amounts = st.floats(allow_nan=False, allow_infinity=False) | st.integers(0, 2**53)
+progresses = st.builds(
+    Progress, amounts, st.none() | amounts, st.none() | st.text(max_size=9), st.none() | moments
+)
 
 
 @st.composite
 def records(draw: Any) -> Record:
     job: Job = draw(strategies.jobs())
     job = evolve(job, revision=draw(st.integers(1, 2**60)), held=None, held_at=None)
+    spec = evolve(job.spec, queue=draw(st.sampled_from(("default", "bulk", "häufig"))))
+    job = evolve(job, spec=spec)
     return Record(
         job.id,
         job,
@@ -89,7 +96,9 @@ def holds(draw: Any, job: Job) -> Hold:
     token, worker = draw(st.integers(0, 2**63)), draw(st.text(max_size=40))
     at, renewed, until = draw(moments), draw(moments), draw(moments)
     alone = draw(st.none() | moments)
-    return Hold(job.id, uid, token, worker, at, renewed, until, one, keep, alone)
+    queue = draw(st.sampled_from((job.spec.queue, "default", "another")))
+    progress = draw(st.none() | progresses)
+    return Hold(job.id, uid, token, worker, at, renewed, until, one, keep, alone, queue, progress)
 
 
 ONE = {"n": 1, "at": "2031-01-01T00:00:00Z"}
@@ -128,6 +137,13 @@ def text_of(record: Record) -> bytes | None:
         {"hold": HOLD | {"was": {"uid": "u", "keep": None}}},
         {"hold": HOLD | {"mood": "a field of the next version"}},
         {"hold": "a worker"},
+        {"hold": HOLD | {"queue": None}},
+        {"hold": HOLD | {"progress": {"done": True}}},
+        {"hold": HOLD | {"progress": {"done": 1, "of": "many"}}},
+        {"hold": HOLD | {"progress": {"of": 1}}},
+        {"queue": None},
+        {"queue": "*"},
+        {"queue": ""},
         {"ended": [1]},
         {"doubtful": None},
         {"doubtful": -1},
@@ -196,6 +212,16 @@ def test_a_revision_that_was_left_open_is_the_sequence() -> None:
     assert isinstance(found, Record)
     assert found.job is not None
     assert found.job.revision == 42
+
+
+def test_what_is_as_ever_costs_nothing_and_stays_readable_by_older_versions() -> None:
+    job = Job(JobSpec("a", Once(NOW), queue="bulk"), "uid", False, NOW, standing())
+    hold = held(job, current(job.standing), 5, "w", NOW, LEASE)
+    body = encode(Record("a", job, definition_of(job.spec), hold))
+    assert body.count(b'"queue"') == 1, "the hold repeats what the job says"
+    job = evolve(job, spec=evolve(job.spec, queue="default"))
+    hold = evolve(hold, queue="default")
+    assert b"queue" not in encode(Record("a", job, definition_of(job.spec), hold))
 
 
 def test_a_newer_format_is_shown_with_its_header_and_bytes() -> None:
@@ -289,6 +315,8 @@ ALL: dict[type, dict[str, Any]] = {
         "pending": Pending(7, NOW, NOW),
         "keep": LEASE,
         "alone_at": NOW,
+        "queue": "bulk",
+        "progress": Progress(1.5, 2.0, "halfway", NOW),
         "cancel": CancelMark(7, "why", "who"),
     },
 }
@@ -301,9 +329,8 @@ def test_every_field_is_kept(kind: type) -> None:
     whole = kind(**ALL[kind])
     assert {each.name for each in fields(kind)} == set(ALL[kind]), "a field is not kept"
     assert not [each for each in fields(kind) if getattr(whole, each.name) == each.default]
-    assert [len(fields(part)) for part in (Pause, Gap, CancelMark)] == [5, 2, 3], (
-        "a field is not kept"
-    )
+    parts = [len(fields(part)) for part in (Pause, Gap, CancelMark, Progress)]
+    assert parts == [5, 2, 3, 4], "a field is not kept"
     if isinstance(whole, Pending):
         assert decode_pending(json.loads(json.dumps(encode_pending(whole)))) == whole
     elif isinstance(whole, Standing):

@@ -25,7 +25,9 @@ from sched_jetstream import JetStreamBackend, NatsRefused
 from sched_jetstream._store import dialer
 from sched_jetstream.errors import PermissionDenied
 
-RIGHTS = ("$KV.jobs.>", "sched.jobs.>", "$JS.ACK.KV_jobs.>", "$JS.API.>")
+SIGNALS = "sched.jobs-signals.>"
+RIGHTS = ("$KV.jobs.>", "sched.jobs.>", "$JS.ACK.KV_jobs.>", "$JS.API.>", SIGNALS)
+HEARS = ("_INBOX.>", SIGNALS)
 """What the page on operations lists, for the default names."""
 NARROW = (
     "accounts { A: { jetstream: { max_streams: 1 }, users: [ { user: app, password: right } ] } }"
@@ -57,11 +59,12 @@ def refused(url: Any, words: str, **settings: Any) -> None:
         error = error.__cause__
 
 
-def users(*rights: str, password: str = "right", hears: str = "_INBOX.>") -> str:
+def users(*rights: str, password: str = "right", hears: Sequence[str] = HEARS) -> str:
     allowed = ", ".join(f'"{each}"' for each in rights)
+    heard = ", ".join(f'"{each}"' for each in hears)
     return (
         f'authorization {{ users: [ {{ user: app, password: "{password}", permissions: {{ '
-        f'publish: {{ allow: [{allowed}] }}, subscribe: {{ allow: ["{hears}"] }} }} }} ] }}'
+        f"publish: {{ allow: [{allowed}] }}, subscribe: {{ allow: [{heard}] }} }} }} ] }}"
     )
 
 
@@ -300,28 +303,35 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 LOGIN = {"user": "app", "password": "right"}
 
 
-@pytest.mark.parametrize("missing", [*RIGHTS, "_INBOX.>", "sched.jobs.lock.>"])
+def without(missing: str) -> tuple[list[str], list[str]]:
+    """Return the rights to publish and to subscribe, without ``right`` or ``hear right``."""
+    publishes = [each for each in RIGHTS if each != missing]
+    return publishes, [each for each in HEARS if f"hear {each}" != missing]
+
+
+NOT_HEARD = [f"hear {each}" for each in HEARS]
+
+
+@pytest.mark.parametrize("missing", [*RIGHTS, *NOT_HEARD, "sched.jobs.lock.>"])
 def test_a_permission_that_is_missing_is_named_when_opening(tmp_path: Path, missing: str) -> None:
-    rights = [each for each in RIGHTS if each != missing]
+    rights, hears = without(missing)
     if missing == "sched.jobs.lock.>":
         rights = [*RIGHTS[:1], *RIGHTS[2:], *(f"sched.jobs.{each}.>" for each in ("fire", "run"))]
         rights += ["sched.jobs.sched.>", "sched.jobs.def.>", "sched.jobs.check.>"]
-    hears = "nothing" if missing == "_INBOX.>" else "_INBOX.>"
     with running(tmp_path, config=users(*rights, hears=hears)) as server:
-        subject = missing.removesuffix("KV_jobs.>").removesuffix(">")
-        verb = "subscribe" if missing == "_INBOX.>" else "publish"
+        subject = missing.removeprefix("hear ").removesuffix("KV_jobs.>").removesuffix(">")
+        verb = "subscribe" if missing in NOT_HEARD else "publish"
         told = f"denies this user the permission to {verb} to {subject}"
         refused(server.url, told.replace("$", r"\$"), nats=LOGIN)
 
 
-@pytest.mark.parametrize("missing", [*RIGHTS, "_INBOX.>", "password"])
+@pytest.mark.parametrize("missing", [*RIGHTS, *NOT_HEARD, "password"])
 def test_what_is_taken_away_while_it_runs_turns_health_red_and_is_got_over(
     node: Server, missing: str
 ) -> None:
-    rights = [each for each in RIGHTS if each != missing]
+    rights, hears = without(missing)
     password = "rotated" if missing == "password" else "right"
-    hears = "nothing" if missing == "_INBOX.>" else "_INBOX.>"
-    subject = missing.removesuffix(".>")
+    subject = missing.removeprefix("hear ").removesuffix(".>")
     told = "refused the credentials" if missing == "password" else subject
     current = ["right"]
     ran: list[str] = []
@@ -331,7 +341,7 @@ def test_what_is_taken_away_while_it_runs_turns_health_red_and_is_got_over(
 
     async def main() -> None:
         login = {"user": "app", "password": lambda: current[0]}
-        name = f"{missing}-{datetime.now(UTC):%H%M%S%f}"
+        name = f"{missing.replace(' ', '-')}-{datetime.now(UTC):%H%M%S%f}"
         store = backend(node.url, nats=login)
         async with Scheduler(store, handler=lambda event: ran.append(event.id)) as scheduler:
             running = asyncio.create_task(scheduler.run_forever(signals=False))

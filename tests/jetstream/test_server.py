@@ -48,7 +48,7 @@ from sched_jetstream import (
     StreamLost,
     StreamUnsuitable,
 )
-from sched_jetstream._runtime.hints import Hints
+from sched_jetstream._runtime.sources import Source
 from sched_jetstream._store.provision import check_version
 from sched_jetstream._store.reader import Reader
 
@@ -399,7 +399,7 @@ def test_a_deleted_consumer_is_made_again_and_replays_nothing() -> None:
                 await scheduler.submit_job(f"a{n}", soon())
             await until(lambda: len(ran) == 20, within=20)
             for _ in range(2):
-                await js.delete_consumer(STREAM, "workers-default")
+                await js.delete_consumer(STREAM, "workers-all")
                 await asyncio.sleep(0.2)
             await scheduler.submit_job("after", soon())
             await until(lambda: len(ran) == 21, within=20)
@@ -531,10 +531,10 @@ def test_a_restarted_server_needs_no_restart_of_the_process(tmp_path: Path) -> N
 
 def test_a_refusal_that_passes_is_got_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """No call asks for hints while the backend is red, so the backend has to look."""
-    asked = Hints.pull
+    asked = Source.pull
     refused = False
 
-    async def ask(self: Hints, most: int, *, wait: float = 0.0) -> None:
+    async def ask(self: Source, most: int, *, wait: float = 0.0) -> None:
         if refused:
             raise BackendError("planted: insufficient resources")
         await asked(self, most, wait=wait)
@@ -558,17 +558,17 @@ def test_a_refusal_that_passes_is_got_over(monkeypatch: pytest.MonkeyPatch) -> N
                 while not (await scheduler.health()).healthy:
                     await asyncio.sleep(0.05)
 
-    monkeypatch.setattr(Hints, "pull", ask)
+    monkeypatch.setattr(Source, "pull", ask)
     asyncio.run(main())
 
 
 def test_a_fault_in_a_task_of_the_backend_is_told_and_jobs_go_on(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = Hints.pull
+    asked = Source.pull
     faults = iter([KeyError("planted")])
 
-    async def ask(self: Hints, most: int, *, wait: float = 0.0) -> None:
+    async def ask(self: Source, most: int, *, wait: float = 0.0) -> None:
         if wait and (fault := next(faults, None)):
             raise fault
         await asked(self, most, wait=wait)
@@ -584,7 +584,7 @@ def test_a_fault_in_a_task_of_the_backend_is_told_and_jobs_go_on(
             async with asyncio.timeout(10):
                 await ran.wait()
 
-    monkeypatch.setattr(Hints, "pull", ask)
+    monkeypatch.setattr(Source, "pull", ask)
     with caplog.at_level(logging.ERROR, logger="sched_jetstream"):
         asyncio.run(main())
     assert "planted" in caplog.text

@@ -69,5 +69,5 @@ def test_subjects_of_one_deployment() -> None:
     assert names.record_token(names.record("a")) == "a"
     assert names.fire_token(names.fire("a")) == names.fire_token(names.fire("a", "bulk")) == "a"
     assert names.fire_token("sched.jobs.fire.a") == "a", "as older versions armed it"
-    assert [names.consumer(), names.consumer("bulk")] == ["workers-default", "workers-bulk"]
+    assert [names.consumer(), names.consumer("bulk")] == ["workers-all", "workers-queue-bulk"]
     assert names.stream == "KV_jobs"

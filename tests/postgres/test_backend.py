@@ -279,8 +279,7 @@ def test_writes_are_durable_where_the_roles_default_is_not(here: Place) -> None:
         for lane in backend._table._lanes.values():
             lane._connected().execute("SET synchronous_commit = off")
         settling = backend._table._settler
-        for name in ("_runs", "_rows"):
-            statement = getattr(settling, name)
+        for statement in (*settling._runs.values(), settling._rows):
             assert "set_config('synchronous_commit', 'on', true)" in statement
         definitions = backend._table._definitions
         assert "set_config('synchronous_commit', 'on', true)" in definitions._add_one

@@ -22,8 +22,8 @@ from sched_core import (
 )
 from sched_core.clock import StoreClock, boot_seconds
 from sched_core.testing import history
-from sched_sql.postgres.claims import BEGINNING, ClaimResult, DueProbe
 from sched_sql.postgres.due_index import DueIndex
+from sched_sql.postgres.parts import BEGINNING, ClaimResult, DueProbe
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SECOND = 1_000_000

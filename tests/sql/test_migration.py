@@ -244,7 +244,7 @@ def test_it_waits_for_workers_that_hold_claims_and_names_them(path: Path) -> Non
 
     anyio.run(refused)
     with closing(sqlite3.connect(path)) as connection:
-        assert version_of(connection, "") == (1, 3)
+        assert version_of(connection, "") == (1, 4)
         assert connection.execute("SELECT count(*) FROM sched_ledger").fetchone() == (13,)
     ending = threading.Timer(0.3, old.leave)
     ending.start()
@@ -275,13 +275,13 @@ def test_who_only_looks_changes_nothing(path: Path) -> None:
 
     async def refused() -> None:
         backend = SqlBackend(path, create=False)
-        with pytest.raises(BackendError, match="its schema 1 is older than 3") as caught:
+        with pytest.raises(BackendError, match="its schema 1 is older than 4") as caught:
             await backend.open(FakeClock(MADE), worker="new-1")
         assert not isinstance(caught.value, StoreNotFound)
 
     anyio.run(refused)
     with closing(sqlite3.connect(path)) as connection:
-        assert version_of(connection, "") == (1, 3)
+        assert version_of(connection, "") == (1, 4)
     assert len(path.read_bytes()) == len(before)
 
 
@@ -294,7 +294,7 @@ def test_old_code_refuses_the_new_schema(path: Path, monkeypatch: pytest.MonkeyP
         # What revision 1996364 does first of all, with the one migration that it has.
         monkeypatch.setattr("sched_sql.sqlite.schema._MIGRATIONS", path.parent)
         (path.parent / "0001_first.sql").touch()
-        with pytest.raises(SchemaTooNew, match="schema 3 was written by a newer sched-sql"):
+        with pytest.raises(SchemaTooNew, match="schema 4 was written by a newer sched-sql"):
             version_of(connection, "jobs.db")
 
 

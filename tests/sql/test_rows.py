@@ -23,6 +23,7 @@ from sched_core import (
     Kind,
     Pause,
     Pending,
+    Progress,
     Settlement,
     Standing,
     Status,
@@ -59,6 +60,7 @@ OTHER: dict[str, Any] = {
     "Status": Status.FAILED,
     "bool": True,
     "timedelta | None": timedelta(days=400_000),
+    "Progress | None": Progress(1, 2.5, 'x"é', LATER),
 }
 """Another value than there is, by the annotation of the field: a new one is missing here."""
 
@@ -112,6 +114,7 @@ def test_every_field_of_a_hold_that_an_edit_leaves(name: str) -> None:
         micros(hold.expires_at),
         None if hold.alone_at is None else micros(hold.alone_at),
         holds.held_text(hold),
+        holds.progress_text(hold.progress),
     )
     assert holds.read_hold(columns, None) == hold
 

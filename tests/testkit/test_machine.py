@@ -40,7 +40,7 @@ from sched_core._runtime.leases import Deadlines
 from sched_core._runtime.threads import HandlerThread
 from sched_testkit._histories import driver as drivers
 from sched_testkit._histories.driver import Driver
-from sched_testkit._histories.handlers import HandlerAction
+from sched_testkit._histories.handlers import HandlerAction, Planned
 from sched_testkit._histories.machine import run_histories
 from sched_testkit._oracle.violation import Violation
 
@@ -109,6 +109,14 @@ def removals_write_nothing(job: Job, **options: Any) -> tuple[()]:
 
 def retries_do_not_wait(*arguments: Any) -> timedelta:
     return timedelta(0)
+
+
+def types_of_errors_do_not_matter(*arguments: Any) -> bool:
+    return True
+
+
+def no_error_is_retried(*arguments: Any) -> bool:
+    return False
 
 
 def the_lost_do_not_wait(job: Job, hold: Any, *, now: Any) -> Any:
@@ -291,6 +299,20 @@ async def a_failure(driver: Driver) -> None:
     await driver.run(0, [HandlerAction("nothing", ends="fails")])
 
 
+async def a_failure_after_which_no_attempt_follows(driver: Driver) -> None:
+    policy = Policy(retry=Retry(3, seconds(20), never=(Planned,)))
+    await driver.commands.submit(0, evolve(MINUTELY, policy=policy), declared=False)
+    await driver.stage.advance(seconds(60))
+    await driver.run(0, [HandlerAction("nothing", fails=True)])
+
+
+async def a_failure_of_the_only_type(driver: Driver) -> None:
+    policy = Policy(retry=Retry(delays=(seconds(20), seconds(5)), only=(Planned,)))
+    await driver.commands.submit(0, evolve(MINUTELY, policy=policy), declared=False)
+    await driver.stage.advance(seconds(60))
+    await driver.run(0, [HandlerAction("nothing", fails=True)])
+
+
 async def a_crash(driver: Driver) -> None:
     await driver.commands.submit(0, MINUTELY, declared=False)
     await driver.stage.advance(seconds(60))
@@ -437,6 +459,21 @@ async def a_backfill(driver: Driver) -> None:
         (define, "redefine", edits_move_the_schedule, an_edit_of_metadata, "moved its standing"),
         (define, "final_executions", removals_write_nothing, a_removal_of_what_is_due, "0 own"),
         (finish, "backoff", retries_do_not_wait, a_failure, "before its retry was due"),
+        (finish, "backoff", retries_do_not_wait, a_failure_of_the_only_type, "before its retry"),
+        (
+            finish,
+            "retried",
+            types_of_errors_do_not_matter,
+            a_failure_after_which_no_attempt_follows,
+            "failure 1 of 0 must be the last",
+        ),
+        (
+            finish,
+            "retried",
+            no_error_is_retried,
+            a_failure_of_the_only_type,
+            "failure 1 of 3 must not be the last",
+        ),
         (row, "lapse", the_lost_do_not_wait, a_crash, "starts at once after a lost claim"),
         (
             row.Row,

@@ -22,6 +22,7 @@ SENTENCES: dict[tuple[str, str], list[str] | str] = {
     (where, sentence): laws for where, found in TABLE.items() for sentence, laws in found.items()
 }
 NAMES = {law.name for law in LAWS} | {law.name for law in GENERATED_LAWS}
+VALUES = (ports.Page, ports.JobQuery, ports.ExecutionQuery, ports.ClaimQuery, ports.Followed)
 HEADING = re.compile(r"^(Args|Attributes|Raises|Returns):$")
 END = re.compile(r"(?<=\.)\s+(?=[A-Z`])")
 
@@ -49,7 +50,7 @@ def sentences(text: str) -> list[str]:
 def documented() -> Iterator[tuple[str, str]]:
     """Return the place of each sentence of the port, and the sentence."""
     protocols = (ports.JobStore, ports.Backend, ports.Probed, ports.Transactional)
-    for kind in (ports.Page, ports.JobQuery, ports.ExecutionQuery, *protocols):
+    for kind in (*VALUES, *protocols):
         yield from ((kind.__name__, each) for each in sentences(kind.__doc__ or ""))
     for protocol in protocols:
         for name, method in vars(protocol).items():

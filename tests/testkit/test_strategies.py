@@ -11,7 +11,18 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from sched_core import Execution, Gap, Job, JobSpec, Pause, Pending, Policy, Retry, Standing
+from sched_core import (
+    Execution,
+    Gap,
+    Job,
+    JobSpec,
+    Pause,
+    Pending,
+    Policy,
+    Progress,
+    Retry,
+    Standing,
+)
 from sched_testkit import strategies
 from sched_testkit._suite.bench import START
 from sched_testkit.laws.definitions import every_field
@@ -61,7 +72,7 @@ def test_strategies_vary_every_field() -> None:
                 seen[type(each), field.name].add(repr(getattr(each, field.name)))
 
     collect()
-    kinds = (Job, JobSpec, Policy, Retry, Standing, Pending, Pause, Gap, Execution)
+    kinds = (Job, JobSpec, Policy, Retry, Standing, Pending, Pause, Gap, Execution, Progress)
     wanted = {(kind, field.name) for kind in kinds for field in attrs.fields(kind)}
     varied = {where for where, values in seen.items() if len(values) > 1}
     assert wanted - varied == GIVEN_BY_BACKENDS

@@ -21,6 +21,7 @@ from sched_core import row as core_row
 from sched_core._rules import hold as hold_rules
 from sched_core.row import History, is_held_by
 from sched_sql import DatabaseBackend, SqlBackend
+from sched_sql._shared.lanes import Lanes
 from sched_sql._shared.moments import micros
 from sched_sql._shared.table import ClaimBatch, Now
 from sched_sql.postgres import claims as postgres_claims
@@ -156,11 +157,12 @@ def claim_by_what_was_read(inside: SqliteTable) -> None:
 
     def claim(batch: ClaimBatch, lease: timedelta, now: Now) -> None:
         at = now()
-        rows = real._due(at, batch.limit)
+        lanes = Lanes(batch.room)
+        rows = real._due.rows(lanes, micros(at))
         time.sleep(GAP)
         with inside._database.write(durable=False) as serial:
             real._lapse(batch.lapsed, at, serial)
-            real._take(rows, batch.claims, at, at + lease, serial)
+            real._take(rows, lanes, batch.claims, at, at + lease, serial)
 
     inside._claims.claim = claim  # type: ignore[method-assign]
 
@@ -169,8 +171,8 @@ def tokens_of_each_process(inside: SqliteTable) -> None:
     """They grow in each process, and no process asks the store for them."""
     counter, take = Serial(time.monotonic_ns() % 1000), inside._claims._take
 
-    def own(rows: Any, claims: Any, at: Any, until: Any, serial: Serial) -> None:
-        take(rows, claims, at, until, counter)
+    def own(rows: Any, lanes: Any, claims: Any, at: Any, until: Any, serial: Serial) -> bool:
+        return take(rows, lanes, claims, at, until, counter)
 
     inside._claims._take = own  # type: ignore[assignment,method-assign]
 

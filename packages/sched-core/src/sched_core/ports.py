@@ -371,8 +371,9 @@ class Backend(JobStore, Protocol):
     async def wait_cancelled(self) -> bool:
         """Return when a claim of this worker may be marked to be cancelled.
 
-        True: ask :meth:`renew`, which tells. False: ``MAX_POLL`` has passed, or the store cannot
-        wake; the next renewal tells.
+        True: ask :meth:`renew`, which tells. False: ``MAX_POLL`` has passed; the next renewal
+        tells. A store that cannot wake waits all the same: callers ask again at once. A mark that
+        was made before the call ends it, too, unless a call before has told of it.
         """
         ...
 
@@ -385,11 +386,11 @@ class Backend(JobStore, Protocol):
         too. Then it claims: a job is due from its ``due_at`` on, unless a claim holds it. Claims
         come in the order of ``due_at``. Of the queues that ``room.queues`` names, it claims the
         oldest of each, up to the queue's number; of other queues nothing. Ids that ``room.accepts``
-        refuses are passed over and left to other workers, and jobs behind them are claimed. A store
-        that fetches ahead may hand out what it has fetched before what was released only now.
-        Records that cannot be read are passed over. A cancelled call leaves nothing claimed. A call
-        that waited for more than a tenth of a lease may claim nothing: the caller should renew its
-        claims first, or this call would end them.
+        refuses are passed over and left to other workers, and jobs behind them are claimed. What it
+        raises comes out, and nothing is claimed. A store that fetches ahead may hand out what it
+        has fetched before what was released only now. Records that cannot be read are passed over.
+        A cancelled call leaves nothing claimed. A call that waited for more than a tenth of a lease
+        may claim nothing: the caller should renew its claims first, or this call would end them.
         """
         ...
 

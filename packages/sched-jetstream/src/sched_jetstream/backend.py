@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,21 +11,37 @@ import anyio
 import anyio.lowlevel
 from nats.aio.client import Client
 
-from sched_core import Claim, Claimed, Execution, Job, Renewal, Room, Settled, Settlement
+from sched_core import (
+    Claim,
+    Claimed,
+    CountQuery,
+    Counts,
+    Execution,
+    Hold,
+    Job,
+    Renewal,
+    Room,
+    Settled,
+    Settlement,
+    WorkerState,
+)
 from sched_core._support.logger import Logger
 from sched_core._support.redaction import shown_address
 from sched_core.affinity import Affinity
-from sched_core.clock import Clock
+from sched_core.clock import Clock, monotonic_seconds
 from sched_core.errors import BackendError, InvalidDefinition
 from sched_core.ports import (
     MAX_POLL,
     Capabilities,
+    ClaimQuery,
     ExecutionQuery,
+    Followed,
     JobQuery,
     Page,
     Undecodable,
     UndecodableExecution,
 )
+from sched_core.row import Tally
 from sched_jetstream._model.layout import TTL, AtomicWrite, Message
 from sched_jetstream._model.subjects import token_of
 from sched_jetstream._runtime.session import Session
@@ -40,13 +56,12 @@ logger = Logger("sched_jetstream")
 
 BULK = 300
 """Most jobs in one add: three messages each fit into one atomic batch."""
-HINTS_AHEAD = 900
-"""Hints that a waiting replica may have beyond what it can run at once: they come ahead of their
-moment, and quick handlers are done with many before the last of them is due."""
-
 
 INSPECTION_TIMEOUT = timedelta(seconds=5)
 """How long a command that only looks at a store tries to reach it: a person waits."""
+
+COUNTS_FOR = 2.0
+"""Seconds for which a count reads what it does not know yet; the next one goes on from there."""
 
 
 class JetStreamBackend:
@@ -228,27 +243,32 @@ class JetStreamBackend:
         clock, hints, alarm = session.clock, session.hints, session.alarm
         last = clock.now() + MAX_POLL
         # In real time, too: the clock may be set back, and a fake one may not move.
-        with anyio.move_on_after(MAX_POLL.total_seconds()), hints.wanted(room.limit + HINTS_AHEAD):
+        with anyio.move_on_after(MAX_POLL.total_seconds()), hints.wanted(room):
             while session is self._session:
                 seen = alarm.count
                 if hints.failure is not None:
                     raise hints.failure
                 await session.find_due()
-                hints.look()
-                now, earliest = clock.now(), hints.earliest()
+                hints.look(room)
+                await hints.read_offers(room)
+                now, earliest = clock.now(), hints.earliest(room)
                 last = min(last, now + MAX_POLL)  # the clock may have been set back
                 if (
-                    session.live.decided_late
+                    session.live.has_late(room)
                     or now >= last
                     or (earliest is not None and earliest <= now)
                 ):
                     return
                 await alarm.sleep(clock, last if earliest is None else min(earliest, last), seen)
 
+    async def wait_cancelled(self) -> bool:
+        session = self._opened()
+        return await session.cancels.wait(session.clock)
+
     async def claim_due(self, room: Room) -> Claimed:
         asked_at = self._opened().clock.now()
         session = await self._calm()
-        claiming = session.background.spawn(session.claims.due(room.limit, asked_at=asked_at))
+        claiming = session.background.spawn(session.claims.due(room, asked_at=asked_at))
         try:
             await asyncio.wait([claiming])
             await anyio.lowlevel.checkpoint_if_cancelled()
@@ -283,9 +303,44 @@ class JetStreamBackend:
     ) -> Page[Execution | UndecodableExecution]:
         return await (await self._calm()).history.page(query, after, limit)
 
+    async def execution(self, execution_id: str) -> Execution | UndecodableExecution | None:
+        return await (await self._calm()).lookup.execution(execution_id)
+
+    async def recent(
+        self, job_ids: Sequence[str], *, limit: int
+    ) -> Mapping[str, Sequence[Execution | UndecodableExecution]]:
+        return await (await self._calm()).lookup.recent(job_ids, limit)
+
+    async def follow(self, after: str | None, *, limit: int) -> Followed:
+        return await (await self._calm()).following.part(after, limit)
+
+    # -- what is going on
+
+    async def claims(self, query: ClaimQuery, *, after: str | None, limit: int) -> Page[Hold]:
+        return await (await self._calm()).held.page(query, after, limit)
+
+    async def counts(self, query: CountQuery) -> Counts:
+        session = await self._calm()
+        async with session.counting:
+            tally = Tally(query, session.clock.now())
+            until = monotonic_seconds() + COUNTS_FOR
+            jobs = await session.job_index.count(tally, until)
+            until = max(until, monotonic_seconds() + COUNTS_FOR / 2)
+            executions = await session.history_index.count(tally, until)
+        return tally.counts(complete=jobs and executions)
+
+    async def report(self, state: WorkerState) -> None:
+        await self._opened().reports.store(state)
+
+    async def workers(self) -> Sequence[WorkerState]:
+        return await self._opened().reports.all()
+
+    # -- retention
+
     async def prune(self, before: datetime) -> int:
         session = await self._calm()
         now = session.clock.now()
+        await session.reports.prune(now)
         deleted = await session.timing.delete_expired(session.reconciler, session.records)
         return deleted + await session.history.prune(before, now)
 

@@ -10,7 +10,7 @@ import functools
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -21,8 +21,13 @@ from sched_core import (
     Capabilities,
     Claim,
     Claimed,
+    ClaimQuery,
+    CountQuery,
+    Counts,
     Execution,
     ExecutionQuery,
+    Followed,
+    Hold,
     Job,
     JobQuery,
     Page,
@@ -30,16 +35,18 @@ from sched_core import (
     Room,
     Settled,
     Settlement,
+    Status,
     Undecodable,
     UndecodableExecution,
+    WorkerState,
 )
 from sched_core._support.logger import Logger
 from sched_core.affinity import Affinity
-from sched_core.clock import Alarm, Clock, pause
+from sched_core.clock import Clock
 from sched_core.errors import BackendError, InvalidDefinition, SchedError
-from sched_core.ports import MAX_POLL
 from sched_sql._shared.table import ClaimBatch, Table
 from sched_sql._shared.threads import WIND_UP, CallThread, Lane, Soon, running_soon
+from sched_sql._shared.waking import Waking
 
 logger = Logger("sched_sql")
 T = TypeVar("T")
@@ -47,14 +54,11 @@ T = TypeVar("T")
 LEASE, TIMEOUT = timedelta(seconds=30), timedelta(seconds=10)
 """The defaults of both dialects."""
 
-LOOK_EVERY = 0.2
-"""Seconds between looks whether another process has written, where the database does not tell."""
-
 LINGER = 1.0
 """Seconds for which closing waits for calls that are under way, and then for those it cut off."""
 
 
-class DatabaseBackend:
+class DatabaseBackend(Waking):
     """Jobs in a database; :class:`~sched_sql.SqliteBackend`, :class:`~sched_sql.PostgresBackend`.
 
     Args:
@@ -65,16 +69,13 @@ class DatabaseBackend:
     _table: Table
 
     def __init__(self, table: Table, capabilities: Capabilities) -> None:
-        self._table = table
-        self._capabilities = capabilities
-        self._clock: Clock | None = None
+        super().__init__(table, capabilities)
         self._name = f"this {type(self).__name__}"
         self._affinity = Affinity(self._name)
         self._loop_thread = 0
         self._threads: dict[Lane, CallThread] | None = None
         self._soon: Soon | None = None
-        self._alarm = Alarm()
-        self._sleeps_until: datetime | None = None
+        self._has_reported = False
 
     def __str__(self) -> str:
         """Return which database this is, without user's password, for people."""
@@ -96,17 +97,6 @@ class DatabaseBackend:
 
     def _leave_loop(self) -> None:
         """Close what belongs to the event loop, before the table is closed."""
-
-    async def _before_wait(self) -> None:
-        """Do what is worth doing before the worker looks when the next job is due."""
-
-    async def _until_changed(self) -> None:
-        """Wait until another process may have written."""
-        await pause(LOOK_EVERY)
-
-    async def _has_changed(self) -> bool:
-        """Return whether there may be something new to claim."""
-        return await self._call(Lane.LISTEN, self._table.changed)
 
     # -- the threads
 
@@ -168,6 +158,7 @@ class DatabaseBackend:
         finally:
             self._clock = None
             self._alarm.nudge()
+            self._cancels.nudge()
         if failure is not None:
             raise failure
 
@@ -178,9 +169,14 @@ class DatabaseBackend:
             patience: Seconds for calls under way, then for closing, then for what was cut off.
         """
         closing = self._thread(Lane.CLOSE)
+        editing = self._thread(Lane.EDIT)
         threads, self._threads = set((self._threads or {}).values()), None
         with anyio.CancelScope(shield=True):
             idle = [thread.post(_nothing) for thread in threads]
+            if self._has_reported:
+                # No longer than for all else: who is killed leaves its report behind, too.
+                self._has_reported = False
+                idle.append(editing.post(self._withdraw))
             with anyio.move_on_after(patience):
                 for each in idle:
                     await each.ended.wait()
@@ -199,6 +195,13 @@ class DatabaseBackend:
         if not closed.ended.is_set():
             logger.warning("the store does not answer: it is left without being closed")
         return closed.error
+
+    def _withdraw(self) -> None:
+        """Delete what this worker has reported; from the lane's thread."""
+        try:
+            self._translated(self._table.withdraw, ())
+        except SchedError as error:
+            logger.info("the worker's report is left to be forgotten: %s", error)
 
     def forked(self) -> None:
         """Let go of the parent's locks; called in a forked child process."""
@@ -229,67 +232,24 @@ class DatabaseBackend:
     async def replace(self, job: Job, executions: Sequence[Execution] = ()) -> Job:
         replaced = await self._call(Lane.EDIT, self._table.replace, job, executions)
         self._nudge([replaced])
+        if replaced.held is not None and replaced.standing.is_marked(replaced.held):
+            self._marked()
         return replaced
 
     async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
         await self._call(Lane.EDIT, self._table.remove, job, executions)
+        if any(each.status is Status.CANCELLED for each in executions):
+            self._marked()
 
     async def jobs(
         self, query: JobQuery, *, after: str | None, limit: int
     ) -> Page[Job | Undecodable]:
         return await self._call(Lane.EDIT, self._table.jobs, query, after, limit)
 
-    # -- waking up
-
-    def _nudge(self, jobs: Sequence[Job]) -> None:
-        """Wake the sleeper if one of the jobs is due before the end of its sleep."""
-        until = self._sleeps_until
-        for job in jobs:
-            due_at = job.standing.due_at
-            if due_at is not None and (until is None or due_at < until):
-                self._alarm.nudge()
-                return
-
-    async def wait_due(self, room: Room) -> None:
-        now, clock = self._now(), self._clock
-        seen, horizon = self._alarm.count, now + MAX_POLL
-        await self._before_wait()
-        # Until the length of the sleep is known, every job that is written wakes the worker.
-        self._sleeps_until = None
-        earliest = await self._call(Lane.CLAIM, self._table.earliest, self._now, horizon)
-        until = horizon if earliest is None else min(earliest, horizon)
-        until = min(until, self._now() + MAX_POLL)  # the clock may have been set back
-        if clock is None or until <= now:
-            return
-        self._sleeps_until = until
-        failures: list[Exception] = []
-        try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._watch, until, failures)
-                await self._alarm.sleep(clock, until, seen)
-                tasks.cancel_scope.cancel()
-        finally:
-            self._sleeps_until = None
-        if failures:
-            raise failures[0]
-
-    async def _watch(self, until: datetime, failures: list[Exception]) -> None:
-        """Nudge when another process has written something that is due before the sleep ends."""
-        try:
-            while True:
-                await self._until_changed()
-                if await self._has_changed():
-                    earliest = await self._call(Lane.CLAIM, self._table.earliest, self._now, until)
-                    if earliest is not None and earliest < until:
-                        self._alarm.nudge()
-        except SchedError as error:
-            failures.append(error)  # as it is, not in the task group's ExceptionGroup
-            self._alarm.nudge()
-
     # -- claims
 
     async def claim_due(self, room: Room) -> Claimed:
-        batch, thread = ClaimBatch(room.limit, self._now()), self._thread(Lane.CLAIM)
+        batch, thread = ClaimBatch(room, self._now()), self._thread(Lane.CLAIM)
         arguments = (batch, self._now)
         try:
             await thread.call(functools.partial(self._translated, self._table.claim, arguments))
@@ -318,17 +278,6 @@ class DatabaseBackend:
         self._after(settlements)
         return settled
 
-    def _after(self, settlements: Sequence[Settlement]) -> None:
-        """Wake the sleeper if a settled job is due again before the end of its sleep."""
-        until = self._sleeps_until
-        for settlement in settlements:
-            standing = settlement.standing
-            # Where a settlement leaves the job alone, only the store knows when that is due.
-            due_at = until if standing is None else standing.due_at
-            if standing is None or (due_at is not None and (until is None or due_at < until)):
-                self._alarm.nudge()
-                break
-
     async def release(self, claims: Sequence[Claim]) -> None:
         await self._call(Lane.CLAIM, self._table.release, claims, self._now)
         self._alarm.nudge()
@@ -339,6 +288,32 @@ class DatabaseBackend:
         self, query: ExecutionQuery, *, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
         return await self._call(Lane.EDIT, self._table.executions, query, after, limit)
+
+    async def execution(self, execution_id: str) -> Execution | UndecodableExecution | None:
+        return await self._call(Lane.EDIT, self._table.execution, execution_id)
+
+    async def recent(
+        self, job_ids: Sequence[str], *, limit: int
+    ) -> Mapping[str, Sequence[Execution | UndecodableExecution]]:
+        return await self._call(Lane.EDIT, self._table.recent, job_ids, limit)
+
+    async def follow(self, after: str | None, *, limit: int) -> Followed:
+        return await self._call(Lane.EDIT, self._table.follow, after, limit, self._now)
+
+    # -- what is going on
+
+    async def claims(self, query: ClaimQuery, *, after: str | None, limit: int) -> Page[Hold]:
+        return await self._call(Lane.EDIT, self._table.claims, query, after, limit, self._now)
+
+    async def report(self, state: WorkerState) -> None:
+        self._has_reported = True
+        await self._call(Lane.EDIT, self._table.report, state)
+
+    async def workers(self) -> Sequence[WorkerState]:
+        return await self._call(Lane.EDIT, self._table.workers)
+
+    async def counts(self, query: CountQuery) -> Counts:
+        return await self._call(Lane.EDIT, self._table.counts, query, self._now)
 
     async def prune(self, before: datetime) -> int:
         deleted = 0

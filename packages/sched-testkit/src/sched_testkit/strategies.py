@@ -33,6 +33,7 @@ from sched_core import (
     Pause,
     Pending,
     Policy,
+    Progress,
     Retry,
     Schedule,
     Standing,
@@ -189,6 +190,27 @@ def specs() -> st.SearchStrategy[JobSpec]:
         metadata=metadata(),
         policy=st.just(Policy()) | policies(),
         group=st.none() | texts(),
+        queue=queues(),
+    )
+
+
+@cache
+def queues() -> st.SearchStrategy[str]:
+    """Names of queues: the default one, and any other."""
+    return st.just("default") | (texts() | texts(255)).filter(lambda name: name != "*")
+
+
+@cache
+def progresses() -> st.SearchStrategy[Progress]:
+    """Any progress that a handler may tell."""
+    amounts = st.integers(0, 2**53) | st.floats(0, allow_nan=False, allow_infinity=False)
+    sayable = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+    return st.builds(
+        Progress,
+        amounts,
+        st.none() | amounts,
+        st.none() | st.text(sayable, max_size=100),
+        st.none() | moments(),
     )
 
 
@@ -290,7 +312,7 @@ def jobs(draw: st.DrawFn) -> Job:
         draw(moments()),
         draw(standings()),
     )
-    return evolve(job, declared=draw(st.booleans()))
+    return evolve(job, declared=draw(st.booleans()), actor=draw(st.none() | texts(255)))
 
 
 @st.composite
@@ -319,6 +341,11 @@ def executions(draw: st.DrawFn) -> Execution:
         coalesced_until=draw(st.none() | moments()),
         snoozes=draw(st.integers(0, 1_000_000)),
         expires_at=draw(st.none() | moments()),
+        queue=draw(queues()),
+        traceback=draw(st.none() | st.text(sayable, min_size=1, max_size=500)),
+        log=draw(st.none() | st.text(sayable, max_size=500)),
+        progress=draw(st.none() | progresses()),
+        metadata=draw(st.none() | metadata().filter(bool)),
         actor=draw(st.none() | texts(255)),
         args=draw(arguments()),
     )

@@ -213,36 +213,53 @@ class Tally:
 
     def add_row(self, job: Job | None, hold: Hold | None) -> None:
         """Count a job, or the claim that a removed one has left."""
-        if job is not None:
-            self._jobs[job.state] += 1
         if hold is not None and hold.pending is not None:
-            self._running[hold.queue] += 1
-        due_at = None if job is None else job.standing.due_at
-        if job is None or hold is not None or due_at is None or due_at > self.now:
+            self.add_running(hold.queue)
+        if job is not None:
+            due_at = job.standing.due_at if hold is None else None
+            self.add_job(job.state, job.spec.queue, due_at)
+
+    def add_running(self, queue: str) -> None:
+        """Count a run that a worker has."""
+        self._running[queue] += 1
+
+    def add_job(self, state: State, queue: str, due_at: datetime | None) -> None:
+        """Count a job, as :meth:`add_row` does; no moment where a worker has it."""
+        self._jobs[state] += 1
+        if due_at is None or due_at > self.now:
             return
-        queue = job.spec.queue
         self._due[queue] += 1
         self._oldest[queue] = min(due_at, self._oldest.get(queue, due_at))
         self._overdue += self.now - due_at > self.query.overdue
 
     def add_execution(self, execution: Execution) -> None:
         """Count an execution, if it finished in the time that is asked for."""
-        at, until, by = execution.finished_at, self.query.until, self.query.by
+        self.add_finished(
+            execution.finished_at, execution.status, execution.job_id, execution.reason
+        )
+
+    def add_finished(
+        self, at: datetime, status: Status, job_id: str, reason: str | None, times: int = 1
+    ) -> None:
+        """Count executions that differ in nothing that is counted, as :meth:`add_execution` does.
+
+        Args:
+            at: When they finished.
+            status: Their status.
+            job_id: Their job, where they are counted by job.
+            reason: Their reason, or the kind of it, where they are counted by error.
+            times: How many there are.
+        """
+        until, by = self.query.until, self.query.by
         if at < self.query.since or (until is not None and at >= until):
             return
-        self._executions[execution.status] += 1
+        self._executions[status] += times
         if by is None:
             return
-        name = (
-            hour_of(at)
-            if by == "hour"
-            else execution.job_id
-            if by == "job"
-            else error_kind(execution.reason)
-        )
-        if by == "error" and execution.status is not Status.FAILED:
+        name = hour_of(at) if by == "hour" else job_id if by == "job" else error_kind(reason)
+        if by == "error" and status is not Status.FAILED:
             return
-        self._groups.setdefault(name, Counter())[execution.status] += 1
+        self._groups.setdefault(name, Counter())[status] += times
 
     def counts(self, *, complete: bool = True) -> Counts:
         """Return what was counted."""

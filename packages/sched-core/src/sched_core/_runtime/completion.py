@@ -18,7 +18,8 @@ from sched_core._rules.begin import begin
 from sched_core._rules.finish import LONGEST_WAIT, finish, postpone
 from sched_core._rules.standing import current
 from sched_core._runtime.in_flight import InFlight
-from sched_core._runtime.runs import Postponed, Run, Unknown
+from sched_core._runtime.outcomes import Postponed, Unknown
+from sched_core._runtime.runs import Run
 from sched_core._support.logger import Logger, from_user_code
 from sched_core.clock import backoff_pause, monotonic_seconds
 from sched_core.errors import BackendError, BackendUnavailable

@@ -11,7 +11,8 @@ import anyio.abc
 
 from sched_core._model.claim import Claim, Renewal
 from sched_core._runtime.in_flight import InFlight
-from sched_core._runtime.runs import CancelReason, Run
+from sched_core._runtime.outcomes import CancelReason
+from sched_core._runtime.runs import Run
 from sched_core._runtime.supervision import keep_up
 from sched_core._support.logger import Logger
 from sched_core.clock import LAST, Alarm, elapsed, instant_after, loop_seconds

@@ -29,19 +29,18 @@ from sched_core._runtime.completion import BATCH, SCHEDULE_ERROR_DELAY, Complete
 from sched_core._runtime.in_flight import InFlight
 from sched_core._runtime.lanes import Lanes
 from sched_core._runtime.leases import Deadlines, Leases
-from sched_core._runtime.pool import TaskPool
-from sched_core._runtime.quarantine import Quarantine
-from sched_core._runtime.runs import (
+from sched_core._runtime.outcomes import (
     CancelReason,
     Outcome,
     Postponed,
-    Run,
     Unknown,
-    WorkerTask,
     cancelled_outcome,
     failure,
     with_traceback,
 )
+from sched_core._runtime.pool import TaskPool
+from sched_core._runtime.quarantine import Quarantine
+from sched_core._runtime.runs import Run, WorkerTask
 from sched_core._runtime.supervision import asyncio_task, keep_up, uncancel
 from sched_core._runtime.transactions import HandlerTransactions
 from sched_core._runtime.unrouted import Unrouted

@@ -139,6 +139,9 @@ def build_write(
     keep = _still_armed(old, record)
     if not keep:
         generation, more = _arm(names, found.token, record, now, new_generation)
+        if record.hold is not None and old is not None and old.queue != record.queue:
+            # The hint that comes back when its worker dies is in a queue that nobody may serve.
+            more = [*more, Message(names.fire(found.token, record.queue), b"", {})]
         record = with_schedule(record, generation)
         if pending is not None:
             _cancel(headers, names.schedule(found.token, pending))
@@ -177,6 +180,8 @@ def _cancel(headers: dict[str, str], schedule: str) -> None:
 
 def _still_armed(old: Record | None, new: Record) -> bool:
     """Whether the hint or schedule that wakes a worker for the record is there already."""
+    if old is not None and old.queue != new.queue:
+        return False
     if new.hold is not None and new.job is not None:
         was = None if old is None or old.job is None else old.job.standing.due_at
         if old is not None and old.hold is not None and old.job is None:
@@ -207,21 +212,23 @@ def _arm(
     if due <= now + SOON:
         if record.hold is not None:
             return None, []  # the hold's own hint comes back, or its end brings a new one
-        return None, [Message(names.fire(token), b"", {})]
+        return None, [Message(names.fire(token, record.queue), b"", {})]
     if due >= FARTHEST:
         return None, []
     generation = new_generation()
-    return generation, [schedule_message(names, token, generation, due)]
+    return generation, [schedule_message(names, token, record.queue, generation, due)]
 
 
-def schedule_message(names: Names, token: str, generation: str, due: datetime) -> Message:
+def schedule_message(
+    names: Names, token: str, queue: str, generation: str, due: datetime
+) -> Message:
     """Return what the server turns into a hint shortly before the moment."""
     return Message(
         names.schedule(token, generation),
         b"",
         {
             "Nats-Schedule": f"@at {codec.encode_moment(due - AHEAD)}",
-            "Nats-Schedule-Target": names.fire(token),
+            "Nats-Schedule-Target": names.fire(token, queue),
             "Nats-Rollup": "sub",
         },
     )

@@ -148,7 +148,7 @@ def _as_read(found: StoredRecord, job: Job) -> Record:
 
 def _open(job: Job) -> Job:
     """Return the job as it is written: its revision is the sequence that the record gets."""
-    return Job(job.spec, job.uid, job.declared, job.anchor, job.standing)
+    return Job(job.spec, job.uid, job.declared, job.anchor, job.standing, actor=job.actor)
 
 
 def _over(old: Record, new: Record) -> Record:
@@ -353,7 +353,7 @@ def renew(
         return None
     if not is_held_by(record.hold, claim):
         return None
-    hold = renewed(record.hold, now, lease, alone=renewal.alone)
+    hold = renewed(record.hold, now, lease, alone=renewal.alone, progress=renewal.progress)
     cancel = is_to_be_cancelled(record.job, hold)
     longer = Claim(claim.job, claim.token, claim.worker, claim.claimed_at, hold.expires_at, cancel)
     return RenewalDecision(Write(record.id, with_claim(record, hold)), longer)
@@ -382,7 +382,7 @@ def settle(
     after = job
     if standing is not None:
         # Three times as fast as evolve, on the way of every run; its revision is as by _open.
-        after = Job(job.spec, job.uid, job.declared, job.anchor, standing)
+        after = Job(job.spec, job.uid, job.declared, job.anchor, standing, actor=job.actor)
     ended = Record(
         record.id,
         after,

@@ -9,6 +9,7 @@ from attrs import frozen
 
 from sched_core import Hold, Job, JobSpec, codec
 from sched_core.row import with_hold
+from sched_jetstream._model.subjects import DEFAULT
 
 LARGE = 2048
 """Bytes from which on a definition lies apart, so that a run does not write it again and again."""
@@ -61,6 +62,13 @@ class Record:
     doubtful: int = 0
     format: int = codec.FORMAT
 
+    @property
+    def queue(self) -> str:
+        """The queue in which there are hints about it."""
+        if self.job is not None:
+            return self.job.spec.queue
+        return DEFAULT if self.hold is None else self.hold.queue
+
     def read(self) -> Job | None:
         """Return the job as it is to be read: with what is held of it."""
         return None if self.job is None else with_hold(self.job, self.hold)
@@ -99,7 +107,11 @@ def with_revision(record: Record, sequence: int) -> Record:
         return record
     return Record(
         record.id,
-        Job(job.spec, job.uid, job.declared, job.anchor, job.standing, sequence),
+        Job(
+            *(job.spec, job.uid, job.declared, job.anchor, job.standing),
+            sequence,
+            actor=job.actor,
+        ),
         record.definition,
         record.hold,
         record.ended,

@@ -28,6 +28,7 @@ from sched_jetstream._model.standing import (
     exactly,
     maybe,
 )
+from sched_jetstream._model.subjects import DEFAULT
 
 _dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
@@ -45,7 +46,11 @@ def encode(record: Record) -> bytes:
         body["uid"] = job.uid
         if job.declared:
             body["declared"] = True
+        if job.actor is not None:
+            body["actor"] = job.actor
         body["anchor"] = codec.encode_moment(job.anchor)
+        if job.spec.queue != DEFAULT:
+            body["queue"] = job.spec.queue
         if job.revision:
             body["revision"] = job.revision
         body["standing"] = encode_standing(job.standing)
@@ -121,7 +126,7 @@ def decode(
 _KNOWN = frozenset(
     (
         *("format", "tag", "id", "uid", "declared", "anchor", "revision", "standing", "apart"),
-        *("hold", "ended", "schedule", "doubtful"),
+        *("hold", "ended", "schedule", "doubtful", "queue", "actor"),
     )
 )
 
@@ -140,12 +145,13 @@ def _decode(
         definition = Definition(tag, text.decode())
         standing = fields["standing"]
         job = Job(
-            _spec(job_id, tag, definition.text),
+            _spec(job_id, tag, definition.text, exactly(str, fields.get("queue", DEFAULT))),
             exactly(str, fields["uid"]),
             exactly(bool, fields.get("declared", False)),
             codec.decode_moment(fields["anchor"]),
             old_format.standing_of(fields) if is_old_format else decode_standing(standing),
             exactly(int, fields.get("revision", sequence)),
+            actor=maybe(str, fields.get("actor")),
         )
     hold, ended = fields.get("hold"), fields.get("ended")
     if hold is not None:
@@ -167,13 +173,15 @@ def _decode(
 
 
 @lru_cache(maxsize=4096)
-def _spec(job_id: str, tag: str, text: str) -> JobSpec:
+def _spec(job_id: str, tag: str, text: str, queue: str) -> JobSpec:
     try:
         fields = json.loads(text)
         schedule = codec.decode_schedule(tag, _dump(fields["schedule"]))
         policy = codec.decode_policy(_dump(fields["policy"])) if "policy" in fields else Policy()
         metadata = fields.get("metadata", {})
-        return JobSpec(job_id, schedule, fields.get("name"), metadata, policy, fields.get("group"))
+        return JobSpec(
+            job_id, schedule, fields.get("name"), metadata, policy, fields.get("group"), queue
+        )
     except Malformed:
         raise
     except (LookupError, TypeError, ValueError) as error:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from itertools import starmap
+from math import isfinite
 from typing import Any, TypeVar
 
-from sched_core import CancelMark, Gap, Hold, Job, Kind, Pause, Pending, Standing, Status
+from sched_core import CancelMark, Gap, Hold, Job, Kind, Pause, Pending, Progress, Standing, Status
 from sched_core.codec import (
     decode_duration,
     decode_moment,
@@ -22,6 +23,7 @@ from sched_core.codec import (
     encode_moments,
 )
 from sched_core.row import current, kept
+from sched_jetstream._model.subjects import DEFAULT
 
 T = TypeVar("T")
 
@@ -269,6 +271,10 @@ def encode_hold(hold: Hold, job: Job | None) -> Fields:
         fields["renewed"] = encode_moment(hold.renewed_at)
     if hold.alone_at is not None:
         fields["alone"] = encode_moment(hold.alone_at)
+    if hold.queue != _queue_of(job):
+        fields["queue"] = hold.queue
+    if hold.progress is not None:
+        fields["progress"] = _encode_progress(hold.progress)
     if hold.cancel is not None or not is_of(hold, job):
         fields["was"] = {
             "uid": hold.uid,
@@ -280,7 +286,9 @@ def encode_hold(hold: Hold, job: Job | None) -> Fields:
     return fields
 
 
-_HOLD = frozenset(("token", "worker", "at", "until", "renewed", "alone", "was"))
+_HOLD = frozenset(
+    ("token", "worker", "at", "until", "renewed", "alone", "queue", "progress", "was")
+)
 _WAS = frozenset(("uid", "keep", "pending", "cancel"))
 
 
@@ -298,7 +306,7 @@ def decode_hold(fields: Fields, job_id: str, job: Job | None) -> Hold:
         uid, keep, one = job.uid, kept(job.spec.policy), current(job.standing)
     else:
         raise ValueError("nothing says what is held")
-    at = decode_moment(fields["at"])
+    at, progress = decode_moment(fields["at"]), known("progress")
     return Hold(
         job_id,
         uid,
@@ -310,8 +318,46 @@ def decode_hold(fields: Fields, job_id: str, job: Job | None) -> Hold:
         one,
         keep,
         moment_of(known("alone")),
+        exactly(str, fields["queue"]) if "queue" in fields else _queue_of(job),
+        None if progress is None else _decode_progress(progress),
         mark,
     )
+
+
+def _queue_of(job: Job | None) -> str:
+    """Return the queue of a hold that names none: it was not edited since."""
+    return DEFAULT if job is None else job.spec.queue
+
+
+def _encode_progress(progress: Progress) -> Fields:
+    fields: Fields = {"done": progress.done}
+    if progress.of is not None:
+        fields["of"] = progress.of
+    if progress.text is not None:
+        fields["text"] = progress.text
+    if progress.at is not None:
+        fields["at"] = encode_moment(progress.at)
+    return fields
+
+
+_PROGRESS = frozenset(("done", "of", "text", "at"))
+
+
+def _decode_progress(fields: Fields) -> Progress:
+    known = checked(fields, _PROGRESS).get
+    of = known("of")
+    return Progress(
+        _amount(fields["done"]),
+        None if of is None else _amount(of),
+        maybe(str, known("text")),
+        moment_of(known("at")),
+    )
+
+
+def _amount(value: Any) -> float:
+    if type(value) not in (int, float) or not isfinite(value):
+        raise ValueError(f"{value!r} is no amount")
+    return value  # type: ignore[no-any-return]  # as checked
 
 
 # -- the smallest parts ------------------------------------------------------

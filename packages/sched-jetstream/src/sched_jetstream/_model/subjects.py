@@ -7,11 +7,17 @@ One stream is the bucket of jobs and holds everything that one atomic step must 
     <prefix>.fire.<queue>.<token>   the hint that a job may be due
     <prefix>.def.<token>            a definition too large for its record
     <prefix>.run.<keep>.<token>.<execution>   executions on their way into the other stream
+    <prefix>.worker.<worker>        what a worker reports of itself
     <prefix>.check.<worker>, <prefix>.lock.<name>
 
 The other one is the bucket of executions and copies them::
 
     $KV.<execution_bucket>.<keep>.<token>
+
+What workers tell each other, and no stream keeps::
+
+    <prefix>-signals.cancel.<worker>   a claim of this worker is to be cancelled
+    <prefix>-signals.offer, <prefix>-signals.ask   jobs that one worker leaves to the others
 
 No subject has a token for a shard: what is more than one stream can take needs several streams, and
 so several buckets, whose name every subject has. Within one bucket it would only change the keys
@@ -138,13 +144,28 @@ class Names:
         """What the server turns into a fire."""
         return f"{self.prefix}.sched.{token}.{generation}"
 
-    def consumer(self, queue: str = DEFAULT) -> str:
-        """The durable consumer of a queue's hints."""
-        return f"{self.workers}-{queue}"
+    def consumer(self, queue: str | None = None) -> str:
+        """The durable consumer of a queue's hints, or of all hints."""
+        return f"{self.workers}-all" if queue is None else f"{self.workers}-queue-{token_of(queue)}"
+
+    @property
+    def older_consumers(self) -> list[str]:
+        """Those of all hints in older versions, which acknowledge what they cannot read."""
+        return [self.workers, f"{self.workers}-default"]
 
     def fire(self, token: str, queue: str = DEFAULT) -> str:
-        """The hint that a job may be due."""
-        return f"{self.prefix}.fire.{queue}.{token}"
+        """The hint that a job may be due; ``*`` in place of the token for all of the queue."""
+        return f"{self.prefix}.fire.{token_of(queue)}.{token}"
+
+    def fires_of(self, queue: str | None) -> list[str]:
+        """The hints of a queue, or all of them.
+
+        What older versions send, or have armed, has no queue: it is of the default one.
+        """
+        if queue is None:
+            return [self.fires]
+        found = [self.fire("*", queue)]
+        return [*found, f"{self.prefix}.fire.*"] if queue == DEFAULT else found
 
     @property
     def fires(self) -> str:
@@ -154,6 +175,11 @@ class Names:
     def fire_token(self, subject: str) -> str:
         """The token of a hint's subject."""
         return subject.rpartition(".")[2]
+
+    def fire_queue(self, subject: str) -> str | None:
+        """The queue of a hint's subject; ``None`` where only the record knows."""
+        queue, _, _ = subject[len(self.prefix) + 6 :].rpartition(".")
+        return id_of(queue) if queue else DEFAULT
 
     def definition(self, token: str) -> str:
         """A definition that is too large for the record."""
@@ -178,11 +204,29 @@ class Names:
 
     def history_token(self, subject: str) -> str:
         """The token of the job that what lies in the other stream is of."""
-        return subject[len(self.execution_bucket) + 5 :].split(".")[1]
+        return subject.rpartition(".")[2]
+
+    def report(self, worker: str) -> str:
+        """What a worker reports of itself."""
+        return f"{self.prefix}.worker.{execution_token(worker)}"
+
+    @property
+    def reports(self) -> str:
+        """What all workers report."""
+        return f"{self.prefix}.worker.*"
 
     def check(self, worker: str) -> str:
         """What a health check writes."""
         return f"{self.prefix}.check.{execution_token(worker)}"
+
+    @property
+    def signals(self) -> str:
+        """The beginning of what workers tell each other: no subject of a stream."""
+        return f"{self.prefix}-signals"
+
+    def cancel(self, worker: str) -> str:
+        """What tells a worker that one of its claims may be marked to be cancelled."""
+        return f"{self.signals}.cancel.{execution_token(worker)}"
 
     def lock(self, name: str) -> str:
         """What several replicas agree by."""

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
 import anyio
 
-from sched_core import Claim, Claimed, Execution
+from sched_core import Claim, Claimed, Execution, Room
 from sched_core.clock import Alarm, monotonic_seconds, pause
 from sched_core.errors import BackendError
+from sched_core.row import Filling
 from sched_jetstream._model import protocol
 from sched_jetstream._model.layout import AtomicWrite
 from sched_jetstream._model.record import Record
 from sched_jetstream._runtime.acknowledgements import Acknowledgements
 from sched_jetstream._runtime.background import Background
-from sched_jetstream._runtime.due_queue import Hint
-from sched_jetstream._runtime.hints import SHORTEST_NAK, Hints
+from sched_jetstream._runtime.due_queue import Hint, lacking
+from sched_jetstream._runtime.hints import Hints
 from sched_jetstream._runtime.leases import Leases
 from sched_jetstream._runtime.live_claims import LiveClaims
+from sched_jetstream._runtime.sources import SHORTEST_NAK
 from sched_jetstream._runtime.timing import Timing
 from sched_jetstream._store.records import Records, written
 from sched_jetstream._store.writer import RevisionMismatch
@@ -74,11 +77,11 @@ class Claims:
         self._lease = lease
         self._patience = (lease * PATIENCE).total_seconds()
 
-    async def due(self, limit: int, *, asked_at: datetime) -> Claimed:
+    async def due(self, room: Room, *, asked_at: datetime) -> Claimed:
         """End claims whose lease has ended, and claim what is due.
 
         Args:
-            limit: The most claims.
+            room: Which jobs to claim, and how many.
             asked_at: When the caller asked for it.
 
         Raises:
@@ -87,15 +90,17 @@ class Claims:
         hints = self._hints
         if hints.failure is not None:
             raise hints.failure
-        if self._live.decided_late and limit > 0:
-            return Claimed(self._take_late(limit))
+        late = self._take_late(Filling(room))
+        if late:
+            return Claimed(late)
+        hints.look(room)
         claims: list[Claim] = []
         lapsed: list[Execution] = []
         until = self._now() + self._lease * PATIENCE
         looked = await self._find_due()
         while self._now() < until:
             try:
-                due, looked = await self._look(limit - len(claims), looked=looked)
+                due, looked = await self._look(room, claims, looked=looked)
                 now = self._now()
                 ended = hints.take_ended(now) if now < asked_at + self._lease * LATE else []
                 if ended:
@@ -106,28 +111,34 @@ class Claims:
                 if not due:
                     break
                 claims += await self._claim(due)
-                if len(claims) >= limit:
+                if len(claims) >= room.limit:
                     break
             except BackendError:
                 if not claims:
                     raise
                 break  # what is claimed must not wait, or be lost, because of what is not
-        return Claimed(claims + self._take_late(limit - len(claims)), lapsed)
+        return Claimed(claims + self._take_late(_filled(room, claims)), lapsed)
 
-    async def _look(self, most: int, *, looked: bool) -> tuple[list[Hint], bool]:
+    async def _look(
+        self, room: Room, claims: Sequence[Claim], *, looked: bool
+    ) -> tuple[list[Hint], bool]:
         """Return what can be claimed, and whether the server was asked; once in a call is enough.
 
         It is asked where fewer hints are here than are wanted, also because other workers have
         claimed their jobs.
         """
         hints = self._hints
-        due = hints.take(self._now(), most)
-        if len(due) == most or looked:
+        due = hints.take(self._now(), _filled(room, claims))
+        if looked:
+            return due, looked
+        queues = [claim.job.spec.queue for claim in claims] + [hint.queue for hint in due]
+        wants = lacking(room, Counter(map(room.lane, queues)))
+        if not wants:
             return due, looked
         for hint in due:
             hints.put(hint)  # what is found now may be older
-        await hints.pull_available(most - len(due))
-        return hints.take(self._now(), most), True
+        await hints.pull_available(room, wants)
+        return hints.take(self._now(), _filled(room, claims)), True
 
     async def _claim(self, due: Sequence[Hint]) -> list[Claim]:
         now = self._now()
@@ -219,13 +230,13 @@ class Claims:
 
     # -- claims that were decided late
 
-    def _take_late(self, limit: int) -> list[Claim]:
+    def _take_late(self, filling: Filling) -> list[Claim]:
         """Hand out what was decided late; what has little left of its lease is given back.
 
         In the background: a store that decides late may also take back late, and leases run
         meanwhile.
         """
-        claims = self._live.take_late(limit)
+        claims = self._live.take_late(filling)
         since = self._now() + self._lease / 2
         spent = [claim for claim in claims if claim.expires_at < since]
         if spent:
@@ -293,3 +304,11 @@ class Claims:
 
         await asyncio.gather(*map(reassess, hints))
         self._alarm.nudge()
+
+
+def _filled(room: Room, claims: Sequence[Claim]) -> Filling:
+    """Return what is left of a room after claims."""
+    filling = Filling(room)
+    for claim in claims:
+        filling.add(claim.job.spec.queue)
+    return filling

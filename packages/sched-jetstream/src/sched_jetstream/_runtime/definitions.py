@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
 from sched_core import Execution, Job
@@ -21,11 +21,18 @@ class Definitions:
         records: The records of the deployment.
         is_connected: Tells whether a server would get what is sent now.
         options: The options of the backend.
+        changed: Told of each job that was edited, as it is stored.
     """
 
     def __init__(
-        self, records: Records, is_connected: Callable[[], bool], options: Options
+        self,
+        records: Records,
+        is_connected: Callable[[], bool],
+        options: Options,
+        *,
+        changed: Callable[[StoredRecord], Awaitable[None]],
     ) -> None:
+        self._changed = changed
         self._records, self._is_connected = records, is_connected
         self._add_budget: timedelta = options.add_job_retry_budget
         self._budget: timedelta = options.write_budget
@@ -67,6 +74,7 @@ class Definitions:
             return protocol.replace(found, job, executions)
 
         change = await self._records.change(token_of(job.id), decide, budget=self._budget)
+        await self._changed(change.found)
         return change.answer or change.found.record(job.id).read() or job
 
     async def remove(self, job: Job, executions: Sequence[Execution]) -> None:
@@ -80,7 +88,8 @@ class Definitions:
                 return None  # by the try before
             return protocol.remove(found, job, executions)
 
-        await self._records.change(token_of(job.id), decide, budget=self._budget)
+        change = await self._records.change(token_of(job.id), decide, budget=self._budget)
+        await self._changed(change.found)
 
 
 def _adds(job: Job) -> Decide[Job]:
@@ -89,4 +98,4 @@ def _adds(job: Job) -> Decide[Job]:
 
 def _unrevised(job: Job) -> Job:
     """Return the job without what the store says of it."""
-    return Job(job.spec, job.uid, job.declared, job.anchor, job.standing)
+    return Job(job.spec, job.uid, job.declared, job.anchor, job.standing, actor=job.actor)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from attrs import define
 
-from sched_core import Claim, Hold
-from sched_core.row import is_held_by
+from sched_core import Claim, Hold, Room
+from sched_core.row import Filling, is_held_by
 from sched_jetstream._model.protocol import StoredRecord
 from sched_jetstream._model.record import Record
 
@@ -107,10 +107,22 @@ class LiveClaims:
 
     # -- claims that came late
 
-    def take_late(self, limit: int) -> list[Claim]:
-        """Remove and return claims that were decided late."""
-        taken, self.decided_late = self.decided_late[:limit], self.decided_late[limit:]
+    def take_late(self, filling: Filling) -> list[Claim]:
+        """Remove and return claims that were decided late, as far as they fit into a room."""
+        taken: list[Claim] = []
+        left: list[Claim] = []
+        for claim in self.decided_late:
+            fits = filling.fits(claim.job.id, claim.job.spec.queue)
+            (taken if fits else left).append(claim)
+            if fits:
+                filling.add(claim.job.spec.queue)
+        self.decided_late = left
         return taken
+
+    def has_late(self, room: Room) -> bool:
+        """Whether there is a claim that was decided late and fits into a room."""
+        fits = Filling(room).fits
+        return any(fits(claim.job.id, claim.job.spec.queue) for claim in self.decided_late)
 
     def withdraw_late(self, claim: Claim) -> Sequence[Claim]:
         """Remove and return a claim that was decided late, unless a caller has taken it."""

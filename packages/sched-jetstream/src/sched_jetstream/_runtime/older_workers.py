@@ -91,8 +91,9 @@ def _shown(workers: dict[str, list[str]]) -> str:
 async def _delete_their_consumer(reader: Reader) -> None:
     """Delete the consumer that older versions had: no worker asks it any more."""
     names = reader.names
-    try:
-        await reader.wire.call(f"CONSUMER.DELETE.{names.stream}.{names.workers}", {})
-    except ApiError as error:
-        if error.err_code != NO_CONSUMER:
-            raise
+    for consumer in names.older_consumers:
+        try:
+            await reader.wire.call(f"CONSUMER.DELETE.{names.stream}.{consumer}", {})
+        except ApiError as error:
+            if error.err_code != NO_CONSUMER:
+                raise

@@ -16,6 +16,7 @@ from sched_core.clock import monotonic_seconds, pause
 from sched_jetstream._model.layout import EXPECTED, LAYOUT, TTL, Message
 from sched_jetstream._model.protocol import StoredRecord, Verdict, assess
 from sched_jetstream._model.record import Record
+from sched_jetstream._model.subjects import DEFAULT
 from sched_jetstream._store.reader import Reader
 from sched_jetstream._store.wire import ApiError
 
@@ -30,11 +31,18 @@ class Reconciler:
     Args:
         reader: The reader of records.
         now: Tells the time that decides.
+        lapsed: Told of each claim whose lease has ended: this worker ends it, for a hint alone may
+            be one in a queue that nobody serves.
     """
 
-    def __init__(self, reader: Reader, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        now: Callable[[], datetime],
+        lapsed: Callable[[datetime, StoredRecord], None],
+    ) -> None:
         self._reader, self._wire, self._names = reader, reader.wire, reader.names
-        self._now = now
+        self._now, self._lapsed = now, lapsed
 
     async def scan(self, near: timedelta = NOW) -> list[tuple[datetime, StoredRecord]]:
         """Return what is due, or whose lease ends, by then, oldest first.
@@ -81,8 +89,12 @@ class Reconciler:
                 judged = assess(found, self._now() - grace, near=NOW)
                 if judged.verdict is Verdict.DUE and judged.at is not None:
                     overdue.append((judged.at, found))
-            for _, found in sorted(overdue, key=lambda entry: entry[0]):
-                await self._wire.store(Message(self._names.fire(found.token), b"", {}))
+            for at, found in sorted(overdue, key=lambda entry: entry[0]):
+                record = found.content
+                queue = record.queue if isinstance(record, Record) else DEFAULT
+                if isinstance(record, Record) and record.hold is not None:
+                    self._lapsed(at, found)
+                await self._wire.store(Message(self._names.fire(found.token, queue), b"", {}))
                 sent += 1
             seen += len(page)
             ahead = 0.0 if rate is None else seen / rate - (monotonic_seconds() - began)

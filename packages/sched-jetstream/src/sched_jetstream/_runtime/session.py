@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+from datetime import datetime
 
 import anyio
 
+from sched_core._support.logger import Logger
 from sched_core.clock import Alarm, Clock
 from sched_core.errors import BackendError
+from sched_jetstream._model.protocol import StoredRecord
 from sched_jetstream._runtime.acknowledgements import Acknowledgements
-from sched_jetstream._runtime.background import Background
+from sched_jetstream._runtime.background import Background, Work
+from sched_jetstream._runtime.cancels import Cancels
 from sched_jetstream._runtime.claims import Claims
 from sched_jetstream._runtime.definitions import Definitions
+from sched_jetstream._runtime.due_queue import Hint
 from sched_jetstream._runtime.hints import Hints
 from sched_jetstream._runtime.leases import Leases
 from sched_jetstream._runtime.live_claims import LiveClaims
@@ -21,13 +27,22 @@ from sched_jetstream._runtime.server_time import ServerTime
 from sched_jetstream._runtime.settlements import Settlements
 from sched_jetstream._runtime.timing import Timing
 from sched_jetstream._runtime.virtual_time import VirtualTime
+from sched_jetstream._store.following import Following
+from sched_jetstream._store.held import Held
+from sched_jetstream._store.history_index import HistoryIndex
+from sched_jetstream._store.job_index import JobIndex
+from sched_jetstream._store.lookup import Lookup
 from sched_jetstream._store.queries import Listing
 from sched_jetstream._store.reader import Reader
 from sched_jetstream._store.records import Records
+from sched_jetstream._store.removals import Removals
+from sched_jetstream._store.reports import Reports
 from sched_jetstream._store.wire import Wire
 from sched_jetstream._store.writer import GroupCommitWriter
-from sched_jetstream.errors import StreamLost
+from sched_jetstream.errors import NatsRefused, PermissionDenied, StreamLost
 from sched_jetstream.options import Options
+
+logger = Logger("sched_jetstream")
 
 FLUSH = 3.0
 """Seconds for which closing waits for writes under way, and hands back claims and hints."""
@@ -64,6 +79,14 @@ class Session:
         )
         self.history = self.timing.history(self.reader)
         self.listing = Listing(self.reader)
+        removals = Removals(self.reader)
+        self.following = Following(self.reader, self.history, removals)
+        self.lookup = Lookup(self.reader, self.history, removals)
+        self.counting = asyncio.Lock()
+        self.held = Held(self.reader)
+        self.job_index = JobIndex(self.reader, expire=self.timing.server_expires)
+        self.history_index = HistoryIndex(self.history, removals)
+        self.reports = Reports(self.reader, worker)
         self.records = Records(
             self.reader,
             self.writer,
@@ -76,9 +99,16 @@ class Session:
         self.live = LiveClaims(worker)
         acks = Acknowledgements(wire, options.wait_for_ack)
         self.hints = Hints(
-            self.reader, options, now=now, alarm=self.alarm, live=self.live, acks=acks
+            self.reader,
+            options,
+            now=now,
+            alarm=self.alarm,
+            live=self.live,
+            acks=acks,
+            supervise=self._supervise,
         )
-        self.reconciler = Reconciler(self.reader, now)
+        self.cancels = Cancels(wire, names, worker)
+        self.reconciler = Reconciler(self.reader, now, self._end)
         self.leases = Leases(self.live, acks, self.records, now, options.lease)
         self.claims = Claims(
             self.live,
@@ -93,7 +123,9 @@ class Session:
             lease=options.lease,
         )
         self.settlements = Settlements(self.live, acks, self.records, self.history, now)
-        self.definitions = Definitions(self.records, lambda: wire.connected, options)
+        self.definitions = Definitions(
+            self.records, lambda: wire.connected, options, changed=self.cancels.tell
+        )
 
     async def begin(self, *, was_older: bool) -> None:
         """Get the clock ready, and start what runs until the end.
@@ -101,13 +133,26 @@ class Session:
         Args:
             was_older: Whether workers of an older version may be at work in the streams.
         """
+        try:
+            await self.cancels.begin()
+            await self.hints.offers.begin()
+        except PermissionDenied as error:
+            raise NatsRefused(str(error)) from error
         await self.timing.begin()
         if was_older:
             await wait_for_older_workers(
                 self.reader, self.clock, budget=self.options.startup_timeout
             )
-        for work in (self.hints.run, *self.timing.lasting(self._reconcile_on)):
-            self.background.supervise(work, self._fault)
+        self.hints.begin()
+        for work in self.timing.lasting(self._reconcile_on):
+            self._supervise(work)
+
+    def _end(self, at: datetime, found: StoredRecord) -> None:
+        self.hints.put(Hint(found.token, at, found))
+        self.alarm.nudge()
+
+    def _supervise(self, work: Work) -> None:
+        self.background.supervise(work, self._fault)
 
     async def find_due(self) -> bool:
         """Look for what is due where no hint tells; return whether all records were read."""
@@ -137,11 +182,20 @@ class Session:
         """Stop, and hand back what this worker holds and has not handed out."""
         self.background.stop()
         self.alarm.nudge()
+        self.cancels.close()
         with anyio.move_on_after(FLUSH):
             await self.background.finish()
             await self.writer.close()
             await self.leases.give_back(self.live.decided_late)
             await self.hints.close()
+            if self.wire.connected:
+                await self._withdraw()
         self.writer.abandon()
         await self.background.abandon()
         await self.wire.close()
+
+    async def _withdraw(self) -> None:
+        try:
+            await self.reports.withdraw()
+        except BackendError as error:
+            logger.debug("the worker's report stays until the server deletes it: %s", error)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import ceil
 from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 from nats.errors import (
     Error,
 )
@@ -20,6 +19,7 @@ from sched_core._support.logger import Logger
 from sched_core.clock import monotonic_seconds, pause
 from sched_core.errors import BackendError, BackendUnavailable
 from sched_jetstream._store.addresses import Address
+from sched_jetstream._store.channels import Channel, Ears, Handler
 from sched_jetstream._store.dialer import HANG_UP, dial, hang_up
 from sched_jetstream._store.refusals import family, forbidden, refusal, spelt
 from sched_jetstream.errors import NotSent, PermissionDenied
@@ -37,56 +37,6 @@ VERBS = ("STREAM.INFO.CREATE.PURGE.MSG.GET.DELETE", "CONSUMER.NEXT.DIRECT.NAMES.
 """Words of the API's subjects: nats-py hands refused subjects on in lower case."""
 POLL = 0.02
 """Seconds between two looks at a connection that is not ours to get callbacks from."""
-
-Handler = Callable[[Msg], None]
-
-
-class Channel:
-    """Receives the messages of a consumer: under their own subjects, which needs a subscription.
-
-    Attributes:
-        reply: The subject on which the present request is answered.
-        on_message: Called with each message, of whichever request.
-        on_status: Called with what ends the present request.
-    """
-
-    def __init__(self) -> None:
-        self._inbox = self.reply = ""
-        self._subscription: Subscription | None = None
-        self._numbers = itertools.count()
-        self.on_message: Handler = _ignore
-        self.on_status: Handler = _ignore
-
-    async def attach(self, nc: Client) -> None:
-        """Use this connection from now on."""
-        self._inbox = nc.new_inbox()
-        self._subscription = await nc.subscribe(f"{self._inbox}.*", cb=self._receive)
-
-    async def drain(self, seconds: float) -> None:
-        """Want nothing more, and hand on what is on its way."""
-        if self._subscription is None:
-            return
-        try:
-            drained = self._subscription.drain()  # type: ignore[no-untyped-call]  # nats-py's
-            await asyncio.wait_for(drained, seconds)
-        except (Error, OSError, TimeoutError) as error:
-            logger.debug("what is on its way comes again: %s", error)
-
-    def begin(self) -> str:
-        """Return where the next request is to be answered; what ends older ones is ignored."""
-        self.reply = f"{self._inbox}.{next(self._numbers)}"
-        return self.reply
-
-    async def _receive(self, msg: Msg) -> None:
-        status = status_of(msg)
-        if status is None:
-            self.on_message(msg)
-        elif status != "100" and msg.subject == self.reply:
-            self.on_status(msg)
-
-
-def _ignore(_: Msg) -> None:
-    return
 
 
 class Connection:
@@ -130,6 +80,7 @@ class Connection:
         self._inbox = ""
         self._handlers: dict[str, Handler] = {}
         self._channels: list[Channel] = []
+        self._ears = Ears()
         self._numbers = itertools.count()
         self._awaited: dict[str, set[asyncio.Future[Any]]] = {}
         self._denials: dict[str, tuple[PermissionDenied, float]] = {}
@@ -236,7 +187,10 @@ class Connection:
         if reopening is not None:
             reopening.cancel()
             await asyncio.wait({reopening})
-        if nc is None or nc is self._given:
+        if nc is None:
+            return
+        if nc is self._given:
+            await self._ears.detach()
             return
         await hang_up(nc, min(self.timeout, HANG_UP))
 
@@ -317,8 +271,26 @@ class Connection:
         await nc.subscribe(f"{inbox}.*", cb=self._receive)
         for channel in self._channels:
             await channel.attach(nc)
+        await self._ears.attach(nc)
         await self._heard(nc)
         self._inbox = inbox
+
+    async def hear(self, subject: str, handler: Handler) -> None:
+        """Have plain messages of a subject handed to a function, over all connections to come.
+
+        What is published while there is no connection is never heard.
+
+        Raises:
+            PermissionDenied: It is not allowed.
+            NotSent: The connection is lost.
+        """
+        self._ears.subjects[subject] = handler
+        nc = await self.ready()
+        self._drop_denials("subscribe")
+        await self._ears.attach(nc)
+        await self._heard(nc)
+        if self._deaf:
+            raise self.denial() or NotSent(f"the server does not let {subject} be heard")
 
     async def _heard(self, nc: Client) -> None:
         """Wait until the server has taken in what was sent: what it refuses, it has said by then.
@@ -387,8 +359,3 @@ class Connection:
             waiting.discard(future)
             if not waiting:
                 self._awaited.pop(subject.lower(), None)
-
-
-def status_of(msg: Msg) -> str | None:
-    """Return the status of a message that says something about the delivery, else ``None``."""
-    return msg.headers.get("Status") if msg.headers else None

@@ -40,6 +40,8 @@ SPREAD = timedelta(minutes=1)
 executions of another."""
 WINDOW = 256
 """Sequences that are read at a time, backwards."""
+PLACES = 5000
+"""Executions whose sequences are kept."""
 SLICE = 10_000
 """Executions that one purge deletes: the stream does nothing else meanwhile, 1 ms per thousand."""
 PATIENCE = 2.0
@@ -77,6 +79,10 @@ class History:
     def __init__(self, reader: Reader) -> None:
         self._reader, self._wire = reader, reader.wire
         self._names: Names = reader.names
+        self.places: dict[str, int] = {}
+        """The sequences of the executions that were read last: who lists one, may ask for it."""
+        self._waited_for = 0
+        """The sequence of an execution whose copy was waited for, perhaps in vain."""
 
     # -- reading
 
@@ -98,21 +104,21 @@ class History:
         origin, sequence = _position(after)
         whose = "*" if query.job_id is None else token_of(query.job_id)
         seen: set[int] = set()
-        too_old = self._too_old(query.since)
+        too_old = self.too_old(query.since)
         if sequence == 0:
-            for entry in reversed(await self._outbox(whose, await self._copied())):
+            for entry in reversed([each for _, each in await self.on_the_way(whose)]):
                 seen.add(entry.origin)
                 if origin is None or entry.origin < origin:
                     yield entry
         below = None if sequence == 0 else sequence
-        async for entry in self._backwards(whose, below):
+        async for entry in self.backwards(whose, below):
             if entry.origin and (entry.origin in seen or (origin and entry.origin >= origin)):
                 continue  # listed while it was on its way
             if entry.stored_at[: len(too_old)] < too_old:
                 return
             yield entry
 
-    def _too_old(self, since: datetime | None) -> str:
+    def too_old(self, since: datetime | None) -> str:
         """Return before which moment nothing was stored that is asked for; empty for no moment.
 
         What the server says of an execution counts, and not what it says itself: one that makes no
@@ -141,18 +147,15 @@ class History:
         message: dict[str, Any] = reply["message"]
         return message
 
-    async def _outbox(self, token: str, copied: int) -> list[Entry]:
-        """Return the executions that are not copied yet, oldest first."""
-        found: list[Entry] = []
+    async def on_the_way(self, token: str) -> list[tuple[str, Entry]]:
+        """Return the executions that are not copied yet, oldest first, and their jobs' tokens."""
+        found: list[tuple[str, Entry]] = []
 
         def each(msg: Msg) -> None:
-            headers = msg.headers or {}
-            sequence, subject = int(headers["Nats-Sequence"]), headers["Nats-Subject"]
-            name = f"{self._names.stream}@{sequence}"
-            execution = _read(msg, name, self._names.run_token(subject))
-            found.append(Entry(execution, sequence, 0, headers.get(STORED_AT, "")))
+            subject = (msg.headers or {})["Nats-Subject"]
+            found.append((self._names.run_token(subject), self.original(msg)))
 
-        sequence = copied + 1
+        sequence = await self._copied() + 1
         while True:
             before = len(found)
             subject = self._names.run("*", token, "*")
@@ -160,7 +163,7 @@ class History:
             await self._get(self._names.stream, body, each)
             if len(found) - before < 1000:
                 return found
-            sequence = found[-1].origin + 1
+            sequence = found[-1][1].origin + 1
 
     async def _written_since(self, job_id: str, since: datetime) -> list[Entry]:
         """Return the executions of a job that the server stored since a moment, newest first.
@@ -168,11 +171,11 @@ class History:
         With as many requests for one as for a thousand, and none that reads what is older.
         """
         token = token_of(job_id)
-        outbox = await self._outbox(token, await self._copied())
+        outbox = [each for _, each in await self.on_the_way(token)]
         copies: list[Entry] = []
 
         def each(msg: Msg) -> None:
-            copies.append(self._copy(msg))
+            copies.append(self.copy(msg))
 
         begin: dict[str, object] = {"start_time": encode_moment(max(since, EPOCH))}
         while True:
@@ -188,7 +191,7 @@ class History:
             *reversed(copies),
         ]
 
-    async def _backwards(self, whose: str, below: int | None) -> AsyncIterator[Entry]:
+    async def backwards(self, whose: str, below: int | None) -> AsyncIterator[Entry]:
         """Read the copies backwards, from below a sequence on."""
         if whose == "*":
             async for entry in self._windows(below):
@@ -198,7 +201,7 @@ class History:
             newest: list[Entry] = []
 
             def each(msg: Msg, newest: list[Entry] = newest) -> None:
-                newest.append(self._copy(msg))
+                newest.append(self.copy(msg))
 
             more = {} if below is None else {"up_to_seq": below - 1}
             if below is not None and below <= 1:
@@ -212,34 +215,42 @@ class History:
             below = first.sequence
 
     async def _windows(self, below: int | None) -> AsyncIterator[Entry]:
-        if below is None:
-            info = await self._wire.call(f"STREAM.INFO.{self._names.history_stream}")
-            below = int(info["state"]["last_seq"]) + 1
-            first = int(info["state"]["first_seq"])
-        else:
-            info = await self._wire.call(f"STREAM.INFO.{self._names.history_stream}")
-            first = int(info["state"]["first_seq"])
-        window = WINDOW
+        info = await self._wire.call(f"STREAM.INFO.{self._names.history_stream}")
+        first = int(info["state"]["first_seq"])
+        below = int(info["state"]["last_seq"]) + 1 if below is None else below
         while below > first:
-            start = max(first, below - window)
+            start = max(first, below - WINDOW)
             found: list[Entry] = []
 
             def each(msg: Msg, found: list[Entry] = found) -> None:
-                found.append(self._copy(msg))
+                found.append(self.copy(msg))
 
-            body = {"seq": start, "next_by_subj": self._names.history("*", "*"), "batch": window}
+            body = {"seq": start, "next_by_subj": self._names.history("*", "*"), "batch": WINDOW}
             await self._get(self._names.history_stream, body, each)
             for entry in reversed(found):
                 if entry.sequence < below:
                     yield entry
             below = start
 
-    def _copy(self, msg: Msg) -> Entry:
+    def original(self, msg: Msg) -> Entry:
+        """Return what a message says that is on its way into the history."""
+        headers = msg.headers or {}
+        sequence, subject = int(headers["Nats-Sequence"]), headers["Nats-Subject"]
+        name = f"{self._names.stream}@{sequence}"
+        execution = _read(msg, name, self._names.run_token(subject))
+        return Entry(execution, sequence, 0, headers.get(STORED_AT, ""))
+
+    def copy(self, msg: Msg) -> Entry:
+        """Return what a message of the history's stream says."""
         headers = msg.headers or {}
         origin, sequence = _origin(msg), int(headers["Nats-Sequence"])
         stream = self._names.stream if origin else self._names.history_stream
         name = f"{stream}@{origin or sequence}"
         execution = _read(msg, name, self._names.history_token(headers["Nats-Subject"]))
+        if execution is not None:
+            self.places[execution.id] = sequence
+            if len(self.places) > PLACES:
+                self.places.pop(next(iter(self.places)))
         return Entry(execution, origin, sequence, headers.get(STORED_AT, ""))
 
     async def _get(self, stream: str, body: dict[str, object], each: object) -> None:
@@ -330,16 +341,34 @@ class History:
         Args:
             patience: Seconds to wait for those that are not copied yet.
         """
-        message = await self._last(self._names.stream, self._names.runs)
-        written = int(message.get("seq", 0))
-        if not written:
-            return
-        until = monotonic_seconds() + patience
-        while (copied := await self._copied()) < written and monotonic_seconds() < until:
-            await pause(0.01)
+        written, copied = await self._until_copied(patience)
         if copied:
             body = {"filter": self._names.runs, "seq": min(copied, written) + 1}
             await self._wire.call(f"STREAM.PURGE.{self._names.stream}", body)
+
+    async def catch_up(self, patience: float) -> bool:
+        """Wait until what is written is copied; return whether there was anything to wait for.
+
+        What is never copied, because its copy was deleted, say, is waited for only once.
+        """
+        message = await self._last(self._names.stream, self._names.runs)
+        written = int(message.get("seq", 0))
+        if written <= self._waited_for or await self._copied() >= written:
+            return False
+        await self._until_copied(patience)
+        self._waited_for = written
+        return True
+
+    async def _until_copied(self, patience: float) -> tuple[int, int]:
+        """Return the sequences of what was written last, and of what was copied last."""
+        message = await self._last(self._names.stream, self._names.runs)
+        written = int(message.get("seq", 0))
+        if not written:
+            return 0, 0
+        until = monotonic_seconds() + patience
+        while (copied := await self._copied()) < written and monotonic_seconds() < until:
+            await pause(0.01)
+        return written, copied
 
 
 def _position(after: str | None) -> tuple[int | None, int]:

@@ -21,12 +21,14 @@ def probes(names: Names) -> list[Message]:
         names.schedule(PROBE, "0"),
         names.fire(PROBE),
         names.run("ever", PROBE, "0"),
+        names.report(PROBE),
         names.lock(PROBE),
     )
     acknowledged = f"$JS.ACK.{names.stream}.{names.consumer()}.0.0.0.0.0"
     return [
         *(Message(subject, b"", NOWHERE) for subject in stored),
         Message(acknowledged, b"+WPI", {}),
+        Message(f"{names.signals}.{PROBE}", b"", {}),
     ]
 
 
@@ -39,4 +41,5 @@ def words(names: Names) -> list[str]:
         names.record("-"),
         names.history("-", "-"),
         names.prefix,
+        names.signals,
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from sched_core._support.logger import Logger
@@ -38,6 +39,10 @@ KNOWN_BAD: tuple[tuple[tuple[int, int, int], tuple[int, int, int], str], ...] = 
     ((2, 14, 0), (2, 14, 3), "may discard a schedule that an atomic batch rewrites"),
 )
 """First version, fixed version, and what is wrong: worked around here, and named in a warning."""
+
+UNSERVED = timedelta(days=1)
+"""Without a worker for so long, the consumer of a queue is deleted by the server. The next worker
+makes it again, and gets all hints that are there."""
 
 NAME_IN_USE = 10058
 OVERLAP = 10065
@@ -336,13 +341,21 @@ async def _consumer(wire: Wire, names: Names, options: Options) -> bool:
     return False
 
 
-async def make_consumer(wire: Wire, names: Names, options: Options) -> None:
-    """Make the consumer that all replicas share, or update its configuration."""
-    name = names.consumer()
-    config = {
+async def make_consumer(
+    wire: Wire, names: Names, options: Options, queue: str | None = None
+) -> None:
+    """Make a consumer that replicas share, or update its configuration.
+
+    Args:
+        wire: The connection to the server.
+        names: The names of the deployment.
+        options: The options of the backend.
+        queue: The queue whose hints it has; ``None`` for all hints.
+    """
+    name, subjects = names.consumer(queue), names.fires_of(queue)
+    config: dict[str, Any] = {
         "durable_name": name,
         "name": name,
-        "filter_subject": names.fires,
         "ack_policy": "explicit",
         "ack_wait": int(options.wait_for_ack.total_seconds() * 1e9),
         "deliver_policy": "all",
@@ -351,7 +364,12 @@ async def make_consumer(wire: Wire, names: Names, options: Options) -> None:
         "max_waiting": 10_000,
         "num_replicas": options.replicas,
     }
-    await wire.call(
-        f"CONSUMER.CREATE.{names.stream}.{name}.{names.fires}",
-        {"stream_name": names.stream, "config": config},
-    )
+    call = f"CONSUMER.CREATE.{names.stream}.{name}"
+    if len(subjects) == 1:
+        config["filter_subject"] = subjects[0]
+        call += f".{subjects[0]}"
+    else:
+        config["filter_subjects"] = subjects
+    if queue is not None:
+        config["inactive_threshold"] = int(UNSERVED.total_seconds() * 1e9)
+    await wire.call(call, {"stream_name": names.stream, "config": config})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from nats.aio.msg import Msg
@@ -200,28 +200,46 @@ class Reader:
 
     async def scan(self, *, page: int = 500) -> AsyncIterator[list[StoredRecord]]:
         """Read all records in passing, in no order that means anything, some of them twice."""
-        sequence = 1
+        async for batch in self.messages(self.names.record("*"), page=page):
+            yield [await self.read_message(msg) for msg in batch]
+
+    async def read_message(self, msg: Msg) -> StoredRecord:
+        """Return the record that a message is, or a newer one if its definition lies apart."""
+        token = self.names.record_token((msg.headers or {})["Nats-Subject"])
+        digest = apart_of(msg.data)
+        if digest is not None and digest not in self._definitions:
+            return await self.read_leader(token)
+        return self._of(token, msg)
+
+    async def messages(
+        self, subject: str, *, after: int = 0, page: int = 500
+    ) -> AsyncIterator[list[Msg]]:
+        """Read the messages under a subject, in the order of their sequences.
+
+        What is written meanwhile comes, too. A copy of the stream that lags behind ends early, and
+        skips nothing.
+        """
         while True:
             batch: list[Msg] = []
-            body = {"seq": sequence, "next_by_subj": self.names.record("*"), "batch": page}
-            subject = f"{self.wire.api}.DIRECT.GET.{self.names.stream}"
-            try:
-                await self.wire.collect(subject, body, each=batch.append)
-            except NoResponders:
-                await self.stream_exists(self.names.stream)
-                raise
+            body = {"seq": after + 1, "next_by_subj": subject, "batch": page}
+            await self.batch(body, batch.append)
             if not batch:
                 return
-            sequence = int((batch[-1].headers or {})["Nats-Sequence"]) + 1
-            found: list[StoredRecord] = []
-            for msg in batch:
-                token = self.names.record_token((msg.headers or {})["Nats-Subject"])
-                digest = apart_of(msg.data)
-                if digest is not None and digest not in self._definitions:
-                    found.append(await self.read_leader(token))
-                else:
-                    found.append(self._of(token, msg))
-            yield found
+            after = int((batch[-1].headers or {})["Nats-Sequence"])
+            yield batch
+
+    async def batch(self, body: Mapping[str, Any], each: Callable[[Msg], None]) -> None:
+        """Read messages of the stream of jobs in the order of their sequences.
+
+        Raises:
+            StreamLost: There is no stream any more.
+        """
+        subject = f"{self.wire.api}.DIRECT.GET.{self.names.stream}"
+        try:
+            await self.wire.collect(subject, body, each=each)
+        except NoResponders:
+            await self.stream_exists(self.names.stream)
+            raise
 
     # -- of messages
 

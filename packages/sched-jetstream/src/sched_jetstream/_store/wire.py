@@ -22,7 +22,8 @@ from nats.errors import (
 from sched_core._support.logger import Logger
 from sched_core.errors import BackendError, InvalidDefinition
 from sched_jetstream._model.layout import Message
-from sched_jetstream._store.connection import Connection, Handler, status_of
+from sched_jetstream._store.channels import Handler, status_of
+from sched_jetstream._store.connection import Connection
 from sched_jetstream._store.refusals import refusal
 from sched_jetstream.errors import NotSent, OutcomeUnknown
 

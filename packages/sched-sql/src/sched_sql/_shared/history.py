@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from sched_core import Execution, Kind, Status, UndecodableExecution, codec
+from sched_core._model.execution import DEFAULT_QUEUE
+from sched_core._support.texts import storable
 from sched_core.row import bounded
+from sched_sql._shared.holds import progress_text, read_progress
 from sched_sql._shared.moments import (
     EPOCH,
     MICROSECOND,
+    MOST,
     Row,
     moment,
     moment_if_any,
@@ -21,14 +25,21 @@ from sched_sql._shared.moments import (
 
 EXECUTION_COLUMNS = (
     "job_id, uid, number, attempt, kind, scheduled_at, status, final, token, worker, claimed_at, "
-    "started_at, finished_at, reason, coalesced, coalesced_until, snoozes, expires_at, "
-    "actor, args"
+    "started_at, finished_at, reason, coalesced, coalesced_until, snoozes, expires_at, queue, "
+    "traceback, log, progress, metadata, actor, args"
 )
 EXECUTION_NAMES = tuple(EXECUTION_COLUMNS.split(", "))
+RARE = EXECUTION_NAMES.index("queue")
+"""Where the columns begin that are NULL for nearly every execution. Of the queue that is the
+default one: rows that are older than queues have NULL, too."""
+RARE_NAMES = EXECUTION_NAMES[RARE:]
 
 # Tables, because an enumeration's own look-ups take as long as a column does to be written.
 _STATUS_TEXTS = {status: status.value for status in Status}
 _KIND_TEXTS = {kind: kind.value for kind in Kind}
+
+STATUSES, KINDS = tuple(_STATUS_TEXTS.values()), tuple(_KIND_TEXTS.values())
+"""What the columns ``status`` and ``kind`` hold."""
 
 _WHOLE, _TEXT, _FLAG = frozenset({int}), frozenset({str}), frozenset({int, bool})
 _NONE = frozenset({type(None)})
@@ -36,7 +47,7 @@ _TYPES: dict[str, frozenset[type]] = dict.fromkeys(EXECUTION_NAMES, _WHOLE) | {
     **dict.fromkeys(("job_id", "uid", "kind", "status", "worker"), _TEXT),
     "final": _FLAG,
     **dict.fromkeys(("started_at", "coalesced_until", "expires_at"), _WHOLE | _NONE),
-    **dict.fromkeys(("reason", "actor", "args"), _TEXT | _NONE),
+    **dict.fromkeys(("reason", *RARE_NAMES), _TEXT | _NONE),
 }
 _MOMENTS = ("scheduled_at", "claimed_at", "started_at", "coalesced_until", "expires_at")
 _NUMBERS = ("number", "attempt", "final", "token", "coalesced", "snoozes")
@@ -46,6 +57,8 @@ def execution_values(one: Execution) -> Row:
     """Return the values of ``EXECUTION_COLUMNS``."""
     started_at, reason = one.started_at, one.reason
     coalesced_until, expires_at = one.coalesced_until, one.expires_at
+    queue, traceback, log = one.queue, one.traceback, one.log
+    progress, metadata = one.progress, one.metadata
     return (
         one.job_id,
         one.uid,
@@ -65,6 +78,11 @@ def execution_values(one: Execution) -> Row:
         None if coalesced_until is None else (coalesced_until - EPOCH) // MICROSECOND,
         one.snoozes,
         None if expires_at is None else (expires_at - EPOCH) // MICROSECOND,
+        None if queue == DEFAULT_QUEUE else queue,
+        None if traceback is None else storable(traceback),
+        None if log is None else storable(log),
+        progress_text(progress),
+        None if metadata is None else codec.encode_metadata(metadata),
         one.actor,
         None if one.args is None else codec.encode_arguments(one.args),
     )
@@ -77,6 +95,21 @@ def named(execution_id: str) -> tuple[str, int, int] | None:
         return uid, int(number), int(attempt)
     except ValueError:
         return None
+
+
+def position_named(execution_id: str) -> tuple[tuple[str, int, int] | None, int | None]:
+    """Return what :func:`named` does, or the ``seq`` by which one is named that cannot be read."""
+    name = named(execution_id) if can_be_stored(execution_id) else None
+    if name is not None:
+        return (name if max(name[1:]) < MOST and min(name[1:]) > -MOST else None), None
+    kind, _, seq = execution_id.partition(":")
+    told = kind == "seq" and seq.isascii() and seq.isdecimal() and int(seq) < MOST
+    return None, int(seq) if told else None
+
+
+def can_be_stored(text: str) -> bool:
+    """Whether a text can be in a column, or else is nowhere."""
+    return _is_text(text) and "\0" not in text
 
 
 def read_execution(row: Sequence[Any]) -> Execution | UndecodableExecution:
@@ -94,14 +127,14 @@ def read_execution(row: Sequence[Any]) -> Execution | UndecodableExecution:
 def _execution(row: Sequence[Any]) -> Execution:
     job_id, uid, number, attempt, kind, scheduled_at, status, final, token, worker = row[:10]
     claimed_at, started_at, finished_at, reason, coalesced, coalesced_until = row[10:16]
-    snoozes, expires_at, actor, args = row[16:20]
+    snoozes, expires_at, queue, traceback, log, progress, metadata, actor, args = row[16:25]
     for name, value in zip(EXECUTION_NAMES, row, strict=False):
         if type(value) not in _TYPES[name]:
             raise ValueError(f"{name} is {value!r}")
     if final not in (0, 1):
         raise ValueError(f"final is {final!r}")
-    for text in (job_id, uid, worker, reason or "", actor or ""):
-        text.encode()  # or it is what a lenient reader made of bytes
+    for text in (job_id, uid, worker, reason, queue, traceback, log, actor):
+        (text or "").encode()  # or it is what a lenient reader made of bytes
     return Execution(
         f"{uid}:{number}:{attempt}",
         job_id,
@@ -122,6 +155,11 @@ def _execution(row: Sequence[Any]) -> Execution:
         moment_or_none(coalesced_until),
         snoozes,
         moment_or_none(expires_at),
+        DEFAULT_QUEUE if queue is None else queue,
+        traceback,
+        log,
+        read_progress(progress),
+        None if metadata is None else codec.decode_metadata(metadata),
         actor,
         None if args is None else codec.decode_arguments(args),
     )

@@ -10,12 +10,13 @@ from datetime import timedelta
 
 from attrs import evolve
 
-from sched_core import Hold, Job, Undecodable, codec
+from sched_core import Hold, Job, Progress, Undecodable, codec
 from sched_core import row as core
+from sched_core._support.texts import storable
 from sched_sql._shared.moments import MOST, Row, moment, moment_or_none
 from sched_sql._shared.rows import JOB_COLUMNS, JOB_WIDTH, read_job_or_undecodable, undecodable
 
-HOLD_COLUMNS = "token, worker, claimed_at, renewed_at, lease_until, alone_at, held"
+HOLD_COLUMNS = "token, worker, claimed_at, renewed_at, lease_until, alone_at, held, progress"
 """Held is: ``lease_until`` is not NULL. A settle keeps token and worker; what else frees a claim
 clears the worker."""
 HOLD_WIDTH = HOLD_COLUMNS.count(",") + 1
@@ -28,6 +29,20 @@ def held_text(hold: Hold) -> str:
     return codec.encode_hold(hold).body.decode()
 
 
+def progress_text(progress: Progress | None) -> str | None:
+    """Return the value of a column ``progress``."""
+    return None if progress is None else storable(codec.encode_value(progress))
+
+
+def read_progress(text: str | None) -> Progress | None:
+    """Return what a column ``progress`` holds.
+
+    Raises:
+        Malformed: It is no progress.
+    """
+    return None if text is None else codec.decode_value(text, Progress)
+
+
 def read_hold(hold: Row, job: Job | None) -> Hold | None:
     """Return the hold of a row whose ``HOLD_COLUMNS`` were read; ``None`` where it is free.
 
@@ -38,7 +53,7 @@ def read_hold(hold: Row, job: Job | None) -> Hold | None:
     Raises:
         Malformed: They are no hold.
     """
-    token, worker, claimed_at, renewed_at, lease_until, alone_at, held = hold
+    token, worker, claimed_at, renewed_at, lease_until, alone_at, held, progress = hold
     if lease_until is None:
         return None
     if worker is None or claimed_at is None or not 0 <= token < MOST:
@@ -60,6 +75,7 @@ def read_hold(hold: Row, job: Job | None) -> Hold | None:
             renewed_at=since if renewed_at is None else moment(renewed_at),
             expires_at=until,
             alone_at=moment_or_none(alone_at),
+            progress=read_progress(progress),
         )
     except OverflowError as error:
         raise codec.Malformed(f"the hold: {error}") from error
@@ -86,7 +102,7 @@ def read_record(row: Row) -> core.Row:
 
 def _hold_alone(job_id: str, hold: Row) -> Hold | None:
     try:
-        token, worker, claimed_at, renewed_at, lease_until, alone_at, _ = hold
+        token, worker, claimed_at, renewed_at, lease_until, alone_at, *_ = hold
         return (
             None
             if lease_until is None

@@ -138,11 +138,13 @@ class Filter:
             self.add("id < ?", end)
 
     def add_job_state(self, query: JobQuery) -> None:
-        """Have state, group and uid be those of the query."""
+        """Have state, group, queue and uid be those of the query."""
         if query.state is not None:
             self.add(f"{STATE} = ?", query.state.value)
         if query.group is not None:
             self.add("group_name = ?", query.group)
+        if query.queue is not None:
+            self.add("queue = ?", query.queue)
         if query.uid is not None:
             self.add("uid = ?", query.uid)
 

@@ -21,13 +21,11 @@ from sched_sql._shared.moments import (
 from sched_sql._shared.standings import NO_MARKS, STANDING_COLUMNS, STATUSES, Marks, standing_values
 
 DEFINITION_COLUMNS = (
-    "id, revision, format, tag, schedule, policy, metadata, name, group_name, uid, declared, anchor"
+    "id, revision, format, tag, schedule, policy, metadata, name, group_name, queue, uid, "
+    "declared, anchor, actor"
 )
 JOB_COLUMNS = f"{DEFINITION_COLUMNS}, {STANDING_COLUMNS}"
 JOB_WIDTH = JOB_COLUMNS.count(",") + 1
-
-QUEUE = "default"
-"""The queue of every job, until jobs can name one."""
 
 _SCHEDULED = Kind.SCHEDULED
 
@@ -45,9 +43,11 @@ def job_values(job: Job, revision: int) -> Row:
         codec.encode_metadata(spec.metadata),
         spec.name,
         spec.group,
+        spec.queue,
         job.uid,
         job.declared,
         micros(job.anchor),
+        job.actor,
         *standing_values(job.standing),
     )
 
@@ -80,9 +80,11 @@ def _job(row: Row) -> Job:
         metadata,
         name,
         group,
+        queue,
         uid,
         declared,
         anchor,
+        actor,
         number,
         next_run,
         due_at,
@@ -154,8 +156,8 @@ def _job(row: Row) -> Job:
         standing = _with_rare(standing, pause, requests, marks)
     # One-shots would push everything else out of the cache.
     read_spec = _spec if tag == "once" or metadata else _cached_spec
-    spec, since = read_spec(job_id, tag, schedule, policy, metadata, name, group, anchor)
-    return Job(spec, uid, declared == 1, since, standing, revision)
+    spec, since = read_spec(job_id, tag, schedule, policy, metadata, name, group, queue, anchor)
+    return Job(spec, uid, declared == 1, since, standing, revision, actor=actor)
 
 
 def _with_rare(
@@ -202,6 +204,7 @@ def _spec(
     metadata: str,
     name: str | None,
     group: str | None,
+    queue: str,
     anchor: int,
 ) -> tuple[JobSpec, datetime]:
     spec = JobSpec(
@@ -211,6 +214,7 @@ def _spec(
         codec.decode_metadata(metadata),
         codec.decode_policy(policy),
         group,
+        queue,
     )
     return spec, moment(anchor)
 

@@ -9,7 +9,7 @@ in the backend of its dialect.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -17,16 +17,23 @@ from attrs import field, frozen
 
 from sched_core import (
     Claim,
+    ClaimQuery,
+    CountQuery,
+    Counts,
     Execution,
     ExecutionQuery,
+    Followed,
+    Hold,
     Job,
     JobQuery,
     Page,
     Renewal,
+    Room,
     Settled,
     Settlement,
     Undecodable,
     UndecodableExecution,
+    WorkerState,
 )
 from sched_core.errors import BackendUnavailable
 
@@ -39,13 +46,13 @@ class ClaimBatch:
     """What a call of ``claim_due`` asks for, and what it gets.
 
     Attributes:
-        limit: Most claims.
+        room: What to claim.
         at: When it was called.
         claims: What is claimed, from the thread that does it: not lost where the caller is gone.
         lapsed: The executions about claims whose leases had ended.
     """
 
-    limit: int
+    room: Room
     at: datetime
     claims: list[Claim] = field(factory=list)
     lapsed: list[Execution] = field(factory=list)
@@ -117,8 +124,11 @@ class Table(Protocol):
         """Whether another connection may have written since the last call. Cheap."""
         ...
 
-    def earliest(self, now: Now, horizon: datetime) -> datetime | None:
-        """Return when to claim next; what lies after the horizon may be left out."""
+    def earliest(self, room: Room, now: Now, horizon: datetime) -> datetime | None:
+        """Return when to claim next; what lies after the horizon may be left out.
+
+        A job that does not fit into the room is no reason to claim.
+        """
         ...
 
     def claim(self, batch: ClaimBatch, now: Now) -> None:
@@ -141,6 +151,40 @@ class Table(Protocol):
         self, query: ExecutionQuery, after: str | None, limit: int
     ) -> Page[Execution | UndecodableExecution]:
         """List executions, newest first."""
+        ...
+
+    def execution(self, execution_id: str) -> Execution | UndecodableExecution | None:
+        """Return the execution with the id."""
+        ...
+
+    def recent(
+        self, job_ids: Sequence[str], limit: int
+    ) -> Mapping[str, Sequence[Execution | UndecodableExecution]]:
+        """Return the newest executions of each job."""
+        ...
+
+    def follow(self, after: str | None, limit: int, now: Now) -> Followed:
+        """Return executions in the order of commit."""
+        ...
+
+    def claims(self, query: ClaimQuery, after: str | None, limit: int, now: Now) -> Page[Hold]:
+        """List what is stored of claims."""
+        ...
+
+    def report(self, state: WorkerState) -> None:
+        """Keep what a worker tells of itself. It need not survive a crash of the machine."""
+        ...
+
+    def withdraw(self) -> None:
+        """Delete what this worker has told of itself."""
+        ...
+
+    def workers(self) -> Sequence[WorkerState]:
+        """Return what workers have told of themselves."""
+        ...
+
+    def counts(self, query: CountQuery, now: Now) -> Counts:
+        """Count jobs, claims and executions."""
         ...
 
     def prune(self, before: datetime, now: Now, cursor: int) -> tuple[int, int | None]:

@@ -15,13 +15,16 @@ from attrs import evolve
 
 from sched_core import Gap, Hold, Kind, Pause, Pending, Standing, codec
 from sched_core import row as core
+from sched_core._model.execution import DEFAULT_QUEUE
 from sched_sql._shared.holds import RECORD_COLUMNS, held_text
 from sched_sql._shared.moments import MOST, Row, moment, moment_or_none
 from sched_sql._shared.rows import DEFINITION_COLUMNS
 from sched_sql._shared.standings import STATUSES, standing_values
 
+_LATER = {"queue", "actor"}
+_DEFINITION = [name for name in DEFINITION_COLUMNS.split(", ") if name not in _LATER]
 OLD_COLUMNS = (
-    f"{DEFINITION_COLUMNS}, removed, state, number, next_run, due_at, triggered_at, attempts, "
+    f"{', '.join(_DEFINITION)}, removed, state, number, next_run, due_at, triggered_at, attempts, "
     "failures, skipped_run, paused_until, pause_reason, last_scheduled_at, last_finished_at, "
     "last_status, expires_at, manual, paused_at, backlog, token, worker, claimed_at, lease_until, "
     "lost, lost_worker, lost_claimed_at, held_uid, held_number, held_attempt, held_at, "
@@ -30,7 +33,6 @@ OLD_COLUMNS = (
 OLD_FORMAT = 1
 
 _OLD_NAMES = OLD_COLUMNS.split(", ")
-_DEFINITION = DEFINITION_COLUMNS.split(", ")
 _KEPT = timedelta(days=30)
 
 
@@ -55,8 +57,9 @@ def _upgraded(old: dict[str, Any]) -> Row:
     standing = _standing(old, pending)
     held = None if old["lease_until"] is None else held_text(_hold(old, pending))
     columns = standing_values(evolve(standing, due_at=None) if old["removed"] else standing)
+    known = {"format": codec.FORMAT, "queue": DEFAULT_QUEUE}
     return (
-        *(codec.FORMAT if name == "format" else old[name] for name in _DEFINITION),
+        *(known.get(name, old.get(name)) for name in DEFINITION_COLUMNS.split(", ")),
         *columns,
         old["removed"],
         old["token"],
@@ -66,13 +69,15 @@ def _upgraded(old: dict[str, Any]) -> Row:
         old["lease_until"],
         None,
         held,
+        None,
         old["ended_token"],
         old["ended_worker"],
     )
 
 
 def _left_alone(old: dict[str, Any]) -> Row:
-    kept = {"marks": json.dumps(old, default=repr), "failing": 0, "snoozes": 0}
+    new = {"failing": 0, "snoozes": 0, "queue": DEFAULT_QUEUE}
+    kept = {"marks": json.dumps(old, default=repr), **new}
     return tuple((old | kept).get(name) for name in RECORD_COLUMNS.split(", "))
 
 

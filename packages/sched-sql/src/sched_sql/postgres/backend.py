@@ -17,7 +17,8 @@ from sched_core.ports import Transaction
 from sched_core.row import check_text
 from sched_sql._shared.address import Postgres, address_of
 from sched_sql._shared.threads import Lane
-from sched_sql.backend import LEASE, LOOK_EVERY, TIMEOUT, DatabaseBackend, check_duration
+from sched_sql._shared.waking import LOOK_EVERY
+from sched_sql.backend import LEASE, TIMEOUT, DatabaseBackend, check_duration
 from sched_sql.postgres.table import PostgresTable
 
 LONGEST_NAME = 63
@@ -108,6 +109,10 @@ class PostgresBackend(DatabaseBackend):
             notified=not pooled,
         )
         super().__init__(table, capabilities)
+        self._hearing = False
+        self._was_heard = anyio.Event()
+        self._news_seen: int | None = None
+        self._cancels_heard = 0
 
     def _deciding(self, clock: Clock) -> Clock:
         return self._table.clock(clock)
@@ -150,6 +155,40 @@ class PostgresBackend(DatabaseBackend):
             await self._listen()
 
     async def _until_changed(self) -> None:
+        if self._table.news == self._news_seen is not None:
+            await self._heard()
+
+    async def _has_changed(self) -> bool:
+        before, self._news_seen = self._news_seen, self._table.news
+        return self._news_seen is None or self._news_seen != before
+
+    async def _until_cancelled(self) -> None:
+        if not self.capabilities.notified:
+            await anyio.sleep_forever()  # but for what this process marks itself
+        if self._table.descriptor is None:
+            await self._listen()
+        while self._table.cancels == self._cancels_heard:
+            await self._heard()
+        self._cancels_heard = self._table.cancels
+
+    async def _heard(self) -> None:
+        """Wait until something may have been announced, and is taken in.
+
+        One task reads the connection, whatever it waits for; all others wait for that one.
+        """
+        if self._hearing:
+            await self._was_heard.wait()
+            return
+        self._hearing = True
+        try:
+            await self._until_readable()
+            await self._call(Lane.LISTEN, self._table.hear)
+        finally:
+            self._hearing = False
+            was_heard, self._was_heard = self._was_heard, anyio.Event()
+            was_heard.set()
+
+    async def _until_readable(self) -> None:
         descriptor = self._table.descriptor
         if descriptor is None:
             await pause(LOOK_EVERY)

@@ -14,92 +14,33 @@ until its lease ends.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from sched_core import Claim, Execution, Hold, Undecodable, codec
 from sched_core import row as core
+from sched_core._model.execution import DEFAULT_QUEUE
 from sched_sql._shared.holds import RECORD_COLUMNS, read_record
-from sched_sql._shared.moments import moment
-from sched_sql._shared.rows import JOB_COLUMNS, QUEUE, read_job, read_job_or_undecodable
+from sched_sql._shared.lanes import Lanes
+from sched_sql._shared.moments import Row, moment
+from sched_sql._shared.rows import JOB_COLUMNS, read_job, read_job_or_undecodable
 from sched_sql.postgres.executions import CHUNK, Executions, Found
+from sched_sql.postgres.parts import BEGINNING, ENDED, ClaimRequest, ClaimResult, DueProbe, Parts
+from sched_sql.postgres.queues import Chooser, Chosen, QueueStatements, lanes_values
 from sched_sql.postgres.records import Freed, Records
 from sched_sql.postgres.renewals import Fence, Renewals, RowLocations, arrays
 from sched_sql.postgres.sql import (
-    ASYNC_COMMIT,
-    JOBS,
-    NOW,
-    SYNC_COMMIT,
     Announce,
     Names,
     Query,
     Steps,
     qualified,
     texts,
-    type_of,
 )
-
-BEGINNING = -(2**62)
-"""A number of microseconds before all moments."""
 
 MOMENT = "250ms"
 """The time for which a release waits for a row that another call writes."""
-
-ENDED = 500
-"""The most claims with ended leases that one statement tells of."""
-
-
-class ClaimRequest(NamedTuple):
-    """The bounds of one claim.
-
-    Attributes:
-        limit: The most jobs to claim.
-        lease: The lease in microseconds.
-        now: The moment, where the clock decides; ``None`` where the server's does.
-        within: The moments between which the server's clock must lie, or nothing is claimed.
-        floor: The moment before which the claim looks at nothing.
-        ends: Whether claims whose leases have ended are ended.
-    """
-
-    limit: int
-    lease: int
-    now: int | None
-    within: tuple[int, int]
-    floor: int
-    ends: bool
-
-
-class ClaimResult(NamedTuple):
-    """What a claim found apart from the jobs that it claimed.
-
-    Attributes:
-        at: The moment of the claim.
-        ended: Ids of jobs whose claims' leases have ended.
-        undecodable: Claims of rows that this process cannot read; the caller releases them.
-        last: The moment at which the last row is due, if the claim found as many as it asked for.
-    """
-
-    at: int
-    ended: list[str]
-    undecodable: list[Fence]
-    last: int | None
-
-
-class DueProbe(NamedTuple):
-    """A look at what is due next.
-
-    Attributes:
-        at: The moment of the probe.
-        free: The moment at which the next free job is due, of those after ``above``.
-        passed_over: Whether there are free jobs at or before ``above``.
-        held: The moment at which the first lease ends.
-    """
-
-    at: int
-    free: int | None
-    passed_over: bool
-    held: int | None
 
 
 class Claims:
@@ -123,41 +64,25 @@ class Claims:
         self.worker = ""
         self._malformed: set[str] = set()
         """``id:revision`` of rows whose header was fine and whose body was not."""
-        job, renewal, now = names.job, names.renewal, f"coalesce(%(now)s::bigint, {NOW})"
-        clk_async = f"clk AS MATERIALIZED (SELECT {now} AS t, {ASYNC_COMMIT})"
-        # What a handler begins with must not be taken back by a crash of the server: the same
-        # attempt would run again, perhaps with a token that was handed out before.
-        clk_sync = f"clk AS MATERIALIZED (SELECT {now} AS t, {SYNC_COMMIT})"
-        readable = (
-            "format = %(format)s AND tag = ANY(%(tags)s::text[]) "
-            "AND (%(malformed)s::text[] IS NULL "
-            "OR NOT id || ':' || revision = ANY(%(malformed)s::text[]))"
-        )
-        nothing = ", ".join(
-            f"NULL::{type_of(name)}" for name in [*JOBS.names[1:], "place", "token"]
-        )
-        ended = f"""
-            (%(ends)s AND lease_until <= (SELECT t FROM clk)
-                AND NOT EXISTS (SELECT FROM {renewal} r WHERE r.token = job.token
-                    AND r.worker = job.worker AND r.lease_until > (SELECT t FROM clk)))
-        """
-        reached = "due_at <= (SELECT t FROM clk WHERE t BETWEEN %(least)s AND %(most)s)"
+        parts, job = Parts(names), names.job
+        self._queues = QueueStatements(names, parts)
+        self._chooser = Chooser(self._queues, self.readable)
+        clk_async, clk_sync, readable = parts.clk_async, parts.clk_sync, parts.readable
+        nothing, ended, until, reached = parts.nothing, parts.ended, parts.until, parts.reached
+        # A store with further queues is left to another statement, and this one claims nothing.
+        counted = f"alone AS MATERIALIZED (SELECT NOT {parts.has_others} AS alone)"
+        reached = f"{reached} AND (SELECT alone FROM alone)"
         # Of the claims whose leases have ended, those are told, too, that come after what is
         # claimed here: ``due`` has as many rows as there is room. Only a sweep looks for them.
         self._claim = f"""
-            WITH {clk_sync}, due AS MATERIALIZED (
+            WITH {clk_sync}, {counted}, due AS MATERIALIZED (
                 SELECT ctid AS place, id, due_at, lease_until IS NULL AS free
                 FROM {job}
-                WHERE queue = '{QUEUE}' AND due_at >= %(floor)s AND {reached}
+                WHERE queue = %(queue)s AND due_at >= %(floor)s AND {reached}
                     AND (lease_until IS NULL OR {ended}) AND {readable}
                 ORDER BY due_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
             ), taken AS (
-                UPDATE {job} j SET token = {names.next}, worker = %(worker)s, claimed_at = clk.t,
-                    lease_until = clk.t + %(lease)s, renewed_at = NULL, alone_at = NULL,
-                    ended_token = CASE WHEN worker IS NULL THEN ended_token ELSE token END,
-                    ended_worker = coalesce(worker, ended_worker)
-                FROM due, clk WHERE j.ctid = due.place AND due.free
-                RETURNING {qualified("j", JOB_COLUMNS)}, j.ctid::text AS place, j.token
+                {parts.taken}
             )
             SELECT clk.t, taken.due_at AS due_at, taken.* FROM clk, taken
             UNION ALL
@@ -170,10 +95,10 @@ class Claims:
             SELECT clk.t, {BEGINNING}, later.id, {nothing} FROM clk, (
                 SELECT id FROM {job}
                 WHERE %(floor)s = {BEGINNING} AND %(limit)s <= (SELECT count(*) FROM due)
-                    AND queue = '{QUEUE}' AND {reached} AND {ended} AND {readable}
+                    AND queue = %(queue)s AND {reached} AND {ended} AND {readable}
                 ORDER BY due_at LIMIT {ENDED}) later
             UNION ALL
-            SELECT clk.t, NULL, NULL, {nothing} FROM clk
+            SELECT clk.t, NULL, CASE WHEN NOT alone THEN '' END, {nothing} FROM clk, alone
             ORDER BY 2 NULLS FIRST
         """
         self._ended = f"""
@@ -182,25 +107,29 @@ class Claims:
             WHERE j.id = ANY(%(ids)s::text[]) AND j.lease_until <= clk.t
             ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
         """
-        until = f"""
-            CASE WHEN lease_until > clk.t THEN lease_until
-                ELSE greatest(lease_until, (SELECT r.lease_until FROM {renewal} r
-                    WHERE r.token = job.token AND r.worker = job.worker)) END
-        """
+        one = f"queue = %(queue)s AND lease_until IS NULL AND {readable}"
         self._probe = f"""
             WITH {clk_async}
-            SELECT clk.t,
-                (SELECT due_at FROM {job} WHERE queue = '{QUEUE}' AND due_at > %(above)s
-                    AND lease_until IS NULL AND {readable} ORDER BY due_at LIMIT 1),
-                EXISTS (SELECT FROM {job} WHERE queue = '{QUEUE}'
-                    AND due_at BETWEEN %(floor)s AND %(above)s
-                    AND lease_until IS NULL AND {readable}),
-                least((SELECT min({until}) FROM {job} WHERE %(sweep)s AND queue = '{QUEUE}'
+            SELECT clk.t, free.due_at, passed.id IS NOT NULL,
+                least((SELECT min({until}) FROM {job} WHERE %(sweep)s AND queue = %(queue)s
                         AND due_at <= %(horizon)s AND lease_until IS NOT NULL AND {readable}),
                     (SELECT min({until}) FROM {job} WHERE %(sweep)s AND held IS NOT NULL
-                        AND {readable}))
-            FROM clk
+                        AND {readable})),
+                free.id, passed.id, {parts.has_others}
+            FROM clk LEFT JOIN (SELECT due_at, id FROM {job} WHERE due_at > %(above)s AND {one}
+                    ORDER BY due_at LIMIT 1) free ON true
+                LEFT JOIN (SELECT id FROM {job} WHERE due_at BETWEEN %(floor)s AND %(above)s
+                    AND {one} LIMIT 1) passed ON true
         """
+        self.due_since = f"""
+            WITH RECURSIVE {clk_async}, {parts.found}
+            SELECT min(each.due_at) FROM found CROSS JOIN LATERAL (
+                SELECT due_at FROM {job}
+                WHERE queue = found.queue AND due_at <= (SELECT t FROM clk)
+                    AND (lease_until IS NULL OR lease_until <= (SELECT t FROM clk))
+                ORDER BY due_at LIMIT 1) each
+        """
+        """Since when a job is due that no living claim holds."""
         mine = f"""
             unnest(%(ids)s::text[], %(tokens)s::bigint[], %(workers)s::text[])
                 AS i(id, token, worker)
@@ -236,30 +165,79 @@ class Claims:
     # -- what is due
 
     def probe(
-        self, now: int | None, horizon: int, *, floor: int, above: int, sweep: bool
+        self,
+        now: int | None,
+        horizon: int,
+        *,
+        floor: int,
+        above: int,
+        sweep: bool,
+        lanes: Lanes | None = None,
     ) -> Steps[DueProbe]:
-        """Return what is due next."""
+        """Return what is due next.
+
+        Args:
+            now: The moment, where the store's clock does not decide.
+            horizon: The moment after which nothing is of interest.
+            floor: The moment before which nothing is looked at.
+            above: The moment up to which nothing was left to claim.
+            sweep: Whether claims whose leases end are looked for.
+            lanes: What fits, where the queues are not alike; ``None`` for the default queue alone.
+        """
         values = {"now": now, "horizon": horizon, "floor": floor, "above": above, "sweep": sweep}
-        ((at, free, passed_over, held),) = yield Query(self._probe, values | self.readable())
-        return DueProbe(at, free, passed_over, held)
+        queues = {"queue": DEFAULT_QUEUE} if lanes is None else lanes_values(lanes)
+        statement = self._probe if lanes is None else self._queues.probe
+        ((at, free, passed, held, *ids, others),) = yield Query(
+            statement, values | queues | self.readable()
+        )
+        told = tuple(job_id for job_id in ids if job_id is not None)
+        return DueProbe(at, free, passed, held, told, others)
+
+    def first(
+        self, lanes: Lanes, now: int | None, horizon: int, above: int, probe: DueProbe
+    ) -> Steps[DueProbe]:
+        """Return a probe as it is without what the worker refuses."""
+        return (yield from self._chooser.first(lanes, now, horizon, above, probe))
 
     # -- claiming
 
-    def claim(self, claims: list[Claim], request: ClaimRequest) -> Steps[ClaimResult]:
-        """Append claims to the list."""
-        locations = self.locations
+    def claim(
+        self, claims: list[Claim], request: ClaimRequest, lanes: Lanes | None = None
+    ) -> Steps[ClaimResult]:
+        """Append claims to the list.
+
+        Args:
+            claims: The list.
+            request: The bounds of the claim.
+            lanes: What fits, where the queues are not alike; ``None`` for the default queue alone.
+        """
+        queues = {"queue": DEFAULT_QUEUE} if lanes is None else lanes_values(lanes)
+        statement = self._claim if lanes is None else self._queues.claim
+        values = {"floor": request.floor, "ends": request.ends, "limit": request.limit}
+        rows = yield Query(statement, self._values(request) | queues | values)
+        return self._claimed(claims, request, rows)
+
+    def choose(self, lanes: Lanes, request: ClaimRequest, without: Container[str]) -> Steps[Chosen]:
+        """Return what is due and fits, where the worker refuses ids."""
+        return (yield from self._chooser.due(lanes, request, without))
+
+    def claim_chosen(
+        self, claims: list[Claim], request: ClaimRequest, chosen: Sequence[tuple[str, str]]
+    ) -> Steps[ClaimResult]:
+        """Append claims of chosen jobs to the list, if they are still free."""
+        ids, queues = zip(*chosen, strict=True)
+        values = {"ids": texts(ids), "queues": texts(set(queues))}
+        rows = yield Query(self._queues.claim_chosen, self._values(request) | values)
+        return self._claimed(claims, request, rows)
+
+    def _values(self, request: ClaimRequest) -> dict[str, Any]:
         least, most = request.within
-        values = {
-            "now": request.now,
-            "least": least,
-            "most": most,
-            "floor": request.floor,
-            "ends": request.ends,
-            "limit": request.limit,
-            "worker": self.worker,
-            "lease": request.lease,
-        }
-        rows = yield Query(self._claim, values | self.readable())
+        about = {"worker": self.worker, "lease": request.lease}
+        return {"now": request.now, "least": least, "most": most, **about, **self.readable()}
+
+    def _claimed(
+        self, claims: list[Claim], request: ClaimRequest, rows: Sequence[Row]
+    ) -> ClaimResult:
         at: int = rows[0][0]
         claimed_at, expires_at = moment(at), moment(at + request.lease)
         ended: dict[str, None] = {}
@@ -277,9 +255,10 @@ class Claims:
                 undecodable.append((row[2], row[-1], self.worker))
                 continue
             claims.append(Claim(job, row[-1], self.worker, claimed_at, expires_at))
-            locations[row[-1]] = row[-2]
+            self.locations[row[-1]] = row[-2]
         full = len(rows) - 1 - others >= request.limit
-        return ClaimResult(at, list(ended), undecodable, rows[-1][1] if full else None)
+        last = rows[-1][1] if full else None
+        return ClaimResult(at, list(ended), undecodable, last, rows[0][2] is not None)
 
     def lapse(self, ids: Sequence[str], now: int | None) -> Steps[tuple[list[Execution], int]]:
         """End claims whose leases have ended.

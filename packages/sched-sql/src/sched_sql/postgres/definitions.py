@@ -14,6 +14,7 @@ from sched_sql._shared.moments import micros_or_none
 from sched_sql._shared.rows import JOB_COLUMNS, job_values
 from sched_sql._shared.rules import reject_duplicate_ids, revised
 from sched_sql.postgres.executions import Executions, Found
+from sched_sql.postgres.notifications import CANCEL
 from sched_sql.postgres.sql import JOBS, NOW, SYNC_COMMIT, Names, Query, Steps, texts
 
 BULK = 2_000
@@ -57,6 +58,7 @@ class Definitions:
         notify = f"pg_notify('{names.channel}', %s)"
         is_soon = f"%s <= coalesce(%s::bigint, {NOW}) + {_SOON}"
         self._announce = f"SELECT {notify} WHERE {is_soon}"
+        self._notify = f"SELECT {notify}"
         self._add_one = f"""
             WITH added AS ({self._insert})
             SELECT revision, CASE WHEN {is_soon} THEN {notify} END
@@ -119,6 +121,7 @@ class Definitions:
         revision = yield from self._store(job, record.hold)
         yield from self._executions.write(history.written)
         yield from self.announce([micros_or_none(job.standing.due_at)])
+        yield from self._announce_cancel(job, record.hold)
         record.job = revised(job, revision)
         return record.readable(job.spec.id)
 
@@ -131,6 +134,12 @@ class Definitions:
             yield Query(self._delete, (job.spec.id,))
         else:
             yield Query(self._make_tombstone, (held_text(record.hold), job.spec.id))
+            yield from self._announce_cancel(None, record.hold)
+
+    def _announce_cancel(self, job: Job | None, hold: Hold | None) -> Steps[None]:
+        """Wake the worker of a hold, once this is committed, if its run is to be cancelled."""
+        if hold is not None and core.is_to_be_cancelled(job, hold):
+            yield Query(self._notify, (f"{CANCEL}{hold.worker}",))
 
     def _locked(self, job_id: str) -> Steps[core.Row]:
         rows = yield Query(self._lock, (texts([job_id]),))

@@ -13,11 +13,14 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from sched_core import Settlement
+from sched_core._model.job import REST
 from sched_core._support.logger import Logger
 from sched_core.clock import boot_seconds
 from sched_core.ports import MAX_POLL
+from sched_sql._shared.lanes import Lanes
 from sched_sql._shared.moments import micros
-from sched_sql.postgres.claims import BEGINNING, ClaimRequest, ClaimResult, DueProbe, micros_of
+from sched_sql.postgres.claims import micros_of
+from sched_sql.postgres.parts import BEGINNING, ClaimRequest, ClaimResult, DueProbe
 
 logger = Logger("sched_sql")
 
@@ -50,6 +53,9 @@ class DueIndex:
         self.floor = BEGINNING
         self.empty_at = BEGINNING
         """The moment of the last claim that found all: what was due by then is locked or new."""
+        self._empty_for = frozenset[str]()
+        """The lanes of that claim which had room in the end."""
+        self._asked: frozenset[str] | None = None
         self._held: int | None = None
         self._invalid = True
         self._swept = 0.0
@@ -89,6 +95,17 @@ class DueIndex:
         """Note that something may have appeared anywhere: look at everything."""
         self._invalid = True
 
+    def serve(self, lanes: Lanes) -> None:
+        """Take in for which queues claims are made: for others, there may be more to claim."""
+        if self._asked != lanes.asked:
+            self._asked = lanes.asked
+            self._invalid = True
+            self.empty_at = BEGINNING
+
+    def above(self, lanes: Lanes) -> int:
+        """Return the moment up to which nothing was left that fits."""
+        return self.empty_at if lanes.open <= self._empty_for else BEGINNING
+
     def wants_sweep(self, now: int) -> bool:
         """Whether to look from the beginning."""
         seconds = boot_seconds()
@@ -121,13 +138,29 @@ class DueIndex:
         if seconds < self._claims_from:
             return None
         floor = BEGINNING if self.wants_sweep(now) else self.floor
-        if floor == BEGINNING:
+        if floor == BEGINNING and limit > 0:  # or nothing is looked at that is due
             self._invalid = False
         within = (now - self._tolerance, now + self._tolerance)
         return ClaimRequest(limit, lease, None, within, floor, ends=seconds >= self._ends_from)
 
-    def claimed(self, request: ClaimRequest, claimed: ClaimResult, cost: float) -> None:
-        """Take in what a claim found."""
+    def claimed(
+        self,
+        request: ClaimRequest,
+        claimed: ClaimResult,
+        cost: float,
+        *,
+        lanes: Lanes | None = None,
+        refused: bool = False,
+    ) -> None:
+        """Take in what a claim found.
+
+        Args:
+            request: The bounds of the claim.
+            claimed: What it found.
+            cost: Seconds that it took.
+            lanes: What of the room is left, where it was not the default queue alone.
+            refused: Whether it has left jobs that the worker may take another time.
+        """
         if request.now is not None:
             return
         least, most = request.within
@@ -141,12 +174,15 @@ class DueIndex:
             self._locked_until = 0.0
             self._unlooked = True
         self._more = claimed.last is not None
+        self._empty_for = frozenset([REST]) if lanes is None else lanes.open
         if claimed.last is None:
             self.empty_at = claimed.at
             self.floor = claimed.at - MARGIN
         else:
             self.empty_at = BEGINNING
             self.floor = claimed.last - MARGIN
+        if refused or (lanes is not None and lanes.open != lanes.asked):
+            self.floor = BEGINNING  # some is left below any other moment
 
     def _is_listening(self, seconds: float) -> bool:
         """Whether there is a loop that waits, and hears what appears; ``run_due`` has none."""

@@ -1,4 +1,7 @@
-"""The connection on which a worker hears that another process wrote something due soon."""
+"""The connection on which a worker hears what other processes wrote.
+
+They announce that something is due soon, and that a worker's claim is marked to be cancelled.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,9 @@ because its packets vanish, or because its server is no longer the primary."""
 ANSWER = 4.0
 """Seconds to wait for the answer."""
 
+CANCEL = "cancel:"
+"""Begins a payload that says whose claim was marked; any other is the worker that announces."""
+
 
 class Listener:
     """One connection that listens; without it, waiting falls back to looking.
@@ -40,7 +46,10 @@ class Listener:
         self._enabled = enabled
         self.worker = ""
         """The worker that listens: its own announcements are no news to it."""
-        self._heard = 0
+        self.news = 0
+        """Grows when something may have been announced that is due soon."""
+        self.cancels = 0
+        """Grows when a claim of the worker may have been marked to be cancelled."""
         self._failures = 0
         self._try_at = 0.0
         self._asked = 0.0
@@ -55,7 +64,7 @@ class Listener:
         return self._descriptor if self._listens and self._lane.is_current else None
 
     def silence(self) -> float:
-        """Seconds for which nothing may be announced before :meth:`heard` is to be asked."""
+        """Seconds for which nothing may be announced before :meth:`hear` is to be called."""
         return max(0.0, self._asked + ASK_EVERY - boot_seconds())
 
     def may_start(self) -> bool:
@@ -90,12 +99,14 @@ class Listener:
             logger.warning("not listening, others' jobs are looked for: %s", error)
 
     def _on_notice(self, notice: Notify) -> None:
-        if notice.payload != self.worker:
-            self._heard += 1
+        if notice.payload.startswith(CANCEL):
+            self.cancels += notice.payload == f"{CANCEL}{self.worker}"
+        elif notice.payload != self.worker:
+            self.news += 1
 
-    def heard(self) -> bool:
-        """Return whether something may have been announced since the last call."""
-        before, now = self._heard, boot_seconds()
+    def hear(self) -> None:
+        """Take in what was announced."""
+        now = boot_seconds()
         try:
             if now - self._asked < ASK_EVERY:
                 self._lane.ask("SELECT", ANSWER)  # which also brings what was announced
@@ -104,8 +115,7 @@ class Listener:
                 self._lane.ask(self._question, ANSWER)
         except Exception as error:  # noqa: BLE001 -- what was missed is looked for
             self._failed(error)
-            return True
-        return self._heard != before
+            self.news += 1
 
     def close(self) -> None:
         """Disconnect."""

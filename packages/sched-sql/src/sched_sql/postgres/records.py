@@ -38,7 +38,10 @@ class Records:
     def __init__(self, names: Names) -> None:
         job = names.job
         standing = ", ".join(f"{name} = i.{name}" for name in STANDING_COLUMNS.split(", "))
-        end = "lease_until = NULL, held = NULL, worker = CASE WHEN i.settled THEN j.worker END"
+        end = (
+            "lease_until = NULL, held = NULL, progress = NULL, "
+            "worker = CASE WHEN i.settled THEN j.worker END"
+        )
         self._end = f"""
             UPDATE {job} j SET {standing}, revision = {names.next}, {end}
             FROM {_STANDINGS.unnest} WHERE j.id = i.id

@@ -19,7 +19,12 @@ from attrs import evolve
 
 from sched_core import Claim, Hold, Job, Renewal
 from sched_core.row import is_held_by, is_to_be_cancelled
-from sched_sql._shared.holds import RECORD_COLUMNS, read_record
+from sched_sql._shared.holds import (
+    RECORD_COLUMNS,
+    progress_text,
+    read_progress,
+    read_record,
+)
 from sched_sql._shared.moments import moment
 from sched_sql.postgres.sql import ASYNC_COMMIT, NOW, Names, Query, Steps, numbers, texts
 
@@ -74,16 +79,17 @@ class Renewals:
         self._renew = f"""
             WITH {clk_async},
             i AS MATERIALIZED (SELECT * FROM unnest(%(ids)s::text[], %(tokens)s::bigint[],
-                %(workers)s::text[], %(alone)s::boolean[])
-                WITH ORDINALITY AS i(id, token, worker, alone, n)),
+                %(workers)s::text[], %(alone)s::boolean[], %(progress)s::text[])
+                WITH ORDINALITY AS i(id, token, worker, alone, progress, n)),
             mine AS MATERIALIZED (
-                SELECT i.n, i.alone, j.id FROM i JOIN {job} j ON j.id = i.id
+                SELECT i.n, i.alone, i.progress, j.id FROM i JOIN {job} j ON j.id = i.id
                 WHERE j.token = i.token AND j.worker = i.worker AND j.lease_until IS NOT NULL
                 ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
             ), renewed AS (
                 UPDATE {job} j SET lease_until = greatest(j.lease_until, clk.t + %(lease)s),
                     renewed_at = clk.t,
-                    alone_at = CASE WHEN mine.alone THEN coalesce(j.alone_at, clk.t) END
+                    alone_at = CASE WHEN mine.alone THEN coalesce(j.alone_at, clk.t) END,
+                    progress = coalesce(mine.progress, j.progress)
                 FROM mine, clk WHERE j.id = mine.id
                 RETURNING mine.n, j.ctid::text AS place, j.lease_until,
                     j.marks IS NOT NULL OR j.held IS NOT NULL AS marked
@@ -97,15 +103,18 @@ class Renewals:
         """
         self._renew_unlocked = f"""
             WITH {clk_async}, renewed AS (
-                INSERT INTO {renewal} AS r (token, worker, renewed_at, lease_until, alone_at)
-                SELECT i.token, i.worker, clk.t, clk.t + %(lease)s, CASE WHEN i.alone THEN clk.t END
-                FROM unnest(%(tokens)s::bigint[], %(workers)s::text[], %(alone)s::boolean[])
-                    AS i(token, worker, alone), clk
+                INSERT INTO {renewal} AS r (token, worker, renewed_at, lease_until, alone_at,
+                    progress)
+                SELECT i.token, i.worker, clk.t, clk.t + %(lease)s,
+                    CASE WHEN i.alone THEN clk.t END, i.progress
+                FROM unnest(%(tokens)s::bigint[], %(workers)s::text[], %(alone)s::boolean[],
+                    %(progress)s::text[]) AS i(token, worker, alone, progress), clk
                 ORDER BY i.token, i.worker
                 ON CONFLICT (token, worker) DO UPDATE SET renewed_at = excluded.renewed_at,
                         lease_until = greatest(r.lease_until, excluded.lease_until),
                         alone_at = CASE WHEN excluded.alone_at IS NOT NULL
-                            THEN coalesce(r.alone_at, excluded.alone_at) END
+                            THEN coalesce(r.alone_at, excluded.alone_at) END,
+                        progress = coalesce(excluded.progress, r.progress)
                     WHERE NOT r.ended
                 RETURNING r.token, r.worker, r.lease_until
             )
@@ -121,7 +130,8 @@ class Renewals:
             FROM unnest(%(tokens)s::bigint[], %(workers)s::text[]) AS i(token, worker)
             ORDER BY i.token, i.worker
             ON CONFLICT (token, worker) DO UPDATE SET ended = true WHERE r.lease_until <= %(at)s
-            RETURNING r.token, r.worker, r.renewed_at, r.lease_until, r.alone_at
+            RETURNING r.token, r.worker, r.renewed_at, r.lease_until, r.alone_at,
+                r.progress
         """
         self._prune = f"""
             DELETE FROM {renewal} WHERE lease_until < {now} - {REMEMBERED}
@@ -180,6 +190,11 @@ class Renewals:
             ],
         )
 
+    def has_marked(self, renewals: Sequence[Renewal]) -> Steps[bool]:
+        """Whether a run of these claims is to be cancelled."""
+        ids = {each.claim.job.spec.id for each in renewals}
+        return bool((yield from self._cancelled(renewals, ids)))
+
     def _cancelled(self, renewals: Sequence[Renewal], ids: set[str]) -> Steps[set[Fence]]:
         """Return of which claims the runs are to be cancelled."""
         claims = {each.claim.job.spec.id: each.claim for each in renewals}
@@ -209,12 +224,12 @@ class Renewals:
         tokens, workers = zip(*sorted(mine), strict=True)
         values = {"at": at, "tokens": numbers(tokens), "workers": texts(workers)}
         ended: dict[tuple[int, str], Hold] = {}
-        for token, worker, renewed_at, lease_until, alone_at in (yield Query(self._end, values)):
+        for token, worker, *renewal in (yield Query(self._end, values)):
             hold = mine[token, worker]
             ended[token, worker] = (
                 hold
-                if renewed_at is None or moment(renewed_at) < hold.renewed_at
-                else _as_renewed(hold, renewed_at, lease_until, alone_at)
+                if renewal[0] is None or moment(renewal[0]) < hold.renewed_at
+                else as_renewed(hold, *renewal)
             )
         return ended
 
@@ -223,12 +238,18 @@ class Renewals:
         yield Query(self._prune, {"now": now})
 
 
-def _as_renewed(hold: Hold, renewed_at: int, lease_until: int, alone_at: int | None) -> Hold:
+def as_renewed(
+    hold: Hold, renewed_at: int, lease_until: int, alone_at: int | None, progress: str | None
+) -> Hold:
+    """Return a hold as an unlocked renewal leaves it."""
     since = None if alone_at is None else moment(alone_at)
     if since is not None and hold.alone_at is not None:
         since = min(since, hold.alone_at)
     until = max(hold.expires_at, moment(lease_until))
-    return evolve(hold, renewed_at=moment(renewed_at), expires_at=until, alone_at=since)
+    told = hold.progress if progress is None else read_progress(progress)
+    return evolve(
+        hold, renewed_at=moment(renewed_at), expires_at=until, alone_at=since, progress=told
+    )
 
 
 def fence_of(claim: Claim) -> Fence:
@@ -244,7 +265,11 @@ def arrays(fences: Sequence[Fence]) -> dict[str, str]:
 
 def _values(renewals: Sequence[Renewal]) -> dict[str, str]:
     fences = [fence_of(each.claim) for each in renewals]
-    return {"alone": numbers(each.alone for each in renewals), **arrays(fences)}
+    return {
+        "alone": numbers(each.alone for each in renewals),
+        "progress": texts(progress_text(each.progress) for each in renewals),
+        **arrays(fences),
+    }
 
 
 def _renewed(claim: Claim, expires_at: datetime, cancelled: set[Fence] | None) -> Claim:

@@ -17,7 +17,8 @@ from operator import itemgetter
 
 from sched_core import Claim, Job, Kind, Settled, Settlement, Undecodable
 from sched_core import row as core
-from sched_sql._shared.history import execution_values
+from sched_core._model.execution import DEFAULT_QUEUE
+from sched_sql._shared.history import RARE, RARE_NAMES, execution_values
 from sched_sql._shared.holds import RECORD_COLUMNS, read_record
 from sched_sql._shared.moments import EPOCH, micros, micros_or_none, moment
 from sched_sql._shared.rules import is_plain_run
@@ -56,13 +57,24 @@ _ITS = (
 """What the claim and its row do not tell of a common execution."""
 
 
-def _sent(standing: Iterable[str]) -> Columns:
+_RARE = [name for name in RARE_NAMES if name != "queue"]
+"""What few executions have; their queue is in the row of the job, too."""
+_NOTHING = (None,) * len(_RARE)
+
+
+def _sent(standing: Iterable[str], rare: Iterable[str] = ()) -> Columns:
     """Return what the common case sends: the claim, of the standing these, and the execution."""
-    its = (f"its_{name}" for name in _ITS.split(", "))
+    its = (f"its_{name}" for name in [*_ITS.split(", "), *rare])
     return Columns(", ".join(["id", "place", "token", "expected", *standing, *its]))
 
 
-RUNS, SHORT_RUNS = _sent(_RUN), _sent(_RUN[place] for place in _CHANGED)
+_SHORT = [_RUN[place] for place in _CHANGED]
+FORMS = {
+    (is_short, is_rare): _sent(_SHORT if is_short else _RUN, _RARE if is_rare else ())
+    for is_short in (True, False)
+    for is_rare in (True, False)
+}
+"""What is sent, by whether all standings are ``_STARTED``, and whether any execution is rare."""
 
 
 class Settler:
@@ -83,8 +95,7 @@ class Settler:
         self._executions = executions
         self._records = records
         job = names.job
-        self._runs = self._runs_statement(names, RUNS)
-        self._short_runs = self._runs_statement(names, SHORT_RUNS)
+        self._runs = {form: self._runs_statement(names, sent) for form, sent in FORMS.items()}
         row = f"""
             SELECT clk.t, {qualified("j", RECORD_COLUMNS)}
             FROM {job} j, (SELECT coalesce(%s::bigint, {NOW}) AS t, {SYNC_COMMIT}) clk
@@ -97,7 +108,8 @@ class Settler:
     @staticmethod
     def _runs_statement(names: Names, sent: Columns) -> str:
         job, all_sent = names.job, ", ".join(f"i.{name}" for name in sent.names)
-        its = ", ".join(name for name in sent.names if name.startswith("its_"))
+        its = [name for name in sent.names if name.startswith("its_")]
+        written = ", ".join(name.removeprefix("its_") for name in its)
         changes = ", ".join(
             f"{name} = " + (f"i.{name}" if name in sent.names else _STARTING[name]) for name in _RUN
         )
@@ -105,18 +117,21 @@ class Settler:
         return f"""
             WITH mine AS MATERIALIZED (
                 SELECT i.n, {all_sent}, j.ctid AS seen, j.uid, j.number AS held,
-                    j.snoozes AS held_snoozes, j.worker, j.claimed_at
+                    j.snoozes AS held_snoozes, j.worker, j.claimed_at,
+                    nullif(j.queue, '{DEFAULT_QUEUE}') AS held_queue
                 FROM {sent.unnest} JOIN {job} j ON j.ctid = i.place::tid
                 WHERE j.id = i.id AND j.token = i.token AND j.worker = %s
                     AND j.revision = i.expected AND j.lease_until IS NOT NULL AND NOT j.removed
                 ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
             ), ended AS (
-                UPDATE {job} j SET {changes}, revision = {names.next}, lease_until = NULL
+                UPDATE {job} j SET {changes}, revision = {names.next}, lease_until = NULL,
+                    progress = NULL
                 FROM mine i WHERE j.ctid = i.seen RETURNING i.*
             ), written AS (
                 INSERT INTO {names.execution} (seq, job_id, uid, number, token, worker, claimed_at,
-                    snoozes, {_ITS})
-                SELECT {names.next}, id, uid, held, token, worker, claimed_at, held_snoozes, {its}
+                    snoozes, queue, {written})
+                SELECT {names.next}, id, uid, held, token, worker, claimed_at, held_snoozes,
+                    held_queue, {", ".join(its)}
                 FROM (SELECT * FROM ended ORDER BY n) ended
             )
             SELECT ended.n FROM ended, (SELECT {SYNC_COMMIT}) durable
@@ -126,7 +141,7 @@ class Settler:
         self, settlements: Sequence[Settlement], locations: Callable[[int], str]
     ) -> Steps[set[int]]:
         """Write those that are the common case and of one worker; return which, by position."""
-        rows, runs = [], []
+        rows, runs, rare = [], [], []
         for settlement in settlements:
             claim, standing = settlement.claim, settlement.standing
             if standing is None:
@@ -136,6 +151,7 @@ class Settler:
             about = (claim.job.spec.id, locations(claim.token), claim.token, settlement.expected)
             written = (its[3], *its[5:8], *its[11:16], its[17], drop_at(its[12], its[17]))
             rows.append((about, written))
+            rare.append(its[RARE + 1 :])
         partitions = self._executions.partitions
         if not partitions.has(written[-1] for _, written in rows):
             yield from partitions.make(
@@ -143,13 +159,16 @@ class Settler:
                 for one in settlements
                 for its in one.executions
             )
-        statement, sent = self._runs, RUNS
-        if all(_others(run) == _STARTED for run in runs):
-            statement, sent = self._short_runs, SHORT_RUNS
+        is_short = all(_others(run) == _STARTED for run in runs)
+        if is_short:
             runs = [_changed(run) for run in runs]
         whole = [(*about, *run, *written) for (about, written), run in zip(rows, runs, strict=True)]
+        is_rare = any(each != _NOTHING for each in rare)
+        if is_rare:
+            whole = [(*row, *each) for row, each in zip(whole, rare, strict=True)]
+        sent = FORMS[is_short, is_rare]
         values = (*sent.values(whole), settlements[0].claim.worker)
-        return {row[0] - 1 for row in (yield Query(statement, values))}
+        return {row[0] - 1 for row in (yield Query(self._runs[is_short, is_rare], values))}
 
     def settle(
         self, settlements: Sequence[Settlement], now: int | None, *, wait: bool = False
@@ -212,6 +231,5 @@ def is_common_run(settlement: Settlement) -> bool:
         and its.job_id == claim.job.spec.id
         and one is not None
         and its.snoozes == one.snoozes
-        and its.actor is None
-        and its.args is None
+        and its.queue == claim.job.spec.queue
     )

@@ -46,6 +46,10 @@ class Names:
         self.execution = f"{quoted}.execution"
         self.meta = f"{quoted}.meta"
         self.renewal = f"{quoted}.renewal"
+        self.worker = f"{quoted}.worker"
+        self.era = f"{quoted}.era"
+        self.cluster = f"{quoted}.cluster()"
+        self.begin_era = f"{quoted}.begin_era()"
         self.make_partitions = f"{quoted}.make_partitions"
         self.drop_partitions = f"{quoted}.drop_partitions"
         self.literal = quoted.replace("'", "''")
@@ -73,8 +77,9 @@ SYNC_COMMIT = (
 """The commit of all that must survive; a role's or database's default may be off."""
 
 _TEXT = frozenset(
-    "id tag schedule policy metadata name group_name uid derived_from pause_reason last_status "  # noqa: SIM905 -- shorter
-    "requests marks worker held job_id kind status reason ended_worker place actor args".split()
+    "id tag schedule policy metadata name group_name queue uid derived_from pause_reason "  # noqa: SIM905 -- shorter
+    "last_status requests marks worker held job_id kind status reason ended_worker place "
+    "traceback log progress actor args".split()
 )
 _BOOLEAN = frozenset({"declared", "final", "removed", "alone", "settled"})
 

@@ -17,6 +17,7 @@ from sched_core import (
     JobStore,
     Page,
     Renewal,
+    Room,
     Settled,
     Settlement,
     Undecodable,
@@ -27,7 +28,6 @@ from sched_core.errors import StoreNotFound
 from sched_core.ports import Transaction
 from sched_core.row import WRITTEN
 from sched_sql._shared.moments import micros, micros_or_none, moment
-from sched_sql._shared.rows import QUEUE
 from sched_sql._shared.table import ClaimBatch, Now
 from sched_sql.postgres import migration, queries
 from sched_sql.postgres.announcements import Announcements
@@ -39,18 +39,19 @@ from sched_sql.postgres.definitions import Definitions
 from sched_sql.postgres.executions import CHUNK, Executions
 from sched_sql.postgres.failures import translate
 from sched_sql.postgres.handler_transaction import HandlerTransaction
+from sched_sql.postgres.looks import Looks
 from sched_sql.postgres.notifications import Listener
 from sched_sql.postgres.partitions import drop_at
 from sched_sql.postgres.records import Records
 from sched_sql.postgres.server_time import ServerTime
 from sched_sql.postgres.session import BUSY
 from sched_sql.postgres.settlements import Settler, is_common_run
-from sched_sql.postgres.sql import NOW, SYNC_COMMIT, Names, Query, Steps
+from sched_sql.postgres.sql import SYNC_COMMIT, Names, Query, Steps
 
 T = TypeVar("T")
 
 
-class PostgresTable:
+class PostgresTable(Looks):
     """Jobs and their history in one schema; see :class:`sched_sql._shared.table.Table`.
 
     Args:
@@ -93,6 +94,7 @@ class PostgresTable:
         self._settler = Settler(names, executions, records, announce)
         self._listening = Listener(self._connections.listening, names, enabled=not pooled)
         self._time = ServerTime(time, self._lanes["edit"], self._stepped)
+        super().__init__(names, self._lanes["edit"], self._time)
         self._announcements = Announcements(self._definitions, self._lanes, self._time)
         self._claimant = Claimant(
             self._connections,
@@ -120,7 +122,7 @@ class PostgresTable:
     # -- opening
 
     def open(self, worker: str, now: Now) -> None:
-        self._listening.worker = self._announcements.worker = worker
+        self._listening.worker = self._announcements.worker = self._worker = worker
         self._claimant.open(worker)
         self._definitions.fixed = fixed = lambda: self._time.fixed(now)
         self._connections.open()
@@ -137,6 +139,7 @@ class PostgresTable:
         if self._create:
             seen = micros(now())
             edit.run(lambda: self._executions.partitions.make_usual(seen))
+            self._ensure_era()
         if self._time.is_the_servers:
             self._claimant.heartbeat.start(self._lease)
 
@@ -170,12 +173,7 @@ class PostgresTable:
         at = self._time.fixed(now)
 
         def steps() -> Steps[int | None]:
-            ((found,),) = yield Query(
-                f"SELECT min(due_at) FROM {self._names.job}, (SELECT coalesce(%s, {NOW}) AS at) n "  # noqa: S608 -- quoted
-                f"WHERE queue = '{QUEUE}' AND due_at <= n.at "
-                "AND (lease_until IS NULL OR lease_until <= n.at)",
-                (at,),
-            )
+            ((found,),) = yield Query(self._claims.due_since, {"now": at})
             return None if found is None else int(found)
 
         found = self._lanes["edit"].run(steps)
@@ -268,7 +266,7 @@ class PostgresTable:
         return self._listening.descriptor
 
     def silence(self) -> float:
-        """Seconds for which the descriptor may stay silent before :meth:`changed` is called."""
+        """Seconds for which the descriptor may stay silent before :meth:`hear` is called."""
         return self._listening.silence()
 
     def may_listen(self) -> bool:
@@ -279,20 +277,45 @@ class PostgresTable:
         """Listen to other processes, where the server lets it."""
         if self._listening.start():
             self._claimant.due_index.invalidate()
+            # What was announced before it listened is looked for.
+            self._listening.cancels += self._claimant.has_marked()
+
+    @property
+    def news(self) -> int | None:
+        """Grows when another process may have written something that is due soon.
+
+        ``None``: nobody listens, so that nothing is known.
+        """
+        return None if self._listening.descriptor is None else self._listening.news
+
+    @property
+    def cancels(self) -> int:
+        """Grows when a claim of this worker may have been marked to be cancelled."""
+        return self._listening.cancels
+
+    def hear(self) -> None:
+        """Take in what others have announced, where this process listens."""
+        if self._listening.descriptor is None:
+            self._claimant.due_index.invalidate()
+            return
+        before = self._listening.news
+        self._listening.hear()
+        if self._listening.news != before:
+            self._claimant.due_index.invalidate()
 
     def changed(self) -> bool:
-        changed = self._listening.descriptor is None or self._listening.heard()
-        if changed:
-            self._claimant.due_index.invalidate()
-        return changed
+        before = self.news
+        self.hear()
+        return before is None or self.news != before
 
     # -- claims
 
-    def earliest(self, now: Now, horizon: datetime) -> datetime | None:
-        return self._claimant.earliest(now, horizon)
+    def earliest(self, room: Room, now: Now, horizon: datetime) -> datetime | None:
+        return self._claimant.earliest(room, now, horizon)
 
     def claim(self, batch: ClaimBatch, now: Now) -> None:
         self._claimant.claim(batch, now)
+        self._note_claims(batch.claims)
 
     def renew(self, renewals: Sequence[Renewal], now: Now) -> Sequence[Claim]:
         return self._claimant.renew(renewals, now)
@@ -355,6 +378,7 @@ class PostgresTable:
         if cursor == _DROP:
             seen = micros(now())
             edit.run(lambda: executions.partitions.make_next(seen))
+            self._forget_workers(now())
             return edit.run(lambda: executions.partitions.drop(at)), _EXPIRED
         deleted = edit.run(lambda: executions.prune_expired(at))
         if deleted == CHUNK:

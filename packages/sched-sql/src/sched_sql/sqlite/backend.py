@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Literal
 
 from sched_core import Capabilities, Claim, Renewal
-from sched_core.clock import Clock, monotonic_seconds
+from sched_core.clock import Clock, monotonic_seconds, pause
 from sched_core.errors import InvalidDefinition
 from sched_sql._shared.address import Sqlite, address_of
 from sched_sql._shared.table import Locked
 from sched_sql._shared.threads import Lane
 from sched_sql.backend import LEASE, TIMEOUT, DatabaseBackend, check_duration
 from sched_sql.sqlite.table import SqliteTable
+
+LOOK_FOR_CANCELS_EVERY = 0.1
+"""Seconds between looks whether another process has marked a claim to be cancelled."""
 
 LOOK_FOR_DEAD_EVERY = 1.0
 """Seconds between looks whether another worker has died."""
@@ -75,6 +78,7 @@ class SqliteBackend(DatabaseBackend):
         )
         super().__init__(table, capabilities)
         self._looked_for_dead = 0.0
+        self._cancels_heard = 0
 
     def _joined(self, lane: Lane) -> Lane:
         return lane if lane is Lane.RENEW_UNLOCKED else Lane.EDIT
@@ -93,6 +97,13 @@ class SqliteBackend(DatabaseBackend):
     async def _has_changed(self) -> bool:
         released = await self._release_dead()
         return await super()._has_changed() or released
+
+    async def _until_cancelled(self) -> None:
+        await self._call(Lane.LISTEN, self._table.look_for_cancels)
+        while self._table.cancels == self._cancels_heard:
+            await pause(LOOK_FOR_CANCELS_EVERY)
+            await self._call(Lane.LISTEN, self._table.look_for_cancels)
+        self._cancels_heard = self._table.cancels
 
     async def _release_dead(self) -> bool:
         """End the claims of workers that have died, if it is time to look; return whether any."""

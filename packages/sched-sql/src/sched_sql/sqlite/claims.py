@@ -8,25 +8,22 @@ and one that is held in another, by the end of its lease.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sched_core import Claim, Execution, Hold, Renewal, Undecodable, codec
+from sched_core import Claim, Execution, Hold, Job, Renewal, Room, Undecodable, codec
+from sched_core.clock import FIRST
+from sched_core.row import is_to_be_cancelled
 from sched_sql._shared.holds import RECORD_COLUMNS
+from sched_sql._shared.lanes import Lanes
 from sched_sql._shared.moments import Row, micros, moment_or_none
-from sched_sql._shared.rows import JOB_COLUMNS, JOB_WIDTH, QUEUE
+from sched_sql._shared.rows import JOB_WIDTH
 from sched_sql._shared.table import ClaimBatch, Now
 from sched_sql.sqlite.database import Database, Serial
+from sched_sql.sqlite.due import DueJobs
 from sched_sql.sqlite.history import History
 from sched_sql.sqlite.records import Record, Records, read_record, read_sound
 from sched_sql.sqlite.renewals import Renewals
-
-_DUE = f"""
-SELECT {JOB_COLUMNS}, rowid FROM sched_job INDEXED BY sched_job_due
-WHERE queue = ? AND due_at <= ? AND lease_until IS NULL AND removed = 0 AND {{readable}}
-ORDER BY due_at LIMIT ?
-"""
 
 _LAPSED = f"""
 SELECT {RECORD_COLUMNS}, rowid FROM sched_job INDEXED BY sched_job_held
@@ -37,20 +34,16 @@ _HAS_LAPSED = """
 SELECT 1 FROM sched_job INDEXED BY sched_job_held WHERE lease_until <= ? LIMIT 1
 """
 
-_MARK = "rowid || ':' || hex(revision)"
-"""Names a row and its revision, whatever is in its columns."""
-
 _CLAIM = """
 UPDATE sched_job SET ended_token = CASE WHEN worker IS NULL THEN ended_token ELSE token END,
     ended_worker = coalesce(worker, ended_worker), token = ?, worker = ?, claimed_at = ?,
-    lease_until = ?, renewed_at = NULL, alone_at = NULL, held = NULL
+    lease_until = ?, renewed_at = NULL, alone_at = NULL, held = NULL, progress = NULL
 WHERE rowid = ?
 """
 
-_FREE_AT = """
-SELECT due_at FROM sched_job INDEXED BY sched_job_due
-WHERE queue = ? AND due_at <= ? AND lease_until IS NULL AND removed = 0 AND {readable}
-ORDER BY due_at LIMIT 1
+_MARKED = f"""
+SELECT {RECORD_COLUMNS} FROM sched_job INDEXED BY sched_job_held
+WHERE lease_until IS NOT NULL AND worker = ? AND (marks IS NOT NULL OR held IS NOT NULL)
 """
 _HELD_UNTIL = """
 SELECT lease_until FROM sched_job INDEXED BY sched_job_held
@@ -76,46 +69,33 @@ class Claims:
         self._history = history
         self._renewals = renewals
         self.worker = ""
-        self._malformed: set[str] = set()
-        """``_MARK`` of rows whose header was fine, and something else was not."""
+        self._due = DueJobs(database)
 
     # -- what can be read
 
     def forget(self) -> None:
         """Read again what could not be read: another process may have repaired it."""
-        self._malformed.clear()
+        self._due.forget()
 
     def can_read(self) -> tuple[str, Row]:
         """Return the condition on rows that this process can read, and its values."""
-        tags = codec.known_tags()
-        condition = f"format = ? AND tag IN ({', '.join('?' * len(tags))})"
-        if not self._malformed:
-            return condition, (codec.FORMAT, *tags)
-        skipped = json.dumps(sorted(self._malformed))
-        condition += f" AND {_MARK} NOT IN (SELECT value FROM json_each(?))"
-        return condition, (codec.FORMAT, *tags, skipped)
-
-    def _pass_over(self, rowid: int) -> None:
-        mark = f"SELECT {_MARK} FROM sched_job WHERE rowid = ?"
-        self._malformed.add(self._database.connection.execute(mark, (rowid,)).fetchone()[0])
+        return self._due.can_read()
 
     # -- what is due
 
-    def earliest(self, horizon: datetime) -> datetime | None:
-        """Return when a job is due, or a lease ends, that is the first of all up to the horizon."""
+    def earliest(self, room: Room, horizon: datetime) -> datetime | None:
+        """Return when a job that fits is due, or a lease ends, whichever is first."""
         self._database.look()
         until = micros(horizon)
-        found = [self._first(_FREE_AT, QUEUE, until), self._first(_HELD_UNTIL, until)]
-        first = min((at for at in found if at is not None), default=None)
-        return moment_or_none(first if first is None else max(first, 0))
+        lanes = None if room.takes_any else Lanes(room)
+        held = self._first(_HELD_UNTIL, until)
+        return _earlier(self._due.first(lanes, until if held is None else min(until, held)), held)
 
     def due_since(self, at: datetime) -> datetime | None:
         """Return since when a job is due that no living claim holds."""
         self._database.look()
         now = micros(at)
-        found = [self._first(_FREE_AT, QUEUE, now), self._first(_DUE_SINCE, now, now)]
-        first = min((at for at in found if at is not None), default=None)
-        return moment_or_none(first if first is None else max(first, 0))
+        return _earlier(self._due.first(None, now), self._first(_DUE_SINCE, now, now))
 
     def _first(self, statement: str, *bounds: str | int) -> int | None:
         readable, values = self.can_read()
@@ -136,41 +116,42 @@ class Claims:
                     # holds itself would be ended.
                     return
                 self._lapse(lapsed, at, serial)
-                while (wanted := batch.limit - len(claims)) > 0:
-                    rows = self._due(at, wanted)
-                    self._take(rows, claims, at, at + lease, serial)
-                    if len(rows) < wanted:
+                lanes, passes = Lanes(batch.room), 0
+                while lanes.left > 0:
+                    rows, passes = self._due.rows(lanes, micros(at)), passes + 1
+                    if self._take(rows, lanes, claims, at, at + lease, serial):
                         break
+                if passes > 1:
+                    claims.sort(key=lambda claim: claim.job.standing.due_at or FIRST)
         except BaseException:
             claims.clear()
             lapsed.clear()
             raise
 
-    def _due(self, at: datetime, limit: int) -> list[Row]:
-        readable, values = self.can_read()
-        statement = _DUE.format(readable=readable)
-        return self._database.read(statement, (QUEUE, micros(at), *values, limit))
-
     def _take(
         self,
         rows: Sequence[Row],
+        lanes: Lanes,
         claims: list[Claim],
         at: datetime,
         expires_at: datetime,
         serial: Serial,
-    ) -> None:
+    ) -> bool:
+        """Claim the jobs of rows; return whether all of them could be read."""
         worker, at_number, until_number = self.worker, micros(at), micros(expires_at)
         updates: list[Row] = []
         for row in rows:
             try:
                 job = read_sound(row)
             except codec.Malformed:
-                self._pass_over(row[JOB_WIDTH])
+                self._due.pass_over(row[JOB_WIDTH])
                 continue
             token = serial.next()
             updates.append((token, worker, at_number, until_number, row[JOB_WIDTH]))
             claims.append(Claim(job, token, worker, at, expires_at))
+            lanes.take(job.spec.queue)
         self._database.connection.executemany(_CLAIM, updates)
+        return len(updates) == len(rows)
 
     def _lapse(self, lapsed: list[Execution], at: datetime, serial: Serial) -> None:
         """End all claims whose leases have ended, except where an unlocked renewal lasts."""
@@ -186,7 +167,7 @@ class Claims:
             for row in found:
                 record = read_record(row[:-1])
                 if record.hold is None or isinstance(record.job, Undecodable):
-                    self._pass_over(row[-1])
+                    self._due.pass_over(row[-1])
                 else:
                     ended.append((row[0], record, record.hold))
             unlocked = self._renewals.end([(hold.token, hold.worker) for _, _, hold in ended], at)
@@ -200,6 +181,16 @@ class Claims:
                 return
 
     # -- keeping and giving back
+
+    def cancelled(self) -> frozenset[int]:
+        """Return the tokens of this worker's claims whose runs are to be cancelled."""
+        found = set[int]()
+        for row in self._database.read(_MARKED, (self.worker,)):
+            record = read_record(row)
+            job = record.job if isinstance(record.job, Job) else None
+            if (hold := record.hold) is not None and is_to_be_cancelled(job, hold):
+                found.add(hold.token)
+        return frozenset(found)
 
     def renew(self, renewals: Sequence[Renewal], lease: timedelta, now: Now) -> Sequence[Claim]:
         """Extend leases; return what is still held."""
@@ -226,3 +217,8 @@ class Claims:
                 record = self._records.load(job_id)
                 if record.release(claim, at, history):
                     self._records.save(job_id, record)
+
+
+def _earlier(one: int | None, other: int | None) -> datetime | None:
+    first = min((at for at in (one, other) if at is not None), default=None)
+    return moment_or_none(first if first is None else max(first, 0))

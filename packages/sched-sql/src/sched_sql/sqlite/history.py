@@ -10,7 +10,7 @@ must be looked up before another is written; readers look through the short rest
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from sched_core import Execution, UndecodableExecution
 from sched_sql._shared.history import (
@@ -102,6 +102,7 @@ class History:
         ).fetchall()
         if found:
             with self._database.write(durable=False):
+                self._note_deleted(found)
                 self._database.connection.execute(
                     "DELETE FROM sched_execution WHERE seq IN (SELECT value FROM json_each(?))",
                     (json.dumps([seq for (seq,) in found]),),
@@ -112,12 +113,21 @@ class History:
 
     def prune_expired(self, now: int) -> int:
         """Delete a chunk of what has expired; of what is indexed."""
-        return self._database.connection.execute(
+        gone = self._database.connection.execute(
             "DELETE FROM sched_execution WHERE seq IN (SELECT seq FROM sched_execution "
             "WHERE indexed = 1 AND expires_at IS NOT NULL AND expires_at <= ? "
-            f"AND {_is_moment('expires_at')} LIMIT ?)",
+            f"AND {_is_moment('expires_at')} LIMIT ?) RETURNING seq",
             (now, CHUNK),
-        ).rowcount
+        ).fetchall()
+        self._note_deleted(gone)
+        return len(gone)
+
+    def _note_deleted(self, gone: Sequence[Row]) -> None:
+        """Have cursors expire that are before one of these; in the transaction that deletes."""
+        if gone:
+            self._database.connection.execute(
+                "UPDATE sched_meta SET value = max(value, ?) WHERE key = 'deleted'", (max(gone)[0],)
+            )
 
 
 class Written:

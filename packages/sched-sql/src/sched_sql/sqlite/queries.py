@@ -19,7 +19,7 @@ from sched_core import (
     UndecodableExecution,
     codec,
 )
-from sched_sql._shared.history import EXECUTION_COLUMNS, no_age, unsound_execution
+from sched_sql._shared.history import EXECUTION_COLUMNS, RARE_NAMES, no_age, unsound_execution
 from sched_sql._shared.holds import RECORD_COLUMNS
 from sched_sql._shared.moments import Row
 from sched_sql._shared.pages import ExecutionPage, Filter, JobPage
@@ -34,7 +34,7 @@ _UNSOUND_EXECUTION = " OR ".join(
     [
         unsound_execution(IS_WHOLE),
         *(f"typeof({name}) <> 'text'" for name in ("job_id", "uid", "kind", "status", "worker")),
-        "typeof(reason) NOT IN ('text', 'null')",
+        *(f"typeof({name}) NOT IN ('text', 'null')" for name in ("reason", *RARE_NAMES)),
         "final NOT IN (0, 1)",
     ]
 )

@@ -16,21 +16,27 @@ from attrs import define
 from sched_core import Hold, Job, Undecodable, codec
 from sched_core import row as core
 from sched_sql._shared import holds
-from sched_sql._shared.holds import HOLD_COLUMNS, HOLD_WIDTH, RECORD_COLUMNS, held_text
+from sched_sql._shared.holds import (
+    HOLD_COLUMNS,
+    HOLD_WIDTH,
+    RECORD_COLUMNS,
+    held_text,
+    progress_text,
+)
 from sched_sql._shared.moments import Row, micros_or_none
 from sched_sql._shared.rows import JOB_COLUMNS, JOB_WIDTH, job_values, read_job, undecodable
 from sched_sql.sqlite import nulls
 from sched_sql.sqlite.database import Database
 
 TEXT_COLUMNS = (
-    "id, tag, schedule, policy, metadata, name, group_name, uid, derived_from, last_status, "
-    "pause_reason, requests, marks, worker, held, ended_worker"
+    "id, tag, schedule, policy, metadata, name, group_name, queue, uid, actor, derived_from, "
+    "last_status, pause_reason, requests, marks, worker, held, progress, ended_worker"
 )
 NULLABLE_COLUMNS = (
-    "name, group_name, number, next_run, due_at, scheduled_due, began_at, derived_from, "
+    "name, group_name, actor, number, next_run, due_at, scheduled_due, began_at, derived_from, "
     "last_number, last_scheduled_at, last_finished_at, last_status, expires_at, paused_at, "
     "paused_until, pause_reason, pause_number, requests, marks, worker, claimed_at, renewed_at, "
-    "lease_until, alone_at, held, ended_token, ended_worker"
+    "lease_until, alone_at, held, progress, ended_token, ended_worker"
 )
 
 _SOUND: set[tuple[type[Any], ...]] = set()
@@ -49,9 +55,10 @@ _MAKE_TOMBSTONE = "UPDATE sched_job SET removed = 1, due_at = NULL, expires_at =
 _DELETE = "DELETE FROM sched_job WHERE id = ?"
 _NOTE_HELD = "UPDATE sched_job SET held = ? WHERE id = ?"
 _RENEW = "UPDATE sched_job SET renewed_at = ?, lease_until = ?, alone_at = ? WHERE id = ?"
+_TELL = "UPDATE sched_job SET progress = ? WHERE id = ?"
 _RELEASE = """
 UPDATE sched_job SET lease_until = NULL, renewed_at = NULL, alone_at = NULL, held = NULL,
-    worker = CASE WHEN ? THEN worker END
+    progress = NULL, worker = CASE WHEN ? THEN worker END
 WHERE id = ?
 """
 
@@ -102,6 +109,8 @@ class Records:
             moments = (hold.renewed_at, hold.expires_at, hold.alone_at)
             values = (*map(micros_or_none, moments), job_id)
             nulls.execute(self._database.connection, _RENEW, values)
+            if was_held is None or hold.progress is not was_held.progress:
+                execute(_TELL, (progress_text(hold.progress), job_id))
 
 
 # -- reading

@@ -22,8 +22,10 @@ from attrs import evolve
 
 from sched_core import Claim, Hold, Renewal
 from sched_core.clock import monotonic_seconds
+from sched_core.codec import Malformed
 from sched_core.errors import BackendUnavailable
 from sched_core.row import renewed
+from sched_sql._shared.holds import progress_text, read_progress
 from sched_sql._shared.moments import (
     EARLIEST,
     LATEST,
@@ -45,11 +47,15 @@ Fence = tuple[int, str]
 
 
 class UnlockedRenewal(NamedTuple):
-    """A renewal: until when, when it was made, and since when its worker ran nothing else."""
+    """A renewal: until when, when it was made, since when its worker ran nothing else.
+
+    ``progress`` is the newest that was told, as its column has it; ``None`` for nothing new.
+    """
 
     until: int
     at: int
     alone_at: int | None
+    progress: str | None = None
 
     def of(self, hold: Hold) -> Hold:
         """Return a stored claim as it is after this renewal."""
@@ -57,7 +63,8 @@ class UnlockedRenewal(NamedTuple):
         if self.at < micros(hold.renewed_at):
             return hold  # its row was renewed since
         alone_at = None if self.alone_at is None else hold.alone_at or moment(self.alone_at)
-        return evolve(hold, renewed_at=moment(self.at), alone_at=alone_at)
+        told = hold.progress if self.progress is None else read_progress(self.progress)
+        return evolve(hold, renewed_at=moment(self.at), alone_at=alone_at, progress=told)
 
 
 class Renewals:
@@ -95,9 +102,12 @@ class Renewals:
                 key = _key(claim.token, claim.worker)
                 # What ended longer ago than is remembered may have been ended by others.
                 if key not in ended and micros(claim.expires_at) > oldest:
-                    hold = renewed(_hold(claim, made.get(key)), at, lease, alone=renewal.alone)
+                    before, told = made.get(key), progress_text(renewal.progress)
+                    if told is None and before is not None:
+                        told = before.progress
+                    hold = renewed(_hold(claim, before), at, lease, alone=renewal.alone)
                     until, alone_at = micros(hold.expires_at), micros_or_none(hold.alone_at)
-                    made[key] = UnlockedRenewal(until, micros(at), alone_at)
+                    made[key] = UnlockedRenewal(until, micros(at), alone_at, told)
                     held.append(evolve(claim, expires_at=hold.expires_at))
             self._write(made, ended, oldest)
         return held
@@ -137,8 +147,17 @@ class Renewals:
             self._write(made, ended, now - REMEMBERED)
         return found
 
+    def made(self) -> dict[Fence, UnlockedRenewal]:
+        """Return all renewals, as they are at this moment."""
+        found = dict[Fence, UnlockedRenewal]()
+        for key, renewal in self._made().items():
+            token, _, worker = key.partition(" ")
+            if token.isdecimal():
+                found[int(token), worker] = renewal
+        return found
+
     def _made(self) -> dict[str, UnlockedRenewal]:
-        """Return all renewals; for workers that are dead, and make no more."""
+        """Return all renewals, without the lock: of workers that are dead and make no more, say."""
         try:
             file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
@@ -228,11 +247,19 @@ def _read(file: int) -> tuple[dict[str, UnlockedRenewal], dict[str, int]]:
 def _is_renewal(each: Any) -> bool:
     return (
         isinstance(each, list)
-        and len(each) == 3
+        and len(each) in {3, 4}
         and _is_moment(each[0])
         and _is_moment(each[1])
         and (each[2] is None or _is_moment(each[2]))
+        and all(told is None or _is_progress(told) for told in each[3:])
     )
+
+
+def _is_progress(text: Any) -> bool:
+    try:
+        return isinstance(text, str) and read_progress(text) is not None
+    except Malformed:
+        return False
 
 
 def _is_moment(at: Any) -> bool:

@@ -121,9 +121,14 @@ def _nothing(_: sqlite3.Connection) -> None:
 
 def _copy_jobs(connection: sqlite3.Connection) -> None:
     old = connection.execute(f"SELECT {OLD_COLUMNS} FROM sched_job_old ORDER BY rowid")
-    marks = ", ".join("?" * (RECORD_COLUMNS.count(",") + 1))
+    # The later migrations are not applied yet.
+    present = {row[1] for row in connection.execute("PRAGMA table_info(sched_job)")}
+    names = RECORD_COLUMNS.split(", ")
+    places = [place for place, name in enumerate(names) if name in present]
+    columns, marks = ", ".join(names[place] for place in places), ", ".join("?" * len(places))
     connection.executemany(
-        f"INSERT INTO sched_job ({RECORD_COLUMNS}) VALUES ({marks})", map(upgraded, old)
+        f"INSERT INTO sched_job ({columns}) VALUES ({marks})",
+        (tuple(row[place] for place in places) for row in map(upgraded, old)),
     )
     old.close()
     connection.execute("DROP TABLE sched_job_old")

@@ -6,21 +6,28 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from sched_core import (
     Claim,
+    ClaimQuery,
+    CountQuery,
+    Counts,
     Execution,
     ExecutionQuery,
+    Followed,
+    Hold,
     Job,
     JobQuery,
     Page,
     Renewal,
+    Room,
     Settled,
     Settlement,
     Undecodable,
     UndecodableExecution,
+    WorkerState,
 )
 from sched_core.clock import FIRST
 from sched_sql._shared.holds import RECORD_COLUMNS
@@ -28,7 +35,7 @@ from sched_sql._shared.moments import Row, micros
 from sched_sql._shared.rows import job_values
 from sched_sql._shared.rules import reject_duplicate_ids, revised
 from sched_sql._shared.table import ClaimBatch, Now
-from sched_sql.sqlite import nulls, queries
+from sched_sql.sqlite import lookups, nulls, queries
 from sched_sql.sqlite.claims import Claims
 from sched_sql.sqlite.database import Database
 from sched_sql.sqlite.existing import require
@@ -37,6 +44,7 @@ from sched_sql.sqlite.history import CHUNK, History
 from sched_sql.sqlite.records import INSERT, Record, Records, read_record
 from sched_sql.sqlite.renewals import Renewals
 from sched_sql.sqlite.settlements import Settler
+from sched_sql.sqlite.survey import Survey
 from sched_sql.sqlite.workers import WorkerFiles, is_locked, worker_of
 
 _GET = f"SELECT {RECORD_COLUMNS} FROM sched_job WHERE id = ? AND removed <> 1"
@@ -76,7 +84,13 @@ class SqliteTable:
         self._records = Records(self._database)
         self._renewals = Renewals(path, f"{path}-workers", lives)
         self._claims = Claims(self._database, self._records, self._history, self._renewals)
+        self._survey = Survey(self._database, self._renewals)
         self._version: int | None = None
+        self.cancels = 0
+        """Grows when a claim of this worker was found to be marked."""
+        self._cancels_version: int | None = None
+        self._cancelled = frozenset[int]()
+        """Tokens of claims that are known to be marked."""
 
     def __str__(self) -> str:
         return f"SQLite at {self._path}"
@@ -186,10 +200,18 @@ class SqliteTable:
             self._claims.forget()
         return version != before
 
+    def look_for_cancels(self) -> None:
+        """Look whether another connection has marked claims of this worker since the last call."""
+        version: int = self._database.read("PRAGMA data_version")[0][0]
+        if version != self._cancels_version:
+            self._cancels_version = version
+            before, self._cancelled = self._cancelled, self._claims.cancelled()
+            self.cancels += not self._cancelled <= before
+
     # -- claims
 
-    def earliest(self, now: Now, horizon: datetime) -> datetime | None:
-        return self._claims.earliest(horizon)
+    def earliest(self, room: Room, now: Now, horizon: datetime) -> datetime | None:
+        return self._claims.earliest(room, horizon)
 
     def claim(self, batch: ClaimBatch, now: Now) -> None:
         self._claims.claim(batch, self._lease, now)
@@ -249,6 +271,34 @@ class SqliteTable:
     ) -> Page[Execution | UndecodableExecution]:
         return queries.executions(self._database, query, after, limit)
 
+    def execution(self, execution_id: str) -> Execution | UndecodableExecution | None:
+        return lookups.execution(self._database, execution_id)
+
+    def recent(
+        self, job_ids: Sequence[str], limit: int
+    ) -> Mapping[str, Sequence[Execution | UndecodableExecution]]:
+        return lookups.recent(self._database, job_ids, limit)
+
+    def follow(self, after: str | None, limit: int, now: Now) -> Followed:
+        return lookups.follow(self._database, after, limit)
+
+    # -- what is going on
+
+    def claims(self, query: ClaimQuery, after: str | None, limit: int, now: Now) -> Page[Hold]:
+        return self._survey.claims(query, after, limit)
+
+    def report(self, state: WorkerState) -> None:
+        self._survey.report(state)
+
+    def withdraw(self) -> None:
+        self._survey.withdraw(self._claims.worker)
+
+    def workers(self) -> Sequence[WorkerState]:
+        return self._survey.workers()
+
+    def counts(self, query: CountQuery, now: Now) -> Counts:
+        return self._survey.counts(query, now())
+
     def prune(self, before: datetime, now: Now, cursor: int) -> tuple[int, int | None]:
         if cursor >= 0:
             deleted, following = (0, None)
@@ -258,6 +308,7 @@ class SqliteTable:
         with self._database.write(durable=False) as serial:
             if cursor == -1:
                 self._history.index(serial)
+                self._survey.forget(now())
             at = micros(now())
             deleted = self._history.prune_expired(at)
             if deleted < CHUNK:

@@ -39,6 +39,7 @@ from sched_core import (
     Undecodable,
     UndecodableExecution,
 )
+from sched_core.clock import pause
 from sched_testkit._stories.filters import selects
 from sched_testkit._suite.builders import FIELDS, KEEP, SECOND, START, Values, whole
 from sched_testkit._suite.port import inspect_backend
@@ -52,6 +53,8 @@ T = TypeVar("T")
 
 ENDLESS = 5_000
 """More pages than any law can fill."""
+SHORTLY = 0.02
+"""Seconds of real time between two looks whether others have ended."""
 
 
 def onward(page: Page[Any], seen: set[str]) -> str | None:
@@ -297,16 +300,23 @@ class Bench(Values):
     async def followed(
         self, backend: Backend, after: str | None, limit: int = 3
     ) -> tuple[list[Execution | UndecodableExecution], str]:
-        """Follow the history to its present end, through small parts; return the cursor, too."""
+        """Follow the history to its present end, through small parts; return the cursor, too.
+
+        Other clients of the store may have transactions open: what these keep back is waited for.
+        """
         found: list[Execution | UndecodableExecution] = []
+        waited = 0.0
         for _ in range(ENDLESS):
             part = await backend.follow(after, limit=limit)
             assert len(part.executions) <= limit, "a part is longer than its limit"
             assert isinstance(part.cursor, str), f"the cursor is {part.cursor!r}"
-            if not part.executions:
-                return found, part.cursor
             found += part.executions
             after = part.cursor
+            if part.waits_since is not None and waited < self.harness.patience:
+                waited += SHORTLY
+                await pause(SHORTLY)
+            elif not part.executions:
+                return found, part.cursor
         raise AssertionError(f"after {ENDLESS} parts the history goes on")
 
     def apart(self, jobs: Sequence[Job | Undecodable]) -> list[Job | Undecodable]:

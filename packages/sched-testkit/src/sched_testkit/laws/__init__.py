@@ -15,11 +15,13 @@ from sched_testkit.laws import (
     definitions,
     differential,
     durability,
+    following,
     generated,
     handlers,
     lifetimes,
     listed_claims,
     lookups,
+    marks,
     offers,
     outages,
     overlap,
@@ -43,6 +45,7 @@ from sched_testkit.laws import (
     waits,
     waits_by_queue,
     wakeups,
+    workers,
 )
 from sched_testkit.laws.law import GeneratedLaw, Law, SeededLaw, laws_of
 from sched_testkit.laws.order import STEPS, step_of
@@ -71,6 +74,9 @@ _ALONE = (
     listed_claims,
     lookups,
     counting,
+    workers,
+    following,
+    marks,
     outages,
     trouble,
     unreadable,

@@ -17,6 +17,8 @@ from sched_core import (
     BackendError,
     BackendUnavailable,
     Claim,
+    ClaimQuery,
+    CountQuery,
     ExecutionQuery,
     Gap,
     Job,
@@ -26,6 +28,7 @@ from sched_core import (
     Renewal,
     Room,
     Status,
+    WorkerState,
 )
 from sched_core.clock import FIRST, LAST, pause
 from sched_core.testing import FakeClock
@@ -51,6 +54,16 @@ def calls_of(
         "release": lambda: backend.release([claim]),
         "executions": lambda: backend.executions(ExecutionQuery(), after=None, limit=10),
         "prune": lambda: backend.prune(bench.clock.now()),
+        "execution": lambda: bench.found(backend, "uid000000001:1:1"),
+        "recent": lambda: backend.recent([job.id], limit=10),
+        "follow": lambda: backend.follow(None, limit=10),
+        "claims": lambda: backend.claims(ClaimQuery(), after=None, limit=10),
+        "counts": lambda: backend.counts(CountQuery(bench.clock.now())),
+        "report": lambda: backend.report(
+            WorkerState(claim.worker, bench.clock.now(), bench.clock.now())
+        ),
+        "workers": backend.workers,
+        "wait_cancelled": backend.wait_cancelled,
     }
 
 
@@ -63,6 +76,8 @@ async def _expect_refusals(
         "renew of nothing": lambda: backend.renew([]),
         "settle of nothing": lambda: backend.settle([]),
         "release of nothing": lambda: backend.release([]),
+        "recent of nothing": lambda: backend.recent([], limit=10),
+        "follow from the oldest": lambda: backend.follow("", limit=10),
     }
     for name, call in (calls_of(bench, backend, job, claim) | of_nothing).items():
         try:
@@ -90,6 +105,7 @@ async def what_is_not_open_refuses_every_call(bench: Bench) -> None:
     await _expect_refusals(bench, closed, idle, claim, "after close")
     assert await bench.jobs(witness) == [idle, bench.held(job, claim)]
     assert not await bench.history(witness)
+    assert not await witness.workers(), "what is not open has reported a worker"
     assert (await bench.claim(witness)).job == idle
     assert (await bench.settle(witness, bench.settlement(claim))).outcome == "written"
 
@@ -207,15 +223,16 @@ async def a_wait_holds_up_no_other_call(bench: Bench) -> None:
     calls = calls_of(bench, backend, job, claim)
     calls["add"] = lambda: backend.add([bench.job("other", due=None)])
     calls["remove"] = lambda: bench.remove(backend, job.id)
-    del calls["wait_due"]
+    del calls["wait_due"], calls["wait_cancelled"]
     for name, call in calls.items():
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(backend.wait_due, Room(10))
+            tasks.start_soon(backend.wait_cancelled)
             await pause(0.01)
             with anyio.move_on_after(bench.harness.patience) as scope:
                 await call()
             tasks.cancel_scope.cancel()
-        assert not scope.cancelled_caught, f"{name} waited for a wait_due"
+        assert not scope.cancelled_caught, f"{name} waited for a wait_due or wait_cancelled"
     stored = await bench.jobs(backend)
     assert sorted(job.id for job in stored) == ["held", "other"]
     assert (await bench.stored(backend, "held")).standing == bench.settlement(claim).standing

@@ -16,6 +16,7 @@ from attrs import evolve
 from sched_core import (
     Backend,
     BackendUnavailable,
+    CountQuery,
     JobAlreadyExists,
     JobUndecodable,
     Renewal,
@@ -24,6 +25,7 @@ from sched_core import (
     State,
     Status,
     Undecodable,
+    WorkerState,
     WrongEventLoop,
 )
 from sched_core.clock import pause
@@ -92,6 +94,8 @@ async def an_unreachable_store_is_said_to_be(bench: Bench) -> None:
     job, held = await bench.added(backend, bench.job(due=None), bench.job("held"))
     claim = await bench.claim(backend)
     (ended,) = await bench.history(backend)
+    holds = await bench.holds(backend)
+    _, end = await bench.followed(backend, "")
     missed = bench.execution(claim, Status.MISSED, id="outage", number=9)
     writes: dict[str, Callable[[], Awaitable[object]]] = {
         "check": backend.check,
@@ -103,6 +107,7 @@ async def an_unreachable_store_is_said_to_be(bench: Bench) -> None:
         "settle": lambda: backend.settle([bench.settlement(claim)]),
         "release": lambda: backend.release([claim]),
         "prune": lambda: backend.prune(bench.clock.now() + timedelta(days=1)),
+        "report": lambda: backend.report(WorkerState("late", claim.claimed_at, claim.claimed_at)),
     }
     reads: dict[str, tuple[Callable[[], Awaitable[object]], object]] = {
         "get": (lambda: backend.get("job"), job),
@@ -110,6 +115,13 @@ async def an_unreachable_store_is_said_to_be(bench: Bench) -> None:
         "jobs": (lambda: bench.jobs(backend, id_prefix="job"), [job]),
         "executions": (lambda: bench.history(backend), [ended]),
         "executions of a job": (lambda: bench.history(backend, job_id="ran"), [ended]),
+        "execution": (lambda: bench.found(backend, ended.id), ended),
+        "execution of nothing": (lambda: bench.found(backend, "nothing"), None),
+        "recent": (lambda: backend.recent(["ran", "job"], limit=3), {"ran": [ended]}),
+        "follow": (lambda: bench.followed(backend, ""), ([ended], end)),
+        "claims": (lambda: bench.holds(backend), holds),
+        "counts": (lambda: _totals(bench, backend), (1, 0, 1)),
+        "workers": (backend.workers, []),
     }
     held = bench.held(held, claim)
     await bench.advance(bench.lease)  # a release may try on while its claim lives
@@ -129,6 +141,11 @@ async def an_unreachable_store_is_said_to_be(bench: Bench) -> None:
     assert await bench.history(backend) == [ended]
     assert await backend.get("other") is None
     assert (await bench.settle(backend, bench.settlement(claim))).outcome == "written"
+
+
+async def _totals(bench: Bench, backend: Backend) -> tuple[int, int, int]:
+    counts = await backend.counts(CountQuery(bench.clock.now() - timedelta(days=1)))
+    return counts.running, counts.due, sum(counts.executions.values())
 
 
 async def _all_at_once(calls: dict[str, Callable[[], Awaitable[object]]]) -> dict[str, object]:

@@ -24,6 +24,7 @@ from sched_core import (
     SchemaTooNew,
     Settlement,
     Status,
+    WorkerState,
 )
 from sched_core.clock import pause
 from sched_testkit._suite.bench import SECOND, Bench
@@ -33,6 +34,12 @@ from sched_testkit.laws.outages import expect_wait_to_outlive, is_back
 
 SILENCE = 0.2
 """Seconds of real time: some backends wait so long, and others give up."""
+
+QUICKLY_STOPPED = (
+    *("add", "get", "claim_due", "renew", "settle", "wait_due"),
+    *("claims", "execution", "recent", "counts", "report", "workers", "follow", "wait_cancelled"),
+)
+"""Some are left out: what is behind them is the same as behind others."""
 
 Calls = dict[str, Callable[[], Awaitable[Any]]]
 
@@ -134,9 +141,10 @@ async def a_silent_store_holds_up_no_stop(bench: Bench) -> None:
     claim = await bench.claim(backend)
     (job,) = await bench.added(backend, bench.job("idle", due=None))
     calls = calls_of(bench, backend, job, claim)
+    await calls["report"]()  # which close takes back, if it can
     with contextlib.ExitStack() as silence:
         silence.enter_context(bench.harness.stall(bench.place))
-        for name in ("add", "get", "claim_due", "renew", "settle", "wait_due"):
+        for name in QUICKLY_STOPPED:
             stops = functools.partial(bench.cancelled_after, 20, _quietly(calls[name]))
             assert await _soon(bench, silence, stops), f"{name} went on after it was cancelled"
         goodbye = _quietly(backend.close)
@@ -201,6 +209,7 @@ async def what_a_store_refuses_to_write_is_told(bench: Bench) -> None:
         "remove": lambda: backend.remove(job, [missed]),
         "claim_due": lambda: backend.claim_due(Room(10)),
         "settle": lambda: backend.settle([settlement]),
+        "report": lambda: backend.report(WorkerState("w", held.claimed_at, held.claimed_at)),
     }
     await bench.advance(timedelta(seconds=1))
     with bench.harness.refuse_writes(bench.place):
@@ -231,6 +240,7 @@ async def what_a_store_refuses_to_write_is_told(bench: Bench) -> None:
     ]
     assert await bench.jobs(backend) == expected, "a refused write has had an effect"
     assert await bench.history(backend) == ended, "a refused write has left executions"
+    assert not await backend.workers(), "a refused report is told"
     due = {claim.job.id for claim in await bench.due(backend, 10)}
     open_ = {"due", "freed"} if freed else {"due"}
     assert due == open_, f"handed out afterwards: {sorted(due)}, not {sorted(open_)}"

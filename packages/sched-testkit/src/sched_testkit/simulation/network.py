@@ -6,7 +6,7 @@ everything that can happen on it. The oracle learns what the store did, at the m
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from random import Random
@@ -23,9 +23,14 @@ from sched_core import (
     Capabilities,
     Claim,
     Claimed,
+    ClaimQuery,
     Clock,
+    CountQuery,
+    Counts,
     Execution,
     ExecutionQuery,
+    Followed,
+    Hold,
     Job,
     JobQuery,
     Renewal,
@@ -291,15 +296,10 @@ class RemoteBackend:
     async def wait_cancelled(self) -> bool:
         await self._process.runs()
         self._alive()
-        is_woken = await self._inner.wait_cancelled()
+        marked = await self._inner.wait_cancelled()
         await self._process.runs()
         self._alive()
-        return is_woken
-
-    async def report(self, state: WorkerState) -> None:
-        await self._process.runs()
-        self._alive()
-        await self._inner.report(state)
+        return marked
 
     async def claim_due(self, room: Room) -> Claimed:
         return await self._call(
@@ -344,6 +344,28 @@ class RemoteBackend:
 
     async def execution(self, execution_id: str) -> Execution | UndecodableExecution | None:
         return await self._inner.execution(execution_id)
+
+    async def recent(
+        self, job_ids: Sequence[str], *, limit: int
+    ) -> Mapping[str, Sequence[Execution | UndecodableExecution]]:
+        return await self._inner.recent(job_ids, limit=limit)
+
+    async def follow(self, after: str | None, *, limit: int) -> Followed:
+        return await self._call("follow", lambda: self._inner.follow(after, limit=limit))
+
+    # -- what is going on
+
+    async def claims(self, query: ClaimQuery, *, after: str | None, limit: int) -> Page[Hold]:
+        return await self._inner.claims(query, after=after, limit=limit)
+
+    async def report(self, state: WorkerState) -> None:
+        await self._call("report", lambda: self._inner.report(state))
+
+    async def workers(self) -> Sequence[WorkerState]:
+        return await self._inner.workers()
+
+    async def counts(self, query: CountQuery) -> Counts:
+        return await self._inner.counts(query)
 
     async def prune(self, before: datetime) -> int:
         return await self._call(
