@@ -291,6 +291,6 @@ class Order:
     async def _cancel(self, scheduler: Scheduler) -> str:
         """Cancel what runs, or by its key what the schedule has next."""
         key, job = None, await scheduler.get_job(self.job_id)
-        if self.version % 2 and job.standing.scheduled is not None:
+        if self.version % 3 and job.standing.scheduled is not None:
             key = f"{job.uid}:{job.standing.scheduled.number}"
         return await scheduler.cancel_run(key, job_id=self.job_id)
