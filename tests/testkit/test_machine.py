@@ -35,7 +35,7 @@ from sched_core import (
 )
 from sched_core._model.claim import Ended, Requested, Start
 from sched_core._rules import begin, define, finish, operate, request, standing
-from sched_core._runtime import completion, runs
+from sched_core._runtime import completion, outcomes
 from sched_core._runtime.leases import Deadlines
 from sched_core._runtime.threads import HandlerThread
 from sched_testkit._histories import driver as drivers
@@ -48,7 +48,7 @@ begins, finishes, lapses = begin.begin, finish.finish, row.lapse
 lapses_in_store = row.Row.lapse
 redefines, calls = define.redefine, HandlerThread.call
 triggers, reruns, holds_back = request.trigger, request.rerun, standing.is_held_back
-outcome, asked_for, judges_late = finish._outcome, runs._asked_for, begin._missed
+outcome, asked_for, judges_late = finish._outcome, outcomes._asked_for, begin._missed
 MINUTELY = JobSpec("a", Interval(seconds=60))
 
 
@@ -303,14 +303,14 @@ async def a_failure_after_which_no_attempt_follows(driver: Driver) -> None:
     policy = Policy(retry=Retry(3, seconds(20), never=(Planned,)))
     await driver.commands.submit(0, evolve(MINUTELY, policy=policy), declared=False)
     await driver.stage.advance(seconds(60))
-    await driver.run(0, [HandlerAction("nothing", fails=True)])
+    await driver.run(0, [HandlerAction("nothing", ends="fails")])
 
 
 async def a_failure_of_the_only_type(driver: Driver) -> None:
     policy = Policy(retry=Retry(delays=(seconds(20), seconds(5)), only=(Planned,)))
     await driver.commands.submit(0, evolve(MINUTELY, policy=policy), declared=False)
     await driver.stage.advance(seconds(60))
-    await driver.run(0, [HandlerAction("nothing", fails=True)])
+    await driver.run(0, [HandlerAction("nothing", ends="fails")])
 
 
 async def a_crash(driver: Driver) -> None:
@@ -429,16 +429,16 @@ async def a_backfill(driver: Driver) -> None:
         (request, "trigger", arguments_are_lost, a_trigger_by_name, "got None, not"),
         (request, "rerun", reruns_are_of_now, a_rerun, "repeats .*, and asked for was"),
         (finish, "_next_of_backfill", a_backfill_is_its_first_moment, a_backfill, "0 executions"),
-        (runs, "_asked_for", snoozes_are_failures, a_snooze, "but the handler snoozed"),
+        (outcomes, "_asked_for", snoozes_are_failures, a_snooze, "but the handler snoozed"),
         (completion, "finish", snoozes_use_up_the_attempt, a_snooze, "starts attempt 2 after 0"),
         (completion, "finish", snoozes_are_not_counted, snoozes, "and 0 are counted"),
         (completion, "finish", snoozed_and_forgotten, a_snooze, "has no final execution"),
         (finish, "_outcome", snoozes_without_bound, snoozes, "after more than 1 snoozes"),
         (begin, "_missed", what_was_put_off_is_late, a_snooze, "was to be called again"),
-        (runs, "_asked_for", what_is_discarded_is_retried, a_discard, "must be the last"),
-        (runs, "_asked_for", the_policy_says_when, a_wish_for_another_attempt, "asked for"),
+        (outcomes, "_asked_for", what_is_discarded_is_retried, a_discard, "must be the last"),
+        (outcomes, "_asked_for", the_policy_says_when, a_wish_for_another_attempt, "asked for"),
         (
-            runs,
+            outcomes,
             "_asked_for",
             no_more_attempts_than_asked_for,
             a_wish_for_another_attempt,

@@ -12,7 +12,7 @@ from tests.testkit import test_machine as mutants
 from tests.torture.planted import SIMULATED
 
 from sched_core._rules import finish, operate, request
-from sched_core._runtime import completion, runs
+from sched_core._runtime import completion, outcomes
 from sched_testkit.simulation import Setup, play
 from sched_testkit.simulation.operator import FIRST
 
@@ -83,10 +83,10 @@ def test_a_seed_plays_the_same_history_in_another_process(deep: bool) -> None:
 @pytest.mark.parametrize(
     ("place", "name", "wrong"),
     [
-        (runs, "_asked_for", mutants.snoozes_are_failures),
+        (outcomes, "_asked_for", mutants.snoozes_are_failures),
         (completion, "finish", mutants.snoozes_use_up_the_attempt),
         (finish, "_outcome", mutants.snoozes_without_bound),
-        (runs, "_asked_for", mutants.what_is_discarded_is_retried),
+        (outcomes, "_asked_for", mutants.what_is_discarded_is_retried),
         (operate, "cancel", mutants.cancels_are_ignored),
         (request, "trigger", mutants.arguments_are_lost),
         (request, "rerun", mutants.reruns_are_of_now),
