@@ -214,16 +214,20 @@ def test_hints_of_a_queue_without_room_go_to_workers_that_have_some() -> None:
 
     async def main() -> None:
         ids = [f"bulk{n}" for n in range(20)]
-        async with opened("one") as one, opened("two") as two:
-            async with Taker(one, {"bulk": 1, "alerts": 1}) as full:
-                await asyncio.sleep(0.2)  # it waits, and gets all that come
-                await one.add([job(each, "bulk") for each in ids])
-                await until(lambda: bool(full.claims), within=20)
-                async with Taker(two, {"bulk": 100}) as free:
-                    await until(lambda: len(free.claims) == 19, within=20)
-                assert len(full.claims) == 1
-                await one.add([job("alert", "alerts")])
-                await full.has("alert")
+        minute = timedelta(minutes=1)
+        async with (
+            opened("one", lease=minute) as one,
+            opened("two", lease=minute) as two,
+            Taker(one, {"bulk": 1, "alerts": 1}) as full,
+        ):
+            await asyncio.sleep(0.2)  # it waits, and gets all that come
+            await one.add([job(each, "bulk", ahead=1) for each in ids])
+            await until(lambda: bool(full.claims), within=20)
+            async with Taker(two, {"bulk": 100}) as free:
+                await until(lambda: len(free.claims) == 19, within=20)
+            assert len(full.claims) == 1
+            await one.add([job("alert", "alerts")])
+            await full.has("alert")
 
     asyncio.run(main())
 
@@ -434,7 +438,7 @@ def test_the_consumer_of_a_queue_is_made_again() -> None:
 async def marked(backend: JetStreamBackend, job_id: str) -> None:
     stored = await backend.get(job_id)
     assert isinstance(stored, Job)
-    standing = evolve(stored.standing, cancels=(CancelMark(1, None, None),))
+    standing = evolve(stored.standing, cancels=(CancelMark(1),))
     await backend.replace(evolve(stored, standing=standing))
 
 

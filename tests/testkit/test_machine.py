@@ -34,19 +34,20 @@ from sched_core import (
     row,
 )
 from sched_core._model.claim import Ended, Requested, Start
-from sched_core._rules import begin, define, finish, operate, request
+from sched_core._rules import begin, define, finish, operate, request, standing
 from sched_core._runtime import completion, runs
 from sched_core._runtime.leases import Deadlines
 from sched_core._runtime.threads import HandlerThread
 from sched_testkit._histories import driver as drivers
 from sched_testkit._histories.driver import Driver
-from sched_testkit._histories.handlers import HandlerAction
+from sched_testkit._histories.handlers import HandlerAction, Planned
 from sched_testkit._histories.machine import run_histories
 from sched_testkit._oracle.violation import Violation
 
 begins, finishes, lapses = begin.begin, finish.finish, row.lapse
 lapses_in_store = row.Row.lapse
 redefines, calls = define.redefine, HandlerThread.call
+triggers, reruns, holds_back = request.trigger, request.rerun, standing.is_held_back
 outcome, asked_for, judges_late = finish._outcome, runs._asked_for, begin._missed
 MINUTELY = JobSpec("a", Interval(seconds=60))
 
@@ -108,6 +109,14 @@ def removals_write_nothing(job: Job, **options: Any) -> tuple[()]:
 
 def retries_do_not_wait(*arguments: Any) -> timedelta:
     return timedelta(0)
+
+
+def types_of_errors_do_not_matter(*arguments: Any) -> bool:
+    return True
+
+
+def no_error_is_retried(*arguments: Any) -> bool:
+    return False
 
 
 def the_lost_do_not_wait(job: Job, hold: Any, *, now: Any) -> Any:
@@ -175,18 +184,18 @@ def snoozes_without_bound(job: Any, one: Any, start: Any, ended: Any, policy: An
 def snoozed_and_forgotten(*arguments: Any, **options: Any) -> Any:
     """The next occurrence takes the place of the one that was put off."""
     decision = finishes(*arguments, **options)
-    standing: Standing | None = decision.standing
-    one = None if standing is None else standing.scheduled
-    if decision.executions or standing is None or one is None:
+    found: Standing | None = decision.standing
+    one = None if found is None else found.scheduled
+    if decision.executions or found is None or one is None:
         return decision
     moment = one.scheduled_at + seconds(60)
-    standing = evolve(
-        standing,
+    found = evolve(
+        found,
         last_number=one.number + 1,
         scheduled=Pending(one.number + 1, moment, moment),
         due_at=moment,
     )
-    return evolve(decision, standing=standing)
+    return evolve(decision, standing=found)
 
 
 def what_was_put_off_is_late(claim: Any, one: Pending, now: Any) -> Any:
@@ -212,6 +221,38 @@ def no_more_attempts_than_asked_for(error: BaseException) -> Ended | None:
     """What asks for another attempt is put off, so that its policy does not bound it."""
     ended = asked_for(error)
     return Ended(Status.SNOOZED, delay=ended.delay) if ended and ended.delay else ended
+
+
+def cancels_are_ignored(job: Job, **options: Any) -> Job:
+    return job
+
+
+def marks_do_not_end_a_run(job: Any, *arguments: Any) -> Any:
+    return outcome(None, *arguments)
+
+
+def a_pause_holds_what_is_cancelled(standing: Standing, one: Pending) -> bool:
+    return holds_back(evolve(standing, cancels=()), one)
+
+
+def nothing_is_hurried(job: Job, **options: Any) -> Job:
+    return job
+
+
+def names_are_forgotten(job: Job, *, key: Any, **options: Any) -> Requested:
+    return triggers(job, key=None, **options)
+
+
+def arguments_are_lost(job: Job, *, args: Any, **options: Any) -> Requested:
+    return triggers(job, args=None, **options)
+
+
+def reruns_are_of_now(job: Job, moment: Any, *, now: Any, **options: Any) -> Requested:
+    return reruns(job, now, now=now, **options)
+
+
+def a_backfill_is_its_first_moment(*arguments: Any) -> tuple[()]:
+    return ()
 
 
 # -- the histories that show it
@@ -258,6 +299,20 @@ async def a_failure(driver: Driver) -> None:
     await driver.run(0, [HandlerAction("nothing", ends="fails")])
 
 
+async def a_failure_after_which_no_attempt_follows(driver: Driver) -> None:
+    policy = Policy(retry=Retry(3, seconds(20), never=(Planned,)))
+    await driver.commands.submit(0, evolve(MINUTELY, policy=policy), declared=False)
+    await driver.stage.advance(seconds(60))
+    await driver.run(0, [HandlerAction("nothing", fails=True)])
+
+
+async def a_failure_of_the_only_type(driver: Driver) -> None:
+    policy = Policy(retry=Retry(delays=(seconds(20), seconds(5)), only=(Planned,)))
+    await driver.commands.submit(0, evolve(MINUTELY, policy=policy), declared=False)
+    await driver.stage.advance(seconds(60))
+    await driver.run(0, [HandlerAction("nothing", fails=True)])
+
+
 async def a_crash(driver: Driver) -> None:
     await driver.commands.submit(0, MINUTELY, declared=False)
     await driver.stage.advance(seconds(60))
@@ -300,9 +355,80 @@ async def a_discard(driver: Driver) -> None:
     await asks(driver, HandlerAction(ends="discards"))
 
 
+async def a_cancel(driver: Driver) -> None:
+    await driver.commands.submit(0, MINUTELY, declared=False)
+    await driver.commands.cancel(0, "a", "schedule")
+    await driver.stage.advance(seconds(60))
+    await driver.run(0)
+
+
+async def a_cancel_inside_a_pause(driver: Driver) -> None:
+    await driver.commands.submit(0, MINUTELY, declared=False)
+    await driver.commands.pause(0, "a", None)
+    await driver.commands.cancel(0, "a", "schedule")
+    await driver.run(0)
+
+
+async def a_cancel_of_a_run_that_fails(driver: Driver) -> None:
+    policy = Policy(retry=Retry(3, seconds(20)))
+    await driver.commands.submit(0, evolve(MINUTELY, policy=policy), declared=False)
+    await driver.stage.advance(seconds(60))
+    await driver.run(0, [HandlerAction("be cancelled", ends="fails")])
+
+
+async def a_retry_at_once(driver: Driver) -> None:
+    await a_failure(driver)
+    await driver.commands.hurry(0, "a")
+    await driver.run(0)
+
+
+async def a_trigger_by_name(driver: Driver) -> None:
+    await driver.commands.submit(0, MINUTELY, declared=False)
+    await driver.commands.trigger(0, "a", {"n": "1"}, "x")
+    await driver.commands.trigger(1, "a", {"n": "2"}, "x")
+    await driver.run(0)
+
+
+async def a_rerun(driver: Driver) -> None:
+    await driver.commands.submit(0, MINUTELY, declared=False)
+    await driver.stage.advance(seconds(60))
+    await driver.run(0)
+    await driver.stage.advance(seconds(5))
+    await driver.commands.rerun(0, "a", 0)
+    await driver.run(0)
+
+
+async def a_backfill(driver: Driver) -> None:
+    await driver.commands.submit(0, MINUTELY, declared=False)
+    await driver.stage.advance(seconds(150))
+    await driver.run(0)
+    await driver.commands.backfill(0, "a", seconds(400))
+    await driver.run(0)
+
+
 @pytest.mark.parametrize(
     ("place", "name", "mutant", "history", "message"),
     [
+        (operate, "cancel", cancels_are_ignored, a_cancel, "starts though it was cancelled"),
+        (
+            finish,
+            "_outcome",
+            marks_do_not_end_a_run,
+            a_cancel_of_a_run_that_fails,
+            "had been cancelled",
+        ),
+        (
+            standing,
+            "is_held_back",
+            a_pause_holds_what_is_cancelled,
+            a_cancel_inside_a_pause,
+            "is due never",
+        ),
+        (operate, "retry_now", nothing_is_hurried, a_retry_at_once, "to be retried now, and waits"),
+        (request, "trigger", names_are_forgotten, a_trigger_by_name, "is the same and has not"),
+        (request, "trigger", arguments_are_lost, a_trigger_by_name, "got None, not"),
+        (request, "rerun", reruns_are_of_now, a_rerun, "repeats .*, and asked for was"),
+        (finish, "_next_of_backfill", a_backfill_is_its_first_moment, a_backfill, "0 executions"),
         (runs, "_asked_for", snoozes_are_failures, a_snooze, "but the handler snoozed"),
         (completion, "finish", snoozes_use_up_the_attempt, a_snooze, "starts attempt 2 after 0"),
         (completion, "finish", snoozes_are_not_counted, snoozes, "and 0 are counted"),
@@ -333,6 +459,21 @@ async def a_discard(driver: Driver) -> None:
         (define, "redefine", edits_move_the_schedule, an_edit_of_metadata, "moved its standing"),
         (define, "final_executions", removals_write_nothing, a_removal_of_what_is_due, "0 own"),
         (finish, "backoff", retries_do_not_wait, a_failure, "before its retry was due"),
+        (finish, "backoff", retries_do_not_wait, a_failure_of_the_only_type, "before its retry"),
+        (
+            finish,
+            "retried",
+            types_of_errors_do_not_matter,
+            a_failure_after_which_no_attempt_follows,
+            "failure 1 of 0 must be the last",
+        ),
+        (
+            finish,
+            "retried",
+            no_error_is_retried,
+            a_failure_of_the_only_type,
+            "failure 1 of 3 must not be the last",
+        ),
         (row, "lapse", the_lost_do_not_wait, a_crash, "starts at once after a lost claim"),
         (
             row.Row,

@@ -27,6 +27,7 @@ from sched_core import (
     SchemaTooNew,
     Undecodable,
     UndecodableExecution,
+    WorkerState,
 )
 from sched_core.row import Row
 from sched_testkit import Harness
@@ -149,6 +150,11 @@ class Sound(MemoryBackend):
     async def release(self, claims: Sequence[Claim]) -> None:
         self.store.next_serial()
         await super().release(claims)
+
+    async def report(self, state: WorkerState) -> None:
+        self._now()
+        self.store.expect_writable()
+        await super().report(state)
 
     async def wait_due(self, room: Room) -> None:
         await checkpoint()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -41,7 +41,9 @@ from sched_core import (
     UndecodableExecution,
 )
 from sched_core.affinity import Affinity
+from sched_core.clock import pause
 from sched_core.ports import MAX_POLL
+from sched_core.row import is_to_be_cancelled
 
 
 class FileHarness(MutantHarness):
@@ -58,6 +60,10 @@ class FileHarness(MutantHarness):
             yield Path(folder) / "jobs"
 
 
+OWN = {"alarms", "cancel_alarms", "choosy"}
+"""What of a store's data is of one process."""
+
+
 @examined_by(FileHarness)
 class Filed(Sound):
     """The sound one: every call reads the file, and writes it, under a lock."""
@@ -68,6 +74,8 @@ class Filed(Sound):
         super().__init__(Store())
         self.path = path
         self._capabilities = evolve(self._capabilities, notified=True)  # it looks all the time
+        self.told: set[tuple[int, str]] = set()
+        """The claims of which a mark was told."""
 
     async def open(self, clock: Clock, *, worker: str) -> Clock:
         self._clock, self._worker = clock, worker
@@ -75,6 +83,9 @@ class Filed(Sound):
         return clock
 
     async def close(self) -> None:
+        if self._clock is not None:
+            with self.step():
+                self.store.workers.pop(self._worker, None)
         self._clock = None
 
     @contextmanager
@@ -110,7 +121,7 @@ class Filed(Sound):
 
     def kept(self) -> dict[str, Any]:
         """Return what is stored of the data."""
-        return {name: value for name, value in vars(self.store).items() if name != "alarms"}
+        return {name: value for name, value in vars(self.store).items() if name not in OWN}
 
     async def add(self, jobs: Sequence[Job]) -> Sequence[Job]:
         with self.step():
@@ -138,10 +149,33 @@ class Filed(Sound):
         horizon = self._now() + MAX_POLL
         while True:
             with self.step():
-                first = min(filter(None, [self.store.earliest(), horizon]))
+                first = min(filter(None, [self.store.earliest(room), horizon]))
             with anyio.move_on_after(self.looks_every):
                 await self._clock.sleep_until(first)  # type: ignore[union-attr]  # it is open
                 return
+
+    async def wait_cancelled(self) -> bool:
+        horizon = self._now() + MAX_POLL
+        while (now := self._now()) < horizon:
+            horizon = min(horizon, now + MAX_POLL)
+            with self.step():
+                new = self.marked() - self.told
+            if new:
+                self.told |= new
+                return True
+            await pause(self.looks_every)
+        return False
+
+    def marked(self) -> set[tuple[int, str]]:
+        """Return the claims of this worker that are marked."""
+        return {
+            (row.hold.token, row.hold.worker)
+            for row in self.store.rows.values()
+            if row.hold is not None
+            and row.hold.worker == self._worker
+            and isinstance(row.job, Job)
+            and is_to_be_cancelled(row.job, row.hold)
+        }
 
     async def hand_out(self, limit: int) -> Sequence[Claim]:
         with self.step():
@@ -168,6 +202,18 @@ class Filed(Sound):
     async def prune(self, before: datetime) -> int:
         with self.step():
             return await super().prune(before)
+
+
+def _stepped(name: str) -> Callable[..., Awaitable[Any]]:
+    async def call(self: Filed, *arguments: Any, **named: Any) -> Any:
+        with self.step():
+            return await getattr(Sound, name)(self, *arguments, **named)
+
+    return call
+
+
+for _name in ("execution", "recent", "follow", "claims", "report", "workers", "counts"):
+    setattr(Filed, _name, _stepped(_name))
 
 
 class MemoryHarness(MutantHarness):

@@ -26,6 +26,7 @@ from sched_core import (
     Settlement,
     UndecodableExecution,
 )
+from sched_core.row import is_to_be_cancelled
 
 
 class Staged(Store):
@@ -67,8 +68,19 @@ class Staged(Store):
         """Store what was written."""
         for job_id, row in self.rows.items():
             self.store.save(job_id, row)
+            self.tell_marks(row)
         for _, execution in self.history:
             self.store.append(execution)
+
+    def tell_marks(self, row: Any) -> None:
+        """Wake the workers that wait for marks."""
+        if (
+            row.hold is not None
+            and isinstance(row.job, Job)
+            and is_to_be_cancelled(row.job, row.hold)
+        ):
+            for alarm in self.store.cancel_alarms:
+                alarm.nudge()
 
 
 class Connection:

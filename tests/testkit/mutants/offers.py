@@ -46,8 +46,8 @@ class LiveWorkersAreAllThatEverCame(Sound):
     """Workers are written down when they open, and stay there."""
 
     async def open(self, clock: Clock, *, worker: str) -> Clock:
-        self.store.workers = [*getattr(self.store, "workers", ()), worker]
+        self.store.came = [*getattr(self.store, "came", ()), worker]
         return await super().open(clock, worker=worker)
 
     async def live_workers(self) -> Sequence[str] | None:
-        return [worker for worker in self.store.workers if worker != self._worker]
+        return [worker for worker in self.store.came if worker != self._worker]

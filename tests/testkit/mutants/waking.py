@@ -215,7 +215,7 @@ class OnlyTheDueWake(Sound):
     """A lease that ends ends no wait where an edit has put its job off or removed it."""
 
     class ByDue(Store):
-        def earliest(self) -> datetime | None:
+        def earliest(self, room: Room | None = None) -> datetime | None:
             moments: list[datetime] = []
             for row in self.rows.values():
                 due = row.job.standing.due_at if isinstance(row.job, Job) else None

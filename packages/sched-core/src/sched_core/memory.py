@@ -211,7 +211,7 @@ class MemoryStore:
         """Delete all other executions."""
         kept = {position for position, _ in history}
         gone = (position for position, _ in self.history if position not in kept)
-        self.deleted = max(self.deleted, *gone)
+        self.deleted = max((self.deleted, *gone))
         self.history = history
         self.written = {execution.id: execution for _, execution in history}
 

@@ -277,6 +277,8 @@ class PostgresTable(Looks):
         """Listen to other processes, where the server lets it."""
         if self._listening.start():
             self._claimant.due_index.invalidate()
+            # What was announced before it listened is looked for.
+            self._listening.cancels += self._claimant.has_marked()
 
     @property
     def news(self) -> int | None:

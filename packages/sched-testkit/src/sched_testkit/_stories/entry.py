@@ -170,6 +170,8 @@ def owed(hold: Hold, now: datetime, status: Status, attempt: int) -> Execution:
         coalesced_until=None if attempt else one.coalesced_until,
         snoozes=one.snoozes,
         expires_at=None if hold.keep is None else now + hold.keep,
+        queue=hold.queue,
+        progress=hold.progress if attempt else None,
         actor=one.actor,
         args=one.args,
     )

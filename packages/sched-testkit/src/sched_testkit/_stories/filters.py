@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sched_core import Execution, Hold, Job
 from sched_core.ports import ClaimQuery, ExecutionQuery, JobQuery
 
@@ -35,3 +37,10 @@ def finds(query: ClaimQuery, hold: Hold) -> bool:
         and query.worker in {None, hold.worker}
         and query.queue in {None, hold.queue}
     )
+
+
+def counts_under(queues: Mapping[str, int] | None, queue: str) -> str | None:
+    """Return the name under which a worker counts jobs of a queue; ``None`` if it takes none."""
+    if queues is None:
+        return "*"
+    return next((name for name in (queue, "*") if name in queues), None)

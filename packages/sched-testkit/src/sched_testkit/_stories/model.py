@@ -25,6 +25,7 @@ from sched_core import (
     JobNotFound,
     Renewal,
     RevisionConflict,
+    Room,
     Settled,
     Settlement,
     Status,
@@ -43,6 +44,7 @@ from sched_testkit._stories.entry import (
     wait_after,
     with_one,
 )
+from sched_testkit._stories.filters import counts_under
 
 UNSEEN = -1
 """The revision of what was written when the backend has not shown it yet."""
@@ -178,7 +180,7 @@ class Model:
 
     # -- claims
 
-    def claim_due(self, limit: int, now: datetime, worker: str, got: Any) -> None:
+    def claim_due(self, room: Room, now: datetime, worker: str, got: Any) -> None:
         """End claims whose lease has ended; then hand out what is due and free, oldest first."""
         self._answered(got, Claimed)
         ids = [claim.job.id for claim in got.claims]
@@ -194,18 +196,43 @@ class Model:
         for each in {one.job_id for one in (*lapsed, *got.lapsed)}:
             expected = [one for one in lapsed if one.job_id == each]
             same(expected, [one for one in got.lapsed if one.job_id == each], f"lapsed of {each!r}")
-        rest = {job_id for job_id in self.entries if self._is_due(job_id, now)} - set(ids)
         expect(len(set(ids)) == len(ids), f"a job was handed out twice: {ids}")
         for job_id in ids:
             expect(self._is_due(job_id, now), f"{job_id!r} is not due or not free: got {ids}")
-        expect(len(ids) <= limit, f"expected up to {limit} claims, got {ids}")
-        expect(len(ids) == limit or not rest, f"{sorted(rest)} were left out: got {ids}")
-        for place, first in enumerate(ids):
-            for other in (*ids[place + 1 :], *rest):
-                earlier = self._due_at(first) <= self._due_at(other)
-                expect(earlier, f"{other!r} was due before {first!r}: got {ids}")
+            taken = self._lane(room, job_id) is not None
+            expect(taken, f"{job_id!r} does not fit into {room}: got {ids}")
+        self._oldest(room, ids, {key for key in self.entries if self._is_due(key, now)} - set(ids))
         for claim in got.claims:
             self._hand_out(claim, now, worker)
+
+    def _oldest(self, room: Room, ids: Sequence[str], rest: set[str]) -> None:
+        """Compare what was handed out with the room, and with what was left out."""
+        limit = room.limit
+        expect(len(ids) <= limit, f"expected up to {limit} claims, got {ids}")
+        lanes = [self._lane(room, job_id) for job_id in ids]
+        left = []
+        for lane in {self._lane(room, job_id) for job_id in (*ids, *rest)} - {None}:
+            most = limit if room.queues is None else room.queues[str(lane)]
+            expect(lanes.count(lane) <= most, f"expected up to {most} of {lane!r}, got {ids}")
+            mine = [job_id for job_id in rest if self._lane(room, job_id) == lane]
+            if lanes.count(lane) < most:
+                left += mine
+            for job_id in (job_id for job_id in ids if self._lane(room, job_id) == lane):
+                self._in_order(job_id, mine, ids)
+        expect(len(ids) == limit or not left, f"{sorted(left)} were left out: got {ids}")
+        for place, first in enumerate(ids):
+            self._in_order(first, [*ids[place + 1 :], *left], ids)
+
+    def _in_order(self, first: str, others: Iterable[str], ids: Sequence[str]) -> None:
+        for other in others:
+            earlier = self._due_at(first) <= self._due_at(other)
+            expect(earlier, f"{other!r} was due before {first!r}: got {ids}")
+
+    def _lane(self, room: Room, job_id: str) -> str | None:
+        """Return under which name of the room's queues a job counts, None if it does not fit."""
+        job = self.job(job_id)
+        refused = room.accepts is not None and not room.accepts(job_id)
+        return None if job is None or refused else counts_under(room.queues, job.spec.queue)
 
     def _due_at(self, job_id: str) -> datetime:
         """Return by what a job comes before others. A freedom: the order of those due at once."""
@@ -242,6 +269,7 @@ class Model:
             until,
             next_of(job.standing),
             kept_by(job),
+            queue=job.spec.queue,
         )
 
     def _lose(self, job_id: str, hold: Hold, now: datetime) -> list[Execution]:

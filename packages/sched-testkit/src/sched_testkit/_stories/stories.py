@@ -17,7 +17,15 @@ IDS = ("a", "b", "ab")
 
 DUE = ("now", "this second", "an hour ago", "soon", "after a lease", "never")
 EDITS = (
-    *("definition", "next occurrence", "due moment", "pause", "pause with an end", "expiry"),
+    *(
+        "definition",
+        "queue",
+        "next occurrence",
+        "due moment",
+        "pause",
+        "pause with an end",
+        "expiry",
+    ),
     *("request", "two requests", "cancel", "of an old revision", "as if no claim held it"),
 )
 REMOVALS = ("", "with its end", "of an old revision", "as if no claim held it")
@@ -43,6 +51,7 @@ ENDS = (
         "by a later token",
     ),
 )
+ROOMS = (*6 * ("",), "of one queue", "of all queues", "of no queue", "refusing")
 SPANS = ("a tick", "to the next second", "10 s", "a lease but a tick", "a lease", "an hour")
 REPEATED = ("add", "replace", "remove", "renew", "release", "settle")
 PRUNED = ("an hour old", "ended before", "ended", "nothing old")
@@ -75,7 +84,7 @@ class Step:
             "add": ("ids", "due", "how"),
             "replace": ("id", "how", "due"),
             "remove": ("id", "how"),
-            "claim": ("number",),
+            "claim": ("number", "how"),
             "renew": ("ids", "how", "ago"),
             "release": ("ids", "ago"),
             "settle": ("ids", "ago", "how", "due"),
@@ -189,6 +198,7 @@ def _step(chance: random.Random, does: str) -> Step:
         "add": ("", "", "", "twice"),
         "replace": EDITS,
         "remove": REMOVALS,
+        "claim": ROOMS,
         "renew": ("", "", "alone"),
         "settle": ENDS,
         "again": REPEATED,

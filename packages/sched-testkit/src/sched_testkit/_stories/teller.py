@@ -117,7 +117,7 @@ class Teller:
     def _job(self, job_id: str, due: str) -> Job:
         others: dict[str, Any] = {
             "a": {},
-            "b": {"group": "others", "metadata": {"tenant": "8"}},
+            "b": {"group": "others", "metadata": {"tenant": "8"}, "queue": "bulk"},
             "ab": {"group": None, "name": None, "metadata": {}},
         }
         return self.bench.job(job_id, due=self._moment(due), **others[job_id])
@@ -212,6 +212,9 @@ class Teller:
         if step.how == "definition":
             spec = evolve(job.spec, metadata={"tenant": f"{now}"}, policy=KEPT_SHORTLY)
             return evolve(edited, declared=not job.declared, anchor=now, spec=spec)
+        if step.how == "queue":
+            other = "default" if job.spec.queue == "bulk" else "bulk"
+            return evolve(edited, spec=evolve(job.spec, queue=other))
         if step.how == "as if no claim held it":
             return evolve(edited, held=None, held_at=None)
         return edited
@@ -234,8 +237,9 @@ class Teller:
         await call(step.by)
 
     async def _claim(self, step: Step) -> None:
-        got = await self._answer(self.backends[step.by].claim_due(Room(step.number)))
-        self.model.claim_due(step.number, self._now(), self.workers[step.by], got)
+        room = _room(step)
+        got = await self._answer(self.backends[step.by].claim_due(room))
+        self.model.claim_due(room, self._now(), self.workers[step.by], got)
         for claim in got.claims:
             self.claims[claim.job.id].append(claim)
 
@@ -440,3 +444,14 @@ class Teller:
             last = page.items[-1].id
             rest = {one.id for one in expected[limit:]}
             self.cursors[step.how] = page.next, last if step.how == "jobs" else rest
+
+
+def _room(step: Step) -> Room:
+    """Return what a claim takes."""
+    rooms: dict[str, dict[str, Any]] = {
+        "of one queue": {"queues": {"bulk": 1}},
+        "of all queues": {"queues": {"bulk": 1, "*": 1}},
+        "of no queue": {"queues": {}},
+        "refusing": {"accepts": lambda job_id: job_id != "a"},
+    }
+    return Room(step.number, **rooms.get(step.how, {}))

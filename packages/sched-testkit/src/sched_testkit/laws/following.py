@@ -291,6 +291,8 @@ async def follow_there(bench: Bench, cursor: str) -> tuple[Records, str]:
 
 async def run_there(bench: Bench, job_id: str) -> None:
     """Add a job in the other process, and let it run."""
+    # Each process counts its jobs from 1, and two with one uid would have the same executions.
+    await bench.added(bench.backends[0], evolve(bench.job(job_id), uid=f"there-{job_id}"))
     await ran(bench, bench.backends[0], job_id)
 
 

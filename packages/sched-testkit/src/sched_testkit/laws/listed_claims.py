@@ -273,7 +273,7 @@ async def pages_of_claims_are_complete(bench: Bench) -> None:
     """Claims come by the ids of their jobs, in pages of any size, the last one without a next."""
     one, two = await bench.open(), await bench.open()
     names = [f"{n}" for n in (3, 0, 6, 1, 5, 2, 4)]
-    await add_all(bench, one, [bench.job(name) for name in names])
+    await add_all(bench, one, [queued(bench, name, "q", 9 - n) for n, name in enumerate(names)])
     await bench.due(one, 4)
     await bench.due(two, 3)
     for limit in (1, 2, 3, 7, 100):

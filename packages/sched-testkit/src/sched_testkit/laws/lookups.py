@@ -179,5 +179,7 @@ async def to_look_up_changes_nothing(bench: Bench) -> None:
     assert await bench.found(backend, kept[0].id) == kept[0]
     assert (await bench.jobs(backend), await bench.history(backend)) == before
     job = await bench.stored(backend)
-    await backend.replace(evolve(job, spec=evolve(job.spec, name="another")))
+    late = evolve(kept[0], id=f"{job.uid}:9:1") if isinstance(kept[0], Execution) else None
+    assert late is not None
+    await backend.replace(job, [late])
     assert list(found["job"]) == kept, "an answer of recent was changed by a later call"

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 from attrs import evolve
 
-from sched_core import Backend, BackendError, Claim
+from sched_core import Backend, BackendError, CancelMark, Claim
 from sched_core.clock import pause
 from sched_core.ports import MAX_POLL
 from sched_testkit._suite.bench import Bench
@@ -62,8 +62,8 @@ async def goes_on(bench: Bench, backend: Backend) -> bool:
 
 async def mark(bench: Bench, backend: Any, job_id: str, *numbers: int) -> None:
     """Mark occurrences of a job."""
-    read = await bench.stored(backend, job_id)
-    await backend.replace(evolve(read, standing=evolve(read.standing, cancels=numbers)))
+    read, marks = await bench.stored(backend, job_id), tuple(map(CancelMark, numbers))
+    await backend.replace(evolve(read, standing=evolve(read.standing, cancels=marks)))
 
 
 async def expect_told(bench: Bench, backend: Backend, claim: Claim) -> None:
