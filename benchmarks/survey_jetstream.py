@@ -71,8 +71,7 @@ async def fill(url: str, jobs: int, executions: int) -> None:
                 waiting.clear()
         await asyncio.gather(*waiting)
         await connection.close()
-        assert backend._session is not None
-        await backend._session.history.trim(60.0)
+        await backend.prune(now - 30 * DAY)  # waits until all is copied, and deletes the originals
 
 
 def _execution(job_id: str, uid: str, number: int, at: datetime) -> Execution:
@@ -159,8 +158,11 @@ async def look(url: str, jobs: int) -> None:
         await timed(f"follow, in parts of {PAGE}", follow)
         await timed("follow, at the end", at_the_end)
         await timed("execution, read lately", lambda: execution(oldest))
-        assert backend._session is not None
-        backend._session.history.places.clear()
+    finally:
+        await backend.close()
+    backend = JetStreamBackend(url)
+    await backend.open(SystemClock(), worker="another")
+    try:
         await timed("execution, of a job that is there", lambda: execution(oldest))
         await timed("execution, of none", lambda: execution("none:1:1"))
     finally:
