@@ -256,7 +256,7 @@ async def an_unreadable_execution_is_followed_in_its_place(bench: Bench) -> None
     backend = await bench.open()
     await ran(bench, backend, "a")
     await ran(bench, backend, "odd")
-    # Before the next one: a store that cannot change what it has, writes it anew at the end.
+    # Before the next one: some stores can only write it once more, at the end.
     await bench.harness.spoil_execution(bench.place, "odd")
     await ran(bench, backend, "z")
     records = await in_order(bench, backend)
