@@ -397,7 +397,7 @@ def test_refused_hints_come_again_less_and_less_often(monkeypatch: pytest.Monkey
     """A worker alone with what it refuses reads each record again after a time that grows."""
     delays: list[float] = []
     monkeypatch.setattr(offers, "FIRST", 0.1)
-    monkeypatch.setattr(offers.random, "uniform", lambda *_: 1.0)
+    monkeypatch.setattr("random.uniform", lambda *_: 1.0)
     postpone = Acknowledgements.postpone
 
     def noted(self: Any, reply: str, delay: timedelta) -> None:

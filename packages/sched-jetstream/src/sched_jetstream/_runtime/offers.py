@@ -34,7 +34,7 @@ FIRST = 10.0
 each further time is twice as long."""
 LONGEST = 60.0
 MOST_A_SECOND = 500
-"""Refused hints that may come again in a second: they are read, beside those that are wanted."""
+"""Refused hints that may come again in a second: each is read, as those are that are wanted."""
 MOST = 50_000
 """Jobs that are remembered."""
 LARGEST = 8000
