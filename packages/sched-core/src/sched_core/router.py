@@ -146,7 +146,7 @@ class JobRouter(Dispatcher):
             name: A name for people.
             metadata: Entries that the function finds in the event.
             policy: How to treat late, failed and overlapping occurrences.
-            queue: Which workers may take the job: those that serve this queue.
+            queue: The queue whose workers may take the job.
             renamed_from: The job's earlier id, in a router with a group; its work is kept. See
                 ``Scheduler.sync_jobs``.
 

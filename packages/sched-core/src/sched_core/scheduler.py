@@ -82,7 +82,7 @@ class Scheduler(Survey):
             is the sum of their numbers.
         queues: The queues that this worker serves, and how many of their jobs run here at a time,
             such as ``{"alerts": 20, "bulk": 50}``. Each queue has its own places, so bulk work
-            never delays an alert. ``"*"`` stands for all queues that are not named; without it
+            never delays an alert. ``"*"`` means all queues that are not named; without it
             their jobs are left to other workers. The numbers are this process's: so many run in
             each process that serves the queue. ``None`` serves all queues.
         observers: Callables that get every execution that this scheduler has written, once it is

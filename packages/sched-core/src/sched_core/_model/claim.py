@@ -85,12 +85,12 @@ class Claim:
 
 @frozen
 class Room:
-    """Which jobs a worker can take, and how many more.
+    """The jobs that a worker can take, and how many more.
 
     Attributes:
         limit: The most jobs to claim. Where it is 0, lost claims end all the same.
         queues: The queues that the worker serves, and the most jobs of each to claim; ``None`` for
-            all queues, without a limit of their own. ``"*"`` stands for all that are not named, and
+            all queues, without a limit of their own. ``"*"`` means all that are not named, and
             its number is for these together. Of a queue whose number is 0 none is claimed now.
         accepts: Tells by a job's id whether this worker may take it; ``None`` for any job. It
             answers quickly and calls nothing. Where it says no, the job is passed over.

@@ -21,7 +21,7 @@ LONGEST_TEXT = 255
 RESERVED = "sched:"
 """Ids that begin with it are this package's own records: never due, never listed."""
 REST = "*"
-"""Stands for all queues that a worker does not name."""
+"""Means all queues that a worker does not name."""
 LARGEST_METADATA = 64 * 1024
 """The most bytes of UTF-8 in all keys and values together."""
 
@@ -74,7 +74,7 @@ def check_queue(value: object, name: str = "queue") -> None:
     check_text(name, value)
     if value == REST:
         raise InvalidDefinition(
-            name, f"must be a queue's own name: {REST!r} stands for all queues that are not named"
+            name, f"must be a queue's own name: {REST!r} means all queues that are not named"
         )
 
 
@@ -127,7 +127,7 @@ class JobSpec:
         metadata: Handed to the handler; at most 64 KiB. Kept as a read-only copy.
         policy: How occurrences are treated.
         group: The set of jobs that ``sync_jobs`` keeps it in.
-        queue: Which workers may take the job: those that serve this queue. 255 characters at most;
+        queue: The queue whose workers may take the job. 255 characters at most;
             ``"*"`` is no queue, but the name for all others in ``Scheduler(queues=…)``.
 
     Raises:

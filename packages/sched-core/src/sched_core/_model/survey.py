@@ -178,7 +178,7 @@ LONGEST_ERROR = 100
 
 
 def error_kind(reason: str | None) -> str:
-    """Return the kind of an error: what stands before the colon of an execution's reason."""
+    """Return the kind of an error: what comes before the colon of an execution's reason."""
     return (reason or "").partition(":")[0][:LONGEST_ERROR]
 
 

@@ -1,4 +1,4 @@
-"""The watch for runs that somebody wants to cancel."""
+"""The watch for runs that are to be cancelled."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ class Lanes:
 
     Args:
         queues: How many runs of each queue at a time; ``None`` for all queues without such numbers.
-            ``"*"`` stands for all queues that are not named.
+            ``"*"`` means all queues that are not named.
         accepts: Tells by a job's id whether this worker may take it; ``None`` for any job.
     """
 

@@ -1,4 +1,4 @@
-"""What a running worker tells of itself, and what it sees of the work that nobody does."""
+"""What a running worker tells of itself, and what it sees of the work that no worker does."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class Survey(ABC):
         Args:
             since: The moment, with a time zone, or how long ago: executions that finished since
                 then are counted.
-            until: Only executions that finished before this moment are counted.
+            until: The moment before which executions must have finished to be counted.
             by: What executions are counted by as well: ``"hour"`` (in UTC), ``"job"``, or the kind
                 of ``"error"``.
             overdue: How long a job must be due, and no worker have it, to be overdue.
