@@ -366,7 +366,7 @@ class JsonBackend:
 
     async def wait_cancelled(self) -> bool:
         await self.clock.sleep_until(self.clock.now() + MAX_POLL)
-        return False  # the file wakes nobody: the next renewal tells
+        return False  # the file cannot wake: the next renewal tells
 
     async def report(self, state: WorkerState) -> None:
         with self._transaction() as data:
