@@ -323,7 +323,7 @@ class TheRestIsNotWaitedFor(WaitsFor):
         return evolve(room, queues={name: n for name, n in served.items() if name != "*"})
 
 
-@breaks("to_pass_over_jobs_wakes_nobody")
+@breaks("to_pass_over_jobs_ends_no_wait")
 class PutsBackWithANudge(Sound):
     """What is passed over is queued again, which wakes every worker that waits."""
 

@@ -82,7 +82,7 @@ def _claim(bench: Bench, job: Job) -> Claim:
 
 @law
 async def follow_begins_at_the_present_end(bench: Bench) -> None:
-    """Without a cursor follow returns no executions, and the cursor of what comes from then on."""
+    """Follow without a cursor returns no executions, and the cursor of what comes from then on."""
     one, two = await bench.open(), await bench.open()
     for turn in range(3):
         part = await two.follow(None, limit=9)
@@ -349,7 +349,7 @@ def _missed(bench: Bench, job: Job) -> Execution:
     return bench.execution(_claim(bench, job), Status.MISSED)
 
 
-async def _beside(bench: Bench, follower: Follower, jobs: list[Job]) -> Records:
+async def _meanwhile(bench: Bench, follower: Follower, jobs: list[Job]) -> Records:
     """Write while a transaction is open: outside of it, and in another one, which commits."""
     plain, late = jobs
     try:
@@ -379,7 +379,7 @@ async def an_execution_that_was_committed_late_is_not_left_out(bench: Bench) -> 
     own: Records = [_missed(bench, job)]
     async with callers(bench, backend) as store:
         await store.replace(job, [_missed(bench, job)])
-        written = await _beside(bench, follower, others)
+        written = await _meanwhile(bench, follower, others)
         await follower.looks(written, KEPT_BACK)
         assert own[0] not in follower.found, "an execution comes before its commit"
     await follower.expect(bench, [*own, *written])
@@ -395,7 +395,7 @@ async def what_is_rolled_back_is_not_followed(bench: Bench) -> None:
     async def block() -> None:
         async with callers(bench, backend) as store:
             await store.replace(job, [_missed(bench, job)])
-            written.extend(await _beside(bench, follower, others))
+            written.extend(await _meanwhile(bench, follower, others))
             await follower.looks(written, KEPT_BACK)
             raise RolledBack
 

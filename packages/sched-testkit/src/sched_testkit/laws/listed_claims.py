@@ -225,7 +225,7 @@ async def progress_travels_with_renewals(bench: Bench) -> None:
 
 @law
 async def each_renewal_brings_its_own_progress(bench: Bench) -> None:
-    """Of several renewals in one call each stores its own progress, and others keep theirs."""
+    """Each of several renewals in one call stores its own progress, and others keep theirs."""
     backend = await bench.open()
     await add_all(bench, backend, [bench.job(f"{n}") for n in range(4)])
     claims = await bench.due(backend)
@@ -281,7 +281,7 @@ async def pages_of_claims_are_complete(bench: Bench) -> None:
         assert found == sorted(names), f"in pages of {limit}: {found}"
     page = await one.claims(ClaimQuery(), after=None, limit=7)
     assert page.next is None, "a full last page has a next"
-    page = await one.claims(ClaimQuery(worker="nobody"), after=None, limit=7)
+    page = await one.claims(ClaimQuery(worker="another"), after=None, limit=7)
     assert (list(page.items), page.next) == ([], None)
 
 
