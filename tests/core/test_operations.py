@@ -27,6 +27,7 @@ from sched_core import (
     JobEvent,
     JobNotFound,
     JobQuery,
+    JobSpec,
     Kind,
     MemoryBackend,
     NothingToCancel,
@@ -754,3 +755,40 @@ def test_moments_are_stored_in_a_few_bytes() -> None:
     for bad in (7, "x", "2026-01-01T00:00:00Z 1 1*10000", "2026-01-01T00:00:00Z 1", "a b c d"):
         with pytest.raises(ValueError):
             decode_moments(bad)
+
+
+class TestWhoDefinesJobs:
+    def test_a_job_says_who_wrote_it_and_what_changes_nothing_names_no_one(
+        self, play: Play
+    ) -> None:
+        async def body(world: World) -> None:
+            scheduler = world.scheduler
+            assert (await scheduler.ensure_job("a", HOURLY, actor="ann")).actor == "ann"
+            assert (await scheduler.ensure_job("a", HOURLY, actor="bob")).actor == "ann"
+            assert (await scheduler.pause_job("a", actor="bob")).actor == "ann"
+            await scheduler.resume_job("a")
+            job = await scheduler.update_job("a", metadata={"a": "1"}, actor="cleo")
+            assert (job.actor, (await scheduler.get_job("a")).actor) == ("cleo", "cleo")
+            await world.advance(HOUR)
+            assert (await scheduler.get_job("a")).actor == "cleo", "a run has forgotten it"
+            assert (await scheduler.update_job("a", metadata={})).actor is None
+            submitted = await scheduler.submit_jobs([JobSpec("b", HOURLY)], actor="dan")
+            assert [each.actor for each in submitted] == ["dan"]
+            specs = [JobSpec("c", HOURLY, group="g"), JobSpec("d", HOURLY, group="g")]
+            await scheduler.sync_jobs(specs, group="g", actor="eve")
+            assert [(await scheduler.get_job(each)).actor for each in ("c", "d")] == ["eve"] * 2
+            await scheduler.sync_jobs([evolve(specs[0], name="n")], group="g", actor="fay")
+            assert (await scheduler.get_job("c")).actor == "fay"
+
+        play(body)
+
+    def test_what_is_declared_before_the_opening_says_it_too(self) -> None:
+        async def main() -> None:
+            scheduler = Scheduler(MemoryBackend(), clock=FakeClock())
+            assert (await scheduler.ensure_job("a", HOURLY, actor="ann")).actor == "ann"
+            await scheduler.submit_job("b", HOURLY, actor="bob")
+            async with scheduler:
+                for job_id, actor in (("a", "ann"), ("b", "bob")):
+                    assert (await scheduler.get_job(job_id)).actor == actor
+
+        anyio.run(main)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Literal
 
 import pytest
 from attrs import evolve
@@ -33,8 +34,9 @@ from sched_jetstream import backend as backend_module
 from sched_jetstream._store import history_index, job_index
 
 MINUTE = timedelta(minutes=1)
+By = Literal["hour", "job", "error"] | None
 QUERY = CountQuery(NOW - DAY)
-HOW = ("hour", "job", "error", None)
+HOW: tuple[By, ...] = ("hour", "job", "error", None)
 
 
 def due(job_id: str, minutes: int, *, queue: str = "default") -> Job:
@@ -68,7 +70,7 @@ def without_tokens(found: Sequence[Hold]) -> list[Hold]:
 
 
 @pytest.mark.parametrize("by", HOW)
-def test_it_lists_and_counts_as_the_memory_backend_does(by: str | None) -> None:
+def test_it_lists_and_counts_as_the_memory_backend_does(by: By) -> None:
     lines = [
         execution(
             number,
@@ -85,12 +87,11 @@ def test_it_lists_and_counts_as_the_memory_backend_does(by: str | None) -> None:
         seen: list[object] = []
 
         async def look() -> None:
-            for each in (query, evolve(query, until=NOW - 3 * timedelta(hours=1))):
-                seen.append(await backend.counts(each))
-            found = await holds(backend)
-            seen.append(without_tokens(found))
-            for choice in (ClaimQuery(job_id="due-2"), ClaimQuery(worker="nobody")):
-                seen.append(without_tokens(await holds(backend, choice)))
+            seen.append(await backend.counts(query))
+            seen.append(await backend.counts(evolve(query, until=NOW - timedelta(hours=3))))
+            seen.append(without_tokens(await holds(backend)))
+            seen.append(without_tokens(await holds(backend, ClaimQuery(job_id="due-2"))))
+            seen.append(without_tokens(await holds(backend, ClaimQuery(worker="nobody"))))
 
         long = "x" * 250
         jobs = [due(f"due-{n}", n - 5) for n in range(8)] + [due(long, -9), finished("done")]

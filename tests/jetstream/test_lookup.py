@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from attrs import evolve
 from tests.jetstream.filled import DAY, api, execution, opened, write
 
-from sched_core import Execution, Interval, Scheduler, UndecodableExecution
+from sched_core import Interval, Scheduler, UndecodableExecution
 from sched_jetstream import JetStreamBackend
 
 HOUR = timedelta(hours=1)
@@ -72,8 +74,8 @@ def test_an_execution_is_found_by_its_id(*, trimmed: bool) -> None:
             async with scheduler:
                 job = await scheduler.ensure_job("there", Interval(hours=1))
             lines = [execution(n, "gone", keep=KEEPS[n % 4]) for n in range(1, 30)]
-            mine = Execution(**{**fields(lines[3]), "id": f"{job.uid}:4:1", "job_id": "there"})
-            odd = Execution(**{**fields(lines[3]), "id": 'no "id" of ours', "job_id": "ü"})
+            mine = evolve(lines[3], id=f"{job.uid}:4:1", job_id="there")
+            odd = evolve(lines[3], id='no "id" of ours', job_id="ü")
             await write(backend, *lines, mine, odd)
             if trimmed:
                 await trim(backend)
@@ -108,11 +110,7 @@ def test_what_cannot_be_read_is_found_by_its_name() -> None:
     asyncio.run(main())
 
 
-def fields(one: Execution) -> dict[str, object]:
-    return {each.name: getattr(one, each.name) for each in Execution.__attrs_attrs__}
-
-
-def same(backend: JetStreamBackend) -> dict[str, object]:
+def same(backend: JetStreamBackend) -> dict[str, Any]:
     options = backend.options
     return {
         "job_bucket": options.job_bucket,

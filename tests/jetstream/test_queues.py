@@ -214,16 +214,20 @@ def test_hints_of_a_queue_without_room_go_to_workers_that_have_some() -> None:
 
     async def main() -> None:
         ids = [f"bulk{n}" for n in range(20)]
-        async with opened("one") as one, opened("two") as two:
-            async with Taker(one, {"bulk": 1, "alerts": 1}) as full:
-                await asyncio.sleep(0.2)  # it waits, and gets all that come
-                await one.add([job(each, "bulk") for each in ids])
-                await until(lambda: bool(full.claims), within=20)
-                async with Taker(two, {"bulk": 100}) as free:
-                    await until(lambda: len(free.claims) == 19, within=20)
-                assert len(full.claims) == 1
-                await one.add([job("alert", "alerts")])
-                await full.has("alert")
+        minute = timedelta(minutes=1)
+        async with (
+            opened("one", lease=minute) as one,
+            opened("two", lease=minute) as two,
+            Taker(one, {"bulk": 1, "alerts": 1}) as full,
+        ):
+            await asyncio.sleep(0.2)  # it waits, and gets all that come
+            await one.add([job(each, "bulk", ahead=1) for each in ids])
+            await until(lambda: bool(full.claims), within=20)
+            async with Taker(two, {"bulk": 100}) as free:
+                await until(lambda: len(free.claims) == 19, within=20)
+            assert len(full.claims) == 1
+            await one.add([job("alert", "alerts")])
+            await full.has("alert")
 
     asyncio.run(main())
 
@@ -319,6 +323,37 @@ def test_a_worker_that_begins_is_told_what_the_others_refuse() -> None:
 
 
 @pytest.mark.usefixtures("only_offers")
+def test_a_wait_that_is_cancelled_loses_no_offer() -> None:
+    """The record of what was offered is read in the wait."""
+
+    async def main() -> None:
+        async with opened("no") as no, Taker(no, accepts=refuses):
+            await no.add([job("job")])
+            assert no._session is not None
+            refused = no._session.hints.offers._refused
+            await until(lambda: len(refused) == 1, within=20)
+            async with opened("yes") as yes:
+                assert yes._session is not None
+                reader = yes._session.reader
+                read_any, reading = reader.read_any, asyncio.Event()
+
+                async def stall(*_: Any, **__: Any) -> Any:
+                    reading.set()
+                    await asyncio.Event().wait()
+
+                reader.read_any = stall  # type: ignore[method-assign]
+                waiting = asyncio.create_task(yes.wait_due(Room(5)))
+                await asyncio.wait_for(reading.wait(), 20)
+                waiting.cancel()
+                await asyncio.wait([waiting])
+                reader.read_any = read_any  # type: ignore[method-assign]
+                async with Taker(yes) as taker:
+                    await taker.has("job")
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("only_offers")
 def test_a_worker_that_gets_a_route_takes_what_it_has_refused() -> None:
     async def main() -> None:
         async with opened("one") as one, Taker(one, accepts=refuses) as taker:
@@ -362,7 +397,7 @@ def test_refused_hints_come_again_less_and_less_often(monkeypatch: pytest.Monkey
     """A worker alone with what it refuses reads each record again after a time that grows."""
     delays: list[float] = []
     monkeypatch.setattr(offers, "FIRST", 0.1)
-    monkeypatch.setattr(offers.random, "uniform", lambda *_: 1.0)
+    monkeypatch.setattr("random.uniform", lambda *_: 1.0)
     postpone = Acknowledgements.postpone
 
     def noted(self: Any, reply: str, delay: timedelta) -> None:
@@ -434,7 +469,7 @@ def test_the_consumer_of_a_queue_is_made_again() -> None:
 async def marked(backend: JetStreamBackend, job_id: str) -> None:
     stored = await backend.get(job_id)
     assert isinstance(stored, Job)
-    standing = evolve(stored.standing, cancels=(CancelMark(1, None, None),))
+    standing = evolve(stored.standing, cancels=(CancelMark(1),))
     await backend.replace(evolve(stored, standing=standing))
 
 

@@ -12,17 +12,19 @@ import anyio
 import pytest
 from tests.postgres.places import Place, place, renewals, settlement
 
-from sched_core import Claim, ExecutionQuery
+from sched_core import Claim, ClaimQuery, CountQuery, ExecutionQuery
 from sched_sql._shared.rows import JOB_COLUMNS, read_job
-from sched_sql.postgres import queries
+from sched_sql.postgres import lookups, queries
 from sched_sql.postgres.claims import Claims
 from sched_sql.postgres.definitions import Definitions
 from sched_sql.postgres.executions import Executions
+from sched_sql.postgres.follow import Follow
 from sched_sql.postgres.parts import BEGINNING, ClaimRequest
 from sched_sql.postgres.records import Records
 from sched_sql.postgres.server import SETTINGS
 from sched_sql.postgres.settlements import Settler
 from sched_sql.postgres.sql import Names, Query, Steps
+from sched_sql.postgres.survey import Survey
 
 LEASE = 30_000_000
 
@@ -227,3 +229,56 @@ def test_the_explained_statements_are_those_that_run(full: Place) -> None:
     lane.connection.close()
     assert len(claims) == 100
     assert all(claim.job.standing.due_at for claim in claims)
+
+
+COUNTED = {
+    # What each statement of a count uses, by its place.
+    1: {"job_pkey", "job_held", "job_paused", "job_finished", "job_strange"},
+    2: {"job_due"},
+    3: {"job_due", "job_held"},
+    4: {"job_due", "job_held", "job_pkey"},
+    5: {"execution_seq_idx"},
+    6: {"execution_seq_idx"},
+    7: {"execution_seq_idx"},
+}
+
+
+@pytest.mark.parametrize("at", COUNTED)
+def test_counting(planner: Planner, at: int) -> None:
+    looks = Survey(planner.names)
+    indexes, others = planner.used(looks.counts(CountQuery(datetime.now(UTC)), None), after=at)
+    assert indexes == COUNTED[at]
+    # The reports of workers are few.
+    assert others <= {"Seq Scan of worker"}
+
+
+def test_listing_claims(planner: Planner) -> None:
+    looks = Survey(planner.names)
+    indexes, others = planner.used(looks.claims(ClaimQuery(), None, 100, datetime.now(UTC)))
+    assert indexes == {"job_due", "job_held", "job_pkey", "renewal_pkey"}
+    assert others <= {"Seq Scan of worker"}
+
+
+def test_looking_executions_up(planner: Planner) -> None:
+    found = planner.used(lookups.execution(planner.names, f"{'0' * 32}:1:1"))
+    assert found == ({"execution_pkey"}, set())
+    recent = planner.used(lookups.recent(planner.names, ["job-1", "job-2"], 10))
+    assert recent == ({"execution_job_id_seq_idx"}, set())
+
+
+def test_following(planner: Planner) -> None:
+    """A page costs what it shows: the rows come in the order of an index, and none is sorted."""
+    follow = Follow(planner.names)
+    for cursor in ("", None):
+        used = planner.used(follow.steps(cursor, 10, None), after=2)
+        assert used == ({"execution_xact_seq_idx"}, set())
+    waits = Query(follow._waits, (0, None))
+    plan = "\n".join(line for (line,) in planner.explain(waits, "COSTS OFF"))
+    assert "execution_xact_seq_idx" in plan.replace("execution_never", "execution")
+    for statement, values in (
+        (follow._page[True], ("0", 0, 0, 2**60, 10)),
+        (follow._newest[True], (0, 2**60)),
+    ):
+        lines = [line for (line,) in planner.explain(Query(statement, values), "COSTS OFF")]
+        assert not any("Sort" in line and "Sort Key" not in line for line in lines), lines
+        assert any("xact < pg_snapshot_xmin" in line for line in lines if "Index Cond" in line)

@@ -52,7 +52,7 @@ def test_ten_replicas_start_at_once(fresh: Place) -> None:
     with ThreadPoolExecutor(10) as threads:
         list(threads.map(lambda _: anyio.run(opened, fresh.backend()), range(10)))
     assert fresh.rows("SELECT value FROM @meta WHERE key = 'checks'") == [(10,)]
-    assert len(fresh.rows("SELECT 1 FROM @meta")) == 3
+    assert len(fresh.rows("SELECT 1 FROM @meta")) == 4
 
 
 def test_what_is_printed_makes_the_same_schema(fresh: Place, here: Place) -> None:

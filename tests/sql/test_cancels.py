@@ -158,8 +158,7 @@ async def delays(kind: str, folder: Path, count: int) -> list[float]:
             if kind == "postgres"
             else (str(folder / "jobs.db"), "")
         )
-        options = {"schema": schema} if schema else {}
-        backend = SqlBackend(address, **options)
+        backend = SqlBackend(address, schema=schema) if schema else SqlBackend(address)
         await backend.open(SystemClock(), worker="w")
         now = datetime.now(UTC)
         await backend.add([job(f"{number}", now) for number in range(count)])

@@ -166,3 +166,17 @@ def test_what_is_not_taken_wakes_nobody(kind: str, room: Room, tmp_path: Path) -
         assert await ids(backend, room) == ["yes"]
 
     run(test, kind, tmp_path)
+
+
+@KINDS
+def test_a_predicate_that_changes_its_mind_ends(kind: str, tmp_path: Path) -> None:
+    async def test(store: Store) -> None:
+        backend = await store.open()
+        await backend.add([job(f"{number}") for number in range(9)])
+        chance, claimed = random.Random(7), list[str]()
+        with anyio.fail_after(20):
+            while len(claimed) < 9:
+                claimed += await ids(backend, Room(9, None, lambda _: chance.random() < 0.5))
+        assert sorted(claimed) == [f"{number}" for number in range(9)]
+
+    run(test, kind, tmp_path)

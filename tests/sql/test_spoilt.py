@@ -46,7 +46,7 @@ def row(path: Path) -> tuple[Any, ...]:
         return found
 
 
-COLUMNS = [*RECORD_COLUMNS.split(", "), "task", "args", "actor", "moved"]
+COLUMNS = [*RECORD_COLUMNS.split(", "), "task", "args", "moved"]
 
 
 @pytest.mark.parametrize("odd", ODD)

@@ -34,8 +34,8 @@ from sched_core import (
     row,
 )
 from sched_core._model.claim import Ended, Requested, Start
-from sched_core._rules import begin, define, finish, operate, request
-from sched_core._runtime import completion, runs
+from sched_core._rules import begin, define, finish, operate, request, standing
+from sched_core._runtime import completion, outcomes
 from sched_core._runtime.leases import Deadlines
 from sched_core._runtime.threads import HandlerThread
 from sched_testkit._histories import driver as drivers
@@ -47,7 +47,8 @@ from sched_testkit._oracle.violation import Violation
 begins, finishes, lapses = begin.begin, finish.finish, row.lapse
 lapses_in_store = row.Row.lapse
 redefines, calls = define.redefine, HandlerThread.call
-outcome, asked_for, judges_late = finish._outcome, runs._asked_for, begin._missed
+triggers, reruns, holds_back = request.trigger, request.rerun, standing.is_held_back
+outcome, asked_for, judges_late = finish._outcome, outcomes._asked_for, begin._missed
 MINUTELY = JobSpec("a", Interval(seconds=60))
 
 
@@ -183,18 +184,18 @@ def snoozes_without_bound(job: Any, one: Any, start: Any, ended: Any, policy: An
 def snoozed_and_forgotten(*arguments: Any, **options: Any) -> Any:
     """The next occurrence takes the place of the one that was put off."""
     decision = finishes(*arguments, **options)
-    standing: Standing | None = decision.standing
-    one = None if standing is None else standing.scheduled
-    if decision.executions or standing is None or one is None:
+    found: Standing | None = decision.standing
+    one = None if found is None else found.scheduled
+    if decision.executions or found is None or one is None:
         return decision
     moment = one.scheduled_at + seconds(60)
-    standing = evolve(
-        standing,
+    found = evolve(
+        found,
         last_number=one.number + 1,
         scheduled=Pending(one.number + 1, moment, moment),
         due_at=moment,
     )
-    return evolve(decision, standing=standing)
+    return evolve(decision, standing=found)
 
 
 def what_was_put_off_is_late(claim: Any, one: Pending, now: Any) -> Any:
@@ -220,6 +221,38 @@ def no_more_attempts_than_asked_for(error: BaseException) -> Ended | None:
     """What asks for another attempt is put off, so that its policy does not bound it."""
     ended = asked_for(error)
     return Ended(Status.SNOOZED, delay=ended.delay) if ended and ended.delay else ended
+
+
+def cancels_are_ignored(job: Job, **options: Any) -> Job:
+    return job
+
+
+def marks_do_not_end_a_run(job: Any, *arguments: Any) -> Any:
+    return outcome(None, *arguments)
+
+
+def a_pause_holds_what_is_cancelled(standing: Standing, one: Pending) -> bool:
+    return holds_back(evolve(standing, cancels=()), one)
+
+
+def nothing_is_hurried(job: Job, **options: Any) -> Job:
+    return job
+
+
+def names_are_forgotten(job: Job, *, key: Any, **options: Any) -> Requested:
+    return triggers(job, key=None, **options)
+
+
+def arguments_are_lost(job: Job, *, args: Any, **options: Any) -> Requested:
+    return triggers(job, args=None, **options)
+
+
+def reruns_are_of_now(job: Job, moment: Any, *, now: Any, **options: Any) -> Requested:
+    return reruns(job, now, now=now, **options)
+
+
+def a_backfill_is_its_first_moment(*arguments: Any) -> tuple[()]:
+    return ()
 
 
 # -- the histories that show it
@@ -270,14 +303,14 @@ async def a_failure_after_which_no_attempt_follows(driver: Driver) -> None:
     policy = Policy(retry=Retry(3, seconds(20), never=(Planned,)))
     await driver.commands.submit(0, evolve(MINUTELY, policy=policy), declared=False)
     await driver.stage.advance(seconds(60))
-    await driver.run(0, [HandlerAction("nothing", fails=True)])
+    await driver.run(0, [HandlerAction("nothing", ends="fails")])
 
 
 async def a_failure_of_the_only_type(driver: Driver) -> None:
     policy = Policy(retry=Retry(delays=(seconds(20), seconds(5)), only=(Planned,)))
     await driver.commands.submit(0, evolve(MINUTELY, policy=policy), declared=False)
     await driver.stage.advance(seconds(60))
-    await driver.run(0, [HandlerAction("nothing", fails=True)])
+    await driver.run(0, [HandlerAction("nothing", ends="fails")])
 
 
 async def a_crash(driver: Driver) -> None:
@@ -322,19 +355,90 @@ async def a_discard(driver: Driver) -> None:
     await asks(driver, HandlerAction(ends="discards"))
 
 
+async def a_cancel(driver: Driver) -> None:
+    await driver.commands.submit(0, MINUTELY, declared=False)
+    await driver.commands.cancel(0, "a", "schedule")
+    await driver.stage.advance(seconds(60))
+    await driver.run(0)
+
+
+async def a_cancel_inside_a_pause(driver: Driver) -> None:
+    await driver.commands.submit(0, MINUTELY, declared=False)
+    await driver.commands.pause(0, "a", None)
+    await driver.commands.cancel(0, "a", "schedule")
+    await driver.run(0)
+
+
+async def a_cancel_of_a_run_that_fails(driver: Driver) -> None:
+    policy = Policy(retry=Retry(3, seconds(20)))
+    await driver.commands.submit(0, evolve(MINUTELY, policy=policy), declared=False)
+    await driver.stage.advance(seconds(60))
+    await driver.run(0, [HandlerAction("be cancelled", ends="fails")])
+
+
+async def a_retry_at_once(driver: Driver) -> None:
+    await a_failure(driver)
+    await driver.commands.hurry(0, "a")
+    await driver.run(0)
+
+
+async def a_trigger_by_name(driver: Driver) -> None:
+    await driver.commands.submit(0, MINUTELY, declared=False)
+    await driver.commands.trigger(0, "a", {"n": "1"}, "x")
+    await driver.commands.trigger(1, "a", {"n": "2"}, "x")
+    await driver.run(0)
+
+
+async def a_rerun(driver: Driver) -> None:
+    await driver.commands.submit(0, MINUTELY, declared=False)
+    await driver.stage.advance(seconds(60))
+    await driver.run(0)
+    await driver.stage.advance(seconds(5))
+    await driver.commands.rerun(0, "a", 0)
+    await driver.run(0)
+
+
+async def a_backfill(driver: Driver) -> None:
+    await driver.commands.submit(0, MINUTELY, declared=False)
+    await driver.stage.advance(seconds(150))
+    await driver.run(0)
+    await driver.commands.backfill(0, "a", seconds(400))
+    await driver.run(0)
+
+
 @pytest.mark.parametrize(
     ("place", "name", "mutant", "history", "message"),
     [
-        (runs, "_asked_for", snoozes_are_failures, a_snooze, "but the handler snoozed"),
+        (operate, "cancel", cancels_are_ignored, a_cancel, "starts though it was cancelled"),
+        (
+            finish,
+            "_outcome",
+            marks_do_not_end_a_run,
+            a_cancel_of_a_run_that_fails,
+            "had been cancelled",
+        ),
+        (
+            standing,
+            "is_held_back",
+            a_pause_holds_what_is_cancelled,
+            a_cancel_inside_a_pause,
+            "is due never",
+        ),
+        (operate, "retry_now", nothing_is_hurried, a_retry_at_once, "to be retried now, and waits"),
+        (request, "trigger", names_are_forgotten, a_trigger_by_name, "is the same and has not"),
+        (request, "trigger", arguments_are_lost, a_trigger_by_name, "got None, not"),
+        (request, "rerun", reruns_are_of_now, a_rerun, "repeats .*, and asked for was"),
+        (finish, "_next_of_backfill", a_backfill_is_its_first_moment, a_backfill, "0 executions"),
+        (outcomes, "_asked_for", snoozes_are_failures, a_snooze, "but the handler snoozed"),
         (completion, "finish", snoozes_use_up_the_attempt, a_snooze, "starts attempt 2 after 0"),
         (completion, "finish", snoozes_are_not_counted, snoozes, "and 0 are counted"),
         (completion, "finish", snoozed_and_forgotten, a_snooze, "has no final execution"),
         (finish, "_outcome", snoozes_without_bound, snoozes, "after more than 1 snoozes"),
         (begin, "_missed", what_was_put_off_is_late, a_snooze, "was to be called again"),
-        (runs, "_asked_for", what_is_discarded_is_retried, a_discard, "must be the last"),
-        (runs, "_asked_for", the_policy_says_when, a_wish_for_another_attempt, "asked for"),
+        (outcomes, "_asked_for", what_is_discarded_is_retried, a_discard, "must be the last"),
+        (outcomes, "_asked_for", the_policy_says_when, a_wish_for_another_attempt, "asked for"),
         (
-            runs,
+            outcomes,
             "_asked_for",
             no_more_attempts_than_asked_for,
             a_wish_for_another_attempt,

@@ -11,8 +11,8 @@ import pytest
 from tests.testkit import test_machine as mutants
 from tests.torture.planted import SIMULATED
 
-from sched_core._rules import finish
-from sched_core._runtime import completion, runs
+from sched_core._rules import finish, operate, request
+from sched_core._runtime import completion, outcomes
 from sched_testkit.simulation import Setup, play
 from sched_testkit.simulation.operator import FIRST
 
@@ -83,10 +83,21 @@ def test_a_seed_plays_the_same_history_in_another_process(deep: bool) -> None:
 @pytest.mark.parametrize(
     ("place", "name", "wrong"),
     [
-        (runs, "_asked_for", mutants.snoozes_are_failures),
+        (outcomes, "_asked_for", mutants.snoozes_are_failures),
         (completion, "finish", mutants.snoozes_use_up_the_attempt),
         (finish, "_outcome", mutants.snoozes_without_bound),
-        (runs, "_asked_for", mutants.what_is_discarded_is_retried),
+        (outcomes, "_asked_for", mutants.what_is_discarded_is_retried),
+        (operate, "cancel", mutants.cancels_are_ignored),
+        (request, "trigger", mutants.arguments_are_lost),
+        (request, "rerun", mutants.reruns_are_of_now),
+        pytest.param(finish, "_outcome", mutants.marks_do_not_end_a_run, marks=pytest.mark.deep),
+        pytest.param(operate, "retry_now", mutants.nothing_is_hurried, marks=pytest.mark.deep),
+        pytest.param(
+            finish,
+            "_next_of_backfill",
+            mutants.a_backfill_is_its_first_moment,
+            marks=pytest.mark.deep,
+        ),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -247,8 +247,8 @@ class SettleAfterTheLease(Wrapper):
 class ReleaseOfWhatRuns(Scheduler):
     """Stopped, it hands back also what its handlers still run."""
 
-    def _parts(self, clock: Clock) -> Any:
-        parts = super()._parts(clock)
+    def _parts(self, clock: Clock, worker: str) -> Any:
+        parts = super()._parts(clock, worker)
         workers = parts.workers
         queued = workers.take_queued
 
@@ -262,8 +262,8 @@ class ReleaseOfWhatRuns(Scheduler):
 class StopBeforeSettling(Scheduler):
     """Stopped, it does not wait until what has ended is written."""
 
-    def _parts(self, clock: Clock) -> Any:
-        parts = super()._parts(clock)
+    def _parts(self, clock: Clock, worker: str) -> Any:
+        parts = super()._parts(clock, worker)
         loop, workers = parts.loop, parts.workers
 
         async def wind_down(shutdown: Any, over: Any) -> None:

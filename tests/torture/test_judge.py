@@ -257,7 +257,85 @@ def ended(how: str, execution: Execution, *, most: int = 100) -> Change:
     )
 
 
+CANCEL = command("cancel", 5, key="v:1")
+ENDED = evolve(RUN_OF_B, attempt=0, started_at=None, status=Status.CANCELLED, claimed_at=at(5.2))
+ASK = command("ask", 5, key="v:1", name="x", args={"n": "1"})
+NAMED = evolve(
+    RUN_OF_B,
+    kind=Kind.TRIGGERED,
+    args={"n": "1"},
+    claimed_at=at(5.2),
+    finished_at=at(5.3),
+)
+ASK_AGAIN = command("ask", 6, key="v:2", name="x", args={"n": "1"})
+NAMED_AGAIN = evolve(NAMED, id="v:2:1", number=2, token=2, claimed_at=at(6.2))
+BACKFILL = command("backfill", 5, since=at(1), until=at(2))
+
+
+def cancelled(*runs: Execution, more: Sequence[Command] = ()) -> Change:
+    """Let the first occurrence of ``b`` be cancelled, with these executions."""
+    return commanded(CANCEL, *more, runs=runs)
+
+
+def backfilled(*seconds: float, commands: Sequence[Command] = (BACKFILL,)) -> Change:
+    """Let moments of ``b`` be backfilled, with executions of these."""
+    plain = evolve(RUN_OF_B, kind=Kind.BACKFILLED)
+    runs = [
+        evolve(
+            plain,
+            id=f"v:{number}:1",
+            number=number,
+            token=number,
+            scheduled_at=at(moment),
+            claimed_at=at(5 + number / 10),
+        )
+        for number, moment in enumerate(seconds, 1)
+    ]
+    return commanded(*commands, runs=runs)
+
+
 CASES: list[tuple[str, Change, Change]] = [
+    ("run after its cancel", cancelled(evolve(RUN_OF_B, claimed_at=at(6))), cancelled(ENDED)),
+    (
+        "run after its cancel",
+        cancelled(evolve(RUN_OF_B, claimed_at=at(6))),
+        cancelled(evolve(RUN_OF_B, claimed_at=at(4.9), status=Status.CANCELLED)),
+    ),
+    (
+        "cancel ignored",
+        cancelled(evolve(RUN_OF_B, claimed_at=at(4.9), status=Status.FAILED)),
+        cancelled(evolve(RUN_OF_B, claimed_at=at(4.9))),  # it had returned before
+    ),
+    (
+        "cancel ignored",
+        cancelled(evolve(RUN_OF_B, claimed_at=at(4.9), status=Status.FAILED)),
+        cancelled(
+            evolve(RUN_OF_B, claimed_at=at(4.9), status=Status.FAILED),
+            more=[command("remove", 5.5, uid="v")],
+        ),
+    ),
+    ("cancel lost", cancelled(), cancelled(ENDED)),
+    ("cancel lost", cancelled(), cancelled(more=[command("remove", 20, uid="v")])),
+    ("request lost", commanded(ASK), commanded(ASK, runs=[NAMED])),
+    ("request lost", commanded(ASK), commanded(ASK, command("pause", 20))),
+    (
+        "asked for twice",  # the first one has not ended
+        commanded(ASK, ASK_AGAIN, runs=[evolve(NAMED, finished_at=at(8)), NAMED_AGAIN]),
+        commanded(ASK, ASK_AGAIN, runs=[NAMED, NAMED_AGAIN]),
+    ),
+    (
+        "arguments lost",
+        commanded(ASK, runs=[evolve(NAMED, args=None)]),
+        commanded(ASK, evolve(ASK, args={"n": "2"}), runs=[NAMED]),  # it is the same one
+    ),
+    ("backfill lost", backfilled(1), backfilled(1, 2)),
+    ("backfill lost", backfilled(1), backfilled(1, commands=[evolve(BACKFILL, outcome="fail")])),
+    ("backfilled too often", backfilled(1, 2, 2), backfilled(1, 2)),
+    (
+        "backfilled too often",
+        backfilled(1, 2, 2),
+        backfilled(1, 2, 2, commands=[BACKFILL, evolve(BACKFILL, outcome="info")]),
+    ),
     ("called too early", put_off(evolve(CALLED_AGAIN, claimed_at=at(30.1))), put_off(CALLED_AGAIN)),
     (
         "snooze forgotten",

@@ -254,6 +254,7 @@ def encode_job(job: Job) -> Record:
         "anchor": encode_moment(job.anchor),
         "standing": converter().unstructure(job.standing),
         "revision": job.revision,
+        **({} if job.actor is None else {"actor": job.actor}),
     }
     return Record(FORMAT, tag_of(spec.schedule), _dump(body).encode())
 
@@ -272,7 +273,7 @@ def decode_job(record: Record) -> Job:
         body = fields_of(
             json.loads(record.body),
             "id name group metadata schedule policy uid declared anchor standing revision",
-            "queue",
+            "queue actor",
         )
         spec = JobSpec(
             id=body["id"],
@@ -290,6 +291,7 @@ def decode_job(record: Record) -> Job:
             decode_moment(body["anchor"]),
             structure(body["standing"], Standing),
             structure(body["revision"], int),
+            actor=None if body.get("actor") is None else structure(body["actor"], str),
         )
 
 

@@ -27,6 +27,7 @@ from attrs import define, evolve
 from sched_core._model.claim import Claim, Filling, Hold, Renewal, Settled, Settlement
 from sched_core._model.execution import Execution, bounded
 from sched_core._model.job import Job, check_text
+from sched_core._model.occurrence import Standing
 from sched_core._model.survey import Tally, error_kind
 from sched_core._rules.hold import (
     as_left,
@@ -195,7 +196,7 @@ class Row:
         if self.refuses(job):
             raise JobAlreadyExists(job.id)
         if self.job is None:
-            self.job = Job(job.spec, job.uid, job.declared, job.anchor, job.standing, revision)
+            self.job = _stored(job, job.standing, revision)
         return self.readable(job.id)
 
     def replace(self, job: Job, executions: Sequence[Execution], revision: int, to: History) -> Job:
@@ -208,7 +209,7 @@ class Row:
         """
         if not same_as_read(job, self.readable(job.id)):
             raise RevisionConflict(job.id)
-        self.job = Job(job.spec, job.uid, job.declared, job.anchor, job.standing, revision)
+        self.job = _stored(job, job.standing, revision)
         self._write(executions, to)
         return self.readable(job.id)
 
@@ -308,7 +309,7 @@ class Row:
         self.hold, self.ended = None, (hold.token, hold.worker)
         if job is not None and standing is not None:
             # Three times as fast as evolve, on the way of every run.
-            self.job = Job(job.spec, job.uid, job.declared, job.anchor, standing, revision)
+            self.job = _stored(job, standing, revision)
         return WRITTEN
 
     # -- as a value to store
@@ -352,6 +353,11 @@ class Row:
             None if hold is None else decode_hold(_record(hold)),
             None if ended is None else (ended[0], ended[1]),
         )
+
+
+def _stored(job: Job, standing: Standing, revision: int) -> Job:
+    """Return a job as it is stored: without what a claim holds of it."""
+    return Job(job.spec, job.uid, job.declared, job.anchor, standing, revision, actor=job.actor)
 
 
 def _encoded(record: Record) -> list[Any]:

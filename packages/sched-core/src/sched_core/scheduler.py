@@ -118,7 +118,7 @@ class Scheduler(Survey):
         self._handler: Handler | None = None
         self._handler_set = anyio.Event()
         self._running_event = anyio.Event()
-        self._queued: list[tuple[JobSpec, bool]] = []
+        self._queued: list[tuple[JobSpec, bool, str | None]] = []
         self._declared: tuple[object, tuple[JobSpec, ...]] | None = None
         self._opened: _Opened | None = None
         self._busy = False
@@ -143,11 +143,11 @@ class Scheduler(Survey):
         self._observers.watch(self)
         try:
             while self._queued:
-                spec, declared = self._queued[0]
+                spec, declared, actor = self._queued[0]
                 if declared:
-                    await opened.definitions.ensure(spec)
+                    await opened.definitions.ensure(spec, actor=actor)
                 else:
-                    await opened.definitions.submit([spec])
+                    await opened.definitions.submit([spec], actor=actor)
                 del self._queued[0]
             await self._declare()
         except BaseException:
@@ -265,13 +265,15 @@ class Scheduler(Survey):
         policy: Policy | None = None,
         group: str | None = None,
         queue: str = DEFAULT_QUEUE,
+        actor: str | None = None,
     ) -> Job:
         """Declare a job: add it, or change it if its definition differs.
 
         Call this at every start: if the definition is the same, nothing changes. Only a changed
         *schedule* moves the anchor and occurrences that are not yet due. An occurrence that is due
         or has begun is kept, once, unless the new schedule lists calendar moments and this is none
-        of them. Changed metadata or a changed policy keep all occurrences.
+        of them. Changed metadata or a changed policy keep all occurrences. Where something changes,
+        ``job.actor`` is who changes it.
 
         Returns:
             The job as stored; before the scheduler is open, as it would be stored.
@@ -284,9 +286,10 @@ class Scheduler(Survey):
             BackendUnavailable: The store cannot be reached; call again.
         """
         spec = spec_of(id, schedule, name, metadata, policy, group, queue)
+        by = checked_actor(actor)
         if self._opened is None:
-            return self._enqueue(spec, declared=True)
-        return await self._open().definitions.ensure(spec)
+            return self._enqueue(spec, declared=True, actor=by)
+        return await self._open().definitions.ensure(spec, actor=by)
 
     async def submit_job(
         self,
@@ -298,8 +301,11 @@ class Scheduler(Survey):
         policy: Policy | None = None,
         group: str | None = None,
         queue: str = DEFAULT_QUEUE,
+        actor: str | None = None,
     ) -> Job:
         """Add a job. Once it has finished, it is deleted after ``policy.keep_finished``.
+
+        ``job.actor`` is who adds it.
 
         Returns:
             The job as stored; before the scheduler is open, as it would be stored.
@@ -310,31 +316,35 @@ class Scheduler(Survey):
             BackendUnavailable: The outcome is unknown. Call ``get_job`` before you submit again.
         """
         spec = spec_of(id, schedule, name, metadata, policy, group, queue)
+        by = checked_actor(actor)
         if self._opened is None:
-            return self._enqueue(spec, declared=False)
-        return (await self._open().definitions.submit([spec]))[0]
+            return self._enqueue(spec, declared=False, actor=by)
+        return (await self._open().definitions.submit([spec], actor=by))[0]
 
-    async def submit_jobs(self, specs: Sequence[JobSpec], *, atomic: bool = True) -> list[Job]:
+    async def submit_jobs(
+        self, specs: Sequence[JobSpec], *, atomic: bool = True, actor: str | None = None
+    ) -> list[Job]:
         """Add many jobs.
 
         Args:
             specs: The definitions, each id once.
             atomic: Whether to store all jobs or none; ``capabilities.bulk_limit`` says how many
                 that can be. False stores them in chunks, each of which is all or none.
+            actor: Who adds them, for people: ``job.actor``.
 
         Raises:
             JobAlreadyExists: An id is taken; with ``atomic`` nothing was stored.
             InvalidDefinition: There are more jobs than the backend takes at once, or an id occurs
                 twice.
         """
-        specs = list(specs)
+        specs, by = list(specs), checked_actor(actor)
         seen: set[str] = set()
         for spec in specs:
             if spec.id in seen:
                 raise InvalidDefinition("specs", f"the id {spec.id!r} occurs twice")
             seen.add(spec.id)
         if self._opened is None:
-            return [self._enqueue(spec, declared=False) for spec in specs]
+            return [self._enqueue(spec, declared=False, actor=by) for spec in specs]
         limit = self._backend.capabilities.bulk_limit
         if atomic and limit is not None and len(specs) > limit:
             raise InvalidDefinition(
@@ -345,14 +355,15 @@ class Scheduler(Survey):
         size = len(specs) if atomic else min(limit or 1000, 1000)
         stored: list[Job] = []
         for start in range(0, len(specs), size or 1):
-            stored += await self._open().definitions.submit(specs[start : start + size])
+            stored += await self._open().definitions.submit(specs[start : start + size], actor=by)
         return stored
 
-    def _enqueue(self, spec: JobSpec, *, declared: bool) -> Job:
-        if not declared and any(spec.id == queued.id for queued, _ in self._queued):
+    def _enqueue(self, spec: JobSpec, *, declared: bool, actor: str | None) -> Job:
+        if not declared and any(spec.id == queued[0].id for queued in self._queued):
             raise JobAlreadyExists(spec.id)
-        job = self._definitions(self._given_clock).admit(spec, declared=declared)
-        self._queued.append((spec, declared))
+        definitions = self._definitions(self._given_clock)
+        job = definitions.admit(spec, declared=declared, actor=actor)
+        self._queued.append((spec, declared, actor))
         return job
 
     async def sync_jobs(
@@ -364,6 +375,7 @@ class Scheduler(Survey):
         prune: bool = True,
         dry_run: bool = False,
         renamed_from: Mapping[str, str] | None = None,
+        actor: str | None = None,
     ) -> Synced:
         """Declare a whole set: add, change and remove jobs until the group is what the specs say.
 
@@ -384,6 +396,8 @@ class Scheduler(Survey):
             renamed_from: The earlier ids of jobs of the set, by their present ids. A renamed job
                 keeps its pending occurrences, retries and requests under the same idempotency keys;
                 a run in flight ends under the old id.
+            actor: Who declares them, for people: ``job.actor`` of each job that changes, and
+                ``actor`` of the executions of what ends.
 
         Raises:
             GroupConflict: An id is of another group, or was submitted; nothing was written.
@@ -401,6 +415,7 @@ class Scheduler(Survey):
             group=group,
             version=version_of(version),
             renamed_from={} if renamed_from is None else renamed_from,
+            actor=checked_actor(actor),
         )
         return await sync.run(specs, prune=prune, dry_run=dry_run)
 
@@ -414,8 +429,11 @@ class Scheduler(Survey):
         policy: Policy | Unset = UNSET,
         group: str | Unset | None = UNSET,
         queue: str | Unset = UNSET,
+        actor: str | None = None,
     ) -> Job:
         """Change the given fields and keep the others; :meth:`ensure_job` says what that moves.
+
+        Where something changes, ``job.actor`` is who changes it.
 
         Raises:
             JobNotFound: There is no such job.
@@ -423,7 +441,7 @@ class Scheduler(Survey):
             InvalidDefinition: A value is out of bounds; nothing was stored.
         """
         changes = changes_of(schedule, name, metadata, policy, group, queue)
-        return await self._open().definitions.update(id, changes)
+        return await self._open().definitions.update(id, changes, actor=checked_actor(actor))
 
     async def remove_job(
         self,
@@ -740,7 +758,7 @@ class Scheduler(Survey):
             id, start, end, only=only, dry_run=dry_run, actor=actor
         )
 
-    async def reanchor_job(self, id: str) -> Job:
+    async def reanchor_job(self, id: str, *, actor: str | None = None) -> Job:
         """Move a job to its schedule's next moment if its stored one lies far after that.
 
         A clock that was far ahead for a while leaves such moments behind. Retries and requests that
@@ -750,11 +768,15 @@ class Scheduler(Survey):
         You rarely need this: ``ensure_job``, ``update_job``, ``sync_jobs`` and ``resume_job`` do
         the same for their jobs, and ``run_forever`` for all jobs, soon after it has begun.
 
+        Args:
+            id: The job's id.
+            actor: Who asks for it, for the log.
+
         Raises:
             JobNotFound: There is no such job.
             JobUndecodable: This version cannot read the record.
         """
-        return await self._open().operations.reanchor(id)
+        return await self._open().operations.reanchor(id, actor=actor)
 
     async def skip_next(
         self, id: str, *, moment: datetime | None = None, actor: str | None = None

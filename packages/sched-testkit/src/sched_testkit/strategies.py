@@ -312,7 +312,7 @@ def jobs(draw: st.DrawFn) -> Job:
         draw(moments()),
         draw(standings()),
     )
-    return evolve(job, declared=draw(st.booleans()))
+    return evolve(job, declared=draw(st.booleans()), actor=draw(st.none() | texts(255)))
 
 
 @st.composite

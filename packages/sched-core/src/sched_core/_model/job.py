@@ -176,6 +176,7 @@ class Job:
         revision: A number that the backend gives on every write, a takeover included.
         held: The number of the occurrence that a claim holds; the backend gives it on every read.
         held_at: When that claim was made; given likewise.
+        actor: Who wrote the definition, as far as the newest call that changed it says.
     """
 
     spec: JobSpec
@@ -186,6 +187,7 @@ class Job:
     revision: int = 0
     held: int | None = None
     held_at: datetime | None = None
+    actor: str | None = None
 
     @property
     def id(self) -> str:

@@ -238,18 +238,28 @@ class Tally:
             execution.finished_at, execution.status, execution.job_id, execution.reason
         )
 
-    def add_finished(self, at: datetime, status: Status, job_id: str, reason: str | None) -> None:
-        """Count an execution, as :meth:`add_execution` does; the kind of a reason is enough."""
+    def add_finished(
+        self, at: datetime, status: Status, job_id: str, reason: str | None, times: int = 1
+    ) -> None:
+        """Count executions that differ in nothing that is counted, as :meth:`add_execution` does.
+
+        Args:
+            at: When they finished.
+            status: Their status.
+            job_id: Their job, where they are counted by job.
+            reason: Their reason, or the kind of it, where they are counted by error.
+            times: How many there are.
+        """
         until, by = self.query.until, self.query.by
         if at < self.query.since or (until is not None and at >= until):
             return
-        self._executions[status] += 1
+        self._executions[status] += times
         if by is None:
             return
         name = hour_of(at) if by == "hour" else job_id if by == "job" else error_kind(reason)
         if by == "error" and status is not Status.FAILED:
             return
-        self._groups.setdefault(name, Counter())[status] += 1
+        self._groups.setdefault(name, Counter())[status] += times
 
     def counts(self, *, complete: bool = True) -> Counts:
         """Return what was counted."""

@@ -78,7 +78,7 @@ def redefine(
     declared = job.declared if declared is None else declared
     if is_placeholder(job.standing):
         admitted = admit(spec, uid=job.uid, declared=declared, now=now)
-        return Change(evolve(admitted, revision=job.revision))
+        return Change(evolve(admitted, revision=job.revision, actor=job.actor))
     edited = evolve(job, spec=spec, declared=declared)
     if job.spec.schedule == spec.schedule:
         if job.spec.policy.misfire != spec.policy.misfire:
@@ -209,6 +209,7 @@ def _rescheduled(job: Job, edited: Job, now: datetime) -> Change:
         gaps=cancelled_ahead(standing.gaps, now),
         spare=None,
         skip=None,
+        skip_actor=None,
     )
     found: tuple[Execution, ...] = ()
     if old is not None and is_owed(job, old, now):

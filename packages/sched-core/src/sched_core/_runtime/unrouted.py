@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from itertools import islice
 
 from attrs import define
 
@@ -18,7 +19,7 @@ PATIENCE = timedelta(seconds=5)
 a function for it takes it within this time."""
 LONGEST = timedelta(minutes=5)
 """The longest time for which a worker leaves a job alone whose handler has raised ``NoRoute``."""
-REMEMBERED = 10_000
+REMEMBERED = 100_000
 """The most jobs that are remembered."""
 SHOWN = 100
 """The most jobs that are looked at, and told of."""
@@ -69,11 +70,13 @@ class Unrouted:
     def accepts(self, job_id: str) -> bool:
         """Whether to claim a job. Any thread may ask."""
         known = self._refused.get(job_id)
-        if self._knows is not None and not self._knows(job_id):
-            if known is None:
-                self._remember(job_id)
-            return False
-        return known is None or known.until is None or known.until <= self._clock.now()
+        if known is not None:
+            return known.until is not None and known.until <= self._clock.now()
+        if self._knows is None or self._knows(job_id):
+            return True
+        if len(self._refused) < REMEMBERED:
+            self._refused[job_id] = _Refused(self._clock.now())
+        return False
 
     def refuse(self, job_id: str, delay: timedelta) -> timedelta:
         """Note that the handler has no function for a job; return how long it is left alone.
@@ -82,16 +85,14 @@ class Unrouted:
             job_id: The job's id.
             delay: The first pause.
         """
-        known = self._remember(job_id)
+        known = self._refused.get(job_id)
+        if known is None:
+            if len(self._refused) >= REMEMBERED:
+                self._refused.pop(next(iter(self._refused)), None)
+            known = self._refused[job_id] = _Refused(self._clock.now())
         known.pause = min(max(known.pause * 2, delay), max(LONGEST, delay))
         known.until = instant_after(self._clock.now(), known.pause)
         return known.pause
-
-    def _remember(self, job_id: str) -> _Refused:
-        if len(self._refused) >= REMEMBERED:
-            for other in list(self._refused)[:SHOWN]:
-                self._refused.pop(other, None)
-        return self._refused.setdefault(job_id, _Refused(self._clock.now()))
 
     def has_run(self, job_id: str) -> None:
         """Forget a job that the handler has taken."""
@@ -101,9 +102,8 @@ class Unrouted:
     def suspects(self) -> list[str]:
         """Return jobs to look at: those that were refused some time ago, the oldest first."""
         now = self._clock.now()
-        return [
-            job_id for job_id, one in list(self._refused.items()) if now - one.since >= PATIENCE
-        ][:SHOWN]
+        oldest = list(islice(self._refused.copy().items(), SHOWN))
+        return [job_id for job_id, one in oldest if now - one.since >= PATIENCE]
 
     def judge(self, found: Iterable[tuple[str, Job | None]]) -> None:
         """Tell of the jobs that no worker takes; forget those that one has, or that have gone.

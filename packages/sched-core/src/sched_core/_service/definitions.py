@@ -72,18 +72,19 @@ class Definitions:
         self._new_id = new_id
         self._edited = edited
 
-    def admit(self, spec: JobSpec, *, declared: bool) -> Job:
+    def admit(self, spec: JobSpec, *, declared: bool, actor: str | None = None) -> Job:
         """Return the job as it would be stored.
 
         Raises:
             InvalidDefinition: The job's id is reserved.
         """
         unreserved(spec)
-        return define.admit(spec, uid=self._new_id(), declared=declared, now=self._clock.now())
+        job = define.admit(spec, uid=self._new_id(), declared=declared, now=self._clock.now())
+        return job if actor is None else evolve(job, actor=actor)
 
-    async def submit(self, specs: Sequence[JobSpec]) -> list[Job]:
+    async def submit(self, specs: Sequence[JobSpec], *, actor: str | None = None) -> list[Job]:
         """Add jobs, all or none."""
-        jobs = [self.admit(spec, declared=False) for spec in specs]
+        jobs = [self.admit(spec, declared=False, actor=actor) for spec in specs]
         stored = list(await self._store.add(jobs)) if jobs else []
         for spec in specs:
             self.advise(spec)
@@ -100,7 +101,7 @@ class Definitions:
         for sentence in sentences:
             logger.warning("job %r: %s", spec.id, sentence)
 
-    async def ensure(self, spec: JobSpec) -> Job:
+    async def ensure(self, spec: JobSpec, *, actor: str | None = None) -> Job:
         """Add a job, or change it if its definition differs."""
         unreserved(spec)
         tries = moving = 0
@@ -108,7 +109,8 @@ class Definitions:
             stored = await self._store.get(spec.id)
             if stored is None:
                 try:
-                    (added,) = await self._store.add([self.admit(spec, declared=True)])
+                    admitted = self.admit(spec, declared=True, actor=actor)
+                    (added,) = await self._store.add([admitted])
                 except JobAlreadyExists:
                     tries += 1
                     await taken(spec.id, tries)
@@ -126,7 +128,7 @@ class Definitions:
             if change is None:
                 return job
             try:
-                replaced = await self._replace(change)
+                replaced = await self._replace(written_by(actor, job, change))
             except (RevisionConflict, JobNotFound):
                 continue
             self._advise_of_change(job.spec, spec)
@@ -136,13 +138,17 @@ class Definitions:
         if before.schedule != after.schedule or before.policy != after.policy:
             self.advise(after)
 
-    async def update(self, job_id: str, changes: Mapping[str, Any]) -> Job:
+    async def update(
+        self, job_id: str, changes: Mapping[str, Any], *, actor: str | None = None
+    ) -> Job:
         """Change some fields of a definition."""
         before: list[JobSpec] = []
 
         def edit(job: Job) -> Change | None:
             before[:] = [job.spec]
-            return define.redefine(job, evolve(job.spec, **changes), now=self._clock.now())
+            spec = evolve(job.spec, **changes)
+            change = define.redefine(job, spec, now=self._clock.now())
+            return None if change is None else written_by(actor, job, change)
 
         updated = await self.edit(job_id, edit)
         self._advise_of_change(before[0], updated.spec)
@@ -234,6 +240,14 @@ class Definitions:
         stored = await self._store.replace(change.job, change.executions)
         await self._edited(stored.id, change.executions)
         return stored
+
+
+def written_by(actor: str | None, job: Job, change: Change) -> Change:
+    """Return a change of a job with who makes it, if it changes the definition."""
+    changed = change.job
+    if (changed.spec, changed.declared) == (job.spec, job.declared):
+        return change
+    return Change(evolve(changed, actor=actor), change.executions)
 
 
 async def taken(job_id: str, tries: int) -> None:

@@ -8,6 +8,7 @@ from sched_core._model.execution import DEFAULT_QUEUE, Execution
 from sched_core._model.job import Job
 from sched_core._model.policy import Policy
 from sched_core._service.definitions import UNSET, Definitions, Unset, changes_of, spec_of
+from sched_core._service.names import checked_actor, checked_reason
 from sched_core.clock import Clock
 from sched_core.ports import JobStore
 from sched_core.schedule import Schedule
@@ -33,10 +34,11 @@ class JobsInTransaction:
         policy: Policy | None = None,
         group: str | None = None,
         queue: str = DEFAULT_QUEUE,
+        actor: str | None = None,
     ) -> Job:
         """Declare a job: add it, or change it if its definition differs."""
         spec = spec_of(id, schedule, name, metadata, policy, group, queue)
-        return await self._definitions.ensure(spec)
+        return await self._definitions.ensure(spec, actor=checked_actor(actor))
 
     async def submit_job(
         self,
@@ -48,6 +50,7 @@ class JobsInTransaction:
         policy: Policy | None = None,
         group: str | None = None,
         queue: str = DEFAULT_QUEUE,
+        actor: str | None = None,
     ) -> Job:
         """Add a job.
 
@@ -55,7 +58,7 @@ class JobsInTransaction:
             JobAlreadyExists: The id is taken. The transaction can continue.
         """
         spec = spec_of(id, schedule, name, metadata, policy, group, queue)
-        return (await self._definitions.submit([spec]))[0]
+        return (await self._definitions.submit([spec], actor=checked_actor(actor)))[0]
 
     async def update_job(
         self,
@@ -67,23 +70,31 @@ class JobsInTransaction:
         policy: Policy | Unset = UNSET,
         group: str | Unset | None = UNSET,
         queue: str | Unset = UNSET,
+        actor: str | None = None,
     ) -> Job:
         """Change the given fields and keep the others.
 
         Raises:
             JobNotFound: There is no such job.
         """
-        return await self._definitions.update(
-            id, changes_of(schedule, name, metadata, policy, group, queue)
-        )
+        changes = changes_of(schedule, name, metadata, policy, group, queue)
+        return await self._definitions.update(id, changes, actor=checked_actor(actor))
 
-    async def remove_job(self, id: str) -> None:
+    async def remove_job(
+        self,
+        id: str,
+        *,
+        cancel: bool = False,
+        reason: str | None = None,
+        actor: str | None = None,
+    ) -> None:
         """Remove a job.
 
         Raises:
             JobNotFound: There is no such job.
         """
-        await self._definitions.remove(id)
+        why, by = checked_reason(reason), checked_actor(actor)
+        await self._definitions.remove(id, cancel=cancel, reason=why, actor=by)
 
 
 async def _unobserved(job_id: str, executions: Sequence[Execution]) -> None:

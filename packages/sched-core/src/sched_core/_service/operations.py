@@ -65,14 +65,17 @@ class Operations:
         _tell("resumed", job_id, by)
         return job
 
-    async def reanchor(self, job_id: str) -> Job:
+    async def reanchor(self, job_id: str, *, actor: str | None) -> Job:
         """Move a job to its schedule's next moment if a wrong clock has put it far after that."""
+        by = checked_actor(actor)
 
         def mend(job: Job) -> Change | None:
             mended = moments.corrected(job, now=self._clock.now())
             return None if mended is None else Change(mended)
 
-        return await self._definitions.edit(job_id, mend)
+        job = await self._definitions.edit(job_id, mend)
+        _tell("was asked to be at its next moment", job_id, by)
+        return job
 
     async def skip_next(self, job_id: str, *, at: datetime | None, actor: str | None) -> Job:
         """Skip the first occurrence after now, or the one at a moment."""

@@ -27,7 +27,7 @@ from attrs import evolve, field, frozen
 from sched_core._model.claim import Change
 from sched_core._model.job import Job, JobSpec, check_text
 from sched_core._rules import define
-from sched_core._service.definitions import Edited, taken, unreserved
+from sched_core._service.definitions import Edited, taken, unreserved, written_by
 from sched_core._service.marker import GroupMarker, Superseded, Version, version_text
 from sched_core._support.logger import Logger
 from sched_core.clock import Clock
@@ -98,6 +98,7 @@ class Sync:
         group: The group's name.
         version: The deployment's version, from ``marker.version_of``.
         renamed_from: The earlier ids of jobs of the set, by their present ids.
+        actor: Who declares the set.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Sync:
         group: str,
         version: Version,
         renamed_from: Mapping[str, str],
+        actor: str | None = None,
     ) -> None:
         self._backend = backend
         self._clock = clock
@@ -121,6 +123,7 @@ class Sync:
         self._group = group
         self._version = version
         self._renamed_from = renamed_from
+        self._actor = actor
         self._done = _Done()
 
     async def run(self, specs: Iterable[JobSpec], *, prune: bool, dry_run: bool) -> Synced:
@@ -289,7 +292,7 @@ class Sync:
             if change is None and not touch:
                 self._done.kept.append(spec.id)
                 return
-            changed = Change(job) if change is None else change
+            changed = Change(job) if change is None else written_by(self._actor, job, change)
             try:
                 await self._backend.replace(changed.job, changed.executions)
             except (RevisionConflict, JobNotFound):
@@ -315,7 +318,10 @@ class Sync:
 
     async def _add(self, specs: Sequence[JobSpec], tries: int = 1) -> None:
         now = self._clock.now()
-        jobs = [define.placeholder(spec, uid=self._new_id(), now=now) for spec in specs]
+        jobs = [
+            evolve(define.placeholder(spec, uid=self._new_id(), now=now), actor=self._actor)
+            for spec in specs
+        ]
         try:
             announced = list(await self._backend.add(jobs))
         except JobAlreadyExists:
@@ -346,7 +352,7 @@ class Sync:
 
     async def _remove(self, job: Job) -> None:
         while True:
-            executions = define.final_executions(job, now=self._clock.now())
+            executions = define.final_executions(job, now=self._clock.now(), actor=self._actor)
             try:
                 await self._backend.remove(job, executions)
             except (JobNotFound, RevisionConflict):

@@ -148,7 +148,7 @@ def _as_read(found: StoredRecord, job: Job) -> Record:
 
 def _open(job: Job) -> Job:
     """Return the job as it is written: its revision is the sequence that the record gets."""
-    return Job(job.spec, job.uid, job.declared, job.anchor, job.standing)
+    return Job(job.spec, job.uid, job.declared, job.anchor, job.standing, actor=job.actor)
 
 
 def _over(old: Record, new: Record) -> Record:
@@ -382,7 +382,7 @@ def settle(
     after = job
     if standing is not None:
         # Three times as fast as evolve, on the way of every run; its revision is as by _open.
-        after = Job(job.spec, job.uid, job.declared, job.anchor, standing)
+        after = Job(job.spec, job.uid, job.declared, job.anchor, standing, actor=job.actor)
     ended = Record(
         record.id,
         after,

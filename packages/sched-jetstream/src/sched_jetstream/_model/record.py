@@ -107,7 +107,11 @@ def with_revision(record: Record, sequence: int) -> Record:
         return record
     return Record(
         record.id,
-        Job(job.spec, job.uid, job.declared, job.anchor, job.standing, sequence),
+        Job(
+            *(job.spec, job.uid, job.declared, job.anchor, job.standing),
+            sequence,
+            actor=job.actor,
+        ),
         record.definition,
         record.hold,
         record.ended,

@@ -46,6 +46,8 @@ def encode(record: Record) -> bytes:
         body["uid"] = job.uid
         if job.declared:
             body["declared"] = True
+        if job.actor is not None:
+            body["actor"] = job.actor
         body["anchor"] = codec.encode_moment(job.anchor)
         if job.spec.queue != DEFAULT:
             body["queue"] = job.spec.queue
@@ -124,7 +126,7 @@ def decode(
 _KNOWN = frozenset(
     (
         *("format", "tag", "id", "uid", "declared", "anchor", "revision", "standing", "apart"),
-        *("hold", "ended", "schedule", "doubtful", "queue"),
+        *("hold", "ended", "schedule", "doubtful", "queue", "actor"),
     )
 )
 
@@ -149,6 +151,7 @@ def _decode(
             codec.decode_moment(fields["anchor"]),
             old_format.standing_of(fields) if is_old_format else decode_standing(standing),
             exactly(int, fields.get("revision", sequence)),
+            actor=maybe(str, fields.get("actor")),
         )
     hold, ended = fields.get("hold"), fields.get("ended")
     if hold is not None:

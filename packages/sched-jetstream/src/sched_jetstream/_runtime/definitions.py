@@ -98,4 +98,4 @@ def _adds(job: Job) -> Decide[Job]:
 
 def _unrevised(job: Job) -> Job:
     """Return the job without what the store says of it."""
-    return Job(job.spec, job.uid, job.declared, job.anchor, job.standing)
+    return Job(job.spec, job.uid, job.declared, job.anchor, job.standing, actor=job.actor)

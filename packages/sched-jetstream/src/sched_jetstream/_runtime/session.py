@@ -86,7 +86,7 @@ class Session:
         self.held = Held(self.reader)
         self.job_index = JobIndex(self.reader, expire=self.timing.server_expires)
         self.history_index = HistoryIndex(self.history, removals)
-        self.reports = Reports(self.reader)
+        self.reports = Reports(self.reader, worker)
         self.records = Records(
             self.reader,
             self.writer,

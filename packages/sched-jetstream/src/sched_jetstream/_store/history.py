@@ -40,6 +40,8 @@ SPREAD = timedelta(minutes=1)
 executions of another."""
 WINDOW = 256
 """Sequences that are read at a time, backwards."""
+PLACES = 5000
+"""Executions whose sequences are kept."""
 SLICE = 10_000
 """Executions that one purge deletes: the stream does nothing else meanwhile, 1 ms per thousand."""
 PATIENCE = 2.0
@@ -77,6 +79,8 @@ class History:
     def __init__(self, reader: Reader) -> None:
         self._reader, self._wire = reader, reader.wire
         self._names: Names = reader.names
+        self.places: dict[str, int] = {}
+        """The sequences of the executions that were read last: who lists one, may ask for it."""
         self._waited_for = 0
         """The sequence of an execution whose copy was waited for, perhaps in vain."""
 
@@ -211,22 +215,17 @@ class History:
             below = first.sequence
 
     async def _windows(self, below: int | None) -> AsyncIterator[Entry]:
-        if below is None:
-            info = await self._wire.call(f"STREAM.INFO.{self._names.history_stream}")
-            below = int(info["state"]["last_seq"]) + 1
-            first = int(info["state"]["first_seq"])
-        else:
-            info = await self._wire.call(f"STREAM.INFO.{self._names.history_stream}")
-            first = int(info["state"]["first_seq"])
-        window = WINDOW
+        info = await self._wire.call(f"STREAM.INFO.{self._names.history_stream}")
+        first = int(info["state"]["first_seq"])
+        below = int(info["state"]["last_seq"]) + 1 if below is None else below
         while below > first:
-            start = max(first, below - window)
+            start = max(first, below - WINDOW)
             found: list[Entry] = []
 
             def each(msg: Msg, found: list[Entry] = found) -> None:
                 found.append(self.copy(msg))
 
-            body = {"seq": start, "next_by_subj": self._names.history("*", "*"), "batch": window}
+            body = {"seq": start, "next_by_subj": self._names.history("*", "*"), "batch": WINDOW}
             await self._get(self._names.history_stream, body, each)
             for entry in reversed(found):
                 if entry.sequence < below:
@@ -248,6 +247,10 @@ class History:
         stream = self._names.stream if origin else self._names.history_stream
         name = f"{stream}@{origin or sequence}"
         execution = _read(msg, name, self._names.history_token(headers["Nats-Subject"]))
+        if execution is not None:
+            self.places[execution.id] = sequence
+            if len(self.places) > PLACES:
+                self.places.pop(next(iter(self.places)))
         return Entry(execution, origin, sequence, headers.get(STORED_AT, ""))
 
     async def _get(self, stream: str, body: dict[str, object], each: object) -> None:
@@ -344,7 +347,7 @@ class History:
             await self._wire.call(f"STREAM.PURGE.{self._names.stream}", body)
 
     async def catch_up(self, patience: float) -> bool:
-        """Wait until what has been written is copied; return whether there was anything to wait for.
+        """Wait until what is written is copied; return whether there was anything to wait for.
 
         What is never copied, because its copy was deleted, say, is waited for only once.
         """

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from itertools import repeat
 from typing import Any
 
 from nats.aio.msg import Msg
@@ -38,7 +41,8 @@ _NEEDED = frozenset(
 _STATUSES = {status.value: number for number, status in enumerate(Status)}
 _ALL = tuple(Status)
 _TEXTS = ("id", "job_id", "uid", "worker")
-_SECOND = timedelta(microseconds=1)
+_STEP = timedelta(microseconds=1)
+_HOUR = 3600 * 10**6
 
 
 class _Columns:
@@ -87,7 +91,7 @@ class HistoryIndex:
         self._messages = 0
         """How many there were between them."""
         self._oldest = ""
-        """When the oldest of them was stored."""
+        """The moment at which the oldest of them was stored."""
 
     async def count(self, tally: Tally, until: float) -> bool:
         """Count executions, the newest first; return whether all were that are asked for.
@@ -103,7 +107,7 @@ class HistoryIndex:
         return complete
 
     async def _check(self) -> None:
-        """Begin anew where something of what was read has been deleted since."""
+        """Begin again where something of what was read has been deleted since."""
         extent, known = await self._removals.extent(), self._extent
         is_known = (
             known is not None
@@ -165,25 +169,40 @@ class HistoryIndex:
                 return
             found = one.job_id, one.status.value, one.finished_at, one.reason
         job_id, status, finished_at, reason = found
-        columns.moments.append((finished_at - FIRST) // _SECOND)
+        columns.moments.append((finished_at - FIRST) // _STEP)
         columns.statuses.append(_STATUSES[status])
         columns.jobs.append(self._names.number(job_id))
         columns.reasons.append(self._names.number(error_kind(reason)))
 
     async def _show(self, tally: Tally) -> None:
-        texts = self._names.texts
-        query = tally.query
-        since = (query.since.astimezone(UTC) - FIRST) // _SECOND
+        """Show the tally what is there, all that it does not tell apart together."""
+        query, texts = tally.query, self._names.texts
+        since = (query.since.astimezone(UTC) - FIRST) // _STEP
+        until = None if query.until is None else (query.until.astimezone(UTC) - FIRST) // _STEP
         for columns in (self._newer, self._older):
-            rows = zip(
-                columns.moments, columns.statuses, columns.jobs, columns.reasons, strict=True
-            )
-            for number, (at, status, job, reason) in enumerate(rows, 1):
-                if at >= since:
+            for start in range(0, len(columns), TURN):
+                end = start + TURN
+                moments = columns.moments[start:end]
+                keys: Iterable[int]
+                if query.by == "hour":
+                    keys = (at // _HOUR for at in moments)
+                elif query.by is None:
+                    keys = repeat(0, len(moments))
+                else:
+                    of = columns.jobs if query.by == "job" else columns.reasons
+                    keys = of[start:end]
+                rows = zip(moments, columns.statuses[start:end], keys, strict=True)
+                found = Counter(
+                    (status, key)
+                    for at, status, key in rows
+                    if at >= since and (until is None or at < until)
+                )
+                for (status, key), times in found.items():
+                    at = max(since, key * _HOUR) if query.by == "hour" else since
+                    text = texts[key] if query.by in {"job", "error"} else ""
                     moment = FIRST + timedelta(microseconds=at)
-                    tally.add_finished(moment, _ALL[status], texts[job], texts[reason])
-                if number % TURN == 0:
-                    await pause(0)
+                    tally.add_finished(moment, _ALL[status], text, text, times)
+                await pause(0)
 
 
 def _quickly(body: bytes) -> tuple[str, str, datetime, str | None] | None:

@@ -72,9 +72,9 @@ class JobIndex:
             if isinstance(entry, int):
                 tally.add_undecodable()
                 continue
-            if self._expire and entry.expires_at is not None:
-                if entry.expires_at + EXPIRES < tally.now:
-                    continue
+            expires_at = entry.expires_at if self._expire else None
+            if expires_at is not None and expires_at + EXPIRES < tally.now:
+                continue
             if entry.runs_in is not None:
                 tally.add_running(entry.runs_in)
             if entry.state is not None:

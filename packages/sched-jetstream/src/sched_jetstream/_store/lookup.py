@@ -93,15 +93,15 @@ class Lookup:
         if not entries:
             return []
         first, there = entries[0].sequence, 1 + left
-        share = min(1.0, 2 * count / there)
+        share = min(1.0, 1.3 * count / there)
         few, start = last + 1, last - int((last - first) * share)
         many = first
         for _ in range(GUESSES):
-            entries, left = await self._from(start, token, 4 * count)
+            entries, left = await self._from(start, token, 2 * count)
             if len(entries) + left < min(count, there):
                 few = start
                 start = max(many, last - 3 * (last - start) - 1)
-            elif left > 8 * count and start + 1 < few:
+            elif left > 4 * count and start + 1 < few:
                 many = start
                 start = (start + few) // 2
             else:
@@ -135,7 +135,8 @@ class Lookup:
         """Return the execution with the id, ``None`` if there is none.
 
         What is on its way has its id in its subject. A copy has not: of a job that is still there,
-        all executions are searched, and else the whole history, newest first.
+        all executions are searched, and else the whole history, newest first. What was read lately
+        is found at once.
         """
         waiting: list[Entry] = []
         subject = self._names.run("*", "*", execution_token(execution_id))
@@ -153,6 +154,12 @@ class Lookup:
         def may_be(msg: Msg) -> bool:
             return is_a_name or named in msg.data
 
+        place = self._history.places.get(execution_id)
+        if place is not None:
+            page = await self._removals.between(place, place + 1)
+            found = next((self._history.copy(msg).execution for msg in page), None)
+            if found is not None and found.id == execution_id:
+                return found
         token = await self._job_of(execution_id)
         if token is not None:
             found = await self._first(self._copies_of(token), may_be, execution_id)

@@ -18,18 +18,18 @@ class Reports:
 
     Args:
         reader: The reader of records.
+        worker: The name of the worker whose backend this is.
     """
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, worker: str) -> None:
         self._reader, self._wire, self._names = reader, reader.wire, reader.names
-        self._mine: set[str] = set()
-        """The names of the workers that reported through this backend."""
+        self._worker, self._has_reported = worker, False
 
     async def store(self, state: WorkerState) -> None:
         """Store a report in the place of the worker's earlier one."""
         headers = {TTL: str(int(FORGOTTEN.total_seconds()))}
         body = codec.encode_value(state).encode()
-        self._mine.add(state.name)
+        self._has_reported = self._has_reported or state.name == self._worker
         await self._wire.store(Message(self._names.report(state.name), body, headers))
 
     async def all(self) -> Sequence[WorkerState]:
@@ -55,9 +55,9 @@ class Reports:
                 await self._purge(self._names.report(state.name), {"seq": sequence + 1})
 
     async def withdraw(self) -> None:
-        """Delete what was reported through this backend."""
-        while self._mine:
-            await self._purge(self._names.report(self._mine.pop()), {})
+        """Delete what this backend's worker has reported."""
+        if self._has_reported:
+            await self._purge(self._names.report(self._worker), {})
 
     async def _purge(self, subject: str, more: dict[str, int]) -> None:
         await self._wire.call(f"STREAM.PURGE.{self._names.stream}", {"filter": subject, **more})

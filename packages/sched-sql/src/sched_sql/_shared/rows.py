@@ -22,7 +22,7 @@ from sched_sql._shared.standings import NO_MARKS, STANDING_COLUMNS, STATUSES, Ma
 
 DEFINITION_COLUMNS = (
     "id, revision, format, tag, schedule, policy, metadata, name, group_name, queue, uid, "
-    "declared, anchor"
+    "declared, anchor, actor"
 )
 JOB_COLUMNS = f"{DEFINITION_COLUMNS}, {STANDING_COLUMNS}"
 JOB_WIDTH = JOB_COLUMNS.count(",") + 1
@@ -47,6 +47,7 @@ def job_values(job: Job, revision: int) -> Row:
         job.uid,
         job.declared,
         micros(job.anchor),
+        job.actor,
         *standing_values(job.standing),
     )
 
@@ -83,6 +84,7 @@ def _job(row: Row) -> Job:
         uid,
         declared,
         anchor,
+        actor,
         number,
         next_run,
         due_at,
@@ -155,7 +157,7 @@ def _job(row: Row) -> Job:
     # One-shots would push everything else out of the cache.
     read_spec = _spec if tag == "once" or metadata else _cached_spec
     spec, since = read_spec(job_id, tag, schedule, policy, metadata, name, group, queue, anchor)
-    return Job(spec, uid, declared == 1, since, standing, revision)
+    return Job(spec, uid, declared == 1, since, standing, revision, actor=actor)
 
 
 def _with_rare(

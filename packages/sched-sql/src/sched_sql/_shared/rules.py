@@ -37,7 +37,8 @@ def is_plain_run(settlement: Settlement) -> bool:
 
 def revised(job: Job, revision: int) -> Job:
     """Return the job with the revision that the store gave it, and without a claim."""
-    return Job(job.spec, job.uid, job.declared, job.anchor, job.standing, revision)
+    parts = job.spec, job.uid, job.declared, job.anchor, job.standing
+    return Job(*parts, revision, actor=job.actor)
 
 
 def reject_duplicate_ids(jobs: Sequence[Job]) -> None:

@@ -28,7 +28,7 @@ DISORDER = timedelta(hours=1)
 """How much earlier an execution may have finished than one that was written before it, and still be
 counted."""
 NEAR = 10_000
-"""So many numbers of the history are looked through rather than searched in."""
+"""The most numbers of the history that are looked through rather than searched in."""
 
 HOUR = 3_600_000_000
 """Microseconds."""

@@ -21,7 +21,8 @@ from sched_sql._shared.moments import MOST, Row, moment, moment_or_none
 from sched_sql._shared.rows import DEFINITION_COLUMNS
 from sched_sql._shared.standings import STATUSES, standing_values
 
-_DEFINITION = [name for name in DEFINITION_COLUMNS.split(", ") if name != "queue"]
+_LATER = {"queue", "actor"}
+_DEFINITION = [name for name in DEFINITION_COLUMNS.split(", ") if name not in _LATER]
 OLD_COLUMNS = (
     f"{', '.join(_DEFINITION)}, removed, state, number, next_run, due_at, triggered_at, attempts, "
     "failures, skipped_run, paused_until, pause_reason, last_scheduled_at, last_finished_at, "

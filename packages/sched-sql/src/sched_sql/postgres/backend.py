@@ -17,7 +17,8 @@ from sched_core.ports import Transaction
 from sched_core.row import check_text
 from sched_sql._shared.address import Postgres, address_of
 from sched_sql._shared.threads import Lane
-from sched_sql.backend import LEASE, LOOK_EVERY, TIMEOUT, DatabaseBackend, check_duration
+from sched_sql._shared.waking import LOOK_EVERY
+from sched_sql.backend import LEASE, TIMEOUT, DatabaseBackend, check_duration
 from sched_sql.postgres.table import PostgresTable
 
 LONGEST_NAME = 63

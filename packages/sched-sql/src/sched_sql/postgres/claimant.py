@@ -65,9 +65,9 @@ class Claimant:
         self._translate = translate
         self._renewing_failed: Exception | None = None
         self._many_until = 0.0
-        """Until when it is believed that there are further queues than the default one."""
+        """The moment until which there are believed to be further queues than the default one."""
         self._refuses_until = 0.0
-        """Until when it is believed that there are due jobs that the worker refuses."""
+        """The moment until which there are believed to be due jobs that the worker refuses."""
         self.heartbeat = Heartbeat(self._beat)
         self.due_index = DueIndex(lease)
 
@@ -179,7 +179,8 @@ class Claimant:
         Args:
             batch: Where to append them.
             lanes: What is left of the room.
-            lost: Ids of jobs that were chosen, and that others have locked or claimed.
+            lost: Ids of jobs that this call does not ask for again: it was refused what others have
+                locked or claimed, or has refused it.
             at: The moment, where not the server decides.
             believed: The moment, as far as it is known.
         """
@@ -200,23 +201,26 @@ class Claimant:
         received = boot_seconds()
         if self._has_others(claimed.others):
             return True
-        kept = self._accepted(mine, lanes.room, at)
-        refused = len(mine) - len(kept)
+        kept, refused = self._judged(mine, lanes.room, at)
+        # What is kept is given back with the others, should anything below fail.
         claims += kept
         for claim in kept:
             lanes.take(claim.job.spec.queue)
         self.heartbeat.hold(kept, sent, named=True)
+        if refused:
+            lost.update(claim.job.spec.id for claim in refused)
+            self._refuse(refused, at)
         self._time.take(claimed.at, sent, received)
         index.claimed(
             request,
             claimed,
             received - sent,
             lanes=by,
-            refused=refused > 0 or boot_seconds() < self._refuses_until,
+            refused=boot_seconds() < self._refuses_until,
         )
         if claimed.undecodable:
             self._free(claimed.undecodable, at)
-        moved = len(claimed.undecodable) + refused + max(0, chosen - len(mine))
+        moved = len(claimed.undecodable) + len(refused) + max(0, chosen - len(mine))
         if claimed.ended:
             moved += self._lapse(batch, claimed.ended, at)
         more = lanes.left > 0 or len(claimed.ended) >= ENDED
@@ -233,22 +237,29 @@ class Claimant:
 
     # -- what the worker refuses
 
-    def _accepted(self, claims: list[Claim], room: Room, at: int | None) -> list[Claim]:
-        """Return the claims that the worker takes; free the others at once."""
-        accepts = room.accepts
+    def _judged(
+        self, claims: list[Claim], room: Room, at: int | None
+    ) -> tuple[list[Claim], list[Claim]]:
+        """Return the claims that the worker takes, and those that it refuses.
+
+        A predicate that raises takes none: all are given back first.
+        """
+        accepts, kept, refused = room.accepts, list[Claim](), list[Claim]()
         if accepts is None:
-            return claims
-        refused = claims  # all of them, if the predicate raises
+            return claims, []
         try:
-            kept = [claim for claim in claims if accepts(claim.job.spec.id)]
-            taken = {claim.token for claim in kept}
-            refused = [claim for claim in claims if claim.token not in taken]
-        finally:
-            if refused:
-                self._refuses_until = boot_seconds() + REMEMBERED
-                self._claims.locations.forget(refused)
-                self._free([fence_of(claim) for claim in refused], at)
-        return kept
+            for claim in claims:
+                (kept if accepts(claim.job.spec.id) else refused).append(claim)
+        except BaseException:
+            self._refuse(claims, at)
+            raise
+        return kept, refused
+
+    def _refuse(self, claims: Sequence[Claim], at: int | None) -> None:
+        """Free claims at once that the worker does not take, and choose by id from now on."""
+        self._refuses_until = boot_seconds() + REMEMBERED
+        self._claims.locations.forget(claims)
+        self._free([fence_of(claim) for claim in claims], at)
 
     def _choose(
         self, claims: list[Claim], lanes: Lanes, request: ClaimRequest, lost: set[str]
@@ -286,6 +297,16 @@ class Claimant:
     def renew(self, renewals: Sequence[Renewal], now: Now) -> Sequence[Claim]:
         """Extend leases; return what is still held."""
         return self._renew(renewals, self._time.fixed(now), named=True)
+
+    def has_marked(self) -> bool:
+        """Whether a claim that this worker holds is marked to be cancelled; it never raises."""
+        held, renewals = self.heartbeat.held(), self._claims.renewals
+        if not held:
+            return False
+        try:
+            return self._lanes["renew"].run(lambda: renewals.has_marked(held), transaction=False)
+        except Exception:  # noqa: BLE001 -- a renewal tells, and raises what there is to raise
+            return True
 
     def _beat(self, renewals: Sequence[Renewal]) -> None:
         self._renew(renewals, None, named=False)

@@ -19,6 +19,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import NamedTuple
 
+from attrs import evolve
+
 from sched_core import Followed
 from sched_core.errors import CursorExpired
 from sched_sql._shared.cursors import Cursor, mark_of, read_cursor
@@ -70,7 +72,8 @@ class Follow:
             FROM {names.era} ORDER BY era
         """
         select = f"SELECT {EXECUTION_COLUMNS}, seq, xact::text AS its FROM {execution}"
-        of_era = "seq > %s AND seq <= %s"
+        # Not as conditions on ``seq`` itself: its own index would be chosen, and all of it sorted.
+        of_era = "seq + 0 > %s AND seq + 0 <= %s"
         page = f"{select} WHERE (xact, seq) >= (%s::xid8, %s) AND {of_era}"
         newest = f"{select} WHERE {of_era}"
         self._page = {
@@ -87,7 +90,7 @@ class Follow:
             WITH oldest AS MATERIALIZED (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS xact),
             kept AS MATERIALIZED (
                 SELECT e.finished_at FROM {execution} e
-                WHERE e.xact >= (SELECT xact FROM oldest) AND e.seq > %s
+                WHERE e.xact >= (SELECT xact FROM oldest) AND e.seq + 0 > %s
                 ORDER BY e.xact, e.seq LIMIT 1)
             SELECT kept.finished_at, coalesce(%s::bigint, {NOW}) - {NOW}
                 + (SELECT (extract(epoch FROM min(began)) * 1000000)::bigint FROM (
@@ -119,7 +122,7 @@ class Follow:
             newest = yield from self._find_newest(store, eras)
             return Followed((), str(_at_least(newest, eras)))
         cursor = read_cursor(after, store)
-        begin = _era_of(eras, cursor)
+        begin = _era_of(eras, cursor.seq)
         rows, found = list[Row](), False
         for era in eras[begin.number :]:
             if oldest is None or (oldest > era.upto):
@@ -132,18 +135,24 @@ class Follow:
                 self._page[era.is_last],
                 (str(place[0]), place[1], era.after, era.upto, wanted),
             )
-            if era is begin and part and _cursor(store, part[0]) == cursor:
+            if era is begin and part and _is_at(cursor, part[0]):
                 found = True
                 part = part[1:]
             rows += part[: limit - len(rows)]
         # What was deleted before the page was read, this tells, because it is read later.
         newest_deleted = _deleted((yield from self._read_eras()))
+        known = cursor.known
         if after:
-            its = (begin.number, *cursor.place)
-            if its < newest_deleted or (its > newest_deleted and cursor.seq and not found):
+            its, past = _place(eras, cursor.place), _place(eras, known)
+            is_gone = its > newest_deleted and cursor.seq and not found
+            if max(its, past) < newest_deleted or is_gone:
                 raise CursorExpired(after)
+        else:
+            known = _deleted(eras)[1:]
         if rows:
-            following = str(_cursor(store, rows[-1]))
+            last = _cursor(store, rows[-1])
+            is_past = _place(eras, last.place) >= _place(eras, known)
+            following = str(last if is_past else evolve(last, known=known))
         elif limit and (later := _at_least(cursor, eras)) != cursor:
             following = str(later)
         else:
@@ -184,21 +193,30 @@ def _deleted(eras: list[Era]) -> Place:
     return max((era.deleted for era in eras if era.deleted[2]), default=_NOTHING)
 
 
+def _place(eras: list[Era], place: tuple[int, int]) -> Place:
+    return (_era_of(eras, place[1]).number, *place) if place[1] else _NOTHING
+
+
 def _at_least(cursor: Cursor, eras: list[Era]) -> Cursor:
     """Return a cursor, or a later one: that of the newest execution that was deleted.
 
     Args:
         cursor: There is nothing after it.
-        eras: As they were when that was not known yet: all before what was deleted by then, and was
-            complete, has been seen.
+        eras: The eras as they were when that was not known yet. All before what was deleted by
+            then, and was complete, has been seen.
     """
     _, xact, seq = deleted = _deleted([era for era in eras if era.is_complete])
-    is_later = (_era_of(eras, cursor).number, *cursor.place) < deleted
+    is_later = _place(eras, cursor.place) < deleted
     return Cursor(cursor.store, xact, seq) if is_later else cursor
 
 
-def _era_of(eras: list[Era], cursor: Cursor) -> Era:
-    return next((era for era in reversed(eras) if era.after < cursor.seq), eras[0])
+def _era_of(eras: list[Era], seq: int) -> Era:
+    return next((era for era in reversed(eras) if seq and era.after < seq), eras[0])
+
+
+def _is_at(cursor: Cursor, row: Row) -> bool:
+    here = _cursor(cursor.store, row)
+    return here.place == cursor.place and here.mark == cursor.mark
 
 
 def _cursor(store: int, row: Row) -> Cursor:

@@ -85,7 +85,6 @@ class Listener:
             self._failed(error)
             return False
         self._listens, self._asked = True, boot_seconds()
-        self.cancels += 1  # before it listened, anything may have been announced
         if self._failures:
             logger.info("listening again")
             self._failures = 0
@@ -117,7 +116,6 @@ class Listener:
         except Exception as error:  # noqa: BLE001 -- what was missed is looked for
             self._failed(error)
             self.news += 1
-            self.cancels += 1
 
     def close(self) -> None:
         """Disconnect."""

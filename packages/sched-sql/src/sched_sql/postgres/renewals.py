@@ -190,6 +190,11 @@ class Renewals:
             ],
         )
 
+    def has_marked(self, renewals: Sequence[Renewal]) -> Steps[bool]:
+        """Whether a run of these claims is to be cancelled."""
+        ids = {each.claim.job.spec.id for each in renewals}
+        return bool((yield from self._cancelled(renewals, ids)))
+
     def _cancelled(self, renewals: Sequence[Renewal], ids: set[str]) -> Steps[set[Fence]]:
         """Return of which claims the runs are to be cancelled."""
         claims = {each.claim.job.spec.id: each.claim for each in renewals}

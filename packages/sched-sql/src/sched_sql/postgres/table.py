@@ -277,12 +277,14 @@ class PostgresTable(Looks):
         """Listen to other processes, where the server lets it."""
         if self._listening.start():
             self._claimant.due_index.invalidate()
+            # What was announced before it listened is looked for.
+            self._listening.cancels += self._claimant.has_marked()
 
     @property
     def news(self) -> int | None:
         """Grows when another process may have written something that is due soon.
 
-        ``None``: nobody listens, so that nothing is known.
+        ``None``: this process does not listen, so that nothing is known.
         """
         return None if self._listening.descriptor is None else self._listening.news
 

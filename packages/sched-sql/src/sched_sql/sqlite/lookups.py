@@ -96,7 +96,10 @@ def follow(database: Database, after: str | None, limit: int) -> Followed:
         rows = database.read(_AFTER, (cursor.seq, limit))
     finally:
         database.connection.execute("ROLLBACK")
-    following = _cursor(store, rows[-1]) if rows else _no_earlier(cursor, deleted)
+    if rows:
+        following = _cursor(store, rows[-1], cursor.known[1] if after else deleted)
+    else:
+        following = _no_earlier(cursor, deleted) if limit else cursor
     return Followed([read_execution(row) for row in rows], str(following))
 
 
@@ -106,16 +109,17 @@ def _check(database: Database, cursor: Cursor, text: str, deleted: int) -> None:
     Raises:
         CursorExpired: It was deleted, or the file was restored to a state before the cursor.
     """
-    if cursor.seq < deleted:
+    if max(cursor.seq, cursor.known[1]) < deleted:
         raise CursorExpired(text)
     if cursor.seq > deleted:
         rows = database.read(_AT, (cursor.seq,))
-        if not rows or _cursor(cursor.store, rows[0]) != cursor:
+        if not rows or mark_of(read_execution(rows[0]).id) != cursor.mark:
             raise CursorExpired(text)
 
 
-def _cursor(store: int, row: Row) -> Cursor:
-    return Cursor(store, 0, row[-1], mark_of(read_execution(row).id))
+def _cursor(store: int, row: Row, known: int = 0) -> Cursor:
+    seq, mark = row[-1], mark_of(read_execution(row).id)
+    return Cursor(store, 0, seq, mark, (0, known if known > seq else 0))
 
 
 def _no_earlier(cursor: Cursor, deleted: int) -> Cursor:

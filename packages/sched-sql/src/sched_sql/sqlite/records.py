@@ -29,11 +29,11 @@ from sched_sql.sqlite import nulls
 from sched_sql.sqlite.database import Database
 
 TEXT_COLUMNS = (
-    "id, tag, schedule, policy, metadata, name, group_name, queue, uid, derived_from, last_status, "
-    "pause_reason, requests, marks, worker, held, progress, ended_worker"
+    "id, tag, schedule, policy, metadata, name, group_name, queue, uid, actor, derived_from, "
+    "last_status, pause_reason, requests, marks, worker, held, progress, ended_worker"
 )
 NULLABLE_COLUMNS = (
-    "name, group_name, number, next_run, due_at, scheduled_due, began_at, derived_from, "
+    "name, group_name, actor, number, next_run, due_at, scheduled_due, began_at, derived_from, "
     "last_number, last_scheduled_at, last_finished_at, last_status, expires_at, paused_at, "
     "paused_until, pause_reason, pause_number, requests, marks, worker, claimed_at, renewed_at, "
     "lease_until, alone_at, held, progress, ended_token, ended_worker"

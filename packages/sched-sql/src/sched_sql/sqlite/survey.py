@@ -54,13 +54,13 @@ SELECT (SELECT count(*) FROM sched_job) - (SELECT count(*) FROM sched_job INDEXE
     WHERE lease_until IS NOT NULL AND removed <> 0)
 """
 _QUEUES = """
-WITH RECURSIVE queues(name) AS (
+WITH RECURSIVE queues(its) AS (
     SELECT min(queue) FROM sched_job INDEXED BY sched_job_due WHERE due_at IS NOT NULL
     UNION ALL
     SELECT (SELECT min(queue) FROM sched_job INDEXED BY sched_job_due
-        WHERE due_at IS NOT NULL AND queue > name)
-    FROM queues WHERE name IS NOT NULL)
-SELECT name FROM queues WHERE name IS NOT NULL
+        WHERE due_at IS NOT NULL AND queue > its)
+    FROM queues WHERE its IS NOT NULL)
+SELECT its FROM queues WHERE its IS NOT NULL
 """
 _DUE = f"""
 SELECT ?1, count(*), min(due_at), coalesce(sum(due_at < ?2), 0) FROM (

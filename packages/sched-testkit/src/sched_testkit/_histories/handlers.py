@@ -191,7 +191,10 @@ class Handlers:
                 await self._commands.operate(index, act.does, job_id)
             elif act.does == "trigger by name":
                 await self._commands.trigger(index, job_id, {"by": "itself"}, "x")
-            elif act.does == "cancel itself":
+            elif act.does in {"cancel itself", "be cancelled"}:
+                other = 1 - index
+                if act.does == "cancel itself" or self._stage.processes[other].spy.dead:
+                    other = index
                 with anyio.CancelScope(shield=True):  # its end is what is to be seen
-                    await self._commands.cancel(index, job_id, alone=False)
+                    await self._commands.cancel(other, job_id, alone=False)
         act.end(event)

@@ -112,6 +112,7 @@ _acts = st.lists(
                 "skip the next of",
                 "trigger by name",
                 "cancel itself",
+                "be cancelled",
             )
         ),
         ends=st.sampled_from(ENDS),

@@ -41,8 +41,9 @@ class Accounting:
             if (uid, number) not in self.observed.finals:
                 raise Violation(f"{number} was to be cancelled, and waits for the pause's end")
         for asked in incarnation.requests:
-            is_inside = incarnation.asked_first(asked.number) > pause.asked_seq
-            if is_inside and (uid, asked.number) not in self.observed.finals:
+            # By its name, a request inside the pause may be one that the pause holds.
+            seq = asked.seq if asked.is_plain else incarnation.asked_first(asked.number)
+            if seq >= pause.asked_seq and (uid, asked.number) not in self.observed.finals:
                 raise Violation(f"{asked.number} was asked for inside the pause, and waits")
 
     def account(self, horizon: datetime) -> None:

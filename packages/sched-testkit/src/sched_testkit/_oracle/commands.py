@@ -204,12 +204,24 @@ class Commands:
         """
         incarnation = self.known.commanded(job)
         for one in pendings(job.standing):
-            if one.began_at is None or number not in {None, one.number}:
-                continue
-            self.observed.hurry((job.uid, one.number))
-            if job.held != one.number and (one.retry_at or one.due_at) > now:
-                raise Violation(f"job {job.id!r}: {one.number} was to be retried now, and waits")
+            if one.began_at is not None and number in {None, one.number}:
+                self.observed.hurry((job.uid, one.number))
+        self.expect_hurried(job, now, number)
         self.stored.judge(incarnation, job, now)
+
+    @staticmethod
+    def expect_hurried(job: Job, now: datetime, number: int | None = None) -> None:
+        """Expect that what has begun, and does not run, waits no more."""
+        for one in pendings(job.standing):
+            is_meant = one.began_at is not None and number in {None, one.number}
+            if is_meant and job.held != one.number and (one.retry_at or one.due_at) > now:
+                raise Violation(f"job {job.id!r}: {one.number} was to be retried now, and waits")
+
+    def expect_marked(self, key: str) -> None:
+        """Expect that the occurrence with the key that ``cancel_run`` returned was marked."""
+        uid, _, number = key.rpartition(":")
+        if int(number) not in self.known.incarnations[uid].cancels:
+            raise Violation(f"{key} is told to be marked, and is not")
 
     def skipped(self, job: Job, now: datetime) -> None:
         """Judge what ``skip_next`` returned."""

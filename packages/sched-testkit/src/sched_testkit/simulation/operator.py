@@ -196,10 +196,16 @@ class Operator:
             commanded.reset(token)
 
     async def _repeat(self, scheduler: Scheduler, kind: str, job_id: str, order: Command) -> None:
+        commands = self._observer.oracle.commands
         if kind == "cancel":
-            await scheduler.cancel_run(order.key, job_id=job_id)
+            key = await scheduler.cancel_run(order.key, job_id=job_id)
+            with self._observer.judging():
+                commands.expect_marked(key)
         elif kind == "retry":
-            await scheduler.retry_now(order.key, job_id=job_id)
+            job = await scheduler.retry_now(order.key, job_id=job_id)
+            number = order.key and int(order.key.rpartition(":")[2])
+            with self._observer.judging():
+                commands.expect_hurried(job, self._clock.now(), number or None)
         elif kind == "ask":
             await scheduler.trigger_job(job_id, args=order.args, request_key=order.key)
         elif kind == "rerun":
@@ -218,7 +224,7 @@ class Operator:
             return evolve(order, key=f"{job.uid}:{chance.choice(numbers)}")
         if kind == "ask":
             args = {"n": str(chance.randrange(3))} if chance.random() < 0.5 else None
-            return evolve(order, args=args, key=chance.choice((None, "x", "y")))
+            return evolve(order, args=args, key=chance.choice((None, "x", "x")))
         if kind == "rerun":
             uid = "" if job is None else job.uid
             ids = [one.id for one in oracle.executions.history.executions if one.uid == uid]

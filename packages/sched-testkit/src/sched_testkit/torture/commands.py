@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import anyio
-from attrs import frozen
+from attrs import field, frozen
 
 from sched_core import (
     BackendError,
@@ -21,6 +21,8 @@ from sched_core import (
     JobAlreadyExists,
     JobNotFound,
     JobSpec,
+    NothingToCancel,
+    NothingToRetry,
     NothingToSkip,
     Once,
     Policy,
@@ -35,6 +37,11 @@ S = timedelta(seconds=1)
 _log = logging.getLogger(__name__)
 AGAIN = 0.3
 """Seconds after which a trigger is asked for again; a run of these jobs lasts longer."""
+RANGE = 3 * S
+"""How much is backfilled at once."""
+REFUSALS = (JobNotFound, JobAlreadyExists, NothingToSkip, NothingToCancel, NothingToRetry)
+MAY_BE_LATE = frozenset({"pause", "trigger", "ask", "backfill"})
+"""Commands that may be refused: a pause was over by then, or so many requests wait already."""
 CHANGES = frozenset({"update", "reschedule", "ensure", "submit", "remove"})
 VERSIONED = CHANGES - {"remove"}
 RESCHEDULING = VERSIONED - {"update"}
@@ -84,6 +91,7 @@ def workload(base: datetime, seconds: float, scale: int) -> list[JobSpec]:
     add("meddles", scale, lambda n: Interval(milliseconds=1700 + 300 * n), "meddles")
     add("block", 1, lambda _: Interval(seconds=4), "block")
     add("timeout", scale, lambda n: Interval(seconds=4 + n), "long", timeout=S / 2)
+    add("again", 2 * scale, lambda _: Cron("* * * * * *"), "quick")
     add("edited", 2 * scale, lambda n: Interval(milliseconds=600 + 90 * n), "slow")
     return specs
 
@@ -103,7 +111,10 @@ class Command:
         schedule: The schedule that it leaves.
         uid: The incarnation that it removed.
         key: The occurrence that it asked for.
-        until: The end of the pause that it makes.
+        until: The end of the pause that it makes, or of the range that it backfills.
+        since: The beginning of that range.
+        name: The name of the request that it makes.
+        args: The arguments of that request.
     """
 
     what: str
@@ -117,10 +128,15 @@ class Command:
     uid: str = ""
     key: str = ""
     until: datetime | None = None
+    since: datetime | None = None
+    name: str = ""
+    args: dict[str, str] = field(factory=dict)
 
 
 class Commands:
-    """Issues commands about the jobs ``edited-`` one after the other, and keeps what came of them.
+    """Issues commands one after the other, and keeps what came of them.
+
+    Backfills are of the jobs ``again-``, all others of the jobs ``edited-``.
 
     Args:
         scheduler: An open one.
@@ -149,10 +165,12 @@ class Commands:
         """Issue commands until cancelled."""
         kinds: tuple[str, ...] = ("update", "update", "reschedule", "ensure", "remove", "submit")
         kinds += ("pause", "resume", "trigger", "skip", "unskip")
+        kinds += ("cancel", "cancel", "retry", "ask", "ask", "backfill")
         while True:
             await anyio.sleep(self._chance.expovariate(4))
             what = self._chance.choice(kinds)
-            job_id = f"edited-{self._chance.randrange(self._jobs)}"
+            kind = "again" if what == "backfill" else "edited"
+            job_id = f"{kind}-{self._chance.randrange(self._jobs)}"
             with anyio.CancelScope(shield=True):
                 await self._command(what, job_id)
                 if what == "trigger":
@@ -167,12 +185,12 @@ class Commands:
         try:
             told = await order.give(self._scheduler)
             outcome = "ok"
-        except (JobNotFound, JobAlreadyExists, NothingToSkip):
+        except REFUSALS:
             told, outcome = "", "fail"
         except BackendError:
             told, outcome = "", "info"  # it may have been done, or not
         except Exception as error:
-            if what in {"pause", "trigger"} and isinstance(error, InvalidDefinition):
+            if what in MAY_BE_LATE and isinstance(error, InvalidDefinition):
                 told, outcome = "", "fail"  # the pause was over by then; so many wait already
             else:
                 told, outcome = "", "info"
@@ -189,14 +207,19 @@ class Commands:
                 version=order.version if what in VERSIONED else 0,
                 schedule=order.every if what in RESCHEDULING else None,
                 uid=told if what == "remove" else "",
-                key=told if what == "trigger" else "",
+                key=told if what in {"trigger", "ask", "cancel"} else "",
                 until=order.until,
+                since=order.until - RANGE if what == "backfill" and order.until else None,
+                name=order.name if what == "ask" else "",
+                args=order.args if what == "ask" else {},
             )
         )
 
     def _drawn(self, what: str, at: datetime) -> tuple[Interval, datetime | None]:
         every = Interval(milliseconds=600 + 90 * self._chance.randrange(8))
         lasts = self._chance.choice((1, 3)) * S
+        if what == "backfill":
+            return every, at - S  # clocks differ, and it must not end in the future
         return every, at + lasts if what == "pause" and self._version % 2 else None
 
 
@@ -209,7 +232,7 @@ class Order:
         job_id: The job's id.
         version: The version for the metadata.
         every: The period of the schedule.
-        until: The end of a pause.
+        until: The end of a pause, or of a range.
     """
 
     what: str
@@ -218,8 +241,18 @@ class Order:
     every: Interval
     until: datetime | None
 
+    @property
+    def name(self) -> str:
+        """The name of a request."""
+        return f"name {self.version % 2}"
+
+    @property
+    def args(self) -> dict[str, str]:
+        """The arguments of a request."""
+        return {"version": str(self.version)}
+
     async def give(self, scheduler: Scheduler) -> str:
-        """Do it; return the uid of what was removed, or the key of what was asked for."""
+        """Do it; return the uid of what was removed, or the key of what is asked for."""
         job_id, metadata = self.job_id, {"kind": "slow", "version": str(self.version)}
         if self.what == "update":
             await scheduler.update_job(job_id, metadata=metadata)
@@ -236,6 +269,16 @@ class Order:
             await scheduler.pause_job(job_id, until=self.until)
         elif self.what == "trigger":
             return await scheduler.trigger_job(job_id)
+        elif self.what == "ask":
+            name = self.name
+            return await scheduler.trigger_job(job_id, args=self.args, request_key=name)
+        elif self.what == "cancel":
+            return await self._cancel(scheduler)
+        elif self.what == "retry":
+            await scheduler.retry_now(job_id=job_id)
+        elif self.what == "backfill":
+            assert self.until is not None
+            await scheduler.backfill_job(job_id, self.until - RANGE, self.until)
         else:
             act = {
                 "resume": scheduler.resume_job,
@@ -244,3 +287,10 @@ class Order:
             }[self.what]
             await act(job_id)
         return ""
+
+    async def _cancel(self, scheduler: Scheduler) -> str:
+        """Cancel what runs, or by its key what the schedule has next."""
+        key, job = None, await scheduler.get_job(self.job_id)
+        if self.version % 3 and job.standing.scheduled is not None:
+            key = f"{job.uid}:{job.standing.scheduled.number}"
+        return await scheduler.cancel_run(key, job_id=self.job_id)

@@ -3,7 +3,8 @@
 Each invariant has a name, by which a finding is told and a planted fault is known to be caught.
 Those of :mod:`~sched_testkit.torture.invariants.history` hold whatever is done to processes and
 stores; :mod:`~sched_testkit.torture.invariants.faults` asks what was done,
-:mod:`~sched_testkit.torture.invariants.commands` what was commanded, and
+:mod:`~sched_testkit.torture.invariants.commands` and
+:mod:`~sched_testkit.torture.invariants.requests` what was commanded, and
 :mod:`~sched_testkit.torture.invariants.asks` what handlers asked for.
 """
 
@@ -13,14 +14,21 @@ from collections.abc import Iterator
 
 from sched_testkit.torture.evidence import Evidence, Report
 from sched_testkit.torture.finding import Finding
-from sched_testkit.torture.invariants import asks, commands, faults, history
+from sched_testkit.torture.invariants import asks, commands, faults, history, requests
 
 
 def check(evidence: Evidence) -> Report:
     """Judge a run."""
     report = Report()
     report.findings += evidence.broken
-    for part in (*history.PARTS, *asks.PARTS, *commands.PARTS, *faults.PARTS, _vacuous):
+    for part in (
+        *history.PARTS,
+        *asks.PARTS,
+        *commands.PARTS,
+        *requests.PARTS,
+        *faults.PARTS,
+        _vacuous,
+    ):
         report.findings += part(evidence, report)
     report.findings.sort(key=lambda finding: finding.at)
     return report

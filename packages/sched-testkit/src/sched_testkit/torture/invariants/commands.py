@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from operator import attrgetter
 
-from sched_core import Execution, Job, Kind
+from sched_core import Execution, Job, Kind, Status
 from sched_testkit.torture.commands import Command
 from sched_testkit.torture.evidence import Evidence, Report, moment
 from sched_testkit.torture.faults import ABSENT, STARVED
@@ -117,7 +117,8 @@ def _triggers(evidence: Evidence, report: Report) -> Iterator[Finding]:
     """
     attempts = _attempts(evidence)
     claimed: dict[str, datetime] = {}
-    for each in itertools.chain.from_iterable(attempts.values()):
+    cancelled = [each for each in evidence.executions if each.status is Status.CANCELLED]
+    for each in itertools.chain(*attempts.values(), cancelled):
         claimed.setdefault(f"{each.uid}:{each.number}", each.claimed_at)
     begun: dict[str, datetime] = {}
     for entry in evidence.starts():
@@ -136,7 +137,7 @@ def _triggers(evidence: Evidence, report: Report) -> Iterator[Finding]:
             # A later pause holds what has not begun before it.
             paused = [c.began for c in following if c.what == "pause"]
             until = min([*removed[:1], *paused[:1], evidence.rested])
-            deadline = _soon(evidence, command.ended)
+            deadline = soon(evidence, command.ended)
             if until < deadline:
                 continue
             report.counts["triggers"] += 1
@@ -144,7 +145,7 @@ def _triggers(evidence: Evidence, report: Report) -> Iterator[Finding]:
                 yield Finding("trigger lost", told, command.ended, job_id)
 
 
-def _soon(evidence: Evidence, since: datetime) -> datetime:
+def soon(evidence: Evidence, since: datetime) -> datetime:
     """Return when SOON has passed, without the time in which no process was there, or could run."""
     deadline, counted = since + SOON, since
     for fault in sorted(evidence.injected, key=attrgetter("began")):
