@@ -365,8 +365,12 @@ class JsonBackend:
         return Page(found[:limit], found[limit - 1].job_id if len(found) > limit else None)
 
     async def wait_cancelled(self) -> bool:
-        await self.clock.sleep_until(self.clock.now() + MAX_POLL)
-        return False  # the file wakes nobody: the next renewal tells
+        horizon = self.clock.now() + MAX_POLL
+        while (now := self.clock.now()) < horizon:  # raises once this is closed
+            horizon = min(horizon, now + MAX_POLL)
+            with anyio.move_on_after(LOOK_EVERY):
+                await self.clock.sleep_until(horizon)
+        return False  # the file cannot wake: the next renewal tells
 
     async def report(self, state: WorkerState) -> None:
         with self._transaction() as data:

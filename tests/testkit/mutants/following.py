@@ -181,7 +181,7 @@ class EverySettlementIsAnEvent(Follows):
 # -- others
 
 
-@breaks("follow_misses_nothing_that_is_written_beside_it")
+@breaks("follow_misses_nothing_that_is_written_meanwhile")
 class NumbersBeforeItWrites(Follows):
     """Each execution gets its position, and is written after others have been asked."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 from collections.abc import Sequence
 from datetime import datetime
@@ -179,7 +180,7 @@ class ClaimsWhileItAsks(Sound):
         free = [key for key, row in self.store.rows.items() if row.hold is None]
         for job_id in sorted(free, key=lambda key: self.store.rows[key].due() or AFTER):
             if len(claims) < limit and accepts(job_id):
-                self.room = Room(1, self.room.queues, job_id.__eq__)
+                self.room = Room(1, self.room.queues, functools.partial(str.__eq__, job_id))
                 claims += await super().hand_out(1)
         return claims
 
@@ -322,7 +323,7 @@ class TheRestIsNotWaitedFor(WaitsFor):
         return evolve(room, queues={name: n for name, n in served.items() if name != "*"})
 
 
-@breaks("to_pass_over_jobs_wakes_nobody")
+@breaks("to_pass_over_jobs_ends_no_wait")
 class PutsBackWithANudge(Sound):
     """What is passed over is queued again, which wakes every worker that waits."""
 

@@ -283,7 +283,7 @@ def _hour(moment: datetime) -> str:
 
 @law
 async def failures_are_counted_by_their_kind(bench: Bench) -> None:
-    """By error only failures are grouped: by what stands before the first colon of their reason."""
+    """Failures alone are grouped by error: by what comes before the first colon of their reason."""
     backend = await bench.open()
     written = await with_executions(bench, backend)
     counts = await counted(bench, backend, by="error")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from functools import partial
 
 from attrs import define, evolve, field
 
@@ -82,7 +82,7 @@ def _claim(bench: Bench, job: Job) -> Claim:
 
 @law
 async def follow_begins_at_the_present_end(bench: Bench) -> None:
-    """Without a cursor follow returns no executions, and the cursor of what comes from then on."""
+    """Follow without a cursor returns no executions, and the cursor of what comes from then on."""
     one, two = await bench.open(), await bench.open()
     for turn in range(3):
         part = await two.follow(None, limit=9)
@@ -153,7 +153,7 @@ async def what_was_deleted_unseen_is_told(bench: Bench) -> None:
     for backend in (one, two):
         for cursor in (start, seen):
             await expect_expired(
-                partial(backend.follow, cursor, limit=9),
+                functools.partial(backend.follow, cursor, limit=9),
                 "executions were deleted before they were returned",
             )
         assert (await bench.followed(backend, "", 1))[0] == left, "not the oldest that is left"
@@ -177,28 +177,27 @@ async def a_deletion_out_of_order_is_told(bench: Bench) -> None:
     assert await one.prune(now - timedelta(days=1)) == 1
     for expired in ("a", "b"):
         await expect_expired(
-            partial(two.follow, cursors[expired], limit=9),
+            functools.partial(two.follow, cursors[expired], limit=9),
             "an execution in the midst was deleted",
         )
     (last,), _ = await bench.followed(two, cursors["c"])
     assert last.job_id == "d"
     history = await in_order(bench, one)
-    oldest = history[0]
-    assert isinstance(oldest, Execution)
-    early = evolve(oldest, id="early", number=99, finished_at=now - timedelta(days=99))
+    assert isinstance(history[0], Execution)
+    early = evolve(history[0], id="early", number=99, finished_at=now - timedelta(days=99))
     job = await bench.stored(one, "a")
     await one.replace(job, [early])
     assert await one.prune(now - timedelta(days=90)) == 1, "the newest is the oldest by its end"
     for expired in ("a", "b", "c", "d"):
         await expect_expired(
-            partial(two.follow, cursors[expired], limit=9),
+            functools.partial(two.follow, cursors[expired], limit=9),
             "an execution at the end was deleted",
         )
     await bench.advance(timedelta(days=20))
     assert await one.prune(now - timedelta(days=90)) == 3
     for expired in ("a", "d"):
         await expect_expired(
-            partial(two.follow, cursors[expired], limit=9),
+            functools.partial(two.follow, cursors[expired], limit=9),
             "a later deletion of older executions has hidden an earlier one",
         )
     assert (await bench.followed(two, ""))[0] == []
@@ -351,7 +350,7 @@ def _missed(bench: Bench, job: Job) -> Execution:
     return bench.execution(_claim(bench, job), Status.MISSED)
 
 
-async def _beside(bench: Bench, follower: Follower, jobs: list[Job]) -> Records:
+async def _meanwhile(bench: Bench, follower: Follower, jobs: list[Job]) -> Records:
     """Write while a transaction is open: outside of it, and in another one, which commits."""
     plain, late = jobs
     try:
@@ -381,7 +380,7 @@ async def an_execution_that_was_committed_late_is_not_left_out(bench: Bench) -> 
     own: Records = [_missed(bench, job)]
     async with callers(bench, backend) as store:
         await store.replace(job, [_missed(bench, job)])
-        written = await _beside(bench, follower, others)
+        written = await _meanwhile(bench, follower, others)
         await follower.looks(written, KEPT_BACK)
         assert own[0] not in follower.found, "an execution comes before its commit"
     await follower.expect(bench, [*own, *written])
@@ -397,7 +396,7 @@ async def what_is_rolled_back_is_not_followed(bench: Bench) -> None:
     async def block() -> None:
         async with callers(bench, backend) as store:
             await store.replace(job, [_missed(bench, job)])
-            written.extend(await _beside(bench, follower, others))
+            written.extend(await _meanwhile(bench, follower, others))
             await follower.looks(written, KEPT_BACK)
             raise RolledBack
 

@@ -1,4 +1,4 @@
-"""Runs that are marked to be cancelled: how their worker is woken, beside its renewals."""
+"""Runs that are marked to be cancelled: how their worker is woken, apart from its renewals."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ async def a_wait_for_marks_leaves_other_waits_alone(bench: Bench) -> None:
             ended.set()
 
         tasks.start_soon(wait)
-        async with a_wait(bench, one, "beside wait_cancelled wait_due did not end"):
+        async with a_wait(bench, one, "wait_due did not end while wait_cancelled waits"):
             await bench.added(one, bench.job())
         assert not ended.is_set(), "a job that is due has ended wait_cancelled"
         tasks.cancel_scope.cancel()
@@ -179,7 +179,7 @@ async def a_mark_wakes_its_worker(bench: Bench) -> None:
         await bench.added(one, *(bench.job(name) for name in names))
         claims = await bench.due(one)
         for claim in claims:
-            otherwise = "a mark woke nobody"
+            otherwise = "a mark ended no wait"
             async with a_wait_for_marks(bench, one, otherwise) as answers:
                 await mark(bench, marker, claim.job.id, 1)
             assert answers == [True], "a wait that a mark has ended says that none is there"
@@ -212,7 +212,7 @@ async def a_mark_within_a_transaction_wakes_its_worker(bench: Bench) -> None:
     await bench.added(one, bench.job())
     claim = await bench.claim(one)
     async with (
-        a_wait_for_marks(bench, one, "a mark that was committed woke nobody") as answers,
+        a_wait_for_marks(bench, one, "a mark that was committed ended no wait") as answers,
         callers(bench, two) as store,
     ):
         await mark(bench, store, "job", 1)
@@ -232,7 +232,7 @@ async def a_mark_of_another_process_wakes_its_worker(bench: Bench) -> None:
     await there.call(open_there, THERE)
     await bench.added(backend, bench.job())
     claim = await bench.claim(backend)
-    async with a_wait_for_marks(bench, backend, "another process woke nobody") as answers:
+    async with a_wait_for_marks(bench, backend, "another process ended no wait") as answers:
         await there.call(mark_there)
     assert answers == [True]
     await expect_told(bench, backend, claim)

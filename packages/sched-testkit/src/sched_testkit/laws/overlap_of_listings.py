@@ -14,7 +14,7 @@ from sched_testkit.laws.listed_claims import hold_of
 
 @law_of_overlap
 async def a_claim_and_its_listing_agree(both: Overlap) -> None:
-    """A listing of claims beside a claim or its end shows the whole claim, or none of it."""
+    """A listing of claims while one is made or ends shows the whole claim, or none of it."""
     await both.added(both.job())
     query = ClaimQuery(job_id=f"{both.name}")
     first, second = await both.both(
@@ -30,7 +30,7 @@ async def a_claim_and_its_listing_agree(both: Overlap) -> None:
 
 @law_of_overlap
 async def an_edit_takes_no_progress_with_it(both: Overlap) -> None:
-    """A renewal beside an edit of its job: the edit is stored, and the progress and lease, too."""
+    """A renewal during an edit of its job: the edit is stored, and the progress and lease, too."""
     read, claim = await both.held()
     progress = Progress(3, 7, "päge")
     await both.advance(SECOND)
@@ -72,7 +72,7 @@ async def two_claims_share_a_queue(both: Overlap) -> None:
 
 
 @law_of_overlap
-async def follow_misses_nothing_that_is_written_beside_it(both: Overlap) -> None:
+async def follow_misses_nothing_that_is_written_meanwhile(both: Overlap) -> None:
     """Who follows the history while it is written gets every execution once, in the end."""
     names = [f"{n}" for n in range(3)]
     for name in names:

@@ -57,7 +57,7 @@ async def a_claim_takes_from_served_queues_alone(bench: Bench) -> None:
 
 @law
 async def a_queue_gives_no_more_than_its_number(bench: Bench) -> None:
-    """Of each queue claim_due takes the oldest, up to its number, and up to the limit of all."""
+    """Claim_due takes the oldest of each queue, up to its number, and up to the limit of all."""
     backend = await bench.open()
     jobs = [queued(bench, f"{q}{age}", q, age) for q in ("a", "b", "c") for age in (2, 4, 1, 3)]
     await add_all(bench, backend, [evolve(job, standing=job.standing) for job in jobs])
@@ -77,7 +77,7 @@ async def a_queue_gives_no_more_than_its_number(bench: Bench) -> None:
 
 @law
 async def all_other_queues_count_together(bench: Bench) -> None:
-    """The name "*" stands for all queues that the room does not name, and its number for them."""
+    """The name "*" means all queues that the room does not name, and its number for them."""
     backend = await bench.open()
     ages = {"a1": 9, "a2": 8, "x1": 7, "y1": 6, "default1": 5, "x2": 4, "a3": 3, "y2": 2}
     jobs = [queued(bench, key, key[:-1], age) for key, age in ages.items()]

@@ -86,7 +86,7 @@ async def what_is_due_in_a_served_queue_ends_a_wait_at_once(bench: Bench) -> Non
 
 
 @law
-async def to_pass_over_jobs_wakes_nobody(bench: Bench) -> None:
+async def to_pass_over_jobs_ends_no_wait(bench: Bench) -> None:
     """A claim_due that passes over jobs ends no wait of others: nothing has been written."""
     one, two = await bench.open(), await bench.open()
     await bench.added(one, queued(bench, "job", "third", 9), queued(bench, "other", "third"))
@@ -109,7 +109,7 @@ async def to_pass_over_jobs_wakes_nobody(bench: Bench) -> None:
 async def a_lease_that_ends_ends_every_wait(bench: Bench) -> None:
     """The end of a lease ends waits of workers that serve other queues, and accept other ids."""
     one, two = await bench.open(), await bench.open()
-    rooms: list[dict[str, Any]] = [{"queues": MINE}, {"accepts": lambda _: False}]
+    rooms: tuple[dict[str, Any], ...] = ({"queues": MINE}, {"accepts": lambda _: False})
     for number, room in enumerate(rooms):
         await bench.added(one, queued(bench, f"{number}", "bulk"))
         await bench.claim(one)

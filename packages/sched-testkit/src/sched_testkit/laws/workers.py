@@ -118,11 +118,11 @@ async def to_report_changes_nothing_else(bench: Bench) -> None:
     (job,) = await bench.added(backend, bench.job())
     claim = await bench.claim(backend)
     await backend.report(state(bench, claim.worker))
-    await backend.report(state(bench, "worker-of-nobody", started_at=FIRST))
+    await backend.report(state(bench, "worker-without-claims", started_at=FIRST))
     assert await bench.jobs(backend) == [bench.held(job, claim)]
     assert not await bench.history(backend)
     assert (await bench.settle(backend, bench.settlement(claim))).outcome == "written"
     await backend.close()
     again = await bench.open("again")
     told = [each.name for each in await again.workers()]
-    assert told == ["worker-of-nobody"], f"told were {told}"
+    assert told == ["worker-without-claims"], f"told were {told}"
