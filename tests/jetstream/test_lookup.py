@@ -13,6 +13,7 @@ from tests.jetstream.filled import DAY, api, execution, opened, write
 
 from sched_core import Interval, Scheduler, UndecodableExecution
 from sched_jetstream import JetStreamBackend
+from sched_jetstream._store.history import Entry
 
 HOUR = timedelta(hours=1)
 KEEPS = (HOUR, DAY, 30 * DAY, None)
@@ -117,3 +118,31 @@ def same(backend: JetStreamBackend) -> dict[str, Any]:
         "execution_bucket": options.execution_bucket,
         "storage": "memory",
     }
+
+
+def test_what_is_copied_while_it_is_looked_for_keeps_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        async with opened() as backend:
+            lines = [execution(number) for number in range(1, 11)]
+            await write(backend, *lines)
+            session = backend._session
+            assert session is not None
+            on_the_way = session.history.on_the_way
+
+            async def stale(token: str) -> list[tuple[str, Entry]]:
+                with monkeypatch.context() as patch:
+                    patch.setattr(session.history, "_copied", nothing)
+                    found = await on_the_way(token)
+                assert len(found) == len(lines)
+                await session.history.catch_up(2.0)
+                return found
+
+            monkeypatch.setattr(session.history, "on_the_way", stale)
+            assert await backend.recent(["job"], limit=3) == {"job": lines[:-4:-1]}
+
+    async def nothing() -> int:
+        return 0
+
+    asyncio.run(main())

@@ -59,8 +59,9 @@ class Lookup:
             else:
                 async with turn:
                     copies = await self._newest(token, last[token], limit)
-            known = {each.origin for each in copies if each.origin}
-            late = [each for each in waiting.get(token, ()) if each.origin not in known]
+            # Some were copied meanwhile, in their order.
+            copied = max((each.origin for each in copies), default=0)
+            late = [each for each in waiting.get(token, ()) if each.origin > copied]
             entries = [*reversed(late), *reversed(copies)]
             return [each.execution for each in entries if each.execution is not None][:limit]
 
