@@ -323,6 +323,37 @@ def test_a_worker_that_begins_is_told_what_the_others_refuse() -> None:
 
 
 @pytest.mark.usefixtures("only_offers")
+def test_a_wait_that_is_cancelled_loses_no_offer() -> None:
+    """The record of what was offered is read in the wait."""
+
+    async def main() -> None:
+        async with opened("no") as no, Taker(no, accepts=refuses):
+            await no.add([job("job")])
+            assert no._session is not None
+            refused = no._session.hints.offers._refused
+            await until(lambda: len(refused) == 1, within=20)
+            async with opened("yes") as yes:
+                assert yes._session is not None
+                reader = yes._session.reader
+                read_any, reading = reader.read_any, asyncio.Event()
+
+                async def stall(*_: Any, **__: Any) -> Any:
+                    reading.set()
+                    await asyncio.Event().wait()
+
+                reader.read_any = stall  # type: ignore[method-assign]
+                waiting = asyncio.create_task(yes.wait_due(Room(5)))
+                await asyncio.wait_for(reading.wait(), 20)
+                waiting.cancel()
+                await asyncio.wait([waiting])
+                reader.read_any = read_any  # type: ignore[method-assign]
+                async with Taker(yes) as taker:
+                    await taker.has("job")
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("only_offers")
 def test_a_worker_that_gets_a_route_takes_what_it_has_refused() -> None:
     async def main() -> None:
         async with opened("one") as one, Taker(one, accepts=refuses) as taker:
@@ -366,7 +397,7 @@ def test_refused_hints_come_again_less_and_less_often(monkeypatch: pytest.Monkey
     """A worker alone with what it refuses reads each record again after a time that grows."""
     delays: list[float] = []
     monkeypatch.setattr(offers, "FIRST", 0.1)
-    monkeypatch.setattr(offers.random, "uniform", lambda *_: 1.0)
+    monkeypatch.setattr("random.uniform", lambda *_: 1.0)
     postpone = Acknowledgements.postpone
 
     def noted(self: Any, reply: str, delay: timedelta) -> None:

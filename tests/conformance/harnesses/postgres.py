@@ -96,7 +96,7 @@ class PostgresHarness(Harness):
     @contextmanager
     def refuse_writes(self, place: Any) -> Iterator[None]:
         """Refuse as a server that is read-only does, in this schema alone."""
-        names = ("job", "execution", "meta")
+        names = ("job", "execution", "meta", "worker")
         self._admin(
             f"CREATE FUNCTION {place.schema}.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
             "RAISE EXCEPTION 'cannot execute in a read-only transaction' "

@@ -49,8 +49,9 @@ class Options:
             ``nats kv get <job_bucket> <job>`` shows a record.
         execution_bucket: The bucket of executions: the history, ``KV_<execution_bucket>``.
         subject_prefix: The beginning of all other subjects; ``sched.<job_bucket>`` unless given.
-        consumer_name: The beginning of the name of the durable consumer that all replicas share:
-            ``<consumer_name>-default``, for the queue of jobs that name none.
+        consumer_name: The beginning of the names of the durable consumers that replicas share:
+            ``<consumer_name>-all``, and ``<consumer_name>-queue-<queue>`` for each queue that a
+            worker names.
         replicas: How many copies both streams and the consumer have: 3 in production, on three
             nodes.
         storage: ``file``, or ``memory`` for tests.

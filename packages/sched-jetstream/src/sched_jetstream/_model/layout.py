@@ -140,7 +140,7 @@ def build_write(
     if not keep:
         generation, more = _arm(names, found.token, record, now, new_generation)
         if record.hold is not None and old is not None and old.queue != record.queue:
-            # The hint that comes back when its worker dies is in a queue that nobody may serve.
+            # The hint that comes back when its worker dies may be in a queue that no worker serves.
             more = [*more, Message(names.fire(found.token, record.queue), b"", {})]
         record = with_schedule(record, generation)
         if pending is not None:

@@ -22,7 +22,7 @@ class Place:
         bucket: The bucket of executions.
         made: When its stream was made, as digits: another stream of this name is another history.
         sequence: The sequence of what was read last; 0 before the first.
-        origin: Which sequence of the stream of jobs that was copied from; 0 where that is not
+        origin: The sequence, in the stream of jobs, that it was copied from; 0 where that is not
             known. A stream that was set back may have something else there.
         removed: How many sequences of the stream were missing.
         ahead: How many of them come after this place.

@@ -150,7 +150,7 @@ class Names:
 
     @property
     def older_consumers(self) -> list[str]:
-        """Those of all hints in older versions, which acknowledge what they cannot read."""
+        """The consumers of older versions, which acknowledge what these cannot read."""
         return [self.workers, f"{self.workers}-default"]
 
     def fire(self, token: str, queue: str = DEFAULT) -> str:

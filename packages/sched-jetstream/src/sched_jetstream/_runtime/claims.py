@@ -81,7 +81,7 @@ class Claims:
         """End claims whose lease has ended, and claim what is due.
 
         Args:
-            room: Which jobs to claim, and how many.
+            room: The jobs to claim, and how many.
             asked_at: When the caller asked for it.
 
         Raises:

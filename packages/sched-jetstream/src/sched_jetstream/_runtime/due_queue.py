@@ -17,7 +17,7 @@ from sched_jetstream._model.record import Record
 from sched_jetstream._model.subjects import DEFAULT
 
 REST = "*"
-"""As in ``Room.queues``: all queues that are not named."""
+"""The name in ``Room.queues`` of all queues that are not named."""
 
 
 @define(eq=False)

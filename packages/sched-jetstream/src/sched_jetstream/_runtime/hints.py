@@ -254,14 +254,20 @@ class Hints:
             await self._read_offers(lacking(room, self._due.by_lane(room)))
 
     async def _read_offers(self, wants: dict[str, int]) -> None:
-        tokens = self.offers.take(self._room, wants) if self.offers else ()
-        if not tokens:
+        offered = self.offers.take(self._room, wants) if self.offers else {}
+        if not offered:
             return
-        found = await self._reader.read_any(tokens)
-        late = [token for token in tokens if not self.judge(found[token], "")]
-        if late and self._reader.may_lag:
-            for each in (await self._reader.read_current(late)).values():
-                self.judge(each, "")
+        try:
+            found = await self._reader.read_any(list(offered))
+            for token in [token for token in offered if self.judge(found[token], "")]:
+                del offered[token]
+            if offered and self._reader.may_lag:
+                for each in (await self._reader.read_current(list(offered))).values():
+                    self.judge(each, "")
+        except BaseException:  # also where the call that reads them is cancelled
+            for token, queue in offered.items():
+                self.offers.keep(token, queue)
+            raise
         self._alarm.nudge()
 
     # -- failures

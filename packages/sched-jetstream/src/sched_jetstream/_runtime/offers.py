@@ -34,7 +34,7 @@ FIRST = 10.0
 each further time is twice as long."""
 LONGEST = 60.0
 MOST_A_SECOND = 500
-"""Refused hints that may come again in a second: they are read, beside those that are wanted."""
+"""Refused hints that may come again in a second: each is read, as those are that are wanted."""
 MOST = 50_000
 """Jobs that are remembered."""
 LARGEST = 8000
@@ -136,22 +136,21 @@ class Offers:
         if len(self._offered) < MOST:
             self._offered[token] = queue
 
-    def take(self, room: Room, wants: Mapping[str, int]) -> list[str]:
-        """Remove and return jobs that were offered and are wanted.
+    def take(self, room: Room, wants: Mapping[str, int]) -> dict[str, str]:
+        """Remove and return jobs that were offered and are wanted: their queues by token.
 
         Args:
             room: What this worker takes.
             wants: How many, by the names under which their queues count in the room.
         """
-        left, taken = dict(wants), []
+        left, taken = dict(wants), dict[str, str]()
         for token, queue in list(self._offered.items()):
             lane = room.lane(queue)
             if lane is None:
                 del self._offered[token]
             elif left.get(lane, 0) > 0:
                 left[lane] -= 1
-                del self._offered[token]
-                taken.append(token)
+                taken[token] = self._offered.pop(token)
         return taken
 
     def look(self) -> None:

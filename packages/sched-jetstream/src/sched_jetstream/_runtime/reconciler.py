@@ -32,7 +32,7 @@ class Reconciler:
         reader: The reader of records.
         now: Tells the time that decides.
         lapsed: Told of each claim whose lease has ended: this worker ends it, for a hint alone may
-            be one in a queue that nobody serves.
+            be one in a queue that no worker serves.
     """
 
     def __init__(

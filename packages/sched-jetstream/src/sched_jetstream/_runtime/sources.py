@@ -26,7 +26,7 @@ logger = Logger("sched_jetstream")
 MOST = 1000
 """Hints at a time."""
 PART = 250
-"""Hints at a time that come beside other work: each takes the loop for 50 µs or more."""
+"""Hints at a time that come during other work: each takes the loop for 50 µs or more."""
 WAIT = 3.0
 """Seconds for which the server holds an unanswered request for hints."""
 SHORTEST_NAK = timedelta(milliseconds=50)

@@ -1,4 +1,4 @@
-"""Where messages arrive that answer nothing: from consumers, and from other workers."""
+"""Messages that answer nothing: those of consumers, and what other workers say."""
 
 from __future__ import annotations
 

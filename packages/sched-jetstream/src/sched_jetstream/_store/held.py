@@ -7,6 +7,8 @@ are listed are read again.
 
 from __future__ import annotations
 
+import asyncio
+
 from sched_core import Hold
 from sched_core.ports import ClaimQuery, Page
 from sched_jetstream._model.record import Record
@@ -29,6 +31,7 @@ class Held:
         self._reader, self._names = reader, reader.names
         self._tokens: dict[str, str | None] = {}
         """The tokens of records that may have a hold, and the ids as far as the tokens tell."""
+        self._looking = asyncio.Lock()
         self._seen = 0
         """The sequence up to which all records were looked at."""
 
@@ -42,7 +45,8 @@ class Held:
             hold = content.hold if isinstance(content, Record) else None
             there = hold is not None and query.matches(hold)
             return Page([hold] if hold is not None and there and after is None else [], None)
-        await self._look()
+        async with self._looking:
+            await self._look()
         newest = self._seen
         ids = {token: job_id for token, job_id in self._tokens.items() if job_id is not None}
         unnamed = [token for token, job_id in self._tokens.items() if job_id is None]

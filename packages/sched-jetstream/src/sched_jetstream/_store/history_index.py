@@ -91,7 +91,7 @@ class HistoryIndex:
         self._messages = 0
         """How many there were between them."""
         self._oldest = ""
-        """When the oldest of them was stored."""
+        """The moment at which the oldest of them was stored."""
 
     async def count(self, tally: Tally, until: float) -> bool:
         """Count executions, the newest first; return whether all were that are asked for.
@@ -107,7 +107,7 @@ class HistoryIndex:
         return complete
 
     async def _check(self) -> None:
-        """Begin anew where something of what was read has been deleted since."""
+        """Begin again where something of what was read has been deleted since."""
         extent, known = await self._removals.extent(), self._extent
         is_known = (
             known is not None

@@ -41,7 +41,7 @@ KNOWN_BAD: tuple[tuple[tuple[int, int, int], tuple[int, int, int], str], ...] = 
 """First version, fixed version, and what is wrong: worked around here, and named in a warning."""
 
 UNSERVED = timedelta(days=1)
-"""Without a worker for so long, the consumer of a queue is deleted by the server. The next worker
+"""The server deletes the consumer of a queue that no worker has asked for so long. The next worker
 makes it again, and gets all hints that are there."""
 
 NAME_IN_USE = 10058

@@ -30,8 +30,8 @@ EXECUTION_COLUMNS = (
 )
 EXECUTION_NAMES = tuple(EXECUTION_COLUMNS.split(", "))
 RARE = EXECUTION_NAMES.index("queue")
-"""Where the columns begin that are NULL for nearly every execution. Of the queue that is the
-default one: rows that are older than queues have NULL, too."""
+"""The place of the first of the columns that are NULL for nearly every execution. The queue is NULL
+where it is the default one, as in rows that are older than queues."""
 RARE_NAMES = EXECUTION_NAMES[RARE:]
 
 # Tables, because an enumeration's own look-ups take as long as a column does to be written.

@@ -33,7 +33,7 @@ class Lanes:
 
     @property
     def open(self) -> frozenset[str]:
-        """Those of :attr:`asked` that have room."""
+        """The names in :attr:`asked` that have room."""
         return frozenset(self.named if not self.takes_rest else [*self.named, REST])
 
     @property

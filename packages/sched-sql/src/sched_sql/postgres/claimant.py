@@ -65,9 +65,9 @@ class Claimant:
         self._translate = translate
         self._renewing_failed: Exception | None = None
         self._many_until = 0.0
-        """Until when it is believed that there are further queues than the default one."""
+        """The moment until which there are believed to be further queues than the default one."""
         self._refuses_until = 0.0
-        """Until when it is believed that there are due jobs that the worker refuses."""
+        """The moment until which there are believed to be due jobs that the worker refuses."""
         self.heartbeat = Heartbeat(self._beat)
         self.due_index = DueIndex(lease)
 

@@ -129,7 +129,7 @@ class Claims:
                     AND (lease_until IS NULL OR lease_until <= (SELECT t FROM clk))
                 ORDER BY due_at LIMIT 1) each
         """
-        """Since when a job is due that no living claim holds."""
+        """A query for the moment since which a job is due that no living claim holds."""
         mine = f"""
             unnest(%(ids)s::text[], %(tokens)s::bigint[], %(workers)s::text[])
                 AS i(id, token, worker)

@@ -24,7 +24,7 @@ STEP = 1_000
 LEAST = 100
 """The free jobs of each queue that are looked at first, where there are many queues."""
 GROWTH = 16
-"""By how much more is looked at next."""
+"""The factor by which more is looked at next."""
 
 
 class Chosen(NamedTuple):

@@ -284,7 +284,7 @@ class PostgresTable(Looks):
     def news(self) -> int | None:
         """Grows when another process may have written something that is due soon.
 
-        ``None``: nobody listens, so that nothing is known.
+        ``None``: this process does not listen, so that nothing is known.
         """
         return None if self._listening.descriptor is None else self._listening.news
 

@@ -1,4 +1,4 @@
-"""Which free jobs are due, in the queues that a worker serves.
+"""The free jobs that are due, in the queues that a worker serves.
 
 The index of due moments has one range for each queue. Where only one queue is asked for, what is
 claimed is read from the beginning of its range. Otherwise the ranges are merged: of each, a little

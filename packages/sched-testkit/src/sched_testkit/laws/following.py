@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 
 from attrs import define, evolve, field
 
@@ -152,7 +153,7 @@ async def what_was_deleted_unseen_is_told(bench: Bench) -> None:
     for backend in (one, two):
         for cursor in (start, seen):
             await expect_expired(
-                lambda backend=backend, cursor=cursor: backend.follow(cursor, limit=9),
+                partial(backend.follow, cursor, limit=9),
                 "executions were deleted before they were returned",
             )
         assert (await bench.followed(backend, "", 1))[0] == left, "not the oldest that is left"
@@ -176,27 +177,28 @@ async def a_deletion_out_of_order_is_told(bench: Bench) -> None:
     assert await one.prune(now - timedelta(days=1)) == 1
     for expired in ("a", "b"):
         await expect_expired(
-            lambda expired=expired: two.follow(cursors[expired], limit=9),
+            partial(two.follow, cursors[expired], limit=9),
             "an execution in the midst was deleted",
         )
     (last,), _ = await bench.followed(two, cursors["c"])
     assert last.job_id == "d"
     history = await in_order(bench, one)
-    early = evolve(history[0], id="early", number=99, finished_at=now - timedelta(days=99))
-    assert isinstance(early, Execution)
+    oldest = history[0]
+    assert isinstance(oldest, Execution)
+    early = evolve(oldest, id="early", number=99, finished_at=now - timedelta(days=99))
     job = await bench.stored(one, "a")
     await one.replace(job, [early])
     assert await one.prune(now - timedelta(days=90)) == 1, "the newest is the oldest by its end"
     for expired in ("a", "b", "c", "d"):
         await expect_expired(
-            lambda expired=expired: two.follow(cursors[expired], limit=9),
+            partial(two.follow, cursors[expired], limit=9),
             "an execution at the end was deleted",
         )
     await bench.advance(timedelta(days=20))
     assert await one.prune(now - timedelta(days=90)) == 3
     for expired in ("a", "d"):
         await expect_expired(
-            lambda expired=expired: two.follow(cursors[expired], limit=9),
+            partial(two.follow, cursors[expired], limit=9),
             "a later deletion of older executions has hidden an earlier one",
         )
     assert (await bench.followed(two, ""))[0] == []
@@ -256,7 +258,7 @@ async def an_unreadable_execution_is_followed_in_its_place(bench: Bench) -> None
     backend = await bench.open()
     await ran(bench, backend, "a")
     await ran(bench, backend, "odd")
-    # Before the next one: a store that cannot change what it has, writes it anew at the end.
+    # Before the next one: some stores can only write it once more, at the end.
     await bench.harness.spoil_execution(bench.place, "odd")
     await ran(bench, backend, "z")
     records = await in_order(bench, backend)

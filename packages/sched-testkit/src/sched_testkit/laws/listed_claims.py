@@ -259,7 +259,7 @@ async def what_was_lost_tells_its_progress(bench: Bench) -> None:
         elif kind == "removed":
             await two.remove(read)
         told = await _lost(bench, two)
-        expected = [(Status.ABANDONED, "bulk", progress)]
+        expected: list[tuple[Status, str, Progress | None]] = [(Status.ABANDONED, "bulk", progress)]
         if kind != "left alone":
             expected.append((Status.SUPERSEDED, "bulk", None))
         assert [(one.status, one.queue, one.progress) for one in told] == expected

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import Any
 
 from attrs import evolve
 
@@ -108,7 +109,8 @@ async def to_pass_over_jobs_wakes_nobody(bench: Bench) -> None:
 async def a_lease_that_ends_ends_every_wait(bench: Bench) -> None:
     """The end of a lease ends waits of workers that serve other queues, and accept other ids."""
     one, two = await bench.open(), await bench.open()
-    for number, room in enumerate(({"queues": MINE}, {"accepts": lambda _: False})):
+    rooms: list[dict[str, Any]] = [{"queues": MINE}, {"accepts": lambda _: False}]
+    for number, room in enumerate(rooms):
         await bench.added(one, queued(bench, f"{number}", "bulk"))
         await bench.claim(one)
         await bench.advance(bench.lease - 3 * SECOND)
