@@ -181,8 +181,8 @@ class Commands:
         Args:
             index: The process that gets the command.
             job_id: The job's id.
-            what: Which one: what ``runs``, or the next of the ``schedule``, or the first or the
-                last ``request``.
+            what: The occurrence: the one that ``runs``, the next of the ``schedule``, the ``first
+                request`` or the ``last request``.
             alone: Whether nothing else happens meanwhile.
         """
         before = await self._before(job_id)

@@ -290,7 +290,7 @@ class Attempts:
         if call is not None and call.event.token == found.token:
             snoozes = call.snoozes  # what was edited away under it had ended before it could snooze
         self._expect_snoozes(found, snoozes)
-        # Whoever asks for later is judged late no more.
+        # What was put off is judged late no more.
         if snoozes and found.status is Status.MISSED:
             raise Violation(f"{found.id} missed, though the handler was to be called again")
 
