@@ -13,6 +13,7 @@ from sched_core._model.occurrence import CancelMark, Gap, Pause, Pending, Standi
 from sched_core._model.policy import CatchUp, Coalesce, Drop, Overlap, Policy, Retry
 from sched_core._model.survey import CountQuery, Counts, QueueCounts, Running, WorkerState
 from sched_core._runtime.observers import Health, HealthChange, Observer
+from sched_core._service.bulk import BulkResult
 from sched_core._service.requests import Request
 from sched_core._service.sync import Synced
 from sched_core.clock import Clock, SystemClock
@@ -21,6 +22,7 @@ from sched_core.config import open_scheduler
 from sched_core.errors import (
     BackendError,
     BackendUnavailable,
+    BulkInterrupted,
     ClaimLost,
     CursorExpired,
     ExecutionNotFound,
@@ -85,6 +87,8 @@ __all__ = [
     "BackendError",
     "BackendUnavailable",
     "Between",
+    "BulkInterrupted",
+    "BulkResult",
     "CancelMark",
     "Capabilities",
     "CatchUp",

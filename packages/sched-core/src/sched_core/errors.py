@@ -6,7 +6,8 @@
   :class:`NothingToCancel`, :class:`NothingToRetry`, :class:`ExecutionNotFound`,
   :class:`TooManyRequests`. Change the call.
 * The record's: :class:`JobUndecodable`. Run a version that can read it.
-* The backend's: :class:`BackendUnavailable` (try again), :class:`BackendError` (don't).
+* The backend's: :class:`BackendUnavailable` and :class:`BulkInterrupted` (try again),
+  :class:`BackendError` (don't).
 * No one's: :class:`RevisionConflict`, :class:`ClaimLost`. Another writer was first: read again and
   decide again, or leave it to that writer.
 """
@@ -14,6 +15,8 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
+from typing import Any
 
 
 class SchedError(Exception):
@@ -298,6 +301,31 @@ class BackendError(SchedError):
 
 class BackendUnavailable(BackendError):
     """The store cannot be reached or is busy: the outcome may be unknown; try the same again."""
+
+
+class BulkInterrupted(BackendUnavailable):
+    """The store could not be reached any more while many jobs were operated: call again.
+
+    Args:
+        problem: What the store said.
+        matched: How many jobs had been found and operated by then.
+        changed: How many of them were changed.
+        failed: How many of them could not be.
+    """
+
+    def __init__(self, problem: str, *, matched: int, changed: int, failed: int) -> None:
+        super().__init__(
+            f"stopped after {matched} jobs, of which {changed} were changed and {failed} failed; "
+            f"the same call again does the rest: {problem}"
+        )
+        self.problem = problem
+        self.matched = matched
+        self.changed = changed
+        self.failed = failed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        make = partial(type(self), matched=self.matched, changed=self.changed, failed=self.failed)
+        return make, (self.problem,)
 
 
 class StoreNotFound(BackendError):

@@ -20,6 +20,7 @@ from sched_core._runtime.loop import Loop
 from sched_core._runtime.observers import Health, Observer, Observers
 from sched_core._runtime.shutdown import DEFAULT_GRACE, FLUSH
 from sched_core._runtime.workers import Workers
+from sched_core._service.bulk import Bulk, BulkParts
 from sched_core._service.definitions import (
     UNSET,
     Definitions,
@@ -64,7 +65,7 @@ def random_id() -> str:
     return secrets.token_hex(16)
 
 
-class Scheduler(Survey):
+class Scheduler(Survey, Bulk):
     """Declares, operates and runs the jobs on a backend.
 
     ``async with`` opens the backend and starts no task; ``run_forever`` runs due jobs. You can call
@@ -237,6 +238,17 @@ class Scheduler(Survey):
 
     def _looking(self) -> tuple[Backend, Clock]:
         return self._backend, self._open().clock
+
+    def _bulk(self) -> BulkParts:
+        opened = self._open()
+        return BulkParts(
+            self._backend,
+            opened.clock,
+            opened.definitions,
+            opened.operations,
+            opened.requests,
+            opened.workers.leases.look,
+        )
 
     def set_handler(self, handler: Handler) -> None:
         """Use this handler for all runs that have not begun.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from attrs import evolve, frozen
 
@@ -48,6 +48,18 @@ class Request:
     last: datetime
 
 
+class Asked(NamedTuple):
+    """An occurrence that was asked for.
+
+    Attributes:
+        key: Its idempotency key.
+        is_new: Whether no earlier request is the same.
+    """
+
+    key: str
+    is_new: bool
+
+
 class Requests:
     """Asks for further runs of the jobs of a store.
 
@@ -71,14 +83,31 @@ class Requests:
         actor: str | None,
     ) -> str:
         """Run a job once now, in addition to its schedule; return the occurrence's key."""
+        asked = await self.ask_to_run(job_id, args=args, request_key=request_key, actor=actor)
+        return asked.key
+
+    async def ask_to_run(
+        self,
+        job_id: str,
+        *,
+        args: Mapping[str, str] | None,
+        request_key: str | None,
+        actor: str | None,
+    ) -> Asked:
+        """Run a job once now, in addition to its schedule; return what was asked for."""
         by, given = checked_actor(actor), texts_of("args", args) or None
         if request_key is not None:
             check_text("request_key", request_key)
-        job, one = await self._ask(
-            job_id,
-            lambda job, now: request.trigger(job, now=now, args=given, key=request_key, actor=by),
-        )
-        return occurrence_key(job.uid, one.number)
+        is_new = False
+
+        def ask(job: Job, now: datetime) -> Requested:
+            nonlocal is_new
+            asked = request.trigger(job, now=now, args=given, key=request_key, actor=by)
+            is_new = asked.job != job
+            return asked
+
+        job, one = await self._ask(job_id, ask)
+        return Asked(occurrence_key(job.uid, one.number), is_new)
 
     async def rerun(self, execution_id: str, *, actor: str | None) -> str:
         """Run once more what an execution tells of; return the new occurrence's key."""
