@@ -1,4 +1,4 @@
-"""Operates many jobs: finds them by a query, page by page, and changes each as a single call does."""
+"""Operates many jobs: finds them by a query and changes each as the call for a single one does."""
 
 from __future__ import annotations
 
