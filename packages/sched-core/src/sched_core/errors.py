@@ -4,7 +4,7 @@
   :class:`GroupConflict`, :class:`SchedulerNotStarted`, :class:`SchedulerForked`,
   :class:`WrongEventLoop`, :class:`HandlerNotSet`, :class:`NothingToSkip`,
   :class:`NothingToCancel`, :class:`NothingToRetry`, :class:`ExecutionNotFound`,
-  :class:`TooManyRequests`. Change the call.
+  :class:`TooManyRequests`, :class:`UnderMaintenance`. Change the call.
 * The record's: :class:`JobUndecodable`. Run a version that can read it.
 * The backend's: :class:`BackendUnavailable` and :class:`BulkInterrupted` (try again),
   :class:`BackendError` (don't).
@@ -218,6 +218,29 @@ class NothingToRetry(_AboutOccurrence):
 
 class TooManyRequests(InvalidDefinition):
     """The job has as many waiting requests as it may have: let them run, or cancel some."""
+
+
+class UnderMaintenance(SchedError):
+    """No further run of a job can be asked for while it is under maintenance: ask after its end.
+
+    Args:
+        job_id: The job's id.
+        what: What is under maintenance, since when, by whom and why.
+        reason: Why, as ``start_maintenance`` was told.
+        actor: Who began it.
+    """
+
+    def __init__(
+        self, job_id: str, what: str, *, reason: str | None = None, actor: str | None = None
+    ) -> None:
+        super().__init__(f"job {job_id!r} is under maintenance, ask again after its end: {what}")
+        self.job_id = job_id
+        self.what = what
+        self.reason = reason
+        self.actor = actor
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), reason=self.reason, actor=self.actor), (self.job_id, self.what)
 
 
 class ExecutionNotFound(SchedError, LookupError):

@@ -190,7 +190,7 @@ class Bulk(ABC):
 
         A job with the same request, not yet begun or not yet ended as ``trigger_job`` says, is left
         as it is. What has run by the time of a further call is triggered again: name the states or
-        the group that you mean.
+        the group that you mean. Jobs under maintenance are told as failures.
 
         Args:
             query: Which jobs.

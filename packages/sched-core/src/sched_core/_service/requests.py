@@ -16,6 +16,7 @@ from sched_core._rules import request
 from sched_core._rules.grid import rest_of_backfill
 from sched_core._rules.repeat import Selection, moments_of
 from sched_core._service.definitions import Definitions
+from sched_core._service.maintenance import MaintenanceRecord, refuse_covered
 from sched_core._service.names import PAGE, checked_actor, job_of, occurrence_of
 from sched_core.clock import Clock
 from sched_core.errors import ExecutionNotFound, InvalidDefinition, JobNotFound, shown
@@ -67,10 +68,18 @@ class Requests:
         definitions: Reads and writes the jobs.
         backend: The store.
         clock: The clock that decides.
+        maintenance: What is under maintenance is asked for nothing.
     """
 
-    def __init__(self, definitions: Definitions, backend: Backend, clock: Clock) -> None:
+    def __init__(
+        self,
+        definitions: Definitions,
+        backend: Backend,
+        clock: Clock,
+        maintenance: MaintenanceRecord,
+    ) -> None:
         self._definitions = definitions
+        self._maintenance = maintenance
         self._backend = backend
         self._clock = clock
 
@@ -289,10 +298,15 @@ class Requests:
     async def _ask(
         self, job_id: str, ask: Callable[[Job, datetime], Requested]
     ) -> tuple[Job, Pending]:
-        """Write a request; return the job, and the request's occurrence as it is pending."""
-        asked = list[Requested]()
+        """Write a request; return the job, and the request's occurrence as it is pending.
+
+        Raises:
+            UnderMaintenance: The job is under maintenance.
+        """
+        asked, maintenance = list[Requested](), await self._maintenance.read()
 
         def edit(job: Job, now: datetime) -> Job:
+            refuse_covered(job.spec, maintenance)
             asked[:] = [ask(job, now)]
             return asked[0].job
 
