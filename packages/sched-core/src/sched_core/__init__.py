@@ -9,10 +9,12 @@ from sched_core._model.claim import Claim, Claimed, Hold, Renewal, Room, Settled
 from sched_core._model.event import JobEvent
 from sched_core._model.execution import Execution, Kind, Progress, Status
 from sched_core._model.job import Job, JobSpec
+from sched_core._model.maintenance import Maintenance
 from sched_core._model.occurrence import CancelMark, Gap, Pause, Pending, Standing, State
 from sched_core._model.policy import CatchUp, Coalesce, Drop, Overlap, Policy, Retry
 from sched_core._model.survey import CountQuery, Counts, QueueCounts, Running, WorkerState
 from sched_core._runtime.observers import Health, HealthChange, Observer
+from sched_core._service.bulk import BulkResult
 from sched_core._service.requests import Request
 from sched_core._service.sync import Synced
 from sched_core.clock import Clock, SystemClock
@@ -21,6 +23,7 @@ from sched_core.config import open_scheduler
 from sched_core.errors import (
     BackendError,
     BackendUnavailable,
+    BulkInterrupted,
     ClaimLost,
     CursorExpired,
     ExecutionNotFound,
@@ -45,6 +48,7 @@ from sched_core.errors import (
     SchemaTooNew,
     StoreNotFound,
     TooManyRequests,
+    UnderMaintenance,
     WrongEventLoop,
 )
 from sched_core.handlers import Discard, Dispatcher, Handler, RetryAfter, Snooze
@@ -85,6 +89,8 @@ __all__ = [
     "BackendError",
     "BackendUnavailable",
     "Between",
+    "BulkInterrupted",
+    "BulkResult",
     "CancelMark",
     "Capabilities",
     "CatchUp",
@@ -128,6 +134,7 @@ __all__ = [
     "JobStore",
     "JobUndecodable",
     "Kind",
+    "Maintenance",
     "MemoryBackend",
     "MemoryStore",
     "ModeNotConfigured",
@@ -174,6 +181,7 @@ __all__ = [
     "TooManyRequests",
     "Undecodable",
     "UndecodableExecution",
+    "UnderMaintenance",
     "WorkerState",
     "WrongEventLoop",
     "dst_warnings",

@@ -4,9 +4,10 @@
   :class:`GroupConflict`, :class:`SchedulerNotStarted`, :class:`SchedulerForked`,
   :class:`WrongEventLoop`, :class:`HandlerNotSet`, :class:`NothingToSkip`,
   :class:`NothingToCancel`, :class:`NothingToRetry`, :class:`ExecutionNotFound`,
-  :class:`TooManyRequests`. Change the call.
+  :class:`TooManyRequests`, :class:`UnderMaintenance`. Change the call.
 * The record's: :class:`JobUndecodable`. Run a version that can read it.
-* The backend's: :class:`BackendUnavailable` (try again), :class:`BackendError` (don't).
+* The backend's: :class:`BackendUnavailable` and :class:`BulkInterrupted` (try again),
+  :class:`BackendError` (don't).
 * No one's: :class:`RevisionConflict`, :class:`ClaimLost`. Another writer was first: read again and
   decide again, or leave it to that writer.
 """
@@ -14,6 +15,8 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
+from typing import Any
 
 
 class SchedError(Exception):
@@ -217,6 +220,29 @@ class TooManyRequests(InvalidDefinition):
     """The job has as many waiting requests as it may have: let them run, or cancel some."""
 
 
+class UnderMaintenance(SchedError):
+    """No further run of a job can be asked for while it is under maintenance: ask after its end.
+
+    Args:
+        job_id: The job's id.
+        what: What is under maintenance, since when, by whom and why.
+        reason: Why, as ``start_maintenance`` was told.
+        actor: Who began it.
+    """
+
+    def __init__(
+        self, job_id: str, what: str, *, reason: str | None = None, actor: str | None = None
+    ) -> None:
+        super().__init__(f"job {job_id!r} is under maintenance, ask again after its end: {what}")
+        self.job_id = job_id
+        self.what = what
+        self.reason = reason
+        self.actor = actor
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), reason=self.reason, actor=self.actor), (self.job_id, self.what)
+
+
 class ExecutionNotFound(SchedError, LookupError):
     """No execution has this id, none that this version can read, or its job was removed.
 
@@ -298,6 +324,31 @@ class BackendError(SchedError):
 
 class BackendUnavailable(BackendError):
     """The store cannot be reached or is busy: the outcome may be unknown; try the same again."""
+
+
+class BulkInterrupted(BackendUnavailable):
+    """The store could not be reached any more while many jobs were operated: call again.
+
+    Args:
+        problem: What the store said.
+        matched: How many jobs had been found and operated by then.
+        changed: How many of them were changed.
+        failed: How many of them could not be.
+    """
+
+    def __init__(self, problem: str, *, matched: int, changed: int, failed: int) -> None:
+        super().__init__(
+            f"stopped after {matched} jobs, of which {changed} were changed and {failed} failed; "
+            f"the same call again does the rest: {problem}"
+        )
+        self.problem = problem
+        self.matched = matched
+        self.changed = changed
+        self.failed = failed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        make = partial(type(self), matched=self.matched, changed=self.changed, failed=self.failed)
+        return make, (self.problem,)
 
 
 class StoreNotFound(BackendError):

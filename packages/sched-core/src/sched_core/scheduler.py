@@ -20,6 +20,7 @@ from sched_core._runtime.loop import Loop
 from sched_core._runtime.observers import Health, Observer, Observers
 from sched_core._runtime.shutdown import DEFAULT_GRACE, FLUSH
 from sched_core._runtime.workers import Workers
+from sched_core._service.bulk import Bulk, BulkParts
 from sched_core._service.definitions import (
     UNSET,
     Definitions,
@@ -28,6 +29,7 @@ from sched_core._service.definitions import (
     spec_of,
 )
 from sched_core._service.in_transaction import JobsInTransaction
+from sched_core._service.maintenance import MaintenanceRecord, MaintenanceSwitch
 from sched_core._service.marker import version_of
 from sched_core._service.names import checked_actor, checked_reason
 from sched_core._service.operations import Operations
@@ -64,7 +66,7 @@ def random_id() -> str:
     return secrets.token_hex(16)
 
 
-class Scheduler(Survey):
+class Scheduler(Survey, Bulk, MaintenanceSwitch):
     """Declares, operates and runs the jobs on a backend.
 
     ``async with`` opens the backend and starts no task; ``run_forever`` runs due jobs. You can call
@@ -188,6 +190,9 @@ class Scheduler(Survey):
         if self._handler is not None:
             workers.set_handler(self._handler)
         definitions = self._definitions(clock)
+        maintenance = MaintenanceRecord(
+            self._backend, clock, new_id=self._new_id, switches=workers.switches
+        )
         return _Opened(
             clock=clock,
             workers=workers,
@@ -196,7 +201,8 @@ class Scheduler(Survey):
             ),
             definitions=definitions,
             operations=Operations(definitions, self._backend, clock),
-            requests=Requests(definitions, self._backend, clock),
+            requests=Requests(definitions, self._backend, clock, maintenance),
+            maintenance=maintenance,
             affinity=Affinity("this scheduler"),
         )
 
@@ -237,6 +243,20 @@ class Scheduler(Survey):
 
     def _looking(self) -> tuple[Backend, Clock]:
         return self._backend, self._open().clock
+
+    def _bulk(self) -> BulkParts:
+        opened = self._open()
+        return BulkParts(
+            self._backend,
+            opened.clock,
+            opened.definitions,
+            opened.operations,
+            opened.requests,
+            opened.workers.leases.look,
+        )
+
+    def _maintenance(self) -> MaintenanceRecord:
+        return self._open().maintenance
 
     def set_handler(self, handler: Handler) -> None:
         """Use this handler for all runs that have not begun.
@@ -668,6 +688,7 @@ class Scheduler(Survey):
         Raises:
             JobNotFound: There is no such job.
             JobUndecodable: This version cannot read the record.
+            UnderMaintenance: The job is under maintenance.
             TooManyRequests: 16 requests of the job wait already.
             InvalidDefinition: An argument is out of bounds.
         """
@@ -690,6 +711,7 @@ class Scheduler(Survey):
 
         Raises:
             ExecutionNotFound: There is none, or its job was removed.
+            UnderMaintenance: The job is under maintenance.
             TooManyRequests: 16 requests of the job wait already.
             InvalidDefinition: The id is none, or the occurrence has not ended: ``retry_now``.
         """
@@ -714,6 +736,7 @@ class Scheduler(Survey):
             The requests; empty where there is nothing to repeat.
 
         Raises:
+            UnderMaintenance: The job is under maintenance.
             TooManyRequests: 16 requests of a job wait already.
             InvalidDefinition: The query names no status, or finds more than 10,000 moments of one
                 job.
@@ -751,6 +774,7 @@ class Scheduler(Survey):
         Raises:
             JobNotFound: There is no such job.
             JobUndecodable: This version cannot read the record.
+            UnderMaintenance: The job is under maintenance.
             TooManyRequests: 16 requests of the job wait already.
             InvalidDefinition: The schedule has no moment in the range, or a time is out of bounds.
         """
@@ -923,6 +947,7 @@ class Scheduler(Survey):
         set_problem = self._observers.set_problem
         try:
             await self._backend.check()
+            await opened.workers.switches.look()
             set_problem("backend", None)
         except Exception as error:  # noqa: BLE001 -- whatever it is, it is the problem to report
             set_problem("backend", f"{type(error).__name__}: {error}")
@@ -989,4 +1014,5 @@ class _Opened:
     definitions: Definitions
     operations: Operations
     requests: Requests
+    maintenance: MaintenanceRecord
     affinity: Affinity

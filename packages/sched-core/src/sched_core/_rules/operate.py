@@ -47,6 +47,20 @@ def activated(job: Job, now: datetime) -> Job:
     return evolve(job, standing=with_due_at(job, standing, now))
 
 
+def checked_until(until: datetime | None, *, now: datetime) -> datetime | None:
+    """Return when something is to end on its own, in UTC.
+
+    Raises:
+        InvalidDefinition: It is naive or not after ``now``.
+    """
+    ends = None if until is None else utc(until, "until")
+    if ends is not None and ends <= now:
+        raise InvalidDefinition(
+            "until", f"must be after the present moment, not {ends.isoformat()}"
+        )
+    return ends
+
+
 def pause(
     job: Job,
     *,
@@ -60,11 +74,7 @@ def pause(
     Raises:
         InvalidDefinition: ``until`` is naive or not after ``now``.
     """
-    until = None if until is None else utc(until, "until")
-    if until is not None and until <= now:
-        raise InvalidDefinition(
-            "until", f"must be after the present moment, not {until.isoformat()}"
-        )
+    until = checked_until(until, now=now)
     job = resumed_if_over(job, now=now)
     standing = job.standing
     if standing.scheduled is None and not standing.requests:

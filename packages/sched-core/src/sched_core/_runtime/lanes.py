@@ -16,15 +16,18 @@ class Lanes:
         queues: How many runs of each queue at a time; ``None`` for all queues without such numbers.
             ``"*"`` means all queues that are not named.
         accepts: Tells by a job's id whether this worker may take it; ``None`` for any job.
+        shut: The queues of which nothing may begin.
     """
 
     def __init__(
         self,
         queues: Mapping[str, int] | None,
         accepts: Callable[[], Callable[[str], bool] | None],
+        shut: Callable[[], frozenset[str]] = frozenset,
     ) -> None:
         self.queues = queues
         self._accepts = accepts
+        self._shut = shut
         self._busy = dict.fromkeys(queues or (), 0)
 
     def _lane(self, queue: str) -> str:
@@ -47,12 +50,19 @@ class Lanes:
 
     def room(self, limit: int) -> Room:
         """Return what to ask the backend for: the queues with room, and so many jobs at most."""
-        accepts = self._accepts()
+        accepts, shut = self._accepts(), self._shut()
         if self.queues is None:
-            return Room(limit, None, accepts)
+            queues = {**dict.fromkeys(shut, 0), REST: limit} if shut else None
+            return Room(limit, queues, accepts)
         # A full queue stays in it: without its name, its jobs would count under "*".
         left = {lane: max(most - self._busy[lane], 0) for lane, most in self.queues.items()}
+        if shut:
+            left.update(dict.fromkeys(shut if REST in left else shut & left.keys(), 0))
         return Room(min(limit, sum(left.values())), left, accepts)
+
+    def are_shut(self) -> bool:
+        """Whether nothing may begin of any queue that this worker serves."""
+        return self.queues is not None and self.queues.keys() <= self._shut()
 
     @staticmethod
     def has_full(room: Room) -> bool:

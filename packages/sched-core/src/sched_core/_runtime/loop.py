@@ -12,7 +12,7 @@ from anyio.lowlevel import checkpoint
 
 from sched_core._model.claim import Claim, Room
 from sched_core._model.execution import describe
-from sched_core._runtime.maintenance import MomentsCheck, Retention, UnreadableCheck
+from sched_core._runtime.maintenance import MomentsCheck, Retention, UnreadableCheck, wait
 from sched_core._runtime.observers import Observers
 from sched_core._runtime.reporting import Reporting
 from sched_core._runtime.shutdown import Shutdown, wind_down
@@ -43,6 +43,11 @@ AFTER_STEP = timedelta(seconds=10)
 Workers renew their claims first, or others would take over what is running. And if the clock is put
 right at once, a day's occurrences must not have been coalesced into one run.
 """
+HELD = timedelta(seconds=5)
+"""How long the loop sleeps at most while all that it serves is under maintenance."""
+PAUSE_OF_FULL = timedelta(seconds=1)
+"""How long the loop waits where more jobs of a group wait for the end of maintenance than it can
+remember."""
 IDLE_TURNS = 3
 """After so many turns of the event loop in which no handler was called, all of them wait."""
 
@@ -92,6 +97,7 @@ class Loop:
         self.running = False
         self.full_since: datetime | None = None
         self.looked_at: datetime | None = None
+        self._gave_back = False
 
     async def stop(self, grace: float) -> None:
         """Stop ``run_forever``; return once it has ended, or its deadline has passed.
@@ -202,6 +208,7 @@ class Loop:
 
     async def _run_until(self, moment: datetime) -> None:
         workers, shutdown = self._workers, self._shutdown
+        await shutdown.wait(workers.switches.look)
         moment, claims = await self._claim_first(moment)
         while claims:
             if shutdown.requested.is_set():
@@ -232,8 +239,10 @@ class Loop:
 
     async def _claim_some(self) -> Sequence[Claim]:
         claims: Sequence[Claim] = ()
-        slow = True
-        while slow and not claims and not self._shutdown.requested.is_set():
+        again = True
+        while again and not claims and not self._shutdown.requested.is_set():
+            if self._workers.is_held:
+                return ()
             changed, room = self._workers.in_flight.changed, self._workers.room()
             if room is None:  # a run that was alone has just ended, and others may not begin yet
                 await self._shutdown.wait(changed.wait)
@@ -241,7 +250,8 @@ class Loop:
             # A backend that had to wait long claims nothing, so that claims are renewed first.
             self.looked_at = self._clock.now()
             claims = await self._claim(room)
-            slow = self._clock.now() - self.looked_at > self._workers.in_flight.lease / 10
+            took = self._clock.now() - self.looked_at
+            again = self._gave_back or took > self._workers.in_flight.lease / 10
         return claims
 
     async def _claim(self, room: Room) -> Sequence[Claim]:
@@ -250,7 +260,27 @@ class Loop:
             return ()
         for execution in claimed.lapsed:
             self._observers.notify(execution)
-        return claimed.claims
+        return await self._without_held(claimed.claims)
+
+    async def _without_held(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        """Give back what is under maintenance: no handler is called for it, and nothing counted.
+
+        A backend cannot leave a group out, nor what was switched on while it claimed.
+        """
+        switches, self._gave_back = self._workers.switches, False
+        if not switches.on:
+            return claims
+        kept, held = list[Claim](), list[Claim]()
+        for claim in claims:
+            (held if switches.hold(claim.job.spec) else kept).append(claim)
+        for claim in held:
+            switches.pass_over(claim.job.spec)
+        await self._release(held)
+        # Where they cannot be remembered, they come back at once.
+        self._gave_back = bool(held) and not switches.is_full
+        if held and not kept and switches.is_full:
+            await self._shutdown.wait(wait, self._clock, PAUSE_OF_FULL)
+        return kept
 
     # -- until it is stopped
 
@@ -267,6 +297,7 @@ class Loop:
 
     async def _claim_and_run(self) -> None:
         workers, shutdown, failures = self._workers, self._shutdown, 0
+        has_looked = False
         while not shutdown.requested.is_set():
             self.looked_at = self._clock.now()
             try:
@@ -275,7 +306,14 @@ class Loop:
                     await shutdown.wait(self._handler_set.wait)
                     continue
                 self._observers.set_problem("handler", None)
+                if not has_looked:  # nothing may be claimed before it is known what has to wait
+                    await shutdown.wait(workers.switches.look)
+                    has_looked = True
                 changed = workers.in_flight.changed
+                if workers.is_held:
+                    self.full_since = None
+                    await shutdown.wait(first_of, changed.wait, partial(wait, self._clock, HELD))
+                    continue
                 room = workers.room()
                 if room is None:
                     self.full_since = self.full_since or self.looked_at
@@ -293,7 +331,7 @@ class Loop:
                 elif claims:
                     workers.accept(claims)
                     await self._let_workers_start()
-                elif workers.lanes.has_full(room):
+                elif workers.lanes.has_full(room) or workers.switches.on:
                     waits = partial(self._backend.wait_due, room), changed.wait
                     await shutdown.wait(first_of, *waits)
                 else:

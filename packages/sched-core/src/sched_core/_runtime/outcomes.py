@@ -21,7 +21,10 @@ CancelReason = Literal["stop", "timeout", "overlap", "cancel", "lost"]
 
 @frozen
 class Unknown:
-    """The outcome of a run whose handler has no function for the job: the claim is given back."""
+    """The outcome of a run that is not for this worker now: the claim is given back.
+
+    Its handler has no function for the job, or was not called because of maintenance.
+    """
 
 
 @frozen

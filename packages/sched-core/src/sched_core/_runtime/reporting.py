@@ -20,7 +20,10 @@ from sched_core.ports import Backend
 logger = Logger("sched_core")
 
 LOOKS = timedelta(seconds=2.5)
-"""How often the worker looks whether others have taken the jobs that it passes over."""
+"""How often the worker looks what is under maintenance, and whether others have taken the jobs that
+it passes over. ``start_maintenance`` promises it to users."""
+SHORTEST = timedelta(milliseconds=50)
+"""The shortest wait between two looks."""
 REPORTS = timedelta(seconds=10)
 """How often the worker tells that it is alive."""
 COUNTS = timedelta(minutes=1)
@@ -74,9 +77,11 @@ class Reporting:
                 failed = True
                 logger.warning("this worker could not report: %s", describe(error))
                 self._observers.set_problem("reporting", describe(error))
-            await wait(self._clock, LOOKS)
+            left = self._workers.switches.left()
+            await wait(self._clock, LOOKS if left is None else max(min(LOOKS, left), SHORTEST))
 
     async def _look(self) -> None:
+        await self._workers.switches.look()
         await self._judge_unrouted()
         now = elapsed(self._clock)
         if now - self._reported >= REPORTS.total_seconds():
@@ -109,7 +114,8 @@ class Reporting:
             found: list[tuple[str, Job | None]] = []
             for job_id in suspects:
                 stored = await self._backend.get(job_id)
-                found.append((job_id, stored if isinstance(stored, Job) else None))
+                waits = isinstance(stored, Job) and not self._workers.switches.hold(stored.spec)
+                found.append((job_id, stored if isinstance(stored, Job) and waits else None))
             unrouted.judge(found)
 
     async def _count(self) -> None:

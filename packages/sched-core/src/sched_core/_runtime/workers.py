@@ -42,6 +42,7 @@ from sched_core._runtime.pool import TaskPool
 from sched_core._runtime.quarantine import Quarantine
 from sched_core._runtime.runs import Run, WorkerTask
 from sched_core._runtime.supervision import asyncio_task, keep_up, uncancel
+from sched_core._runtime.switches import Switches
 from sched_core._runtime.transactions import HandlerTransactions
 from sched_core._runtime.unrouted import Unrouted
 from sched_core._support.logger import Logger, from_user_code
@@ -95,8 +96,9 @@ class Workers:
         self.clock = clock
         self.max_concurrency = max_concurrency
         self.unrouted = Unrouted(clock, set_problem)
-        self.lanes = Lanes(queues, self.unrouted.predicate)
         self.in_flight = InFlight(backend, clock, set_problem, set_notice)
+        self.switches = Switches(backend, clock, set_notice, self.in_flight.signal)
+        self.lanes = Lanes(queues, self._predicate, lambda: self.switches.queues)
         self.leases = Leases(self.in_flight)
         self.caller = Caller(slots=max_concurrency)
         self.active = 0
@@ -176,10 +178,24 @@ class Workers:
         self.unrouted.set_dispatcher(self.caller.knows)
 
     def room(self) -> Room | None:
-        """Return what to claim; ``None`` where there is no room."""
+        """Return what to claim; ``None`` where there is no room, or all is under maintenance."""
+        if self.switches.hold_store:
+            return None
         limit = self._free()
         room = self.lanes.room(limit) if limit > 0 else None
         return room if room is not None and room.limit > 0 else None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing may begin of all that this worker serves: it is under maintenance."""
+        return self.switches.hold_store or self.lanes.are_shut()
+
+    def _predicate(self) -> Callable[[str], bool] | None:
+        """Return the test that backends ask; ``None`` where this worker takes any job."""
+        return self._accepts if self.switches.pass_some else self.unrouted.predicate()
+
+    def _accepts(self, job_id: str) -> bool:
+        return self.switches.accepts(job_id) and self.unrouted.accepts(job_id)
 
     def _free(self) -> int:
         """Return how many further claims to ask for.
@@ -246,6 +262,9 @@ class Workers:
             return
         job = claim.job
         spec = job.spec
+        if self.switches.hold(spec):
+            self._give_back(run)
+            return
         now = self.clock.now()
         if claim.expires_at - now < self._third_of_lease:
             # Something blocked the loop, or the clock was set: is the claim still ours?
@@ -352,6 +371,15 @@ class Workers:
             outcome = run.with_notes(outcome)
         run.finish(outcome, None if run.cancellation.requested else error, now)
         self.completed += 1
+        self._completer.finish(run, run.claim.job, now)
+
+    def _give_back(self, run: Run) -> None:
+        """Let a claim go whose handler must not be called now: nothing has begun."""
+        spec, now = run.claim.job.spec, self.clock.now()
+        self.switches.pass_over(spec)
+        self.active -= 1
+        self.lanes.end(spec.queue)
+        run.finish(Unknown(), None, now)
         self._completer.finish(run, run.claim.job, now)
 
     def _forget(self, run: Run) -> None:

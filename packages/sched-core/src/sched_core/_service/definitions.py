@@ -161,10 +161,24 @@ class Definitions:
         cancel: bool = False,
         reason: str | None = None,
         actor: str | None = None,
-    ) -> None:
-        """Remove a job, and write the executions of occurrences that were due or had begun."""
+        only: Callable[[Job], bool] | None = None,
+    ) -> bool:
+        """Remove a job, and write the executions of occurrences that were due or had begun.
+
+        Args:
+            job_id: The job's id.
+            cancel: Whether a run in flight is cancelled.
+            reason: Why.
+            actor: Who removes it.
+            only: Tells by what is stored whether to remove it; ``None`` for in any case.
+
+        Returns:
+            Whether it was removed.
+        """
         while True:
             job = await self._arrived(job_id)
+            if only is not None and not only(job):
+                return False
             executions = define.final_executions(
                 job, now=self._clock.now(), actor=actor, cancel=cancel, reason=reason
             )
@@ -173,7 +187,7 @@ class Definitions:
             except RevisionConflict:
                 continue
             await self._edited(job_id, executions)
-            return
+            return True
 
     async def get(self, job_id: str) -> Job:
         """Return a job as stored."""

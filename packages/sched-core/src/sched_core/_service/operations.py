@@ -56,14 +56,15 @@ class Operations:
     async def resume(self, job_id: str, *, actor: str | None) -> Job:
         """End a pause, and correct wrong moments, since the scheduler's check skips paused jobs."""
         by = checked_actor(actor)
-
-        def resume(job: Job, now: datetime) -> Job:
-            resumed = operate.resume(job, at=now)
-            return moments.corrected(resumed, now=now) or resumed
-
-        job = await self._definitions.operate(job_id, resume)
+        job = await self._definitions.operate(job_id, self.resumed)
         _tell("resumed", job_id, by)
         return job
+
+    @staticmethod
+    def resumed(job: Job, now: datetime) -> Job:
+        """Return a job with its pause ended, and its moments correct."""
+        resumed = operate.resume(job, at=now)
+        return moments.corrected(resumed, now=now) or resumed
 
     async def reanchor(self, job_id: str, *, actor: str | None) -> Job:
         """Move a job to its schedule's next moment if a wrong clock has put it far after that."""

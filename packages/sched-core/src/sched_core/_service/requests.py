@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from attrs import evolve, frozen
 
@@ -16,6 +16,7 @@ from sched_core._rules import request
 from sched_core._rules.grid import rest_of_backfill
 from sched_core._rules.repeat import Selection, moments_of
 from sched_core._service.definitions import Definitions
+from sched_core._service.maintenance import MaintenanceRecord, refuse_covered
 from sched_core._service.names import PAGE, checked_actor, job_of, occurrence_of
 from sched_core.clock import Clock
 from sched_core.errors import ExecutionNotFound, InvalidDefinition, JobNotFound, shown
@@ -48,6 +49,18 @@ class Request:
     last: datetime
 
 
+class Asked(NamedTuple):
+    """An occurrence that was asked for.
+
+    Attributes:
+        key: Its idempotency key.
+        is_new: Whether no earlier request is the same.
+    """
+
+    key: str
+    is_new: bool
+
+
 class Requests:
     """Asks for further runs of the jobs of a store.
 
@@ -55,10 +68,18 @@ class Requests:
         definitions: Reads and writes the jobs.
         backend: The store.
         clock: The clock that decides.
+        maintenance: What is under maintenance is asked for nothing.
     """
 
-    def __init__(self, definitions: Definitions, backend: Backend, clock: Clock) -> None:
+    def __init__(
+        self,
+        definitions: Definitions,
+        backend: Backend,
+        clock: Clock,
+        maintenance: MaintenanceRecord,
+    ) -> None:
         self._definitions = definitions
+        self._maintenance = maintenance
         self._backend = backend
         self._clock = clock
 
@@ -71,14 +92,31 @@ class Requests:
         actor: str | None,
     ) -> str:
         """Run a job once now, in addition to its schedule; return the occurrence's key."""
+        asked = await self.ask_to_run(job_id, args=args, request_key=request_key, actor=actor)
+        return asked.key
+
+    async def ask_to_run(
+        self,
+        job_id: str,
+        *,
+        args: Mapping[str, str] | None,
+        request_key: str | None,
+        actor: str | None,
+    ) -> Asked:
+        """Run a job once now, in addition to its schedule; return what was asked for."""
         by, given = checked_actor(actor), texts_of("args", args) or None
         if request_key is not None:
             check_text("request_key", request_key)
-        job, one = await self._ask(
-            job_id,
-            lambda job, now: request.trigger(job, now=now, args=given, key=request_key, actor=by),
-        )
-        return occurrence_key(job.uid, one.number)
+        is_new = False
+
+        def ask(job: Job, now: datetime) -> Requested:
+            nonlocal is_new
+            asked = request.trigger(job, now=now, args=given, key=request_key, actor=by)
+            is_new = asked.job != job
+            return asked
+
+        job, one = await self._ask(job_id, ask)
+        return Asked(occurrence_key(job.uid, one.number), is_new)
 
     async def rerun(self, execution_id: str, *, actor: str | None) -> str:
         """Run once more what an execution tells of; return the new occurrence's key."""
@@ -260,10 +298,15 @@ class Requests:
     async def _ask(
         self, job_id: str, ask: Callable[[Job, datetime], Requested]
     ) -> tuple[Job, Pending]:
-        """Write a request; return the job, and the request's occurrence as it is pending."""
-        asked = list[Requested]()
+        """Write a request; return the job, and the request's occurrence as it is pending.
+
+        Raises:
+            UnderMaintenance: The job is under maintenance.
+        """
+        asked, maintenance = list[Requested](), await self._maintenance.read()
 
         def edit(job: Job, now: datetime) -> Job:
+            refuse_covered(job.spec, maintenance)
             asked[:] = [ask(job, now)]
             return asked[0].job
 
