@@ -7,12 +7,16 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from sched_core.contrib.notify import Notice, NoticeKind
+from tests.core.running import running, until
+
+from sched_core import Interval, JobEvent, JobRouter, Policy
+from sched_core.contrib.notify import Notice, NoticeKind, Notifier
 
 RECEIVER = Path(__file__).with_name("receiver.py")
 
@@ -84,6 +88,41 @@ class Receiver:
 
     def notices(self) -> list[dict[str, Any]]:
         return [json.loads(one["body"]) for one in self.received()]
+
+
+async def told_of_all(backend: Callable[[], Any]) -> None:
+    """Have real jobs on a store fail, recover, be paused, and not begin; check what is told."""
+    told, fails = Told(), {"flaps", "paused"}
+    router = JobRouter()
+    Notifier("ops", told, every=timedelta(milliseconds=200)).declare(router)
+
+    async def work(event: JobEvent) -> None:
+        if event.id in fails:
+            raise ValueError(event.id)
+
+    router.job("flaps", Interval(milliseconds=300))(work)
+    router.job("paused", Interval(milliseconds=300), policy=Policy(pause_after=2))(work)
+    async with running(backend(), router) as scheduler:
+        overdue = Policy(overdue=timedelta(seconds=1))
+        await scheduler.ensure_job("elsewhere", Interval(milliseconds=300), policy=overdue)
+        await until(lambda: ("failed", "flaps") in told.said, within=30)
+        fails.discard("flaps")
+        wanted = [("recovered", "flaps"), ("paused", "paused"), ("overdue", "elsewhere")]
+        await until(lambda: all(one in told.said for one in wanted), within=30)
+        paused = (await scheduler.get_job("paused")).standing.pause
+        assert paused is not None
+        count = len(told.notices)
+    ids = [one.id for one in told.notices]
+    assert len(set(ids)) == len(ids)
+    assert told.said.index(("failed", "flaps")) < told.said.index(("recovered", "flaps"))
+    assert [one.reason for one in told.notices if one.kind == "paused"] == [paused.reason]
+
+    # Another process goes on where the first one was.
+    fails.add("flaps")
+    async with running(backend(), router):
+        await until(lambda: ("failed", "flaps") in told.said[count:], within=30)
+    ids = [one.id for one in told.notices]
+    assert len(set(ids)) == len(ids)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 from attrs import evolve
-from tests.core.notified import Told
+from tests.core.notified import Told, told_of_all
 from tests.core.running import Make, run, running, until
 from tests.wrappers import HandsOn
 
@@ -565,3 +565,7 @@ def test_what_makes_no_sense_is_refused_by_name(options: dict[str, Any], field: 
     given = {"name": "ops", "sink": print, **options}
     with pytest.raises(InvalidDefinition, match=f"^{field}"):
         Notifier(given.pop("name"), given.pop("sink"), **given)
+
+
+def test_people_are_told_in_real_time(make: Make, loop: str) -> None:
+    run(loop, lambda: told_of_all(make))
