@@ -161,7 +161,7 @@ def summary(
     Args:
         kind: What it is about.
         count: How many occurrences.
-        first_id: The id of the first notice that it stands for.
+        first_id: The id of the first notice that it replaces.
         since: When the first of them happened.
         until: When the last of them happened.
         notifier: The notifier's name.

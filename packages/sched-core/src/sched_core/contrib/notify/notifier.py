@@ -74,9 +74,9 @@ class Notifier(Dispatcher):
             all. Notifiers never tell of each other.
         interrupted_after: How many interruptions and lost claims of one occurrence are not told.
         most: How many notices of a kind a run delivers one by one; ``None`` for all.
-        give_up: For how long a receiver may refuse what it gets before notices are left out, with
-            an ERROR in the log and a line in the run's execution.
-        queue: Which workers may run it.
+        give_up: The time for which a receiver may refuse what it gets before notices are left out,
+            with an ERROR in the log and a line in the run's execution.
+        queue: The queue of its job: a worker that serves it runs the notifier.
 
     Raises:
         InvalidDefinition: An argument is out of bounds.
@@ -161,7 +161,7 @@ class Notifier(Dispatcher):
 
     @property
     def give_up(self) -> timedelta:
-        """For how long the receiver may refuse notices."""
+        """The time for which the receiver may refuse notices."""
         return self._give_up
 
     @property

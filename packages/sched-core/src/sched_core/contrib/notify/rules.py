@@ -132,7 +132,7 @@ class _Telling:
         return notice_of(kind, one, self._wanted.notifier, reason=one.reason)
 
     def add(self, notice: Notice) -> bool:
-        """Note what is to be told; return whether it is told by itself, and at once."""
+        """Note what is to be told; return whether it is a notice of its own."""
         if notice.kind not in self._wanted.kinds:
             return False
         told, most = self._told.get(notice.kind, 0), self._wanted.most
