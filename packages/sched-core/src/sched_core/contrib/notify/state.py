@@ -70,7 +70,7 @@ class State:
 
 
 def digest(text: str) -> str:
-    """Return 11 characters in the place of a text; of 1,000 texts, hardly ever two have the same."""
+    """Return 11 characters in the place of a text: two of 1,000 texts hardly ever have the same."""
     return urlsafe_b64encode(blake2b(text.encode(), digest_size=8).digest())[:11].decode()
 
 
