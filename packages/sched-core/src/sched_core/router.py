@@ -12,7 +12,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from sched_core._model.event import JobEvent
 from sched_core._model.execution import DEFAULT_QUEUE
@@ -266,9 +266,7 @@ class JobRouter(Dispatcher):
             handler = other._wrapped(route.handler)
             self._routes.append(_Route(handler, route.matches, route.metadata, route.text))
         for spec in other._specs.values():
-            self._specs[spec.id] = JobSpec(
-                spec.id, spec.schedule, spec.name, spec.metadata, spec.policy, self.group
-            )
+            self._specs[spec.id] = evolve(spec, group=self.group)
         if self.group is not None:
             self._renamed_from.update(other._renamed_from)
 

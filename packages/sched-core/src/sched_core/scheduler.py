@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -64,6 +65,23 @@ logger = Logger("sched_core")
 def random_id() -> str:
     """Return 128 random bits in hexadecimal."""
     return secrets.token_hex(16)
+
+
+_running: ContextVar[Scheduler] = ContextVar("sched_core.running")
+
+
+def running_scheduler() -> Scheduler:
+    """Return the scheduler that has called the handler from which this is called.
+
+    Raises:
+        SchedulerNotStarted: No scheduler has called it.
+    """
+    try:
+        return _running.get()
+    except LookupError:
+        raise SchedulerNotStarted(
+            "no scheduler has called this: it works in handlers of a running scheduler"
+        ) from None
 
 
 class Scheduler(Survey, Bulk, MaintenanceSwitch):
@@ -883,10 +901,12 @@ class Scheduler(Survey, Bulk, MaintenanceSwitch):
             raise SchedulerRunning("run_due cannot run while run_forever or another run_due does")
         self._busy = True
         before = opened.workers.completed
+        token = _running.set(self)
         try:
             await self._declare()
             await opened.loop.run_due(opened.clock.now())
         finally:
+            _running.reset(token)
             self._busy = False
         return opened.workers.completed - before
 
@@ -907,10 +927,12 @@ class Scheduler(Survey, Bulk, MaintenanceSwitch):
         if self._busy:
             raise SchedulerRunning("run_forever is running already, or run_due is")
         self._busy = True
+        token = _running.set(self)
         try:
             await self._declare()
             await loop.run_forever(signals=bool(signals), running=self._running_event.set)
         finally:
+            _running.reset(token)
             self._busy = False
             self._running_event = anyio.Event()
 

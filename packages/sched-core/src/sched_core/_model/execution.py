@@ -14,6 +14,8 @@ from sched_core._support.values import quick
 
 DEFAULT_QUEUE = "default"
 """The queue of every job that names none."""
+OVERLAPPED = "the next occurrence's moment has come"
+"""The reason of a run that its policy for overlaps has cancelled."""
 LONGEST_REASON = 2048
 """Bytes of UTF-8 in the reason of an execution."""
 

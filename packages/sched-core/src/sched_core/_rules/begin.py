@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from sched_core._model.claim import Claim, Decision, Start
-from sched_core._model.execution import Status
+from sched_core._model.execution import OVERLAPPED, Status
 from sched_core._model.job import Job
 from sched_core._model.occurrence import CancelMark, Pending
 from sched_core._model.policy import CatchUp, Coalesce, Drop
@@ -80,9 +80,7 @@ def begin(claim: Claim, *, now: datetime) -> Start | Decision:
     if policy.overlap == "cancel" and not from_end:
         deadline = next_one if next_one is None or next_one > at else following(job, at)
     if deadline is not None and one.began_at is not None and deadline <= claim.claimed_at:
-        return _without_attempt(
-            claim, one, Status.CANCELLED, now, "the next occurrence's moment has come"
-        )
+        return _without_attempt(claim, one, Status.CANCELLED, now, OVERLAPPED)
     if one.retry_at is not None and one.retry_at > max(claim.claimed_at, now):
         # It was due for its deadline, which does not hold any more.
         waits = replaced(standing, one, waiting(one, one.retry_at, deadline))

@@ -8,7 +8,7 @@ from typing import Literal
 from attrs import evolve, frozen
 
 from sched_core._model.claim import Ended
-from sched_core._model.execution import Status, bounded, describe
+from sched_core._model.execution import OVERLAPPED, Status, bounded, describe
 from sched_core._support.error_types import names_of
 from sched_core._support.logger import attribute
 from sched_core._support.tracebacks import traceback_of
@@ -163,7 +163,7 @@ def cancelled_outcome(
         text = f"timeout: cancelled after {timeout}"
         return Ended(Status.FAILED, text, error_types=_TIMED_OUT, traceback=outcome.traceback)
     if reason == "overlap":
-        return Ended(Status.CANCELLED, "the next occurrence's moment has come")
+        return Ended(Status.CANCELLED, OVERLAPPED)
     if reason == "cancel":
         return Ended(Status.CANCELLED)  # the mark that is stored says why
     return Ended(Status.INTERRUPTED, "the worker stopped before the handler had ended")

@@ -29,7 +29,7 @@ SHOWN = 100
 class _Refused:
     since: datetime
     until: datetime | None = None
-    """The moment to ask the handler again; ``None`` where the id alone says that there is no function."""
+    """The moment to ask the handler again; ``None`` where the id alone tells."""
     pause: timedelta = timedelta(0)
     is_told: bool = False
 

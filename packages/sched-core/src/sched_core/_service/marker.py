@@ -7,22 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
-from hashlib import blake2b
 
-from attrs import evolve, frozen
+from attrs import frozen
 
-from sched_core._model.job import RESERVED, Job, JobSpec
-from sched_core._model.occurrence import Standing
+from sched_core._model.job import Job
+from sched_core._service.reserved import Reserved, reserved_id
 from sched_core.clock import Clock
-from sched_core.errors import InvalidDefinition, JobAlreadyExists, JobNotFound, RevisionConflict
+from sched_core.errors import InvalidDefinition
 from sched_core.ports import Backend, Undecodable
-from sched_core.schedule import Once
 
 Version = tuple[int, ...]
 
 _DOTTED = re.compile(r"\d+(\.\d+)*", re.ASCII)
-_NEVER = Once(datetime(1970, 1, 1, tzinfo=UTC))
 _UNREADABLE: Version = (2**63,)
 
 
@@ -59,9 +55,8 @@ class GroupMarker:
         group: str,
         version: Version,
     ) -> None:
-        self._backend = backend
+        self._record = Reserved(backend, marker_id(group), name="marker", new_id=new_id)
         self._clock = clock
-        self._new_id = new_id
         self._group = group
         self._version = version
 
@@ -105,7 +100,7 @@ class GroupMarker:
         return marker
 
     async def _read(self) -> _Marker:
-        stored = await self._backend.get(marker_id(self._group))
+        stored = await self._record.read()
         if stored is None:
             return _Marker()
         if isinstance(stored, Undecodable):
@@ -119,21 +114,13 @@ class GroupMarker:
         metadata = {"group": self._group, "version": version_text(self._version)}
         if complete:
             metadata["complete"] = "yes"
-        spec = JobSpec(marker_id(self._group), _NEVER, name="marker", metadata=metadata)
-        try:
-            if marker.job is None:
-                now, standing = self._clock.now(), Standing(1, None, None)
-                await self._backend.add([Job(spec, self._new_id(), True, now, standing)])
-            else:
-                await self._backend.replace(evolve(marker.job, spec=spec))
-        except (JobAlreadyExists, JobNotFound, RevisionConflict):
-            return False
-        return True
+        now = self._clock.now()
+        return await self._record.write(marker.job, metadata, now=now) is not None
 
 
 def marker_id(group: str) -> str:
     """Return the id of a group's marker: reserved, and of the same length for any group."""
-    return f"{RESERVED}group:{blake2b(group.encode(), digest_size=16).hexdigest()}"
+    return reserved_id("group", group)
 
 
 def version_text(version: Version) -> str:

@@ -1,0 +1,1 @@
+"""What users may add to a scheduler. The rest of the package imports nothing of it."""
