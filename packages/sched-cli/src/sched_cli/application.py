@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import getpass
 import os
+import platform
 import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -124,6 +126,20 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmat
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id.", show_default=False)]
 
 
+Actor = Annotated[
+    str | None,
+    typer.Option(
+        envvar="SCHED_ACTOR",
+        help="Who does this, for people; your login and host unless given.",
+        show_default=False,
+    ),
+]
+Reason = Annotated[str | None, typer.Option(help="Why, for people.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only say what would be asked for; write nothing.")
+]
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"sched {version('sched-cli')}")
@@ -193,6 +209,25 @@ def fail(text: str, *, code: int) -> NoReturn:
     """Print what is wrong, and end the command."""
     complain(text)
     raise typer.Exit(code)
+
+
+def entry_of(text: str, option: str) -> tuple[str, str]:
+    """Return the parts of ``KEY=VALUE``, or end the command."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        fail(f"{option}: must be like KEY=VALUE, not {text!r}", code=WRONG)
+    return key, value
+
+
+def actor_of(given: str | None) -> str:
+    """Return who does something: as given, or else the login and the host."""
+    if given is not None:
+        return given
+    try:
+        login = getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a number that has no name
+        login = str(os.getuid())
+    return f"{login}@{platform.node()}"
 
 
 def settings_of(context: typer.Context) -> Settings:

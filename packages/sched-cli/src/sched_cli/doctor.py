@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from attrs import field, frozen
 
-from sched_cli.health import OVERDUE, due_since
-from sched_core import ExecutionQuery, Job, Scheduler, Status, UndecodableExecution
+from sched_cli.fleet import no_route_since
+from sched_cli.health import OVERDUE, no_route, shown, unserved, waits_since
+from sched_core import (
+    ExecutionQuery,
+    Job,
+    Running,
+    Scheduler,
+    Status,
+    UndecodableExecution,
+    WorkerState,
+)
 from sched_core.advice import advise, far_ahead
 
 RECENT = timedelta(days=1)
@@ -41,24 +51,19 @@ async def examine(scheduler: Scheduler) -> Findings:
     )
     now = health.at
     states: Counter[str] = Counter()
-    since = await due_since(scheduler, scheduler.backend)
-    no_worker = since is not None and now - since > OVERDUE
+    workers = await scheduler.list_workers()
+    runs = {run.job_id: run async for run in scheduler.list_running()}
     async for job in scheduler.list_jobs():
         if not isinstance(job, Job):
             states["unreadable"] += 1
             found.problems.append(f"job {job.id!r} cannot be read here: {job.reason}")
             continue
         states[job.state.value] += 1
-        due_at = job.standing.due_at
-        if due_at is not None and now - due_at > OVERDUE:
-            said = f"job {job.id!r} has been due since {due_at:%Y-%m-%d %H:%M:%S}Z"
-            if no_worker:
-                found.problems.append(f"{said}: no worker runs it, or its run takes long")
-            else:
-                found.notices.append(f"{said}: its run takes long")
+        _judge_wait(found, job, runs.get(job.id), workers, now)
         if (problem := far_ahead(job, now=now)) is not None:
             found.problems.append(f"job {job.id!r}: {problem}")
         found.advice.extend(f"job {job.id!r}: {each}" for each in advise(job.spec, now=now))
+    found.problems.extend(await unserved(scheduler, now))
     statuses: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     newest: UndecodableExecution | None = None
@@ -87,6 +92,30 @@ async def examine(scheduler: Scheduler) -> Findings:
         )
     found.facts.update(jobs=dict(states), executions=dict(statuses))
     return found
+
+
+def _judge_wait(
+    found: Findings,
+    job: Job,
+    run: Running | None,
+    workers: Sequence[WorkerState],
+    now: datetime,
+) -> None:
+    """Report a job that should have run a while ago."""
+    since = waits_since(job)
+    if since is None or now - since <= OVERDUE:
+        return
+    said = f"job {job.id!r} has been due since {shown(since)}"
+    if job.held is not None and (run is None or run.lease_left > -OVERDUE):
+        found.notices.append(f"{said}: its run takes long")
+    elif job.held is not None:
+        found.problems.append(f"{said}: its worker has died, and no other has taken note")
+    elif (at := no_route_since(job, workers, now)) is not None:
+        found.problems.append(no_route(job.id, at))
+    elif since != job.standing.due_at:
+        found.problems.append(f"{said}: its claims are lost, again and again: its workers die")
+    else:
+        found.problems.append(f"{said}: no worker runs it")
 
 
 def _records(number: int) -> str:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from sched_cli import inspection, operations, service
+from sched_cli import activity, checks, inspection, operations, records, runs, service
 from sched_cli.application import app
 
-__all__ = ["inspection", "main", "operations", "service"]
+__all__ = [
+    "activity",
+    "checks",
+    "inspection",
+    "main",
+    "operations",
+    "records",
+    "runs",
+    "service",
+]
 
 
 def main() -> None:

@@ -33,18 +33,29 @@ def printable(text: str) -> str:
     )
 
 
-def json_text(value: Any, *, plain: bool = False) -> str:
-    """Return JSON whose characters can all be printed; ``plain``: on an output without umlauts."""
-    text = json.dumps(value, ensure_ascii=plain, indent=2)
+def json_text(value: Any, *, plain: bool = False, lines: bool = True) -> str:
+    """Return JSON whose characters can all be printed.
+
+    Args:
+        value: What to write.
+        plain: Whether the output has no umlauts.
+        lines: Whether in lines, for people who look; else it is one line.
+    """
+    text = json.dumps(value, ensure_ascii=plain, indent=2 if lines else None)
     return "".join(
         sign if sign.isprintable() or sign == "\n" else json.dumps(sign)[1:-1] for sign in text
     )
 
 
-def print_json(value: Any) -> None:
-    """Print a value for programs."""
+def print_json(value: Any, *, lines: bool = True) -> None:
+    """Print a value for programs; with ``lines=False`` in one line."""
     plain = not (sys.stdout.encoding or "").lower().startswith("utf")
-    _write(sys.stdout, json_text(value, plain=plain))
+    _write(sys.stdout, json_text(value, plain=plain, lines=lines))
+
+
+def print_now() -> None:
+    """Hand on what was printed: a pipe would keep it until it is full."""
+    sys.stdout.flush()
 
 
 @frozen
@@ -71,6 +82,19 @@ def say(*cells: str | Cell) -> None:
     """Print a line, with colours on a terminal only."""
     coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     _write(sys.stdout, "".join(_cell(cell).shown(coloured=coloured) for cell in cells))
+
+
+def say_row(*cells: str | Cell) -> None:
+    """Print the cells of a row with gaps between them; on a terminal the end is cut at its edge."""
+    line, room = list[Cell](), edge()
+    for number, cell in enumerate(map(_cell, cells)):
+        text = (GAP if number else "") + cell.text
+        if room is not None:
+            if cell_len(text) > room:
+                text = set_cell_size(text, room - 1) + CUT if room else ""
+            room -= cell_len(text)
+        line.append(Cell(text, cell.colour, cell.bold))
+    say(*line)
 
 
 def complain(text: str) -> None:

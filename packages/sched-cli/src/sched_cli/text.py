@@ -1,8 +1,8 @@
-"""Values as text for people, and as fields of JSON for programs."""
+"""Values as text for people."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -14,17 +14,14 @@ from sched_core import (
     Between,
     Cron,
     Excluding,
-    Execution,
     FixedDelay,
     Interval,
     InvalidDefinition,
     Job,
     Once,
     Policy,
+    Progress,
     Schedule,
-    Undecodable,
-    UndecodableExecution,
-    codec,
 )
 from sched_core.settings import duration
 
@@ -173,81 +170,23 @@ def next_of(job: Job) -> datetime | None:
     return min((asked.due_at for asked in job.standing.requests), default=job.next_run)
 
 
-def job_fields(job: Job | Undecodable) -> dict[str, Any]:
-    """Return a job for programs."""
-    if isinstance(job, Undecodable):
-        return {"id": job.id, "readable": False, "reason": job.reason, "format": job.format}
-    spec, standing, one, pause = job.spec, job.standing, job.standing.scheduled, job.standing.pause
-    moments = {
-        "next_run": job.next_run,
-        "due_at": standing.due_at,
-        "running_since": job.held_at,
-        "skips": standing.skip,
-        "paused_since": None if pause is None else pause.since,
-        "paused_until": None if pause is None else pause.until,
-        "last_scheduled_at": standing.last_scheduled_at,
-        "last_finished_at": standing.last_finished_at,
-        "expires_at": standing.expires_at,
-    }
-    tag = codec.tag_of(spec.schedule)
-    return {
-        "id": spec.id,
-        "readable": True,
-        "name": spec.name,
-        "group": spec.group,
-        "metadata": dict(spec.metadata),
-        "schedule": {"kind": tag, "text": schedule_text(spec.schedule)},
-        "declared": job.declared,
-        "state": job.state.value,
-        "uid": job.uid,
-        "running": None if job.held is None else f"{job.uid}:{job.held}",
-        "next_key": None if one is None else f"{job.uid}:{one.number}",
-        "anchor": iso(job.anchor),
-        "attempts": 0 if one is None else one.attempts,
-        "failures": 0 if one is None else one.failures,
-        "requests": [
-            {
-                "key": f"{job.uid}:{asked.number}",
-                "kind": asked.kind.value,
-                "scheduled_at": iso(asked.scheduled_at),
-                "due_at": iso(asked.due_at),
-                "attempts": asked.attempts,
-                "failures": asked.failures,
-            }
-            for asked in standing.requests
-        ],
-        "pause_reason": None if pause is None else pause.reason,
-        "last_status": None if standing.last_status is None else standing.last_status.value,
-        **{name: None if moment is None else iso(moment) for name, moment in moments.items()},
-    }
+def progress_text(progress: Progress | None) -> str:
+    """Return how far a handler has come: ``30/100 (30%) reading``; empty where it told nothing."""
+    if progress is None:
+        return ""
+    shown = f"{progress.done:g}"
+    if progress.of is not None:
+        shown += f"/{progress.of:g}"
+        if progress.of > 0:
+            shown += f" ({progress.done / progress.of:.0%})"
+    return f"{shown} {progress.text}" if progress.text else shown
 
 
-def execution_fields(one: Execution | UndecodableExecution) -> dict[str, Any]:
-    """Return a record of the history for programs."""
-    if isinstance(one, UndecodableExecution):
-        return {
-            "id": one.id,
-            "job_id": one.job_id,
-            "readable": False,
-            "reason": one.reason,
-            "finished_at": None if one.finished_at is None else iso(one.finished_at),
-            "record": one.record.decode(errors="backslashreplace"),
-        }
-    return {
-        "id": one.id,
-        "job_id": one.job_id,
-        "readable": True,
-        "key": f"{one.uid}:{one.number}",
-        "scheduled_at": iso(one.scheduled_at),
-        "started_at": None if one.started_at is None else iso(one.started_at),
-        "finished_at": iso(one.finished_at),
-        "status": one.status.value,
-        "final": one.final,
-        "kind": one.kind.value,
-        "manual": one.manual,
-        "attempt": one.attempt,
-        "coalesced": one.coalesced,
-        "reason": one.reason,
-        "worker": one.worker,
-        "token": one.token,
-    }
+def entries_text(entries: Mapping[str, str] | None) -> str:
+    """Return texts by name in a line: ``kind=beat size=3``."""
+    return " ".join(f"{name}={value}" for name, value in (entries or {}).items())
+
+
+def counted(number: int, word: str) -> str:
+    """Return a number of things: ``1 job``, ``3 jobs``."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
