@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import anyio
@@ -95,7 +96,7 @@ def test_two_workers_begin_nothing_and_go_on_when_it_is_over(
             begun = await mine.start_maintenance(reason="moving disks", actor="ann")
             assert (begun.of_store, begun.reason, begun.actor) == (True, "moving disks", "ann")
             for scheduler in (mine, yours):
-                await until(lambda scheduler=scheduler: notices(scheduler))
+                await until(partial(notices, scheduler))
                 (notice,) = notices(scheduler)
                 assert notice.startswith("maintenance: the whole store since 20")
                 assert notice.endswith("by ann: moving disks")
@@ -129,7 +130,7 @@ def notices(scheduler: Scheduler) -> list[str]:
 @pytest.mark.parametrize("scope", [{}, {"queue": "bulk"}, {"group": "mail"}])
 @pytest.mark.parametrize("queues", [None, {"bulk": 5}, {"bulk": 5, "*": 5}])
 def test_what_this_process_ends_runs_at_once(
-    loop: str, make: Make, scope: dict[str, str], queues: dict[str, int] | None
+    loop: str, make: Make, scope: dict[str, Any], queues: dict[str, int] | None
 ) -> None:
     """It waits for no poll of the store and for no look."""
 
@@ -266,7 +267,7 @@ def test_a_group_of_many_jobs_does_not_spin(loop: str, make: Make) -> None:
             assert backend.asked <= asked + 2
             after = await scheduler.get_job("mail-0")
             assert after.standing == before.standing
-            assert [problem for problem in snapshot(scheduler).problems] == []
+            assert list(snapshot(scheduler).problems) == []
             await scheduler.end_maintenance(group="mail")
             await until(lambda: len(ran.ids) == 501)
             found = await history(scheduler, ExecutionQuery())
@@ -345,9 +346,10 @@ def test_further_runs_are_refused_by_name(loop: str, make: Make) -> None:
             clock.advance(hours=1)
             await scheduler.run_due()
             (one,) = await history(scheduler, "a")
-            for scope in ({}, {"queue": "bulk"}, {"group": "mail"}):
+            scopes: list[dict[str, Any]] = [{}, {"queue": "bulk"}, {"group": "mail"}]
+            for scope in scopes:
                 await scheduler.start_maintenance(**scope, reason="new disk", actor="ann")
-                with pytest.raises(UnderMaintenance, match="job 'a' is under.*ann: new disk") as e:
+                with pytest.raises(UnderMaintenance, match=r"job 'a' is under.*ann: new disk") as e:
                     await scheduler.trigger_job("a", actor="bob")
                 again = pickle.loads(pickle.dumps(e.value))
                 assert (again.job_id, again.reason, again.actor) == ("a", "new disk", "ann")
@@ -406,7 +408,7 @@ def test_switches_at_once_lose_none(loop: str, make: Make) -> None:
                 for number in range(6):
                     scheduler = (one, other)[number % 2]
                     start = scheduler.start_maintenance
-                    tasks.start_soon(lambda start=start, n=number: start(queue=f"q-{n}"))
+                    tasks.start_soon(partial(start, queue=f"q-{number}"))
             found = await one.list_maintenance()
             assert sorted(str(each.queue) for each in found) == [f"q-{n}" for n in range(6)]
 
