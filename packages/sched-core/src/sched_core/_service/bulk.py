@@ -96,7 +96,7 @@ class Bulk(ABC):
     """The calls of a scheduler that operate many jobs.
 
     Jobs are found by a :class:`~sched_core.JobQuery`; ``JobQuery()`` finds all, and is never
-    assumed. Each job is operated by itself, as the call for a single one does it: there is no
+    assumed. Each job is operated alone, as the call for a single one does it: there is no
     transaction over all. The failure of one stops no other. A store that cannot be reached stops
     the call, by :class:`~sched_core.BulkInterrupted`, which says how far it came; the same call
     again does the rest.
@@ -121,7 +121,7 @@ class Bulk(ABC):
         pauses, and no others.
 
         Args:
-            query: Which jobs.
+            query: The choice of jobs.
             until: The time when the pauses end on their own; ``None`` pauses until further notice.
             reason: A text for people.
             actor: Who pauses them, for people.
@@ -152,8 +152,8 @@ class Bulk(ABC):
         """End pauses, as ``resume_job`` does.
 
         Args:
-            query: Which jobs.
-            reason: Only pauses with exactly this reason end. ``None`` ends all, also those that a
+            query: The choice of jobs.
+            reason: The reason of the pauses that end, exactly. ``None`` ends all, also those that a
                 policy began after failures.
             actor: Who ends them, for the log.
             dry_run: Whether to count what would be resumed, and to write nothing.
@@ -193,7 +193,7 @@ class Bulk(ABC):
         the group that you mean. Jobs under maintenance are told as failures.
 
         Args:
-            query: Which jobs.
+            query: The choice of jobs.
             args: Texts by name for the handlers; 64 KiB at most.
             request_key: A name for the request. Until it has ended, a further call with the same
                 name asks the same job for nothing more.
@@ -270,7 +270,7 @@ class Bulk(ABC):
         A job that was changed in the meantime so that the query finds it no more is left alone.
 
         Args:
-            query: Which jobs.
+            query: The choice of jobs.
             cancel: Whether to cancel their runs in flight; else these continue.
             reason: Why the runs are cancelled, for people.
             actor: Who removes them, for people; the executions of what ends with them keep it.
@@ -326,7 +326,7 @@ async def _each(parts: BulkParts, query: JobQuery, act: Act) -> BulkResult:
     """
     if not isinstance(query, JobQuery):
         raise InvalidDefinition(
-            "query", f"must be a JobQuery, not {shown(query)}: JobQuery() stands for all jobs"
+            "query", f"must be a JobQuery, not {shown(query)}: JobQuery() means all jobs"
         )
     tally = _Tally()
     try:

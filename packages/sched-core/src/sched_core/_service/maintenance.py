@@ -1,7 +1,7 @@
 """The maintenance switch of a store: switched on and off by a compare-and-set of one record.
 
 The record is stored like a job. It is never due, no list shows it, and its id is reserved. Where no
-switch is left on, it is removed: an older version that cannot read it does not wait for ever.
+switch is left on, it is removed: an older version that cannot read it does not wait without end.
 """
 
 from __future__ import annotations
@@ -146,8 +146,8 @@ class MaintenanceSwitch(ABC):
         A second call for the same gives another end, reason and actor; ``since`` stays.
 
         Args:
-            queue: Only jobs of this queue wait.
-            group: Only jobs of this group wait. Each of them that is due is claimed and given back
+            queue: The queue whose jobs wait, and no others.
+            group: The group whose jobs wait, and no others. Each of them that is due is claimed and given back
                 once in five minutes by each worker: for more than 100,000 due jobs, use a queue.
             reason: Why, for people; the first 2 KiB are kept.
             until: When it ends on its own; ``None`` until ``end_maintenance``.
