@@ -23,7 +23,7 @@ RUNS = (
     Column("lease", optional=True),
     Column("progress", least=8),
     Column("worker", least=8),
-    Column("key", least=8),
+    Column("key", optional=True),
 )
 WORKERS = (
     Column("name", key=True),
