@@ -375,6 +375,8 @@ def _kinds(given: Any) -> frozenset[NoticeKind]:
         found = frozenset()
     if not found or not found <= set(known):
         raise InvalidDefinition("kinds", f"must be some of {', '.join(known)}, not {shown(given)}")
+    if "recovered" in found and "failed" not in found:
+        raise InvalidDefinition("kinds", "a 'recovered' follows a 'failed': name 'failed', too")
     return found
 
 
