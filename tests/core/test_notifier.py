@@ -649,3 +649,20 @@ def test_a_notifier_of_an_included_router_keeps_its_queue() -> None:
     whole.include(part)
     (spec,) = whole.specs
     assert (spec.id, spec.queue, spec.group) == ("notify:ops", "alerts", "shop")
+
+
+def test_what_waits_for_the_end_of_maintenance_is_not_overdue(make: Make) -> None:
+    async def main() -> None:
+        told = Told()
+        world = World(make(), told)
+        async with world.scheduler:
+            policy = Policy(overdue=timedelta(minutes=5))
+            await world.scheduler.ensure_job("a", Interval(hours=1), policy=policy, queue="bulk")
+            await world.scheduler.start_maintenance(queue="bulk")
+            await world.pass_by(timedelta(minutes=80))
+            assert told.said == []
+            await world.scheduler.end_maintenance(queue="bulk")
+            await world.pass_by(timedelta(seconds=20))
+        assert told.said == [("overdue", "a")]
+
+    run("asyncio", main)
