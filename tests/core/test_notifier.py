@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,9 @@ from sched_core import (
     Status,
 )
 from sched_core._service.reserved import reserved_id
-from sched_core.contrib.notify import Notice, Notifier, Refused
+from sched_core.contrib.notify import Notice, Notifier, Refused, Webhook
+from sched_core.contrib.notify import notifier as module
+from sched_core.scheduler import running_scheduler
 from sched_core.testing import FakeClock, history
 
 MINUTE = timedelta(minutes=1)
@@ -551,6 +554,7 @@ def test_outside_a_scheduler_it_says_so() -> None:
         ({"kinds": "failed"}, "kinds"),
         ({"kinds": ["faild"]}, "kinds"),
         ({"kinds": 3}, "kinds"),
+        ({"kinds": ["recovered"]}, "kinds"),
         ({"jobs": "billing-*"}, "jobs"),
         ({"jobs": []}, "jobs"),
         ({"jobs": [3]}, "jobs"),
@@ -569,3 +573,96 @@ def test_what_makes_no_sense_is_refused_by_name(options: dict[str, Any], field: 
 
 def test_people_are_told_in_real_time(make: Make, loop: str) -> None:
     run(loop, lambda: told_of_all(make))
+
+
+def test_a_long_search_for_what_is_overdue_is_not_made_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(module, "monotonic_seconds", lambda: now)
+    notifier = Notifier("ops", Told())
+    assert notifier.may_search()
+    notifier.note_search(now - 0.1)
+    assert notifier.may_search()
+    notifier.note_search(now - 3)
+    assert not notifier.may_search()
+    now += 59
+    assert not notifier.may_search()
+    now += 1
+    assert notifier.may_search()
+
+
+def test_a_receiver_that_hangs_delays_no_other_job_and_no_stop(
+    make: Make, short_flush: None
+) -> None:
+    ran: list[str] = []
+
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            router = JobRouter()
+            sink = Webhook(f"http://127.0.0.1:{server.getsockname()[1]}/", timeout=3600)
+            Notifier("ops", sink, every=timedelta(milliseconds=50)).declare(router)
+
+            @router.job("fails", Interval(milliseconds=100))
+            async def fails(event: JobEvent) -> None:
+                ran.append(event.id)
+                raise ValueError
+
+            async with running(make(), router, grace=0):
+                server.settimeout(10)
+                connection = await anyio.to_thread.run_sync(server.accept)
+                count = len(ran)
+                await until(lambda: len(ran) > count + 3)
+            connection[0].close()
+
+    run("asyncio", main)
+
+
+def test_a_handler_finds_the_scheduler_that_has_called_it(make: Make, loop: str) -> None:
+    async def main() -> None:
+        found: dict[str, Any] = {}
+
+        async def in_the_loop(event: JobEvent) -> None:
+            found[event.id] = running_scheduler()
+
+        def in_a_thread(event: JobEvent) -> None:
+            found[event.id] = running_scheduler()
+
+        at = FakeClock().now()
+        one = Scheduler(MemoryBackend(), handler=in_the_loop, clock=FakeClock())
+        other = Scheduler(make(), handler=in_a_thread, clock=FakeClock())
+        async with one, other:
+            await one.submit_job("one", Once(at))
+            await other.submit_job("other", Once(at))
+            await one.run_due()
+            await other.run_due()
+            with pytest.raises(SchedulerNotStarted):
+                running_scheduler()
+        assert found == {"one": one, "other": other}
+
+    run(loop, main)
+
+
+def test_a_notifier_of_an_included_router_keeps_its_queue() -> None:
+    part, whole = JobRouter(), JobRouter(group="shop")
+    Notifier("ops", Told(), queue="alerts").declare(part)
+    whole.include(part)
+    (spec,) = whole.specs
+    assert (spec.id, spec.queue, spec.group) == ("notify:ops", "alerts", "shop")
+
+
+def test_what_waits_for_the_end_of_maintenance_is_not_overdue(make: Make) -> None:
+    async def main() -> None:
+        told = Told()
+        world = World(make(), told)
+        async with world.scheduler:
+            policy = Policy(overdue=timedelta(minutes=5))
+            await world.scheduler.ensure_job("a", Interval(hours=1), policy=policy, queue="bulk")
+            await world.scheduler.start_maintenance(queue="bulk")
+            await world.pass_by(timedelta(minutes=80))
+            assert told.said == []
+            await world.scheduler.end_maintenance(queue="bulk")
+            await world.pass_by(timedelta(seconds=20))
+        assert told.said == [("overdue", "a")]
+
+    run("asyncio", main)

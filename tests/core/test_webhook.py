@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import socket
 import sys
@@ -68,7 +69,9 @@ def notice(kind: Any = "failed", job_id: str | None = "a") -> Notice:
 def deliver(sink: Callable[..., Any], *notices: Notice, loop: str = "asyncio") -> None:
     async def main() -> None:
         for one in notices:
-            await sink(one)
+            result = sink(one)
+            if inspect.isawaitable(result):
+                await result
 
     run(loop, main)
 
@@ -298,7 +301,9 @@ def test_httpx_logs_no_address_of_ours_and_all_others(
 
     async def main(url: str) -> None:
         async with httpx.AsyncClient() as client:
-            await Webhook(url, client=client)(notice())
+            posted = Webhook(url, client=client)(notice())
+            assert posted is not None
+            await posted
             await client.get(f"{url}/of-others".replace(SECRET, "open"))
 
     with receiver(tmp_path) as there:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import logging
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextvars import ContextVar
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-import anyio.to_thread
 from attrs import frozen
 
 from sched_core._support.redaction import shown_address
@@ -60,7 +59,8 @@ class Endpoint:
 
     Args:
         url: An address of ``http`` or ``https``.
-        timeout: How long a request may take, as a timedelta or in seconds.
+        timeout: How long connecting, and each wait for the answer, may take: a timedelta, or
+            seconds.
         client: An ``httpx.AsyncClient``; without one, the standard library in a thread.
 
     Raises:
@@ -88,10 +88,12 @@ class Endpoint:
     def __str__(self) -> str:
         return shown_address(self.url)
 
-    async def ask(
+    def ask(
         self, method: str, *, url: str | None = None, body: bytes | None = None, headers: Any = None
-    ) -> None:
-        """Make a request; return once the receiver has taken it.
+    ) -> Awaitable[None] | None:
+        """Make a request; with a client, return what makes it once it is awaited.
+
+        Without one, this returns once the receiver has taken the request: call it in a thread.
 
         Args:
             method: The method of HTTP.
@@ -104,20 +106,15 @@ class Endpoint:
             RetryAfter: It has said when to try again.
             Refused: It has answered anything else than success.
         """
-        url, headers = url or self.url, dict(headers or {})
-        if self._client is None:
-            answer = await anyio.to_thread.run_sync(
-                _ask, method, url, body, headers, self._seconds, abandon_on_cancel=True
-            )
-        else:
-            answer = await self._ask_client(method, url, body, headers)
-        if isinstance(answer, str):
-            raise NotDelivered(f"{method} {self}: {answer}")
-        _check(answer, f"{method} {self}: the answer is {answer.status}")
+        url, headers, asked = url or self.url, dict(headers or {}), f"{method} {self}"
+        if self._client is not None:
+            return self._ask_client(asked, method, url, body, headers)
+        _check(_ask(method, url, body, headers, self._seconds), asked)
+        return None
 
     async def _ask_client(
-        self, method: str, url: str, body: bytes | None, headers: dict[str, str]
-    ) -> Answer | str:
+        self, asked: str, method: str, url: str, body: bytes | None, headers: dict[str, str]
+    ) -> None:
         logger = logging.getLogger("httpx")
         if _unless_quiet not in logger.filters:
             logger.addFilter(_unless_quiet)
@@ -128,11 +125,12 @@ class Endpoint:
                 method, url, content=body, headers=headers, timeout=self._seconds
             )
             found = {name.lower(): value for name, value in answer.headers.items()}
-            return Answer(answer.status_code, found)
+            got: Answer | str = Answer(answer.status_code, found)
         except Exception as error:  # noqa: BLE001 -- whatever the client raises may show the address
-            return type(error).__name__
+            got = type(error).__name__
         finally:
             _quiet.reset(token)
+        _check(got, asked)
 
 
 def _is_address(url: object) -> bool:
@@ -182,9 +180,13 @@ def _answer(status: int, headers: Any) -> Answer:
     return Answer(status, {name.lower(): value for name, value in headers.items()})
 
 
-def _check(answer: Answer, text: str) -> None:
+def _check(answer: Answer | str, asked: str) -> None:
+    """Raise what an answer means, or why there is none."""
+    if isinstance(answer, str):
+        raise NotDelivered(f"{asked}: {answer}")
     if 200 <= answer.status < 300:
         return
+    text = f"{asked}: the answer is {answer.status}"
     if answer.status in _LATER or answer.status >= 500:
         delay = retry_after(answer.headers)
         if delay is not None:

@@ -32,10 +32,10 @@ from sched_core.contrib.notify.sinks import Sink, deliver
 from sched_core.contrib.notify.state import State, decode, digest, encode
 from sched_core.errors import BackendError, CursorExpired, InvalidDefinition, shown
 from sched_core.handlers import Dispatcher, InThread, RetryAfter
-from sched_core.ports import Backend, Followed, JobQuery, Undecodable
+from sched_core.ports import Followed, JobQuery, Undecodable
 from sched_core.router import JobRouter
 from sched_core.schedule import Interval
-from sched_core.scheduler import random_id, running_scheduler
+from sched_core.scheduler import Scheduler, random_id, running_scheduler
 
 PAGE = 200
 MOST_PAGES = 1000
@@ -149,7 +149,7 @@ class Notifier(Dispatcher):
             SchedulerNotStarted: No scheduler has called it.
             BackendError: The notifier's record cannot be read, as one of a newer version.
         """
-        run = _Run(self, running_scheduler().backend, event, in_thread)
+        run = _Run(self, running_scheduler(), event, in_thread)
         await run.make()
 
     # -- for its runs
@@ -183,13 +183,14 @@ class _Run:
     """One run of a notifier: steps, each of which delivers notices and then stores the state."""
 
     def __init__(
-        self, notifier: Notifier, backend: Backend, event: JobEvent, in_thread: InThread
+        self, notifier: Notifier, scheduler: Scheduler, event: JobEvent, in_thread: InThread
     ) -> None:
         self._notifier, self._wanted = notifier, notifier.wanted
-        self._backend, self._event, self._in_thread = backend, event, in_thread
+        self._scheduler, self._backend = scheduler, scheduler.backend
+        self._event, self._in_thread = event, in_thread
         self._now: datetime = event.started_at
         self._record = Reserved(
-            backend, reserved_id("notify", notifier.name), name="notifier", new_id=random_id
+            self._backend, reserved_id("notify", notifier.name), name="notifier", new_id=random_id
         )
         self._stored: Job | None = None
         self._state = State("")
@@ -277,13 +278,16 @@ class _Run:
         return found
 
     async def _overdue(self) -> list[tuple[Job, Pending]]:
-        found = []
+        """Return what is overdue. What waits for the end of maintenance is not: people know."""
+        switches, found = await self._scheduler.list_maintenance(), []
         for state in (JobState.ACTIVE, JobState.PAUSED):
             query, after = JobQuery(state=state), None
             while True:
                 page = await self._backend.jobs(query, after=after, limit=PAGE)
                 for job in page.items:
-                    if isinstance(job, Job) and self._wanted.concerns(job.id):
+                    if not isinstance(job, Job) or not self._wanted.concerns(job.id):
+                        continue
+                    if not any(switch.covers(job.spec) for switch in switches):
                         found += [(job, one) for one in overdue_of(job, self._now)]
                 if (after := page.next) is None:
                     break
@@ -375,6 +379,8 @@ def _kinds(given: Any) -> frozenset[NoticeKind]:
         found = frozenset()
     if not found or not found <= set(known):
         raise InvalidDefinition("kinds", f"must be some of {', '.join(known)}, not {shown(given)}")
+    if "recovered" in found and "failed" not in found:
+        raise InvalidDefinition("kinds", "a 'recovered' follows a 'failed': name 'failed', too")
     return found
 
 

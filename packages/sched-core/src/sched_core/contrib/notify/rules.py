@@ -48,7 +48,9 @@ class Wanted:
         """Whether it tells of a job."""
         if job_id.startswith(PREFIX):
             return False
-        return self.jobs is None or any(fnmatch.fnmatchcase(job_id, one) for one in self.jobs)
+        return self.jobs is None or any(
+            job_id == one or fnmatch.fnmatchcase(job_id, one) for one in self.jobs
+        )
 
 
 def derive(

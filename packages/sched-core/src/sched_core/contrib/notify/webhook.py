@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -26,7 +26,8 @@ class Webhook:
         headers: Further headers, such as ``Authorization``.
         body: Makes what is sent as JSON of a notice; its fields unless given. For Slack:
             ``lambda notice: {"text": notice.text}``.
-        timeout: How long a request may take, as a timedelta or in seconds.
+        timeout: How long connecting, and each wait for the answer, may take: a timedelta, or
+            seconds.
         client: An ``httpx.AsyncClient`` of yours, open for as long as the scheduler runs. Without
             one, the standard library makes the requests in a thread.
 
@@ -49,8 +50,8 @@ class Webhook:
     def __repr__(self) -> str:
         return f"Webhook({str(self._endpoint)!r})"
 
-    async def __call__(self, notice: Notice) -> None:
-        """Post a notice.
+    def __call__(self, notice: Notice) -> Awaitable[None] | None:
+        """Post a notice, in a thread; with a client, return what posts it in the event loop.
 
         Raises:
             NotDelivered: Post it again.
@@ -64,7 +65,7 @@ class Webhook:
             "Idempotency-Key": notice.id,
             **self._headers,
         }
-        await self._endpoint.ask("POST", body=body, headers=headers)
+        return self._endpoint.ask("POST", body=body, headers=headers)
 
 
 class DeadMansPing:
@@ -77,7 +78,8 @@ class DeadMansPing:
         url: The address, of ``http`` or ``https``.
         fail: What is added to the address's path after a final failure; ``None``: failures are not
             told.
-        timeout: How long a request may take, as a timedelta or in seconds.
+        timeout: How long connecting, and each wait for the answer, may take: a timedelta, or
+            seconds.
         client: An ``httpx.AsyncClient`` of yours; see :class:`Webhook`.
 
     Raises:
@@ -105,8 +107,8 @@ class DeadMansPing:
     def __repr__(self) -> str:
         return f"DeadMansPing({str(self._endpoint)!r})"
 
-    async def __call__(self, notice: Notice) -> None:
-        """Ask the address for a notice of a success or a failure.
+    def __call__(self, notice: Notice) -> Awaitable[None] | None:
+        """Ask the address for a notice of a success or a failure, as :class:`Webhook` does.
 
         Raises:
             NotDelivered: Ask again.
@@ -114,5 +116,6 @@ class DeadMansPing:
             Refused: The receiver does not want it.
         """
         url = None if notice.kind == "succeeded" else self._fail
-        if notice.kind == "succeeded" or url is not None:
-            await self._endpoint.ask("GET", url=url, headers={"User-Agent": "sched-notify"})
+        if notice.kind != "succeeded" and url is None:
+            return None
+        return self._endpoint.ask("GET", url=url, headers={"User-Agent": "sched-notify"})
