@@ -305,9 +305,7 @@ class MemoryBackend:
         store, row = self.store, self.store.row(job.id)
         stored = row.replace(job, executions, store.next_serial(), store)
         store.save(job.id, row)
-        if row.hold is not None and is_to_be_cancelled(stored, row.hold):
-            for alarm in store.cancel_alarms:
-                alarm.nudge()
+        self._tell_of_marks(row)
         return stored
 
     async def remove(self, job: Job, executions: Sequence[Execution] = ()) -> None:
@@ -315,6 +313,13 @@ class MemoryBackend:
         row = self.store.row(job.id)
         row.remove(job, executions, self.store)
         self.store.save(job.id, row)
+        self._tell_of_marks(row)
+
+    def _tell_of_marks(self, row: Row) -> None:
+        job = row.job if isinstance(row.job, Job) else None
+        if row.hold is not None and is_to_be_cancelled(job, row.hold):
+            for alarm in self.store.cancel_alarms:
+                alarm.nudge()
 
     async def jobs(
         self, query: JobQuery, *, after: str | None, limit: int

@@ -497,7 +497,8 @@ class Backend(JobStore, Protocol):
     async def counts(self, query: CountQuery) -> Counts:
         """Count jobs, claims and executions.
 
-        A job is due that has ``due_at`` behind it and no claim. What cannot be read is counted as
+        Records of the scheduler's own, whose ids begin with ``sched:``, are left out. A job is due
+        that has ``due_at`` behind it and no claim. What cannot be read is counted as
         ``undecodable`` alone. A store that cannot count everything in a short time says so by
         ``complete``.
         """

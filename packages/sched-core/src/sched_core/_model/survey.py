@@ -11,7 +11,7 @@ from attrs import define, field, frozen
 
 from sched_core._model.claim import Hold
 from sched_core._model.execution import Execution, Kind, Progress, Status
-from sched_core._model.job import REST, Job
+from sched_core._model.job import RESERVED, REST, Job
 from sched_core._model.occurrence import State
 
 
@@ -212,7 +212,9 @@ class Tally:
         self._undecodable += 1
 
     def add_row(self, job: Job | None, hold: Hold | None) -> None:
-        """Count a job, or the claim that a removed one has left."""
+        """Count a job, or the claim that a removed one has left; no record of the package's own."""
+        if job is not None and job.id.startswith(RESERVED):
+            return
         if hold is not None and hold.pending is not None:
             self.add_running(hold.queue)
         if job is not None:

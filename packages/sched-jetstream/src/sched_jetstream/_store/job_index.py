@@ -14,6 +14,7 @@ from attrs import frozen
 from nats.aio.msg import Msg
 
 from sched_core import State
+from sched_core._model.job import RESERVED
 from sched_core.clock import monotonic_seconds
 from sched_core.row import Tally
 from sched_jetstream._model.record import Record
@@ -133,6 +134,8 @@ class JobIndex:
             self._entries[found.token] = found.sequence
         else:
             job, hold = content.job, content.hold
+            if job is not None and job.id.startswith(RESERVED):
+                job = None
             self._entries[found.token] = _Known(
                 found.sequence,
                 None if job is None else job.state,

@@ -22,6 +22,8 @@ from sched_sql._shared.moments import Row, micros, moment, moment_if_any
 
 MOST_EXECUTIONS = 100_000
 """The most executions that are counted: so many take some 50 ms."""
+OWN = "id >= 'sched:' AND id < 'sched;'"
+"""Condition on the records of the scheduler's own: they have finished, and are not counted."""
 MOST_DUE = 50_000
 """The most due jobs of one queue that are counted."""
 DISORDER = timedelta(hours=1)

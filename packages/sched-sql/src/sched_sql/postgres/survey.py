@@ -24,6 +24,7 @@ from sched_sql._shared.survey import (
     MOST_DUE,
     MOST_EXECUTIONS,
     NEAR,
+    OWN,
     Counting,
     read_workers,
     search,
@@ -119,6 +120,9 @@ class Survey:
         self._kinds = f"""
             SELECT 'total', NULL, NULL, (SELECT count(*) FROM {job})
                 - (SELECT count(*) FROM {job} WHERE held IS NOT NULL AND removed)
+                - (SELECT count(*) FROM {job} WHERE {OWN})
+            UNION ALL SELECT 'finished', format, tag, -count(*) FROM {job}
+            WHERE {OWN} GROUP BY format, tag
         """ + "".join(
             f"UNION ALL SELECT '{name}', format, tag, count(*) FROM {job} "
             f"WHERE {condition} AND NOT removed GROUP BY format, tag "

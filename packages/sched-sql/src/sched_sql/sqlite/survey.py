@@ -21,6 +21,7 @@ from sched_sql._shared.survey import (
     MOST_DUE,
     MOST_EXECUTIONS,
     NEAR,
+    OWN,
     Counting,
     read_workers,
     search,
@@ -48,10 +49,12 @@ WHERE number IS NULL AND requests IS NULL AND paused_at IS NULL AND removed = 0 
 UNION ALL
 SELECT 'strange', format, tag, count(*) FROM sched_job INDEXED BY sched_job_strange
 WHERE {_STRANGE} AND removed = 0 GROUP BY format, tag
+UNION ALL
+SELECT 'finished', format, tag, -count(*) FROM sched_job WHERE {OWN} GROUP BY format, tag
 """
-_TOTAL = """
+_TOTAL = f"""
 SELECT (SELECT count(*) FROM sched_job) - (SELECT count(*) FROM sched_job INDEXED BY sched_job_held
-    WHERE lease_until IS NOT NULL AND removed <> 0)
+    WHERE lease_until IS NOT NULL AND removed <> 0) - (SELECT count(*) FROM sched_job WHERE {OWN})
 """
 _QUEUES = """
 WITH RECURSIVE queues(its) AS (

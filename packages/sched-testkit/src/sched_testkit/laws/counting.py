@@ -78,6 +78,21 @@ async def jobs_are_counted_by_state(bench: Bench) -> None:
 
 
 @law
+async def the_schedulers_own_records_are_not_counted(bench: Bench) -> None:
+    """A record whose id begins with `sched:` is no job to counts, before it changes and after."""
+    one, two = await bench.open(), await bench.open()
+    own = bench.finished(bench.job("sched:record"))
+    (stored,) = await one.add([own])
+    await bench.added(two, bench.finished(bench.job("finished")))
+    for backend in (one, two):
+        assert (await counted(bench, backend)).jobs == {State.FINISHED: 1}
+    stored = await two.replace(evolve(stored, spec=evolve(stored.spec, metadata={"a": "b"})))
+    assert (await counted(bench, one)).jobs == {State.FINISHED: 1}
+    await one.remove(stored)
+    assert (await counted(bench, two)).jobs == {State.FINISHED: 1}
+
+
+@law
 async def due_is_what_no_claim_has(bench: Bench) -> None:
     """A job is due from its moment on, unless it is claimed; paused and finished ones are not."""
     one, two = await bench.open(), await bench.open()
