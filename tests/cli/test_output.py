@@ -125,6 +125,25 @@ COMMANDS = [
     ["completion", EVIL],
     ["doctor"],
     ["health"],
+    ["running"],
+    ["workers"],
+    ["counts", "--by", "job"],
+    ["counts", "--by", "error"],
+    ["execution", f"none{EVIL}"],
+    ["trigger", f"a{TURNED}", "--arg", f"{TURNED}={EVIL}", "--actor", TURNED],
+    ["show", f"a{TURNED}"],
+    ["pause", "--prefix", "a", "--reason", EVIL, "--actor", TURNED, "--yes"],
+    ["resume", "--all", "--reason", EVIL, "--yes"],
+    ["skip", "--all", "--yes"],
+    ["skip", "--all", "--undo", "--yes"],
+    ["cancel", f"x{TURNED}:1"],
+    ["cancel", "--job", f"a{TURNED}", "--yes"],
+    ["retry", "--job", f"a{TURNED}"],
+    ["rerun", "--failed", "--dry-run"],
+    ["backfill", f"none{EVIL}", "2d", "1d"],
+    ["requeue", "default", TURNED, "--yes"],
+    ["requeue", TURNED, "default", "--yes"],
+    ["watch", "--after", EVIL],
 ]
 
 
@@ -145,6 +164,7 @@ def test_what_cannot_be_printed_is_escaped(drive: Drive, how: str) -> None:
 
 def test_rows_fit_a_terminal_and_ids_can_be_copied(drive: Drive) -> None:
     tables = [["jobs"], ["history"], ["day"], ["show", LONG], ["show", "hourly"], ["show", "often"]]
+    tables += [["running"], ["workers"], ["counts", "--by", "job"], ["jobs", "--queue", "default"]]
     shown = drive("terminal", *tables, NO_COLOR="1")
     for words, each in zip(tables, shown, strict=True):
         assert each.code == 0, each.output
@@ -180,9 +200,8 @@ def test_an_output_that_cannot_show_a_line(drive: Drive) -> None:
 
 
 def test_the_reader_of_the_output_has_ended(drive: Drive) -> None:
-    for each in drive(
-        "unheard", ["jobs"], ["history", "--json"], ["--help"], ["next", "* * * * *"]
-    ):
+    commands = [["jobs"], ["history", "--json"], ["--help"], ["next", "* * * * *"]]
+    for each in drive("unheard", *commands, ["watch", "--after", ""], ["counts"]):
         assert (each.code, each.errors) == (141, "")
 
 

@@ -45,6 +45,7 @@ def plain(text: str) -> list[str]:
     lines = []
     for line in text.splitlines():
         words = re.sub(r"\b[0-9a-f]{32}:", "UID:", line)
+        words = re.sub(r"\S+@\S+", "WHO", words)
         words = re.sub(r"\d[\d.:+-]*", "0", words)
         words = re.sub(r"in (0[dhms] ?)+(?=$|\s)", "in TIME ", words)
         lines.append(" ".join(words.split()))

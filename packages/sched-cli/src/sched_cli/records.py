@@ -38,6 +38,7 @@ HISTORY = (
     Column("took"),
     Column("attempt"),
     Column("reason", least=10),
+    Column("by", least=8, optional=True),
 )
 LATE = timedelta(seconds=10)
 """How long a transaction must keep executions back until ``watch`` says so."""
@@ -82,11 +83,13 @@ def history(
         if as_json:
             print_json([execution_fields(each) for each in found])
             return
-        rows = [_row(each, utc=utc) for each in found]
+        columns, rows = HISTORY, [_row(each, utc=utc) for each in found]
         if job_id is not None and not status and since is None:
             runs = scheduler.list_running(ClaimQuery(job_id=job_id))
             rows[:0] = [_running_row(run, now, utc=utc) async for run in runs]
-        print_table(HISTORY, rows, "nothing has run")
+        if not any(row[-1] for row in rows):  # what the schedule asked for has no actor
+            columns, rows = HISTORY[:-1], [row[:-1] for row in rows]
+        print_table(columns, rows, "nothing has run")
 
     with_scheduler(context, main)
 
@@ -185,7 +188,7 @@ def watch(
                     complain(f"a transaction is open since {shown}: what ended since is held back")
                 print_now()
         finally:
-            if cursor is not None and not as_json:
+            if cursor != after and not as_json:
                 complain(f"to go on from here: sched watch --after {cursor}")
 
     with_scheduler(context, main)
@@ -207,9 +210,8 @@ def _print_part(part: Followed, before: str | None) -> None:
 def _row(each: Execution | UndecodableExecution, *, utc: bool) -> list[str | Cell]:
     if isinstance(each, UndecodableExecution):
         ended, job = local(each.finished_at, utc=utc), each.job_id or "-"
-        return [ended, job, Cell("unreadable", "red"), "-", "-", "-", each.reason]
+        return [ended, job, Cell("unreadable", "red"), "-", "-", "-", each.reason, ""]
     further = f" +{each.coalesced}" if each.coalesced else ""
-    by = f"by {each.actor}" if each.actor else ""
     return [
         local(each.finished_at, utc=utc),
         each.job_id,
@@ -217,7 +219,8 @@ def _row(each: Execution | UndecodableExecution, *, utc: bool) -> list[str | Cel
         local(each.scheduled_at, utc=utc) + further,
         _took(each),
         str(each.attempt or "-"),
-        ", ".join(text for text in (each.reason, by) if text),
+        each.reason or "",
+        each.actor or "",
     ]
 
 
@@ -230,6 +233,7 @@ def _running_row(run: Running, now: datetime, *, utc: bool) -> list[str | Cell]:
         f"{(now - run.since).total_seconds():.3f}s",
         str(run.attempt),
         progress_text(run.progress),
+        "",
     ]
 
 
