@@ -313,3 +313,23 @@ def test_the_largest_state_can_be_stored_and_comes_back() -> None:
 def test_a_record_that_makes_no_sense_is_refused(broken: dict[str, str]) -> None:
     with pytest.raises(BackendError, match="the notifier's record"):
         decode(broken)
+
+
+def test_a_recovery_waits_for_the_summary_that_tells_of_its_failure() -> None:
+    ends = [("a", Status.FAILED), ("b", Status.FAILED), ("b", Status.SUCCEEDED)]
+    executions = [execution(number, job, status) for number, (job, status) in enumerate(ends)]
+    choice = wanted(most=1, kinds=DEFAULT_KINDS)
+    _, told = tell(State("c"), [executions], choice)
+    assert [(one.kind, one.job_id) for one in told] == [
+        ("failed", "a"),
+        ("failed", None),
+        ("recovered", None),
+    ]
+    # A failure that was told one by one is known, also if a further one is in a summary.
+    again = [*executions[:1], execution(3, "a", Status.FAILED), execution(4, "a", Status.SUCCEEDED)]
+    _, told = tell(State("c"), [again], choice)
+    assert [(one.kind, one.job_id) for one in told] == [
+        ("failed", "a"),
+        ("recovered", "a"),
+        ("failed", None),
+    ]
