@@ -1,4 +1,4 @@
-"""Commands that look at what runs, stop it, and ask for it again, beside a worker of this process."""
+"""Commands that look at what runs, stop it, and ask for it again, with a worker in this process."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def worker(store: Path) -> Iterator[Path]:
             SqlBackend(store), handler=handle, worker="w", queues=queues
         ) as scheduler:
             stopped = anyio.Event()
-            loop = anyio.lowlevel.current_token().native_token
+            loop: Any = anyio.lowlevel.current_token().native_token
             stops.append(lambda: loop.call_soon_threadsafe(stopped.set))
             async with anyio.create_task_group() as group:
                 group.start_soon(lambda: scheduler.run_forever(signals=False))

@@ -79,7 +79,7 @@ def run(folder: Path, *options: str, file: str = FILE) -> tuple[int, str]:
     ["plain", *(pytest.param(name, marks=pytest.mark.deep) for name in list(PLUGINS)[1:])],
 )
 def test_it_tells_what_was_declared_passed_skipped_and_failed(plugins: str, tmp_path: Path) -> None:
-    chosen = "harness or order or reopening or only_what or unreachable"
+    chosen = "harness or id_order or reopening or only_what or unreachable"
     where = tmp_path / "out" / "certificate"
     code, shown = run(
         tmp_path, *PLUGINS[plugins], "-k", chosen, "--sched-certificate", f"{where}.json"

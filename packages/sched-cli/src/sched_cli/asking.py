@@ -12,7 +12,7 @@ from sched_cli.output import printable
 
 
 def need_answer(*, yes: bool) -> None:
-    """End the command where it will have a question, and nobody can answer."""
+    """End the command where it will have a question, and there is no one to answer."""
     if not yes and not sys.stdin.isatty():
         fail("this needs a yes, and there is no terminal to ask at: pass --yes", code=WRONG)
 

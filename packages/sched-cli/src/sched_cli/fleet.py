@@ -1,4 +1,4 @@
-"""Which workers are alive, and which due jobs none of them has a function for."""
+"""The workers that are alive, and the due jobs that none of them has a function for."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def pause(
 
     def each(scheduler: Scheduler) -> Action:
         async def act(job: Job) -> dict[str, Any] | None:
-            # As it is now: while the question was open, somebody may have paused it.
+            # As it is now: while the question was open, it may have been paused.
             if (await scheduler.get_job(job.id)).state is not State.ACTIVE:
                 return None
             await one(scheduler, job.id)

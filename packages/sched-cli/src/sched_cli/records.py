@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Annotated
 
@@ -83,7 +84,8 @@ def history(
         if as_json:
             print_json([execution_fields(each) for each in found])
             return
-        columns, rows = HISTORY, [_row(each, utc=utc) for each in found]
+        columns: Sequence[Column] = HISTORY
+        rows = [_row(each, utc=utc) for each in found]
         if job_id is not None and not status and since is None:
             runs = scheduler.list_running(ClaimQuery(job_id=job_id))
             rows[:0] = [_running_row(run, now, utc=utc) async for run in runs]

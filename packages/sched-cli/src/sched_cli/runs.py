@@ -54,7 +54,7 @@ MaybeKey = Annotated[str | None, typer.Argument(metavar="KEY", help=KEY, show_de
 
 
 class Only(Enum):
-    """Which moments of a range to backfill."""
+    """The moments of a range that are backfilled."""
 
     MISSED = "missed"
     FAILED = "failed"

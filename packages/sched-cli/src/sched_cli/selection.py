@@ -121,7 +121,7 @@ async def on_each(
 
     Args:
         scheduler: Lists the jobs.
-        query: Which jobs.
+        query: The choice of jobs.
         action: What to do.
         yes: Whether not to ask.
         as_json: Whether to tell the result to a program.

@@ -147,8 +147,9 @@ class MaintenanceSwitch(ABC):
 
         Args:
             queue: The queue whose jobs wait, and no others.
-            group: The group whose jobs wait, and no others. Each of them that is due is claimed and given back
-                once in five minutes by each worker: for more than 100,000 due jobs, use a queue.
+            group: The group whose jobs wait, and no others. Each of them that is due is claimed and
+                given back once in five minutes by each worker: for more than 100,000 due jobs, use
+                a queue.
             reason: Why, for people; the first 2 KiB are kept.
             until: When it ends on its own; ``None`` until ``end_maintenance``.
             actor: Who begins it, for people.
