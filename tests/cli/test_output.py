@@ -168,7 +168,8 @@ def test_rows_fit_a_terminal_and_ids_can_be_copied(drive: Drive) -> None:
     shown = drive("terminal", *tables, NO_COLOR="1")
     for words, each in zip(tables, shown, strict=True):
         assert each.code == 0, each.output
-        for line in each.output.splitlines():
+        rows = [line for line in each.output.splitlines() if not line.startswith("problem: ")]
+        for line in rows:  # what is wrong is said in a sentence, as soon as a job is due
             assert len(line) <= 80, (words, line)
     for number in (0, 2):
         assert LONG in shown[number].output
