@@ -27,7 +27,9 @@ SHORTEST = timedelta(milliseconds=50)
 REPORTS = timedelta(seconds=10)
 """How often the worker tells that it is alive."""
 COUNTS = timedelta(minutes=1)
-"""How often the worker counts the work of the store."""
+"""How often the worker counts the work of the store, at most."""
+COUNT_PAUSE_FACTOR = 100
+"""After a count comes a pause of so many times what it took: a large store is not kept busy."""
 
 
 class Reporting:
@@ -59,13 +61,13 @@ class Reporting:
         self._observers = observers
         self._worker = worker
         self._started_at = clock.now()
-        self._reported = self._counted = -float("inf")
+        self._reported = self._count_at = -float("inf")
         self.backlog: Counts | None = None
 
     async def run(self) -> None:
         """Report until cancelled."""
         self._started_at = self._clock.now()
-        self._reported = self._counted = -float("inf")
+        self._reported = self._count_at = -float("inf")
         failed = False
         while True:
             try:
@@ -87,9 +89,10 @@ class Reporting:
         if now - self._reported >= REPORTS.total_seconds():
             await self._backend.report(self.state())
             self._reported = now
-        if now - self._counted >= COUNTS.total_seconds():
+        if now >= self._count_at:
             await self._count()
-            self._counted = now
+            took = elapsed(self._clock) - now
+            self._count_at = now + max(COUNTS.total_seconds(), COUNT_PAUSE_FACTOR * took)
 
     def state(self) -> WorkerState:
         """Return what this worker tells of itself."""
