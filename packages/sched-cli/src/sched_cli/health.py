@@ -7,7 +7,7 @@ group, it reads the jobs to see whether another one is overdue.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -136,23 +136,22 @@ async def due_since(scheduler: Scheduler, backend: Backend) -> datetime | None:
     if isinstance(backend, Probed):
         return await backend.due_since()
     # Such a store does not tell whether a lease has ended: a job whose run is long counts as well.
-    return await _earliest(scheduler, lambda job: True)
+    return await _earliest(scheduler, ())
 
 
 async def due_of_listed(scheduler: Scheduler, switches: Sequence[Maintenance]) -> datetime | None:
     """Return since when a job has been due that no worker has, nor maintenance covers."""
     if any(switch.of_store for switch in switches):
         return None
-    return await _earliest(
-        scheduler,
-        lambda job: job.held is None and not any(switch.covers(job.spec) for switch in switches),
-    )
+    return await _earliest(scheduler, switches)
 
 
-async def _earliest(scheduler: Scheduler, counts: Callable[[Job], bool]) -> datetime | None:
+async def _earliest(scheduler: Scheduler, switches: Sequence[Maintenance]) -> datetime | None:
     earliest: datetime | None = None
     async for job in scheduler.list_jobs():
-        if isinstance(job, Undecodable) or not counts(job):
+        if isinstance(job, Undecodable):
+            continue
+        if switches and (job.held is not None or any(each.covers(job.spec) for each in switches)):
             continue
         due_at = waits_since(job)
         if due_at is not None and (earliest is None or due_at < earliest):
