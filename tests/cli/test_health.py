@@ -79,6 +79,39 @@ def backend_at(url: str) -> Backend:
     return open_backend(read_config({"mode": mode, mode: {"url": url}}, environ={}))
 
 
+@pytest.mark.parametrize("scope", [{}, {"queue": "default"}, {"group": "mail"}])
+def test_what_waits_for_the_end_of_maintenance_is_no_reason_to_restart(
+    tmp_path: Path, scope: dict[str, Any]
+) -> None:
+    """What is not under maintenance, and overdue, is a problem as ever."""
+    url = f"sqlite:///{tmp_path}/jobs.db"
+
+    async def late(job_id: str, queue: str, group: str | None) -> None:
+        async with Scheduler(backend_at(url)) as scheduler:
+            at = Once(datetime.now(UTC) - AGO)
+            await scheduler.submit_job(job_id, at, queue=queue, group=group)
+            if job_id == "covered":
+                await scheduler.start_maintenance(**scope, reason="new disk", actor="ann")
+
+    anyio.run(late, "covered", "default", "mail")
+    code, found = asked(url, "health")
+    assert (code, found["problems"], found["due_since"]) == (0, [], None)
+    (told,) = found["maintenance"]
+    assert told.endswith("by ann: new disk")
+    code, output = sched("--url", url, "health")
+    assert (code, f"maintenance: {told}" in output) == (0, True)
+    code, found = asked(url, "doctor")
+    assert [text for text in found["problems"] if "'covered'" in text] == []
+    assert (code == 0) is ("group" not in scope), "a queue that no worker serves is told of"
+    assert f"maintenance: {told}" in found["notices"]
+    if scope:
+        anyio.run(late, "other", "bulk", None)
+        for word in ("health", "doctor"):
+            code, found = asked(url, word)
+            assert code == 1
+            assert "has been due since" in found["problems"][0]
+
+
 def test_an_overdue_job_that_no_worker_runs_is_unhealthy(address: str) -> None:
     code, output = sched("--url", address, "health")
     assert (code, output.count("\n")) == (2, 1), "there is no store, and none is made"

@@ -36,6 +36,8 @@ def health(context: typer.Context, as_json: AsJson = False) -> None:
         alive = facts.get("workers")
         if alive is not None:
             say(f"workers alive: {', '.join(alive) or 'none'}")
+        for switch in facts.get("maintenance", ()):
+            say(Cell(f"maintenance: {switch}", "yellow"))
         for problem in found.problems:
             say(Cell(f"problem: {problem}", "red", bold=True))
         if not found.problems:

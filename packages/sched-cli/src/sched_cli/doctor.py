@@ -53,17 +53,20 @@ async def examine(scheduler: Scheduler) -> Findings:
     states: Counter[str] = Counter()
     workers = await scheduler.list_workers()
     runs = {run.job_id: run async for run in scheduler.list_running()}
+    switches = await scheduler.list_maintenance()
+    found.notices.extend(f"maintenance: {switch}" for switch in switches)
     async for job in scheduler.list_jobs():
         if not isinstance(job, Job):
             states["unreadable"] += 1
             found.problems.append(f"job {job.id!r} cannot be read here: {job.reason}")
             continue
         states[job.state.value] += 1
-        _judge_wait(found, job, runs.get(job.id), workers, now)
+        if job.held is not None or not any(switch.covers(job.spec) for switch in switches):
+            _judge_wait(found, job, runs.get(job.id), workers, now)
         if (problem := far_ahead(job, now=now)) is not None:
             found.problems.append(f"job {job.id!r}: {problem}")
         found.advice.extend(f"job {job.id!r}: {each}" for each in advise(job.spec, now=now))
-    found.problems.extend(await unserved(scheduler, now))
+    found.problems.extend(await unserved(scheduler, now, switches))
     statuses: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     newest: UndecodableExecution | None = None

@@ -1,7 +1,8 @@
 """Whether a store and its service work now: for probes, which ask every few seconds.
 
 A probe reads only live state, never the history, so it costs the same however much has run. Only
-where a job is overdue, it also counts what is due in each queue.
+where a job is overdue, it also counts what is due in each queue; under maintenance of a queue or a
+group, it reads the jobs to see whether another one is overdue.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ from attrs import field, frozen
 
 from sched_cli.application import store_of
 from sched_cli.fleet import MOST_TOLD, is_alive, no_route_since
-from sched_core import Job, JobNotFound, JobUndecodable, Scheduler, WorkerState
+from sched_core import (
+    Job,
+    JobNotFound,
+    JobUndecodable,
+    Maintenance,
+    Scheduler,
+    WorkerState,
+)
 from sched_core.ports import Backend, Probed, Undecodable
 
 OVERDUE = timedelta(minutes=1)
@@ -27,7 +35,8 @@ class Condition:
 
     Attributes:
         problems: Sentences about what is wrong now.
-        facts: The store, its workers, and since when a job has been due.
+        facts: The store, its workers, what is under maintenance, and since when a job has been due
+            that is not.
     """
 
     problems: list[str] = field(factory=list)
@@ -55,23 +64,34 @@ async def probe(scheduler: Scheduler, *, own: str) -> Condition:
     alive = None
     if probed is not None or reported:
         alive = sorted({each for each in (*(probed or ()), *reported) if not each.startswith(own)})
+    switches = await scheduler.list_maintenance()
     since = await due_since(scheduler, backend)
-    found.facts.update(workers=alive, due_since=since)
+    if since is not None and health.at - since > OVERDUE and switches:
+        since = await due_of_listed(scheduler, switches)
+    found.facts.update(workers=alive, maintenance=list(map(str, switches)), due_since=since)
     if since is not None and health.at - since > OVERDUE:
         who = "no worker is alive" if alive == [] else "no worker runs it"
         found.problems.append(f"a job has been due since {shown(since)}: {who}")
-        found.problems.extend(await unserved(scheduler, health.at))
+        found.problems.extend(await unserved(scheduler, health.at, switches))
         found.problems.extend(await unrouted(scheduler, workers, health.at))
     return found
 
 
-async def unserved(scheduler: Scheduler, now: datetime) -> list[str]:
-    """Return sentences on the queues with overdue jobs that no live worker serves."""
+async def unserved(
+    scheduler: Scheduler, now: datetime, switches: Sequence[Maintenance]
+) -> list[str]:
+    """Return sentences on the queues with overdue jobs that no live worker serves.
+
+    A queue under maintenance is left out, and so are all where the whole store is.
+    """
+    if any(switch.of_store for switch in switches):
+        return []
+    waiting = {switch.queue for switch in switches}
     counts = await scheduler.counts(now)
     return [
         f"queue {name!r}: no live worker serves it, and a job of it has been due since {shown(at)}"
         for name, at in counts.unserved.items()
-        if now - at > OVERDUE
+        if now - at > OVERDUE and name not in waiting
     ]
 
 
@@ -116,9 +136,22 @@ async def due_since(scheduler: Scheduler, backend: Backend) -> datetime | None:
     if isinstance(backend, Probed):
         return await backend.due_since()
     # Such a store does not tell whether a lease has ended: a job whose run is long counts as well.
+    return await _earliest(scheduler, ())
+
+
+async def due_of_listed(scheduler: Scheduler, switches: Sequence[Maintenance]) -> datetime | None:
+    """Return since when a job has been due that no worker has, nor maintenance covers."""
+    if any(switch.of_store for switch in switches):
+        return None
+    return await _earliest(scheduler, switches)
+
+
+async def _earliest(scheduler: Scheduler, switches: Sequence[Maintenance]) -> datetime | None:
     earliest: datetime | None = None
     async for job in scheduler.list_jobs():
         if isinstance(job, Undecodable):
+            continue
+        if switches and (job.held is not None or any(each.covers(job.spec) for each in switches)):
             continue
         due_at = waits_since(job)
         if due_at is not None and (earliest is None or due_at < earliest):

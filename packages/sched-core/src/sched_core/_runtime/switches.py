@@ -77,10 +77,10 @@ class Switches:
             return
         for one in on:
             if one not in self._told:
-                logger.warning("maintenance: nothing begins of %s", one)
+                logger.info("maintenance: nothing begins of %s", one)
         for one in self._told:
             if one not in on:
-                logger.warning("maintenance has ended, or has changed: %s", one)
+                logger.info("maintenance has ended, or has changed: %s", one)
         self._told = on
         self._passed.clear()
         self._set_notice("maintenance", "; ".join(map(str, on)) or None)
