@@ -54,8 +54,8 @@ class Health:
         backend_errors: How many calls of the backend have failed.
         at: The time of this state, by the clock that decides.
         backlog: The work of the whole store, as this worker counted it last (``backlog.as_of``),
-            each minute or more rarely: how many jobs are due that no worker has, and since when. ``None``
-            before the first count, and where ``run_forever`` does not run.
+            each minute or more rarely: how many jobs are due that no worker has, and since when.
+            ``None`` before the first count, and where ``run_forever`` does not run.
     """
 
     healthy: bool
