@@ -5,26 +5,35 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from attrs import evolve
 from tests import postgres_server
 from tests.nats_shared import delete_streams, shared_server
 from typer.testing import CliRunner
 
 from sched_cli import main as _commands  # noqa: F401 -- puts them into the application
 from sched_cli.application import app
+from sched_cli.fleet import no_route_since
+from sched_cli.health import waits_since
 from sched_core import (
     Interval,
+    Job,
     JobEvent,
+    JobSpec,
     Once,
+    Pending,
     Policy,
     Retry,
     Room,
     Scheduler,
+    Standing,
     SystemClock,
+    WorkerState,
     open_scheduler,
 )
 from sched_core.config import open_backend, read_config
@@ -261,3 +270,77 @@ def test_a_million_records_would_not_be_read(tmp_path: Path) -> None:
             assert [each for each in statements if "sched_execution" in each] == []
 
     anyio.run(look)
+
+
+def reported(path: Path, *workers: WorkerState) -> tuple[dict[str, Any], ...]:
+    """Return what health and doctor find beside workers, with a job that is overdue."""
+    backends = [SqliteBackend(path) for _ in workers]
+    found = list[dict[str, Any]]()
+
+    async def main() -> None:
+        await make(SqliteBackend(path), datetime.now(UTC) - AGO)
+        for backend, state in zip(backends, workers, strict=True):
+            await backend.open(SystemClock(), worker=state.name)
+            await backend.report(state)
+        try:
+            for word in ("health", "doctor"):
+                ask = partial(asked, str(path), word)
+                code, one = await anyio.to_thread.run_sync(ask)
+                assert code == 1
+                found.append(one)
+        finally:
+            for backend in backends:
+                await backend.close()
+
+    anyio.run(main)
+    return tuple(found)
+
+
+def state(name: str, *, seen: timedelta = timedelta(0), **more: Any) -> WorkerState:
+    now = datetime.now(UTC)
+    return WorkerState(name, now, now - seen, **more)
+
+
+def test_a_queue_that_no_live_worker_serves_is_named(tmp_path: Path) -> None:
+    dead = state("dead", seen=timedelta(minutes=2))
+    elsewhere = state("elsewhere", queues={"other": 1})
+    for found in reported(tmp_path / "jobs.db", dead, elsewhere):
+        assert any("queue 'default': no live worker" in each for each in found["problems"]), found
+
+
+def test_a_job_that_no_live_worker_has_a_function_for_is_named(tmp_path: Path) -> None:
+    unrouted = {"late": datetime.now(UTC) - AGO}
+    first, second = state("a", unrouted=unrouted), state("b", unrouted=unrouted)
+    for found in reported(tmp_path / "jobs.db", first, second):
+        (problem,) = [each for each in found["problems"] if "has a function for it" in each]
+        assert problem.startswith("job 'late' has been due since ")
+        assert not any("queue" in each for each in found["problems"])
+    knows = state("c")
+    for found in reported(tmp_path / "more.db", first, knows):
+        assert found["problems"]
+        assert not any("function" in each for each in found["problems"])
+
+
+def test_a_job_whose_workers_die_is_judged_by_when_it_first_began() -> None:
+    at = datetime(2026, 11, 30, tzinfo=UTC)
+    one = Pending(1, at, at + 3 * AGO, lost=2, began_at=at + timedelta(seconds=1))
+    job = Job(JobSpec("j", Once(at)), "u", False, at, Standing(1, one, one.due_at))
+    assert waits_since(job) == one.began_at
+    kept = evolve(job.standing, scheduled=evolve(one, lost=0))
+    assert waits_since(evolve(job, standing=kept)) == one.due_at, "a retry may wait"
+
+
+def test_who_has_no_function() -> None:
+    at = datetime(2026, 11, 30, tzinfo=UTC)
+    due = Job(JobSpec("j", Once(at)), "u", False, at, Standing(1, Pending(1, at, at), at))
+    now = at + AGO
+    lacks = WorkerState("a", at, now, unrouted={"j": at})
+    assert no_route_since(due, [lacks], now) == at
+    assert no_route_since(evolve(due, held=1), [lacks], now) is None
+    assert no_route_since(due, [lacks], at - AGO) is None
+    assert no_route_since(due, [], now) is None
+    assert no_route_since(due, [evolve(lacks, seen_at=at)], now) is None, "it is dead"
+    assert no_route_since(due, [evolve(lacks, queues={"other": 1})], now) is None
+    many = evolve(lacks, unrouted={f"j{number}": at for number in range(100)})
+    assert no_route_since(due, [lacks, many], now) == at, "a worker does not tell of all"
+    assert no_route_since(due, [lacks, evolve(lacks, unrouted={})], now) is None

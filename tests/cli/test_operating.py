@@ -344,6 +344,14 @@ def test_many_jobs_are_paused_and_resumed(store: Path) -> None:
     assert sched("resume", "--state", "paused", "--yes").stdout == "resumed 1 job\n"
 
 
+def test_what_was_paused_while_the_question_was_open_keeps_its_reason(store: Path) -> None:
+    words = ["pause", "--queue", "bulk", "--reason", "release"]
+    code, seen = asked(words, "y", lambda: sched("pause", "bulk-1", "--reason", "disk full"))
+    assert (code, "paused 1 job, left 1 as they were" in seen) == (0, True), seen
+    reasons = {job["id"]: job["pause_reason"] for job in parsed("jobs", "--queue", "bulk")}
+    assert reasons == {"bulk-1": "disk full", "bulk-2": "release"}
+
+
 def test_many_jobs_are_triggered_skipped_and_removed(store: Path) -> None:
     found = parsed("trigger", "--queue", "bulk", "--yes")
     assert [each["id"] for each in found["done"]] == ["bulk-1", "bulk-2"]

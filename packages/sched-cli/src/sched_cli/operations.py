@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -36,6 +37,8 @@ from sched_cli.selection import (
     OfQueue,
     WithPrefix,
     on_each,
+    outcome,
+    this_one,
 )
 from sched_cli.text import iso, local, moment_of, relative, schedule_text
 from sched_core import Interval, Job, JobQuery, JobSpec, Scheduler, State
@@ -67,21 +70,23 @@ def pause(
     """
     target, by = Choice(group, queue, prefix, state, all_).target(job_id), actor_of(actor)
 
-    async def one(scheduler: Scheduler, job_id: str) -> Job:
-        end = (
-            None
-            if until is None
-            else moment_of(until, now_of(scheduler), past=False, field="--until")
-        )
-        return await scheduler.pause_job(job_id, until=end, reason=reason, actor=by)
+    def end(scheduler: Scheduler) -> datetime | None:
+        now = now_of(scheduler)
+        return None if until is None else moment_of(until, now, past=False, field="--until")
 
-    def each(scheduler: Scheduler) -> Action:
+    async def one(scheduler: Scheduler, job_id: str) -> Job:
+        return await scheduler.pause_job(job_id, until=end(scheduler), reason=reason, actor=by)
+
+    def each(scheduler: Scheduler, query: JobQuery) -> Action:
+        ends = end(scheduler)
+
         async def act(job: Job) -> dict[str, Any] | None:
-            # As it is now: while the question was open, it may have been paused.
-            if (await scheduler.get_job(job.id)).state is not State.ACTIVE:
-                return None
-            await one(scheduler, job.id)
-            return {}
+            # It leaves alone what was paused while the question was open.
+            return outcome(
+                await scheduler.pause_jobs(
+                    this_one(query, job), until=ends, reason=reason, actor=by
+                )
+            )
 
         return Action("pause", "paused", lambda job: job.state is State.ACTIVE, act)
 
@@ -118,12 +123,10 @@ def resume(
             fail(f"{job_id!r} stays paused: its reason is {pause.reason!r}", code=FAILED)
         return await scheduler.resume_job(job_id, actor=by)
 
-    def each(scheduler: Scheduler) -> Action:
+    def each(scheduler: Scheduler, query: JobQuery) -> Action:
         async def act(job: Job) -> dict[str, Any] | None:
-            if not is_meant(await scheduler.get_job(job.id)):
-                return None
-            await scheduler.resume_job(job.id, actor=by)
-            return {}
+            only = this_one(query, job)
+            return outcome(await scheduler.resume_jobs(only, reason=reason, actor=by))
 
         return Action("resume", "resumed", is_meant, act)
 
@@ -217,7 +220,7 @@ def skip(
     def is_meant(job: Job) -> bool:
         return job.standing.skip is not None if undo else job.next_run is not None
 
-    def each(scheduler: Scheduler) -> Action:
+    def each(scheduler: Scheduler, _: JobQuery) -> Action:
         async def act(job: Job) -> dict[str, Any]:
             skipped = (await one(scheduler, job.id)).standing.skip
             return {} if skipped is None else {"skips": iso(skipped)}
@@ -254,9 +257,11 @@ def remove(
     async def main(scheduler: Scheduler) -> int | None:
         if isinstance(target, JobQuery):
 
-            async def act(job: Job) -> dict[str, Any]:
-                await scheduler.remove_job(job.id, cancel=cancel, reason=reason, actor=by)
-                return {}
+            async def act(job: Job) -> dict[str, Any] | None:
+                only = this_one(target, job)
+                return outcome(
+                    await scheduler.remove_jobs(only, cancel=cancel, reason=reason, actor=by)
+                )
 
             action = Action("remove", "removed", lambda _: True, act)
             return await on_each(scheduler, target, action, yes=yes, as_json=as_json)
@@ -330,7 +335,7 @@ def _operate(
     context: typer.Context,
     target: JobQuery | str,
     one: Callable[[Scheduler, str], Awaitable[Job]],
-    each: Callable[[Scheduler], Action],
+    each: Callable[[Scheduler, JobQuery], Action],
     *,
     yes: bool,
     as_json: bool,
@@ -339,7 +344,8 @@ def _operate(
 
     async def main(scheduler: Scheduler) -> int | None:
         if isinstance(target, JobQuery):
-            return await on_each(scheduler, target, each(scheduler), yes=yes, as_json=as_json)
+            action = each(scheduler, target)
+            return await on_each(scheduler, target, action, yes=yes, as_json=as_json)
         show_changed(context, scheduler, await one(scheduler, target), as_json=as_json)
         return None
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import anyio
 import typer
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from sched_cli.application import FAILED, WRONG, fail
 from sched_cli.asking import confirm, need_answer
@@ -15,6 +15,7 @@ from sched_cli.output import complain, print_json, say
 from sched_cli.text import counted
 from sched_core import (
     BackendError,
+    BulkResult,
     InvalidDefinition,
     Job,
     JobQuery,
@@ -103,6 +104,22 @@ class Action:
     applies: Callable[[Job], bool]
     act: Callable[[Job], Awaitable[dict[str, Any] | None]]
     what: str = "job"
+
+
+def this_one(query: JobQuery, job: Job) -> JobQuery:
+    """Return the query for a job alone, as long as it is the one that was listed, and is meant."""
+    return evolve(query, id_prefix=job.id, uid=job.uid)
+
+
+def outcome(result: BulkResult) -> dict[str, Any] | None:
+    """Return what an action tells, of a call of the scheduler for one job.
+
+    Raises:
+        SchedError: It has failed.
+    """
+    for problem in result.failures.values():
+        raise SchedError(problem)
+    return {} if result.changed else None
 
 
 @define
