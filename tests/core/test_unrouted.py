@@ -16,6 +16,7 @@ from sched_core import (
     MemoryBackend,
     NoRoute,
     Once,
+    Room,
     Scheduler,
     Status,
 )
@@ -201,3 +202,40 @@ def test_a_judgement_names_what_is_due_and_forgets_the_rest() -> None:
     refused.judge([("a", None)])
     assert problems["routes"] is None
     assert refused.told == {}
+
+
+def test_a_route_that_is_added_later_is_used(loop: str) -> None:
+    async def main() -> None:
+        router, ran = JobRouter(), list[str]()
+        async with Scheduler(MemoryBackend(), handler=router) as scheduler:
+            await scheduler.submit_job("late-1", at_once())
+            assert await scheduler.run_due() == 0
+
+            @router.route("late-*")
+            async def late(event: JobEvent) -> None:
+                ran.append(event.id)
+
+            assert await scheduler.run_due() == 1
+            assert ran == ["late-1"]
+
+    run(loop, main)
+
+
+def test_what_accepts_raises_in_a_wait_loses_no_job(loop: str) -> None:
+    async def main() -> None:
+        backend = MemoryBackend()
+        async with Scheduler(backend) as scheduler:
+            for job_id in ("a", "b"):
+                await scheduler.submit_job(job_id, Once(now() - seconds(5)))
+
+            def accepts(job_id: str) -> bool:
+                if job_id == "b":
+                    raise LookupError(job_id)
+                return False
+
+            with pytest.raises(LookupError):
+                await backend.wait_due(Room(5, accepts=accepts))
+            claimed = await backend.claim_due(Room(5))
+            assert sorted(claim.job.id for claim in claimed.claims) == ["a", "b"]
+
+    run(loop, main)

@@ -148,12 +148,14 @@ class MemoryStore:
         """Return the first entry of :attr:`due` that fits into the room."""
         passed: list[tuple[datetime, str]] = []
         filling = Filling(room)
-        while (entry := self.first(self.due)) is not None:
-            if filling.fits(entry[1], self.rows[entry[1]].job_queue()):
-                break
-            passed.append(heapq.heappop(self.due))
-        for each in passed:
-            heapq.heappush(self.due, each)
+        try:
+            while (entry := self.first(self.due)) is not None:
+                if filling.fits(entry[1], self.rows[entry[1]].job_queue()):
+                    break
+                passed.append(heapq.heappop(self.due))
+        finally:  # what accepts raises loses nothing
+            for each in passed:
+                heapq.heappush(self.due, each)
         return entry
 
     def take(self, queue: list[tuple[datetime, str]], now: datetime) -> str | None:

@@ -327,7 +327,7 @@ class JetStreamBackend:
             jobs = await session.job_index.count(tally, until)
             until = max(until, monotonic_seconds() + COUNTS_FOR / 2)
             # Workers ask for no execution, each minute: they must not read the whole history.
-            executions = query.since >= tally.now or await session.history_index.count(tally, until)
+            executions = query.since > tally.now or await session.history_index.count(tally, until)
         return tally.counts(complete=jobs and executions)
 
     async def report(self, state: WorkerState) -> None:

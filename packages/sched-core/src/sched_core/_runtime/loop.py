@@ -142,6 +142,7 @@ class Loop:
 
     async def run_due(self, moment: datetime) -> None:
         """Run until no job is left that was due at the moment."""
+        self._workers.unrouted.reconsider()
         await self._run(lambda: self._run_until(moment), signals=False)
         await self._retention.sometimes()
 
@@ -291,6 +292,7 @@ class Loop:
             tasks.start_soon(keep_up, "the check for unreadable jobs", host, self._unreadable.run)
             tasks.start_soon(keep_up, "the check for wrong moments", host, self._moments.run)
             tasks.start_soon(keep_up, "the worker's report", host, self.reporting.run)
+            tasks.start_soon(keep_up, "the look at other work", host, self.reporting.survey)
             running()
             await keep_up("the loop", host, self._claim_and_run)
             tasks.cancel_scope.cancel()

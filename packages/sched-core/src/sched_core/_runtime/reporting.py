@@ -14,7 +14,7 @@ from sched_core._runtime.observers import Observers
 from sched_core._runtime.workers import Workers
 from sched_core._support.logger import Logger
 from sched_core._support.version import version
-from sched_core.clock import Clock, elapsed
+from sched_core.clock import Clock, elapsed, instant_after
 from sched_core.ports import Backend
 
 logger = Logger("sched_core")
@@ -24,6 +24,9 @@ LOOKS = timedelta(seconds=2.5)
 it passes over. ``start_maintenance`` promises it to users."""
 SHORTEST = timedelta(milliseconds=50)
 """The shortest wait between two looks."""
+NEVER = timedelta(days=1)
+RECONSIDERED = 1_000
+"""The most refused jobs for which the handler is asked again at each look."""
 REPORTS = timedelta(seconds=10)
 """How often the worker tells that it is alive."""
 COUNTS = timedelta(minutes=1)
@@ -67,7 +70,7 @@ class Reporting:
     async def run(self) -> None:
         """Report until cancelled."""
         self._started_at = self._clock.now()
-        self._reported = self._count_at = -float("inf")
+        self._reported = -float("inf")
         failed = False
         while True:
             try:
@@ -84,15 +87,36 @@ class Reporting:
 
     async def _look(self) -> None:
         await self._workers.switches.look()
-        await self._judge_unrouted()
         now = elapsed(self._clock)
         if now - self._reported >= REPORTS.total_seconds():
             await self._backend.report(self.state())
             self._reported = now
-        if now >= self._count_at:
+
+    async def survey(self) -> None:
+        """Look at the work that no worker does, until cancelled.
+
+        It is apart from :meth:`run`: a store that takes long to count must not hold up the look at
+        switches, nor let this worker seem dead.
+        """
+        self._count_at = -float("inf")
+        while True:
+            try:
+                await self._judge_unrouted()
+                if elapsed(self._clock) >= self._count_at:
+                    await self._count_sometimes()
+                self._observers.set_notice("survey", None)
+            except Exception as error:  # noqa: BLE001 -- a third party's backend may raise anything
+                logger.warning("the work of the store could not be counted: %s", describe(error))
+                self._observers.set_notice("survey", describe(error))
+            await wait(self._clock, LOOKS)
+
+    async def _count_sometimes(self) -> None:
+        began = elapsed(self._clock)
+        try:
             await self._count()
-            took = elapsed(self._clock) - now
-            self._count_at = now + max(COUNTS.total_seconds(), COUNT_PAUSE_FACTOR * took)
+        finally:  # one that fails is repeated no sooner
+            took = elapsed(self._clock) - began
+            self._count_at = began + max(COUNTS.total_seconds(), COUNT_PAUSE_FACTOR * took)
 
     def state(self) -> WorkerState:
         """Return what this worker tells of itself."""
@@ -112,6 +136,7 @@ class Reporting:
 
     async def _judge_unrouted(self) -> None:
         unrouted = self._workers.unrouted
+        unrouted.reconsider(RECONSIDERED)
         suspects = unrouted.suspects()
         if suspects or unrouted.told:
             found: list[tuple[str, Job | None]] = []
@@ -123,7 +148,8 @@ class Reporting:
 
     async def _count(self) -> None:
         now = self._clock.now()
-        counts = await self._backend.counts(CountQuery(since=now))
+        # No execution is asked for: it would have to finish in a future that no clock has shown.
+        counts = await self._backend.counts(CountQuery(since=instant_after(now, NEVER)))
         self.backlog = counts
         waiting = [name for name, queue in counts.queues.items() if queue.due]
         unserved = unserved_queues(counts, await self._backend.workers(), now) if waiting else {}

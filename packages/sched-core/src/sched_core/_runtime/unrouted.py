@@ -78,6 +78,18 @@ class Unrouted:
             self._refused[job_id] = _Refused(self._clock.now())
         return False
 
+    def reconsider(self, most: int | None = None) -> None:
+        """Forget refused jobs that the dispatcher has got a function for: a route was added.
+
+        Args:
+            most: How many jobs to ask for, those that were refused first; ``None`` for all.
+        """
+        if self._knows is None:
+            return
+        for job_id, one in list(islice(self._refused.copy().items(), most)):
+            if one.until is None and self._knows(job_id):
+                self._refused.pop(job_id, None)
+
     def refuse(self, job_id: str, delay: timedelta) -> timedelta:
         """Note that the handler has no function for a job; return how long it is left alone.
 

@@ -63,7 +63,7 @@ class Following:
             place = _moved(place, part.entries)
             found = [each.execution for each in part.entries if each.execution is not None]
             if found or not part.left:
-                return Followed(found, str(place))
+                return Followed(found, str(place), None if part.left else self._history.lags_since)
 
     async def _end(self) -> Place:
         extent = await self._removals.extent()

@@ -30,6 +30,8 @@ from sched_jetstream._store.wire import ApiError, NoResponders
 from sched_jetstream.errors import StreamLost
 
 STORED_AT = "Nats-Time-Stamp"
+LATEST = 5.0
+"""Seconds for which a copy is taken to be late; after that it never comes."""
 
 _SOURCE = re.compile(rb"Nats-Stream-Source: *\S+ (\d+)")
 
@@ -83,6 +85,9 @@ class History:
         """The sequences of the executions that were read last: who lists one, may ask for it."""
         self._waited_for = 0
         """The sequence of an execution whose copy was waited for, perhaps in vain."""
+        self.lags_since: datetime | None = None
+        """When the newest execution was written whose copy is late; ``None`` where none is."""
+        self._lags_until = 0.0
 
     # -- reading
 
@@ -349,14 +354,22 @@ class History:
     async def catch_up(self, patience: float) -> bool:
         """Wait until what is written is copied; return whether there was anything to wait for.
 
-        What is never copied, because its copy was deleted, say, is waited for only once.
+        What is never copied, because its copy was deleted, say, is waited for only once;
+        :attr:`lags_since` tells of it for a while longer, since it may only be late.
         """
         message = await self._last(self._names.stream, self._names.runs)
         written = int(message.get("seq", 0))
-        if written <= self._waited_for or await self._copied() >= written:
+        if await self._copied() >= written:
+            self.lags_since = None
             return False
-        await self._until_copied(patience)
+        if written <= self._waited_for:
+            if self.lags_since is not None and monotonic_seconds() > self._lags_until:
+                self.lags_since = None
+            return False
+        written, copied = await self._until_copied(patience)
         self._waited_for = written
+        self.lags_since = None if copied >= written else datetime.fromisoformat(message["time"])
+        self._lags_until = monotonic_seconds() + LATEST
         return True
 
     async def _until_copied(self, patience: float) -> tuple[int, int]:
