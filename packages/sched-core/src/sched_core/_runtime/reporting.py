@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 
 from sched_core._model.execution import describe
 from sched_core._model.job import Job
@@ -152,7 +153,10 @@ class Reporting:
         counts = await self._backend.counts(CountQuery(since=instant_after(now, NEVER)))
         self.backlog = counts
         waiting = [name for name, queue in counts.queues.items() if queue.due]
-        unserved = unserved_queues(counts, await self._backend.workers(), now) if waiting else {}
+        unserved: Mapping[str, datetime] = {}
+        if waiting:  # this worker may not have reported yet
+            workers = [*await self._backend.workers(), self.state()]
+            unserved = unserved_queues(counts, workers, now)
         text = "; ".join(f"{queue!r}, since {since}" for queue, since in unserved.items())
         self._observers.set_problem(
             "queues", f"jobs are due in queues that no live worker serves: {text}" if text else None
