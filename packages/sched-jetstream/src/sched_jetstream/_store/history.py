@@ -86,7 +86,7 @@ class History:
         self._waited_for = 0
         """The sequence of an execution whose copy was waited for, perhaps in vain."""
         self.lags_since: datetime | None = None
-        """When the newest execution was written whose copy is late; ``None`` where none is."""
+        """The moment at which the newest execution with a late copy was written; or ``None``."""
         self._lags_until = 0.0
 
     # -- reading
